@@ -52,10 +52,10 @@ const site = (function () {
     }
     for (const word of byId("search").value.toLowerCase().split(/\s+/).filter(Boolean)) {
       const having = keys.map((key) => {
-        const column = data.columns[key];
-        return [column.at, Uint8Array.from(column.values, (value) => value.toLowerCase().includes(word))];
-      });
-      tests.push((group) => having.some(([at, has]) => has[at[group]]));
+        const { at, values } = data.columns[key];
+        return { at, has: Uint8Array.from(values, (value) => value.toLowerCase().includes(word)) };
+      }).filter(({ has }) => has.includes(1));
+      tests.push((group) => having.some(({ at, has }) => has[at[group]]));
     }
     const groups = [];
     for (let group = 0; group < data.rows.length; group++) {
@@ -170,10 +170,10 @@ const site = (function () {
     const best = new Map(), models = new Set(), heads = new Set(), rates = data.figures.throughput_samples_per_s;
     for (const group of found) {
       if (data.columns.cases.at[group] !== cases || rates[group] === null) continue;
-      const [row, column] = [model.at[group], columns.at[group]];
+      const row = model.at[group], column = columns.at[group];
       models.add(row);
       heads.add(column);
-      const key = row + " " + column, before = best.get(key);
+      const key = row * columns.values.length + column, before = best.get(key);
       const newer = before === undefined ? 1 : framework.at[group] - framework.at[before] || data.rows[group] - data.rows[before];
       if (newer > 0) best.set(key, group);
     }
@@ -184,7 +184,7 @@ const site = (function () {
       const line = element("tr", "");
       line.append(element("td", model.values[row]));
       for (const column of places) {
-        const group = best.get(row + " " + column);
+        const group = best.get(row * columns.values.length + column);
         const one = group === undefined ? cell("", true) : figure("throughput_samples_per_s", rates[group]);
         if (group !== undefined) {
           one.title = valueOf("framework", group) + ", " + valueOf("machine", group) + ", " + valueOf("newest", group);
