@@ -45,6 +45,9 @@ WITH_WORKERS = {
         *("--only=table", "--runtimes=keras,savedmodel"),
     ],
     "same_code.py": ["--decisions=1", "--cases=conv_layer:infer:32", "--folder={folder}"],
+    "layer_profile.py": [
+        *("--models=mobilenetv2", "--processes=1", "--rounds=1", "--time-budget=0.01"),
+    ],
     "lecture_accuracy.py": [
         *("--mnist={mnist}", "--models=lenet5", "--most=1", "--fraction=0.01"),
         "--results={folder}",

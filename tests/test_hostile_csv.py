@@ -6,6 +6,7 @@ import contextlib
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import os
 import random
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from convmark_zoo.registry import LECTURE
 from forks import Forks, forks, printed
 from histories import A_COMMIT, MACHINE, keep, process, run_of
 from mutations import mutated
@@ -501,14 +503,14 @@ def extreme_run(run: str, fields: dict[str, Any]) -> list[Record]:
     ]
 
 
-def with_extreme(value: float, name: str) -> list[Record] | None:
+def with_extreme(value: float, name: str, model: str = "lenet5") -> list[Record] | None:
     """Return a run with an extreme number in one column; None where the column refuses it."""
     column = next(column for column in COLUMNS if column.name == name)
     if column.type is int and value != int(min(max(value, -1e300), 1e300)):
         return None
     number = column.type(value) if abs(value) < 1e300 or column.type is float else 10**29
     try:
-        return extreme_run("0002", {name: number})
+        return extreme_run("0002", {"model": model, name: number})
     except StoreError:
         return None
 
@@ -522,17 +524,16 @@ def test_no_number_that_a_file_may_hold_ends_a_command_with_a_traceback(
     monkeypatch.chdir(tmp_path)
     store = Store(Path("results"))
     tried = 0
-    for name in set(NUMERIC) - {"schema", "process", "order"}:
-        for value in EXTREMES:
-            rows = with_extreme(value, name)
-            if rows is None:
-                continue
-            tried += 1
-            keep(store, run_of("0001", 0.0, 0.01))
-            keep(store, rows)
-            keep(store, run_of("0003", 0.0, 0.01))
-            for arguments in (["compare", "2"], ["compare", "3"], ["compare", "2", "3"]):
-                assert main(arguments) in (0, 1, 2), (name, value)
+    models = sorted((*LECTURE, "vgg16", "vgg19", "xception"))  # a case for each number
+    for run in ("0001", "0003"):
+        keep(store, [row for model in models for row in run_of(run, 0.0, 0.01, model=model)])
+    for name in sorted(set(NUMERIC) - {"schema", "process", "order"}):
+        pairs = zip(EXTREMES, models, strict=True)
+        tries = [rows for one, model in pairs if (rows := with_extreme(one, name, model))]
+        tried += len(tries)
+        keep(store, itertools.chain(*tries))
+        for arguments in (["compare", "2"], ["compare", "3"], ["compare", "2", "3"]):
+            assert main(arguments) in (0, 1, 2), name
     assert tried > 300
     assert "Traceback" not in capsys.readouterr().err
 

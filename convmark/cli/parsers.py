@@ -26,7 +26,7 @@ _OF_ONE_SIDE = (
     *("python", "env", "processes", "replicas", "cluster", "index"),
     *("seeds", "target-accuracy", "fraction", "mnist"),
 )
-_OF_A_PAIR = [name for name in _MEASURING if name not in _OF_ONE_SIDE]
+_OF_A_PAIR = [name for name in _MEASURING if name not in (*_OF_ONE_SIDE, "layers")]
 """The options of commands with two sides, whose arguments name the interpreters."""
 
 
@@ -301,9 +301,8 @@ def _ab(commands: Any) -> None:
             "variable in capitals",
         )
     _add_format(ab)
-    add(ab, "--layers", "also measure the layers of both sides, and name those that moved")
     _add_stopping_rule(ab)
-    add_options(ab, *_OF_A_PAIR)
+    add_options(ab, "layers", *_OF_A_PAIR)
 
 
 def _add_stopping_rule(parser: Parser, when: str = "") -> None:
@@ -334,7 +333,7 @@ def _bisect(commands: Any) -> None:
 
 
 _OF_LAYERS = [
-    name for name in _MEASURING if name not in (*_OF_ONE_SIDE, "models") or name == "processes"
+    name for name in _MEASURING if name in (*_OF_A_PAIR, "processes") and name != "models"
 ]
 
 
@@ -349,6 +348,7 @@ def _layers(commands: Any) -> None:
     )
     add(layers, "model MODEL", "models, named as in --models of convmark run", nargs="+")
     add(layers, "--depth N", "levels of blocks that are opened (default: all)")
+    add(layers, "--suggest", "also measure which settings make the step faster, such as --jit on")
     add(layers, "--top N", "layers of the printed table (default: 20)")
     _add_format(layers)
     add_options(layers, *_OF_LAYERS)

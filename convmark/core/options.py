@@ -168,6 +168,13 @@ class Options:
         "only), on or off",
         default="auto",
     )
+    layers: bool = option_field(
+        "--layers",
+        rules.parse_switch,
+        "also measure the time of each layer, in --processes sessions per case; convmark ab: of "
+        "both sides, and name the layers that moved (default: no)",
+        default="no",
+    )
     processes: int = option_field(
         "--processes N", rules.parse_count, "fresh processes per case", default="3"
     )

@@ -28,6 +28,7 @@ from convmark.report.tables.history import (
     step_time_verdicts,
     trends,
 )
+from convmark.report.tables.layers import CaseLayers, newest_layers
 from convmark.report.tables.models import (
     applications,
     architectures,
@@ -67,6 +68,7 @@ class Report:
     lead: str
     tables: tuple[Table, ...]
     models: tuple[DescribedModel, ...] = field(default=())
+    layers: tuple[CaseLayers, ...] = field(default=())
     sides: Sides | None = None
     sources: str
 
@@ -109,6 +111,7 @@ def build(
         lead=_lead(rows),
         tables=(*([verdicts] if verdicts else []), *found),
         models=tuple(described) if style == "full" else (),
+        layers=tuple(newest_layers([run.path for run in rows.runs])) if style == "full" else (),
         sides=sides,
         sources=f"{counted(len(rows.runs), 'run file')} in {listed(list(map(str, places)), 3)}",
     )

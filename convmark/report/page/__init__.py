@@ -82,39 +82,37 @@ def render_page(
         next((table for table in report.tables if table.key == key), None)
         for key in (ANSWERS, NOTES)
     )
-    return (
-        environment()
-        .get_template("report.html")
-        .render(
-            report=report,
-            made=made,
-            answers=answers,
-            tiles=tiles(answers) if answers else (),
-            facets=facets,
-            sections=sections,
-            notes=notes,
-            kinds=kinds(notes, CAUSES) if notes else (),
-            keys={table.key for table in report.tables},
-            layout_of=lambda table: layout(table, whole=table.key in drawn_later),
-            version=__version__,
-            marked=MARKED,
-            drawn_later=drawn_later,
-            style=own("report.css"),
-            script=own("tables.js") + own("report.js"),
-            links=_json(asdict(links)) if links else None,
-            sides=_json(report.sides.as_data()) if report.sides else None,
-            fewest=LEAST_PROCESSES,
-            sides_script=own("pairs.js") + own("sides.js"),
-            library=_in_script(drawing_library()) if drawn else _in_script(""),
-            drawings=_json(
-                {
-                    "config": dict(CONFIG),
-                    "facets": facets.as_data(),
-                    "models": [model.model for model in report.models],
-                    "figures": _drawings(drawn, drawn_later, facets),
-                }
-            ),
-        )
+    template = environment().get_template("report.html")
+    return template.render(
+        report=report,
+        made=made,
+        answers=answers,
+        tiles=tiles(answers) if answers else (),
+        facets=facets,
+        sections=sections,
+        notes=notes,
+        kinds=kinds(notes, CAUSES) if notes else (),
+        keys={table.key for table in report.tables},
+        layout_of=lambda table: layout(table, whole=table.key in drawn_later),
+        version=__version__,
+        marked=MARKED,
+        drawn_later=drawn_later,
+        style=own("report.css"),
+        script=own("tables.js") + own("report.js"),
+        links=_json(asdict(links)) if links else None,
+        sides=_json(report.sides.as_data()) if report.sides else None,
+        fewest=LEAST_PROCESSES,
+        sides_script=own("pairs.js") + own("sides.js"),
+        library=_in_script(drawing_library()) if drawn else _in_script(""),
+        drawings=_json(
+            {
+                "config": dict(CONFIG),
+                "facets": facets.as_data(),
+                "models": [one.model for one in report.layers]
+                + [one.model for one in report.models],
+                "figures": _drawings(drawn, drawn_later, facets),
+            }
+        ),
     )
 
 
