@@ -28,6 +28,7 @@ QUICK = {
     "history_cost.py": ["--runs=2", "--cases=8", "--metrics=1"],
     "judging_cost.py": ["--runs=3", "--cases=2"],
     "machine_ratios.py": ["--draws=2"],
+    "publish_cost.py": ["1"],
     "report_cost.py": ["1"],
     "rule_league.py": ["--data={data}", "--trials=2"],
 }

@@ -91,6 +91,7 @@ _EXAMPLES = {
     "layers": "convmark layers resnet50 --batch-sizes 1 --top 10",
     "noise": "convmark noise --seconds 60 --models lenet5",
     "export": "convmark export --to openmetrics -o convmark.prom",
+    "publish": "convmark publish submissions/* -o site",
     "check-submission": "convmark check-submission results --against ../main/results",
     "env list": "convmark env list --format json",
     "env make": 'convmark env make "tensorflow==2.20.*"',

@@ -55,7 +55,7 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
     )
     for declare in (
         *(_run, _doctor, _list, _show, _report, _compare, _comment, _accept, _history, _merge),
-        *(_fleet, _ab, _layers, _bisect, _noise, _env, _export, _check_submission),
+        *(_fleet, _ab, _layers, _bisect, _noise, _env, _export, _check_submission, _publish),
     ):
         declare(commands)
     return parser, commands.choices
@@ -402,6 +402,19 @@ def _check_submission(commands: Any) -> None:
         default=[],
     )
     _add_format(check)
+
+
+def _publish(commands: Any) -> None:
+    publish = command(
+        commands,
+        "publish",
+        "make a static site of results of many people",
+        "Make a site of all runs in the folders: models by machines and versions, and each row "
+        "with its code, software, state and file. It is searched and filtered in the browser, and "
+        "needs no server.",
+    )
+    add(publish, "folders FOLDER", "results folders, one for each contributor", nargs="+")
+    add(publish, "-o --output SITE", "new folder to write", required=True)
 
 
 def _env(commands: Any) -> None:

@@ -21,7 +21,7 @@ from convmark.results.columnar import case_name
 from convmark.results.record import MEASURED
 from convmark.results.store import read_step_times
 
-__all__ = ["REMEDIES", "Known", "Published"]
+__all__ = ["REMEDIES", "Known", "Published", "unclean"]
 
 REMEDIES: Mapping[str, str] = MappingProxyType(
     {
@@ -169,7 +169,7 @@ class Known:
             yield "machine", row["machine"]
         if utc_of(row["started"]) > now + CLOCK:
             yield "future", row["started"]
-        yield from _state(row)
+        yield from unclean(row)
         if row["status"] in MEASURED:
             yield from _ceilings(row)
             yield from self._elsewhere(row)
@@ -218,22 +218,22 @@ def _built(row: Row) -> tuple[Any, ...]:
     return tuple(row[name] for name in _BUILT) if there else ()
 
 
-def _state(row: Row) -> Iterator[tuple[str, str]]:
+def unclean(row: Row) -> Iterator[tuple[str, str]]:
     """Yield what was not clean while the row was measured."""
     if row["dirty"]:
         yield "dirty", f"commit {text_of(row['commit'])[:12] or 'unknown'} with changes"
     if row["status"] in MEASURED and not row["code"]:
-        yield "no code", _named(row)
+        yield "no code", "column 'code' is empty"
     if row["other_cpu_share"] >= BUSY_SHARE:
         yield "other load", f"other programs took {row['other_cpu_share']:.0%} of the CPUs' time"
     if row["concurrent"]:
-        yield "concurrent", _named(row)
+        yield "concurrent", "other benchmark runs were allowed"
     if text_of(row["throttle_reasons"]) not in ("", "none"):
         yield "throttled", row["throttle_reasons"]
     if row["not_judged"]:
         yield "not judged", row["not_judged"]
     if row["status"] == "unsteady":
-        yield "unsteady", text_of(row["unsteady"]) or _named(row)
+        yield "unsteady", text_of(row["unsteady"]) or "no reason given"
 
 
 def _ceilings(row: Row) -> Iterator[tuple[str, str]]:
