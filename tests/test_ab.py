@@ -255,6 +255,19 @@ def test_the_settings_of_both_sides_reach_a_duet(folder: Path) -> None:
     assert "precision" in request["sides"]["new"]["asked"]
 
 
+@pytest.mark.parametrize(
+    ("a", "b", "copied"),
+    [("keras", "litert", "litert"), ("litert", "keras", "litert"), ("savedmodel", "litert", "")],
+)
+def test_the_note_says_that_one_runtime_alone_copies_its_batch(
+    a: str, b: str, copied: str, folder: Path
+) -> None:
+    sides = ["--set-a", f"runtime={a}", "--set-b", f"runtime={b}"]
+    main(["ab", *LENET5, "--tasks", "infer", *sides])
+    said = f"a step of {copied} takes its batch from host memory"
+    assert all((said in row["note"]) == bool(copied) for row in verdicts(folder))
+
+
 @pytest.mark.parametrize("more", [[], ["--set-b", "MY_FLAG=1"]])
 def test_a_side_that_cannot_be_run_is_no_success(
     folder: Path,

@@ -14,6 +14,7 @@ import pytest
 from workers import BUILDERS, environ
 
 from convmark.core.case import Case
+from convmark.core.runtimes import EXPORTS, RUNTIMES
 from convmark.interpreter import Answer, Interpreter
 
 pytestmark = pytest.mark.skipif(
@@ -34,15 +35,29 @@ def train(folder: Path) -> Iterator[Train]:
     made = digits.write(folder / "mnist.npz")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(BUILDERS)
-        variables = environ(folder, CONVMARK_TEST_FOLDER=str(folder))
+        exports = {EXPORTS: str(folder / "exports")}
+        variables = environ(folder, CONVMARK_TEST_FOLDER=str(folder), **exports)
         with Interpreter(environ=variables) as interpreter:
             yield functools.partial(trained, interpreter, made)
 
 
 def trained(
-    interpreter: Interpreter, file: Path, model: str, seed: int = 0, **changes: Any
+    interpreter: Interpreter,
+    file: Path,
+    model: str,
+    seed: int = 0,
+    runtime: str = "keras",
+    precision: str = "float32",
+    **changes: Any,
 ) -> Answer:
-    case = Case(model=model, task="accuracy", batch_size=64, threads="2")
+    case = Case(
+        model=model,
+        task="accuracy",
+        batch_size=64,
+        threads="2",
+        runtime=runtime,
+        precision=precision,
+    )
     request = {
         "kind": "accuracy",
         "case": case.as_fields(),
@@ -67,6 +82,34 @@ def test_the_same_seed_gives_the_same_losses_and_another_seed_others(train: Trai
     assert len(first) == 2 * 4 + 2
     assert first == again
     assert first[-2] != other[-2]
+
+
+@pytest.mark.parametrize(("runtime", "precision"), [("litert", "int8"), ("savedmodel", "float32")])
+def test_a_runtime_tests_the_weights_that_keras_has_trained(
+    runtime: str, precision: str, train: Train
+) -> None:
+    package = RUNTIMES[runtime].package
+    if package and importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
+    answer, keras = (
+        train("lenet5", fraction=0.04, **more)
+        for more in ({"runtime": runtime, "precision": precision}, {})
+    )
+    assert figures(answer)[:-2] == figures(keras)[:-2]
+    tested, of_keras, compared, told = (
+        one or {}
+        for one in (
+            answer.event("tested"),
+            keras.event("tested"),
+            answer.event("agreement"),
+            answer.event("read_back"),
+        )
+    )
+    tolerance = 1e-6 if precision == "float32" else 0.05
+    assert tested["accuracy"] == pytest.approx(of_keras["accuracy"], abs=tolerance)
+    assert tested["loss"] == pytest.approx(of_keras["loss"], abs=10 * tolerance)
+    assert compared["top1_agreement"] > 1 - tolerance
+    assert told["precision"] == precision
 
 
 def test_each_epoch_is_told_with_its_seconds_and_the_model_learns(train: Train) -> None:

@@ -244,6 +244,22 @@ BAD: list[tuple[list[str], str]] = [
     (["fleet", "doctor"], "the following arguments are required: --ray"),
     (["fleet", "doctor", "--ray", " "], "--ray: must be an address"),
     (["fleet", "nurse"], "invalid choice: 'nurse'"),
+    # check-submission
+    (["check-submission"], "the following arguments are required: FOLDER"),
+    (["check-submission", "nowhere"], "nowhere: must be a folder of results"),
+    (["check-submission", "x" * 5000], ": must be a folder of results"),
+    (["check-submission", "a\0b"], ": must be a folder of results"),
+    (["check-submission", "folder"], "folder: has no runs; name a results or machine folder"),
+    (["check-submission", "results", "--against", "nowhere"], "nowhere: no such file or folder"),
+    (["check-submission", "results", "--format", "xml"], "--format: must be one of text, json"),
+    # publish
+    (["publish"], "the following arguments are required: FOLDER, -o/--output"),
+    (["publish", "nowhere", "-o", "site"], "nowhere: no such file or folder"),
+    (["publish", "results", "-o", "folder"], "--output: must not exist yet, got folder"),
+    (["publish", "results", "-o", "results/site"], "--output: must not be a folder that is read"),
+    (["publish", "results", "-o", "-"], "--output: must be a path, got '-'"),
+    (["publish", "results", "-o", "file/site"], "--output: file/site must be writable"),
+    (["publish", "results", "-o", "a\0b"], "--output: "),
     # doctor
     (["doctor", "more"], "unrecognized arguments: more"),
     (["doctor", "--results", ""], "--results: must be the path of a folder"),
@@ -251,7 +267,7 @@ BAD: list[tuple[list[str], str]] = [
 
 COMMANDS = (
     *("run", "compare", "accept", "history", "report", "ab", "bisect", "env", "doctor"),
-    *("merge", "fleet", "comment"),
+    *("merge", "fleet", "comment", "check-submission", "publish"),
 )
 
 

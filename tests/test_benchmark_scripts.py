@@ -28,6 +28,7 @@ QUICK = {
     "history_cost.py": ["--runs=2", "--cases=8", "--metrics=1"],
     "judging_cost.py": ["--runs=3", "--cases=2"],
     "machine_ratios.py": ["--draws=2"],
+    "publish_cost.py": ["1"],
     "report_cost.py": ["1"],
     "rule_league.py": ["--data={data}", "--trials=2"],
 }
@@ -39,11 +40,15 @@ WITH_WORKERS = {
     ],
     "epoch_times.py": ["--mnist={mnist}", "--models=lenet5", "--rounds=1", "--fraction=0.01"],
     "harness_cost.py": ["--only=overhead", "--pairs=2"],
+    "hostile.py": ["--builders=1", "--folder={folder}"],
     "runtimes.py": [
         *("--folder={folder}", "--models=lenet5", "--batch-sizes=1", "--rounds=1"),
         *("--only=table", "--runtimes=keras,savedmodel"),
     ],
     "same_code.py": ["--decisions=1", "--cases=conv_layer:infer:32", "--folder={folder}"],
+    "layer_profile.py": [
+        *("--models=mobilenetv2", "--processes=1", "--rounds=1", "--time-budget=0.01"),
+    ],
     "lecture_accuracy.py": [
         *("--mnist={mnist}", "--models=lenet5", "--most=1", "--fraction=0.01"),
         "--results={folder}",

@@ -88,6 +88,12 @@ def test_layers_that_have_other_names_alone_are_matched() -> None:
     assert all(row.old_s and row.new_s for row in rows)
 
 
+def test_sides_that_were_timed_in_different_ways_are_not_compared() -> None:
+    old, new = ([{**one, "clocked": way} for one in sessions(2, LAYERS)] for way in (True, False))
+    with pytest.raises(MeasurementError, match=r"lenet5.*: no layers: one side's framework times"):
+        blamed(CASE.name, old, new)
+
+
 def test_what_no_layer_takes_may_be_to_blame() -> None:
     slower = sessions(3, LAYERS, seed=1)
     for one in slower:

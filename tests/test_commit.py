@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from convmark.core.errors import ConvmarkError
-from convmark.results.commit import Commit, read_commit
+from convmark.results.commit import Commit, are_of_commit, is_changed, read_commit
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 UNKNOWN = Commit(sha=None, dirty=None)
@@ -178,3 +178,49 @@ def test_a_git_that_hangs_is_given_up(tmp_path: Path) -> None:
 def test_a_commit_refuses_what_is_no_sha(sha: str) -> None:
     with pytest.raises(ConvmarkError, match="hex digits"):
         Commit(sha=sha, dirty=False)
+
+
+@pytest.fixture
+def with_submodule(repository: Path, tmp_path: Path) -> tuple[Path, Path, Path]:
+    """Return a repository, its submodule whose filter is a program, and what the program makes."""
+    make_repository(tmp_path / "other")
+    (tmp_path / "other" / ".gitattributes").write_text("*.md filter=mine\n")
+    git(tmp_path / "other", "add", ".")
+    git(tmp_path / "other", "commit", "--quiet", "--message=filtered")
+    source = str(tmp_path / "other")
+    git(
+        repository, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", source, "sub"
+    )
+    git(repository, "commit", "--quiet", "--message=with it")
+    ran, sub = tmp_path / "ran", repository / "sub"
+    git(sub, "config", "filter.mine.clean", f"touch {ran}; cat")
+    return repository, sub, ran
+
+
+@needs_git
+@pytest.mark.parametrize(("text", "dirty"), [("one\n", False), ("two\n", True)])
+def test_a_submodule_counts_and_no_program_of_it_is_run(
+    with_submodule: tuple[Path, Path, Path], text: str, dirty: bool
+) -> None:
+    repository, sub, ran = with_submodule
+    (sub / "notes.md").write_text(text)
+    os.utime(sub / "notes.md", (1_000_000_000, 1_000_000_000))  # git has to compare its content
+    assert read_commit(repository).dirty is dirty
+    sha = git(repository, "rev-parse", "HEAD")
+    for folder in (".", "sub", "sub/package"):
+        assert is_changed(repository, sha, folder) is dirty
+    assert is_changed(repository, sha, "package") is False
+    assert not ran.exists()
+
+
+@needs_git
+def test_a_file_named_like_an_option_is_of_its_commit(repository: Path) -> None:
+    for name in ("--name-only", "-r"):
+        (repository / name).write_text("DEPTH = 20\n")
+    git(repository, "add", ".")
+    git(repository, "commit", "--quiet", "--message=named")
+    sha = git(repository, "rev-parse", "HEAD")
+    paths = [repository / name for name in ("--name-only", "-r", "package/model.py")]
+    assert are_of_commit(repository, sha, paths)
+    paths[0].write_text("changed")
+    assert not are_of_commit(repository, sha, paths)

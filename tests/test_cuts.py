@@ -12,6 +12,7 @@ import pytest
 
 from convmark.core.case import Case
 from convmark.worker import layers, measurement
+from convmark.worker.backends.step import Piece
 from convmark.worker.cuts import Cut, cut, groups_of, moved_bytes, unit_facts
 from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import Inputs, flat
@@ -34,11 +35,16 @@ def was_cut(keras: Any, model: Any, depth: int | None = None, *, training: bool 
     return cut(model, backend, SAMPLES, depth, training=training)
 
 
-def in_pieces(found: Cut, batch: Any, places: list[tuple[int, int]]) -> list[Any]:
+def values_of(found: Cut, batch: Any, places: list[tuple[int, int]]) -> dict[int, Any]:
     values = dict(zip(found.inputs, [batch], strict=True))
     for begin, end in places:
         taken = [values[value] for value in found.taken(found.units[begin:end])]
         values.update(zip(found.given(begin, end), found.function(begin, end)(taken), strict=True))
+    return values
+
+
+def in_pieces(found: Cut, batch: Any, places: list[tuple[int, int]]) -> list[Any]:
+    values = values_of(found, batch, places)
     return [values[value] for value in found.outputs]
 
 
@@ -210,6 +216,7 @@ def test_layers_that_do_not_give_what_the_model_gives_are_not_measured(
         synchronise=lambda token: None,
         piece=lambda function, *_: lambda values: (None, function(values)),
         backward_piece=lambda *_: None,
+        clocked=lambda *_: None,
         inference_step=whole,
     )
     monkeypatch.setattr(measurement, "build", lambda *_: net)
@@ -239,3 +246,32 @@ def test_what_has_no_layers_or_is_not_so_deep_is_refused_in_one_line(keras: Any)
     ):
         with pytest.raises(CaseFailure, match=words.replace("+", r"\+")):
             was_cut(keras, model, depth)
+
+
+def test_pieces_in_one_graph_give_what_the_model_gives_and_each_is_timed(keras: Any) -> None:
+    from convmark.worker.backends.tensorflow_layers import clocked
+
+    model = residual(keras)
+    batch = np.random.default_rng(0).random((SAMPLES, *IMAGE), np.float32)
+    found = was_cut(keras, model)
+    places = groups_of(found.units)
+    values = values_of(found, batch, places)
+    for inner in (None, True):
+        pieces = [
+            Piece(
+                function=found.function(*place),
+                layers=[unit.call.layer for unit in found.units[slice(*place)]],
+                takes=(takes := found.taken(found.units[slice(*place)])),
+                gives=found.given(*place),
+                inner=inner and [value not in found.inputs for value in takes],
+            )
+            for place in places
+        ]
+        targets = [[values[value] for value in one.gives] if inner else [] for one in pieces]
+        chain = clocked(pieces, found.inputs, found.outputs, compiled=False)
+        assert chain is not None
+        (got,), seconds, cuts_s = chain([batch], targets)
+        want = next(flat(model(batch, training=False)))
+        np.testing.assert_allclose(np.asarray(got), np.asarray(want), rtol=1e-5)
+        assert len(seconds) == len(cuts_s) == len(places)
+        assert min(seconds) > 0

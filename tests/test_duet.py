@@ -68,6 +68,12 @@ def patch():
         keras.layers.Dense.call = lambda self, x: x @ self.kernel
     return net()
 
+def bind():
+    import functools
+    if SIDE == "old":
+        keras.layers.Dense.call = functools.partialmethod(keras.layers.Dense.call)
+    return net()
+
 def breaks():
     if SIDE == "old":
         def broken(self, x):
@@ -217,12 +223,14 @@ def test_codes_that_would_disturb_each_other_share_no_process(
     assert session.wall is None
 
 
-@pytest.mark.parametrize("builder", ["breaks", "patch"])
+@pytest.mark.parametrize(
+    ("builder", "code"), [("breaks", "the old"), ("patch", "the old"), ("bind", "a")]
+)
 def test_a_function_of_the_framework_that_one_side_replaces_ends_the_duet(
-    builder: str, interpreter: Interpreter, sides: dict[str, DuetSide]
+    builder: str, code: str, interpreter: Interpreter, sides: dict[str, DuetSide]
 ) -> None:
     session = play(interpreter, sides, case(builder), with_work=True)
-    assert session.refusal.startswith("the old code replaces functions of the framework: keras")
+    assert session.refusal.startswith(f"{code} code replaces functions of the framework: keras")
     assert "Dense.call" in session.refusal
 
 

@@ -20,6 +20,13 @@ TRACED = (
     'in user code:\n\n    File "net.py", line 15, in call  *\n        return tf.reshape(x, [7])\n\n'
     "    ValueError: Cannot reshape a tensor with 6 elements to shape [7] (7 elements)\n"
 )
+CALLED_BACK = (
+    "Graph execution error:\n\nDetected at node EagerPyFunc defined at (most recent call last):\n"
+    '  File "net.py", line 6, in <module>\n\nValueError: no signal here\n'
+    'Traceback (most recent call last):\n\n  File "api.py", line 643, in wrapper\n'
+    "    return func(*args, **kwargs)\n           ^^^^^^^^^^^^^~~~~~~~~\n\n"
+    "ValueError: no signal here\n\n\n\t [[{{node EagerPyFunc}}]] [Op:__inference_g_8]"
+)
 OPERATION = (
     "{{function_node __wrapped__MatMul_device_/job:localhost/device:CPU:0}} Matrix "
     "size-incompatible: In[0]: [2,3], In[1]: [2,3] [Op:MatMul] name: "
@@ -35,6 +42,7 @@ OPERATION = (
             "expected axis -1 to have value 1",
         ),
         (RuntimeError(GRAPH), "RuntimeError: indices[0,0] = 9 is not in [0, 3)"),
+        (RuntimeError(CALLED_BACK), "RuntimeError: ValueError: no signal here"),
         (
             ValueError(TRACED),
             "ValueError: Cannot reshape a tensor with 6 elements to shape [7] (7 elements)",

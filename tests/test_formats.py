@@ -105,7 +105,7 @@ def test_only_what_prints_no_table_has_no_format() -> None:
         for name, parser in commands.items()
         if "--format" not in parser.format_help() and name not in ("env", "fleet")
     ]
-    assert without == ["comment", "accept", "merge", "export"]
+    assert without == ["comment", "accept", "merge", "export", "publish"]
 
 
 def test_a_dash_is_standard_output_or_refused(

@@ -6,13 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from convmark.core.case import Case
 from convmark.core.options import Options
 from convmark.interpreter import Answer
+from convmark.machine.hardware import read_machine
 from convmark.report.tables.layers import bars, layers_table
+from convmark.results.commit import Commit
 from convmark.session.ceilings import Ceiling
+from convmark.session.facts import facts_of
 from convmark.session.layers import (
     LAYERS_TABLE,
     REST,
@@ -21,7 +25,8 @@ from convmark.session.layers import (
     measure_layers,
     why_no_layers,
 )
-from convmark.worker.layers import Heads, solved
+from convmark.worker.layer_passes import Pass
+from convmark.worker.layers import ROUNDED, ROUNDED_LOW, Heads, agree, solved
 
 CASE = Case(model="lenet5", task="infer", batch_size=32)
 CEILING = Ceiling(
@@ -38,22 +43,43 @@ CEILING = Ceiling(
 )
 
 
-def heads(times_s: dict[tuple[int, int], float]) -> Heads:
+KNOWN = {"measured": "now", "version": "2.21.0", "machine": "box", "ran": "0" * 16}
+
+
+STEPS_S = (1.0, 1.0, 1.0)
+
+
+def heads(times_s: dict[tuple[int, int], float], *cuts_s: float) -> Heads:
     found = Heads()
-    for place, seconds in times_s.items():
-        for error in (-1e-3, 0.0, 1e-3):
-            found.add(place, seconds + error)
+    for error in (-1e-3, 0.0, 1e-3):
+        for number, (place, seconds) in enumerate(times_s.items()):
+            found.add(number, Pass({place: seconds + error}, {}, list(cuts_s)))
     return found
 
 
 def test_a_layer_takes_what_it_adds_and_a_cut_is_taken_off_once_a_group() -> None:
     times_s = {(0, 1): 0.5, (0, 2): 0.75, (2, 3): 0.35, (0, 3): 1.0}
     groups = [(0, 2), (2, 3)]
-    rows, cut_s = solved(heads(times_s), groups, [(0, 3)], whole_groups=False)
+    rows, cut_s = solved(heads(times_s), STEPS_S, groups, [(0, 3)], whole_groups=False)
     assert cut_s == pytest.approx(0.1)
     assert rows == pytest.approx([0.4, 0.25, 0.25])
-    rows, _ = solved(heads(times_s), groups, [(0, 3)], whole_groups=True)
+    rows, _ = solved(heads(times_s), STEPS_S, groups, [(0, 3)], whole_groups=True)
     assert rows == pytest.approx([0.65, 0.25])
+    clocked = heads(times_s, 0.04, 0.06, 0.05)
+    timed, cut_s = solved(clocked, STEPS_S, groups, [], whole_groups=False)
+    assert cut_s == pytest.approx(0.05)
+    assert timed == pytest.approx([0.45, 0.25, 0.3])
+
+
+def test_pieces_sum_to_the_step_times_the_ratio_of_a_pass_to_the_step_of_its_round() -> None:
+    found = Heads()
+    for disturbed in range(3):  # each pass somewhere
+        seconds = {(one, one + 1): 2.0 if one == disturbed else 1.0 for one in range(3)}
+        found.add(0, Pass(seconds, {}))
+    assert sum(found.medians(STEPS_S).values()) == pytest.approx(4.0)
+    for slower in (5.0, 5.0):  # a load of whole rounds
+        found.add(0, Pass({(one, one + 1): slower * 4 / 3 for one in range(3)}, {}))
+    assert sum(found.medians((*STEPS_S, 5.0, 5.0)).values()) == pytest.approx(4.0)
 
 
 def unit(name: str, **more: Any) -> dict[str, Any]:
@@ -67,7 +93,7 @@ def session(step_s: float, *times_s: float, **more: Any) -> dict[str, Any]:
 
 
 def rows_of(*sessions: dict[str, Any]) -> list[Any]:
-    return combined(CASE, sessions, measured="now", version="2.21.0", ceiling=CEILING)
+    return combined(CASE, sessions, **KNOWN, ceiling=CEILING)
 
 
 def test_layers_and_rest_sum_to_the_step_also_where_a_busy_machine_slows_a_session() -> None:
@@ -154,7 +180,8 @@ def test_sessions_differ_in_their_seed_and_a_failed_one_is_named() -> None:
     options = Options(processes=2, seed=3)
 
     def measure(worker: Worker) -> list[Any]:
-        return measure_layers(CASE, worker, options, depth=2, ceiling=None, say=said.append)
+        facts = facts_of("1", read_machine(), Commit(sha=None, dirty=None), {})
+        return measure_layers(CASE, worker, options, facts, depth=2, say=said.append)
 
     worker = Worker("ok", "ok")
     assert [row.sessions for row in measure(worker)] == [2, 2]
@@ -186,3 +213,33 @@ def test_what_layers_cannot_be_measured_of_is_known_from_the_case(
 ) -> None:
     assert why_no_layers(replace(CASE, **fields)).startswith(words)
     assert why_no_layers(CASE) == ""
+
+
+@pytest.mark.parametrize(
+    ("fields", "channels", "note"),
+    [
+        ({"device": "gpu:0", "precision": "mixed_float16"}, 12, "a multiple of 8"),
+        ({"device": "gpu:0", "precision": "tf32"}, 12, ""),
+        ({"device": "gpu:0"}, 12, ""),
+        ({"precision": "mixed_float16"}, 12, ""),
+    ],
+)
+def test_channels_that_tensor_cores_do_not_take_are_noted(
+    fields: dict[str, Any], channels: int, note: str
+) -> None:
+    one = session(1.0, 0.5)
+    one["units"][0]["settings"] = {"kernel": [3, 3], "channels": channels}
+    rows = combined(replace(CASE, **fields), [one], **KNOWN, ceiling=CEILING)
+    assert (rows[0].note or "").endswith(note)
+    assert bool(rows[0].note) == bool(note)
+
+
+def test_nearly_equal_probabilities_in_another_order_are_not_the_same() -> None:
+    wanted = 1e-3 * (1 + 1e-3 * np.linspace(-1, 1, 1000, dtype=np.float32))
+    assert agree(wanted * np.float32(1 + 1e-6), wanted, ROUNDED)
+    assert not agree(wanted[::-1], wanted, ROUNDED)
+    assert agree(wanted[::-1], wanted, ROUNDED_LOW)  # which float16 cannot tell apart
+    one = np.array([[0.5]], np.float32)
+    assert agree(one * np.float32(1.001), one, ROUNDED)
+    assert not agree(one * np.float32(1.1), one, ROUNDED)
+    assert not agree(one, wanted, ROUNDED)

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from convmark.worker.module_tables import Code, Tables, patched
+from convmark.worker.module_tables import Code, Tables, framework_content, patched
 
 PACKAGE = {
     "shop/__init__.py": "",
@@ -285,7 +285,56 @@ def test_what_a_code_puts_into_a_module_of_the_framework_is_seen_however_it_is_w
     module = types.ModuleType("keras.of_this_test")
     module.made = value  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    found = patched(lambda file: "old" if file == __file__ else None)
+    found = patched(lambda file: "old" if file == __file__ else None, {})
     place = f"keras.of_this_test.{named}"
     words = f"the old code replaces functions of the framework: {place}"
     assert found == (words if named else None)
+
+
+class Called:
+    def __call__(self, inputs: Any) -> Any:
+        return inputs
+
+
+def _of_a_library(inputs: Any) -> Any:
+    return inputs
+
+
+def _once_more(inputs: Any) -> Any:
+    return inputs
+
+
+@pytest.mark.parametrize(
+    ("instead", "seen"),
+    [
+        (functools.partial(_of_a_library), True),
+        (Called(), True),
+        (Called().__call__, True),
+        (functools.partialmethod(_of_a_library), True),
+        (property(_of_a_library), True),
+        (abs, True),
+        (json.JSONDecoder, True),
+        (_once_more, True),
+        (types.FunctionType(_of_a_library.__code__, {}), False),
+        (_of_a_library, False),
+        (None, False),
+    ],
+    ids=[
+        *("partial", "object", "method", "partial method", "property", "builtin", "class"),
+        "another of the framework's",
+        *("newly made by the framework", "itself", "nothing that is called"),
+    ],
+)
+@pytest.mark.parametrize("place", ["keras.of_this_test", "keras.of_this_test.Layer"])
+def test_whatever_is_called_in_the_place_of_a_function_of_the_framework_is_seen(
+    instead: Any, seen: bool, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = types.ModuleType("keras.of_this_test")
+    layer = type("Layer", (), {"__module__": module.__name__, "made": _of_a_library})
+    vars(module).update(made=_of_a_library, other=_once_more, Layer=layer)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    before = framework_content()
+    holder = layer if place.endswith("Layer") else module
+    monkeypatch.setattr(holder, "made", instead)
+    words = f"a code replaces functions of the framework: {place}.made"
+    assert patched(lambda file: None, before) == (words if seen else None)

@@ -34,7 +34,7 @@ from convmark.compare.live.anchor import MakeInterpreter
 from convmark.compare.live.blame import CHANGES_TABLE, blame, blamed_lines
 from convmark.compare.live.case_result import CaseResult
 from convmark.compare.live.live import LiveOptions, Pairing, compare_live
-from convmark.compare.live.session import NEW, OLD, Session
+from convmark.compare.live.session import Session
 from convmark.compare.live.tree import ForeignCode
 from convmark.compare.rule.decision import Limits
 from convmark.compare.rule.statistics import t_quantile
@@ -44,10 +44,10 @@ from convmark.core.errors import ConvmarkError, MeasurementError, OptionError
 from convmark.core.interval import Interval, share_of
 from convmark.core.option_values import AUTO, parse_percent, parse_seconds
 from convmark.core.options import Options
-from convmark.core.statistics import Estimate, trimmed_mean
+from convmark.core.statistics import Estimate
 from convmark.core.suites import NETWORKS, cases, refuse_untimed
 from convmark.core.table import Heading
-from convmark.core.text import Say, counted, painted, share_text
+from convmark.core.text import Say, counted, painted
 from convmark.interpreter.inspection import devices_asked_for
 from convmark.machine.hardware import Machine, read_machine
 from convmark.machine.lock import alone
@@ -84,8 +84,6 @@ class StoppingRule:
     """Most seconds of each case, on the average; what one case leaves another may have."""
     limits: Limits | None = None
     """What counts as a change; 3 % and 5 % where None."""
-    layers: bool = False
-    """Whether the layers of both sides are measured, once each case has its verdict."""
 
 
 def make_of(options: Options) -> MakeInterpreter:
@@ -129,7 +127,6 @@ def ab(given: argparse.Namespace, options: Options) -> int:
     wanted = StoppingRule(
         target=math.log1p(target),
         budget_s=parse_seconds("--budget", given.budget),
-        layers=given.layers,
     )
     form = check_form(given.format)
     a, b = sides(
@@ -286,11 +283,14 @@ class SideComparison:
             kept = [_Sessions() for _ in self.cases]
             see = functools.partial(self._see, shown, kept)
             results = compare_live(pairings, terms, shown.newest, see)
-            if wanted.layers and all(one.closed != INTERRUPTED for one in results):
+            if self.options.layers and all(one.closed != INTERRUPTED for one in results):
                 self._blame(pairings, shown.newest)
         outcomes = []
         for case, found, sessions in zip(self.cases, results, kept, strict=True):
-            row = VerdictRow(**self._ends(case), **_verdict(found))
+            a, b = (end.spec.case(case).runtime for end in (self.pair.a, self.pair.b))
+            row = VerdictRow(
+                **self._ends(case), **ab_files.verdict_fields(found, ab_files.copies_of_one(a, b))
+            )
             outcomes.append((row, found))
             if found.closed != INTERRUPTED or found.has_verdict:
                 ab_files.append(ab_files.verdicts_path(self.path), [row])
@@ -303,7 +303,7 @@ class SideComparison:
             try:
                 rows = blame(one.old, one.new, self.options, say=say)
             except (MeasurementError, ForeignCode) as error:
-                _say(_of_sides(str(error)))
+                _say(ab_files.of_sides(str(error)))
                 continue
             except KeyboardInterrupt:
                 _say(INTERRUPTED)
@@ -341,7 +341,7 @@ class SideComparison:
             session=len(found.live) + len(found.left_out),
             together=not found.apart,
             not_judged=disturbed or None,
-            **_log_ratios(session),
+            **ab_files.session_fields(session),
         )
         ab_files.append(self.path, [row])
         if not disturbed:
@@ -385,19 +385,6 @@ class _Sessions:
         self.control += [session.control_wall] if session.control_wall else []
 
 
-def _log_ratios(session: Session) -> dict[str, Any]:
-    """Return the fields of a session's row that hold its ratios."""
-    ratios = {
-        "log_ratio": session.wall,
-        "log_ratio_cpu": session.cpu,
-        "control_log_ratio": session.control_wall,
-        "control_log_ratio_cpu": session.control_cpu,
-    }
-    known = {name: ratio for name, ratio in ratios.items() if ratio}
-    errors = {f"{name}_se": ratio.error for name, ratio in known.items()}
-    return {**{name: ratio.value for name, ratio in known.items()}, **errors}
-
-
 def _frameworks(end: End, but: str = "") -> list[str]:
     """Return name and version of each framework that a side has, without one of them."""
     return [
@@ -411,41 +398,3 @@ def _change(session: Estimate) -> tuple[float, Interval]:
     """Return a session's change and its 95 % interval, as shares."""
     half = t_quantile(0.975, math.inf) * (session.error or 0.0)
     return share_of(session.value), Interval.around(session.value, half).shares()
-
-
-def _verdict(found: CaseResult) -> dict[str, Any]:
-    """Return the fields of a verdict's row that tell what came of the sessions."""
-    (verdict, note), decision = found.verdict("try a larger --budget"), found.decision
-    a, b = (found.sizes.get(side, {}).get("parameters") for side in (OLD, NEW))
-    notes = [_of_sides(note)]
-    if left := found.left_out:
-        notes.append(f"{counted(len(left), 'session')} left out: {left[-1]}")
-    if None not in (a, b) and a != b:
-        notes.append(f"parameters differ: {a} and {b}")
-    fields = {
-        "verdict": verdict,
-        "sessions": len(found.live),
-        "void": found.void,
-        "control_change": share_of(trimmed_mean(found.control).value) if found.control else None,
-        "a_parameters": a,
-        "b_parameters": b,
-    }
-    if decision is not None and decision.estimate is not None:
-        if verdict == "inconclusive" and not found.void:
-            notes.append(f"detects changes above {share_text(share_of(decision.smallest_visible))}")
-        cpu = [one.cpu for one in found.live if one.cpu is not None]
-        fields |= {
-            "decided_by": "wall",
-            "change": share_of(decision.estimate),
-            **decision.interval.shares().cells,
-            "smallest_visible": share_of(decision.smallest_visible),
-            "wall_change": share_of(decision.estimate),
-            "cpu_change": share_of(trimmed_mean(cpu).value) if cpu else None,
-        }
-    return {**fields, "note": "; ".join(filter(None, notes)) or None}
-
-
-def _of_sides(note: str) -> str:
-    """Return a note with the sides by the names that the user knows them by."""
-    names = {"the old code": "A", "the control code": "A", "the new code": "B"}
-    return functools.reduce(lambda text, name: text.replace(*name), names.items(), note)

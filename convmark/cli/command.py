@@ -92,6 +92,8 @@ _EXAMPLES = {
     "layers": "convmark layers resnet50 --batch-sizes 1 --top 10",
     "noise": "convmark noise --seconds 60 --models lenet5",
     "export": "convmark export --to openmetrics -o convmark.prom",
+    "publish": "convmark publish submissions/* -o site",
+    "check-submission": "convmark check-submission results --against ../main/results",
     "env list": "convmark env list --format json",
     "env make": 'convmark env make "tensorflow==2.20.*"',
     "env remove": "convmark env remove --all",
@@ -152,7 +154,7 @@ _GROUPS = {
     ),
     "how it is measured": (
         *("threads", "ceilings", "processes", "time-budget", "time-limit", "isolation", "seed"),
-        *("wait", "allow-concurrent"),
+        *("sustain", "cooling", "wait", "allow-concurrent"),
     ),
     "the task accuracy": ("seeds", "target-accuracy", "fraction", "mnist"),
 }

@@ -17,7 +17,9 @@ from convmark.interpreter.inspection import inspect
 from convmark.machine.cautions import cautions, speed_flags
 from convmark.machine.doctor import Finding, findings, findings_text
 from convmark.machine.hardware import Machine, read_machine
+from convmark.machine.power import find_rapl
 from convmark.machine.state import read_state
+from convmark.machine.system import read_system
 from convmark.report.tables import Answer, check_form, print_tables
 
 __all__ = ["doctor"]
@@ -66,7 +68,7 @@ def _page(
     machine: Machine, python: str, backend: str, options: Options
 ) -> tuple[list[Finding], bool]:
     """Return what was found, and whether the interpreter is of use."""
-    state = read_state()
+    state, rapl = read_state(), find_rapl()
     with convmark.interpreter.Interpreter(
         python, isolation="spawn", backend=backend
     ) as interpreter:
@@ -82,5 +84,6 @@ def _page(
         options.results,
         flags=speed_flags(os.environ),
         environ=os.environ,
+        more=[*read_system().rows, ("CPU energy", rapl.scope or rapl.missing)],
     )
     return found, "error" not in framework

@@ -56,9 +56,7 @@ def _check(target: str, output: Path | None, places: Sequence[Path]) -> None:
             raise OptionError(f"--to {target}: needs a folder that does not exist yet: -o FOLDER")
         return
     if target in FOLDERS:
-        check_output_folder("--output", output)
-        if output.exists():
-            raise OptionError(f"--output: must not exist yet, got {output}; remove it first")
+        check_output_folder("--output", output, new=True)
         return
     check_output("--output", output, SUFFIXES, inputs=run_files(places))
     if output.is_dir():

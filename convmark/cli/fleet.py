@@ -130,6 +130,7 @@ def _refuse_options(given: argparse.Namespace, options: Options) -> None:
         ("--shard", given.shard),
         ("--shard-times", given.shard_times),
         ("--describe", given.describe),
+        ("--layers", options.layers),
         ("--format", given.format != "text"),
         ("--dry-run", given.dry_run),
         ("--quiet", given.quiet),

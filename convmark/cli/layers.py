@@ -4,34 +4,25 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from convmark.cli.command import exit_status, sayer
-from convmark.core.case import Case
-from convmark.core.errors import OptionError, StoreError
-from convmark.core.files import write_whole
+from convmark.core.errors import OptionError
 from convmark.core.option_values import AUTO, parse_count, parse_models
 from convmark.core.options import Options
 from convmark.core.suites import refuse_untimed
+from convmark.core.table import Table
 from convmark.core.text import counted
 from convmark.machine.hardware import read_machine
-from convmark.report.describe import FOLDER
 from convmark.report.tables import Answer, check_form, print_tables
-from convmark.report.tables.layers import TOP, bars, layers_table
+from convmark.report.tables.layers import TOP, keep_bars, layers_table, remedies_table
 from convmark.results.store import Store
-from convmark.session.ceilings import ceilings_path, key_of
-from convmark.session.layers import (
-    LAYERS_TABLE,
-    LayerRow,
-    layers_path,
-    measure_layers,
-    why_no_layers,
-)
+from convmark.session.ceilings import ceilings_path
+from convmark.session.layers import LayerRow, why_no_layers
+from convmark.session.remedies import remedies, settings_to_try
 from convmark.session.session import Session, claimed
 
-__all__ = ["keep_layers", "layers", "read_depth"]
+__all__ = ["layers", "read_depth"]
 
 _say = sayer("convmark layers")
 
@@ -47,7 +38,6 @@ def layers(given: argparse.Namespace, options: Options) -> int:
     options = _of_command(given.model, options)
     Store(options.results).check_writable()
     machine = read_machine()
-    folder = options.results / machine.name
     found: list[list[LayerRow]] = []
     with claimed(options, _say) as preflight, Session(options, machine, _say) as session:
         session.take(session.default_cases())
@@ -55,8 +45,10 @@ def layers(given: argparse.Namespace, options: Options) -> int:
             raise OptionError(why)
         for line in preflight.lines(machine):
             _say(line)
-        found = _measured(session, depth, folder)
+        found = _measured(session, depth)
+        tried = _tried(session, found) if given.suggest else []
     tables = [layers_table(rows, top if form == "text" else None) for rows in found]
+    tables += tried
     if tables:
         print_tables(
             Answer(command="layers", machines=[machine.name], tables=tables, several=True), form
@@ -91,37 +83,25 @@ def read_depth(text: str | None) -> int | None:
     return None if text is None else parse_count("--depth", text)
 
 
-def _measured(session: Session, depth: int | None, folder: Path) -> list[list[LayerRow]]:
+def _tried(session: Session, found: Sequence[Sequence[LayerRow]]) -> list[Table]:
+    """Return what settings do to the step of each case that has layers."""
+    names = {rows[0].case for rows in found}
+    ask, options = session.interpreters.answer, session.options
+    tried = {
+        case.name: remedies(case, ask, options, _say)
+        for case in session.cases
+        if case.name in names and settings_to_try(case)
+    }
+    return [remedies_table(name, one) for name, one in tried.items() if one]
+
+
+def _measured(session: Session, depth: int | None) -> list[list[LayerRow]]:
     """Measure each case; its rows are on the disk before the next begins."""
-    ceilings = session.ceilings(ceilings_path(session.options.results, session.machine.name))
-    found = []
-    for case in session.cases:
-        rows = measure_layers(
-            case,
-            session.interpreters.answer,
-            session.options,
-            depth=depth,
-            ceiling=ceilings.get(key_of(case)),
-            say=_say,
-        )
-        if rows:
-            keep_layers(layers_path(folder), case, rows)
-            found.append(rows)
+    path = ceilings_path(session.options.results, session.machine.name)
+    facts = session.shared_facts("0")
+    session.facts = dataclasses.replace(facts, ceilings=session.ceilings(path))
+    found = list(filter(None, session.layers(session.cases, depth)))
+    for rows in found:
+        drawn = keep_bars(session.layers_path.parent, rows)
+        _say(f"{counted(len(rows), 'row')} in {session.layers_path}, drawn in {drawn}")
     return found
-
-
-def keep_layers(path: Path, case: Case, rows: Sequence[LayerRow]) -> None:
-    """Append the rows to the file, and draw them.
-
-    Raises:
-        StoreError: the folder cannot be written.
-    """
-    LAYERS_TABLE.append(path, rows)
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", case.name)[:120]
-    drawn = path.parent / FOLDER / f"{stem}.layers.svg"
-    try:
-        drawn.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(drawn, f"{bars(rows)}\n".encode())
-    except OSError as error:
-        raise StoreError(f"{drawn.parent}: must be writable: {error.strerror or error}") from None
-    _say(f"{counted(len(rows), 'row')} in {path}, drawn in {drawn}")

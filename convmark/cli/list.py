@@ -18,6 +18,7 @@ from convmark.core.options import Options
 from convmark.core.table import Table, headings, table_of
 from convmark.report.summary import run_tables
 from convmark.report.tables import Answer, check_form, print_tables
+from convmark.report.tables.layers import TOP, layers_tables
 from convmark.report.verdicts import run_words
 from convmark.results.columnar import read_columns, whole_file
 from convmark.results.names import read_name
@@ -133,10 +134,11 @@ def show(given: argparse.Namespace, options: Options) -> int:
         folder = path.resolve().parent
         machine = read_name(folder) or first.machine or folder.name
         print(f"{words} on {machine}, {started} UTC\n")
+    layers = layers_tables(records, path.resolve().parent, TOP if form == "text" else None)
     found = Answer(
         command="show",
         machines=[first.machine or path.resolve().parent.name],
-        tables=run_tables(records),
+        tables=[*run_tables(records), *layers],
         several=True,
     )
     print_tables(found, form)

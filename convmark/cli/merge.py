@@ -17,6 +17,7 @@ from convmark.report.describe import FOLDER
 from convmark.results.names import overlap
 from convmark.results.store import Store
 from convmark.session.fleet.merge import MergedRun, join, joined, missing, sources
+from convmark.session.layers import keep_other_layers, layers_of, layers_path
 
 __all__ = ["merge"]
 
@@ -67,9 +68,15 @@ def _say_where(runs: Iterable[MergedRun]) -> None:
 
 
 def _keep_beside(one: MergedRun, path: Path) -> None:
-    """Keep the sessions of the runs, and the descriptions of models that are not there yet."""
+    """Keep sessions and layers of the runs, and the descriptions of models not there yet."""
     sessions = [found for source in one.sources for found in sessions_file.read(source.path)]
     sessions_file.write(path, sessions)
+    layers = [
+        rows
+        for source in one.sources
+        for rows in layers_of(source.records, layers_path(source.path.parent))
+    ]
+    keep_other_layers(layers, layers_path(path.parent))
     for source in one.sources:
         for described in sorted((source.path.parent / FOLDER).glob("*.*")):
             target = path.parent / FOLDER / described.name

@@ -24,9 +24,9 @@ ACROSS = "tensorflow, keras, python, backend, commit, machine, gpu or driver"
 _MEASURING = [option.name for option in OPTIONS if option.only != "pytest"]
 _OF_ONE_SIDE = (
     *("python", "env", "processes", "replicas", "cluster", "index"),
-    *("seeds", "target-accuracy", "fraction", "mnist"),
+    *("seeds", "target-accuracy", "fraction", "mnist", "sustain", "cooling"),
 )
-_OF_A_PAIR = [name for name in _MEASURING if name not in _OF_ONE_SIDE]
+_OF_A_PAIR = [name for name in _MEASURING if name not in (*_OF_ONE_SIDE, "layers")]
 """The options of commands with two sides, whose arguments name the interpreters."""
 
 
@@ -55,7 +55,7 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
     )
     for declare in (
         *(_run, _doctor, _list, _show, _report, _compare, _comment, _accept, _history, _merge),
-        *(_fleet, _ab, _layers, _bisect, _noise, _env, _export),
+        *(_fleet, _ab, _layers, _bisect, _noise, _env, _export, _check_submission, _publish),
     ):
         declare(commands)
     return parser, commands.choices
@@ -301,9 +301,8 @@ def _ab(commands: Any) -> None:
             "variable in capitals",
         )
     _add_format(ab)
-    add(ab, "--layers", "also measure the layers of both sides, and name those that moved")
     _add_stopping_rule(ab)
-    add_options(ab, *_OF_A_PAIR)
+    add_options(ab, "layers", *_OF_A_PAIR)
 
 
 def _add_stopping_rule(parser: Parser, when: str = "") -> None:
@@ -334,7 +333,7 @@ def _bisect(commands: Any) -> None:
 
 
 _OF_LAYERS = [
-    name for name in _MEASURING if name not in (*_OF_ONE_SIDE, "models") or name == "processes"
+    name for name in _MEASURING if name in (*_OF_A_PAIR, "processes") and name != "models"
 ]
 
 
@@ -349,6 +348,7 @@ def _layers(commands: Any) -> None:
     )
     add(layers, "model MODEL", "models, named as in --models of convmark run", nargs="+")
     add(layers, "--depth N", "levels of blocks that are opened (default: all)")
+    add(layers, "--suggest", "also measure which settings make the step faster, such as --jit on")
     add(layers, "--top N", "layers of the printed table (default: 20)")
     _add_format(layers)
     add_options(layers, *_OF_LAYERS)
@@ -381,6 +381,40 @@ def _export(commands: Any) -> None:
     add(export, "--to TOOL", "bmf, otava, conbench, openmetrics or mlflow", required=True)
     add(export, "-o --output PATH", "file or new folder to write (default: -, standard output)")
     add_options(export, "results")
+
+
+def _check_submission(commands: Any) -> None:
+    check = command(
+        commands,
+        "check-submission",
+        "check the results that a pull request brings to a repository of results",
+        "Check results folders before they are published: damaged files, links, copies of rows, "
+        "figures that cannot be, and states that were not clean. Print one line per finding. The "
+        "exit status is 1 if there is one.",
+    )
+    add(check, "folders FOLDER", "results or machine folders", nargs="+")
+    add(
+        check,
+        "--against RESULTS",
+        "published results; what they have unchanged is not checked, and other rows are compared "
+        "with them",
+        nargs="+",
+        default=[],
+    )
+    _add_format(check)
+
+
+def _publish(commands: Any) -> None:
+    publish = command(
+        commands,
+        "publish",
+        "make a static site of results of many people",
+        "Make a site of all runs in the folders: models by machines and versions, and each row "
+        "with its code, software, state and file. It is searched and filtered in the browser, and "
+        "needs no server.",
+    )
+    add(publish, "folders FOLDER", "results folders, one for each contributor", nargs="+")
+    add(publish, "-o --output SITE", "new folder to write", required=True)
 
 
 def _env(commands: Any) -> None:

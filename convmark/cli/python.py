@@ -35,6 +35,7 @@ from convmark.core.text import plain_text, shown
 from convmark.interpreter.environments.cache import interpreters
 from convmark.machine.hardware import read_machine
 from convmark.report.summary import run_tables
+from convmark.report.tables.layers import layers_tables
 from convmark.report.verdicts import compared
 from convmark.results.record import COLUMNS, Record
 from convmark.results.store import Store
@@ -206,13 +207,16 @@ def measure(*, progress: bool = True, **options: Any) -> Measurement:
     return Measurement(
         tables=tuple(table for session in done for table in _tables(session, len(done) > 1)),
         paths=tuple(session.run_file.path for session in done if session.run_file is not None),
-        whole=all(record.measured for record in records),
+        whole=all(record.measured for record in records)
+        and not any(session.lacks_layers for session in done),
     )
 
 
 def _tables(session: Session, several: bool) -> list[Table]:
     """Return the tables of a session; of several interpreters each names its own."""
     tables = run_tables(session.records)
+    if session.options.layers:
+        tables += layers_tables(session.records, session.layers_path.parent)
     if not several:
         return tables
     python = session.interpreters.python
@@ -223,6 +227,8 @@ def _measure(session: Session, notes: Sequence[str], progress: bool) -> None:
     try:
         session.open()
         session.measure(sys.stderr if progress else None, notes)
+        if session.options.layers:
+            list(session.layers_of_run())
     except KeyboardInterrupt:
         session.interrupted = True
         _say(session.kept)

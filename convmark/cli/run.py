@@ -21,6 +21,7 @@ from convmark.core.files import write_whole
 from convmark.core.option_values import AUTO, Shapes
 from convmark.core.options import Options
 from convmark.core.suites import cases, refuse_replicas, refuse_runtimes, refuse_untimed
+from convmark.core.table import Table, plain
 from convmark.core.text import counted, duration_text, painted
 from convmark.interpreter.environments.cache import interpreters
 from convmark.machine.doctor import left_out_gpus
@@ -29,6 +30,7 @@ from convmark.report.advice import next_step
 from convmark.report.describe import DESCRIPTION_SCHEMA, FOLDER, diagram, layers_of
 from convmark.report.summary import run_tables, summary_text
 from convmark.report.tables import Answer, check_form, print_tables
+from convmark.report.tables.layers import TOP, keep_bars, layers_table, layers_tables
 from convmark.results.store import Store, StoreWarning
 from convmark.session.auto_batch import choices_table
 from convmark.session.fleet.part import (
@@ -98,11 +100,11 @@ def run(given: argparse.Namespace, options: Options) -> int:
                     form=form,
                     quiet=given.quiet,
                 )
-                whole = whole and session.whole
+                whole = whole and session.whole and not session.lacks_layers
             if session.interrupted:
                 return exit_status(False, interrupted=True)
     if form != TEXT:
-        tables = [table for session in sessions for table in run_tables(session.records)]
+        tables = [table for session in sessions for table in _tables(session)]
         found = Answer(command="run", machines=[machine.name], tables=tables, several=True)
         print_tables(found, form)
     return exit_status(whole)
@@ -238,6 +240,8 @@ def _measure(
             _say(next_step(session.records, searched=searched))
         if describe:
             _describe(session)
+        if session.options.layers:
+            _measure_layers(session, form)
     except KeyboardInterrupt:
         session.interrupted = True
         _say(session.kept)
@@ -255,6 +259,22 @@ def _print(session: Session) -> None:
     cluster, kept = session.options.cluster, session.run_file.rows if session.run_file else 0
     if (elsewhere := len(records) - kept) and cluster:
         print(f"{elsewhere} more over the cluster, kept by {cluster.addresses[0]}")
+
+
+def _measure_layers(session: Session, form: str) -> None:
+    """Measure the layers of the run's cases, and keep each case's bars; print the slowest."""
+    for rows in session.layers_of_run():
+        drawn = keep_bars(session.layers_path.parent, rows)
+        if form == TEXT:
+            print(f"\n{painted(plain(layers_table(rows, TOP)), sys.stdout, os.environ)}")
+        _say(f"{counted(len(rows), 'row')} in {session.layers_path}, drawn in {drawn}")
+
+
+def _tables(session: Session) -> list[Table]:
+    """Return the tables of a session for another format than text."""
+    records, folder = session.records, session.layers_path.parent
+    layers = layers_tables(records, folder, None) if session.options.layers else []
+    return [*run_tables(records), *layers]
 
 
 def _describe(session: Session) -> None:

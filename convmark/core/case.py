@@ -16,6 +16,7 @@ from convmark.core.errors import CaseError
 from convmark.core.runtimes import (
     DEFAULT_RUNTIME,
     RUNTIME_PRECISIONS,
+    RUNTIME_TASKS,
     RUNTIMES,
     Runtime,
     runtime_of_file,
@@ -216,7 +217,7 @@ def _broken(runtime: Runtime, case: Case) -> str:
         return needed if case.precision in RUNTIME_PRECISIONS else ""
     is_file = runtime_of_file(case.model) == runtime.name
     rules = (
-        ("task", case.task, ("infer",)),
+        ("task", case.task, ("infer",) if is_file else RUNTIME_TASKS),
         ("backend", case.backend, (runtime.backend,)),
         ("jit", case.jit, JIT_STATES[:1]),
         ("replicas", case.replicas, (1,)),

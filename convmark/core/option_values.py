@@ -27,6 +27,7 @@ __all__ = [
     "parse_count",
     "parse_counts",
     "parse_devices",
+    "parse_duration",
     "parse_file",
     "parse_folder",
     "parse_jit",
@@ -222,6 +223,21 @@ parse_seconds = _number(
     f"a number of seconds above 0 and at most {MOST_SECONDS:,}",
     lambda value: 0 < value <= MOST_SECONDS,
 )
+LEAST_SUSTAINED_S = 30
+
+
+def parse_duration(flag: str, text: str) -> float:
+    """Return the seconds of a time such as `20m`, `90s` or `1h`."""
+    found = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)([smh])", text.strip())
+    seconds = float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]] if found else 0.0
+    if not LEAST_SUSTAINED_S <= seconds <= MOST_SECONDS:
+        raise OptionError(
+            f"{flag}: must be a time from {LEAST_SUSTAINED_S}s to {MOST_SECONDS}s with its unit, "
+            f"such as 20m, 90s or 1h, got {text!r}"
+        )
+    return seconds
+
+
 parse_margin = _number(
     f"a share from {LEAST_MARGIN} to 1, such as 0.03 for 3 %",
     lambda value: LEAST_MARGIN <= value <= 1,

@@ -168,6 +168,13 @@ class Options:
         "only), on or off",
         default="auto",
     )
+    layers: bool = option_field(
+        "--layers",
+        rules.parse_switch,
+        "also measure the time of each layer, in --processes sessions per case; convmark ab: of "
+        "both sides, and name the layers that moved (default: no)",
+        default="no",
+    )
     processes: int = option_field(
         "--processes N", rules.parse_count, "fresh processes per case", default="3"
     )
@@ -245,6 +252,20 @@ class Options:
         'requirements of the environment to measure, such as "tensorflow==2.20.*"; made once and '
         "reused, see convmark env list (default: the current environment)",
         repeatable=True,
+    )
+    sustain_s: float | None = option_field(
+        "--sustain TIME",
+        rules.parse_duration,
+        "then take steps for so long in the first process of each case, such as 20m, 90s or 1h, "
+        "and find when the throughput drops (default: no)",
+        only="run",
+    )
+    cooling: str | None = option_field(
+        "--cooling TEXT",
+        rules.parse_text,
+        "how the machine is cooled, such as 'air, 2 fans' or 'liquid'; kept in each row (no "
+        "default)",
+        only="run",
     )
     wait: bool = option_field(
         "--wait",

@@ -16,6 +16,7 @@ __all__ = [
     "EXPORTS",
     "RUNTIMES",
     "RUNTIME_PRECISIONS",
+    "RUNTIME_TASKS",
     "Runtime",
     "as_hashed",
     "runtime_of_file",
@@ -45,6 +46,8 @@ class Runtime:
     """Those that can be asked for."""
     gpu: bool = False
     """Whether it runs on a GPU."""
+    takes_files: bool = False
+    """Whether a file of its suffix that is there already is a case."""
 
     @property
     def extra(self) -> str:
@@ -73,6 +76,7 @@ RUNTIMES: Mapping[str, Runtime] = MappingProxyType(
                 package="ai_edge_litert",
                 distributions=("ai-edge-litert",),
                 suffix=".tflite",
+                takes_files=True,
                 precisions=("float32", "float16", "dynamic_int8", "int8"),
             ),
             Runtime(
@@ -83,6 +87,7 @@ RUNTIMES: Mapping[str, Runtime] = MappingProxyType(
                 package="onnxruntime",
                 distributions=("onnxruntime", "onnx", "tf2onnx"),
                 suffix=".onnx",
+                takes_files=True,
                 precisions=("float32", "dynamic_int8"),
                 gpu=True,
             ),
@@ -94,7 +99,16 @@ RUNTIMES: Mapping[str, Runtime] = MappingProxyType(
                 package="openvino",
                 distributions=("openvino", "nncf"),
                 suffix=".xml",
+                takes_files=True,
                 precisions=("float32", "int8"),
+            ),
+            Runtime(
+                name="torchexport",
+                label="torch.export",
+                module="torch_export",
+                class_name="TorchExport",
+                suffix=".pt2",
+                backend="torch",
             ),
         )
     }
@@ -110,9 +124,13 @@ RUNTIME_PRECISIONS = ("float16", "dynamic_int8", "int8")
 """Of exported models alone: weights in half precision; weights in int8; activations too."""
 
 
+RUNTIME_TASKS = ("infer", "accuracy")
+"""What a runtime does beside Keras: it takes the steps, or the test of what Keras has trained."""
+
+
 def runtime_of_file(path: str) -> str:
     """Return the runtime that a model's file is loaded by: Keras where it is no other's."""
-    found = (one.name for one in RUNTIMES.values() if one.suffix not in ("", "/"))
+    found = (one.name for one in RUNTIMES.values() if one.takes_files)
     return next((name for name in found if path.endswith(RUNTIMES[name].suffix)), DEFAULT_RUNTIME)
 
 

@@ -11,7 +11,7 @@ from convmark.core.errors import CaseError, OptionError
 from convmark.core.model_name import ModelName
 from convmark.core.option_values import AUTO
 from convmark.core.options import Options
-from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIMES
+from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIME_TASKS, RUNTIMES
 from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.core.text import Say
 
@@ -201,7 +201,7 @@ def refuse_runtimes(options: Options) -> None:
     for name in options.runtimes:
         runtime = RUNTIMES[name]
         rules = (
-            ("--tasks", options.tasks, ("infer",)),
+            ("--tasks", options.tasks, RUNTIME_TASKS),
             ("--backend", options.backends, (runtime.backend,)),
             ("--jit", options.jit, ("off",)),
             ("--precisions", options.precisions, runtime.precisions),

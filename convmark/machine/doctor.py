@@ -52,6 +52,7 @@ def findings(
     *,
     flags: str | None = None,
     environ: Mapping[str, str] | None = None,
+    more: Rows = (),
 ) -> list[Finding]:
     """Return what was found, section by section; a section without a problem has no finding.
 
@@ -64,6 +65,7 @@ def findings(
         results: the folder of all machines' results.
         flags: the text of `speed_flags`; None says that they were not looked at.
         environ: the variables under which the framework was looked at.
+        more: what else is known of the machine, a name and a value each.
     """
     found = list(dict.fromkeys([*device_cautions(machine, framework, environ), *cautions]))
     sections = (
@@ -73,7 +75,7 @@ def findings(
         ),
         ("Framework", _framework_rows(framework)),
         ("Devices", _device_rows(machine, framework)),
-        ("Machine", _machine_rows(machine, results)),
+        ("Machine", [*_machine_rows(machine, results), *more]),
         ("State", _state_rows(state)),
         ("Flags", [("set", "not looked at" if flags is None else flags or "none")]),
     )

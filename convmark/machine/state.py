@@ -16,10 +16,12 @@ __all__ = [
     "CpuTicks",
     "State",
     "cpu_quota",
+    "cpu_temperature_c",
     "cpu_ticks",
     "memory_left_bytes",
     "own_cpu_quota",
     "read_cpu_ticks",
+    "read_governors",
     "read_state",
     "stolen_fraction",
 ]
@@ -151,20 +153,24 @@ def read_state(*, earlier: CpuTicks | None = None, root: Path = Path("/")) -> St
             from boot.
         root: the folder that holds `proc` and `sys`.
     """
-    cpus = (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_governor")
-    governors = {plain_text(file_text(path)) for path in cpus}
     available = psutil.virtual_memory().available
     membership, mount = file_text(root / "proc/self/cgroup"), root / "sys/fs/cgroup"
     left = memory_left_bytes(membership, mount)
     return State(
         load_average_1min=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         available_memory_bytes=available if left is None else min(available, left),
-        governors=tuple(sorted(governors - {""})),
+        governors=read_governors(root),
         on_battery=_on_battery(),
         steal_fraction=stolen_fraction(read_cpu_ticks(root), earlier),
-        cpu_temperature_c=_cpu_temperature_c(),
+        cpu_temperature_c=cpu_temperature_c(),
         cpu_quota_cores=cpu_quota(membership, mount),
     )
+
+
+def read_governors(root: Path = Path("/")) -> tuple[str, ...]:
+    """Return the distinct frequency governors of the CPUs, sorted."""
+    cpus = (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_governor")
+    return tuple(sorted({plain_text(file_text(path)) for path in cpus} - {""}))
 
 
 def read_cpu_ticks(root: Path = Path("/")) -> CpuTicks | None:
@@ -203,7 +209,8 @@ def _on_battery() -> bool | None:
     return None if battery is None or battery.power_plugged is None else not battery.power_plugged
 
 
-def _cpu_temperature_c() -> float | None:
+def cpu_temperature_c() -> float | None:
+    """Return the hottest CPU sensor, degrees Celsius; None where there is none."""
     if not hasattr(psutil, "sensors_temperatures"):
         return None
     sensors = psutil.sensors_temperatures()

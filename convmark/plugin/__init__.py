@@ -306,6 +306,7 @@ def _measure_and_judge(config: pytest.Config, run: PytestRun, say: Say, *, other
     run.measure(bridge.progress_stream(config))
     if baseline is not None and run.records:
         judge(run, baseline, whole_suite=_is_whole(config), say=say)
+    run.measure_layers()
 
 
 def _is_whole(config: pytest.Config) -> bool:

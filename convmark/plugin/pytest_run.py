@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from convmark.results.record import Record
     from convmark.results.store import Store
     from convmark.session.forecast import Forecast
+    from convmark.session.layers import LayerRow
     from convmark.session.resume import InterruptedRun
     from convmark.session.session import Session
 
@@ -64,6 +65,7 @@ class PytestRun:
         self._session: Session | None = None
         self._judgements: list[Judgement] = []
         self._changes: list[LayerChange] = []
+        self._layers: list[list[LayerRow]] = []
 
     @property
     def machine(self) -> Machine:
@@ -200,6 +202,21 @@ class PytestRun:
         with _warnings_said(session.say):
             session.open(self._earlier)
             session.measure(stream, self._preflight.lines(self.machine))
+
+    def measure_layers(self) -> None:
+        """Measure the layers of the measured cases, for the report, where they are asked for.
+
+        Raises:
+            ConvmarkError: no worker can be started, or a row not be written.
+            KeyboardInterrupt: the user has interrupted; the layers so far are kept.
+        """
+        if self._session is None or not (self.options.layers and self.records):
+            return
+        from convmark.report.tables.layers import keep_bars
+
+        for rows in self._session.layers_of_run():
+            keep_bars(self._session.layers_path.parent, rows)
+            self._layers.append(rows)
 
     def measured(self, case: Case) -> Measured:
         """Return the case's records, or, where measuring is disabled, run it once untimed."""
@@ -340,13 +357,16 @@ class PytestRun:
         session = self._session
         if session is None or session.run_file is None:
             return []
+        from convmark.core.table import plain
         from convmark.report.summary import summary_text
+        from convmark.report.tables.layers import TOP, layers_table
         from convmark.session.auto_batch import choices_table
 
         records = self.records
         tables = [choices_table(session.choices, records)] if session.choices else []
         if records:
             tables.append(summary_text(records))
+        tables += [plain(layers_table(rows, TOP)) for rows in self._layers]
         parts = [("convmark", "\n\n".join([*tables, session.kept]))]
         if self._judgements:
             from convmark.compare.live.blame import blamed_lines

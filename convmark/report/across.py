@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import groupby
+from itertools import groupby, product
 from operator import itemgetter
 from typing import Any
 
@@ -352,15 +352,11 @@ def _joined(found: Sequence[LiveCases], name: str) -> list[LiveCases]:
 # -- as text ---------------------------------------------------------------------------------------
 
 
-_CHANGES = tuple(
-    f"{name}{end}" for name in ("to_oldest", "to_previous") for end in ("", "_low", "_high")
-)
-
-
 def cells_table(cells: Sequence[Cell]) -> Table:
     """Return the cells with all their figures, for other programs."""
     names = list(cells[0].record)
-    kinds = {"step_time_spread": "share", **dict.fromkeys(_CHANGES, "change")}
+    ends = product(("to_oldest", "to_previous"), ("", "_low", "_high"))
+    kinds = {"step_time_spread": "share", **dict.fromkeys(map("".join, ends), "change")}
     columns = [
         heading(one.key, one.key, kinds.get(one.key, one.kind)) for one in headings(" ".join(names))
     ]

@@ -19,6 +19,7 @@ from convmark.report.rows import Rows, newest_rows, points, read_rows
 from convmark.report.sides import Sides, newest_versions, sides_of
 from convmark.report.tables.accuracy import accuracy
 from convmark.report.tables.answers import answers
+from convmark.report.tables.energy import energy
 from convmark.report.tables.hardware import BEST_BATCHES, hardware_tables
 from convmark.report.tables.history import (
     history,
@@ -28,6 +29,7 @@ from convmark.report.tables.history import (
     step_time_verdicts,
     trends,
 )
+from convmark.report.tables.layers import CaseLayers, newest_layers
 from convmark.report.tables.models import (
     applications,
     architectures,
@@ -37,7 +39,14 @@ from convmark.report.tables.models import (
 )
 from convmark.report.tables.overview import differing, machines, nodes, troubles
 from convmark.report.tables.runtimes import runtimes
-from convmark.report.tables.steps import batch_sizes, distribution, roofline, scaling, waterfall
+from convmark.report.tables.steps import (
+    batch_sizes,
+    distribution,
+    roofline,
+    scaling,
+    sustained,
+    waterfall,
+)
 
 __all__ = ["FIRST", "STYLES", "VERDICTS", "Report", "build"]
 
@@ -50,7 +59,8 @@ FIRST = ("answers", "architectures", "applications", "accuracy")
 """Tables that Markdown without verdicts shows unfolded."""
 
 _WHERE_KNOWN = (
-    *(BEST_BATCHES, "nodes", "noise", "published", "roofline", "runtimes", "scaling"),
+    *(BEST_BATCHES, "energy", "nodes", "noise", "published", "roofline", "runtimes", "scaling"),
+    "sustained",
     *TASKS,
 )
 """Tables that appear only where rows have what they need."""
@@ -67,6 +77,7 @@ class Report:
     lead: str
     tables: tuple[Table, ...]
     models: tuple[DescribedModel, ...] = field(default=())
+    layers: tuple[CaseLayers, ...] = field(default=())
     sides: Sides | None = None
     sources: str
 
@@ -109,6 +120,7 @@ def build(
         lead=_lead(rows),
         tables=(*([verdicts] if verdicts else []), *found),
         models=tuple(described) if style == "full" else (),
+        layers=tuple(newest_layers([run.path for run in rows.runs])) if style == "full" else (),
         sides=sides,
         sources=f"{counted(len(rows.runs), 'run file')} in {listed(list(map(str, places)), 3)}",
     )
@@ -139,6 +151,7 @@ def _every_table(
         answers(frame, timed, machine_ratios[0], versions, rows.runs, changed),
         architectures(timed, labels),
         *machine_ratios,
+        energy(timed),
         history(
             timed, rows.runs, step_time_verdicts(rows.runs), marks(moved), runs_of_levels(moved)
         ),
@@ -149,8 +162,9 @@ def _every_table(
         pareto(timed),
         published(frame, timed),
         roofline(timed, {model.model: model.traffic_elements for model in described}),
-        runtimes(timed),
+        runtimes(frame, timed),
         scaling(timed),
+        sustained(timed),
         waterfall(table),
         beside,
         noise(folders),

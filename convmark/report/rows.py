@@ -68,11 +68,15 @@ class Rows:
     """Of the machines that a user has named, by their fingerprints; the frame has the names."""
 
 
-def read_rows(places: Sequence[Path]) -> Rows:
+def read_rows(places: Sequence[Path], kept: Sequence[str] = (), *, named: bool = True) -> Rows:
     """Return the rows of all runs in the places; a copy of a file counts once.
 
     What may be left out is: a file without rows, a torn last line, a copy; a `StoreWarning` names
     it. Everything else that does not fit the schema is refused.
+
+    Args:
+        kept: the columns to keep, beside those that the added ones are made of; none for all.
+        named: whether machines have the names that users have given them.
 
     Raises:
         StoreError: nothing is there, no file has a row, or a file does not fit; the message names
@@ -98,7 +102,7 @@ def read_rows(places: Sequence[Path]) -> Rows:
             folder = path.resolve().parent.name
             part["machine"] = [name or folder for name in part["machine"]]
         paths.append(path)
-        parts.append(part)
+        parts.append({name: part[name] for name in part if not kept or name in (*kept, *_MADE_OF)})
     if not parts:
         raise StoreError(f"{empty[0]}:1: must have the rows of a run after its header, it has none")
     for path in empty:
@@ -107,6 +111,8 @@ def read_rows(places: Sequence[Path]) -> Rows:
         _warn(f"{paths[0]}:2: is the only row, so the spread is unknown; try --processes 3")
     names = names_of(
         [(part["machine"][0], path.parent) for path, part in zip(paths, parts, strict=True)]
+        if named
+        else []
     )
     for part in parts if names else ():
         part["machine"] = [names.get(machine, machine) for machine in part["machine"]]
@@ -132,6 +138,10 @@ def _joined(parts: Sequence[dict[str, Any]], name: str) -> np.ndarray[Any, Any]:
     return np.concatenate(
         [one if isinstance(one, np.ndarray) else np.array(one, dtype=object) for one in taken]
     )
+
+
+_MADE_OF = frozenset([*_AXES, *FRAMEWORK_COLUMNS, "machine", "packages", "started", "status"])
+"""What the added columns are made of."""
 
 
 def _names(columns: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, Any]:

@@ -16,17 +16,20 @@ from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.core.statistics import median_of, scaling_efficiency, spread
 from convmark.core.table import Heading, Table, heading, headings, plain, table_of
 from convmark.core.tasks import TASKS, TIMED_TASKS
+from convmark.report.tables.energy import ENERGY_COLUMNS, ENERGY_HEADINGS, of_scopes
 from convmark.results.record import BUSY_SHARE, Record, shown_in
 from convmark.session.learning import WAYS
 
 __all__ = [
     "by_case",
     "cards",
+    "energy",
     "run_tables",
     "scaling",
     "spread",
     "summary",
     "summary_text",
+    "sustained",
     "values_of",
 ]
 
@@ -34,6 +37,8 @@ SAMPLES_PER_S = (
     "samples/s is measured over windows of steps that do not wait for each other, so it is not the "
     "batch size / step p50."
 )
+
+_SUSTAINED = shown_in("sustained")
 
 Groups = Mapping[str, Sequence[Record]]
 """The rows of each case by its name."""
@@ -56,8 +61,14 @@ def by_case(records: Sequence[Record]) -> dict[str, list[Record]]:
 
 
 def run_tables(records: Sequence[Record]) -> list[Table]:
-    """Return all tables of a run's rows: the summary, the cards and the scaling."""
-    return [*summary(records), *cards(records), *scaling(records)]
+    """Return all tables of a run's rows: first the summary, the others where rows have figures."""
+    return [
+        *summary(records),
+        *cards(records),
+        *energy(records),
+        *sustained(records),
+        *scaling(records),
+    ]
 
 
 def summary_text(records: Sequence[Record]) -> str:
@@ -249,11 +260,11 @@ def cards(records: Sequence[Record]) -> list[Table]:
         sm=("SM MHz", "figure"),
         memory=("memory MHz", "figure"),
         temperature_c=("degrees C", "whole"),
-        power=("W", "figure"),
+        power=("card W", "figure"),
         busy=("busy", "figure"),
         efficiency=("of ceiling", "share"),
         input_bound_throughput_samples_per_s=("fed samples/s", "rate"),
-        energy=("mJ/sample", "figure"),
+        energy=("card mJ/sample", "figure"),
         peak_device_memory_bytes=("allocator", "bytes"),
         card_peak_memory_bytes=("card", "bytes"),
         reasons="clock lowered by",
@@ -285,6 +296,32 @@ def _of_most(rows: Sequence[Record], column: str, limit: str) -> str:
     if value is None:
         return ""
     return f"{value:.0f}" + ("" if most is None else f" of {most:.0f}")
+
+
+def energy(records: Sequence[Record]) -> list[Table]:
+    """Return the energy of each case and scope where the CPU packages' was measured, else none."""
+    measured = [row for row in records if row.cpu_joules_per_sample is not None]
+    columns = ("throughput_samples_per_s", "cluster", *ENERGY_COLUMNS)
+    found = [
+        {**one, "case": name, "n": _count(rows)}
+        for name, rows in by_case(measured).items()
+        for one in of_scopes({column: _middle(rows, column) for column in columns})
+    ]
+    whole = [heading("case", "case"), *ENERGY_HEADINGS, heading("n", "n", "count")]
+    return [table_of("energy", "Energy", "", whole, found, keep=["case"])] if found else []
+
+
+def sustained(records: Sequence[Record]) -> list[Table]:
+    """Return what became of the speed of cases whose steps went on; none where none did."""
+    found = [
+        {**{one.name: getattr(row, one.name) for one in _SUSTAINED}, "case": row.case.name,
+         "burst": row.throughput_samples_per_s}
+        for row in records
+        if row.sustained_s is not None
+    ]  # fmt: skip
+    columns = [heading("case", "case"), heading("burst", "burst samples/s", "rate"),
+               *map(Heading.of, _SUSTAINED)]  # fmt: skip
+    return [table_of("sustained", "Sustained", "", columns, found, keep=["case"])] if found else []
 
 
 def scaling(records: Sequence[Record]) -> list[Table]:

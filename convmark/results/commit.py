@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import re
@@ -13,7 +14,7 @@ from convmark.core.errors import ConvmarkError
 from convmark.core.files import read_regular
 from convmark.core.git import Git
 
-__all__ = ["Commit", "are_of_commit", "folder_changes", "is_before", "read_commit"]
+__all__ = ["Commit", "are_of_commit", "folder_changes", "is_before", "is_changed", "read_commit"]
 
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
@@ -53,13 +54,59 @@ def read_commit(
     sha = call.answer("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
     if sha is None:
         return Commit(sha=None, dirty=None)
+    return Commit(sha=sha.strip(), dirty=_dirty(call, [path.resolve() for path in besides]))
+
+
+def _dirty(call: Git, ignored: Sequence[Path]) -> bool | None:
+    """Whether a folder's repository or a submodule of it is dirty; None where git does not tell."""
     top = call.answer("rev-parse", "--show-toplevel")
     raw = call.without_filters()  # a filter is a program, and contents are compared through it
-    status = raw.answer("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all")
+    told = ("--porcelain", "-z", "--no-renames", "--untracked-files=all", _NOT_INTO_SUBMODULES)
+    status = raw.answer("status", *told)
     if top is None or status is None:
-        return Commit(sha=sha.strip(), dirty=None)
-    ignored = [path.resolve() for path in besides]
-    return Commit(sha=sha.strip(), dirty=_is_dirty(status, Path(top.rstrip("\n")), ignored))
+        return None
+    root = Path(top.rstrip("\n"))
+    if _is_dirty(status, root, ignored):
+        return True
+    inside = [_dirty(one, ignored) for one in _submodules(dataclasses.replace(call, folder=root))]
+    return None if None in inside else any(inside)
+
+
+_NOT_INTO_SUBMODULES = "--ignore-submodules=dirty"
+"""Git would compare their files through the filters that their own settings name."""
+
+
+def _submodules(git: Git) -> list[Git]:
+    """Return git in each submodule that is there.
+
+    Args:
+        git: of the repository's top folder.
+    """
+    listed = git.answer("ls-files", "-z", "--stage") or ""
+    links = [entry.partition("\t")[2] for entry in listed.split("\0") if entry[:6] == "160000"]
+    folders = [git.folder / path for path in links]
+    there = [one for one in folders if (one / ".git").exists() and not one.is_symlink()]
+    return [dataclasses.replace(git, folder=one) for one in there]
+
+
+def is_changed(repository: Path, sha: str, folder: str) -> bool:
+    """Whether a folder of a repository, submodules among it, is other than in a commit.
+
+    Args:
+        repository: its top folder.
+        folder: relative to it.
+    """
+    git = Git.at(repository)
+    differs = ("diff", "--quiet", _NOT_INTO_SUBMODULES, sha, "--", folder)
+    if git.without_filters().answer(*differs) is None:
+        return True
+    place = repository / folder
+    near = [
+        one
+        for one in _submodules(git)
+        if one.folder.is_relative_to(place) or place.is_relative_to(one.folder)
+    ]
+    return any(_dirty(one, []) is not False for one in near)
 
 
 def _is_dirty(status: str, top: Path, ignored: Sequence[Path]) -> bool:
@@ -106,7 +153,7 @@ def folder_changes(top: Path, sha: str) -> FolderChanges | None:
         top: the repository's top folder.
     """
     git = Git.at(top).without_filters()
-    compared = git.answer("diff", "--raw", "-z", "--no-renames", "--ignore-submodules=dirty", sha)
+    compared = git.answer("diff", "--raw", "-z", "--no-renames", _NOT_INTO_SUBMODULES, sha)
     untracked = git.answer("ls-files", "-z", "--others", "--exclude-standard", "--directory")
     if compared is None or untracked is None:
         return None
@@ -135,7 +182,8 @@ def are_of_commit(top: Path, sha: str, paths: Iterable[Path]) -> bool:
     names = sorted({path.relative_to(top).as_posix() for path in paths})
     blobs: dict[str, str] = {}
     for start in range(0, len(names), _AT_ONCE):
-        listed = git.answer("ls-tree", "-z", "--full-tree", sha, *names[start : start + _AT_ONCE])
+        some = names[start : start + _AT_ONCE]
+        listed = git.answer("ls-tree", "-z", "--full-tree", sha, "--", *some)
         for entry in filter(None, (listed or "").split("\0")):
             about, _, name = entry.partition("\t")
             blobs[name] = about.split()[2]

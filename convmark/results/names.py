@@ -8,6 +8,7 @@ reads, and files of other kinds than the output's: code, models, prices.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
@@ -167,14 +168,28 @@ def check_output(
         raise OptionError(f"{flag}: must not replace a run's file, got {path}; name another")
 
 
-def check_output_folder(flag: str, path: Path) -> None:
+def check_output_folder(
+    flag: str, path: Path, *, new: bool = False, inputs: Iterable[Path] = ()
+) -> None:
     """Refuse a folder for outputs that is a machine's, or lies in one.
+
+    Args:
+        new: whether it must not exist yet.
+        inputs: folders that the command reads, which must lie apart.
 
     Raises:
         OptionError: it is, or the path is none.
     """
     if _machine_folder(_resolved(flag, path)):
         raise OptionError(f"{flag}: must not be a machine's folder, got {path}; name another")
+    for one in inputs:
+        if overlap(one, path):
+            raise OptionError(
+                f"{flag}: must not be a folder that is read, nor lie in one or hold one, got "
+                f"{path} and {one}"
+            )
+    if new and os.path.lexists(path):
+        raise OptionError(f"{flag}: must not exist yet, got {path}; remove it first")
 
 
 def overlap(one: Path, other: Path) -> bool:

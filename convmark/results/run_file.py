@@ -34,7 +34,7 @@ _FLAGS = os.O_RDWR | os.O_APPEND
 
 BESIDE = (
     *(".code.json", ".epochs.csv", ".layers.csv", ".log", ".plan.json", ".sessions.csv"),
-    *(".steps.npz", ".verdicts.csv"),
+    *(".steps.npz", ".sustained.csv", ".verdicts.csv"),
 )
 """What may stand beside a run's file, by its ending in place of `.csv`."""
 

@@ -13,7 +13,7 @@ from convmark.core.cells import column
 
 __all__ = ["MEASUREMENT_VERSION", "OLDEST_SCHEMA", "SCHEMA_VERSION", "Schema"]
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 OLDEST_SCHEMA = 2
 """Of files that are read; no release has written an earlier one."""
 MEASUREMENT_VERSION = 3
@@ -34,6 +34,10 @@ _size = functools.partial(_column, group="size", table="architectures", bounds="
 _time = functools.partial(_column, group="time", table="architectures", bounds="at least 0")
 _memory = functools.partial(_column, group="memory", table="architectures", bounds="at least 0")
 _state = functools.partial(_column, group="state", table="architectures", bounds="at least 0")
+_power = functools.partial(_column, group="state", table="energy", since=5, bounds="at least 0")
+_sustained = functools.partial(
+    _column, group="sustained", table="sustained", since=5, bounds="at least 0"
+)
 _check = functools.partial(_column, group="check", table="architectures")
 _learning = functools.partial(_column, group="learning", table="accuracy")
 _export = functools.partial(_column, group="export", table="runtimes", since=4, bounds="at least 0")
@@ -134,6 +138,26 @@ class Schema:
         "logical CPUs that the process could use", title="logical CPUs"
     )
     ram_bytes: int | None = _environment("memory of the machine", unit="bytes", title="memory")
+    topology: str | None = _environment(
+        "sockets, cores, logical CPUs and NUMA nodes of the whole machine",
+        title="sockets and cores",
+        since=5,
+    )
+    memory_modules: str | None = _environment(
+        "modules of the memory, their type, speed and channels, as far as the user may read them",
+        title="memory modules",
+        since=5,
+    )
+    frequency: str | None = _environment("governor and turbo", title="clock", since=5)
+    product: str | None = _environment(
+        "vendor and product; of an instance of Amazon EC2 its type", title="product", since=5
+    )
+    virtualisation: str | None = _environment(
+        "virtual machine, container and CPU quota, or none", title="virtualisation", since=5
+    )
+    cooling: str | None = _environment(
+        "how the machine is cooled, as --cooling says", title="cooling", since=5
+    )
     gpu: str | None = _environment("name of the GPU that was measured", title="GPU")
     gpu_memory_bytes: int | None = _environment("memory of that GPU", unit="bytes")
     driver: str | None = _environment("version of the GPU driver")
@@ -288,8 +312,31 @@ class Schema:
     joules_per_sample: float | None = _state(
         "energy of the whole card, of several the sum, over the windows / their samples",
         unit="J",
-        title="energy (J/sample)",
+        title="card energy (J/sample)",
         kind="joules",
+    )
+    idle_power_w: float | None = _power(
+        "power of the whole card before the run, of several the sum; empty where it was in use",
+        unit="W",
+    )
+    cpu_power_scope: str | None = _power(
+        "what the next three are of: package, package+dram, 2 packages, ...; all that runs on them",
+        title="scope",
+    )
+    cpu_power_w: float | None = _power(
+        "power of the CPU packages over the windows; empty where CPUs that the process may not use "
+        "were busy, or the counters were not read at the windows' ends",
+        unit="W",
+    )
+    cpu_idle_power_w: float | None = _power(
+        "the same before the run; empty where programs ran", unit="W"
+    )
+    cpu_joules_per_sample: float | None = _state(
+        "cpu_power_w times the windows' seconds / their samples, idle power included",
+        unit="J",
+        title="package energy (J/sample)",
+        kind="joules",
+        since=5,
     )
     foreign_gpu_processes: int | None = _state("processes on the card not the run's own")
     foreign_graphics_processes: int | None = _state("of those that draw, such as a desktop's")
@@ -299,6 +346,33 @@ class Schema:
         title="card peak",
     )
     not_judged: str | None = _state("why the row's figures are no ground for a verdict")
+
+    sustained_s: float | None = _sustained(
+        "seconds of steps after the measurement, of --sustain; <run>.sustained.csv has each "
+        "interval",
+        unit="s",
+        title="for",
+    )
+    sustained_throughput_samples_per_s: float | None = _sustained(
+        "throughput of the last quarter of them",
+        unit="samples/s",
+        title="sustained samples/s",
+    )
+    sustained_drop: float | None = _sustained(
+        "1 - the intervals' later level / the level before, 0 where no drop was found",
+        title="drop",
+        kind="share",
+        bounds="share",
+    )
+    sustained_drop_began_s: float | None = _sustained(
+        "from the first sustained step to the drop", unit="s", title="drop began"
+    )
+    sustained_other_cpu_share: float | None = _sustained(
+        "share of the CPUs' time that others took in the last quarter, median",
+        title="other load",
+        kind="share",
+        bounds="share",
+    )
 
     loss_first: float | None = _check("training loss at step 1")
     loss: float | None = _check("training loss at step 10; of task accuracy the test loss")

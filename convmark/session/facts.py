@@ -22,7 +22,9 @@ from convmark.machine.cautions import speed_flags
 from convmark.machine.gpu.devices import Card, card_columns
 from convmark.machine.gpu.visible import card_of, cards_of, choosing
 from convmark.machine.hardware import Machine
+from convmark.machine.power import Idle, Rapl, find_rapl
 from convmark.machine.state import own_cpu_quota
+from convmark.machine.system import System, read_system
 from convmark.results.code.of_run import CodeReader
 from convmark.results.record import FRAMEWORK_COLUMNS
 from convmark.results.schema import SCHEMA_VERSION
@@ -33,6 +35,7 @@ __all__ = [
     "Facts",
     "Job",
     "facts_of",
+    "of_the_machine",
     "of_the_run",
     "plan",
     "software",
@@ -94,6 +97,12 @@ class Facts:
     """The variables that choose which GPUs a worker sees."""
     node: str | None = None
     """The host's name: nodes of one kind share the machine's."""
+    system: System = field(default_factory=System)
+    """The description of the machine."""
+    rapl: Rapl = field(default_factory=Rapl)
+    """The counters of the CPU packages' energy."""
+    idle: Idle = field(default_factory=Idle)
+    """The power before the run."""
     cpu_quota_cores: float | None = None
     """CPU seconds per second that the strictest cgroup allows; None where unlimited."""
     plan: str | None = None
@@ -125,6 +134,15 @@ def of_the_run(case: Case, options: Options, facts: Facts) -> dict[str, Any]:
         "isolation": options.isolation,
         "asked_shape": shapes_text(options.input_shape) if options.input_shape else None,
         **_environment(case, facts),
+    }
+
+
+def of_the_machine(case: Case, options: Options, facts: Facts) -> dict[str, Any]:
+    """Return what a row keeps of its machine beside what a run that goes on must share."""
+    return {
+        **facts.system.columns,
+        "cooling": options.cooling,
+        "idle_power_w": facts.idle.of_cards(facts.cards(case)),
     }
 
 
@@ -174,6 +192,8 @@ def facts_of(
         environ=choosing(environ),
         ceilings=ceilings or {},
         node=plain_text(platform.node()) or None,
+        system=read_system(),
+        rapl=find_rapl(),
         cpu_quota_cores=own_cpu_quota(),
         plan=plan,
         codes=codes,

@@ -34,6 +34,7 @@ from convmark.results.reading import RUN_NAME
 from convmark.results.record import Record
 from convmark.results.store import read_run, run_files
 from convmark.session.facts import plan
+from convmark.session.layers import SESSION_SECONDS, why_no_layers
 
 __all__ = [
     "Forecast",
@@ -170,7 +171,9 @@ def forecast(
         count = sum(job.case == case for job in jobs)
         timed = case.task in TIMED_TASKS and not searched
         seconds = expected_s(case, options.time_budget_s, known) if timed else None
-        total_s += count * (seconds or 0.0)
+        total_s += count * (seconds or 0.0) + (
+            options.sustain_s if timed and options.sustain_s else 0.0
+        )
         unknown += 0 if timed else count
         source = ROWS if case.name in known else BUDGET
         records.append(
@@ -197,6 +200,10 @@ def forecast(
         if unknown:
             words += f" and the time of {counted(unknown, 'process')} that cannot be estimated"
         words += f" (estimated {basis}from the time budget)"
+    if options.layers:
+        most = sum(not why_no_layers(job.case) for job in jobs if job.case.task in TIMED_TASKS)
+        least_s = most * SESSION_SECONDS * options.time_budget_s
+        words += f"; --layers takes at least {duration_text(least_s)} more"
     compared = {job.case for job in jobs if job.case.task in TIMED_TASKS}
     return Forecast(
         table=table,

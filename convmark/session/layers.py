@@ -3,17 +3,21 @@
 Each session measures all layers of a case in one process (`worker.layers`), so that a session's
 layers and its rest sum to its step time. A layer's share of the step is that of each session, which
 a busy machine moves less than the seconds; its time is the mean share of the mean step. The rows
-are saved in `layers.csv` of the machine's folder.
+are saved in `layers.csv` of the machine's folder. Each has the hash of what its processes ran, so
+that it is shown with the rows of a run of the same code, software and settings, and with no other.
 """
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from convmark.core.case import Case
@@ -21,19 +25,29 @@ from convmark.core.cells import column
 from convmark.core.errors import StoreError
 from convmark.core.options import Options
 from convmark.core.runtimes import DEFAULT_RUNTIME
+from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import Say, plain_text
 from convmark.interpreter import Answer
+from convmark.results.record import FRAMEWORK_COLUMNS, Record
 from convmark.results.table_file import TableFile
-from convmark.session.ceilings import Ceiling
+from convmark.session.ceilings import Ceiling, key_of
+from convmark.session.facts import Facts
+from convmark.session.result import what_ran
+from convmark.session.run import asked_axes
 
 __all__ = [
     "LAYERS_TABLE",
     "REST",
     "LayerRow",
     "combined",
+    "interval_of",
+    "keep_other_layers",
     "layer_request",
+    "layers_of",
     "layers_path",
     "measure_layers",
+    "ran_by",
+    "read_layers",
     "why_no_layers",
 ]
 
@@ -44,6 +58,17 @@ SESSION_SECONDS = 10.0
 FUSED = 0.003
 """Of the step: a layer that takes so much less than nothing makes the one before it faster."""
 CONFIDENCE = 0.95
+FAR = 0.5
+"""Of the peak: a layer that reaches less may be helped."""
+_MULTIPLES: Mapping[str, int] = MappingProxyType({"tf32": 4, "mixed_float16": 8})
+"""Of channels, by the precision."""
+SUM_ERROR = 1e-6
+"""Of the step: by which the times of a file may differ from their sum."""
+_RAN = (
+    *("machine", "gpu", "mig", "ecc", "driver", "cuda", "cudnn", "os", "isolation", "asked_shape"),
+    *("code", "flags", "state", *FRAMEWORK_COLUMNS, "keras", "numpy", "python", "packages"),
+)
+"""Columns of a row in which the processes of its layers must be alike, besides the case."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,28 +78,40 @@ class LayerRow:
     measured: str = column("when the last session ended", "UTC, ISO 8601")
     case: str = column("name of the case")
     model: str = column("as in a run")
+    machine: str = column("as in a run")
     version: str = column("version of the framework")
-    sessions: int = column("fresh processes, each with all layers")
-    place: int = column("place in the order of execution, from 1")
+    ran: str | None = column("hash of code, software and settings, by which its run is found")
+    sessions: int = column("fresh processes, each with all layers", bounds="above 0")
+    place: int = column("place in the order of execution, from 1", bounds="above 0")
     layer: str = column("name of the layer, or names of those that are fused")
     kind: str | None = column("its class")
     shape: str | None = column("of the output, with the batch axis")
-    step_s: float = column("mean step time of the sessions", "s")
+    step_s: float = column("mean step time of the sessions", "s", bounds="above 0")
     time_s: float = column("the layer's part of it, mean of the sessions", "s")
     time_low_s: float | None = column("lower end of its 95 % interval", "s")
     time_high_s: float | None = column("upper end", "s")
     forward_s: float | None = column("forward alone; all of it in inference", "s")
-    flops: int | None = column("of a forward pass, 2 x multiply-adds", "FLOPs")
-    moved_bytes: int | None = column("inputs, weights and output, once each, forward", "bytes")
-    of_peak: float | None = column("FLOP/s of the forward pass over the measured peak")
+    flops: int | None = column("of a forward pass, 2 x multiply-adds", "FLOPs", bounds="at least 0")
+    moved_bytes: int | None = column(
+        "inputs, weights and output, once each, forward", "bytes", bounds="at least 0"
+    )
+    of_peak: float | None = column(
+        "FLOP/s of the forward pass over the measured peak", bounds="at least 0"
+    )
     bound: str | None = column("memory or compute: which ceiling is lower (roofline)")
     note: str | None = column("why layers are together, or what may help")
 
     def __post_init__(self) -> None:
-        if not self.step_s > 0:
-            raise StoreError(f"{self.case}: step_s must be above 0, got {self.step_s}")
-        if self.place < 1:
-            raise StoreError(f"{self.case}: place must be at least 1, got {self.place}")
+        for one in LAYERS_TABLE.columns:
+            value = getattr(self, one.name)
+            rule = one.range_broken(value) if isinstance(value, (int, float)) else ""
+            if rule:
+                raise StoreError(f"{self.case}: column {one.name!r} {rule}, got {value}")
+
+    @property
+    def group(self) -> tuple[object, ...]:
+        """What all rows of one measurement of a case share."""
+        return self.measured, self.case, self.machine, self.ran, self.sessions, self.step_s
 
     @property
     def share(self) -> float:
@@ -92,6 +129,8 @@ def layers_path(machine_folder: Path) -> Path:
 
 def why_no_layers(case: Case) -> str:
     """Return why the layers of a case cannot be measured; empty where nothing is in the way."""
+    if case.task not in TIMED_TASKS:
+        return f"--tasks: layers are measured in {', '.join(TIMED_TASKS)}, got {case.task}"
     if case.runtime != DEFAULT_RUNTIME:
         return f"--runtime: layers are measured in {DEFAULT_RUNTIME} alone, got {case.runtime}"
     if case.backend == "torch" and case.jit == "on":
@@ -113,26 +152,38 @@ def layer_request(case: Case, options: Options, depth: int | None, session: int)
         "seed": options.seed + session,
         "seconds": SESSION_SECONDS * options.time_budget_s,
         "depth": depth,
+        "left_out": [str(options.results.absolute())],
+        "asked": asked_axes(options),
         **shapes,
     }
+
+
+def ran_by(record: Record) -> str | None:
+    """Return the hash of what a row's process ran; None where its code is not known."""
+    if record.code is None:
+        return None
+    facts = [(name, getattr(record, name)) for name in _RAN]
+    told = repr([record.asked_case.name, *facts])
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def measure_layers(
     case: Case,
     ask: Callable[[Mapping[str, Any]], Answer],
     options: Options,
+    facts: Facts,
     *,
-    depth: int | None,
-    ceiling: Ceiling | None,
-    say: Say,
+    depth: int | None = None,
+    say: Say = lambda line: None,
     now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
 ) -> list[LayerRow]:
-    """Return the rows of a case, none where a session fails: the reason is said.
+    """Return the rows of a case, the rest last; none where it cannot be measured, which is said.
 
     Raises:
         WorkerError: no worker can be started at all.
     """
-    found, version = [], ""
+    found, ran = [], set()
+    started = now()
     for session in range(options.processes):
         say(f"{case.name}: layers, session {session + 1} of {options.processes}")
         answer = ask(layer_request(case, options, depth, session))
@@ -142,8 +193,81 @@ def measure_layers(
             return []
         found.append(event)
         version = plain_text(str(environment[case.backend]))
-    stamp = now().isoformat(timespec="seconds")
-    return combined(case, found, measured=stamp, version=version, ceiling=ceiling)
+        ran.add(ran_by(what_ran(case, answer, options, facts, started)))
+    if len(ran) > 1:
+        say(f"{case.name}: no layers: the sessions ran different code or settings; measure again")
+        return []
+    return combined(
+        case,
+        found,
+        measured=now().isoformat(timespec="milliseconds"),
+        version=version,
+        machine=facts.machine.name,
+        ran=ran.pop(),
+        ceiling=facts.ceilings.get(key_of(case)),
+    )
+
+
+def read_layers(path: Path) -> list[list[LayerRow]]:
+    """Return the rows of a file, those of each measurement of a case together, oldest first.
+
+    Raises:
+        StoreError: it does not fit; the message names the file.
+    """
+    found = []
+    for _, rows in itertools.groupby(LAYERS_TABLE.read(path), key=lambda row: row.group):
+        one = list(rows)
+        if why := _why_not_whole(one):
+            raise StoreError(f"{path}: {one[0].case} of {one[0].measured}: {why}")
+        found.append(one)
+    return found
+
+
+def _why_not_whole(rows: Sequence[LayerRow]) -> str:
+    """Return why rows are not those of one measurement, as `combined` makes them."""
+    if [row.place for row in rows] != list(range(1, len(rows) + 1)):
+        return f"places must be 1 to {len(rows)} in order"
+    if [row.layer == REST for row in rows] != [False] * (len(rows) - 1) + [True]:
+        return f"the last row, and no other, must be {REST}"
+    step_s, total_s = rows[0].step_s, math.fsum(row.time_s for row in rows)
+    if abs(total_s - step_s) > SUM_ERROR * step_s * len(rows):
+        return f"times must sum to step_s {step_s:g}, they sum to {total_s:g}"
+    return ""
+
+
+def layers_of(records: Iterable[Record], path: Path) -> list[list[LayerRow]]:
+    """Return the newest layers of each case of a run, of those that ran what its rows ran.
+
+    Args:
+        path: the file of the machine's layers.
+
+    Raises:
+        StoreError: it does not fit.
+    """
+    ran: dict[str, set[str | None]] = {}
+    for record in records:
+        if record.measured:
+            ran.setdefault(record.asked_case.name, set()).add(ran_by(record))
+    known = {name: found.pop() for name, found in ran.items() if len(found) == 1}
+    newest = {
+        rows[0].case: rows
+        for rows in (read_layers(path) if known else ())
+        if rows[0].ran is not None and rows[0].ran == known.get(rows[0].case)
+    }
+    return [newest[name] for name in known if name in newest]
+
+
+def keep_other_layers(found: Iterable[Sequence[LayerRow]], path: Path) -> None:
+    """Append the layers of other files that the file does not have yet.
+
+    Raises:
+        StoreError: the file does not fit, or cannot be written.
+    """
+    there = {one[0].group for one in read_layers(path)}
+    for rows in found:
+        if rows[0].group not in there:
+            there.add(rows[0].group)
+            LAYERS_TABLE.append(path, rows)
 
 
 @dataclass
@@ -158,7 +282,7 @@ class _Row:
         """Whether the layer makes the one before it faster, by more than sessions differ."""
         if self.facts["group"] != before.facts["group"]:
             return False  # pieces of their own
-        _, high = _interval(self.shares)
+        _, high = interval_of(self.shares)
         return statistics.fmean(self.shares) < -FUSED and (high is None or high < 0)
 
 
@@ -168,6 +292,8 @@ def combined(
     *,
     measured: str,
     version: str,
+    machine: str,
+    ran: str | None,
     ceiling: Ceiling | None,
 ) -> list[LayerRow]:
     """Return one row per layer, in order, then the rest; their times sum to the step time.
@@ -183,12 +309,14 @@ def combined(
         "measured": measured,
         "case": case.name,
         "model": case.model,
+        "machine": machine,
         "version": version,
+        "ran": ran,
         "sessions": len(sessions),
         "step_s": step_s,
     }
     return [
-        LayerRow(**shared, place=place, **_columns(row, step_s, ceiling))
+        LayerRow(**shared, place=place, **_columns(row, step_s, ceiling, case))
         for place, row in enumerate(rows, 1)
     ]
 
@@ -234,10 +362,10 @@ def _sums(one: Sequence[float], other: Sequence[float]) -> list[float]:
     return [first + second for first, second in zip(one, other, strict=True)]
 
 
-def _columns(row: _Row, step_s: float, ceiling: Ceiling | None) -> dict[str, Any]:
+def _columns(row: _Row, step_s: float, ceiling: Ceiling | None, case: Case) -> dict[str, Any]:
     """Return the columns of one row that are its own."""
     facts = row.facts
-    low, high = _interval(row.shares)
+    low, high = interval_of(row.shares)
     forward_s = step_s * statistics.fmean(row.forward) if row.forward else None
     flops, moved = facts.get("flops"), facts.get("moved_bytes")
     of_peak, bound = _roofline(flops, moved, forward_s, ceiling)
@@ -253,11 +381,32 @@ def _columns(row: _Row, step_s: float, ceiling: Ceiling | None) -> dict[str, Any
         "moved_bytes": moved,
         "of_peak": of_peak,
         "bound": bound,
-        "note": plain_text(facts["note"]) or None,
+        "note": plain_text("; ".join(filter(None, [facts["note"], _advice(facts, of_peak, case)])))
+        or None,
     }
 
 
-def _interval(values: Sequence[float]) -> tuple[float | None, float | None]:
+def _advice(facts: Mapping[str, Any], of_peak: float | None, case: Case) -> str:
+    """Return what is known to help a layer that is far from its peak; empty for nothing.
+
+    Source:
+        NVIDIA, Convolutional Layers User's Guide, checklist,
+        docs.nvidia.com/deeplearning/performance/dl-performance-convolutional: channels divisible by
+        8 (FP16) or 4 (TF32) for Tensor Cores.
+    """
+    channels, multiple = (
+        (facts.get("settings") or {}).get("channels"),
+        _MULTIPLES.get(case.precision),
+    )
+    far = of_peak is not None and of_peak < FAR
+    if case.device == "cpu" or not (far and multiple and isinstance(channels, int)):
+        return ""
+    if channels % multiple == 0:
+        return ""
+    return f"{channels} channels: tensor cores need a multiple of {multiple}"
+
+
+def interval_of(values: Sequence[float]) -> tuple[float | None, float | None]:
     """Return the 95 % interval of a mean by Student's t; None of fewer than two values."""
     from scipy.special import stdtrit  # type: ignore[import-untyped] # SciPy ships no types
 

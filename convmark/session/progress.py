@@ -197,7 +197,7 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
 
     def ended(self, job: Job, record: Record) -> None:
         """Show that a job is over and its row on the disk; a lane leaves a line for a failure."""
-        self._left.ended(job, self._clock() - self._began_s)
+        self._left.ended(job, self._clock() - self._began_s - (record.sustained_s or 0.0))
         self._over += 1
         left = duration_text(self._left.seconds())
         line = f"{job.case.name} #{job.process}: {outcome(record)}"

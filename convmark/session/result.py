@@ -25,7 +25,7 @@ from convmark.results.record import Record
 from convmark.results.schema import MEASUREMENT_VERSION
 from convmark.session import learning
 from convmark.session.ceilings import efficiency, key_of
-from convmark.session.facts import Facts, Job, of_the_run, software
+from convmark.session.facts import Facts, Job, of_the_machine, of_the_run, software
 from convmark.session.steadiness import unsteady
 from convmark.worker.protocol import masked, one_line
 
@@ -34,6 +34,7 @@ __all__ = [
     "MODEL",
     "Result",
     "result_of",
+    "what_ran",
 ]
 
 EAGER = "eager"
@@ -54,6 +55,8 @@ class Result:
     epochs: Sequence[learning.Epoch] = ()
     code: Code | None = None
     """What the process ran; None where it did not come so far."""
+    interrupted: bool = False
+    """Whether the user ended the sustained steps, which follow the measurement."""
     stack: str = ""
     """Of what went wrong in the worker; empty where the row's error says all."""
 
@@ -64,9 +67,16 @@ class Result:
 
 
 def result_of(
-    job: Job, answer: Answer, options: Options, facts: Facts, started: datetime, watch: Watch
+    job: Job,
+    answer: Answer,
+    options: Options,
+    facts: Facts,
+    started: datetime,
+    watches: Sequence[Watch] = (),
 ) -> Result:
     """Make the row of one answer; figures are given only where the whole process went well."""
+    samples = job.case.batch_size * job.case.replicas // job.case.machines
+    seen = {name: cell for watch in watches for name, cell in watch.columns(samples).items()}
     record = Record(
         started=started.isoformat(timespec="milliseconds"),
         order=job.order,
@@ -78,25 +88,15 @@ def result_of(
         effective_batch_size=job.case.batch_size * job.case.replicas,
         process_start_s=answer.ready_s,
         **{"seed": job.seed, **of_the_run(job.case, options, facts)},
-        **watch.columns(job.case.batch_size * len(job.case.devices_here)),
+        **of_the_machine(job.case, options, facts),
+        **seen,
     )
     try:
         record = replace(record, **software(answer.event("environment") or {}), **_sizes(answer))
         record = replace(record, **_export_columns(answer, record.packages))
-        code_event = answer.event("code")
-        code = facts.codes.code(code_event) if facts.codes and code_event else None
-        if code is not None:
-            record = replace(record, **_code_columns(code, record))
-        record = replace(
-            record,
-            **state_columns(
-                job.case,
-                answer.event("read_back"),
-                code_event,
-                facts,
-                answer.event("left_running"),
-            ),
-        )
+        code = _code_of(answer, facts)
+        record = replace(record, **_code_columns(code, record))
+        record = replace(record, **_state_of(job.case, answer, facts))
         if answer.status != "ok":
             stack = masked(str((answer.event("failed") or {}).get("stack") or ""))
             return Result(case=job.case, record=record, step_times_s=[], code=code, stack=stack)
@@ -118,12 +118,46 @@ def result_of(
         return Result(case=job.case, record=record, step_times_s=[])
 
 
-def _code_columns(code: Code, record: Record) -> dict[str, Any]:
+def what_ran(
+    case: Case, answer: Answer, options: Options, facts: Facts, started: datetime
+) -> Record:
+    """Return the row, without figures, of a process that has run a case's model in another way.
+
+    Raises:
+        LookupError: the worker has left something out.
+    """
+    record = Record(
+        started=started.isoformat(timespec="milliseconds"),
+        order=1,
+        process=1,
+        status=answer.status,
+        **case.as_fields(),
+        effective_batch_size=case.batch_size * case.replicas,
+        **of_the_run(case, options, facts),
+    )
+    record = replace(record, **software(answer.event("environment") or {}))
+    record = replace(record, **_code_columns(_code_of(answer, facts), record))
+    return replace(record, **_state_of(case, answer, facts))
+
+
+def _code_of(answer: Answer, facts: Facts) -> Code | None:
+    event = answer.event("code")
+    return facts.codes.code(event) if facts.codes and event else None
+
+
+def _code_columns(code: Code | None, record: Record) -> dict[str, Any]:
+    if code is None:
+        return {}
     return {
         "code": code.hash,
         "packages": " ".join(filter(None, [record.packages, code.packages_text])) or None,
         "commit": record.commit if code.of_commit else None,
     }
+
+
+def _state_of(case: Case, answer: Answer, facts: Facts) -> dict[str, Any]:
+    found, left = answer.event("read_back"), answer.event("left_running")
+    return state_columns(case, found, answer.event("code"), facts, left)
 
 
 def _untimed(case: Case, record: Record, answer: Answer) -> Result:

@@ -20,11 +20,13 @@ from convmark.core.options import Options
 from convmark.core.tasks import TIMED_TASKS
 from convmark.interpreter import Answer, OnEvent
 from convmark.machine.gpu.watch import Watch, watching
+from convmark.machine.power import PackageWatch
 from convmark.results.record import Record
 from convmark.results.store import RunFile
 from convmark.session import learning
 from convmark.session.facts import Facts, Job
 from convmark.session.result import Result, result_of
+from convmark.session.sustained import Interval, SustainedWatch, append_interval, leak
 from convmark.worker.protocol import one_line
 
 __all__ = [
@@ -84,19 +86,30 @@ def execute(
     The row of a case over several machines is on the disk of the first of them alone.
 
     Raises:
+        KeyboardInterrupt: the user has interrupted.
         WorkerError: no worker can be started at all.
         StoreError: a row cannot be written.
     """
     observer.planned(jobs)
     for job in jobs:
         observer.began(job)
-        result = measure(job, interpreter, options, facts, observer.phase, now=now)
+        result = measure(
+            job,
+            interpreter,
+            options,
+            facts,
+            observer.phase,
+            keep_interval=functools.partial(append_interval, run_file.path),
+            now=now,
+        )
         result = with_kept_stack(with_kept_code(result, run_file), run_file.path)
         if not job.case.spans_machines or options.cluster is None or options.cluster.keeps_rows:
             run_file.append(result.record, result.step_times_s)
             learning.append_epochs(run_file.path, result.epochs)
         keep(result)
         observer.ended(job, result.record)
+        if result.interrupted:
+            raise KeyboardInterrupt
 
 
 def with_kept_code(result: Result, run_file: RunFile) -> Result:
@@ -147,31 +160,50 @@ def measure(
     facts: Facts,
     phase: Callable[[Job, str], None] = lambda job, phase: None,
     *,
+    keep_interval: Callable[[Interval], None] = lambda interval: None,
     now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
 ) -> Result:
     """Measure one job and return its row, which is kept nowhere yet.
 
     Args:
         phase: is told what the worker does.
+        keep_interval: is given each interval of sustained steps as it ends.
 
     Raises:
         WorkerError: no worker can be started at all.
+        KeyboardInterrupt: the user has interrupted before there was an interval; after it the
+            result says so.
     """
     started = now()
     fresh = options.isolation != "none"
-    with watching(facts.cards(job.case), fresh=fresh) as watch:
-        answer = interpreter.answer(
-            request_of(job.case, options, fed=job.process == 1, seed=job.seed),
-            functools.partial(_tell, phase, watch, job),
-        )
-    return result_of(job, answer, options, facts, started, watch)
+    package = PackageWatch(facts.rapl, facts.idle.cpu_w)
+    first, interrupted, events = job.process == 1, False, []
+    with watching(facts.cards(job.case), fresh=fresh) as cards:
+        sustained = SustainedWatch(job, facts, cards, keep_interval)
+        watches = (cards, package, sustained)
+
+        def see(event: dict[str, Any]) -> None:
+            events.append(event)
+            _tell(phase, watches, job, event)
+
+        request = request_of(job.case, options, fed=first, sustained=first, seed=job.seed)
+        try:
+            answer = interpreter.answer(request, see)
+        except KeyboardInterrupt:
+            if not sustained.intervals:
+                raise
+            interrupted = True  # the measurement before them is whole
+            answer = Answer(status="ok", message="", events=events, ready_s=None)
+    if answer.status == "ok" and (why := leak(sustained.intervals)):
+        answer = replace(answer, status="error", message=why)
+    result = result_of(job, answer, options, facts, started, watches)
+    return replace(result, interrupted=interrupted)
 
 
 def unmeasured(job: Job, options: Options, facts: Facts, why: str) -> Result:
     """Return the row of a job without an answer: its error says why."""
     answer = Answer(status="crashed", message=one_line(why), ready_s=None)
-    with watching(()) as watch:
-        return result_of(job, answer, options, facts, datetime.now(timezone.utc), watch)
+    return result_of(job, answer, options, facts, datetime.now(timezone.utc))
 
 
 _ASKED = {"precision": "precisions", "threads": "threads"}
@@ -189,6 +221,7 @@ def request_of(
     *,
     smoke: bool = False,
     fed: bool = True,
+    sustained: bool = False,
     seed: int | None = None,
 ) -> dict[str, Any]:
     """Return what a worker is asked for one case.
@@ -196,6 +229,7 @@ def request_of(
     Args:
         smoke: runs it once, untimed.
         fed: measures the input-bound throughput too; one process of a case does, for its time.
+        sustained: has the steps go on, as `--sustain` asks.
         seed: of the process, where it has one of its own.
     """
     cluster = options.cluster.request(case) if options.cluster and case.cluster else None
@@ -208,6 +242,7 @@ def request_of(
         "fed": fed,
         "left_out": [str(options.results.absolute())],
         "asked": asked_axes(options),
+        **({"sustain_s": options.sustain_s} if sustained and options.sustain_s else {}),
         **({"cluster": cluster} if cluster else {}),
         **({"input_shapes": dict(options.input_shape)} if options.input_shape else {}),
     }
@@ -229,7 +264,11 @@ def kept(run_file: RunFile) -> str:
 
 
 def _tell(
-    phase: Callable[[Job, str], None], watch: Watch, job: Job, event: Mapping[str, Any]
+    phase: Callable[[Job, str], None],
+    watches: Sequence[Watch],
+    job: Job,
+    event: Mapping[str, Any],
 ) -> None:
-    watch.see(event)
+    for watch in watches:
+        watch.see(event)
     phase(job, str(event.get("phase", event["event"])).replace("_", " "))

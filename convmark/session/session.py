@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 from convmark.core.case import Case
 from convmark.core.cluster import check_devices
+from convmark.core.errors import OptionError
 from convmark.core.option_values import AUTO
 from convmark.core.options import Options
 from convmark.core.suites import NETWORKS, cases
@@ -25,6 +26,7 @@ from convmark.interpreter.inspection import Interpreters, devices_asked_for
 from convmark.machine.cautions import Preflight
 from convmark.machine.hardware import Machine
 from convmark.machine.lock import alone
+from convmark.machine.power import idle_power
 from convmark.results.code.of_run import CodeReader
 from convmark.results.commit import Commit, read_commit
 from convmark.results.record import Record
@@ -33,6 +35,14 @@ from convmark.session.auto_batch import Choice, chosen_cases, find_sizes
 from convmark.session.ceilings import Ceiling, Key, ceilings_path, gather
 from convmark.session.facts import Facts, Job, facts_of, plan
 from convmark.session.forecast import expected_s, recent_seconds
+from convmark.session.layers import (
+    LAYERS_TABLE,
+    LayerRow,
+    layers_of,
+    layers_path,
+    measure_layers,
+    why_no_layers,
+)
 from convmark.session.learning import with_digits
 from convmark.session.progress import RunProgress
 from convmark.session.result import Result
@@ -97,6 +107,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self.run_file: RunFile | None = None
         self.facts: Facts
         self.interrupted = False
+        self.lacks_layers = False
+        """Whether the layers of a case could not be measured."""
         self._earlier: InterruptedRun | None = None
 
     def __exit__(self, *error: object) -> None:
@@ -139,8 +151,12 @@ class Session(contextlib.AbstractContextManager["Session"]):
         """Have these cases measured, once all that can be refused of them was checked.
 
         Raises:
-            OptionError: a replica has no GPU, or the digits are not there.
+            OptionError: a replica has no GPU, the digits are not there, or layers are asked for and
+                no case has any.
         """
+        reasons = [why_no_layers(case) for case in asked] if self.options.layers else []
+        if reasons and all(reasons):
+            raise OptionError(f"--layers: no case has layers: {reasons[0]}")
         check_devices(asked, {name: its_own["devices"] for name, its_own in self.found.items()})
         self.options = with_digits(self.options, asked, self.interpreters.answer, os.environ)
         self.plan_cases = self.cases = list(asked)
@@ -206,7 +222,11 @@ class Session(contextlib.AbstractContextManager["Session"]):
         for note in notes:
             self.say(note)
         path = ceilings_path(self.options.results, self.machine.name)
-        self.facts = replace(self.facts, ceilings=self.ceilings(path))
+        cards = [card for case in self.cases for card in self.facts.cards(case)]
+        idle = idle_power(self.facts.rapl, cards)
+        if idle.line:
+            self.say(idle.line)
+        self.facts = replace(self.facts, idle=idle, ceilings=self.ceilings(path))
         if jobs is None:
             self.choices = find_sizes(
                 self.cases,
@@ -225,9 +245,12 @@ class Session(contextlib.AbstractContextManager["Session"]):
         budget_s = self.options.time_budget_s
         load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
         slowdown = 1 + load / self.machine.cores
-        return RunProgress(
-            stream, lambda case: expected_s(case, budget_s, known, slowdown=slowdown)
-        )
+        sustained_s = (self.options.sustain_s or 0.0) / self.options.processes  # in one of them
+
+        def guess_s(case: Case) -> float:
+            return expected_s(case, budget_s, known, slowdown=slowdown) + sustained_s
+
+        return RunProgress(stream, guess_s)
 
     def execute(self, jobs: Sequence[Job], observer: Observer) -> None:
         """Measure jobs in their order; an interrupt ends the workers and closes the file.
@@ -244,6 +267,47 @@ class Session(contextlib.AbstractContextManager["Session"]):
             self.interrupted = True
             self.close()
             raise
+
+    def layers(self, cases: Iterable[Case], depth: int | None = None) -> Iterator[list[LayerRow]]:
+        """Measure the layers of cases and keep them; give the rows of each, none where that fails.
+
+        Raises:
+            WorkerError: no worker can be started at all.
+            StoreError: the rows cannot be written.
+        """
+        for case in cases:
+            ask, options = self.interpreters.answer, self.options
+            rows = measure_layers(case, ask, options, self.facts, depth=depth, say=self.say)
+            LAYERS_TABLE.append(self.layers_path, rows)
+            yield rows
+
+    def layers_of_run(self) -> Iterator[list[LayerRow]]:
+        """Measure the layers of the run's measured cases; give those that ran what its rows ran.
+
+        Raises:
+            As `layers`.
+        """
+        measured = {record.asked_case for record in self.records if record.measured}
+        cases = chosen_cases(self.choices) if self.choices else self.cases
+        reasons = {case: why_no_layers(case) for case in cases if case in measured}
+        for case, why in reasons.items():
+            if why:
+                self.say(f"{case.name}: no layers: {why}")
+        for rows in self.layers(case for case, why in reasons.items() if not why):
+            if rows and rows in layers_of(self.records, self.layers_path):
+                yield rows
+                continue
+            self.lacks_layers = True
+            if rows:
+                self.say(
+                    f"{rows[0].case}: its layers ran other code, software or settings than its "
+                    "rows, so they are not shown with the run; measure again"
+                )
+
+    @property
+    def layers_path(self) -> Path:
+        """The file of the machine's layers."""
+        return layers_path(self.options.results / self.machine.name)
 
     @property
     def records(self) -> list[Record]:

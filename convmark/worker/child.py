@@ -279,8 +279,11 @@ def _make_runtime_ready(
     else:
         exported = _exported(request, case, framework, emit)
     _, make = runtimes.imported(case.runtime, case.model)
-    backend = ExportedBackend(framework, case, exported, request["seed"], emit)
-    witness = process_state.Witness(case, _asked(request, case), backend, emit)
+    asked = _asked(request, case)
+    backend = ExportedBackend(
+        framework, case, exported, request["seed"], emit, precision_asked="precision" in asked
+    )
+    witness = process_state.Witness(case, asked, backend, emit)
     build = Builder(lambda: backend.load(make)).watched(witness.watched)
     return case, build, backend, witness.emit
 
@@ -291,9 +294,7 @@ def _exported(request: dict[str, Any], case: Case, framework: Any, emit: Emit) -
     def work(folder: str, pipe: Emit) -> None:
         told = _Watched(emit.watch, pipe) if isinstance(emit, _Watched) else pipe
         framework.seed(request["seed"])  # Python draws a seed of its own in a forked process
-        keras_case = dataclasses.replace(
-            case, runtime=DEFAULT_RUNTIME, precision=PRECISIONS[0], device="cpu"
-        )
+        keras_case = _of_keras(case)
         witness = process_state.Witness(keras_case, {"precision"}, framework, told)
         build = builder(case.model, framework, case.task).watched(witness.watched)
         model = measurement.build(keras_case, build, request["seed"], framework, witness.emit)
@@ -331,7 +332,7 @@ def _configured(request: dict[str, Any], framework: Any, emit: Emit) -> tuple[Ca
 def _asked(request: dict[str, Any], case: Case) -> set[str]:
     """Return which of precision and threads the user has asked for: by name, or by its value."""
     asked = set(request.get("asked") or ())
-    if case.precision in PRECISIONS[1:]:
+    if case.precision != PRECISIONS[0]:
         asked.add("precision")
     return asked | ({"threads"} if case.threads != "default" else set())
 
@@ -376,6 +377,7 @@ def _measure(request: dict[str, Any], framework: Any, emit: Emit) -> None:
             seed=request["seed"],
             time_budget_s=request["time_budget_s"],
             fed=request.get("fed", True),
+            sustain_s=request.get("sustain_s"),
         )
         measurement.measure(case, builder, plan, framework, emit)
 
@@ -417,8 +419,26 @@ def _digits(request: dict[str, Any], framework: Any, emit: Emit) -> None:
 
 
 def _untimed(request: dict[str, Any], framework: Any, emit: Emit) -> None:
+    asked = Case(**request["case"])
+    if asked.runtime != DEFAULT_RUNTIME:
+        runtimes.check_installed(asked.runtime, asked.model)
+        trained = dataclasses.replace(_of_keras(asked), device=asked.device)
+        request = {**request, "case": trained.as_fields(), "exported": request["case"]}
+        emit = functools.partial(_emit_as_exported, emit, asked)
     case, builder, framework, emit = _make_ready(request, framework, emit)
     _MODULES[case.task].serve(case, builder, request, framework, emit)
+
+
+def _of_keras(case: Case) -> Case:
+    """Return the case of the Keras model that is exported."""
+    return dataclasses.replace(case, runtime=DEFAULT_RUNTIME, precision=PRECISIONS[0], device="cpu")
+
+
+def _emit_as_exported(emit: Emit, case: Case, event: str, **fields: Any) -> None:
+    """Report an event of the Keras model that a case exports; the row is of its precision."""
+    if event == "read_back":
+        fields["precision"] = case.precision
+    emit(event, **fields)
 
 
 def _duet(request: dict[str, Any], framework: Any, emit: Emit) -> None:

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from convmark.core.case import Case
-from convmark.core.runtimes import RUNTIMES
 from convmark.worker import runtimes
 from convmark.worker.backends.keras_parts import root_mean_square
 from convmark.worker.backends.step import Step
@@ -51,12 +50,15 @@ class ExportedBackend:
         exported: Exported,
         seed: int,
         emit: Callable[..., None],
+        *,
+        precision_asked: bool = False,
     ) -> None:
         """Take the framework's place in a process that has loaded nothing yet.
 
         Args:
             exported: without batches where it is a file of the user's.
             seed: of the batch of such a file.
+            precision_asked: whether the user has named the precision.
         """
         self._framework = framework
         self._case = case
@@ -65,6 +67,7 @@ class ExportedBackend:
         self._emit = emit
         self._inputs = _inputs_of(exported) if exported.batches else None
         self._precision = case.precision
+        self._precision_asked = precision_asked
         self._threads_before = _tasks()
 
     def __getattr__(self, name: str) -> Any:
@@ -133,18 +136,10 @@ class ExportedBackend:
         """Load the file, and report how long it took.
 
         Raises:
-            CaseFailure: the runtime refuses it, such as for an operation that it does not know.
+            CaseFailure: the runtime refuses it.
         """
         case, began = self._case, time.perf_counter()
-        try:
-            engine = make(self._exported.path, case.threads, case.device)
-        except (CaseFailure, MemoryError):
-            raise
-        except Exception as error:  # each runtime has its own
-            raise CaseFailure(
-                f"{case.model}: {RUNTIMES[case.runtime].label} cannot load the file: "
-                f"{runtimes.reason(error)}"
-            ) from error
+        engine = runtimes.loaded(case, make, self._exported.path)
         seconds = time.perf_counter() - began
         self._emit("loaded", load_s=seconds, packages=runtimes.versions(case.runtime))
         if self._inputs is None:
@@ -159,10 +154,10 @@ class ExportedBackend:
         """Return what a file computes in, or keeps its weights in, by its own word.
 
         Raises:
-            CaseFailure: another was asked for; float32, the default, asks for none.
+            CaseFailure: another was asked for.
         """
         case, stored = self._case, str(engine.stored_precision())
-        if case.precision not in ("float32", stored):
+        if self._precision_asked and case.precision != stored:
             raise CaseFailure(
                 f"{case.model}: the file is of {stored}, got {case.precision}; ask for no "
                 "--precisions: the row has the file's own"

@@ -30,7 +30,7 @@ _NO_REASON = re.compile(
     r"\x1b\[[0-9;]*m"
     r"|^in user code:|^Graph execution error:|^Detected at node .*|^Node: .*"
     r"|^<stack traces? unavailable>|^Traceback .*|^Stack trace for op definition:.*"
-    r'|^ *File ".*", line .*\n(?: +\S.*\n)?'
+    r'|^ *File ".*", line .*\n(?: +\S.*\n)?(?: +[~^]+ *\n)?'
     r"|\{\{function_node [^}]*\}\}|\[Op:[^\]]*\](?: name: *)?",
     re.MULTILINE,
 )
@@ -85,7 +85,8 @@ def first_sentence(error: BaseException) -> str:
     if wraps and (inner := list(_WRAPPED.finditer(text))):
         text = text[inner[-1].end() :]
     text = _CALLING.sub(r"\1: ", text, count=1)
-    sentences = _SENTENCE_END.split(" ".join(text.split()))
+    lines = dict.fromkeys(" ".join(line.split()) for line in text.splitlines())  # each once
+    sentences = _SENTENCE_END.split(" ".join(filter(None, lines)))
     more = sentences[1:2] if len(sentences[0]) < LEAST_CHARS else []
     figures = itertools.takewhile(lambda one: one.startswith(_FIGURES), sentences[1:3])
     more = more or list(figures)

@@ -20,6 +20,7 @@ from convmark.core.case import Case
 from convmark.worker import host, mnist, timing
 from convmark.worker.failure import CaseFailure
 from convmark.worker.measurement import Builder, Emit, build
+from convmark.worker.runtimes.tested import tested
 
 __all__ = ["LEARNING_RATE", "Lesson", "check_count", "compiled_model", "learn"]
 
@@ -39,6 +40,8 @@ class Lesson:
     epochs: int
     fraction: float
     """Share of the training and validation samples that is used."""
+    exported: Case | None = None
+    """Where a runtime takes the test, the case as it was asked for; Keras alone trains."""
 
 
 def serve(
@@ -50,6 +53,7 @@ def serve(
         seed=request["seed"],
         epochs=request["epochs"],
         fraction=request["fraction"],
+        exported=Case(**request["exported"]) if "exported" in request else None,
     )
     learn(case, builder, lesson, backend, emit)
 
@@ -98,7 +102,11 @@ def learn(case: Case, builder: Builder, lesson: Lesson, backend: Any, emit: Emit
     check_count(case, "steps of the test", test_watch.steps, test_steps)
     _check(case, float(loss), "in the test")
     training = backend.training_of(model, trained_by)
-    emit("tested", loss=float(loss), accuracy=float(accuracy), **training)
+    scores = {"loss": float(loss), "accuracy": float(accuracy)}
+    if lesson.exported is not None:
+        emit("progress", phase=f"test by {lesson.exported.runtime}")
+        scores = tested(lesson.exported, model, digits, backend, emit)
+    emit("tested", **scores, **training)
     emit("state", **state())
     emit("finished")
 

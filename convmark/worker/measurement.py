@@ -23,6 +23,7 @@ from convmark.worker.failure import CaseFailure
 from convmark.worker.host import HostMemory, forget_peak, peak_above
 from convmark.worker.phases import FED_WINDOWS, fed_windows, first_step
 from convmark.worker.proof import PROOF_STEP, Proof, check_device, check_finite
+from convmark.worker.sustained import sustain
 from convmark.worker.turns import timed_turn
 
 __all__ = [
@@ -55,6 +56,8 @@ class Plan:
     time_budget_s: float
     fed: bool = True
     """Whether the throughput of steps fed from host memory is measured too."""
+    sustain_s: float | None = None
+    """Seconds for which the steps go on afterwards."""
 
 
 def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) -> None:
@@ -86,6 +89,8 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
     count_work(case, model, step, backend, emit)
     proof.finish(timed.rounds())
     emit("state", **state())
+    if plan.sustain_s is not None:
+        sustain(step, backend, timing.median(times_s), plan.sustain_s, emit, pulse)
     emit("finished")
 
 

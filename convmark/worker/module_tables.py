@@ -36,6 +36,7 @@ __all__ = [
     "ModuleTable",
     "Tables",
     "differing",
+    "framework_content",
     "patched",
     "process_wide",
     "what_was_set",
@@ -57,6 +58,8 @@ _OWN_OF_A_SIDE = {"PWD", "OLDPWD"}
 _OF_A_COMPILER = {"python_threads", "child_processes"}
 
 Settings = Mapping[str, str]
+Content = Mapping[str, tuple[Any, Mapping[str, Any]]]
+"""Modules and classes by their places, and what each held."""
 Environ = dict[str, str]
 
 
@@ -341,14 +344,52 @@ def differing(*environs: Environ) -> str:
     return _some(sorted(name for name, found in values.items() if len(found) > 1))
 
 
-def patched(owner: Callable[[str], str | None]) -> str | None:
+def framework_content() -> Content:
+    """Return what the framework's modules and classes hold, for `patched` to compare with."""
+    found: dict[str, tuple[Any, Mapping[str, Any]]] = {}
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] not in _PATCHED or not isinstance(module, ModuleType):
+            continue
+        found[name] = module, dict(vars(module))
+        for attribute, value in found[name][1].items():
+            if isinstance(value, type) and value.__module__ == name:
+                found[f"{name}.{attribute}"] = value, dict(vars(value))
+    return found
+
+
+def _exchanged(before: Content) -> list[str]:
+    """Return the places where something else is called now than before.
+
+    A framework may put functions in the place of its own, as torch.compile does: they are new.
+    """
+    found, known = [], None
+    for place, (holder, content) in before.items():
+        now = vars(holder)
+        for name, value in content.items():
+            instead = now.get(name, value)
+            if instead is value or not (_is_called(value) and _is_called(instead)):
+                continue
+            if known is None:
+                known = {id(one) for _, content in before.values() for one in content.values()}
+            if type(instead) is not FunctionType or id(instead) in known:
+                found.append(f"{place}.{name}")
+    return found
+
+
+def _is_called(value: Any) -> bool:
+    return callable(value) or hasattr(type(value), "__get__")
+
+
+def patched(owner: Callable[[str], str | None], before: Content) -> str | None:
     """Return in one line which of the framework's functions a code has replaced; None where none.
 
     A function counts by the file of its code, whatever name it goes by, and by that of each that it
-    wraps; a class by its functions.
+    wraps; a class by its functions. Anything else that is called, such as a partial of one of the
+    framework's own functions, counts where it was not before.
 
     Args:
         owner: gives the name of the code that a file is of, None for any other file.
+        before: what the framework held before the codes were imported.
     """
     owner_of = functools.cache(owner)
     found: dict[str, str] = {}
@@ -381,10 +422,13 @@ def patched(owner: Callable[[str], str | None]) -> str | None:
                 for method, function in list(vars(value).items()):
                     if type(function) in _LOOKED_AT:
                         look(f"{name}.{attribute}.{method}", function)
+    for place in _exchanged(before):
+        found.setdefault(place, "")
     if not found:
         return None
     names = sorted(found)
-    return f"the {found[names[0]]} code replaces functions of the framework: {_some(names)}"
+    code = f"the {found[names[0]]}" if found[names[0]] else "a"
+    return f"{code} code replaces functions of the framework: {_some(names)}"
 
 
 def _is_of_a_framework(kind: type) -> bool:

@@ -30,15 +30,21 @@ GOAL_S, GOAL_MEMORY, GOAL_PAGE = 10.0, 2**30, 3 * 10**6
 DRAWN = 30
 """Runs whose figures are drawn; the others repeat them, for drawing a million rows takes long."""
 
-RUN, STARTED, COMMIT = (HEADER.index(name) for name in ("run", "started", "commit"))
+RUN, STARTED, COMMIT, MACHINE, TENSORFLOW = (
+    HEADER.index(name) for name in ("run", "started", "commit", "machine", "tensorflow")
+)
 
 
-def write_history(folder: Path, runs: int) -> None:
-    """Write the runs; as in a real history, each is a file of its own."""
+def write_history(folder: Path, runs: int, machines: int = MACHINES, versions: int = 0) -> None:
+    """Write the runs; as in a real history, each is a file of its own.
+
+    Args:
+        versions: of TensorFlow, that follow one another; 0 for those of the drawn rows.
+    """
     drawn: dict[int, list[list[str]]] = {}
     first = datetime(2024, 1, 1, tzinfo=timezone.utc)
     for run in range(1, runs + 1):
-        machine, place = f"machine-{run % MACHINES}", run % DRAWN
+        machine, place = f"machine-{run % machines}", run % DRAWN
         rows = drawn.get(place)
         if rows is None:
             rows = drawn[place] = [
@@ -48,6 +54,9 @@ def write_history(folder: Path, runs: int) -> None:
             ]  # fmt: skip
         for row in rows:
             row[RUN], row[COMMIT] = f"{run:05d}", f"{run // 2:040x}"
+            row[MACHINE] = machine
+            if versions:
+                row[TENSORFLOW] = f"2.{run // machines % versions}.0"
             row[STARTED] = (first + timedelta(hours=run)).isoformat(timespec="milliseconds")
         path = folder / machine / f"{run:05d}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)

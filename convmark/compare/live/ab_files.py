@@ -15,11 +15,17 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from convmark.compare.live.case_result import CaseResult
+from convmark.compare.live.session import NEW, OLD, Session
 from convmark.core.cells import column
 from convmark.core.errors import StoreError
 from convmark.core.files import write_whole
-from convmark.core.interval import Interval
+from convmark.core.interval import Interval, share_of
+from convmark.core.runtimes import DEFAULT_RUNTIME
+from convmark.core.statistics import trimmed_mean
+from convmark.core.text import counted, share_text
 from convmark.results.store import AB_FOLDER, Store
 from convmark.results.table_file import TableFile
 
@@ -28,9 +34,13 @@ __all__ = [
     "VerdictRow",
     "append",
     "changes_path",
+    "copies_of_one",
     "create",
     "keep_figure",
     "kept_if_used",
+    "of_sides",
+    "session_fields",
+    "verdict_fields",
     "verdicts_path",
 ]
 
@@ -110,6 +120,73 @@ class VerdictRow(_Ends):
     def interval(self) -> Interval:
         """The change's interval."""
         return Interval.of_cells(self.low, self.high)
+
+
+def session_fields(session: Session) -> dict[str, Any]:
+    """Return the fields of a session's row that hold its ratios."""
+    ratios = {
+        "log_ratio": session.wall,
+        "log_ratio_cpu": session.cpu,
+        "control_log_ratio": session.control_wall,
+        "control_log_ratio_cpu": session.control_cpu,
+    }
+    known = {name: ratio for name, ratio in ratios.items() if ratio}
+    errors = {f"{name}_se": ratio.error for name, ratio in known.items()}
+    return {**{name: ratio.value for name, ratio in known.items()}, **errors}
+
+
+def copies_of_one(a: str, b: str) -> str:
+    """Say which of two runtimes copies its batch within a step; empty where both are alike."""
+    if a == b or DEFAULT_RUNTIME not in (a, b):
+        return ""
+    other = b if a == DEFAULT_RUNTIME else a
+    remedy = "" if other == "savedmodel" else "; savedmodel is the same graph with these copies"
+    return (
+        f"a step of {other} takes its batch from host memory and returns its outputs there, a step "
+        f"of {DEFAULT_RUNTIME} does not{remedy}"
+    )
+
+
+def verdict_fields(found: CaseResult, more: str = "") -> dict[str, Any]:
+    """Return the fields of a verdict's row that tell what came of the sessions.
+
+    Args:
+        more: what else its note says.
+    """
+    (verdict, note), decision = found.verdict("try a larger --budget"), found.decision
+    a, b = (found.sizes.get(side, {}).get("parameters") for side in (OLD, NEW))
+    notes = [of_sides(note), more]
+    if left := found.left_out:
+        notes.append(f"{counted(len(left), 'session')} left out: {left[-1]}")
+    if None not in (a, b) and a != b:
+        notes.append(f"parameters differ: {a} and {b}")
+    fields = {
+        "verdict": verdict,
+        "sessions": len(found.live),
+        "void": found.void,
+        "control_change": share_of(trimmed_mean(found.control).value) if found.control else None,
+        "a_parameters": a,
+        "b_parameters": b,
+    }
+    if decision is not None and decision.estimate is not None:
+        if verdict == "inconclusive" and not found.void:
+            notes.append(f"detects changes above {share_text(share_of(decision.smallest_visible))}")
+        cpu = [one.cpu for one in found.live if one.cpu is not None]
+        fields |= {
+            "decided_by": "wall",
+            "change": share_of(decision.estimate),
+            **decision.interval.shares().cells,
+            "smallest_visible": share_of(decision.smallest_visible),
+            "wall_change": share_of(decision.estimate),
+            "cpu_change": share_of(trimmed_mean(cpu).value) if cpu else None,
+        }
+    return {**fields, "note": "; ".join(filter(None, notes)) or None}
+
+
+def of_sides(note: str) -> str:
+    """Return a note with the sides by the names that the user knows them by."""
+    names = {"the old code": "A", "the control code": "A", "the new code": "B"}
+    return functools.reduce(lambda text, name: text.replace(*name), names.items(), note)
 
 
 def create(results: Path) -> Path:

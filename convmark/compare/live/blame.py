@@ -182,11 +182,17 @@ def blamed(
         old: the worker's events.
 
     Raises:
-        MeasurementError: there are fewer than two sessions of each.
+        MeasurementError: there are fewer than two sessions of each, or the sides were timed
+            differently.
     """
     sessions = len(old)
     if sessions < 2 or len(new) != sessions:
         raise MeasurementError(f"blame needs two sessions of each code or more, got {sessions}")
+    if len({one.get("clocked") for one in (*old, *new)}) > 1:
+        raise MeasurementError(
+            f"{case}: no layers: one side's framework times them in its graph, the other's only "
+            "from Python, which differs by more than layers do"
+        )
     step_s = statistics.fmean(one["step_s"] for one in old)
     change_s = statistics.fmean(one["step_s"] for one in new) - step_s
     pairs = list(_pairs(old, new))

@@ -25,6 +25,7 @@ __all__ = [
     "Sample",
     "Sampler",
     "Seen",
+    "all_of",
     "card_state_columns",
     "foreign",
     "own_processes",
@@ -125,7 +126,8 @@ class CardReader:
     def __init__(self, nvml: Any, gpu_handle: Any, slice_handle: Any = None) -> None:
         self._nvml = nvml
         self._gpu = gpu_handle
-        self._card = gpu_handle if slice_handle is None else slice_handle
+        self.handle = gpu_handle if slice_handle is None else slice_handle
+        """What the driver knows the card by, or the slice of it."""
         self._is_slice = slice_handle is not None
 
     def sample(self) -> Sample:
@@ -133,7 +135,7 @@ class CardReader:
         nvml = self._nvml
         power_mw = self._number("nvmlDeviceGetPowerUsage")
         rates = answer(nvml, "nvmlDeviceGetUtilizationRates", self._gpu)
-        memory = answer(nvml, "nvmlDeviceGetMemoryInfo", self._card)
+        memory = answer(nvml, "nvmlDeviceGetMemoryInfo", self.handle)
         return Sample(
             sm_clock_mhz=self._number("nvmlDeviceGetClockInfo", "NVML_CLOCK_SM"),
             memory_clock_mhz=self._number("nvmlDeviceGetClockInfo", "NVML_CLOCK_MEM"),
@@ -142,8 +144,8 @@ class CardReader:
             utilisation=None if rates is None or rates.gpu > 100 else rates.gpu / 100,
             reasons=self._reasons(),
             used_bytes=None if memory is None else available(memory.used),
-            compute=processes_on(nvml, self._card, "Compute"),
-            graphics=processes_on(nvml, self._card, "Graphics"),
+            compute=processes_on(nvml, self.handle, "Compute"),
+            graphics=processes_on(nvml, self.handle, "Graphics"),
         )
 
     def energy_j(self) -> float | None:
@@ -285,13 +287,14 @@ def card_state_columns(cards: Sequence[Seen], samples_per_step: int) -> dict[str
     """
     if not cards:
         return {}
+    figures = [card.figures for card in cards]
     reasons = _any_of((card.reasons for card in cards), or_)
     names = reason_names(reasons or 0)
     strangers = _any_of((card.strangers for card in cards), or_)
     drawing = _any_of((card.drawing for card in cards), or_)
     count = None if strangers is None else len(strangers)
     return {
-        **{name: _all_of(cards, name, how) for name, how in _FIGURES.items()},
+        **{name: all_of(figures, name, how) for name, how in _FIGURES.items()},
         "gpu_samples": min(card.samples for card in cards),
         "throttle_reasons": None if reasons is None else " ".join(names) or "none",
         "joules_per_sample": _energy_per_sample(cards, samples_per_step),
@@ -317,9 +320,11 @@ def _any_of(values: Iterable[Any], how: Callable[[Any, Any], Any]) -> Any:
     return reduce(how, known) if known else None
 
 
-def _all_of(cards: Sequence[Seen], name: str, how: Callable[[list[float]], float]) -> float | None:
+def all_of(
+    figures: Sequence[Mapping[str, Any]], name: str, how: Callable[[list[float]], float]
+) -> float | None:
     """Return what a figure of all cards amounts to, None where one of them does not tell."""
-    values = [card.figures.get(name) for card in cards]
+    values = [of_card.get(name) for of_card in figures]
     known = [value for value in values if value is not None]
     return how(known) if len(known) == len(values) else None
 

@@ -17,6 +17,7 @@ from convmark.machine.gpu.sampler import (
     CardReader,
     Sampler,
     Seen,
+    all_of,
     card_state_columns,
     foreign,
     own_processes,
@@ -24,7 +25,7 @@ from convmark.machine.gpu.sampler import (
     union,
 )
 
-__all__ = ["CardWatch", "Watch", "watching"]
+__all__ = ["CardWatch", "CardsWatch", "Watch", "reader_of", "watching"]
 
 
 class Watch(Protocol):
@@ -35,6 +36,13 @@ class Watch(Protocol):
 
     def columns(self, samples_per_step: int) -> dict[str, Any]:
         """Return the row's columns on the card; energy is divided by the samples of the steps."""
+
+
+class CardsWatch(Watch, Protocol):
+    """The watch of all cards of a case."""
+
+    def since_last(self) -> dict[str, float | None]:
+        """Return clock, temperature and power since the last call; none without cards."""
 
 
 class CardWatch:
@@ -63,6 +71,7 @@ class CardWatch:
         self._began_j: float | None = None
         self._spent_j: float | None = None
         self._steps: int | None = None
+        self._looks = 0
 
     def see(self, event: Mapping[str, Any]) -> None:
         """Take note of an event: it says what the samples from now on belong to."""
@@ -85,6 +94,11 @@ class CardWatch:
         steps = event.get("run_steps")
         self._steps = steps if isinstance(steps, int) and steps > 0 else None
         self._own |= self._read_own()  # now, while the worker is there
+
+    def since_last(self) -> dict[str, Any]:
+        """Return what the looks at the card since the last call amount to."""
+        before, self._looks = self._looks, len(self._sampler.every)
+        return union(self._sampler.every[before : self._looks])
 
     def seen(self) -> Seen:
         """Return what was seen of the card."""
@@ -116,6 +130,17 @@ class _Cards:
         for card in self._cards:
             card.see(event)
 
+    def since_last(self) -> dict[str, float | None]:
+        """Return clock, temperature and power since the last call; none without cards."""
+        found = [card.since_last() for card in self._cards]
+        if not found:
+            return {}
+        return {
+            "clock_mhz": all_of(found, "sm_clock_mhz", min),
+            "temperature_c": all_of(found, "temperature_c", max),
+            "power_w": all_of(found, "power_w", sum),
+        }
+
     def columns(self, samples_per_step: int) -> dict[str, Any]:
         """Return the row's columns of the cards' state."""
         return card_state_columns([card.seen() for card in self._cards], samples_per_step)
@@ -129,7 +154,7 @@ def watching(
     fresh: bool = True,
     period_s: float = PERIOD_S,
     own: Callable[[], frozenset[int]] = own_processes,
-) -> Iterator[Watch]:
+) -> Iterator[CardsWatch]:
     """Give the watch of what runs on these cards; it samples until the block ends.
 
     Args:
@@ -141,13 +166,10 @@ def watching(
         ready = stack.enter_context(opened(nvml())) if known else None
         watches = []
         for card, workers in known.items() if ready is not None else ():
-            handles = _handles(ready, card)
-            if handles is None:
+            reader = reader_of(ready, card)
+            if reader is None:
                 continue
-            reader = CardReader(ready, *handles)
-            gpu, piece = handles
-            handle = gpu if piece is None else piece
-            before = processes_on(ready, handle, "Compute") if fresh else None
+            before = processes_on(ready, reader.handle, "Compute") if fresh else None
             sampler = Sampler(reader.sample, period_s)
             sampler.start()
             stack.callback(sampler.stop)
@@ -155,12 +177,10 @@ def watching(
         yield _Cards(watches)
 
 
-def _handles(nvml: Any, card: Card) -> tuple[Any, Any] | None:
-    """Return the GPU's handle and the slice's, None where the card does not answer."""
+def reader_of(nvml: Any, card: Card) -> CardReader | None:
+    """Return what reads the card, None where it does not answer."""
     gpu = answer(nvml, "nvmlDeviceGetHandleByIndex", card.gpu.index)
-    if gpu is None:
-        return None
-    if card.slice is None:
-        return gpu, None
+    if gpu is None or card.slice is None:
+        return None if gpu is None else CardReader(nvml, gpu)
     piece = answer(nvml, "nvmlDeviceGetMigDeviceHandleByIndex", gpu, card.slice.index)
-    return None if piece is None else (gpu, piece)
+    return None if piece is None else CardReader(nvml, gpu, piece)

@@ -27,11 +27,20 @@ from convmark.report.ratios import LEAST_PROCESSES
 from convmark.report.tables.overview import CAUSES
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from markupsafe import Markup
 
     from convmark.report.build import Report
 
-__all__ = ["CommitLinks", "commit_links", "commits_url", "render_page"]
+__all__ = [
+    "CommitLinks",
+    "commit_links",
+    "commits_url",
+    "environment",
+    "own",
+    "render_page",
+    "stretches",
+]
 
 
 ANSWERS, NOTES = "answers", "troubles"
@@ -61,11 +70,6 @@ def render_page(
         links: of the commits that have a page of their own.
         made: when the page is made, in words.
     """
-    from jinja2 import Environment, PackageLoader
-
-    environment = Environment(
-        loader=PackageLoader("convmark.report.page"), autoescape=True, trim_blocks=True
-    )
     drawn = {figure.key: figure for figure in figures}
     drawn_later = [key for key in DRAWN_LATER if key in drawn]
     facets = Facets([*report.tables, *(model.table for model in report.models)])
@@ -78,7 +82,8 @@ def render_page(
         next((table for table in report.tables if table.key == key), None)
         for key in (ANSWERS, NOTES)
     )
-    return environment.get_template("report.html").render(
+    template = environment().get_template("report.html")
+    return template.render(
         report=report,
         made=made,
         answers=answers,
@@ -92,25 +97,35 @@ def render_page(
         version=__version__,
         marked=MARKED,
         drawn_later=drawn_later,
-        style=_own("report.css"),
-        script=_own("tables.js") + _own("report.js"),
+        style=own("report.css"),
+        script=own("tables.js") + own("report.js"),
         links=_json(asdict(links)) if links else None,
         sides=_json(report.sides.as_data()) if report.sides else None,
         fewest=LEAST_PROCESSES,
-        sides_script=_own("pairs.js") + _own("sides.js"),
+        sides_script=own("pairs.js") + own("sides.js"),
         library=_in_script(drawing_library()) if drawn else _in_script(""),
         drawings=_json(
             {
                 "config": dict(CONFIG),
                 "facets": facets.as_data(),
-                "models": [model.model for model in report.models],
+                "models": [one.model for one in report.layers]
+                + [one.model for one in report.models],
                 "figures": _drawings(drawn, drawn_later, facets),
             }
         ),
     )
 
 
-def _own(name: str) -> Markup:
+def environment() -> Environment:
+    """Return what fills this package's templates: every text from outside is escaped."""
+    from jinja2 import Environment, PackageLoader
+
+    return Environment(
+        loader=PackageLoader("convmark.report.page"), autoescape=True, trim_blocks=True
+    )
+
+
+def own(name: str) -> Markup:
     """Return one of this package's own files, which holds nothing from outside."""
     return _in_script((files("convmark.report.page") / "templates" / name).read_text("utf-8"))
 
@@ -158,12 +173,12 @@ def _columns(table: Table) -> dict[str, Any]:
         column: dict[str, Any] = {"raw" if heading.numeric else "values": own}
         if heading.numeric and heading.kind != "seconds":  # those the script prints itself
             column["text"] = [cell_text(heading, value) for value in own]
-        column["at"] = _runs([distinct[value] for value in values])
+        column["at"] = stretches([distinct[value] for value in values])
         found[heading.key] = column
     return found
 
 
-def _runs(numbers: Sequence[int]) -> Sequence[int] | dict[str, list[int]]:
+def stretches(numbers: Sequence[int]) -> Sequence[int] | dict[str, list[int]]:
     """Return numbers as number and count of each stretch of equal ones, where that is shorter."""
     found = [part for number, same in groupby(numbers) for part in (number, sum(1 for _ in same))]
     return {"runs": found} if len(found) < len(numbers) else numbers

@@ -58,7 +58,10 @@ _SOFTWARE = (
 )
 _OF_RUNS = ("state", "training", "isolation", "numpy", "cuda", "cudnn", "os", "gpu", "mig", "ecc")
 """What else runs share that are taken together."""
-_FIGURES = ("step_time_p50_s", "throughput_samples_per_s", "joules_per_sample", "loss")
+_FIGURES = (
+    *("step_time_p50_s", "throughput_samples_per_s", "joules_per_sample", "loss"),
+    "sustained_throughput_samples_per_s",
+)
 _MOST_ROWS = 10 * LEAST_PROCESSES
 """Of a case on a machine, the newest."""
 
@@ -242,7 +245,7 @@ class _Measured:
         if rows is None:
             return {}
         newest = self.newest[key][name]
-        step_s, throughput, joules, loss = (
+        step_s, throughput, joules, loss, sustained = (
             median_of(row.get(figure) for row in newest) for figure in _FIGURES
         )
         load = median_of(row.get("other_cpu_share") for row in newest)
@@ -253,6 +256,7 @@ class _Measured:
             "runs": len({row["source"] for row in rows}),
             "n": len(newest),
             "load": load if load is not None and load >= BUSY_SHARE else None,
+            "sustained_throughput_samples_per_s": sustained,
             "samples_per_joule": 1 / joules if joules else None,
             "samples_per_price": throughput / price.amount if throughput and price else None,
             "framework": newest[0]["framework"],
@@ -347,14 +351,15 @@ class _Measured:
         price = next(iter(self.comparison.prices.values()), None)
         per = f"samples/s per {price.divisor}" if price else ""
         return headings(
-            "model task batch_size setting hardware step_time_p50_s throughput_samples_per_s runs "
-            "load n speedup low high loss loss_float32 samples_per_joule samples_per_price "
-            "framework note",
+            "model task batch_size setting hardware step_time_p50_s throughput_samples_per_s "
+            "sustained_throughput_samples_per_s runs load n speedup low high loss loss_float32 "
+            "samples_per_joule samples_per_price framework note",
+            sustained_throughput_samples_per_s=("sustained samples/s", "rate"),
             speedup=("speed-up", "ratio"),
             low=("interval from", "ratio"),
             high=("to", "ratio"),
             loss_float32=("loss at float32", "score"),
-            samples_per_joule=("samples/s per W", "per_joule"),
+            samples_per_joule=("samples/s per W of card", "per_joule"),
             samples_per_price=(per, "number"),
         )
 

@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from convmark.core.files import as_store_error, write_whole
+from convmark.core.interval import share_of, signed_percent
 from convmark.core.table import Table, heading, table_of
 from convmark.core.text import counted, seconds_text, share_text
-from convmark.session.layers import REST, LayerRow
+from convmark.report.describe import FOLDER
+from convmark.results.names import read_name
+from convmark.results.record import Record
+from convmark.results.store import read_run
+from convmark.session.layers import REST, LayerRow, layers_of, layers_path, read_layers
+from convmark.session.remedies import Remedy
 
-__all__ = ["TOP", "bars", "layers_table"]
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+__all__ = [
+    "TOP",
+    "CaseLayers",
+    "bars",
+    "keep_bars",
+    "layers_table",
+    "layers_tables",
+    "newest_layers",
+    "remedies_table",
+]
 
 TOP = 20
 """Layers of the printed table."""
@@ -28,6 +51,63 @@ _ENDS = (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseLayers:
+    """The layers of one case of a report."""
+
+    model: str
+    title: str
+    rows: Sequence[LayerRow]
+    table: Table
+
+    @property
+    def diagram(self) -> Markup:
+        """The bars of the slowest as an SVG element, every text in it escaped."""
+        from markupsafe import Markup
+
+        return Markup(bars(self.rows, TOP))
+
+
+def newest_layers(runs: Sequence[Path]) -> list[CaseLayers]:
+    """Return the layers of each case, of those that ran what the rows of its newest run ran.
+
+    Args:
+        runs: the files of a report's runs, those of a machine oldest first.
+
+    Raises:
+        StoreError: a file does not fit.
+    """
+    found = []
+    for folder in dict.fromkeys(path.resolve().parent for path in runs):
+        wanted = {rows[0].case for rows in read_layers(layers_path(folder))}
+        for path in reversed([path for path in runs if path.resolve().parent == folder]):
+            if not wanted:
+                break
+            records = [row for row in read_run(path) if row.asked_case.name in wanted]
+            wanted -= {row.asked_case.name for row in records if row.measured}
+            found += [(folder, rows) for rows in layers_of(records, layers_path(folder))]
+    return [_case_layers(folder, rows) for folder, rows in found]
+
+
+def _case_layers(folder: Path, rows: Sequence[LayerRow]) -> CaseLayers:
+    first = rows[0]
+    title = f"{first.case} on {read_name(folder) or first.machine}"
+    table = replace(layers_table(rows, TOP), key=f"layers-{first.machine}-{first.case}")
+    return CaseLayers(model=first.model, title=title, rows=rows, table=table)
+
+
+def layers_tables(
+    records: Iterable[Record], machine_folder: Path, top: int | None = TOP
+) -> list[Table]:
+    """Return the table of each case of a run whose layers ran what its rows ran.
+
+    Raises:
+        StoreError: the file of the layers does not fit.
+    """
+    found = layers_of(records, layers_path(machine_folder))
+    return [layers_table(rows, top) for rows in found]
+
+
 def layers_table(rows: Sequence[LayerRow], top: int | None = None) -> Table:
     """Return the slowest layers of one case, the slowest first, and the rest.
 
@@ -43,11 +123,11 @@ def layers_table(rows: Sequence[LayerRow], top: int | None = None) -> Table:
     left_out = len(layers) - len(shown)
     beside = f"; the other {left_out} take {_share_of(layers, shown)}" if left_out else ""
     caption = (
-        f"Step time {seconds_text(step_s)}, {counted(first.sessions, 'session')}; all layers and "
-        f"the rest sum to it{beside}. Numbers are the order of execution. The interval is at "
-        "95 %. FLOP/s and "
-        f"the share of the peak are of the forward pass. The rest: dispatch, fusion "
-        f"over layers{', loss, update' if trains else ''}."
+        f"{first.case}: step time {seconds_text(step_s)} in {counted(first.sessions, 'session')}, "
+        f"measured {first.measured[:16].replace('T', ' ')} UTC; all layers and the rest sum to "
+        f"it{beside}. Numbers are the order of execution. The interval is at 95 %. FLOP/s and the "
+        f"share of the peak are of the forward pass. The rest: dispatch, fusion over layers"
+        f"{', loss, update' if trains else ''}."
     )
     ends = (heading("interval", "interval"),) if top is not None else _ENDS
     headings = [
@@ -100,23 +180,72 @@ def _record(row: LayerRow) -> dict[str, object]:
     }
 
 
-def bars(rows: Sequence[LayerRow]) -> str:
+def remedies_table(case: str, found: Sequence[Remedy]) -> Table:
+    """Return what each setting that was tried does to the step of a case, the best first."""
+    headings = [
+        heading("option", "setting"),
+        heading("step_time_s", "step time", "seconds"),
+        heading("change", "change"),
+        heading("interval", "interval"),
+        heading("helps", "faster"),
+    ]
+    records = [
+        {
+            "option": one.option,
+            "step_time_s": one.step_s,
+            "change": signed_percent(share_of(one.change)),
+            "interval": " to ".join(
+                signed_percent(share_of(end)) for end in (one.low, one.high) if end is not None
+            ),
+            "helps": "yes" if one.helps else "not for sure",
+        }
+        for one in sorted(found, key=lambda one: one.change)
+    ]
+    caption = (
+        f"{case}: the whole step under other settings, in turns with its own, each in fresh "
+        "processes. The interval of the change is at 95 %. A lower precision also changes what "
+        "the model gives; `convmark run --tasks accuracy` measures that."
+    )
+    return table_of(f"settings-{case}", f"Settings for {case}", caption, headings, records)
+
+
+def bars(rows: Sequence[LayerRow], top: int | None = None) -> str:
     """Return an SVG: one bar per layer in the order of execution, and one of the rest.
 
     A bar begins where the one before it ends, so that all of them together are the step.
+
+    Args:
+        top: how many layers have a bar, the slowest ones; the others leave a gap. None for all.
     """
     step_s = rows[0].step_s
-    height, width = ROW * len(rows) + 10, LEFT + WIDTH + RIGHT
+    layers = sorted(rows[:-1], key=lambda row: -row.time_s)[:top]
+    shown = {row.place for row in [*layers, rows[-1]]}
+    height, width = ROW * len(shown) + 10, LEFT + WIDTH + RIGHT
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}" font-family="system-ui, sans-serif" font-size="11">',
         f"<title>{html.escape(f'Time per layer of {rows[0].case}')}</title>",
     ]
     begin_s = 0.0
-    for place, row in enumerate(rows):
-        parts.append(_bar(place, row, begin_s, step_s))
+    for row in rows:
+        if row.place in shown:
+            parts.append(_bar(len(parts) - 2, row, begin_s, step_s))
         begin_s += row.time_s
     return "\n".join([*parts, "</svg>"])
+
+
+def keep_bars(machine_folder: Path, rows: Sequence[LayerRow]) -> Path:
+    """Write the bars of a case beside the descriptions of models, and return their file.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", rows[0].case)[:120]
+    drawn = machine_folder / FOLDER / f"{stem}.layers.svg"
+    with as_store_error(drawn, "written"):
+        drawn.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(drawn, f"{bars(rows)}\n".encode())
+    return drawn
 
 
 def _bar(place: int, row: LayerRow, begin_s: float, step_s: float) -> str:

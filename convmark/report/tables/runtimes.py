@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIMES
 from convmark.core.table import Table, heading, table_of
-from convmark.report.rows import latest, records_of, text_of
+from convmark.report.ratios import ratio
+from convmark.report.rows import POINT, latest, records_of, text_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,38 +36,48 @@ _COLUMNS = (
     ),
     *("step_time_p50_s", "time_to_first_step_s", "export_s", "load_s", "exported_bytes"),
     *("peak_host_memory_bytes", "runtime_threads", "largest_rel_error", "top1_agreement"),
+    *("spread", "source", "case"),
 )
 
 
-def runtimes(table: pd.DataFrame) -> Table:
+def runtimes(frame: pd.DataFrame, table: pd.DataFrame) -> Table:
     """Return the newest figures of models that were exported, beside those of Keras.
 
     Rows are of runs without error: a file that computes something else than the model has none.
+
+    Args:
+        frame: rows, whose step times tell which runtimes can be told apart.
+        table: points.
     """
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in records_of(latest(table), _COLUMNS):
         plain = (row["task"], row["jit"], row["replicas"]) == ("infer", "off", 1)
         is_other = row["runtime"] == DEFAULT_RUNTIME and row["precision"] != "float32"
-        if plain and not is_other and row["backend"] == RUNTIMES[row["runtime"]].backend:
+        if plain and not is_other:
             row["code"] = text_of(row.get("code")) or f"commit {text_of(row.get('commit'))}"
             row["packages"] = _other_packages(row)
             groups.setdefault(tuple(text_of(row.get(name)) for name in _SAME), []).append(row)
+    times = _step_times(frame)
     records = []
     for _, rows in sorted(groups.items()):
         ranked = [row for row in rows if row["runtime"] != DEFAULT_RUNTIME]
         if ranked:
             ranked.sort(key=lambda row: row["step_time_p50_s"])
-            records += [{**row, "fastest": ""} for row in ranked]
-            records[-len(ranked)]["fastest"] = _fastest(ranked)
+            marks = _fastest(ranked, [times.get(_point(row), []) for row in ranked])
+            records += [{**row, "fastest": mark} for row, mark in zip(ranked, marks, strict=True)]
             keras = [row for row in rows if row["runtime"] == DEFAULT_RUNTIME]
             records += [{**row, "fastest": "not ranked"} for row in keras]
     return table_of(
         "runtimes",
         "Runtimes",
         "Models as they are deployed, fastest first among those of one model, batch size, machine, "
-        "setting of threads, and version of framework, code and packages. Each row with an error "
-        "has passed the comparison with the Keras model in float32: the error is the largest "
-        "difference of an output over the largest distance of that output from its mean. A row "
+        "setting of threads, and version of framework, code and packages. The fastest is marked "
+        "yes where its step times differ from those of each other at 95 % confidence, in one run; "
+        "else it and those that may be as fast are marked perhaps: give more --processes, at least "
+        "three. "
+        "Each row with an error has passed the comparison with the Keras model in float32: the "
+        "error is the largest difference of an output over the largest distance of that output "
+        "from its mean. A row "
         "without one is of a file that was compared with nothing. Where the runtimes have not run "
         'with one number of threads, the fastest says "threads differ". A step of an exported '
         "model takes its batch from host memory and returns its outputs there. That of Keras, in "
@@ -80,6 +92,7 @@ def runtimes(table: pd.DataFrame) -> Table:
             heading("precision", "precision"),
             heading("framework", "version"),
             heading("step_time_p50_s", "step p50", "seconds"),
+            heading("spread", "spread", "share"),
             heading("fastest", "fastest"),
             heading("time_to_first_step_s", "first step", "seconds"),
             heading("load_s", "load", "seconds"),
@@ -101,9 +114,33 @@ def _other_packages(row: dict[str, Any]) -> str:
     return " ".join(sorted(part for part in found if part.partition("==")[0] not in own))
 
 
-def _fastest(ranked: list[dict[str, Any]]) -> str:
-    """Return what the first of several rows is called; a single row is not the fastest of any."""
-    threads = {text_of(row["runtime_threads"]) for row in ranked}
+def _point(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(row[name]) for name in POINT)
+
+
+def _step_times(frame: pd.DataFrame) -> dict[tuple[str, ...], list[float]]:
+    """Return the median step times of the measured processes of each point, seconds."""
+    found: dict[tuple[str, ...], list[float]] = {}
+    for row in records_of(frame[frame["measured"]], (*POINT, "step_time_p50_s")):
+        found.setdefault(_point(row), []).append(row["step_time_p50_s"])
+    return found
+
+
+def _fastest(ranked: Sequence[Mapping[str, Any]], times_s: Sequence[Sequence[float]]) -> list[str]:
+    """Return for each row whether it is the fastest; a single row is not the fastest of any."""
     if len(ranked) == 1:
-        return ""
-    return "yes" if len(threads) == 1 else "yes, threads differ"
+        return [""]
+    threads = {text_of(row["runtime_threads"]) for row in ranked}
+    more = "" if len(threads) == 1 else ", threads differ"
+    near = [
+        row["source"] != ranked[0]["source"] or not _are_told_apart(times_s[0], its_own)
+        for row, its_own in zip(ranked[1:], times_s[1:], strict=True)
+    ]
+    if not any(near):
+        return [f"yes{more}", *("" for _ in near)]
+    return [f"perhaps{more}", *(f"perhaps{more}" if one else "" for one in near)]
+
+
+def _are_told_apart(one_s: Sequence[float], other_s: Sequence[float]) -> bool:
+    found = ratio(one_s, other_s)
+    return found is not None and found.interval.known and not found.contains_1

@@ -30,6 +30,7 @@ __all__ = [
     "distribution",
     "roofline",
     "scaling",
+    "sustained",
     "waterfall",
 ]
 
@@ -152,6 +153,29 @@ _SHOWN: Mapping[str, tuple[str, str, str]] = MappingProxyType(
     }
 )
 """By way: its direction, its name, and what it adds to the compiled step."""
+
+
+def sustained(table: pd.DataFrame) -> Table:
+    """Return what became of the speed of each case whose steps went on for minutes."""
+    rows = [row for row in newest_rows(table) if row["sustained_s"] == row["sustained_s"]]
+    rows.sort(key=lambda row: -row["sustained_throughput_samples_per_s"])
+    return table_of(
+        "sustained",
+        "Sustained",
+        "Steps that went on after the measurement (--sustain), by sustained throughput. Burst is "
+        "the throughput that the other tables show, sustained that of the last quarter of the "
+        "time. Drop is how far the later level of the intervals lies below the earlier one, where "
+        "it was found. Heat, a power limit and a used-up CPU quota cause drops; other load does "
+        "too, and is shown. Clock, temperature and power of each interval are in "
+        "<run>.sustained.csv.",
+        [
+            *headings("model task batch_size setting hardware"),
+            heading("throughput_samples_per_s", "burst samples/s", "rate"),
+            *map(Heading.of, shown_in("sustained")),
+            *headings("run framework"),
+        ],
+        rows,
+    )
 
 
 def waterfall(table: pd.DataFrame) -> Table:

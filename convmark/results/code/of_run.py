@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from convmark.core.files import read_regular
-from convmark.core.git import Git
 from convmark.core.installed import PACKAGES, in_environment, is_environment
 from convmark.results.code.manifest import (
     HERE,
@@ -24,7 +23,7 @@ from convmark.results.code.manifest import (
     write_codes,
 )
 from convmark.results.code.snapshot import keep_files
-from convmark.results.commit import are_of_commit, folder_changes
+from convmark.results.commit import are_of_commit, folder_changes, is_changed
 from convmark.worker.protocol import file_digest
 
 __all__ = [
@@ -66,14 +65,8 @@ def changed_projects(packages: Iterable[str], root: Path, repository: Path, sha:
     """
     found = list(_own_projects(packages, root).values())
     vendored = _projects(root, depth=3, vendored=True)
-    for file in (vendored[name] for name in map(_normal, packages) if name in vendored):
-        folder = file.parent.as_posix()
-        if (
-            Git.at(repository).without_filters().answer("diff", "--quiet", sha, "--", folder)
-            is None
-        ):
-            found.append(file)
-    return found
+    files = (vendored[name] for name in map(_normal, packages) if name in vendored)
+    return found + [file for file in files if is_changed(repository, sha, file.parent.as_posix())]
 
 
 @functools.lru_cache(maxsize=1024)

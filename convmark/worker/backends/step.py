@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Framework", "Step"]
+__all__ = ["Chain", "Framework", "Piece", "Step"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,26 @@ class Step:
 
     def __call__(self) -> tuple[Any, Any]:
         return self.run(*self.batch)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A few consecutive layers of a model, by the numbers of the values that it takes and gives."""
+
+    function: Callable[[Sequence[Any]], list[Any]]
+    layers: Sequence[Any]
+    takes: Sequence[int]
+    gives: Sequence[int]
+    inner: Sequence[bool] | None
+    """Of each value that it takes whether a gradient is passed on to it: not to the model's inputs.
+    None where the piece runs forward alone."""
+
+
+Chain = Callable[
+    [Sequence[Any], Sequence[Sequence[Any]]], tuple[list[Any], list[float], list[float]]
+]
+"""Takes the model's inputs, and of each piece the gradients of what it gives; returns the wanted
+values, the seconds of each piece, and those of a call that does nothing after each piece."""
 
 
 class Framework(abc.ABC):
@@ -126,6 +146,12 @@ class Framework(abc.ABC):
         Args:
             inner: of each tensor whether a gradient is passed on to it: not to the model's inputs.
         """
+
+    def clocked(
+        self, pieces: Sequence[Piece], inputs: Sequence[int], outputs: Sequence[int], compiled: bool
+    ) -> Chain | None:
+        """Return pieces that are timed where they run; None where only Python can time them."""
+        return None
 
     @abc.abstractmethod
     def feed(self, model: Any, task: str, batch_size: int, seed: int) -> Iterator[tuple[Any, ...]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from convmark_zoo.keras_api import KERAS_VERSION, keras
+from convmark_zoo.keras_api import keras
 
 from convmark.worker import reference
 from convmark.worker.backends.keras_model import KerasBackend
@@ -19,14 +19,14 @@ from convmark.worker.backends.keras_state import dtype_policy, read_all, set_pol
 from convmark.worker.backends.losses import Batch, square_matrices
 from convmark.worker.backends.own_training import Made, OwnData, own_function
 from convmark.worker.backends.saved_model import SavedModel
-from convmark.worker.backends.step import Step
+from convmark.worker.backends.step import Chain, Piece, Step
 from convmark.worker.backends.tensorflow_export import (
-    amplified,
     digest_of,
     forward_function,
     outputs_of,
 )
 from convmark.worker.backends.tensorflow_graph import forward_work, graph_work
+from convmark.worker.backends.tensorflow_layers import backward_piece, clocked, piece
 from convmark.worker.backends.tensorflow_training import (
     built_optimizer,
     fit_function,
@@ -218,12 +218,7 @@ class TensorFlow(KerasBackend):
     ) -> Callable[[Any], tuple[Any, Any]]:
         """Return the function as a graph; `compiled` has XLA compile it."""
 
-        @tf.function(jit_compile=compiled, autograph=KERAS_VERSION < (3, 0))  # type: ignore[untyped-decorator]
-        def run(values: Any) -> Any:
-            made = function(values)
-            return tf.reshape(made[0], [-1])[0], made
-
-        return run  # type: ignore[no-any-return]
+        return piece(function, compiled)  # type: ignore[no-any-return]
 
     def backward_piece(
         self,
@@ -234,21 +229,15 @@ class TensorFlow(KerasBackend):
     ) -> Callable[[Any, Any], tuple[Any, Any]]:
         """Return the same with a gradient tape over variables and inner tensors."""
 
-        @tf.function(jit_compile=compiled, autograph=KERAS_VERSION < (3, 0))  # type: ignore[untyped-decorator]
-        def run(values: Any, given: Any) -> Any:
-            with tf.GradientTape() as tape:
-                wanted = [one for one, is_inner in pairs(values, inner) if is_inner]
-                tape.watch(wanted)
-                made = function(values)
-            wanted += [one for layer in layers for one in getattr(layer, "trainable_variables", [])]
-            kept = [(one, target) for one, target in pairs(made, given) if one.dtype.is_floating]
-            found = tape.gradient(
-                [one for one, _ in kept], wanted, output_gradients=[one for _, one in kept]
-            )
-            gradients = [getattr(one, "values", one) for one in found if one is not None]
-            return tf.reshape((gradients or made)[0], [-1])[0], made, gradients
+        return backward_piece(function, layers, compiled, inner)  # type: ignore[no-any-return]
 
-        return run  # type: ignore[no-any-return]
+    def clocked(
+        self, pieces: Sequence[Piece], inputs: Sequence[int], outputs: Sequence[int], compiled: bool
+    ) -> Chain | None:
+        """Return the pieces as one graph with clocks, on a CPU."""
+        if self._device != "CPU:0":  # a clock on the host does not wait for a GPU
+            return None
+        return clocked(pieces, inputs, outputs, compiled)
 
     def _step(self, function: Any, batch: tuple[Any, ...]) -> Step:
         placed = self._on_device(batch)
@@ -282,10 +271,6 @@ class TensorFlow(KerasBackend):
     def exported_function(self, model: Any, batch: Sequence[Any]) -> Any:
         """A forward pass of this batch's size, for the runtimes to be converted from."""
         return forward_function(model, self.inputs(model).structure, batch)
-
-    def amplified(self, model: Any, is_enough: Callable[[], bool]) -> bool:
-        """Whether the activations of an untrained network have been made large enough."""
-        return amplified(model, is_enough)
 
     def exported_outputs(self, function: Any, batch: Sequence[Any]) -> list[Any]:
         """The arrays that it gives."""

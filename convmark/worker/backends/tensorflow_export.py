@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,7 @@ import tensorflow as tf
 from convmark.worker.backends.tensorflow_training import leaves
 from convmark.worker.runtimes.engine import INPUT, OUTPUT
 
-__all__ = ["amplified", "digest_of", "forward_function", "outputs_of"]
-
-AMPLIFICATIONS = 60
-"""Each by about four over all layers."""
+__all__ = ["digest_of", "forward_function", "outputs_of"]
 
 
 def forward_function(model: Any, structure: Any, batch: Sequence[Any]) -> Any:
@@ -44,22 +41,6 @@ def outputs_of(function: Any, batch: Sequence[Any]) -> list[Any]:
     given = {INPUT.format(place): tf.constant(one) for place, one in enumerate(batch)}
     found = function(**given)
     return [np.asarray(found[name]) for name in sorted(found)]
-
-
-def amplified(model: Any, is_enough: Callable[[], bool]) -> bool:
-    """Lower the variances that batch normalisation divides by until it is enough, or say no.
-
-    In an untrained deep network they are 1, so the activations vanish with the depth, and the
-    network gives the same whatever it is fed. No step takes another time by it.
-    """
-    found = [one for one in model._flatten_layers() if "BatchNormalization" in type(one).__name__]
-    for number in range(1, AMPLIFICATIONS + 1) if found else ():
-        for layer in found:
-            variance = np.full(layer.moving_variance.shape, 16 ** (-number / len(found)))
-            layer.moving_variance.assign(variance)
-        if is_enough():
-            return True
-    return False
 
 
 def digest_of(function: Any, model: Any) -> str:

@@ -22,6 +22,7 @@ from convmark.worker.backends.losses import Batch, images, square_matrices
 from convmark.worker.backends.own_training import OwnData
 from convmark.worker.backends.step import Step
 from convmark.worker.backends.torch_dispatch import dispatched_work
+from convmark.worker.backends.torch_export import Forward
 from convmark.worker.inputs import filled, flat, mapped
 from convmark.worker.work import Work, per_sample
 
@@ -276,6 +277,19 @@ class Torch(Keras3Backend):
         if "torch.compile" in self._call_path:
             return Work(None, "what torch.compile has made is not followed")
         return per_sample(dispatched_work(step), samples)
+
+    def exported_function(self, model: Any, batch: Sequence[Any]) -> Forward:
+        """A forward pass of this batch's size, for a runtime to be converted from."""
+        structure = self.inputs(model).structure
+        return Forward(model, lambda tensors: filled(structure, tensors), self.leaves, batch)
+
+    def exported_outputs(self, function: Forward, batch: Sequence[Any]) -> list[Any]:
+        """The arrays that it gives."""
+        return function.outputs(batch)
+
+    def exported_digest(self, function: Forward, model: Any) -> str:
+        """A hash of all that an export is made of."""
+        return function.digest()
 
     def matrix_product(self, size: int) -> Callable[[], Any]:
         """Return the product of two square matrices of the precision's compute dtype."""

@@ -14,12 +14,14 @@ import importlib.util
 import os
 import re
 import sys
+from collections.abc import Callable
 from typing import Any
 
+from convmark.core.case import Case
 from convmark.core.runtimes import RUNTIMES
 from convmark.worker.failure import CaseFailure, message_of
 
-__all__ = ["check_installed", "code_hash", "imported", "reason", "versions"]
+__all__ = ["check_installed", "code_hash", "imported", "loaded", "reason", "versions"]
 
 _TELEMETRY = "openvino_telemetry"
 """Sends a message to its makers at each import of OpenVINO, which does without it."""
@@ -65,6 +67,25 @@ def imported(name: str, model: str) -> tuple[Any, Any]:
             f"{model}: {runtime.label} cannot be imported ({error}); install {runtime.extra} there"
         ) from None
     return module.convert, getattr(module, runtime.class_name)
+
+
+def loaded(case: Case, make: Callable[[str, str, str], Any], path: str) -> Any:
+    """Return a file in the runtime of a case.
+
+    Args:
+        make: the class that loads its files.
+
+    Raises:
+        CaseFailure: the runtime refuses it, such as for an operation that it does not know.
+    """
+    try:
+        return make(path, case.threads, case.device)
+    except (CaseFailure, MemoryError):
+        raise
+    except Exception as error:  # each runtime has its own
+        raise CaseFailure(
+            f"{case.model}: {RUNTIMES[case.runtime].label} cannot load the file: {reason(error)}"
+        ) from error
 
 
 def versions(name: str) -> str:

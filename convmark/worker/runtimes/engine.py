@@ -18,8 +18,8 @@ class Source:
     """A model's forward pass for one batch size, ready to be converted."""
 
     function: Any
-    """The concrete function of a graph of TensorFlow's; its inputs and outputs have the names
-    above."""
+    """The concrete function of a graph of TensorFlow's, whose inputs and outputs have the names
+    above; of PyTorch what holds the program."""
     owner: Any
     """Holds the variables of the function."""
     samples: Callable[[], Iterable[Sequence[Any]]]

@@ -34,12 +34,13 @@ from convmark.worker.inputs import Inputs
 from convmark.worker.protocol import encode
 from convmark.worker.runtimes.agreement import (
     UNTRAINED_SPREAD,
+    amplify,
     are_told_apart,
     check_comparable,
 )
 from convmark.worker.runtimes.engine import Source
 
-__all__ = ["Exported", "export", "in_a_process"]
+__all__ = ["RANGE_BATCHES", "Exported", "export", "in_a_process", "kept"]
 
 MOST_KEPT = 64
 """Files of that folder: those that were used longest ago go first."""
@@ -162,7 +163,7 @@ def export(case: Case, model: Any, backend: Any, seed: int, folder: str, emit: E
             found = [backend.exported_outputs(function, one) for one in batches[:2]]
             return are_told_apart(found, UNTRAINED_SPREAD)
 
-        backend.amplified(model, is_enough)
+        amplify(model, is_enough)
         references = [backend.exported_outputs(function, one) for one in batches]
     check_comparable(references, case.precision, case.model)
     _write(folder, batches, references)
@@ -176,9 +177,7 @@ def export(case: Case, model: Any, backend: Any, seed: int, folder: str, emit: E
     digest = backend.exported_digest(function, model)
     if case.precision == "int8":
         digest += f" {seed + count} {RANGE_BATCHES}"
-    path, seconds = _kept(case, source, digest)
-    emit("path", path=path)
-    emit("exported", export_s=seconds, exported_bytes=_bytes(path))
+    emit("path", path=kept(case, source, digest, emit))
 
 
 def _arrays(case: Case, backend: Any, inputs: Inputs, seed: int) -> list[Any]:
@@ -206,8 +205,8 @@ def _write(folder: str, batches: Sequence[Any], references: Sequence[Any]) -> No
     np.savez(os.path.join(folder, "batches.npz"), **arrays)
 
 
-def _kept(case: Case, source: Source, digest: str) -> tuple[str, float]:
-    """Return the path of the export, and the seconds that it took when it was made.
+def kept(case: Case, source: Source, digest: str, emit: Emit) -> str:
+    """Return the path of the export; report its size, and how long it took when it was made.
 
     Args:
         digest: of the model, and in int8 of the samples that ranges are found with.
@@ -216,24 +215,25 @@ def _kept(case: Case, source: Source, digest: str) -> tuple[str, float]:
     told = [digest, case.runtime, case.precision, case.device, runtimes.versions(case.runtime)]
     told.append(runtimes.code_hash(case.runtime))
     key = hashlib.sha256("\n".join(told).encode()).hexdigest()[:32]
-    kept = os.path.join(os.environ.get(EXPORTS) or tempfile.gettempdir(), key)
-    path = os.path.join(kept, "model" + runtime.suffix)
-    if not os.path.isdir(kept):
+    folder = os.path.join(os.environ.get(EXPORTS) or tempfile.gettempdir(), key)
+    path = os.path.join(folder, "model" + runtime.suffix)
+    if not os.path.isdir(folder):
         convert, _ = runtimes.imported(case.runtime, case.model)
-        os.makedirs(os.path.dirname(kept), exist_ok=True)
-        making = tempfile.mkdtemp(prefix=".making-", dir=os.path.dirname(kept))
+        os.makedirs(os.path.dirname(folder), exist_ok=True)
+        making = tempfile.mkdtemp(prefix=".making-", dir=os.path.dirname(folder))
         try:
             seconds = _converted(case, convert, source, os.path.join(making, "model"))
             with open(os.path.join(making, "export.json"), "w", encoding="utf-8") as file:
                 json.dump({"export_s": seconds, "case": case.name}, file)
             with contextlib.suppress(OSError):  # another process was first
-                os.rename(making, kept)
+                os.rename(making, folder)
         finally:
             shutil.rmtree(making, ignore_errors=True)
-        _thin_out(os.path.dirname(kept))
-    os.utime(kept)
-    with open(os.path.join(kept, "export.json"), encoding="utf-8") as file:
-        return path, float(json.load(file)["export_s"])
+        _thin_out(os.path.dirname(folder))
+    os.utime(folder)
+    with open(os.path.join(folder, "export.json"), encoding="utf-8") as file:
+        emit("exported", export_s=json.load(file)["export_s"], exported_bytes=_bytes(path))
+    return path
 
 
 def _converted(case: Case, convert: Any, source: Source, stem: str) -> float:

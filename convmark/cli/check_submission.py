@@ -1,0 +1,46 @@
+"""`convmark check-submission`: whether results that a pull request brings may be published."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import datetime, timezone
+from pathlib import Path
+
+from convmark.cli.command import exit_status
+from convmark.core.options import Options
+from convmark.core.text import counted, shown
+from convmark.report.submission import Finding, Submission, check, findings_table
+from convmark.report.suspicion import REMEDIES
+from convmark.report.tables import Answer, check_form, print_tables
+
+__all__ = ["check_submission"]
+
+
+def check_submission(given: argparse.Namespace, options: Options) -> int:
+    """Print the findings; fail where there is one.
+
+    Raises:
+        OptionError: no such format, or a folder has no runs.
+        StoreError: a published file does not fit.
+    """
+    form = check_form(given.format)
+    folders = [Path(place) for place in given.folders]
+    found = check(folders, [Path(place) for place in given.against], datetime.now(timezone.utc))
+    if form == "text":
+        print("\n".join([*map(_line, found.findings), _summary(found)]))
+    else:
+        table = findings_table(found.findings)
+        print_tables(Answer(command="check-submission", tables=[table]), form)
+    return exit_status(not found.findings)
+
+
+def _line(one: Finding) -> str:
+    """Return a finding as compilers print theirs."""
+    line = f":{one.line}" if one.line else ""
+    more = f" (and {counted(one.rows - 1, 'more row')})" if one.rows and one.rows > 1 else ""
+    return shown(f"{one.file}{line}: {one.rule}: {one.value}{more}; {REMEDIES[one.rule]}")
+
+
+def _summary(found: Submission) -> str:
+    checked = f"{counted(found.runs, 'run')} with {counted(found.rows, 'row')} checked"
+    return f"{checked}, {counted(len(found.findings), 'finding')}"

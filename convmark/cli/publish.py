@@ -1,0 +1,43 @@
+"""`convmark publish`: a static site of results of many people."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import datetime, timezone
+from pathlib import Path
+
+from convmark.cli.command import EXIT_OK, sayer
+from convmark.core.errors import StoreError
+from convmark.core.files import new_folder
+from convmark.core.options import Options
+from convmark.report.page.site import PARQUET, site_files
+from convmark.results.names import check_output_folder
+
+__all__ = ["publish"]
+
+_say = sayer("convmark publish")
+
+
+def publish(given: argparse.Namespace, options: Options) -> int:
+    """Write the site into a new folder.
+
+    Raises:
+        OptionError: the output is there already, or lies in an input.
+        StoreError: a results file does not fit, or the site cannot be written.
+    """
+    places = [Path(place) for place in given.folders]
+    output = Path(given.output)
+    check_output_folder("--output", output, new=True, inputs=places)
+    made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    try:
+        with new_folder(output.absolute()) as beside:
+            for name, content in site_files(places, made=made):
+                (beside / name).parent.mkdir(exist_ok=True)
+                (beside / name).write_bytes(content)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StoreError(f"--output: {output} must be writable: {reason}") from None
+    if not (output / PARQUET).exists():
+        _say(f"{PARQUET} was left out, it needs pyarrow: pip install pyarrow")
+    _say(f"{output / 'index.html'}")
+    return EXIT_OK

@@ -1,0 +1,270 @@
+"""A static site of results of many people: one page, and parts of data that it loads on demand.
+
+    index.html      the page: at first it holds no data
+    groups.js       one line of figures for each case, machine, version and contributor
+    parts/0000.js   the rows, `PART` in each, those of a group one after the other, newest first
+    rows.parquet    the same rows for other programs, where pyarrow is installed
+
+A part is a script that calls one function, for a page that was opened from the disk may load
+scripts and nothing else. Every text in it is JSON in ASCII.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import io
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from convmark import __version__
+from convmark.core.case import Case
+from convmark.core.table import FACETS
+from convmark.core.text import natural_order
+from convmark.report.page import environment, own, stretches
+from convmark.report.rows import group_of, read_rows, text_of
+from convmark.report.suspicion import unclean
+from convmark.results.record import BUSY_SHARE, FRAMEWORK_COLUMNS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from convmark.report.rows import Rows
+
+__all__ = ["PARQUET", "PART", "site_files"]
+
+PART = 5_000
+"""Rows of a part: some 500 kB."""
+
+PARQUET = "rows.parquet"
+
+_AXES = tuple(Case.__dataclass_fields__)
+_FIGURES = ("throughput_samples_per_s", "step_time_p50_s", "accuracy")
+_SOFTWARE = ("convmark", "python", *FRAMEWORK_COLUMNS, "keras", "numpy", "cuda", "cudnn", "flags")
+_HARDWARE = ("cpu", "cores", "gpu", "driver", "os")
+_STATE = ("dirty", "code", "concurrent", "throttle_reasons", "not_judged", "unsteady")
+_KEPT = (
+    *("commit", "backend", "state", "other_cpu_share"),
+    *dict.fromkeys((*_FIGURES, *_SOFTWARE, *_HARDWARE, *_STATE)),
+)
+
+GROUP = {**FACETS, "cases": "cases", "source": "contributor"}
+"""What the rows of a group share, and what they are chosen by: column and label."""
+
+SHOWN = {
+    "started": "started (UTC)",
+    "status": "status",
+    "state": "not clean",
+    "code": "code",
+    "commit": "commit",
+    "software": "software",
+    "hardware": "hardware",
+    "file": "file",
+    "line": "line",
+}
+"""The provenance of a row, beside its figures."""
+
+
+def site_files(places: Sequence[Path], *, made: str) -> Iterator[tuple[str, bytes]]:
+    """Yield the files of the site by their paths in it.
+
+    Args:
+        made: when the site is made, in words.
+
+    Raises:
+        StoreError: as `read_rows`.
+    """
+    frame = _frame(read_rows(places, _KEPT, named=False))
+    groups = frame.groupby("group", sort=False)
+    words = {
+        "rows": len(frame),
+        "groups": groups.ngroups,
+        "contributors": frame["source"].nunique(),
+        "machines": frame["machine"].nunique(),
+    }
+    parquet = importlib.util.find_spec("pyarrow") is not None
+    page = (
+        environment()
+        .get_template("site.html")
+        .render(
+            style=own("report.css") + own("site.css"),
+            script=own("site.js"),
+            made=made,
+            version=__version__,
+            words=words,
+            parquet=PARQUET if parquet else None,
+        )
+    )
+    yield "index.html", page.encode()
+    yield "groups.js", _call("groups", _groups(frame, groups))
+    for number, start in enumerate(range(0, len(frame), PART)):
+        part = {
+            name: _column(frame[name].iloc[start : start + PART]) for name in (*SHOWN, *_FIGURES)
+        }
+        yield f"parts/{number:04d}.js", _call("part", number, part)
+    if parquet:
+        yield PARQUET, _parquet(frame)
+
+
+def _call(name: str, *arguments: Any) -> bytes:
+    """Return a script that hands data to the page, in ASCII: no text in it can be anything else."""
+    told = ",".join(json.dumps(one, allow_nan=False, separators=(",", ":")) for one in arguments)
+    return f"site.{name}({told});\n".encode("ascii")
+
+
+# -- the rows --------------------------------------------------------------------------------------
+
+
+def _frame(rows: Rows) -> pd.DataFrame:
+    """Return the rows with what the site shows of each, those of a group together."""
+    frame = rows.frame
+    started = frame["started"].str.slice(0, 19).str.replace("T", " ")
+    source = frame["source"].to_numpy()
+    sources, files = _sources([run.path for run in rows.runs])
+    firsts = np.r_[0, np.flatnonzero(np.diff(source)) + 1]  # the rows of a file lie together
+    first = np.repeat(firsts, np.diff(np.r_[firsts, len(frame)]))
+    frame = frame.assign(
+        started=started,
+        line=np.arange(len(frame)) - first + 2,
+        file=np.array(files, dtype=object)[source],
+        source=np.array(sources, dtype=object)[source],
+        software=_joined(frame, (*_SOFTWARE, "state")),
+        hardware=_joined(frame, _HARDWARE),
+        state=_unclean(frame),
+        cases=_cases(frame),
+    )
+    keys = ["case", *GROUP]
+    for name in keys:
+        frame[name] = _naturally(frame[name])
+    frame = frame.sort_values(
+        [*keys, "started"], kind="stable", ascending=[True] * len(keys) + [False]
+    )
+    return frame.assign(
+        group=frame.groupby(keys, sort=False, observed=True, dropna=False).ngroup().to_numpy()
+    ).reset_index(drop=True)
+
+
+def _sources(paths: Sequence[Path]) -> tuple[list[str], list[str]]:
+    """Return of each run who contributed it, by the folder, and the file as the site names it."""
+    folders = [path.resolve().parent.parent for path in paths]
+    common = Path(os.path.commonpath(folders))
+    named = [os.path.relpath(folder, common) for folder in folders]
+    sources = [common.name if name == "." else name for name in named]
+    return sources, [
+        f"{source}/{path.resolve().parent.name}/{path.name}"
+        for source, path in zip(sources, paths, strict=True)
+    ]
+
+
+def _rows_of(frame: pd.DataFrame, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    return zip(*(frame[name].tolist() for name in names), strict=True)
+
+
+def _joined(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """Return of each row what the columns say, by name."""
+
+    @functools.cache
+    def text(*values: Any) -> str:
+        pairs = zip(names, map(text_of, values), strict=True)
+        return ", ".join(
+            f"{name} {value.removesuffix('.0') if name == 'cores' else value}"
+            for name, value in pairs
+            if value
+        )
+
+    filled = [
+        frame[name].fillna("") if frame[name].dtype != object else frame[name] for name in names
+    ]
+    return [text(*values) for values in zip(*(one.tolist() for one in filled), strict=True)]
+
+
+def _cases(frame: pd.DataFrame) -> list[str]:
+    """Return of each row what is alike in cases that can be compared: all but model and device."""
+
+    @functools.cache
+    def text(*values: Any) -> str:
+        return group_of(dict(zip(_AXES, values, strict=True)), "task")
+
+    return [text(*values) for values in _rows_of(frame, _AXES)]
+
+
+def _unclean(frame: pd.DataFrame) -> list[str]:
+    """Return of each row the rules that its state breaks."""
+    names = (*_STATE, "status", "commit")
+
+    @functools.cache
+    def text(busy: bool, *values: Any) -> str:
+        row = {**dict(zip(names, values, strict=True)), "other_cpu_share": float(busy)}
+        return ", ".join(rule for rule, _ in unclean(row))
+
+    shared = frame.assign(
+        code=frame["code"].notna().to_numpy(),
+        commit=None,
+        other=frame["other_cpu_share"] >= BUSY_SHARE,
+    )
+    return [text(*values) for values in _rows_of(shared, ("other", *names))]
+
+
+def _naturally(values: pd.Series) -> pd.Categorical:
+    """Return a column whose order is the natural one of its texts; absent is an empty one."""
+    import pandas as pd
+
+    if values.dtype.kind == "f":
+        return pd.Categorical(values.map("{:.0f}".format), ordered=True)
+    texts = values.astype(object).where(values.notna(), "")
+    return pd.Categorical(texts, categories=sorted(texts.unique(), key=natural_order), ordered=True)
+
+
+# -- the data of the page --------------------------------------------------------------------------
+
+
+def _groups(frame: pd.DataFrame, groups: Any) -> dict[str, Any]:
+    """Return one row per group: what it is of, its rows, and the median of each figure."""
+    firsts = groups.head(1)
+    medians = groups[list(_FIGURES)].median()
+    columns = {
+        name: {"values": list(firsts[name].cat.categories), "at": firsts[name].cat.codes.tolist()}
+        for name in ("case", *GROUP)
+    }
+    columns["newest"] = _column(firsts["started"].str.slice(0, 10))
+    for column in columns.values():
+        column["at"] = stretches(column["at"])
+    unclean_rows = frame["state"].ne("").groupby(frame["group"], sort=False).sum()
+    return {
+        "part": PART,
+        "facets": GROUP,
+        "shown": SHOWN,
+        "columns": columns,
+        "rows": stretches(groups.size().tolist()),
+        "unclean": stretches(unclean_rows.tolist()),
+        "figures": {name: _numbers(medians[name]) for name in _FIGURES},
+    }
+
+
+def _numbers(values: pd.Series) -> list[float | None]:
+    """Return numbers with six digits, None where absent."""
+    return [None if value != value else float(f"{value:.6g}") for value in values.tolist()]
+
+
+def _column(values: pd.Series) -> Any:
+    """Return a column of a part: numbers as they are, of texts each distinct one once."""
+    import pandas as pd
+
+    if values.dtype.kind == "i":
+        return values.tolist()
+    if values.dtype.kind == "f":
+        return _numbers(values)
+    at, distinct = pd.factorize(values.astype(object).where(values.notna(), ""))
+    return {"values": distinct.tolist(), "at": at.tolist()}
+
+
+def _parquet(frame: pd.DataFrame) -> bytes:
+    data = io.BytesIO()
+    names = dict.fromkeys(("case", *GROUP, *_FIGURES, *SHOWN))
+    frame[list(names)].to_parquet(data, engine="pyarrow", index=False)
+    return data.getvalue()

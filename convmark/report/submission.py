@@ -1,0 +1,271 @@
+"""Checks a submission: the results that a pull request brings to a repository of results.
+
+Nothing of a submission is run, no link in it is followed, and a folder that has one is not read.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from types import MappingProxyType
+
+from convmark.compare import sessions_file
+from convmark.compare.files import ACCEPTED, NOISE, read_accepted, read_noise, read_verdicts
+from convmark.core.cells import fit_text
+from convmark.core.errors import OptionError, StoreError
+from convmark.core.files import as_store_error
+from convmark.core.table import Table, headings, table_of
+from convmark.core.text import is_plain
+from convmark.report.describe import FOLDER as MODELS
+from convmark.report.describe import described_models
+from convmark.report.suspicion import REMEDIES, Known, Published
+from convmark.results.code.manifest import read_codes
+from convmark.results.columnar import MOST_WHOLE_BYTES, read_columns, whole_file
+from convmark.results.names import NAME_FILE, read_name
+from convmark.results.reading import RUN_NAME, StoreWarning
+from convmark.results.run_file import BESIDE
+from convmark.results.store import Store, run_files
+from convmark.session.ceilings import read_ceilings
+from convmark.session.fleet.part import read_part
+from convmark.session.layers import LAYERS_TABLE
+from convmark.session.learning import read_epochs
+
+__all__ = ["Finding", "Submission", "check", "findings_table"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One rule that a file, or rows of it, break."""
+
+    file: Path
+    rule: str
+    """A key of `REMEDIES`."""
+    value: str
+    line: int | None = None
+    """The first; None where the whole file is meant."""
+    rows: int | None = None
+    """Of the file, that break the rule; None where the whole file is meant."""
+
+
+@dataclass(slots=True)
+class Submission:
+    """What was checked, and what was found."""
+
+    runs: int = 0
+    rows: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+
+def check(folders: Sequence[Path], against: Sequence[Path], now: datetime) -> Submission:
+    """Return what breaks a rule in the folders; a run that is published already is left out.
+
+    Args:
+        against: results that are published already.
+
+    Raises:
+        OptionError: a folder is none, or has no runs.
+        StoreError: a published file does not fit, or a place has none.
+    """
+    found, known = Submission(), Known()
+    published = {path: _place(path) for path in (run_files(against) if against else ())}
+    for path in published:
+        known.add(Published(path=path, columns=read_columns(path, whole_file(path))))
+    places = {place: path for path, place in published.items()}
+    for folder in folders:
+        files = _files(folder, found.findings)
+        runs = [path for path in files if RUN_NAME.fullmatch(path.stem) and path.suffix == ".csv"]
+        if not runs and not found.findings:
+            raise OptionError(f"{folder}: has no runs; name a results or machine folder")
+        for path in files:
+            _check_beside(path, found.findings)
+        for path in runs:
+            first = places.get(_place(path))
+            if first is None or path.read_bytes() != first.read_bytes():
+                _check_run(path, first, known, found, now)
+    found.findings.sort(key=lambda one: (str(one.file), one.line or 0))
+    return found
+
+
+def _place(run: Path) -> tuple[str, ...]:
+    """Return what a published run and its copy in a pull request have in common."""
+    return run.resolve().parts[-3:]
+
+
+# -- the files -------------------------------------------------------------------------------------
+
+
+MOST_DEPTH = 4
+"""Folders below a results folder: <machine>/code/<2 digits>/<file>."""
+
+_BESIDE = "|".join(map(re.escape, (".csv", *BESIDE)))
+_KNOWN_FILES = re.compile(
+    rf"(?:[^/]+/)?(?:[0-9]{{4,}}(?:{_BESIDE})|code/[0-9a-f]{{2}}/[0-9a-f]{{62}}"
+    rf"|{MODELS}/[^/]+\.(?:json|svg)"
+    rf"|(?:accepted|ceilings|layers|noise|verdicts)\.csv|{re.escape(NAME_FILE)})"
+    r"|\.gitkeep|README\.md"
+)
+
+_ACTIVE = re.compile(rb"<\s*(?:script|foreignobject|image|use)|\son\w+\s*=|href|<!|url\(", re.I)
+"""What an SVG file of ours does not have."""
+
+
+def _files(folder: Path, findings: list[Finding]) -> list[Path]:
+    """Return the regular files of a folder that are results; none of a folder that has a link."""
+    before = len(findings)
+    if not os.path.isdir(folder) and not os.path.islink(folder):
+        raise OptionError(f"{folder}: must be a folder of results")
+    found = []
+    for path, mode in _walked(folder):
+        name = path.relative_to(folder).as_posix()
+        if rule := _why_not(path, name, mode):
+            value = os.readlink(path) if rule == "link" else name
+            findings.append(Finding(file=path, rule=rule, value=value))
+        else:
+            found.append(path)
+    unsafe = any(one.rule in ("link", "special file") for one in findings[before:])
+    return [] if unsafe else found
+
+
+def _walked(folder: Path, depth: int = 0) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield all that is in a folder but folders, in order; links are not followed."""
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or depth > MOST_DEPTH:
+        yield folder, found
+        return
+    with as_store_error(folder, "read"):
+        names = sorted(os.listdir(folder))
+    for name in names:
+        yield from _walked(folder / name, depth + 1)
+
+
+def _why_not(path: Path, name: str, found: os.stat_result) -> str:
+    """Return the rule that a file breaks before it is read; empty where it breaks none."""
+    if stat.S_ISLNK(found.st_mode):
+        return "link"
+    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+        return "special file"
+    if not is_plain(name) or not name.isprintable():
+        return "name"
+    if not _KNOWN_FILES.fullmatch(name):
+        return "no results file"
+    return "size" if found.st_size > MOST_WHOLE_BYTES else ""
+
+
+def _accepted(path: Path) -> None:
+    read_accepted(Store(path.parent.parent), path.parent.name)
+
+
+def _run_of(path: Path) -> Path:
+    return path.with_name(f"{path.name.partition('.')[0]}.csv")
+
+
+_READERS: Mapping[str, Callable[[Path], object]] = MappingProxyType(
+    {
+        ACCEPTED: _accepted,
+        NOISE: read_noise,
+        NAME_FILE: lambda path: read_name(path.parent),
+        "ceilings.csv": read_ceilings,
+        "layers.csv": LAYERS_TABLE.read,
+        ".verdicts.csv": lambda path: read_verdicts(_run_of(path)),
+        ".sessions.csv": lambda path: sessions_file.read(_run_of(path)),
+        ".epochs.csv": lambda path: read_epochs(_run_of(path)),
+        ".plan.json": lambda path: read_part(_run_of(path)),
+    }
+)
+"""By a file's name, or its ending after the number of its run, what reads it."""
+
+
+def _check_beside(path: Path, findings: list[Finding]) -> None:
+    """Check a file that is no run's rows."""
+    ending = path.name.removeprefix(path.name.partition(".")[0])
+    try:
+        if reader := _READERS.get(path.name) or _READERS.get(ending):
+            reader(path)
+        elif ending == ".code.json":
+            _check_code(path, findings)
+        elif path.suffix == ".svg" and (active := _ACTIVE.search(path.read_bytes())):
+            value = active[0].decode(errors="replace")
+            findings.append(Finding(file=path, rule="script", value=value))
+        elif path.suffix == ".json" and path.parent.name == MODELS:
+            described_models([path.parent.parent / "0001.csv"])
+    except StoreError as error:
+        findings.append(_refused(path, error))
+
+
+def _check_code(path: Path, findings: list[Finding]) -> None:
+    """Hold the names of the files that are kept in the folder `code` to being hashes."""
+    for code in read_codes(_run_of(path)).values():
+        for one in code.files:
+            if not re.fullmatch(r"[0-9a-f]{64}", one.sha256):
+                findings.append(Finding(file=path, rule="path", value=one.sha256[:80]))
+
+
+def _refused(path: Path, error: StoreError) -> Finding:
+    """Return the finding of a file that its reader refuses; its message may name a line."""
+    text = str(error).removeprefix(f"{path}:")
+    line, sign, rest = text.partition(": ")
+    numbered = bool(sign) and line.isdecimal()
+    return Finding(
+        file=path,
+        rule="schema",
+        value=(rest if numbered else text).strip(),
+        line=int(line) if numbered else None,
+    )
+
+
+# -- the rows --------------------------------------------------------------------------------------
+
+
+def _check_run(
+    path: Path, first: Path | None, known: Known, found: Submission, now: datetime
+) -> None:
+    """Check the rows of a run, and let later ones be held against them."""
+    if first is not None:
+        found.findings.append(Finding(file=path, rule="changed", value=str(first)))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", StoreWarning)
+            rows = Published(path=path, columns=read_columns(path, whole_file(path)))
+    except StoreWarning as warning:
+        at = int(str(warning).removeprefix(f"{path}:").partition(":")[0])
+        found.findings.append(Finding(file=path, rule="torn", value="no newline", line=at))
+        return
+    except StoreError as error:
+        found.findings.append(_refused(path, error))
+        return
+    found.runs += 1
+    found.rows += len(rows)
+    for rule, lines in known.suspicions(rows, now, first).items():
+        line, value = lines[0]
+        found.findings.append(
+            Finding(file=path, rule=rule, value=value, line=line, rows=len(lines))
+        )
+    known.add(rows)
+
+
+def findings_table(findings: Iterable[Finding]) -> Table:
+    """Return one row per finding."""
+    keys = "file line rule rows value remedy"
+    return table_of(
+        "findings",
+        "Findings",
+        "",
+        headings(keys, line=("line", "whole"), rows=("rows", "count"), remedy="what to do"),
+        [
+            {
+                **{name: getattr(one, name) for name in ("line", "rule", "rows")},
+                "file": fit_text(str(one.file)),
+                "value": fit_text(one.value),
+                "remedy": REMEDIES[one.rule],
+            }
+            for one in findings
+        ],
+        empty="No findings.",
+        keep=keys.split(),
+    )

@@ -1,0 +1,78 @@
+"""Energy: power and joules per sample, each with what was counted: a card, or CPU packages.
+
+Figures of different scopes stand in different rows and are not compared: the package's counter
+holds no card, the card's no host, and neither the power supply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from convmark.core.table import Heading, Table, headings, table_of
+from convmark.report.rows import newest_rows, text_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["ENERGY_COLUMNS", "ENERGY_HEADINGS", "energy", "of_scopes"]
+
+ENERGY_HEADINGS: tuple[Heading, ...] = tuple(
+    headings(
+        "scope power_w idle_w gross_j above_idle_j samples_per_joule",
+        power_w=("W", "number"),
+        idle_w=("idle W", "number"),
+        gross_j=("J/sample", "joules"),
+        above_idle_j=("above idle", "joules"),
+        samples_per_joule=("samples/s per W", "per_joule"),
+    )
+)
+_CARD = ("power_w", "idle_power_w", "joules_per_sample")
+_PACKAGE = ("cpu_power_w", "cpu_idle_power_w", "cpu_joules_per_sample")
+ENERGY_COLUMNS = (*_CARD, "cpu_power_scope", *_PACKAGE)
+
+
+def of_scopes(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the energy of each scope that a case was measured in.
+
+    Above idle is the energy less what the idle power takes in the sample's share of the time.
+    """
+    cluster = text_of(row.get("cluster"))
+    machines = int(cluster.removeprefix("hosts")) if cluster.startswith("hosts") else 1
+    rate = _known(row.get("throughput_samples_per_s"))
+    for scope, names in (("card", _CARD), (text_of(row.get("cpu_power_scope")), _PACKAGE)):
+        power_w, idle_w, gross_j = (_known(row.get(name)) for name in names)
+        if gross_j is None:
+            continue
+        above_j = gross_j - idle_w * machines / rate if idle_w is not None and rate else None
+        yield {
+            "scope": scope,
+            "power_w": power_w,
+            "idle_w": idle_w,
+            "gross_j": gross_j,
+            "above_idle_j": above_j if above_j is not None and above_j > 0 else None,
+            "samples_per_joule": 1 / gross_j if gross_j else None,
+        }
+
+
+def _known(value: Any) -> float | None:
+    return None if value is None or value != value else float(value)
+
+
+def energy(table: pd.DataFrame) -> Table:
+    """Return the newest energy of each case, a row for each scope."""
+    return table_of(
+        "energy",
+        "Energy",
+        "Medians over n processes, over the windows that throughput is measured in. Scope says "
+        "what was counted: card is the whole GPU card, package the CPU package with all that runs "
+        "on it, dram its memory; none holds fans, disks and the losses of the power supply, so "
+        "rows of different scopes are not comparable. Idle is the power before the run; above "
+        "idle is the energy without it.",
+        [
+            *headings("model task batch_size setting hardware"),
+            *ENERGY_HEADINGS,
+            *headings("load n run framework"),
+        ],
+        [{**row, **one} for row in newest_rows(table) for one in of_scopes(row)],
+    )

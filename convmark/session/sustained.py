@@ -1,0 +1,216 @@
+"""Sustained speed on the harness side: the intervals of a process, and what became of its speed.
+
+    results/<machine>/0007.sustained.csv     throughput, clock, temperature, power of each interval
+
+An interval is on the disk when it ends. The row has the throughput of the last quarter, and the
+drop: where the intervals' rates are best parted in two levels, and the second is lower.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+
+from convmark.core.cells import column
+from convmark.machine.gpu.watch import CardsWatch
+from convmark.machine.power import Reading
+from convmark.machine.state import cpu_temperature_c
+from convmark.results.table_file import TableFile
+from convmark.session.facts import Facts, Job
+
+__all__ = [
+    "TABLE",
+    "Drop",
+    "Interval",
+    "SustainedWatch",
+    "append_interval",
+    "drop_of",
+    "leak",
+    "sustained_path",
+]
+
+LEAST_DROP = 0.03
+ERRORS = 4.0
+"""A drop is this many standard errors of the difference of the levels: the best of some fifty
+places to part them is taken, which finds two in nothing but noise."""
+LEAST_INTERVALS = 3
+"""On either side of a drop: fewer are a disturbance."""
+MOST_GROWTH = 0.02
+"""Of the process's memory, from the second quarter of the time to the last."""
+LEAST_FOR_LEAK = 12
+"""Intervals, below which memory is not judged: a quarter would be fewer than three."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """One row of the intervals' file."""
+
+    run: str = column("name of the run")
+    order: int = column("place in the run's plan, as in the run's file")
+    case: str = column("name of the case")
+    process: int = column("number of the case's process, from 1")
+    began_s: float = column("from the first sustained step to the interval's first", "s")
+    seconds: float = column("steps of the interval, until the device has finished", "s")
+    steps: int = column("steps of the interval")
+    throughput_samples_per_s: float = column("its samples over its seconds", "samples/s")
+    clock_mhz: float | None = column("of the card's multiprocessors, or mean of the CPUs", "MHz")
+    temperature_c: float | None = column("of the card, or the hottest CPU's", "degrees Celsius")
+    power_w: float | None = column("mean power", "W")
+    power_scope: str | None = column("what power_w is of: card, package, package+dram, ...")
+    memory_bytes: int | None = column("host memory that the process holds of its own", "bytes")
+    other_cpu_share: float | None = column("share of the CPUs' time that others took")
+
+
+TABLE = TableFile(Interval)
+
+
+def sustained_path(run: Path) -> Path:
+    """Return where the intervals of a run's file are kept."""
+    return run.with_name(f"{run.stem}.sustained.csv")
+
+
+def append_interval(run: Path, interval: Interval) -> None:
+    """Write an interval beside the run's file.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    TABLE.append(sustained_path(run), [interval])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drop:
+    """When the throughput became lower, and by how much."""
+
+    place: int
+    """The first interval of the lower level, from 0."""
+    share: float
+    """1 - the lower level / the level before."""
+
+
+def drop_of(rates: Sequence[float]) -> Drop | None:
+    """Return the drop in the throughput of equal intervals, None where it is flat or rises.
+
+    Levels are medians. The intervals are parted where the absolute deviations from the two levels
+    are least; the noise is that of neighbours' differences, so that a drift is none.
+    """
+    places = range(LEAST_INTERVALS, len(rates) - LEAST_INTERVALS + 1)
+    if not places or min(rates) <= 0:
+        return None
+    logs = [math.log(rate) for rate in rates]
+    place = min(places, key=lambda k: _deviations(logs[:k]) + _deviations(logs[k:]))
+    fall = median(logs[:place]) - median(logs[place:])
+    steps = [abs(b - a) for a, b in pairwise(logs)]
+    noise = 1.4826 * median(steps) / math.sqrt(2)  # Rousseeuw and Croux (1993)
+    error = 1.25 * noise * math.sqrt(1 / place + 1 / (len(logs) - place))  # of medians
+    share = 1 - math.exp(-fall)
+    if share < LEAST_DROP or fall <= ERRORS * error:
+        return None
+    return Drop(place=place, share=share)
+
+
+def _deviations(logs: Sequence[float]) -> float:
+    middle = median(logs)
+    return math.fsum(abs(one - middle) for one in logs)
+
+
+def leak(intervals: Sequence[Interval]) -> str:
+    """Return what is wrong with the process's memory in one line, empty where it stays flat."""
+    held = [one.memory_bytes for one in intervals if one.memory_bytes]
+    if len(held) < LEAST_FOR_LEAK:
+        return ""
+    quarter = len(held) // 4
+    then, now = median(held[quarter : 2 * quarter]), median(held[-quarter:])
+    if now <= then * (1 + MOST_GROWTH):
+        return ""
+    seconds = intervals[-1].began_s + intervals[-1].seconds
+    return (
+        f"memory must stay within {MOST_GROWTH:.0%} while steps go on, it grew from "
+        f"{then / 2**20:.0f} to {now / 2**20:.0f} MiB in {seconds:.0f} s: the model keeps what its "
+        "steps make"
+    )
+
+
+class SustainedWatch:
+    """Makes the intervals of a process from its events, and keeps each as it comes."""
+
+    def __init__(
+        self,
+        job: Job,
+        facts: Facts,
+        cards: CardsWatch,
+        keep: Callable[[Interval], None],
+    ) -> None:
+        """Watch.
+
+        Args:
+            cards: the watch of the case's cards.
+            keep: is given each interval.
+        """
+        self._job, self._facts, self._cards, self._keep = job, facts, cards, keep
+        self._before: Reading | None = None
+        self.intervals: list[Interval] = []
+
+    def see(self, event: Mapping[str, Any]) -> None:
+        """Take note of an event."""
+        if event["event"] == "phase" and event.get("phase") == "sustained":
+            self._state()
+        elif event["event"] == "interval":
+            self.intervals.append(self._interval(event))
+            self._keep(self.intervals[-1])
+
+    def _interval(self, event: Mapping[str, Any]) -> Interval:
+        case = self._job.case
+        samples = event["steps"] * case.batch_size * case.replicas
+        return Interval(
+            run=self._facts.run,
+            order=self._job.order,
+            process=self._job.process,
+            case=case.name,
+            throughput_samples_per_s=samples / event["seconds"],
+            **{name: event[name] for name in _TOLD},
+            **self._state(),
+        )
+
+    def _state(self) -> dict[str, Any]:
+        """Return the state since the last call: the cards' where there are some, or the CPUs'."""
+        seen = self._cards.since_last()
+        before, self._before = self._before, self._facts.rapl.read(time.monotonic)
+        if seen:
+            return {**seen, "power_scope": "card" if seen["power_w"] is not None else None}
+        power_w = self._facts.rapl.mean_power_w([before, self._before])
+        frequency = psutil.cpu_freq()
+        return {
+            "clock_mhz": frequency.current if frequency and frequency.current else None,
+            "temperature_c": cpu_temperature_c(),
+            "power_w": power_w,
+            "power_scope": self._facts.rapl.scope if power_w is not None else None,
+        }
+
+    def columns(self, samples_per_step: int) -> dict[str, Any]:
+        """Return the row's columns, none where nothing was sustained."""
+        if not self.intervals:
+            return {}
+        late = self.intervals[-max(1, len(self.intervals) // 4) :]
+        drop = drop_of([one.throughput_samples_per_s for one in self.intervals])
+        steps, seconds = sum(one.steps for one in late), sum(one.seconds for one in late)
+        others = [one.other_cpu_share for one in late if one.other_cpu_share is not None]
+        samples = steps * self._job.case.batch_size * self._job.case.replicas
+        return {
+            "sustained_s": late[-1].began_s + late[-1].seconds,
+            "sustained_throughput_samples_per_s": samples / seconds,
+            "sustained_drop": drop.share if drop else 0.0,
+            "sustained_drop_began_s": self.intervals[drop.place].began_s if drop else None,
+            "sustained_other_cpu_share": median(others) if others else None,
+        }
+
+
+_TOLD = ("began_s", "seconds", "steps", "memory_bytes", "other_cpu_share")

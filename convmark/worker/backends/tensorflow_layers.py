@@ -1,0 +1,133 @@
+"""The pieces of a TensorFlow model, each as a function, and all of them in one graph with clocks.
+
+A clock stands before each piece, in the graph that the pieces are in: neither a call from Python
+nor a wait for the device is in a piece's time. A piece is a function of the graph that is not
+inlined, so that it is compiled as it would be alone.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from convmark_zoo.keras_api import KERAS_VERSION
+
+from convmark.worker.backends.step import Chain, Piece
+from convmark.worker.backends.tensorflow_training import pairs
+
+__all__ = ["backward_piece", "clocked", "piece"]
+
+_TRACED = {"autograph": KERAS_VERSION < (3, 0)}
+_ATTRIBUTES = "experimental_attributes"
+_APART = {_ATTRIBUTES: {"_noinline": True}}
+"""TensorFlow compiles such a function apart from the graph that calls it."""
+
+
+def piece(function: Callable[[Any], list[Any]], compiled: bool) -> Any:
+    """Return a function of tensors that gives a probe and all its results."""
+
+    @tf.function(jit_compile=compiled, **_TRACED)  # type: ignore[untyped-decorator]
+    def run(values: Any) -> Any:
+        made = function(values)
+        return _probe(made), made
+
+    return run
+
+
+def backward_piece(
+    function: Callable[[Any], list[Any]],
+    layers: Sequence[Any],
+    compiled: bool,
+    inner: Sequence[bool],
+) -> Any:
+    """Return the same with its backward pass; called with the tensors and their gradients."""
+
+    @tf.function(jit_compile=compiled, **_TRACED)  # type: ignore[untyped-decorator]
+    def run(values: Any, given: Any) -> Any:
+        made, gradients = _both_ways(function, layers, inner, values, given)
+        return _probe(gradients or made), made, gradients
+
+    return run
+
+
+def _both_ways(
+    function: Callable[[Any], list[Any]],
+    layers: Sequence[Any],
+    inner: Sequence[bool],
+    values: Any,
+    given: Any,
+) -> tuple[list[Any], list[Any]]:
+    """Return what a piece gives, and the gradients of its weights and of what it takes."""
+    with tf.GradientTape() as tape:
+        wanted = [one for one, is_inner in pairs(values, inner) if is_inner]
+        tape.watch(wanted)
+        made = function(values)
+    wanted += [one for layer in layers for one in getattr(layer, "trainable_variables", [])]
+    kept = [(one, target) for one, target in pairs(made, given) if one.dtype.is_floating]
+    found = tape.gradient(
+        [one for one, _ in kept], wanted, output_gradients=[one for _, one in kept]
+    )
+    return made, [getattr(one, "values", one) for one in found if one is not None]
+
+
+def _probe(results: Sequence[Any]) -> Any:
+    """Return a scalar that is there only when the call has finished."""
+    return tf.reshape(results[0], [-1])[0]
+
+
+def clocked(
+    pieces: Sequence[Piece], inputs: Sequence[int], outputs: Sequence[int], compiled: bool
+) -> Chain | None:
+    """Return the pieces as one graph with a clock before each; None where TensorFlow is too old.
+
+    After each piece stands a function that hands on what the piece gives: its time is that of a
+    call. What a piece computes is taken by another one or given back, as gradients are: TensorFlow
+    leaves out what nothing takes.
+    """
+    if _ATTRIBUTES not in inspect.signature(tf.function).parameters:
+        return None
+    functions = [_apart(one, compiled) for one in pieces]
+    passed_on = tf.function(
+        lambda values: list(map(tf.identity, values)), jit_compile=compiled, **_TRACED, **_APART
+    )
+
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
+    def run(values: Any, targets: Any) -> Any:
+        known, clocks, others = dict(pairs(inputs, values)), [tf.timestamp()], []
+        for one, function, given in zip(pieces, functions, targets, strict=True):
+            with tf.control_dependencies(clocks[-1:]):
+                made, gradients = function([known[value] for value in one.takes], given)
+            with tf.control_dependencies(made):
+                clocks.append(tf.timestamp())
+            with tf.control_dependencies(clocks[-1:]):
+                made = passed_on(made)
+            with tf.control_dependencies(made):
+                clocks.append(tf.timestamp())
+            known.update(pairs(one.gives, made))
+            others += gradients
+        taken = {value for one in pieces for value in one.takes}
+        others += [one for value, one in known.items() if value not in taken]
+        return [known[value] for value in outputs], tf.stack(clocks), others
+
+    def timed(values: Any, targets: Any) -> tuple[list[Any], list[float], list[float]]:
+        run(values, targets)  # warms as a step before it would
+        results, clocks, _ = run(values, targets)
+        lasted_s = np.diff(clocks.numpy()).tolist()
+        return results, lasted_s[::2], lasted_s[1::2]
+
+    return timed
+
+
+def _apart(one: Piece, compiled: bool) -> Any:
+    """Return a piece as a function of the graph."""
+
+    @tf.function(jit_compile=compiled, **_TRACED, **_APART)  # type: ignore[untyped-decorator]
+    def run(values: Any, given: Any) -> Any:
+        if one.inner is None:
+            return one.function(values), []
+        return _both_ways(one.function, one.layers, one.inner, values, given)
+
+    return run

@@ -1,0 +1,151 @@
+"""One pass over the pieces of a model, each timed: in one graph with clocks, or piece by piece."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from convmark.core.case import Case
+from convmark.worker.backends.step import Chain, Piece
+from convmark.worker.cuts import Cut
+
+__all__ = ["FORWARD", "WITH_BACKWARD", "Pass", "Passes", "Place"]
+
+FORWARD, WITH_BACKWARD = "forward", "with_backward"
+
+Place = tuple[int, int]
+"""A piece: its first unit, and the one after its last."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one pass has found."""
+
+    seconds: dict[Place, float]
+    values: Mapping[int, Any]
+    """The model's outputs, by their numbers."""
+    cuts_s: list[float] = field(default_factory=list)
+    """Seconds of calls that do nothing, where they were timed."""
+
+
+class Passes:
+    """Runs the pieces that cover a model, each on what the others gave.
+
+    A value is kept until the last piece that takes it, as in a step: memory that is used again is
+    in the caches, and needs no page of its own.
+    """
+
+    def __init__(self, case: Case, found: Cut, batch: Sequence[Any], backend: Any) -> None:
+        """Take the model's inputs as they are on the device."""
+        self._case = case
+        self._cut = found
+        self._backend = backend
+        self._batch = list(batch)
+        self._trained = found.trained()
+        self._targets: dict[int, Any] = {}
+        self._chains: dict[tuple[tuple[Place, ...], str], Chain | None] = {}
+        self._pieces: dict[tuple[Place, str], Any] = {}
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """What a pass may run."""
+        return (FORWARD, WITH_BACKWARD) if self._cut.training else (FORWARD,)
+
+    def prepare(self, covers: Sequence[Sequence[Place]]) -> bool:
+        """Make what the covers run, and return whether it is timed in one graph."""
+        clocked = self._chain(covers[0], FORWARD) is not None
+        if clocked and self._cut.training:
+            self._targets = dict(self._every_value())
+        for mode in () if clocked else self.modes:
+            for place in {place for cover in covers for place in cover}:
+                self._piece(place, mode)
+        return clocked
+
+    def _every_value(self) -> Iterator[tuple[int, Any]]:
+        """Yield the values of all units: a backward pass takes some for gradients."""
+        known = dict(zip(self._cut.inputs, self._batch, strict=True))
+        for place in range(len(self._cut.units)):
+            one = self._described((place, place + 1), FORWARD)
+            made = one.function([known[value] for value in one.takes])
+            known.update(zip(one.gives, made, strict=True))
+            yield from zip(one.gives, made, strict=True)
+
+    def run(self, cover: Sequence[Place], mode: str) -> Pass:
+        """Run the pieces of a cover in order."""
+        chain = self._chain(cover, mode)
+        if chain is None:
+            return self._one_by_one(cover, mode)
+        backward = mode == WITH_BACKWARD
+        gives = [self._cut.given(*place) if backward else [] for place in cover]
+        targets = [[self._targets[value] for value in one] for one in gives]
+        results, seconds, cuts_s = chain(self._batch, targets)
+        values = dict(zip(self._cut.outputs, results, strict=True))
+        return Pass(dict(zip(cover, seconds, strict=True)), values, cuts_s)
+
+    def _one_by_one(self, cover: Sequence[Place], mode: str) -> Pass:
+        values, seconds = dict(zip(self._cut.inputs, self._batch, strict=True)), {}
+        for place, done in zip(cover, self._last_taken(cover), strict=True):
+            one, piece = self._described(place, mode), self._piece(place, mode)
+            given = [[values[value] for value in one.takes]]
+            if mode == WITH_BACKWARD:
+                given.append([self._targets[value] for value in one.gives])
+            began = time.perf_counter()
+            token = piece(*given)
+            self._backend.synchronise(token)
+            seconds[place] = time.perf_counter() - began
+            made = dict(zip(one.gives, token[1], strict=True))
+            values.update(made)
+            if self._cut.training:
+                self._targets = {**made, **self._targets}
+            del given, token, made
+            for value in done:
+                del values[value]
+        return Pass(seconds, values)
+
+    def _last_taken(self, cover: Sequence[Place]) -> list[list[int]]:
+        """Return, for each piece of a cover, the values that no later one takes."""
+        last: dict[int, int] = {}
+        for number, place in enumerate(cover):
+            one = self._described(place, FORWARD)
+            last |= dict.fromkeys([*one.takes, *one.gives], number)
+        kept = {*self._cut.inputs, *self._cut.outputs}
+        return [
+            [value for value, place in last.items() if place == number and value not in kept]
+            for number in range(len(cover))
+        ]
+
+    def _described(self, place: Place, mode: str) -> Piece:
+        units = self._cut.units[slice(*place)]
+        takes = self._cut.taken(units)
+        return Piece(
+            function=self._cut.function(*place),
+            layers=[unit.call.layer for unit in units],
+            takes=takes,
+            gives=self._cut.given(*place),
+            inner=None if mode == FORWARD else [value in self._trained for value in takes],
+        )
+
+    def _chain(self, cover: Sequence[Place], mode: str) -> Chain | None:
+        """Return the cover as the backend makes it; it is compiled when it is first called."""
+        key = tuple(cover), mode
+        if key not in self._chains:
+            pieces = [self._described(place, mode) for place in cover]
+            compiled = self._case.jit == "on"
+            self._chains[key] = self._backend.clocked(
+                pieces, self._cut.inputs, self._cut.outputs, compiled
+            )
+        return self._chains[key]
+
+    def _piece(self, place: Place, mode: str) -> Any:
+        """Return a piece as the backend makes it; it is compiled when it is first called."""
+        key = place, mode
+        if key not in self._pieces:
+            one, compiled = self._described(place, mode), self._case.jit == "on"
+            if one.inner is None:
+                made = self._backend.piece(one.function, one.layers, compiled)
+            else:
+                made = self._backend.backward_piece(one.function, one.layers, compiled, one.inner)
+            self._pieces[key] = made
+        return self._pieces[key]

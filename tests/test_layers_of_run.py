@@ -1,0 +1,252 @@
+"""Layers beside the rows of a run: shown with rows of the same code and settings, and no others."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import fake_worker
+import pytest
+
+from convmark.cli import main
+from convmark.core.errors import StoreError
+from convmark.interpreter import Answer
+from convmark.report.command import report
+from convmark.results.store import read_run
+from convmark.session.layers import layers_of, layers_path, read_layers
+from convmark.worker.protocol import file_digest
+
+LENET5 = "lenet5-infer-cpu-b32-float32"
+STEP = f"{LENET5}: step time"
+ONE_CASE = ("--models", "lenet5", "--tasks", "infer", "--batch-sizes", "32", "--processes", "2")
+
+
+class Worker(fake_worker.FakeInterpreter):
+    """Runs the code of nets.py in the working folder."""
+
+    edits_after = ""
+    """Kind of request after which somebody edits the file."""
+
+    def answer(
+        self,
+        request: Mapping[str, Any],
+        on_event: Callable[[dict[str, Any]], None] = lambda event: None,
+    ) -> Answer:
+        answer = super().answer(request, on_event)
+        if request["kind"] not in ("measure", "layers"):
+            return answer
+        path, folder = os.path.abspath("nets.py"), os.getcwd()
+        size, sha256 = file_digest(path) or (0, "")
+        code = {"event": "code", "folder": folder, "sys_path": [folder], "packages": {}}
+        files = [{"path": path, "size": size, "sha256": sha256}]
+        if request["kind"] == self.edits_after:
+            edit()
+        events = [*answer.events, {**code, "files": files, "environ": {}}]
+        return dataclasses.replace(answer, events=events)
+
+
+def edit() -> None:
+    with open("nets.py", "a", encoding="utf-8") as file:
+        file.write("# one more line\n")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("convmark.interpreter.Interpreter", Worker)
+    (tmp_path / "nets.py").write_text("WIDTH = 8\n")
+    return tmp_path
+
+
+def run(*more: str) -> int:
+    return main(["run", *ONE_CASE, *more])
+
+
+def shown(name: str, capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert main(["show", name]) == 0
+    return capsys.readouterr().out
+
+
+def page(place: str = "results") -> str:
+    report([Path(place)], output="report.html")
+    return Path("report.html").read_text(encoding="utf-8")
+
+
+def machine(place: str = "results") -> Path:
+    (found,) = Path(place).glob("*/layers.csv")
+    return found.parent
+
+
+def test_layers_are_shown_with_the_rows_of_their_code_and_with_no_other(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--layers") == 0
+    printed = capsys.readouterr().out
+    assert STEP in printed
+    assert STEP in shown("1", capsys)
+    assert f"<summary>{LENET5} on " in page()
+    assert run() == 0  # the same code
+    assert STEP in shown("2", capsys)
+    edit()
+    assert run() == 0
+    assert STEP not in shown("3", capsys)
+    assert STEP in shown("1", capsys)
+    assert '<section id="layers"' not in page()  # the newest rows are of other code
+
+
+def test_layers_of_code_that_was_edited_meanwhile_are_not_those_of_the_rows(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Worker, "edits_after", "measure")
+    assert run("--layers", "--processes", "1") == 1
+    said = capsys.readouterr()
+    assert "its layers ran other code, software or settings than its rows" in said.err
+    assert STEP not in said.out
+    assert STEP not in shown("1", capsys)
+    monkeypatch.setattr(Worker, "edits_after", "layers")
+    assert run("--layers") == 1
+    assert "no layers: the sessions ran different code or settings" in capsys.readouterr().err
+
+
+def test_settings_are_tried_in_turns_and_one_that_cannot_be_measured_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = Worker.answer
+
+    def answer(self: Worker, request: Mapping[str, Any], *more: Any) -> Answer:
+        case = request.get("case", {})
+        if case.get("precision") == "mixed_bfloat16":
+            return Answer(status="error", message="no such kernel", ready_s=0.01)
+        self.factor = 0.5 if case.get("jit") == "on" else 1.0
+        return answered(self, request, *more)
+
+    monkeypatch.setattr(Worker, "answer", answer)
+    assert main(["layers", "lenet5", "--suggest", "--ceilings", "off"]) == 0
+    said = capsys.readouterr()
+    assert re.search(r"--jit on +5[.\d]* ms +-(49|50)[.\d]* % .* yes", said.out)
+    assert "mixed_bfloat16" not in said.out
+    assert "--precisions mixed_bfloat16: no such kernel" in said.err
+
+
+def test_a_row_whose_code_is_not_known_has_no_layers(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("convmark.interpreter.Interpreter", fake_worker.FakeInterpreter)
+    assert run("--layers") == 1
+    assert [rows[0].ran for rows in read_layers(layers_path(machine()))] == [None]
+    assert layers_of(read_run(machine() / "0001.csv"), layers_path(machine())) == []
+
+
+def test_cases_without_layers_are_named_and_no_run_begins_for_them_alone(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "--models", "lenet5", "--tasks", "accuracy", "--layers"]) == 2
+    assert "--layers: no case has layers: --tasks: " in capsys.readouterr().err
+    assert run("--layers", "--tasks", "infer,waterfall") == 0
+    said = capsys.readouterr().err
+    assert "no layers: --tasks: layers are measured in train, infer, got waterfall" in said
+    assert run("--layers", "--dry-run") == 0
+    assert "--layers takes at least 12 s more" in capsys.readouterr().err
+
+
+def test_pytest_measures_the_layers_after_the_cases(
+    folder: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(pytester.path)
+    (pytester.path / "nets.py").write_text("")
+    pytester.makepyfile(
+        test_bench="import pytest\n"
+        "from convmark.core.suites import Suite\n"
+        "@pytest.mark.convmark(Suite(models=('lenet5',), tasks=('infer',), batch_sizes=(32,)))\n"
+        "def test_lenet(measured, benchmark):\n"
+        "    measured.replay(benchmark)\n"
+    )
+    result = pytester.runpytest_inprocess("--convmark-layers", "--convmark-processes=2")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines([f"*{STEP}*"])
+
+
+def test_merged_runs_have_their_layers_once(folder: Path) -> None:
+    assert run("--layers", "--results", "a") == 0
+    assert run("--results", "a") == 0
+    edit()
+    assert run("--layers", "--results", "b") == 0
+    assert main(["merge", "a", "b", "--results", "all"]) == 0
+    assert len(read_layers(layers_path(machine("all")))) == 2
+    for number, place in ((1, "a"), (2, "a"), (3, "b")):
+        records = read_run(machine("all") / f"{number:04}.csv")
+        (rows,) = layers_of(records, layers_path(machine("all")))
+        assert rows in read_layers(layers_path(machine(place)))
+
+
+def test_merge_leaves_layers_behind_that_are_of_no_row(folder: Path) -> None:
+    assert run("--results", "a") == 0
+    edit()
+    alone = ["layers", "lenet5", "--batch-sizes", "32", "--ceilings", "off", "--results", "a"]
+    assert main(alone) == 0
+    assert main(["merge", "a", "--results", "all"]) == 0
+    assert not list(Path("all").glob("*/layers.csv"))
+
+
+def change(**cells: str) -> None:
+    """Give all rows of the file other cells; of names, the rest keeps its own."""
+    path = layers_path(machine())
+    with open(path, newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    for row in rows:
+        for name, cell in cells.items():
+            place = header.index(name)
+            if name not in ("kind", "shape", "note") or row[header.index("kind")]:
+                row[place] = cell
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+
+
+def test_names_from_elsewhere_are_text_wherever_they_are_shown(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--layers") == 0
+    bad = "</script><script>alert(1)</script>"
+    change(kind=bad, shape=bad, note="'=1+1")
+    path = layers_path(machine())
+    path.write_text(path.read_text().replace(",conv,", f",{bad},"))
+    assert STEP in shown("1", capsys)
+    assert bad not in page()
+    assert page().count("&lt;/script&gt;&lt;script&gt;alert(1)") >= 6
+
+
+HOSTILE = {
+    "a control character": ({"layer": "conv\x1b[2J"}, "column 'layer' must"),
+    "a place twice": ({"place": "1"}, "places must be 1 to 4 in order"),
+    "no rest": ({"layer": "conv"}, "the last row, and no other, must be (rest)"),
+    "all rest": ({"layer": "(rest)"}, "the last row, and no other, must be (rest)"),
+    "other sum": ({"time_s": "1.0"}, "times must sum to step_s"),
+    "no time": ({"step_s": "0.0"}, "column 'step_s' must be above 0"),
+    "endless": ({"step_s": "inf"}, "column 'step_s' must"),
+    "negative work": ({"flops": "-1"}, "column 'flops' must be at least 0"),
+    "no session": ({"sessions": "0"}, "column 'sessions' must be above 0"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(HOSTILE))
+def test_a_file_that_does_not_fit_is_refused_by_name(
+    folder: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert run("--layers") == 0
+    values, words = HOSTILE[name]
+    change(**values)
+    with pytest.raises(StoreError) as caught:
+        read_layers(layers_path(machine()))
+    assert words in str(caught.value)
+    assert str(caught.value).startswith(str(layers_path(machine())))
+    for command in (["show", "1"], ["report", "-o", "page.html"], ["merge", "results"]):
+        more = ["--results", "all"] if command[0] == "merge" else []
+        assert main([*command, *more]) != 0, command
+        assert words in capsys.readouterr().err
+    assert not list(Path("all").glob("*/*.csv"))

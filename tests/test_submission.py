@@ -1,0 +1,252 @@
+"""`convmark check-submission`: what a pull request brings is clean, or each finding is one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from json_tables import rows_of
+from mutations import mutated
+from report_rows import FAST, SLOW, keep_run, measured
+
+from convmark.cli import main
+from convmark.core.errors import OptionError
+from convmark.report.submission import Submission, check
+from convmark.report.suspicion import REMEDIES
+from convmark.results.record import Record
+from convmark.results.run_file import steps_path
+
+NOW = datetime(2026, 6, 1, tzinfo=timezone.utc)
+CLEAN: dict[str, Any] = {"code": "c0de" * 4, "seed": 0, "loss_first": 2.3, "loss": 2.0}
+
+
+def rows(run: int = 1, machine: str = SLOW, **changes: Any) -> list[Record]:
+    """Return two processes of a case."""
+    facts = {**CLEAN, "started": f"2025-01-{run:02d}T03:04:05.000+00:00"}
+    return [
+        measured(machine, run, "lenet5", number, order=number, **{**facts, **changes})
+        for number in (1, 2)
+    ]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return results with one clean run."""
+    monkeypatch.chdir(tmp_path)
+    keep_run(Path("results"), rows())
+    return Path("results")
+
+
+def found(folder: Path, *against: str) -> list[tuple[str, int | None, str]]:
+    """Return the findings: file, line and rule."""
+    findings = check([folder], [Path(place) for place in against], NOW).findings
+    return [(one.file.name, one.line, one.rule) for one in findings]
+
+
+def test_a_clean_submission_passes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check-submission", "results"]) == 0
+    assert capsys.readouterr().out == "1 run with 2 rows checked, 0 findings\n"
+
+
+SUSPECT: dict[str, dict[str, Any]] = {
+    "dirty": {"dirty": True},
+    "no code": {"code": None},
+    "other load": {"other_cpu_share": 0.1},
+    "concurrent": {"concurrent": True},
+    "throttled": {"throttle_reasons": "SW thermal slowdown"},
+    "not judged": {"not_judged": "two processes on the card"},
+    "unsteady": {"status": "unsteady", "unsteady": "level changed"},
+    "future": {"started": "2026-06-01T01:00:01.000+00:00"},
+    "ceiling": {"flops_per_sample": 10**9, "training_flops_per_sample": 10**9},
+}
+
+
+@pytest.mark.parametrize("rule", sorted(SUSPECT))
+def test_rows_that_are_suspect_are_one_finding_of_their_run(rule: str, folder: Path) -> None:
+    keep_run(folder, rows(2, **SUSPECT[rule]))
+    findings = check([folder], [], NOW).findings
+    assert [(one.file.name, one.line, one.rule, one.rows) for one in findings] == [
+        ("0002.csv", 2, rule, 2)
+    ]
+
+
+def test_what_is_on_the_limit_passes(folder: Path) -> None:
+    row = rows()[0]
+    flops = int(2.25 * 0.5e12 * 2 / row.throughput_samples_per_s)  # two logical CPUs
+    limits = {"other_cpu_share": 0.0999, "started": "2026-06-01T01:00:00.000+00:00"}
+    keep_run(folder, rows(2, flops_per_sample=flops // 2, throttle_reasons="none", **limits))
+    assert found(folder) == []
+
+
+def test_a_measured_ceiling_counts_where_it_can_be(folder: Path) -> None:
+    keep_run(folder, rows(2, peak_flops_per_s=1e9))  # 3,200 samples of 0.8 MFLOPs a second
+    keep_run(folder, rows(3, peak_flops_per_s=1.1e12))
+    assert found(folder) == [("0002.csv", 2, "ceiling"), ("0003.csv", 2, "ceiling")]
+
+
+@pytest.mark.parametrize("name", ["step_time_mean_s", "started"])
+def test_a_copied_row_is_found_under_another_name(name: str, folder: Path) -> None:
+    changed = {"started": "2025-02-02T00:00:00.000+00:00", "step_time_mean_s": 0.0101}
+    copies = [
+        Record(**{**{key: getattr(row, key) for key in Record.__dataclass_fields__},
+                  "run": "0002", name: changed[name], "process_start_s": 1.5})
+        for row in rows(process_start_s=1.5)
+    ]  # fmt: skip
+    keep_run(folder, rows(process_start_s=1.5))
+    keep_run(folder, copies)
+    assert found(folder) == [("0002.csv", 2, "duplicate")]
+
+
+def test_published_runs_are_not_checked_again_and_must_not_change(folder: Path) -> None:
+    keep_run(folder, rows(2, dirty=True))
+    shutil.copytree("results", "main/results")
+    assert found(folder, "main/results") == []
+    keep_run(folder, rows(2))
+    assert found(folder, "main/results") == [("0002.csv", None, "changed")]
+
+
+def test_rows_are_held_against_published_ones(folder: Path) -> None:
+    shutil.copytree("results", "main/results")
+    step_s = rows()[0].step_time_p50_s * 12
+    keep_run(folder, [rows(2, step_s=step_s)[0], rows(2, step_s=step_s * 1.01)[1]])
+    keep_run(folder, rows(3, loss_first=2.5, loss=2.6))
+    keep_run(folder, rows(4, machine=FAST, loss=2.8))  # elsewhere the step time may be another
+    keep_run(folder, rows(5, parameters=61_707))
+    keep_run(folder, rows(6, loss_first=2.35, loss=2.2))
+    assert found(folder, "main/results") == [
+        ("0004.csv", 2, "loss"), ("0002.csv", 2, "contradicts"), ("0003.csv", 2, "loss"),
+        ("0005.csv", 2, "contradicts"),
+    ]  # fmt: skip
+
+
+def test_a_median_must_be_that_of_the_raw_step_times(folder: Path) -> None:
+    path = folder / SLOW / "0001.csv"
+    own = [row.step_time_p50_s for row in rows()]
+    np.savez(steps_path(path), **{"00001": np.full(30, own[0]), "00002": np.full(30, own[1])})
+    assert found(folder) == []
+    np.savez(steps_path(path), **{"00001": np.full(30, own[0]), "00002": np.full(30, 0.5)})
+    assert found(folder) == [("0001.csv", 3, "raw steps")]
+
+
+def write(name: str, content: bytes | str) -> Callable[[Path], None]:
+    data = content if isinstance(content, bytes) else content.encode()
+
+    def made(machine: Path) -> None:
+        (machine / name).parent.mkdir(exist_ok=True)
+        (machine / name).write_bytes(data)
+
+    return made
+
+
+def append(data: bytes) -> Callable[[Path], None]:
+    def made(machine: Path) -> None:
+        with (machine / "0001.csv").open("ab") as file:
+            file.write(data)
+
+    return made
+
+
+def manifest(path: str, sha256: str) -> str:
+    """Return a manifest of one file whose hash is right."""
+    from convmark.results.code.manifest import Code, CodeFile, Place
+
+    file = CodeFile(Place(".", path), sha256, 1)
+    code = Code(files=(file,), packages={})
+    told = {"place": {"root": ".", "path": path}, "sha256": sha256, "size_bytes": 1}
+    whole = {"files": [told], "packages": {}, "roots": {}, "import_roots": [], "of_commit": False,
+             "folder": {"root": ".", "path": "."}}  # fmt: skip
+    return json.dumps({"schema": 1, "codes": {code.hash: whole}})
+
+
+FILES: dict[str, tuple[str, Callable[[Path], None]]] = {
+    "a link to a file": ("link", lambda machine: (machine / "0002.csv").symlink_to("/etc/passwd")),
+    "a linked folder": ("link", lambda machine: (machine / "code").symlink_to("/etc")),
+    "a pipe": ("special file", lambda machine: os.mkfifo(machine / "name.txt")),
+    "a script": ("no results file", write("run.py", "print()")),
+    "a workflow": ("no results file", write(".github", "on: push")),
+    "an escape": ("name", write("\x1b[31m.csv", "")),
+    "bytes": ("name", lambda machine: open(os.fsencode(machine) + b"/\xff.csv", "w").close()),
+    "a huge file": ("size", lambda machine: os.truncate(machine / "0001.csv", 2**26 + 1)),
+    "a torn line": ("torn", append(b"4,0001,2025")),
+    "a line too many": ("schema", append(b"4,0001,2025\n")),
+    "no run": ("schema", write("0002.csv", "a,b\n1,2\n")),
+    "a name": ("schema", write("name.txt", "../../etc\n")),
+    "ceilings": ("schema", write("ceilings.csv", "a,b\n")),
+    "verdicts": ("schema", write("0001.verdicts.csv", "a,b\n")),
+    "a description": ("schema", write("models/x.json", "[" * 100_000)),
+    "a diagram": ("script", write("models/x.svg", '<svg onload="alert(1)"/>')),
+    "a path out": ("schema", write("0001.code.json", manifest("../../x", "0" * 64))),
+    "a hash that leads out": ("path", write("0001.code.json", manifest("x", "/e" + "tc/passwd"))),
+    "another machine": (
+        "machine",
+        lambda machine: machine.rename(machine.with_name("mine")) and None,
+    ),
+}
+
+
+@pytest.mark.parametrize("what", sorted(FILES))
+def test_files_that_are_no_results_are_found_and_inert(
+    what: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rule, make = FILES[what]
+    make(folder / SLOW)
+    assert main(["check-submission", "results"]) == 1
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert last.endswith(" 1 finding")
+    assert f": {rule}: " in first
+    assert first.endswith(REMEDIES[rule])
+    assert first.isprintable()
+    assert "root:" not in first
+
+
+def test_a_folder_that_is_a_link_is_found(folder: Path) -> None:
+    Path("linked").symlink_to(folder)
+    assert found(Path("linked")) == [("linked", None, "link")]
+
+
+@pytest.mark.parametrize("name", ["nowhere", "empty"])
+def test_a_place_without_runs_is_a_usage_error(name: str, folder: Path) -> None:
+    Path("empty").mkdir()
+    with pytest.raises(OptionError, match=f"^{name}: "):
+        check([Path(name)], [], NOW)
+
+
+def test_the_table_has_file_line_rule_value_and_remedy(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep_run(folder, rows(2, dirty=True, commit="a|<b>"))
+    assert main(["check-submission", "results", "--format", "json"]) == 1
+    (row,) = rows_of(capsys.readouterr().out, "check-submission")
+    assert row == {
+        "file": f"results/{SLOW}/0002.csv", "line": 2, "rule": "dirty", "rows": 2,
+        "value": "commit a|<b> with changes", "remedy": REMEDIES["dirty"],
+    }  # fmt: skip
+    assert main(["check-submission", "results", "--format", "markdown"]) == 1
+    assert "commit a\\|&lt;b&gt; with changes" in capsys.readouterr().out
+
+
+def test_mutated_submissions_are_refused_or_inert(folder: Path) -> None:
+    path = folder / SLOW / "0001.csv"
+    whole, rng = path.read_bytes(), random.Random(7)
+    refused = 0
+    for _ in range(200):
+        path.write_bytes(mutated(whole, rng))
+        submission = check([folder], [], NOW)
+        refused += bool(submission.findings)
+        assert_inert(submission)
+    assert refused > 150
+
+
+def assert_inert(submission: Submission) -> None:
+    from convmark.report.submission import findings_table
+
+    for text in (text for row in findings_table(submission.findings).texts() for text in row):
+        assert text.isprintable(), text

@@ -1,0 +1,224 @@
+"""Sustained steps: the worker's intervals on a hand-made clock, the drop, a leak, Ctrl-C."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_worker import FakeInterpreter
+from rows import row
+
+from convmark.cli import main
+from convmark.core.errors import OptionError
+from convmark.core.options import read
+from convmark.core.table import plain
+from convmark.report.build import build
+from convmark.report.summary import sustained as summarised
+from convmark.results.store import read_run
+from convmark.session.sustained import TABLE, Drop, Interval, drop_of, leak, sustained_path
+from convmark.worker import host
+from convmark.worker.sustained import sustain
+from convmark.worker.timing import Pulse
+
+MIB = 2**20
+
+
+class Machine:
+    """A clock that each step moves on; after `slow_from_s` of it a step takes `factor` times."""
+
+    def __init__(self, *, slow_from_s: float = 1e9, factor: float = 1.0, noise: float = 0.03):
+        self.now_s, self._draw = 0.0, random.Random(1)
+        self._slow_from_s, self._factor, self._noise = slow_from_s, factor, noise
+
+    def clock(self) -> float:
+        return self.now_s
+
+    def step(self) -> None:
+        slow = self._factor if self.now_s >= self._slow_from_s else 1.0
+        self.now_s += 0.01 * slow * (1 + self._noise * abs(self._draw.gauss(0, 1)))
+
+    def synchronise(self, token: Any) -> None:
+        pass
+
+    def agreed(self, seconds: float) -> float:
+        return seconds
+
+
+def events_of(machine: Machine, seconds: float) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+
+    def emit(event: str, **fields: Any) -> None:
+        found.append({"event": event, **fields})
+
+    def usage() -> host.Usage:
+        return host.Usage(2 * machine.now_s, machine.now_s, machine.now_s, 4)
+
+    pulse = Pulse(lambda phase: emit("progress", phase=phase), machine.clock)
+    sustain(machine.step, machine, 0.01, seconds, emit, pulse, clock=machine.clock,
+            usage=usage, memory_bytes=lambda: 100 * MIB)  # fmt: skip
+    return found
+
+
+def rates_of(machine: Machine, seconds: float = 1200) -> list[float]:
+    events = events_of(machine, seconds)
+    return [one["steps"] / one["seconds"] for one in events if one["event"] == "interval"]
+
+
+def test_intervals_follow_each_other_and_are_reported_with_progress() -> None:
+    begin, *others = events_of(Machine(), 120)
+    assert begin == {"event": "phase", "phase": "sustained"}
+    intervals = [one for one in others if one["event"] == "interval"]
+    assert 55 <= len(intervals) <= 60
+    assert intervals[0]["began_s"] == 0
+    for before, now in pairwise(intervals):
+        assert now["began_s"] == pytest.approx(before["began_s"] + before["seconds"], abs=1e-5)
+        assert now["other_cpu_share"] == pytest.approx(0.25)
+    progress = [one["phase"] for one in others if one["event"] == "progress"]
+    assert re.fullmatch(r"sustained, 1\d\d of 120 s", progress[-1])
+
+
+@pytest.mark.parametrize("factor", [1.05, 1.4, 3.0])
+@pytest.mark.parametrize("slow_from_s", [130.0, 600.0, 1100.0])
+def test_a_drop_is_found_within_two_points_and_one_interval(
+    slow_from_s: float, factor: float
+) -> None:
+    drop = drop_of(rates_of(Machine(slow_from_s=slow_from_s, factor=factor)))
+    assert drop is not None
+    assert drop.share == pytest.approx(1 - 1 / factor, abs=0.02)
+    assert abs(drop.place * 20 - slow_from_s) <= 20
+
+
+def flat(seed: int, noise: float, *, outliers: int = 0) -> list[float]:
+    draw = random.Random(seed)
+    rates = [1000 * (1 + draw.gauss(0, noise)) for _ in range(60)]
+    for place in draw.sample(range(60), outliers):
+        rates[place] *= 0.6
+    return rates
+
+
+def test_a_flat_control_is_flat() -> None:
+    assert drop_of(rates_of(Machine())) is None
+    found = [drop_of(flat(seed, noise, outliers=seed % 3))
+             for seed in range(150) for noise in (0.002, 0.01, 0.05)]  # fmt: skip
+    assert sum(drop is not None for drop in found) <= 2
+
+
+def test_what_rises_is_no_drop_and_few_intervals_tell_none() -> None:
+    assert drop_of([1.0] * 20 + [1.3] * 20) is None
+    assert drop_of([1.0] * 2 + [0.5] * 3) is None
+    assert drop_of([1.0] * 3 + [0.5] * 3) == Drop(place=3, share=pytest.approx(0.5))
+
+
+def interval(number: int, memory_bytes: int = 0, rate: float = 1000.0) -> Interval:
+    return Interval(
+        run="0001", order=1, case="a", process=1, began_s=20.0 * number, seconds=20.0, steps=10,
+        throughput_samples_per_s=rate, clock_mhz=None, temperature_c=None, power_w=None,
+        power_scope=None, memory_bytes=memory_bytes, other_cpu_share=None,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("growth", "words"),
+    [(0.01, ""), (0.031, "it grew from 307 to 316 MiB in 1200 s"), (-0.1, "")],
+)
+def test_memory_must_stay_flat(growth: float, words: str) -> None:
+    """What is taken in the first quarter, such as caches, is no leak."""
+    held = [200 + 100 * min(1, n / 15) + growth * 300 * n / 30 for n in range(60)]
+    found = leak([interval(n, int(mib * MIB)) for n, mib in enumerate(held)])
+    assert words in found
+    assert bool(found) == bool(words)
+    assert leak([interval(n, (n + 1) * MIB) for n in range(5)]) == ""
+
+
+# A run
+
+
+class Sustaining(FakeInterpreter):
+    """Goes on with 24 intervals of 5 s, the last twelve at three quarters of the speed."""
+
+    growth = 0
+    interrupted = False
+
+    def answer(self, request: Any, on_event: Callable[..., None] = lambda event: None) -> Any:
+        answer = super().answer(request, on_event)
+        if not request.get("sustain_s"):
+            return answer
+        events = [{"event": "phase", "phase": "sustained"}, *map(self._interval, range(24))]
+        for number, event in enumerate(events):
+            if self.interrupted and number == 20:
+                raise KeyboardInterrupt
+            answer.events.append(event)
+            on_event(event)
+        return answer
+
+    def _interval(self, number: int) -> dict[str, Any]:
+        held = 100 * MIB + number * self.growth
+        told = {"began_s": 5.0 * number, "seconds": 5.0, "steps": 400 if number < 12 else 300}
+        return {"event": "interval", **told, "memory_bytes": held, "other_cpu_share": 0.01}
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("convmark.interpreter.Interpreter", Sustaining)
+    monkeypatch.setattr("convmark.interpreter.inspection.Interpreter", Sustaining, raising=False)
+    return ["run", "--models", "lenet5", "--tasks", "train", "--processes", "2", "--sustain", "2m"]
+
+
+def rows_and_intervals() -> tuple[list[Any], list[Interval]]:
+    (path,) = (one for one in Path("results").glob("*/0001.csv"))
+    return read_run(path), TABLE.read(sustained_path(path))
+
+
+def test_a_run_keeps_intervals_and_shows_when_the_speed_dropped(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command) == 0
+    (first, second), intervals = rows_and_intervals()
+    assert (first.sustained_s, second.sustained_s) == (120.0, None)
+    assert first.sustained_throughput_samples_per_s == 300 * 32 / 5
+    assert (first.sustained_drop, first.sustained_drop_began_s) == (pytest.approx(0.25), 60.0)
+    assert [one.began_s for one in intervals] == [5.0 * n for n in range(24)]
+    assert {one.case for one in intervals} == {"lenet5-train-cpu-b32-float32"}
+    assert re.search(r" 1920 +25.0 % +60.0 s", capsys.readouterr().out)
+    (table,) = (one for one in build([Path("results")]).tables if one.key == "sustained")
+    assert table.column("sustained_drop_began_s") == [60.0]
+
+
+def test_a_leak_is_the_error_of_the_row(
+    command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Sustaining, "growth", MIB)
+    assert main(command) == 1
+    (first, second), intervals = rows_and_intervals()
+    assert (first.status, second.status, len(intervals)) == ("error", "ok", 24)
+    assert "memory must stay within 2%" in first.error
+
+
+def test_ctrl_c_keeps_the_row_and_the_intervals_so_far(
+    command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Sustaining, "interrupted", True)
+    assert main(command) == 130
+    (only,), intervals = rows_and_intervals()
+    assert (only.status, only.sustained_s, len(intervals)) == ("ok", 95.0, 19)
+    assert only.sustained_drop == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("text", ["20 m", "m", "1e3s", "-5m", "99999999h"])
+def test_a_time_needs_its_unit_and_half_a_minute(text: str) -> None:
+    with pytest.raises(OptionError, match="--sustain: must be a time from 30s"):
+        read({"sustain": text})
+    assert read({"sustain": "20m"}).sustain_s == 1200
+
+
+def test_without_sustained_steps_there_is_no_table() -> None:
+    assert summarised([row()]) == []
+    (table,) = summarised([row(sustained_s=60.0, sustained_throughput_samples_per_s=900.0,
+                               sustained_drop=0.0)])  # fmt: skip
+    assert "0.0 %" in plain(table)
