@@ -16,7 +16,7 @@ from pathlib import Path
 
 from convmark.core.errors import StoreError
 from convmark.core.installed import TREE_PREFIX
-from convmark.core.locks import lock
+from convmark.core.locks import close_locked, lock
 
 __all__ = [
     "TemporaryFolder",
@@ -120,7 +120,7 @@ def write_whole(path: Path, content: bytes) -> None:
     """
     part, descriptor = new_part(path)
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with os.fdopen(descriptor, "wb", closefd=False) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -131,6 +131,8 @@ def write_whole(path: Path, content: bytes) -> None:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+    finally:
+        close_locked(descriptor)
 
 
 def new_part(path: Path, mode: int = 0o666) -> tuple[Path, int]:
@@ -152,7 +154,7 @@ def new_part(path: Path, mode: int = 0o666) -> tuple[Path, int]:
             lock(descriptor, within_s=math.inf)
         if is_at(descriptor, part):
             return part, descriptor
-        os.close(descriptor)  # another process locked it first, and removed it
+        close_locked(descriptor)  # another process locked it first, and removed it
 
 
 @contextlib.contextmanager
@@ -177,7 +179,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         part.rename(path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-        os.close(descriptor)
+        close_locked(descriptor)
 
 
 def _part(path: Path) -> Path:
@@ -213,7 +215,7 @@ def lock_of_nobody(path: Path, flags: int = os.O_RDWR) -> Iterator[None]:
             raise BlockingIOError(errno.EWOULDBLOCK, f"{path}: a process holds it")
         yield
     finally:
-        os.close(file)
+        close_locked(file)
 
 
 def _is_special(path: str | os.PathLike[str]) -> OSError:
@@ -245,7 +247,7 @@ class TemporaryFolder:
             lock(self._lock, within_s=math.inf)
             if is_at(self._lock, self.path / _LOCK):
                 return
-            os.close(self._lock)  # another process locked it first, and removed the folder
+            close_locked(self._lock)  # another process locked it first, and removed the folder
 
     def __enter__(self) -> Path:
         return self.path
@@ -257,7 +259,7 @@ class TemporaryFolder:
         """Remove the folder and all that is in it; harmless when done twice."""
         if self._lock >= 0:
             shutil.rmtree(self.path, ignore_errors=True)
-            os.close(self._lock)
+            close_locked(self._lock)
             self._lock = -1
 
 
