@@ -135,3 +135,21 @@ def test_the_folder_of_a_killed_export_is_removed_and_one_being_filled_is_not(
         assert not second.exists()
     assert os.listdir(tmp_path) == ["out"]
     assert os.listdir(tmp_path / "out") == ["made"]
+
+
+def test_a_folder_that_another_process_takes_for_abandoned_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = []
+
+    def lock_after_another(descriptor: int, within_s: float) -> None:
+        if not taken:
+            (part,) = tmp_path.glob(".out.*.part")
+            taken.append(part)
+            part.rmdir()
+
+    monkeypatch.setattr("convmark.core.files.lock", lock_after_another)
+    with new_folder(tmp_path / "out") as made:
+        assert made not in taken
+        (made / "one").touch()
+    assert os.listdir(tmp_path / "out") == ["one"]

@@ -161,7 +161,8 @@ def new_part(path: Path, mode: int = 0o666) -> tuple[Path, int]:
 def new_folder(path: Path) -> Iterator[Path]:
     """Give an empty folder to fill, which gets the path's name where the block ends without error.
 
-    Those that killed processes of this user left for the same name are removed.
+    Its parents are made. Folders that killed processes of this user left for the same name are
+    removed.
 
     Raises:
         OSError: it cannot be made, or something of that name is there.
@@ -169,16 +170,28 @@ def new_folder(path: Path) -> Iterator[Path]:
     for left in _left_parts(path):
         with contextlib.suppress(OSError), lock_of_nobody(left, os.O_RDONLY | os.O_DIRECTORY):
             shutil.rmtree(left, ignore_errors=True)
-    part = _part(path)
-    part.mkdir()
-    descriptor = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    part, descriptor = _new_part_folder(path)
     try:
-        with contextlib.suppress(OSError):  # a file system without locks
-            lock(descriptor, within_s=math.inf)
         yield part
         part.rename(path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+        close_locked(descriptor)
+
+
+def _new_part_folder(path: Path) -> tuple[Path, int]:
+    """Make an empty folder that is to get another's name; return it and its descriptor, locked."""
+    while True:
+        part = _part(path)
+        part.mkdir(parents=True)
+        try:
+            descriptor = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # another process locked it first, and removed it
+        with contextlib.suppress(OSError):  # a file system without locks
+            lock(descriptor, within_s=math.inf)
+        if is_at(descriptor, part):
+            return part, descriptor
         close_locked(descriptor)
 
 
