@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import stat
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,3 +154,12 @@ def test_a_folder_that_another_process_takes_for_abandoned_is_made_anew(
         assert made not in taken
         (made / "one").touch()
     assert os.listdir(tmp_path / "out") == ["one"]
+
+
+def test_a_table_may_be_written_by_whom_the_umask_lets(tmp_path: Path) -> None:
+    mask = os.umask(0o002)
+    try:
+        TABLE.append(tmp_path / "accepted.csv", [Row("0001")])
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE((tmp_path / "accepted.csv").stat().st_mode) == 0o664

@@ -73,7 +73,7 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY, mode: i
     raise _is_special(path)
 
 
-def open_kept(path: str | os.PathLike[str], flags: int = os.O_RDWR, mode: int = 0o644) -> int:
+def open_kept(path: str | os.PathLike[str], flags: int = os.O_RDWR, mode: int = 0o666) -> int:
     """Return the descriptor of a file of the results that is written in place.
 
     A link is refused: what it leads to may be anything, and no other process would find it locked.
