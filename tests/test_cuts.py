@@ -13,6 +13,7 @@ import pytest
 from convmark.core.case import Case
 from convmark.worker import layers, measurement
 from convmark.worker.backends.step import Piece
+from convmark.worker.child import _Watched
 from convmark.worker.cuts import Cut, cut, groups_of, moved_bytes, unit_facts
 from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import Inputs, flat
@@ -181,6 +182,30 @@ def test_gradients_are_passed_on_to_what_comes_after_a_weight_that_is_trained(ke
     assert not found.trained() & {*found.inputs, *found.units[1].gives}
 
 
+def served(
+    net: Any, batch: Any, task: str, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Case, SimpleNamespace]:
+    """Return what `layers.serve` measures a model by that is built and compiled by no framework."""
+    whole = lambda *_: lambda: (None, [net(batch)])  # noqa: E731
+    backend = SimpleNamespace(
+        keras=importlib.import_module("models.keras_api").keras,
+        companions=[],
+        always_compiles=False,
+        inputs=lambda model: Inputs.of(IMAGE),
+        device_batch=lambda *_: [batch],
+        leaves=list,
+        array=np.asarray,
+        synchronise=lambda token: None,
+        piece=lambda function, *_: lambda values: (None, function(values)),
+        backward_piece=lambda *_: None,
+        clocked=lambda *_: None,
+        inference_step=whole,
+    )
+    monkeypatch.setattr(measurement, "build", lambda *_: net)
+    monkeypatch.setattr(measurement, "make_step", lambda *_: (whole(), None))
+    return Case(model="net", task=task, batch_size=SAMPLES), backend
+
+
 @pytest.mark.parametrize("task", ["infer", "train"])
 def test_layers_that_do_not_give_what_the_model_gives_are_not_measured(
     task: str, keras: Any, monkeypatch: pytest.MonkeyPatch
@@ -204,26 +229,31 @@ def test_layers_that_do_not_give_what_the_model_gives_are_not_measured(
 
     net = Net()
     batch = np.full((SAMPLES, *IMAGE), 1e-4, np.float32)  # as probabilities of many classes are
-    whole = lambda *_: lambda: (None, [net(batch)])  # noqa: E731
-    backend = SimpleNamespace(
-        keras=keras,
-        companions=[],
-        always_compiles=False,
-        inputs=lambda model: Inputs.of(IMAGE),
-        device_batch=lambda *_: [batch],
-        leaves=list,
-        array=np.asarray,
-        synchronise=lambda token: None,
-        piece=lambda function, *_: lambda values: (None, function(values)),
-        backward_piece=lambda *_: None,
-        clocked=lambda *_: None,
-        inference_step=whole,
-    )
-    monkeypatch.setattr(measurement, "build", lambda *_: net)
-    monkeypatch.setattr(measurement, "make_step", lambda *_: (whole(), None))
-    case = Case(model="net", task=task, batch_size=SAMPLES)
+    case, backend = served(net, batch, task, monkeypatch)
     with pytest.raises(CaseFailure, match="net: its layers called one by one do not give"):
         layers.serve(case, None, {"seed": 0, "seconds": 0.0}, backend, lambda *_, **__: None)
+
+
+@pytest.mark.parametrize("task", ["infer", "train"])
+def test_what_is_opened_while_layers_are_timed_is_no_code_of_the_case(
+    task: str, keras: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class BegunError(Exception):
+        """The rounds have begun."""
+
+    def begin(rounds: Any, seconds: float) -> None:
+        raise BegunError
+
+    net = keras.Sequential([keras.Input(IMAGE), keras.layers.Flatten(), keras.layers.Dense(2)])
+    batch = np.ones((SAMPLES, *IMAGE), np.float32)
+    case, backend = served(net, batch, task, monkeypatch)
+    monkeypatch.setattr(layers._Rounds, "take", begin)
+    events: list[str] = []
+    watch: Any = SimpleNamespace(report=lambda emit: events.append("code"))
+    emit = _Watched(watch, lambda event, **_: events.append(event))
+    with pytest.raises(BegunError):
+        layers.serve(case, None, {"seed": 0, "seconds": 0.0}, backend, emit)
+    assert events == ["code", "first_step"]
 
 
 def test_what_has_no_layers_or_is_not_so_deep_is_refused_in_one_line(keras: Any) -> None:
