@@ -127,6 +127,12 @@ def test_rows_are_held_against_published_ones(folder: Path) -> None:
     ]  # fmt: skip
 
 
+def test_rows_without_parameters_or_step_time_contradict_nothing(folder: Path) -> None:
+    keep_run(folder, rows(2, parameters=None))
+    keep_run(folder, rows(3, step_time_p50_s=None))
+    assert found(folder) == []
+
+
 def test_a_median_must_be_that_of_the_raw_step_times(folder: Path) -> None:
     path = folder / SLOW / "0001.csv"
     own = [row.step_time_p50_s for row in rows()]

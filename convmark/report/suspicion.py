@@ -178,12 +178,13 @@ class Known:
     def _elsewhere(self, row: Row) -> Iterator[tuple[str, str]]:
         """Yield what contradicts the same case, code or build in other rows."""
         times, own = self._step_times.get(_on_a_machine(row)), row["step_time_p50_s"]
-        if times and not 1 / TIMES_APART <= own / median(times) <= TIMES_APART:
+        if times and own == own and not 1 / TIMES_APART <= own / median(times) <= TIMES_APART:
             yield "contradicts", f"{_named(row)}: {own:.3g} s, elsewhere {median(times):.3g} s"
-        known, at = self._parameters.get(_built(row), (row["parameters"], ""))
-        if known != row["parameters"]:
-            words = f"{row['parameters']:,.0f} parameters, {at} has {known:,.0f}"
-            yield "contradicts", f"{_named(row)}: {words}"
+        if (key := _built(row)) in self._parameters:
+            known, at = self._parameters[key]
+            if known != row["parameters"]:
+                words = f"{row['parameters']:,.0f} parameters, {at} has {known:,.0f}"
+                yield "contradicts", f"{_named(row)}: {words}"
         for key, value in _losses(row):
             other, at = self._losses.get(key, (value, ""))
             if abs(value - other) > LOSSES_APART[key[0]] * max(abs(value), abs(other)):
