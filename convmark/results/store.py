@@ -110,6 +110,11 @@ class Store:
             named = _named_in_tables(folder)
             number = max([0, *named, *(int(run.stem) for run in self.runs(name))]) + 1
             while True:
+                if not RUN_NAME.fullmatch(f"{number:04d}"):
+                    raise StoreError(
+                        f"--results: {folder}: a number must have at most 9 digits, the next would "
+                        f"be {number}; remove the file or the row of {number - 1}"
+                    )
                 try:
                     return make(folder / f"{number:04d}.csv")
                 except FileExistsError:
