@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -95,14 +96,26 @@ def test_a_measured_ceiling_counts_where_it_can_be(folder: Path) -> None:
 @pytest.mark.parametrize("name", ["step_time_mean_s", "started"])
 def test_a_copied_row_is_found_under_another_name(name: str, folder: Path) -> None:
     changed = {"started": "2025-02-02T00:00:00.000+00:00", "step_time_mean_s": 0.0101}
-    copies = [
-        Record(**{**{key: getattr(row, key) for key in Record.__dataclass_fields__},
-                  "run": "0002", name: changed[name], "process_start_s": 1.5})
-        for row in rows(process_start_s=1.5)
-    ]  # fmt: skip
-    keep_run(folder, rows(process_start_s=1.5))
-    keep_run(folder, copies)
+    originals = [replace(row, process_start_s=row.process + 0.5) for row in rows()]
+    keep_run(folder, originals)
+    keep_run(folder, [replace(row, run="0002", **{name: changed[name]}) for row in originals])
     assert found(folder) == [("0002.csv", 2, "duplicate")]
+
+
+def test_rows_of_one_run_are_held_against_each_other(folder: Path) -> None:
+    first = rows(2)
+    copies = [
+        replace(row, process=row.process + 2, order=row.order + 2, processes=4,
+                started=f"2025-02-02T00:00:0{row.process}.000+00:00")
+        for row in first
+    ]  # fmt: skip
+    first = [replace(row, processes=4) for row in first]
+    keep_run(folder, [*first, *copies])
+    keep_run(folder, [rows(3, code="beef" * 4)[0], rows(3, code="beef" * 4, loss=4.0)[1]])
+    findings = check([folder], [], NOW).findings
+    assert [(one.file.name, one.line, one.rule, one.rows) for one in findings] == [
+        ("0002.csv", 4, "duplicate", 2), ("0003.csv", 3, "loss", 1),
+    ]  # fmt: skip
 
 
 def test_published_runs_are_not_checked_again_and_must_not_change(folder: Path) -> None:

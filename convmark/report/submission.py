@@ -246,7 +246,6 @@ def _check_run(
         found.findings.append(
             Finding(file=path, rule=rule, value=value, line=line, rows=len(lines))
         )
-    known.add(rows)
 
 
 def findings_table(findings: Iterable[Finding]) -> Table:

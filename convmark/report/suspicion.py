@@ -126,7 +126,7 @@ class Known:
     """The rows that a submission is held against."""
 
     def __init__(self) -> None:
-        self._doubles: dict[tuple[Any, ...], tuple[Path, int]] = {}
+        self._doubles: dict[tuple[Any, ...], list[tuple[Path, int]]] = defaultdict(list)
         self._step_times: dict[tuple[Any, ...], list[float]] = defaultdict(list)
         self._losses: dict[tuple[Any, ...], tuple[float, str]] = {}
         self._parameters: dict[tuple[Any, ...], tuple[float, str]] = {}
@@ -134,22 +134,26 @@ class Known:
     def add(self, run: Published) -> None:
         """Hold later rows against these."""
         for line, row in enumerate(run.rows, 2):
-            at = f"{run.path}:{line}"
-            for key in _doubles(row):
-                self._doubles.setdefault(key, (run.path, line))
-            if row["status"] != "ok":
-                continue
-            if row["step_time_p50_s"] == row["step_time_p50_s"]:
-                self._step_times[_on_a_machine(row)].append(row["step_time_p50_s"])
-            for key, value in _losses(row):
-                self._losses.setdefault(key, (value, at))
-            if key := _built(row):
-                self._parameters.setdefault(key, (row["parameters"], at))
+            self._add(row, run.path, line)
+
+    def _add(self, row: Row, path: Path, line: int) -> None:
+        for key in _doubles(row):
+            self._doubles[key].append((path, line))
+        if row["status"] != "ok":
+            return
+        if row["step_time_p50_s"] == row["step_time_p50_s"]:
+            self._step_times[_on_a_machine(row)].append(row["step_time_p50_s"])
+        for key, value in _losses(row):
+            self._losses.setdefault(key, (value, f"{path}:{line}"))
+        if key := _built(row):
+            self._parameters.setdefault(key, (row["parameters"], f"{path}:{line}"))
 
     def suspicions(
         self, run: Published, now: datetime, before: Path | None
     ) -> dict[str, list[tuple[int, str]]]:
         """Return what is suspect of a run, by rule: of each row its line and the value.
+
+        Each row is held against those before it too, and later runs against all of them.
 
         Args:
             before: the published file that the run is in place of.
@@ -158,10 +162,11 @@ class Known:
         for line, row in enumerate(run.rows, 2):
             for rule, value in self._of(row, run.path, now):
                 found[rule].append((line, value))
-            doubles = (self._doubles[key] for key in _doubles(row) if key in self._doubles)
+            doubles = (one for key in _doubles(row) for one in self._doubles.get(key, ()))
             for path, there in (one for one in doubles if one[0] != before):
                 found["duplicate"].append((line, f"{_named(row)} is in {path}:{there} too"))
                 break
+            self._add(row, run.path, line)
         return found
 
     def _of(self, row: Row, path: Path, now: datetime) -> Iterator[tuple[str, str]]:
