@@ -20,10 +20,13 @@ from report_rows import FAST, SLOW, keep_run, measured
 
 from convmark.cli import main
 from convmark.core.errors import OptionError
+from convmark.report.describe import Layer, diagram
 from convmark.report.submission import Submission, check
 from convmark.report.suspicion import REMEDIES
+from convmark.report.tables.layers import keep_bars
 from convmark.results.record import Record
 from convmark.results.run_file import steps_path
+from convmark.session.layers import REST, LayerRow
 
 NOW = datetime(2026, 6, 1, tzinfo=timezone.utc)
 CLEAN: dict[str, Any] = {"code": "c0de" * 4, "seed": 0, "loss_first": 2.3, "loss": 2.0}
@@ -224,6 +227,44 @@ def test_files_that_are_no_results_are_found_and_inert(
     assert first.endswith(REMEDIES[rule])
     assert first.isprintable()
     assert "root:" not in first
+
+
+NAMESPACE = 'xmlns="http://www.w3.org/2000/svg"'
+DIAGRAMS: dict[str, bytes] = {
+    "a prefix": b'<s:svg xmlns:s="http://www.w3.org/2000/svg"><s:script>alert(1)</s:script></s:svg>',
+    "UTF-16": f"<svg {NAMESPACE}><script>alert(1)</script></svg>".encode("utf-16"),
+    "UTF-16 without mark": f"<svg {NAMESPACE}><script>alert(1)</script></svg>".encode("utf-16-le"),
+    "UTF-7": b'<?xml version="1.0" encoding="utf-7"?><svg>+ADw-script+AD4-</svg>',
+    "a frame": f'<svg {NAMESPACE}><iframe xmlns="http://www.w3.org/1999/xhtml"/></svg>'.encode(),
+    "a style": f'<svg {NAMESPACE}><style>@import "x";</style></svg>'.encode(),
+    "a handler": f'<svg {NAMESPACE} onload="alert(1)"/>'.encode(),
+    "a style's value": f'<svg {NAMESPACE}><rect fill="url(x)"/></svg>'.encode(),
+    "a link": f'<svg {NAMESPACE}><a href="x"><text>click</text></a></svg>'.encode(),
+    "an entity": f'<!DOCTYPE svg [<!ENTITY a "b">]><svg {NAMESPACE}>&a;</svg>'.encode(),
+    "no drawing": b"<title/>",
+    "no XML": b"alert(1)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", sorted(DIAGRAMS))
+def test_a_drawing_has_only_what_convmark_draws(what: str, folder: Path) -> None:
+    write("models/x.svg", DIAGRAMS[what])(folder / SLOW)
+    assert found(folder) == [("x.svg", None, "script")]
+
+
+def test_diagrams_and_bars_of_layers_pass(folder: Path) -> None:
+    layer = Layer(name="a<b&c", kind="Dense", shape="10", parameters=850, flops=1_680,
+                  weight_bytes=3_400, inputs=())  # fmt: skip
+    layers = [layer, replace(layer, inputs=(0,)), replace(layer, inputs=(0, 1)), layer]
+    write("models/x.svg", diagram("a<b", layers))(folder / SLOW)
+    whole = {"measured": "2026-01-01T00:00:00+00:00", "case": "a", "model": "a", "machine": SLOW,
+             "version": "1", "ran": None, "sessions": 3, "step_s": 2.0, "time_s": 1.0}  # fmt: skip
+    optional = dict.fromkeys(LayerRow.__dataclass_fields__)
+    keep_bars(folder / SLOW, [
+        LayerRow(**{**optional, **whole, "place": place, "layer": name})
+        for place, name in enumerate(("a<b", REST), 1)
+    ])  # fmt: skip
+    assert found(folder) == []
 
 
 def test_a_folder_that_is_a_link_is_found(folder: Path) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
+from xml.etree import ElementTree
 
 from convmark.compare import sessions_file
 from convmark.compare.files import ACCEPTED, NOISE, read_accepted, read_noise, read_verdicts
@@ -111,8 +112,23 @@ _KNOWN_FILES = re.compile(
     r"|\.gitkeep|README\.md"
 )
 
-_ACTIVE = re.compile(rb"<\s*(?:script|foreignobject|image|use)|\son\w+\s*=|href|<!|url\(", re.I)
-"""What an SVG file of ours does not have."""
+_SVG = "{http://www.w3.org/2000/svg}"
+_DRAWN: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        f"{_SVG}{name}": frozenset(attributes.split())
+        for name, attributes in {
+            "svg": "role width height viewBox font-family font-size",
+            "title": "",
+            "rect": "x y width height rx fill stroke stroke-width opacity",
+            "text": "x y fill text-anchor",
+            "path": "d fill stroke opacity stroke-dasharray",
+        }.items()
+    }
+)
+"""The elements of diagrams and of bars of layers, and their attributes."""
+
+_DRAWN_VALUE = re.compile(r"[A-Za-z0-9 .,-]*")
+"""Of an attribute: no address, and nothing that is a function's."""
 
 
 def _files(folder: Path, findings: list[Finding]) -> list[Path]:
@@ -189,13 +205,33 @@ def _check_beside(path: Path, findings: list[Finding]) -> None:
             reader(path)
         elif ending == ".code.json":
             _check_code(path, findings)
-        elif path.suffix == ".svg" and (active := _ACTIVE.search(path.read_bytes())):
-            value = active[0].decode(errors="replace")
-            findings.append(Finding(file=path, rule="script", value=value))
+        elif path.suffix == ".svg" and (why := _why_no_diagram(path.read_bytes())):
+            findings.append(Finding(file=path, rule="script", value=why))
         elif path.suffix == ".json" and path.parent.name == MODELS:
             described_models([path.parent.parent / "0001.csv"])
     except StoreError as error:
         findings.append(_refused(path, error))
+
+
+def _why_no_diagram(data: bytes) -> str:
+    """Return what an SVG file has that no diagram of convmark has; empty for nothing."""
+    try:
+        text = data.decode("utf-8")
+        for mark in ("<!", "<?"):  # a DTD may define entities, an instruction may name a style
+            if mark in text:
+                return f"has {mark}"
+        drawn = ElementTree.fromstring(text)
+    except (UnicodeDecodeError, ElementTree.ParseError) as error:
+        return f"must be an SVG file in UTF-8: {error}"
+    if drawn.tag != f"{_SVG}svg":
+        return f"begins with the element {drawn.tag.removeprefix(_SVG)}"
+    for one in drawn.iter():
+        if one.tag not in _DRAWN:
+            return f"has the element {one.tag.removeprefix(_SVG)}"
+        for name, value in one.items():
+            if name not in _DRAWN[one.tag] or not _DRAWN_VALUE.fullmatch(value):
+                return f"has the attribute {name}={value}"
+    return ""
 
 
 def _check_code(path: Path, findings: list[Finding]) -> None:
