@@ -156,6 +156,11 @@ def test_a_median_must_be_that_of_the_raw_step_times(folder: Path) -> None:
     assert found(folder) == []
     np.savez(steps_path(path), **{"00001": np.full(30, own[0]), "00002": np.full(30, 0.5)})
     assert found(folder) == [("0001.csv", 3, "raw steps")]
+    np.savez(steps_path(path), **{"00002": np.full(30, own[1])})
+    assert found(folder) == [("0001.csv", 2, "raw steps")]
+    steps_path(path).write_bytes(b"no archive")
+    (finding,) = check([folder], [], NOW).findings
+    assert (finding.rule, finding.line, finding.rows) == ("raw steps", 2, 2)
 
 
 def write(name: str, content: bytes | str) -> Callable[[Path], None]:

@@ -19,7 +19,8 @@ from convmark.report.rows import BUSY_SHARE, text_of
 from convmark.results.agreement import utc_of
 from convmark.results.columnar import case_name
 from convmark.results.record import MEASURED
-from convmark.results.store import read_step_times
+from convmark.results.run_file import steps_path
+from convmark.results.store import each_step_times
 
 __all__ = ["REMEDIES", "Known", "Published", "unclean"]
 
@@ -167,7 +168,8 @@ class Known:
                 found["duplicate"].append((line, f"{_named(row)} is in {path}:{there} too"))
                 break
             self._add(row, run.path, line)
-        return found
+        found["raw steps"] = list(_raw_steps(run))
+        return {rule: lines for rule, lines in found.items() if lines}
 
     def _of(self, row: Row, path: Path, now: datetime) -> Iterator[tuple[str, str]]:
         if row["machine"] and row["machine"] != path.resolve().parent.name:
@@ -178,7 +180,6 @@ class Known:
         if row["status"] in MEASURED:
             yield from _ceilings(row)
             yield from self._elsewhere(row)
-            yield from _raw_steps(row, path)
 
     def _elsewhere(self, row: Row) -> Iterator[tuple[str, str]]:
         """Yield what contradicts the same case, code or build in other rows."""
@@ -260,11 +261,18 @@ def _ceilings(row: Row) -> Iterator[tuple[str, str]]:
         yield "ceiling", f"{_named(row)}: {reached:.3g} FLOP/s, at most {most:.3g} are plausible"
 
 
-def _raw_steps(row: Row, path: Path) -> Iterator[tuple[str, str]]:
-    """Yield a median that is not that of the raw step times beside the run."""
-    own = row["step_time_p50_s"]
-    raw = read_step_times(path, [int(row["order"])]) if own == own else None
-    if raw is not None and len(raw):
-        found = float(np.median(raw))
-        if abs(found - own) > ROUNDING * own:
-            yield "raw steps", f"{_named(row)}: median {own:.6g} s, of the raw ones {found:.6g} s"
+def _raw_steps(run: Published) -> Iterator[tuple[int, str]]:
+    """Yield each row whose median is not that of its raw step times, where their file is there."""
+    if not steps_path(run.path).exists():
+        return
+    timed = [
+        (line, row, row["step_time_p50_s"])
+        for line, row in enumerate(run.rows, 2)
+        if row["status"] in MEASURED and _there(row, "step_time_p50_s")
+    ]
+    raw = each_step_times(run.path, [int(row["order"]) for _, row, _ in timed])
+    for (line, row, own), times_s in zip(timed, raw, strict=True):
+        if times_s is None or not len(times_s):
+            yield line, f"{_named(row)}: {steps_path(run.path).name} has no step times of it"
+        elif abs((found := float(np.median(times_s))) - own) > ROUNDING * own:
+            yield line, f"{_named(row)}: median {own:.6g} s, of the raw ones {found:.6g} s"
