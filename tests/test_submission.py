@@ -234,6 +234,24 @@ def test_files_that_are_no_results_are_found_and_inert(
     assert "root:" not in first
 
 
+TABLES = (
+    *("accepted", "ceilings", "layers", "noise", "verdicts"),
+    *("0001.epochs", "0001.layers", "0001.sessions", "0001.sustained", "0001.verdicts"),
+)
+
+
+def test_each_table_has_its_header_and_ends_with_a_newline(folder: Path) -> None:
+    for content, rule in (
+        (b"", "torn"),
+        (b"\0\0", "torn"),
+        (b"a,b\n", "schema"),
+        (b"\0\n", "schema"),
+    ):
+        for name in TABLES:
+            (folder / SLOW / f"{name}.csv").write_bytes(content)
+        assert found(folder) == [(f"{name}.csv", 1, rule) for name in sorted(TABLES)]
+
+
 NAMESPACE = 'xmlns="http://www.w3.org/2000/svg"'
 DIAGRAMS: dict[str, bytes] = {
     "a prefix": b'<s:svg xmlns:s="http://www.w3.org/2000/svg"><s:script>alert(1)</s:script></s:svg>',

@@ -17,7 +17,15 @@ from types import MappingProxyType
 from xml.etree import ElementTree
 
 from convmark.compare import sessions_file
-from convmark.compare.files import ACCEPTED, NOISE, read_accepted, read_noise, read_verdicts
+from convmark.compare.files import (
+    ACCEPTED,
+    ACCEPTED_TABLE,
+    NOISE,
+    VERDICT_TABLE,
+    VERDICTS_FILE,
+    read_noise,
+)
+from convmark.compare.live.blame import CHANGES_TABLE
 from convmark.core.cells import fit_text
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.files import as_store_error
@@ -31,11 +39,11 @@ from convmark.results.columnar import MOST_WHOLE_BYTES, read_columns, whole_file
 from convmark.results.names import NAME_FILE, read_name
 from convmark.results.reading import RUN_NAME, StoreWarning
 from convmark.results.run_file import BESIDE
-from convmark.results.store import Store, run_files
+from convmark.results.store import run_files
+from convmark.session import learning, sustained
 from convmark.session.ceilings import read_ceilings
 from convmark.session.fleet.part import read_part
-from convmark.session.layers import LAYERS_TABLE
-from convmark.session.learning import read_epochs
+from convmark.session.layers import read_layers
 
 __all__ = ["Finding", "Submission", "check", "findings_table"]
 
@@ -173,24 +181,23 @@ def _why_not(path: Path, name: str, found: os.stat_result) -> str:
     return "size" if found.st_size > MOST_WHOLE_BYTES else ""
 
 
-def _accepted(path: Path) -> None:
-    read_accepted(Store(path.parent.parent), path.parent.name)
-
-
 def _run_of(path: Path) -> Path:
     return path.with_name(f"{path.name.partition('.')[0]}.csv")
 
 
 _READERS: Mapping[str, Callable[[Path], object]] = MappingProxyType(
     {
-        ACCEPTED: _accepted,
+        ACCEPTED: ACCEPTED_TABLE.read,
         NOISE: read_noise,
+        VERDICTS_FILE: VERDICT_TABLE.read,
         NAME_FILE: lambda path: read_name(path.parent),
         "ceilings.csv": read_ceilings,
-        "layers.csv": LAYERS_TABLE.read,
-        ".verdicts.csv": lambda path: read_verdicts(_run_of(path)),
-        ".sessions.csv": lambda path: sessions_file.read(_run_of(path)),
-        ".epochs.csv": lambda path: read_epochs(_run_of(path)),
+        "layers.csv": read_layers,
+        ".verdicts.csv": VERDICT_TABLE.read,
+        ".sessions.csv": sessions_file.TABLE.read,
+        ".epochs.csv": learning.TABLE.read,
+        ".layers.csv": CHANGES_TABLE.read,
+        ".sustained.csv": sustained.TABLE.read,
         ".plan.json": lambda path: read_part(_run_of(path)),
     }
 )
@@ -200,6 +207,9 @@ _READERS: Mapping[str, Callable[[Path], object]] = MappingProxyType(
 def _check_beside(path: Path, findings: list[Finding]) -> None:
     """Check a file that is no run's rows."""
     ending = path.name.removeprefix(path.name.partition(".")[0])
+    if path.suffix == ".csv" and not RUN_NAME.fullmatch(path.stem) and (line := _torn(path)):
+        findings.append(Finding(file=path, rule="torn", value="no newline", line=line))
+        return
     try:
         if reader := _READERS.get(path.name) or _READERS.get(ending):
             reader(path)
@@ -211,6 +221,12 @@ def _check_beside(path: Path, findings: list[Finding]) -> None:
             described_models([path.parent.parent / "0001.csv"])
     except StoreError as error:
         findings.append(_refused(path, error))
+
+
+def _torn(path: Path) -> int:
+    """Return the line that lacks its newline, the first of an empty file; 0 for none."""
+    data = path.read_bytes()
+    return 0 if data.endswith(b"\n") else data.count(b"\n") + 1
 
 
 def _why_no_diagram(data: bytes) -> str:
