@@ -143,6 +143,15 @@ def test_rows_are_held_against_published_ones(folder: Path) -> None:
     ]  # fmt: skip
 
 
+def test_throughput_is_that_of_the_step_time_on_an_idle_machine(folder: Path) -> None:
+    rate = 32 / 0.01
+    for run, factor in enumerate((1 / 3.1, 1 / 2.9, 2.9, 3.1), 2):
+        keep_run(
+            folder, rows(run, step_s=0.01 + run / 1e6, throughput_samples_per_s=rate * factor)[:1]
+        )
+    assert found(folder) == [("0002.csv", 2, "contradicts"), ("0005.csv", 2, "contradicts")]
+
+
 def test_rows_without_parameters_or_step_time_contradict_nothing(folder: Path) -> None:
     keep_run(folder, rows(2, parameters=None))
     keep_run(folder, rows(3, step_time_p50_s=None))
@@ -212,6 +221,10 @@ FILES: dict[str, tuple[str, Callable[[Path], None]]] = {
     "a diagram": ("script", write("models/x.svg", '<svg onload="alert(1)"/>')),
     "a path out": ("schema", write("0001.code.json", manifest("../../x", "0" * 64))),
     "a hash that leads out": ("path", write("0001.code.json", manifest("x", "/e" + "tc/passwd"))),
+    "a comparison": (
+        "comparison",
+        write("../ab/0001.csv", ""),
+    ),
     "another machine": (
         "machine",
         lambda machine: machine.rename(machine.with_name("mine")) and None,
@@ -250,6 +263,17 @@ def test_each_table_has_its_header_and_ends_with_a_newline(folder: Path) -> None
         for name in TABLES:
             (folder / SLOW / f"{name}.csv").write_bytes(content)
         assert found(folder) == [(f"{name}.csv", 1, rule) for name in sorted(TABLES)]
+
+
+def test_each_description_is_blamed_for_its_own_fault(folder: Path) -> None:
+    for name, content in (("a", "{"), ("b", "[]"), ("c", '{"schema": 0}')):
+        write(f"models/{name}.json", content)(folder / SLOW)
+    findings = check([folder], [], NOW).findings
+    assert [(one.file.name, one.rule) for one in findings] == [
+        (f"{name}.json", "schema") for name in "abc"
+    ]
+    assert len({one.value for one in findings}) == 3
+    assert all(f"{folder}" not in one.value for one in findings)
 
 
 NAMESPACE = 'xmlns="http://www.w3.org/2000/svg"'

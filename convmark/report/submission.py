@@ -32,14 +32,14 @@ from convmark.core.files import as_store_error
 from convmark.core.table import Table, headings, table_of
 from convmark.core.text import is_plain
 from convmark.report.describe import FOLDER as MODELS
-from convmark.report.describe import described_models
+from convmark.report.describe import read_description
 from convmark.report.suspicion import REMEDIES, Known, Published
 from convmark.results.code.manifest import read_codes
 from convmark.results.columnar import MOST_WHOLE_BYTES, read_columns, whole_file
 from convmark.results.names import NAME_FILE, read_name
 from convmark.results.reading import RUN_NAME, StoreWarning
 from convmark.results.run_file import BESIDE
-from convmark.results.store import run_files
+from convmark.results.store import AB_FOLDER, run_files
 from convmark.session import learning, sustained
 from convmark.session.ceilings import read_ceilings
 from convmark.session.fleet.part import read_part
@@ -176,6 +176,8 @@ def _why_not(path: Path, name: str, found: os.stat_result) -> str:
         return "special file"
     if not is_plain(name) or not name.isprintable():
         return "name"
+    if AB_FOLDER in (path.absolute().parent.name, name.split("/")[0]):
+        return "comparison"
     if not _KNOWN_FILES.fullmatch(name):
         return "no results file"
     return "size" if found.st_size > MOST_WHOLE_BYTES else ""
@@ -218,7 +220,7 @@ def _check_beside(path: Path, findings: list[Finding]) -> None:
         elif path.suffix == ".svg" and (why := _why_no_diagram(path.read_bytes())):
             findings.append(Finding(file=path, rule="script", value=why))
         elif path.suffix == ".json" and path.parent.name == MODELS:
-            described_models([path.parent.parent / "0001.csv"])
+            read_description(path)
     except StoreError as error:
         findings.append(_refused(path, error))
 
