@@ -19,7 +19,7 @@ from mutations import mutated
 from report_rows import FAST, SLOW, keep_run, measured
 
 from convmark.cli import main
-from convmark.core.errors import OptionError
+from convmark.core.errors import OptionError, StoreError
 from convmark.report.describe import Layer, diagram
 from convmark.report.submission import Submission, check
 from convmark.report.suspicion import REMEDIES
@@ -127,6 +127,68 @@ def test_published_runs_are_not_checked_again_and_must_not_change(folder: Path) 
     assert found(folder, "main/results") == []
     keep_run(folder, rows(2))
     assert found(folder, "main/results") == [("0002.csv", None, "changed")]
+
+
+def test_published_files_must_neither_change_nor_go(folder: Path) -> None:
+    steps_path(folder / SLOW / "0001.csv").write_bytes(b"0")
+    header = "run,accepted,commit,reason,case\n"
+    write("accepted.csv", f"{header}0001,2026-01-01,,first,\n")(folder / SLOW)
+    keep_run(folder, rows(2))
+    shutil.copytree("results", "main/results")
+    keep_run(folder, rows(3))
+    with (folder / SLOW / "accepted.csv").open("a") as file:
+        file.write("0003,2026-01-02,,new,\n")
+    assert found(folder, "main/results") == []
+    with (folder / SLOW / "accepted.csv").open("a") as file:
+        file.write("0002,2026-01-02,,published,\n")
+    steps_path(folder / SLOW / "0001.csv").write_bytes(b"1")
+    (folder / SLOW / "0002.csv").unlink()
+    write("0001.log", "")(folder / SLOW)
+    changed = [
+        ("0001.log", None, "changed"), ("0001.steps.npz", None, "changed"),
+        ("0002.csv", None, "gone"), ("accepted.csv", None, "changed"),
+    ]  # fmt: skip
+    assert found(folder, "main/results") == changed
+    assert found(folder / SLOW, f"main/results/{SLOW}") == changed
+    assert found(folder / SLOW, "main/results") == changed
+
+
+def test_a_table_of_published_rows_only_grows(folder: Path) -> None:
+    header = "run,accepted,commit,reason,case\n"
+    write("accepted.csv", f"{header}0009,2026-01-01,,first,\n")(folder / SLOW)
+    shutil.copytree("results", "main/results")
+    write("accepted.csv", f"{header}0009,2026-01-01,,other,\n")(folder / SLOW)
+    assert found(folder, "main/results") == [("accepted.csv", None, "changed")]
+
+
+def test_published_results_may_have_another_folder_name(folder: Path) -> None:
+    shutil.copytree("results", "main/ada")
+    keep_run(folder, rows(2))
+    assert found(folder, "main/ada") == []
+    (folder / SLOW / "0001.csv").unlink()
+    assert found(folder, "main/ada") == []  # no run of both is the same: another person's
+
+
+def test_a_copy_of_another_persons_rows_is_found(folder: Path) -> None:
+    for place in ("main/ada", "new/ada", "new/eve"):
+        shutil.copytree("results", place)
+    findings = check([Path("new/ada"), Path("new/eve")], [Path("main/ada")], NOW).findings
+    assert [(str(one.file), one.rule) for one in findings] == [
+        (f"new/eve/{SLOW}/0001.csv", "duplicate")
+    ]
+
+
+def test_a_pattern_may_name_loose_files_or_nothing_published(folder: Path) -> None:
+    Path("README.md").touch()
+    Path("empty").mkdir()
+    given = [Path("README.md"), folder]
+    nothing = [Path("README.md"), Path("empty"), Path("none/*")]
+    assert check(given, nothing, NOW) == Submission(runs=1, rows=2)
+    shutil.copytree("results", "main/gone")
+    (finding,) = check(given, [Path("main/gone")], NOW).findings
+    assert (finding.file, finding.rule) == (Path("gone"), "gone")
+    with pytest.raises(StoreError, match=r"^main: must be a folder of results, .* name main/\*$"):
+        check(given, [Path("main")], NOW)
 
 
 def test_rows_are_held_against_published_ones(folder: Path) -> None:

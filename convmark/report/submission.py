@@ -33,13 +33,24 @@ from convmark.core.table import Table, headings, table_of
 from convmark.core.text import is_plain
 from convmark.report.describe import FOLDER as MODELS
 from convmark.report.describe import read_description
+from convmark.report.published import (
+    LOOSE,
+    Change,
+    Files,
+    changes,
+    files_by_folder,
+    gone_folders,
+    is_run,
+    pair,
+    place,
+)
 from convmark.report.suspicion import REMEDIES, Known, Published
 from convmark.results.code.manifest import read_codes
 from convmark.results.columnar import MOST_WHOLE_BYTES, read_columns, whole_file
 from convmark.results.names import NAME_FILE, read_name
 from convmark.results.reading import RUN_NAME, StoreWarning
 from convmark.results.run_file import BESIDE
-from convmark.results.store import AB_FOLDER, run_files
+from convmark.results.store import AB_FOLDER
 from convmark.session import learning, sustained
 from convmark.session.ceilings import read_ceilings
 from convmark.session.fleet.part import read_part
@@ -71,43 +82,62 @@ class Submission:
     findings: list[Finding] = field(default_factory=list)
 
 
-def check(folders: Sequence[Path], against: Sequence[Path], now: datetime) -> Submission:
+def check(given: Sequence[Path], against: Sequence[Path], now: datetime) -> Submission:
     """Return what breaks a rule in the folders; a run that is published already is left out.
 
     Args:
-        against: results that are published already.
+        given: folders of results; loose files among them are passed over.
+        against: results that are published already; a place may have no runs.
 
     Raises:
         OptionError: a folder is none, or has no runs.
-        StoreError: a published file does not fit, or a place has none.
+        StoreError: a published file does not fit, or a place is not there.
     """
     found, known = Submission(), Known()
-    published = {path: _place(path) for path in (run_files(against) if against else ())}
-    for path in published:
-        known.add(Published(path=path, columns=read_columns(path, whole_file(path))))
-    places = {place: path for path, place in published.items()}
+    published = files_by_folder(against)
+    for files in published.values():
+        for path in (files[name] for name in files if is_run(name)):
+            known.add(Published(path=path, columns=read_columns(path, whole_file(path))))
+    folders = [one for one in given if one.name not in LOOSE or not os.path.isfile(one)]
+    found.findings += [_found_changed(one) for one in gone_folders(given, published)]
+    places = list(dict.fromkeys(map(place, folders)))
     for folder in folders:
-        files = _files(folder, found.findings)
-        runs = [path for path in files if RUN_NAME.fullmatch(path.stem) and path.suffix == ".csv"]
-        if not runs and not found.findings:
-            raise OptionError(f"{folder}: has no runs; name a results or machine folder")
-        for path in files:
-            _check_beside(path, found.findings)
-        for path in runs:
-            first = places.get(_place(path))
-            if first is None or path.read_bytes() != first.read_bytes():
-                _check_run(path, first, known, found, now)
+        first = pair(place(folder), places, published)
+        _check_folder(folder, first, known, found, now)
     found.findings.sort(key=lambda one: (str(one.file), one.line or 0))
     return found
 
 
-def _place(run: Path) -> tuple[str, ...]:
-    """Return what a published run and its copy in a pull request have in common."""
-    return run.resolve().parts[-3:]
+def _check_folder(
+    folder: Path, published: Files, known: Known, found: Submission, now: datetime
+) -> None:
+    """Check the files of a folder, then the rows of its runs."""
+    before = len(found.findings)
+    files = _files(folder, found.findings)
+    unsafe = any(one.rule in UNSAFE for one in found.findings[before:])
+    if not unsafe:
+        found.findings += map(_found_changed, changes(folder, files, published))
+    runs = [path for path in files if RUN_NAME.fullmatch(path.stem) and path.suffix == ".csv"]
+    if not runs and not found.findings:
+        raise OptionError(f"{folder}: has no runs; name a results or machine folder")
+    for path in files:
+        _check_beside(path, found.findings)
+    for path in runs:
+        name = Path(os.path.abspath(path)).relative_to(place(folder)).as_posix()
+        first = published.get(name)
+        if first is None or path.read_bytes() != first.read_bytes():
+            _check_run(path, first, known, found, now)
+
+
+def _found_changed(one: Change) -> Finding:
+    return Finding(file=one.file, rule=one.rule, value=one.value)
 
 
 # -- the files -------------------------------------------------------------------------------------
 
+
+UNSAFE = ("link", "special file")
+"""Rules that, once broken, keep the whole folder from being read."""
 
 MOST_DEPTH = 4
 """Folders below a results folder: <machine>/code/<2 digits>/<file>."""
@@ -152,8 +182,7 @@ def _files(folder: Path, findings: list[Finding]) -> list[Path]:
             findings.append(Finding(file=path, rule=rule, value=value))
         else:
             found.append(path)
-    unsafe = any(one.rule in ("link", "special file") for one in findings[before:])
-    return [] if unsafe else found
+    return [] if any(one.rule in UNSAFE for one in findings[before:]) else found
 
 
 def _walked(folder: Path, depth: int = 0) -> Iterator[tuple[Path, os.stat_result]]:
@@ -280,8 +309,6 @@ def _check_run(
     path: Path, first: Path | None, known: Known, found: Submission, now: datetime
 ) -> None:
     """Check the rows of a run, and let later ones be held against them."""
-    if first is not None:
-        found.findings.append(Finding(file=path, rule="changed", value=str(first)))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", StoreWarning)

@@ -38,6 +38,7 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
         "script": "draw it anew: convmark run --describe, or convmark layers",
         "machine": "move the run to the folder of its machine",
         "changed": "restore the published file, and submit new rows as a new run",
+        "gone": "restore the published file or folder",
         "duplicate": "remove the copy",
         "future": "set the clock and measure again",
         "ceiling": "measure again: no such device computes so fast",
