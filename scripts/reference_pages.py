@@ -289,10 +289,11 @@ def tables_schema() -> dict[str, Any]:
     column = {
         "key": {**_TEXT, "description": "key of the values in the rows"},
         "label": {**_TEXT, "description": "heading of the printed table"},
-        "type": {"enum": ["text", "number", "boolean"]},
+        "type": {"enum": ["text", "number", "boolean", "list"]},
         "unit": {**_TEXT, "description": "unit of the values; empty for none"},
     }
-    cell = {"type": ["string", "number", "boolean", "null"]}
+    kinds = ["string", "number", "boolean", "array", "null"]
+    cell = {"type": kinds, "items": {"type": "string"}}
     table = {
         "key": {**_TEXT, "description": "name of the table, the same in each version"},
         "title": _TEXT,

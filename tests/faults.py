@@ -123,6 +123,6 @@ def one_message(output: str) -> str:
     """Return what a run said besides its progress; it must hold no traceback."""
     assert "Traceback" not in output, output
     shown = re.compile(
-        r"\[ *\d+/\d+\] |convmark: \d+ processes to measure|convmark run: (load|gov)"
+        r"\[ *\d+/\d+\] |convmark: \d+ process(es)? to measure|convmark run: (load|gov)"
     )
     return "\n".join(line for line in output.splitlines() if line and not shown.match(line))

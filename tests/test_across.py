@@ -148,7 +148,7 @@ def test_runs_that_alternate_allow_a_verdict(change: float, verdict: str, words:
     assert cell.to_previous is not None
     assert (cell.verdict, cell.to_previous.basis) == (verdict, "pairs")
     assert cell.to_previous.words.startswith(words)
-    assert "have a verdict" in across_report([cell], "tensorflow")
+    assert "Decided: 1 change from" in across_report([cell], "tensorflow")
 
 
 @pytest.mark.parametrize(
@@ -188,9 +188,7 @@ def test_commits_of_the_same_code_are_unchanged_whatever_was_measured() -> None:
     ]
     cell = across(rows, "commit")[1]
     assert (cell.verdict, cell.note) == ("unchanged", "same code")
-    assert "All 1 changes from one value to the next have a verdict." in across_report(
-        [cell], "commit"
-    )
+    assert "Decided: 1 change from one value to the next." in across_report([cell], "commit")
 
 
 def test_the_command_that_decides_is_as_one_would_type_it(monkeypatch: pytest.MonkeyPatch) -> None:

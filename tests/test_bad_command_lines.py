@@ -49,7 +49,7 @@ BAD: list[tuple[list[str], str]] = [
     (["run", "--models"], "argument --models: expected one argument"),
     (["run", "--models", "--seed"], "argument --models: expected one argument"),
     (["run", "--models", ""], "--models: must be a comma-separated list"),
-    (["run", "--models", "lenet6"], "--models: lenet6: no such model"),
+    (["run", "--models", "lenet6"], "lenet6: no such model"),
     (["run", "--models", "../../etc/passwd"], "--models: passwd: a model file must be in"),
     (["run", "--models", ESCAPE], "--models: must be one line without control characters"),
     (["run", "--models", "a\0b"], "--models: must be one line without control characters"),
@@ -327,7 +327,8 @@ def test_a_hostile_pyproject_is_one_line(folder: Path, capsys: pytest.CaptureFix
 # pytest
 
 PYTEST_BAD = [
-    (["--models=lenet6"], "--models: lenet6: no such model"),
+    (["--model=lenet5"], "unrecognized arguments: --model; did you mean --models?"),
+    (["--models=lenet6"], "lenet6: no such model"),
     (["--models="], "--models: must be a comma-separated list"),
     (["--models=\x1b[31m"], "--models: must be one line without control characters"),
     (["--models=a\nb"], "--models: must be one line without control characters"),

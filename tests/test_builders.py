@@ -306,9 +306,7 @@ def test_a_module_that_parses_the_command_line_finds_no_arguments(interpreter: I
 
 
 def test_a_module_whose_import_ends_the_process_is_named(interpreter: Interpreter) -> None:
-    with pytest.raises(
-        WorkerError, match=r"^--models: ends:net: cannot be imported: the worker ended"
-    ):
+    with pytest.raises(WorkerError, match=r"^ends:net: cannot be imported: the worker ended"):
         inspect_models(interpreter, ["script:net", "ends:net"])
 
 

@@ -103,7 +103,7 @@ def test_a_run_interrupted_before_its_first_row_leaves_no_file(
 
 
 BAD = [
-    (["run", "--models", "lenet6"], "--models: lenet6: no such model"),
+    (["run", "--models", "lenet6"], "lenet6: no such model"),
     (["run", "--models", ""], "--models: must be"),
     (["run", "--tasks", "trian"], "--tasks: unknown name 'trian'; did you mean train?"),
     (["run", "--devices", "gpu:3"], "--devices: gpu:3 does not exist, only cpu"),
@@ -221,8 +221,13 @@ def test_the_next_step_follows_from_the_worst_row() -> None:
         return next_step(records, searched=searched)
 
     assert "next: convmark report" in said("ok")
-    assert said("ok", "unsteady").startswith("1 of 2 processes are unsteady")
-    assert said("unsteady", "crashed").startswith("1 of 2 processes have no figures")
+    busy = [row(other_cpu_share=share) for share in (None, 0.09, 0.1, 0.854)]
+    assert next_step(busy).startswith(
+        "2 of 4 processes measured while other programs took up to 85%"
+    )
+    assert "next: convmark report" in next_step(busy[:2])
+    assert said("ok", "unsteady").startswith("1 of 2 processes unsteady")
+    assert said("unsteady", "crashed").startswith("1 of 2 processes without figures")
     assert "next: convmark report" in said("ok", "out_of_memory", searched=True)
 
 

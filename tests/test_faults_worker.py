@@ -141,7 +141,7 @@ def test_what_a_dead_zygote_left_unmeasured_is_measured_by_resume(tmp_path: Path
     python.write_text(whole)
     status, output, rows = run(*models, "--resume", folder=tmp_path, python=python)
     assert status == 0, output
-    assert "0 of 6 rows are measured; 6 whose interpreter had ended are measured again" in output
+    assert "0 of 6 processes measured; 6 whose interpreter had ended are measured again" in output
     assert [(row.order, row.status) for row in rows] == [(order, "ok") for order in range(1, 7)]
 
 

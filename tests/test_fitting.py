@@ -95,6 +95,14 @@ def test_a_long_text_stands_below_with_the_name_of_its_row(monkeypatch: pytest.M
     assert lines[place + 2].startswith("    ")
 
 
+def test_rows_whose_names_leave_no_room_are_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = "company.department.networks:residual(width=64,depth={})-train-cpu-b32-float32"
+    rows = [{**row("x", "train"), "machine": long.format(depth), "step": depth} for depth in (5, 9)]
+    found = text(monkeypatch, 80, rows).splitlines()
+    assert [line for line in found if "residual" in line] == [long.format(5), long.format(9)]
+    assert found[found.index(long.format(9)) + 1] == "  step p50: 9.00 s"
+
+
 def test_a_single_row_becomes_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = text(monkeypatch, 60, ROWS[:1]).splitlines()
     assert lines[:2] == ["machine     amd-epyc-2cpu-24gib", "model       lenet5"]

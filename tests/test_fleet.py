@@ -184,13 +184,13 @@ def test_of_a_kind_the_next_node_measures_where_the_first_cannot(
 def test_where_no_node_can_prepare_nothing_is_written(
     fleet: Fleet, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fleet("x", "y", cannot_prepare={"x": "it has no framework", "y": "--models: no such model"})
+    fleet("x", "y", cannot_prepare={"x": "it has no framework", "y": "no such model"})
     assert run() == 2
     assert not Path("results").exists()
     *each, last = capsys.readouterr().err.splitlines()
     assert each == [
         "convmark run: x does not measure: it has no framework",
-        "convmark run: y does not measure: --models: no such model",
+        "convmark run: y does not measure: no such model",
     ]
     assert last == ("convmark run: --ray: no node can run the plan; see the reason of each node")
 
@@ -203,7 +203,7 @@ def test_what_no_node_can_measure_for_one_reason_is_one_line(
     assert run("--models", "lennet5") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
-        "convmark run: --ray: a, b, c and 2 more do not measure: --models: lennet5: no such model"
+        "convmark run: --ray: a, b, c and 2 more do not measure: lennet5: no such model"
     )
 
 

@@ -11,6 +11,8 @@ import pytest
 from fake_worker import FakeInterpreter
 
 from convmark.cli import main
+from convmark.core.case import Case
+from convmark.session.forecast import expected_s
 
 RUN = ("run", "--models=lenet5,resnet50", "--batch-sizes=32", "--processes=2")
 
@@ -64,6 +66,17 @@ def test_earlier_rows_of_the_machine_tell_the_time(
     assert float(measured["seconds"]) != pytest.approx(0.8 + 2 * 0.6)
     assert "estimated from earlier rows in results/" in words
     assert " for 1 case, else from the time budget" in words
+
+
+@pytest.mark.parametrize(
+    ("slowdown", "seconds"), [(1.0, 0.8 + 1.2), (1.5, 1.2 + 1.8), (6.0, 4.8 + 2.4)]
+)
+def test_under_other_load_work_takes_longer_and_the_time_budget_ends_steps(
+    slowdown: float, seconds: float
+) -> None:
+    case = Case(model="lenet5", task="infer", device="cpu", batch_size=1)
+    assert expected_s(case, 0.6, {}, slowdown=slowdown) == pytest.approx(seconds)
+    assert expected_s(case, 0.6, {case.name: 3.0}, slowdown=slowdown) == 3.0
 
 
 def test_a_time_that_cannot_be_estimated_is_not_made_up(

@@ -500,7 +500,7 @@ def test_a_busy_machine_is_said_before_the_run_with_what_to_do(
     monkeypatch.chdir(tmp_path)
     assert main(["run", "--models", "lenet5", *FAST, "--processes", "1"]) == 0
     lines = capsys.readouterr().err.splitlines()
-    (begins,) = (line for line in lines if "1 processes to measure" in line)
+    (begins,) = (line for line in lines if "1 process to measure" in line)
     before = lines[: lines.index(begins)]
     for subject, remedy in (
         ("load", "close other programs, wait a minute and check again"),

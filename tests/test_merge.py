@@ -100,7 +100,7 @@ def test_a_missing_shard_is_named_and_fails(
     assert main(["merge", "part1", "part3", "--results", "all"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("convmark merge: shard 2/3: all ")
-    assert " processes are missing: " in line
+    assert " processes missing: " in line
     assert len(rows("all")) == len(rows("part1")) + len(rows("part3"))
 
 
@@ -114,9 +114,7 @@ def test_what_an_interrupted_shard_lacks_is_named(
     capsys.readouterr()
     assert main(["merge", *parts, "--results", "all"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(
-        f"convmark merge: shard 1/3: 1 of {len(lost) + 1} processes are missing: "
-    )
+    assert line.startswith(f"convmark merge: shard 1/3: 1 of {len(lost) + 1} processes missing: ")
     assert line.endswith(" #2")
 
 

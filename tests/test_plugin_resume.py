@@ -72,7 +72,7 @@ def test_an_interrupted_session_goes_on_and_its_tests_report_all_steps(
     assert path.read_bytes().startswith(first)
     rows = read_run(path)
     assert [row.order for row in rows] == list(range(1, 9))
-    result.stdout.fnmatch_lines(["convmark: resuming *0001.csv: 3 of 8 rows are measured"])
+    result.stdout.fnmatch_lines(["convmark: resuming *0001.csv: 3 of 8 processes measured"])
     result.stdout.fnmatch_lines(["*8 rows in *0001.csv*"])
     benchmarks = json.loads((pytester.path / "out.json").read_text())["benchmarks"]
     assert [found["stats"]["rounds"] for found in benchmarks] == [200] * 4

@@ -132,7 +132,7 @@ def test_a_search_goes_on_where_it_was_interrupted(
     worker.interrupt_after = None
     result = run("--resume")
     result.assert_outcomes(passed=2)
-    result.stdout.fnmatch_lines(["convmark: resuming *0001.csv: 2 rows are measured"])
+    result.stdout.fnmatch_lines(["convmark: resuming *0001.csv: 2 processes measured"])
     assert path.read_bytes().startswith(first)
     rows = read_run(path)
     assert len({(row.case, row.process) for row in rows}) == len(rows) == 16

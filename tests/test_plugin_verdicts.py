@@ -162,6 +162,12 @@ def test_a_session_ends_with_what_it_means_and_colours_verdicts(
             "\x1b[31mregressed" not in run("--benchmark-compare=git:HEAD~1", *options).stdout.str()
         )
     assert "next:" not in run("-q").stdout.str()
+    monkeypatch.delenv("PY_COLORS", raising=False)  # pytester's own
+    for variable, colours in (("FORCE_COLOR", True), ("NO_COLOR", False)):  # the second one wins
+        monkeypatch.setenv(variable, "1")
+        shown = run("--benchmark-compare=git:HEAD~1").stdout.str()
+        assert ("\x1b[31mregressed" in shown) is colours
+        assert ("\x1b[" in shown) is colours
 
 
 def test_other_code_of_the_same_speed_is_unchanged_and_passes(
@@ -217,7 +223,7 @@ def test_the_same_code_is_not_compared_live_whatever_git_says(
     assert found(pytester, LENET5) == "unchanged"
     result.stdout.fnmatch_lines(
         [
-            "convmark: 2 of 2 cases run the same code: nothing to compare",
+            "convmark: 2 of 2 cases with the same code: nothing to compare",
             f"{LENET5}*step_time*unchanged*same code*",
         ]
     )

@@ -55,6 +55,19 @@ def test_a_side_is_of_the_newest_run_of_the_same_facts_code_and_commit(tmp_path:
     assert (fact(last, "numpy"), fact(last, "framework")) == ("9", "TensorFlow 2.21.0")
 
 
+def test_a_side_is_of_the_rows_that_can_be_judged_where_there_are_any(tmp_path: Path) -> None:
+    hot = measured(SLOW, 1, "lenet5", 4, step_s=9.0, not_judged="hot")
+    keep_run(tmp_path, [*run(SLOW, 1, 3, step_s=2.0), hot])
+    keep_run(tmp_path, run(FAST, 1, 3, step_s=1.0))
+    keep_run(tmp_path, run(FAST, 2, 3, step_s=5.0, not_judged="card in use"))
+    fast, slow = sorted(sides(tmp_path).sides, key=lambda side: side.times_s)
+    assert (slow.times_s, slow.doubt) == ((2.0,) * 3, "speed-up without 1 of 4, not judged: hot")
+    assert (fast.run, fast.times_s) == ("0001", (1.0,) * 3)
+    assert fast.doubt == "speed-up of earlier runs, as the newest is not judged: card in use"
+    keep_run(tmp_path / "none", run(SLOW, 1, 3, not_judged="hot"))
+    assert [side.doubt for side in sides(tmp_path / "none").sides] == ["not judged: hot"]
+
+
 def test_files_are_the_same_under_other_versions_of_their_packages(tmp_path: Path) -> None:
     file = CodeFile(Place(".", "nets.py"), "f" * 64, 10)
     codes = [Code(files=(file,), packages={"keras": version}) for version in ("3.9", "3.10")]

@@ -91,7 +91,7 @@ def test_other_programs_get_every_row_by_its_fields() -> None:
     for name in ("low", "high", "verdict", "smallest_visible", "note"):
         assert name in first
     assert first["change"] == 0.12
-    assert first["baseline_runs"] == "0001 0003"
+    assert first["baseline_runs"] == ("0001", "0003")
     assert isinstance(first["fails"], bool)
     assert (second["model"], second["batch_size"], second["change"]) == ("machine", None, None)
 

@@ -111,7 +111,7 @@ def test_a_run_goes_on_in_its_own_file_and_measures_what_is_missing_alone(
     assert worker.asked == [row.case.name for row in rows[5:]]
     assert {(row.run, row.plan) for row in rows} == {("0001", rows[0].plan)}
     printed = capsys.readouterr()
-    assert f"resuming {path.relative_to(folder)}: 5 of {len(rows)} rows are measured" in (
+    assert f"resuming {path.relative_to(folder)}: 5 of {len(rows)} processes measured" in (
         printed.err
     )
     assert f"{len(rows)} rows in {path.relative_to(folder)}" in printed.out
@@ -271,7 +271,7 @@ def test_a_row_whose_interpreter_ended_is_measured_again_and_one_that_crashed_is
     assert main(["run", *OPTIONS, "--resume"]) == 1
     said = capsys.readouterr().err
     assert "4 of" in said
-    assert "rows are measured; 1 whose interpreter had ended are measured again" in said
+    assert "processes measured; 1 whose interpreter had ended are measured again" in said
     rows = read_run(path)
     assert [row.order for row in rows[:5]] == [1, 3, 4, 5, 2]
     assert [row.status for row in rows].count("crashed") == 1

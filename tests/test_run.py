@@ -270,7 +270,7 @@ def test_an_inspection_asks_for_the_models_and_returns_what_is_there() -> None:
 
 def test_an_unknown_model_is_refused_with_the_interpreter_s_own_words() -> None:
     answer = inspected({"lenet5": None, "lenet6": "unknown model 'lenet6'; did you mean lenet5?"})
-    with pytest.raises(OptionError, match=r"^--models: unknown model 'lenet6'; did you mean"):
+    with pytest.raises(OptionError, match=r"^unknown model 'lenet6'; did you mean"):
         inspect(canned(answer), ["lenet5", "lenet6"])
 
 

@@ -83,7 +83,7 @@ def test_commits_that_were_not_measured_are_counted_and_narrowed_down() -> None:
         dataclasses.replace(one, commit=f"{int(one.commit[:12], 16) + 7:012x}") for one in found
     ]
     remark, own, narrow = compared(found[:10] + late[10:])
-    assert remark.startswith("7 commits before it were not measured")
+    assert remark.startswith("7 commits before it not measured")
     assert own == f"convmark ab {sha(17)} {sha(18)} {CASE}"
     assert narrow == f"convmark bisect --good {sha(10)} --bad {sha(18)} {CASE}"
 

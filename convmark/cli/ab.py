@@ -47,7 +47,7 @@ from convmark.core.options import Options
 from convmark.core.statistics import Estimate
 from convmark.core.suites import NETWORKS, cases, refuse_untimed
 from convmark.core.table import Heading
-from convmark.core.text import Say, painted
+from convmark.core.text import Say, counted, painted
 from convmark.interpreter.inspection import devices_asked_for
 from convmark.machine.hardware import Machine, read_machine
 from convmark.machine.lock import alone
@@ -199,7 +199,7 @@ def compare_sides(a: SideSpec, b: SideSpec, wanted: StoppingRule, options: Optio
     return Compared(
         rows=rows,
         path=comparing.path,
-        kept=f"{len(rows)} of {len(comparing.cases)} cases; {comparing.kept}",
+        kept=f"{len(rows)} of {counted(len(comparing.cases), 'case')}; {comparing.kept}",
         interrupted=interrupted,
         failure=f"{failed[0].case}: {failed[0].note}" if failed else "",
     )

@@ -28,7 +28,7 @@ from convmark.core.option_values import parse_percent, parse_seconds, parse_word
 from convmark.core.options import Options
 from convmark.core.suites import cases, refuse_untimed
 from convmark.core.table import Table, headings, table_of
-from convmark.core.text import interval_text
+from convmark.core.text import counted, interval_text
 from convmark.interpreter.environments.cache import Cache
 from convmark.interpreter.environments.installer import between, releases, wanted
 from convmark.machine.hardware import read_machine
@@ -65,7 +65,7 @@ def bisect(given: argparse.Namespace, options: Options) -> int:
         side_of: SideOf = _of_commit
     else:
         candidates, side_of = _releases(good, bad, given.package, given.beside, versions)
-    _say(f"{len(candidates)} candidates: {', '.join(candidates)}")
+    _say(f"{counted(len(candidates), 'candidate')}: {', '.join(candidates)}")
     steps = _Steps(options, side_of, threshold, budget_s)
     with alone(wait=options.wait, concurrent=options.allow_concurrent, say=_say):
         found = narrow(candidates, steps.compare, math.log1p(threshold))

@@ -66,7 +66,8 @@ class Parser(argparse.ArgumentParser):
         if choice is not None:
             choices = re.findall(r"[\w-]+", message[choice.end() :])
             return next(iter(difflib.get_close_matches(choice["given"], choices, n=1)), "")
-        for word in message.split():
+        unknown = message.partition("unrecognized arguments: ")[2]
+        for word in unknown.split():
             name = word.partition("=")[0].rstrip(":")
             if name.startswith("--"):
                 near = difflib.get_close_matches(name, self._option_string_actions, n=1)

@@ -12,6 +12,7 @@ from convmark.core.errors import OptionError, StoreError
 from convmark.core.files import new_folder, write_output
 from convmark.core.option_values import choice_of
 from convmark.core.options import Options
+from convmark.core.text import counted
 from convmark.report.export import TARGETS, Export, export_of
 from convmark.report.rows import read_rows
 from convmark.results.names import STDOUT, check_output, check_output_folder
@@ -79,7 +80,7 @@ def _write(output: Path, files: Mapping[str, str]) -> None:
 
 
 def _words(found: Export) -> str:
-    parts = [f"{found.points} cases of runs"]
+    parts = [f"{counted(found.points, 'case')} of runs"]
     if found.left_out:
         parts.append(f"{found.left_out} without figures left out")
     if found.unsteady:

@@ -16,6 +16,7 @@ from convmark.core.errors import OptionError
 from convmark.core.option_values import AUTO, choice_of
 from convmark.core.options import Options
 from convmark.core.suites import refuse_replicas, refuse_untimed
+from convmark.core.text import counted
 from convmark.report.summary import summary_text
 from convmark.report.tables import Answer, check_form, print_tables
 from convmark.results.commit import read_commit
@@ -204,7 +205,8 @@ def _print_different(fleet_run: FleetRun) -> None:
                 print(
                     f"{hardware}: node {one.node} differs from its kind by "
                     f"{100 * one.change:+.1f} % (a good one lies within "
-                    f"{100 * one.half_width:.1f} %), {one.cases} cases, {one.processes} processes"
+                    f"{100 * one.half_width:.1f} %), {counted(one.cases, 'case')}, "
+                    f"{counted(one.processes, 'process')}"
                 )
 
 

@@ -12,6 +12,7 @@ from convmark.core.option_values import AUTO, parse_count, parse_models
 from convmark.core.options import Options
 from convmark.core.suites import refuse_untimed
 from convmark.core.table import Table
+from convmark.core.text import counted
 from convmark.machine.hardware import read_machine
 from convmark.report.tables import Answer, check_form, print_tables
 from convmark.report.tables.layers import TOP, keep_bars, layers_table, remedies_table
@@ -102,5 +103,5 @@ def _measured(session: Session, depth: int | None) -> list[list[LayerRow]]:
     found = list(filter(None, session.layers(session.cases, depth)))
     for rows in found:
         drawn = keep_bars(session.layers_path.parent, rows)
-        _say(f"{len(rows)} rows in {session.layers_path}, drawn in {drawn}")
+        _say(f"{counted(len(rows), 'row')} in {session.layers_path}, drawn in {drawn}")
     return found

@@ -36,7 +36,7 @@ from convmark.core.option_values import parse_seconds
 from convmark.core.options import Options
 from convmark.core.statistics import median_of
 from convmark.core.suites import NETWORKS, cases, refuse_untimed
-from convmark.core.text import duration_text
+from convmark.core.text import counted, duration_text
 from convmark.interpreter import Interpreter, zoo_folder
 from convmark.interpreter.inspection import devices_asked_for, inspect
 from convmark.machine.gpu.visible import card_of
@@ -80,7 +80,8 @@ def noise(given: argparse.Namespace, options: Options) -> int:
         if not codes:
             raise ConvmarkError("no case can be run: convmark run shows the reason")
         pairings = _pairings(codes, found, interpreter, make, machine, stack)
-        _say(f"{len(pairings)} cases, {duration_text(seconds)} of sessions; Ctrl-C ends it early")
+        cases = counted(len(pairings), "case")
+        _say(f"{cases}, {duration_text(seconds)} of sessions; Ctrl-C ends it early")
         deadline_s = time.monotonic() + seconds
         terms = LiveOptions(
             seed=options.seed,
@@ -107,7 +108,7 @@ def noise(given: argparse.Namespace, options: Options) -> int:
     else:
         table = rows_table("noise", "Noise of sessions with identical code", NoiseRow, rows)
         print_tables(Answer(command="noise", machines=[machine.name], tables=[table]), form)
-    print(f"\n{len(told)} of {len(rows)} rows kept in {path}", file=sys.stderr)
+    print(f"\n{len(told)} of {counted(len(rows), 'row')} kept in {path}", file=sys.stderr)
     return exit_status(True, interrupted=any(one.closed == INTERRUPTED for one in results))
 
 

@@ -22,7 +22,7 @@ from convmark.core.option_values import AUTO, Shapes
 from convmark.core.options import Options
 from convmark.core.suites import cases, refuse_replicas, refuse_runtimes, refuse_untimed
 from convmark.core.table import Table, plain
-from convmark.core.text import duration_text, painted
+from convmark.core.text import counted, duration_text, painted
 from convmark.interpreter.environments.cache import interpreters
 from convmark.machine.doctor import left_out_gpus
 from convmark.machine.hardware import Machine, read_machine
@@ -200,7 +200,7 @@ def _take_part(session: Session, shard: Shard, known_s: Mapping[str, float], num
         where=f"{number} {' '.join([*options.pythons, *options.environments])}",
     )
     about = f"about {duration_text(sum(map(seconds, session.cases)))}"
-    count = f"{len(session.cases)} of {len(session.plan_cases)} cases"
+    count = f"{len(session.cases)} of {counted(len(session.plan_cases), 'case')}"
     _say(f"shard {shard} of plan {name}: {count}, {about if session.cases else 'nothing to do'}")
     return Part(
         plan=name,
@@ -267,7 +267,7 @@ def _measure_layers(session: Session, form: str) -> None:
         drawn = keep_bars(session.layers_path.parent, rows)
         if form == TEXT:
             print(f"\n{painted(plain(layers_table(rows, TOP)), sys.stdout, os.environ)}")
-        _say(f"{len(rows)} rows in {session.layers_path}, drawn in {drawn}")
+        _say(f"{counted(len(rows), 'row')} in {session.layers_path}, drawn in {drawn}")
 
 
 def _tables(session: Session) -> list[Table]:

@@ -21,7 +21,7 @@ from convmark.compare.judgement import MACHINE, SAME_CODE, SAME_COMMIT, Judgemen
 from convmark.compare.rule.decision import Decision
 from convmark.compare.rule.statistics import t_quantile
 from convmark.core.interval import Interval, share_of
-from convmark.core.text import percent
+from convmark.core.text import counted, percent
 from convmark.results.record import Record
 
 __all__ = ["Finding", "machine_judgements", "step_time"]
@@ -105,7 +105,7 @@ def _live(
 ) -> Finding:
     verdict = decision.plain_verdict
     estimate = decision.estimate or 0.0
-    parts = [f"{decision.sessions} sessions against {comparison.anchor}"]
+    parts = [f"{counted(decision.sessions, 'session')} against {comparison.anchor}"]
     parts += filter(None, [decision.margin_text])
     if verdict == "regressed" and decision.bar < 0:
         parts.append(

@@ -18,6 +18,7 @@ from convmark.compare.comparability import ALIKE_LOAD, Comparability, comparable
 from convmark.compare.rule.change_points import Level, Run, levels
 from convmark.core.git import SHOWN, Git
 from convmark.core.statistics import median_of
+from convmark.core.text import counted
 
 __all__ = ["Commits", "Point", "Stretch", "Trend", "live_comparison", "trend"]
 
@@ -166,7 +167,8 @@ def live_comparison(stretch: Stretch, commits: Commits) -> list[str]:
     if level.creep or steps is None or steps <= 1:
         return [both]
     return [
-        f"{steps - 1} commits before it were not measured; the second command finds which it was:",
+        f"{counted(steps - 1, 'commit')} before it not measured; the second command finds which it "
+        "was:",
         f"convmark ab git:{commits.parent(new)[:SHOWN]} git:{last} {case}",
         f"convmark bisect --good git:{first} --bad git:{last} {case}",
     ]

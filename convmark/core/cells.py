@@ -133,16 +133,16 @@ def columns_of(row_type: Any) -> tuple[Column, ...]:
         told = {"group": "", "unit": "", "meaning": "", **field.metadata}
         if told.get("title") == "":
             told["title"] = re.sub(r"_(?:s|bytes)$", "", field.name).replace("_", " ")
-        told.setdefault("kind", _kind(_TYPES[kind], told["unit"]))
+        told.setdefault("kind", _kind(kind, told["unit"]))
         columns.append(Column(name=field.name, type=_TYPES[kind], required=required, **told))
     return tuple(columns)
 
 
-def _kind(kind: type, unit: str) -> str:
+def _kind(kind: str, unit: str) -> str:
     """Return how a table formats values of a type and unit, unless the column says otherwise."""
-    if kind not in (int, float):
-        return "text"
-    return _KINDS.get(unit) or ("count" if kind is int else "number")
+    if _TYPES[kind] not in (int, float):
+        return "texts" if kind.startswith("tuple") else "text"
+    return _KINDS.get(unit) or ("count" if _TYPES[kind] is int else "number")
 
 
 def fit_text(text: str) -> str:
@@ -161,7 +161,7 @@ def to_cell(value: Any) -> str:
         return "" if not math.isfinite(value) else float.__repr__(value)
     if isinstance(value, int):
         return str(value)
-    text = fit_text(str(value))
+    text = fit_text(" ".join(value) if isinstance(value, tuple) else str(value))
     return f"'{text}" if _is_formula(text) else text
 
 

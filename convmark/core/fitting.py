@@ -79,7 +79,7 @@ def fitted(grid: Grid, width: int, drawn: Callable[[Grid], str]) -> str:
 
     What all rows share is said once above. The other columns follow in parts that begin with the
     columns that name the row. Texts that fit beside no name stand below, row by row. A single row
-    becomes a list.
+    becomes a list, and so do rows whose names leave no room for a column.
 
     Args:
         drawn: draws a part.
@@ -95,9 +95,10 @@ def fitted(grid: Grid, width: int, drawn: Callable[[Grid], str]) -> str:
     others = [place for place in places if place not in names]
     texts = [place for place in others if grid.width([*names, place]) > width]
     parts = _parts(grid, names, [place for place in others if place not in texts], width)
+    only_below = parts == [names] and all(any(row[text] for text in texts) for row in grid.rows)
     blocks = [
         _sentence(grid, shared, width),
-        drawn(grid.only(parts[0])),
+        "" if only_below else drawn(grid.only(parts[0])),
         *(drawn(_without_empty_rows(grid.only(part), len(names))) for part in parts[1:]),
         _below(grid, names, texts, width),
     ]

@@ -36,9 +36,10 @@ def _ratio_text(value: float) -> str:
     return f"{value:.3f}" if value < 9.9995 else f"{value:.2f}"
 
 
-KINDS: Mapping[str, tuple[str, Callable[[float], str]]] = MappingProxyType(
+KINDS: Mapping[str, tuple[str, Callable[[Any], str]]] = MappingProxyType(
     {
         "text": ("", str),
+        "texts": ("", " ".join),
         "seconds": ("s", seconds_text),
         "bytes": ("bytes", bytes_text),
         "rate": ("samples/s", rate_text),
@@ -61,7 +62,7 @@ KINDS: Mapping[str, tuple[str, Callable[[float], str]]] = MappingProxyType(
     }
 )
 """By kind of a column: the unit in which its values are stored, and how one is printed. A `figure`
-is a text that stands to the right as numbers do; a `flag` is true or false."""
+is a text that stands to the right as numbers do; a `flag` is true or false, `texts` are a tuple."""
 
 
 FACETS: Mapping[str, str] = MappingProxyType(
@@ -103,7 +104,7 @@ class Heading:
     @property
     def numeric(self) -> bool:
         """Whether the column holds numbers."""
-        return self.kind not in ("text", "flag")
+        return self.kind not in ("text", "texts", "flag")
 
     @property
     def unit(self) -> str:
@@ -310,7 +311,7 @@ def _value(value: Any) -> Any:
     """Return a plain Python value, None for what is absent; a whole number as int."""
     if value is None or value == "":
         return None
-    if isinstance(value, (str, bool)):
+    if isinstance(value, (str, bool, tuple)):
         return value
     number = float(value)
     if not math.isfinite(number):

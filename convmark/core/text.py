@@ -83,8 +83,9 @@ _WORDS = rf"(?<![\w.:-])({'|'.join(map(re.escape, _COLOURS))})(?![\w.-])"
 """Alone between spaces or brackets, for a case may have such a word in its name; compiled late."""
 
 
-def counted(number: int, noun: str, plural: str = "s") -> str:
+def counted(number: int, noun: str) -> str:
     """Return a number with its noun, such as `1 case` or `2,000 cases`."""
+    plural = "es" if noun.endswith("s") else "s"
     return f"{number:,} {noun}{plural * (number != 1)}"
 
 

@@ -36,12 +36,12 @@ def inspect(
     found = answer.event("inspected")
     if answer.status != "ok" or found is None:
         importing = None if answer.event("imported") else answer.event("importing")
-        subject = f"--models: {importing['model']}" if importing else interpreter.python
+        subject = importing["model"] if importing else interpreter.python
         what = "imported" if importing else "inspected"
         raise WorkerError(f"{subject}: cannot be {what}: {answer.message}")
     for refusal in found["models"].values():
         if refusal is not None:
-            raise OptionError(f"--models: {refusal}")
+            raise OptionError(refusal)
     return found
 
 

@@ -48,9 +48,9 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
 def pytest_load_initial_conftests(
     early_config: pytest.Config, parser: pytest.Parser, args: list[str]
 ) -> Generator[None, object, object]:
-    """Refuse options of `convmark run`, once the project's own options are known."""
+    """Refuse what nobody knows or misspells, once the project's own options are known."""
     found = yield
-    short.refuse_of_run(early_config, parser, args)
+    short.refuse_unknown(early_config, parser, args)
     return found
 
 

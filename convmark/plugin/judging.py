@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, OptionError
 from convmark.core.tasks import TIMED_TASKS
-from convmark.core.text import Say
+from convmark.core.text import Say, counted
 
 if TYPE_CHECKING:
     from convmark.compare.history import History
@@ -114,7 +114,8 @@ def judge(run: PytestRun, baseline: Baseline, *, whole_suite: bool, say: Say) ->
     same = {name for name, one in comparisons.items() if one.reason in (SAME_CODE, SAME_COMMIT)}
     same |= {name for name, case in found.cases.items() if case.same_code}
     if same:
-        say(f"{len(same)} of {len(found.cases)} cases run the same code: nothing to compare")
+        cases = counted(len(found.cases), "case")
+        say(f"{len(same)} of {cases} with the same code: nothing to compare")
     interrupted = any(one.reason == INTERRUPTED for one in comparisons.values())
     asked = [row for row in found.absent if row.task in run.options.tasks]
     found = dataclasses.replace(found, absent=tuple(asked))

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from convmark.core.options import DRY_RUN, OPTIONS, RESUME, wants_short_options
+from convmark.core.text import plain_text
 
 __all__ = ["PREFIX", "add_all", "destination", "prefix", "pytest_addoption"]
 
@@ -74,18 +75,26 @@ def prefix(config: pytest.Config) -> str:
     return "--" if config.pluginmanager.hasplugin(_NAME) else PREFIX
 
 
-def refuse_of_run(config: pytest.Config, parser: pytest.Parser, args: list[str]) -> None:
-    """Refuse options of `convmark run` alone; the project may have options of their short names.
+def refuse_unknown(config: pytest.Config, parser: pytest.Parser, args: list[str]) -> None:
+    """Refuse options of `convmark run` alone, and those that are spelt much like one of ours.
 
     Raises:
         pytest.UsageError: one was given, and nobody has added an option of that name.
     """
     _, unknown = parser.parse_known_and_unknown_args(args)
-    flags = [arg.partition("=")[0] for arg in unknown]
+    flags = [arg.partition("=")[0] for arg in unknown if arg.startswith("--")]
+    befores = dict.fromkeys((PREFIX, prefix(config)))
     for one in OPTIONS:
-        for flag in dict.fromkeys((PREFIX + one.name, prefix(config) + one.name)):
+        for flag in (before + one.name for before in befores):
             if one.only == "run" and flag in flags:
                 raise pytest.UsageError(f"{flag}: {of_run(one.name)}")
+    ours = [before + one.name for before in befores for one in OPTIONS]
+    for flag in flags:
+        import difflib  # for errors alone
+
+        for near in difflib.get_close_matches(flag, ours, n=1, cutoff=0.8):
+            given = plain_text(flag)
+            raise pytest.UsageError(f"unrecognized arguments: {given}; did you mean {near}?")
 
 
 def of_run(name: str) -> str:

@@ -20,7 +20,7 @@ from convmark.core.option_values import parse_models
 from convmark.core.statistics import median_of, spread
 from convmark.core.table import Table, heading, headings, printed, table_of
 from convmark.core.tasks import TIMED_TASKS
-from convmark.core.text import markdown_cell, natural_order, shown
+from convmark.core.text import counted, markdown_cell, natural_order, shown
 from convmark.report.changes import LEAST_PAIRS, Change, Pair, Value, changes
 from convmark.report.summary import values_of
 from convmark.results.record import Record
@@ -434,9 +434,9 @@ def _below(cells: Sequence[Cell]) -> Iterator[str]:
         return
     rule = f"a verdict needs {LEAST_PAIRS} pairs of runs that alternate"
     if not left:
-        yield f"All {len(changed)} changes from one value to the next have a verdict."
+        yield f"Decided: {counted(len(changed), 'change')} from one value to the next."
         return
-    text = f"Not decided: {len(left)} of {len(changed)} changes; {rule}."
+    text = f"Not decided: {len(left)} of {counted(len(changed), 'change')}; {rule}."
     if any(cell.live for cell in left):
         text += f" {LIVE.format('decide')}"
     yield text

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from convmark.compare.judgement import MACHINE, SAME_CODE, SAME_COMMIT, Judgement
-from convmark.results.record import Record
+from convmark.core.text import counted
+from convmark.results.record import BUSY_SHARE, Record
 
 __all__ = ["gate_step", "next_step"]
 
@@ -22,13 +23,22 @@ def next_step(records: Sequence[Record], *, searched: bool = False) -> str:
     doubtful = sum(record.status == "unsteady" or bool(record.not_judged) for record in records)
     if failed:
         return (
-            f"{failed} of {len(records)} processes have no figures: the column note has the "
-            "reason; next: convmark doctor"
+            f"{failed} of {counted(len(records), 'process')} without figures: the column "
+            "note has the reason; next: convmark doctor"
         )
     if doubtful:
         return (
-            f"{doubtful} of {len(records)} processes are unsteady or not judged, so do not quote "
-            "their cases: close other programs and measure again; next: convmark doctor"
+            f"{doubtful} of {counted(len(records), 'process')} unsteady or not judged, so "
+            "do not quote their cases: close other programs and measure again; next: convmark "
+            "doctor"
+        )
+    loads = [share for one in records if (share := one.other_cpu_share or 0.0) >= BUSY_SHARE]
+    if loads:
+        return (
+            f"{len(loads)} of {counted(len(records), 'process')} measured while other programs "
+            f"took up to {max(loads):.0%} of the CPUs' time, so step times are "
+            "longer than on an idle machine: close other programs and measure again; next: "
+            "convmark doctor"
         )
     return (
         "all processes were measured; where spread is wide, give more --processes; next: "
@@ -45,15 +55,16 @@ def gate_step(judgements: Sequence[Judgement]) -> str:
         meant = next((case for case in failing if failing[case] in ("regressed", "changed")), "")
         how = f"; if {meant} is to change, a commit may say `Benchmark-Accept: {meant}`"
         return (
-            f"the gate failed: {len(failing)} of {len(cases)} cases{how if meant else ''}; next: "
-            "convmark compare"
+            f"the gate failed: {len(failing)} of {counted(len(cases), 'case')}"
+            f"{how if meant else ''}; next: convmark compare"
         )
     times = [one for one in judgements if one.metric == "step_time"]
     unclear = sum(one.verdict == "inconclusive" for one in times)
     if unclear:
         return (
-            f"{unclear} of {len(times)} step times are inconclusive, so they may have changed: run "
-            "the command again, or with a larger --compare-budget; next: convmark noise"
+            f"{unclear} of {counted(len(times), 'step time')} inconclusive, so they may have "
+            "changed: run the command again, or with a larger --compare-budget; next: convmark "
+            "noise"
         )
     compared = [one for one in of_cases if one.verdict not in ("new", "missing")]
     if not compared:

@@ -216,7 +216,7 @@ def _lead(rows: Rows) -> str:
         counted(len(rows.runs), "run"),
         counted(frame["machine"].nunique(), "machine"),
         counted(frame["case"].nunique(), "case"),
-        counted(len(frame), "process", "es"),
+        counted(len(frame), "process"),
     ]
     none = "all of them with figures" if len(frame) > 1 else "with figures"
     return f"{', '.join(parts)}, {f'{failed:,} without figures' if failed else none}."

@@ -13,7 +13,7 @@ from convmark.core.errors import OptionError, StoreError
 from convmark.core.files import write_output
 from convmark.core.option_values import nearest, parse_file
 from convmark.core.table import Table
-from convmark.core.text import painted
+from convmark.core.text import counted, painted
 from convmark.report.build import FIRST, STYLES, VERDICTS, Report, build
 from convmark.report.comparison import Comparison, read_prices
 from convmark.report.tables import (
@@ -172,7 +172,7 @@ def _draw(found: Report, folder: str) -> None:
     from convmark.report.figures.figure import export_figures
 
     written = export_figures(figures_of(found.tables), Path(folder))
-    print(f"{len(written)} files in {folder}", file=sys.stderr)
+    print(f"{counted(len(written), 'file')} in {folder}", file=sys.stderr)
 
 
 def _bytes(found: Report, form: str) -> bytes:

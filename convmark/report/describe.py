@@ -18,7 +18,7 @@ from convmark.core.backends import BACKENDS
 from convmark.core.errors import StoreError
 from convmark.core.files import read_regular
 from convmark.core.table import Table, headings, table_of
-from convmark.core.text import count_text, plain_text
+from convmark.core.text import count_text, counted, plain_text
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -258,7 +258,8 @@ def diagram(model: str, layers: Sequence[Layer]) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}" font-family="system-ui, sans-serif" font-size="12">',
-        f"<title>{html.escape(f'{model}: {len(layers)} layers in the order they run')}</title>",
+        f"<title>{html.escape(model)}: {counted(len(layers), 'layer')} in the order they run"
+        "</title>",
     ]
     for place, layer in enumerate(layers):
         parts += [*_lines(place, layer), *_box(place, layer)]

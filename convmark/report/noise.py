@@ -8,7 +8,7 @@ from pathlib import Path
 
 from convmark.compare.files import NOISE, NoiseRow, read_noise
 from convmark.core.table import Table, headings, printed, table_of
-from convmark.core.text import duration_text, listed, markdown_cell, seconds_text, shown
+from convmark.core.text import counted, duration_text, listed, markdown_cell, seconds_text, shown
 from convmark.report.tables.history import MOST_NAMED
 from convmark.results.names import read_name
 
@@ -70,9 +70,10 @@ def _notes(names: Sequence[str], rows: Sequence[NoiseRow]) -> Iterator[str]:
 def noise_line(row: NoiseRow) -> str:
     """Return what is seen of one case in a line."""
     return (
-        f"noise, {row.measured[:10]}: {_share(row.scatter)} per session ({row.sessions} sessions "
-        f"of {seconds_text(row.session_s)}); detects {_share(row.found_from)}, `unchanged` "
-        f"excludes {_share(row.rules_out)}; 3 / 5 / 10 % in {_times(row)}"
+        f"noise, {row.measured[:10]}: {_share(row.scatter)} per session "
+        f"({counted(row.sessions, 'session')} of {seconds_text(row.session_s)}); "
+        f"detects {_share(row.found_from)}, `unchanged` excludes {_share(row.rules_out)}; "
+        f"3 / 5 / 10 % in {_times(row)}"
     )
 
 

@@ -24,6 +24,7 @@ from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.results.columnar import case_name, read_columns, whole_file
 from convmark.results.names import names_of
 from convmark.results.record import (
+    BUSY_SHARE,
     COLUMNS,
     FRAMEWORK_COLUMNS,
     MEASURED,
@@ -34,12 +35,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "BUSY_SHARE",
     "CONFIDENCE",
     "POINT",
     "Rows",
     "group_of",
+    "judged_rows",
     "latest",
+    "left_out_text",
     "newest_rows",
     "points",
     "pooled_half_widths",
@@ -195,9 +197,6 @@ def _hardware(machine: str, device: str) -> str:
 CONFIDENCE = 0.95
 """Of every interval in a report."""
 
-BUSY_SHARE = 0.1
-"""Others took this share of the CPUs' time or more: the step times are longer than on an idle
-machine, and their ratio to the reference moves too (see `ALIKE_LOAD`)."""
 
 POINT = ["source", "hardware", "case"]
 _NOT_OF_POINTS = ("", "accuracy", "machines")
@@ -325,6 +324,28 @@ def text_of(value: Any) -> str:
 def newest_rows(table: pd.DataFrame, *, measured: bool = True) -> list[dict[str, Any]]:
     """Return the rows of `latest` by column."""
     return records_of(latest(table, measured=measured), table.columns)
+
+
+def judged_rows(rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Return the rows that ratios are of.
+
+    Rows that say why they are no ground for a verdict are left out where there are others.
+    """
+    return [row for row in rows if not text_of(row.get("not_judged"))] or list(rows)
+
+
+def left_out_text(newest: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Say what of the newest run is not in a ratio; empty where it is all in it.
+
+    Args:
+        rows: those of the ratio, the newest first.
+    """
+    reasons = [text for row in newest if (text := text_of(row.get("not_judged")))]
+    if rows[0]["source"] != newest[0]["source"]:
+        return f"speed-up of earlier runs, as the newest is not judged: {reasons[0]}"
+    if reasons and not text_of(rows[0].get("not_judged")):
+        return f"speed-up without {len(reasons)} of {len(newest)}, not judged: {reasons[0]}"
+    return f"not judged: {reasons[0]}" if reasons else ""
 
 
 def group_of(row: Mapping[str, Any], *facts: str) -> str:

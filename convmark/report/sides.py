@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from convmark.compare.comparability import Comparability, facts_of
 from convmark.compare.rule.statistics import t_quantile
+from convmark.core.text import counted
 from convmark.report.ratios import CONFIDENCE, LEAST_PROCESSES, Units, geometric_mean, ratio
-from convmark.report.rows import POINT, records_of, text_of
+from convmark.report.rows import POINT, judged_rows, left_out_text, records_of, text_of
 from convmark.report.tables.answers import Versions
 from convmark.report.tables.history import DIRTY, commit_text
 from convmark.results.code.manifest import files_hash_of
@@ -364,6 +365,9 @@ def _side(
     key: tuple[Any, ...], rows: Sequence[dict[str, Any]], runs: Sequence[RunSource], files_of: Any
 ) -> Side:
     facts, code, commit = key
+    source = max(row["source"] for row in rows)
+    newest = [row for row in rows if row["source"] == source]
+    rows = judged_rows(rows)
     logs: dict[int, list[float]] = {}
     for row in rows:
         logs.setdefault(int(row["source"]), []).append(math.log(row["step_time_p50_s"]))
@@ -371,9 +375,8 @@ def _side(
     rows = [row for row in rows if row["source"] == source]
     count = len(rows)
     unsteady = sum(row["status"] == "unsteady" for row in rows)
-    reasons = [text for row in rows if (text := text_of(row["not_judged"]))]
-    doubts = [f"{unsteady} of {count} processes unsteady"] if unsteady else []
-    doubts += [f"not judged: {reasons[0]}"] if reasons else []
+    doubts = [f"{unsteady} of {counted(count, 'process')} unsteady"] if unsteady else []
+    doubts += filter(None, [left_out_text(newest, rows)])
     return Side(
         facts=facts,
         code=code,

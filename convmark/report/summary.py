@@ -17,7 +17,7 @@ from convmark.core.statistics import median_of, scaling_efficiency, spread
 from convmark.core.table import Heading, Table, heading, headings, plain, table_of
 from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.report.tables.energy import ENERGY_COLUMNS, ENERGY_HEADINGS, of_scopes
-from convmark.results.record import Record, shown_in
+from convmark.results.record import BUSY_SHARE, Record, shown_in
 from convmark.session.learning import WAYS
 
 __all__ = [
@@ -160,6 +160,14 @@ def _note(rows: Sequence[Record], most: int = 80) -> str:
     failed = [row for row in rows if not row.measured]
     if failed:
         return f"{failed[0].status}: {(failed[0].error or '')[:most]}"
+    load = median_of(row.other_cpu_share for row in rows)
+    under = (
+        f"other programs took {load:.0%} of the CPUs' time" if load and load >= BUSY_SHARE else ""
+    )
+    return "; ".join(filter(None, [_doubt(rows, most), under]))
+
+
+def _doubt(rows: Sequence[Record], most: int) -> str:
     unjudged = [row for row in rows if row.not_judged]
     if unjudged:
         return f"{len(unjudged)} of {len(rows)} not judged: {unjudged[0].not_judged}"

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from convmark.core.case import Case
-from convmark.report.rows import BUSY_SHARE, text_of
+from convmark.report.rows import text_of
 from convmark.results.agreement import utc_of
 from convmark.results.columnar import case_name
-from convmark.results.record import MEASURED
+from convmark.results.record import BUSY_SHARE, MEASURED
 from convmark.results.run_file import steps_path
 from convmark.results.store import each_step_times
 

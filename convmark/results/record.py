@@ -18,6 +18,7 @@ from convmark.results.schema import (
 )
 
 __all__ = [
+    "BUSY_SHARE",
     "COLUMNS",
     "FRAMEWORK_COLUMNS",
     "MEASURED",
@@ -32,6 +33,10 @@ __all__ = [
 STATUSES = ("ok", "error", "out_of_memory", "timeout", "crashed", "unsteady")
 MEASURED = ("ok", "unsteady")
 """The statuses of rows that hold figures."""
+
+BUSY_SHARE = 0.1
+"""Others took this share of the CPUs' time or more: step times are longer than on an idle machine,
+their ratio to the reference moves too (see `ALIKE_LOAD`), and a CPU's ceiling would be theirs."""
 
 
 _ASKED = re.compile(r"(?:precision=(?P<precision>\S+))?(?:(?:^|(?<=\S) )threads=(?P<threads>\S+))?")

@@ -233,7 +233,7 @@ class TableFile(Generic[Row]):
         )
 
     def _cells_of(self, path: Path, row: Row, header: Sequence[str]) -> list[str]:
-        found = {name: _cell(getattr(row, name)) for name in self.header}
+        found = {name: to_cell(getattr(row, name)) for name in self.header}
         for name in found.keys() - set(header):
             if found[name]:
                 raise StoreError(
@@ -257,11 +257,6 @@ class TableFile(Generic[Row]):
             return self._row(**values)
         except (ConvmarkError, ValueError) as error:
             raise StoreError(f"{path}:{line}: {error}") from None
-
-
-def _cell(value: object) -> str:
-    """Return a value as its cell; a list is parted by spaces."""
-    return to_cell(" ".join(value) if isinstance(value, tuple) else value)
 
 
 def _cells(line: bytes) -> list[str]:

@@ -18,6 +18,7 @@ from convmark.core.cells import column
 from convmark.core.errors import StoreError
 from convmark.core.text import Say
 from convmark.interpreter import Answer
+from convmark.results.record import BUSY_SHARE
 from convmark.results.table_file import TableFile
 
 __all__ = [
@@ -35,9 +36,6 @@ __all__ = [
 
 Key = tuple[str, str, str, str]
 """Device, backend, precision and threads."""
-
-BUSY_SHARE = 0.1
-"""Of the CPUs' time: where others took more, a CPU's ceiling would be theirs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from convmark.core.options import Options
 from convmark.core.suites import auto_name
 from convmark.core.table import Table, headings, table_of
 from convmark.core.tasks import TASKS, TIMED_TASKS
-from convmark.core.text import duration_text
+from convmark.core.text import counted, duration_text
 from convmark.interpreter.environments.cache import interpreter_path
 from convmark.interpreter.environments.installer import wanted
 from convmark.interpreter.inspection import devices_asked_for
@@ -189,15 +189,16 @@ def forecast(
     )
     table = table_of("forecast", "What would be measured", "", columns, records, keep=["case"])
     told = sum(record["from"] == ROWS for record in records)
-    basis = f"from earlier rows in {runs} for {_count(told, 'case')}, else " * bool(told)
+    basis = f"from earlier rows in {runs} for {counted(told, 'case')}, else " * bool(told)
+    processes = counted(len(jobs), "process")
     if searched:
         words = ", whose batch sizes a search finds; its processes and time cannot be estimated"
     elif unknown == len(jobs):
-        words = f", {len(jobs)} processes, whose time cannot be estimated"
+        words = f", {processes}, whose time cannot be estimated"
     else:
-        words = f", {len(jobs)} processes, about {duration_text(total_s)}"
+        words = f", {processes}, about {duration_text(total_s)}"
         if unknown:
-            words += f" and the time of {unknown} processes that cannot be estimated"
+            words += f" and the time of {counted(unknown, 'process')} that cannot be estimated"
         words += f" (estimated {basis}from the time budget)"
     if options.layers:
         most = sum(not why_no_layers(job.case) for job in jobs if job.case.task in TIMED_TASKS)
@@ -207,25 +208,26 @@ def forecast(
     return Forecast(
         table=table,
         comparison_s=sum(comparison_s(case, options.time_budget_s, known) for case in compared),
-        words=f"{_count(len(records), 'case')}{words}; nothing was started, and the names of "
+        words=f"{counted(len(records), 'case')}{words}; nothing was started, and the names of "
         "models are not checked",
     )
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
-
-
-def expected_s(case: Case, time_budget_s: float, known: Mapping[str, float]) -> float:
+def expected_s(
+    case: Case, time_budget_s: float, known: Mapping[str, float], *, slowdown: float = 1.0
+) -> float:
     """Return the seconds that one process of the case is expected to take.
 
     Args:
         known: seconds by case, where rows tell them.
+        slowdown: how many times as long work takes because of other load. Steps end with the time
+            budget, but for the fewest that are measured, so that they take at most twice as long.
     """
     if case.name in known:
         return known[case.name]
     start_s = START_S if case.model in _SMALL else LARGE_START_S
-    return start_s + max(2 * time_budget_s, FEWEST_STEPS * _step_s(case))
+    steps_s = max(2 * time_budget_s, FEWEST_STEPS * _step_s(case))
+    return start_s * slowdown + steps_s * min(slowdown, 2.0)
 
 
 def comparison_s(case: Case, time_budget_s: float, known: Mapping[str, float]) -> float:

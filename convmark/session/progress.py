@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from convmark.core.case import Case
 from convmark.core.tasks import TASKS
-from convmark.core.text import duration_text, seconds_text, shown
+from convmark.core.text import counted, duration_text, seconds_text, shown
 from convmark.results.record import Record
 from convmark.session.facts import Job
 
@@ -179,7 +179,9 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
         left = duration_text(self._left.seconds())
         self._update("", left)
         if not self._display.live:
-            self._display.line(f"convmark: {len(jobs)} processes to measure, about {left}")
+            self._display.line(
+                f"convmark: {counted(len(jobs), 'process')} to measure, about {left}"
+            )
 
     def began(self, job: Job) -> None:
         """Take note that a job was begun."""

@@ -21,6 +21,7 @@ from convmark.core.errors import OptionError, StoreError
 from convmark.core.option_values import AUTO
 from convmark.core.options import Options
 from convmark.core.runtimes import RUNTIMES
+from convmark.core.text import counted
 from convmark.interpreter import INTERPRETER_LOST
 from convmark.results.reading import read_schema
 from convmark.results.record import Record
@@ -215,8 +216,9 @@ class InterruptedRun:
     def described(self, jobs: Sequence[Job] | None) -> str:
         """Say in one line what is there and what is left."""
         path, rows = self.run_file.path, len(self.records)
-        of = f" of {len(jobs)}" if jobs is not None else ""
-        text = f"resuming {path}: {rows}{of} rows are measured"
+        of = f"{rows} of " if jobs is not None else ""
+        count = counted(rows if jobs is None else len(jobs), "process")
+        text = f"resuming {path}: {of}{count} measured"
         if self.again:
             text += f"; {len(self.again)} whose interpreter had ended are measured again"
         return text

@@ -243,8 +243,14 @@ class Session(contextlib.AbstractContextManager["Session"]):
     def _progress(self, stream: TextIO | None) -> RunProgress:
         known = recent_seconds(self.options.results / self.machine.name)
         budget_s = self.options.time_budget_s
+        load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+        slowdown = 1 + load / self.machine.cores
         sustained_s = (self.options.sustain_s or 0.0) / self.options.processes  # in one of them
-        return RunProgress(stream, lambda case: expected_s(case, budget_s, known) + sustained_s)
+
+        def guess_s(case: Case) -> float:
+            return expected_s(case, budget_s, known, slowdown=slowdown) + sustained_s
+
+        return RunProgress(stream, guess_s)
 
     def execute(self, jobs: Sequence[Job], observer: Observer) -> None:
         """Measure jobs in their order; an interrupt ends the workers and closes the file.

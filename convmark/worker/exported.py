@@ -175,7 +175,7 @@ class ExportedBackend:
             if not one.shape or one.shape[0] not in (None, case.batch_size):
                 size = one.shape[0] if one.shape else "no"
                 raise CaseFailure(
-                    f"{case.model}: takes batches of {size} samples, got {case.batch_size}; ask "
+                    f"{case.model}: takes batches of size {size}, got {case.batch_size}; ask "
                     f"for --batch-sizes {size}"
                 )
             leaves.append(Leaf(one.name, one.shape[1:], one.dtype))

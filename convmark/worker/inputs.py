@@ -178,7 +178,7 @@ def _checked(batch: Any, samples: int) -> Any:
         if shape is None or len(shape) == 0 or shape[0] != samples:
             found = type(array).__name__ if shape is None else tuple(shape)
             raise ValueError(
-                f"input_spec must return a batch of {samples} samples, got {found}; each array "
+                f"input_spec must return a batch of size {samples}, got {found}; each array "
                 "has the samples as its first axis"
             )
     return batch

@@ -10,7 +10,7 @@ from typing import Any
 from convmark.compare.judgement import BUDGET_SPENT, SAME_CODE, LiveSession
 from convmark.compare.rule.allotment import Candidate
 from convmark.compare.rule.decision import CaseSessions, Decision
-from convmark.core.text import duration_text, percent
+from convmark.core.text import counted, duration_text, percent
 
 __all__ = ["OTHER_SOFTWARE", "VOID", "CaseResult"]
 
@@ -104,7 +104,7 @@ class CaseResult:
         if decision is None or decision.estimate is None:
             return "no session yet"
         verdict = "void" if self.void else decision.verdict.replace("_", " ")
-        return f"{decision.sessions} sessions, {decision.text}, {verdict}"
+        return f"{counted(decision.sessions, 'session')}, {decision.text}, {verdict}"
 
     def undecided(self, remedy: str) -> str:
         """Return why it is not decided, once no further session is run.

@@ -45,7 +45,7 @@ from convmark.compare.sessions_file import EarlierSessions
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
 from convmark.core.option_values import Shapes
-from convmark.core.text import Say, duration_text, percent
+from convmark.core.text import Say, counted, duration_text, percent
 from convmark.interpreter import Interpreter, import_roots
 from convmark.machine.gpu.watch import watching
 
@@ -263,7 +263,7 @@ class _Running:
             return
         left = [one.candidate() for one in self.found if one.candidate().open]
         text = found.closed or found.described
-        done = f"{len(self.found) - len(left)} of {len(self.found)} cases done"
+        done = f"{len(self.found) - len(left)} of {counted(len(self.found), 'case')} done"
         expected_s = sum(self._expected_s(candidate) for candidate in left)
         left_s = min(expected_s, self._terms.seconds_left())
         about = "about" if left_s == expected_s else "at most"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from convmark.core.table import Table
 from convmark.report.figures.figure import (
     GREY,
@@ -33,8 +35,11 @@ _MODEL_ROW = 24
 
 
 def hardware_figure(table: Table) -> Figure | None:
-    """Draw each case's speed-up with its interval; a case that was not measured is a gap."""
-    if not has(table, "speedup"):
+    """Draw the speed-up, with its interval, of each case that several have measured."""
+    lines = ["model", "task", "batch_size", "setting"]
+    drawn = [row for row in table.records() if row.get("speedup")]
+    counts = Counter(tuple(row.get(key) for key in lines) for row in drawn)
+    if max(counts.values(), default=0) < 2:
         return None
     name = (
         "datum.model + (datum.task ? ' ' + datum.task + ' b' + datum.batch_size : '')"
@@ -59,8 +64,13 @@ def hardware_figure(table: Table) -> Figure | None:
         layers.insert(1, {"mark": {"type": "rule", "color": GREY}, "encoding": ends})
     spec = {
         "height": {"step": _ROW},
-        "usermeta": {"lines": ["model", "task", "batch_size", "setting"]},
-        "transform": [{"calculate": name, "as": "name"}],
+        "usermeta": {"lines": lines, "several": "speedup"},
+        "transform": [
+            {"calculate": name, "as": "name"},
+            {"filter": "isValid(datum.speedup)"},
+            {"joinaggregate": [{"op": "count", "as": "places"}], "groupby": ["name"]},
+            {"filter": "datum.places > 1 || !datum.task"},  # the mean has no task
+        ],
         "layer": layers,
     }
     return Figure(table=table, specs=described([spec], table))

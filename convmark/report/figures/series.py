@@ -8,6 +8,7 @@ from typing import Any
 from convmark.core.errors import MeasurementError
 from convmark.core.interval import NOT_KNOWN, Interval
 from convmark.core.table import Table
+from convmark.core.text import counted
 from convmark.report.figures.figure import (
     GREY,
     Figure,
@@ -330,7 +331,8 @@ def _band(interval: Interval) -> Spec:
 
 
 def _in_words(sessions: Sequence[Change], interval: Interval) -> str:
-    text = f"Change of the step time in each of {len(sessions)} sessions, with its interval."
+    times = counted(len(sessions), "session")
+    text = f"Change of the step time in each of {times}, with its interval."
     if interval.known:
         text += f" The verdict's interval: {interval.low:+.1%} to {interval.high:+.1%}."
     return text

@@ -27,9 +27,9 @@ from convmark.core.case import Case
 from convmark.core.table import FACETS
 from convmark.core.text import natural_order
 from convmark.report.page import environment, own, stretches
-from convmark.report.rows import BUSY_SHARE, group_of, read_rows, text_of
+from convmark.report.rows import group_of, read_rows, text_of
 from convmark.report.suspicion import unclean
-from convmark.results.record import FRAMEWORK_COLUMNS
+from convmark.results.record import BUSY_SHARE, FRAMEWORK_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -141,7 +141,7 @@ def _prose(text: str) -> str:
 
 FORMS = ("text", "json", "csv", "parquet", "markdown")
 
-TABLES_SCHEMA = 2
+TABLES_SCHEMA = 3
 """Version of the JSON; it grows where a key is renamed, removed or gets another meaning."""
 
 
@@ -219,12 +219,8 @@ def rows_table(key: str, title: str, row: type, rows: Sequence[Any]) -> Table:
         )
         for one in columns
     ]
-    records = [{one.name: _flat(getattr(each, one.name)) for one in columns} for each in rows]
+    records = [{one.name: getattr(each, one.name) for one in columns} for each in rows]
     return table_of(key, title, "", headings, records, keep=[one.key for one in headings])
-
-
-def _flat(value: Any) -> Any:
-    return " ".join(value) if isinstance(value, tuple) else value
 
 
 def machines_of(tables: Sequence[Table]) -> list[str]:
@@ -258,7 +254,8 @@ def _as_json(table: Table) -> dict[str, Any]:
 
 
 def _type(heading: Heading) -> str:
-    return {"text": "text", "figure": "text", "flag": "boolean"}.get(heading.kind, "number")
+    types = {"text": "text", "figure": "text", "texts": "list", "flag": "boolean"}
+    return types.get(heading.kind, "number")
 
 
 def _wide_csv(table: Table) -> str:
@@ -276,7 +273,7 @@ def parquet_of(answer: Answer) -> bytes:
 def _frame(table: Table) -> pd.DataFrame:
     import pandas as pd
 
-    kinds = {"text": "string", "number": "float64", "boolean": "boolean"}
+    kinds = {"text": "string", "number": "float64", "boolean": "boolean", "list": "object"}
     columns = {
         one.key: pd.Series(table.column(one.key), dtype=kinds[_type(one)]) for one in table.headings
     }

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from convmark.compare.files import read_verdicts
 from convmark.compare.judgement import MACHINE, Judgement
+from convmark.core.backends import DEFAULT_BACKEND
 from convmark.core.interval import Interval
 from convmark.core.table import Table, headings, table_of
 from convmark.core.tasks import TASKS
 from convmark.core.text import counted, interval_text, seconds_text
 from convmark.report.ratios import Ratio, brackets_text, ratio, times_as_fast
-from convmark.report.rows import latest, newest_rows, setting, text_of
+from convmark.report.rows import judged_rows, latest, newest_rows, setting, text_of
 from convmark.report.tables.hardware import GEOMETRIC_MEAN
 from convmark.report.tables.overview import FEW_PROCESSES, WIDE_SPREAD
 from convmark.report.verdicts import worth_reading
@@ -132,6 +133,8 @@ def _winner(
     batch = f"batch {int(best['batch_size'])}"
     given = [best["task"], batch, text_of(best["asked_shape"]), text_of(best["recipe"])]
     hardware, its_setting, framework = _place(best)
+    if several:  # the framework is named, so that its backend is known
+        its_setting = setting({**best, "backend": DEFAULT_BACKEND})
     where = f"on {', '.join(filter(None, [hardware, its_setting, framework * several]))}"
     load = _load([best["load"]])
     found, by = f"{best['model']}: {seconds_text(best['step_time_p50_s'])} a step", "no other model"
@@ -158,10 +161,11 @@ def _place(row: Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 def _times(frame: pd.DataFrame, row: Mapping[str, Any]) -> list[float]:
-    """Return the step time of each process of a point."""
+    """Return the step time of each process of a point that counts in a ratio."""
     same = (frame["source"] == row["source"]) & frame["measured"]
     same &= (frame["hardware"] == row["hardware"]) & (frame["case"] == row["case"])
-    return list(frame.loc[same, "step_time_p50_s"])
+    rows = frame.loc[same, ["step_time_p50_s", "not_judged"]].to_dict("records")
+    return [one["step_time_p50_s"] for one in judged_rows(rows)]
 
 
 # Machines and versions

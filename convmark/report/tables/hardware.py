@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from convmark.core.errors import OptionError
 from convmark.core.statistics import median_of
 from convmark.core.table import Heading, Table, headings, table_of
+from convmark.core.text import counted
 from convmark.report.comparison import Comparison, Price
 from convmark.report.ratios import (
     LEAST_PROCESSES,
@@ -30,7 +31,14 @@ from convmark.report.ratios import (
     ratio,
     times_text,
 )
-from convmark.report.rows import BUSY_SHARE, records_of, setting, text_of
+from convmark.report.rows import (
+    judged_rows,
+    left_out_text,
+    records_of,
+    setting,
+    text_of,
+)
+from convmark.results.record import BUSY_SHARE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -267,7 +275,7 @@ class _Measured:
         rows = sides[name]
         if len(rows) < LEAST_PROCESSES:
             yield f"fewer than {LEAST_PROCESSES} processes"
-        if left_out := _left_out(self.newest[key][name], rows):
+        if left_out := left_out_text(self.newest[key][name], rows):
             yield left_out
         if self.base in sides:
             others = list(_other_software(rows[0], sides[self.base][0]))
@@ -374,11 +382,8 @@ def _rows(frame: pd.DataFrame) -> dict[Key, dict[str, list[dict[str, Any]]]]:
 
 
 def _for_ratios(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows of runs that are alike.
-
-    Rows that say why they are no ground for a verdict are left out where there are others.
-    """
-    clean = [row for row in rows if not text_of(row.get("not_judged"))] or rows
+    """Return the rows of runs that are alike."""
+    clean = judged_rows(rows)
     return [row for row in clean if _conditions(row) == _conditions(clean[0])]
 
 
@@ -411,16 +416,6 @@ def _named(key: Key) -> dict[str, Any]:
     return {**facts, "setting": ", ".join(more)}
 
 
-def _left_out(newest: Sequence[Row], rows: Sequence[Row]) -> str:
-    """Say what of the newest run is shown but not in the ratio; empty where it is all in it."""
-    reasons = [text for row in newest if (text := text_of(row.get("not_judged")))]
-    if rows[0]["source"] != newest[0]["source"]:
-        return f"speed-up of earlier runs, as the newest is not judged: {reasons[0]}"
-    if reasons and not text_of(rows[0].get("not_judged")):
-        return f"speed-up without {len(reasons)} of {len(newest)}, not judged: {reasons[0]}"
-    return f"not judged: {reasons[0]}" if reasons else ""
-
-
 def _other_software(row: Row, base: Row) -> Iterator[str]:
     """Yield what of the software is another one; a driver is, on hardware of another kind."""
     for column in (*_SOFTWARE, "code"):
@@ -447,4 +442,4 @@ def _of_cases(speedups: Sequence[Ratio], cases: int, base: str) -> str:
     count = len(_with_intervals(speedups))
     without = len(speedups) - count
     less = f" with {LEAST_PROCESSES} processes or runs" * bool(without)
-    return f"over {count} of {cases} cases, those that {base} has too{less}"
+    return f"over {count} of {counted(cases, 'case')}, those that {base} has too{less}"

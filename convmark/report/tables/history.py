@@ -357,7 +357,7 @@ def _one_level(stretches: Sequence[Stretch]) -> Iterator[str]:
         if count < 2 * FEWEST_RUNS:
             yield f"change points need {2 * FEWEST_RUNS} comparable runs, there are {count}"
         else:
-            yield f"no change point: {count} runs on one level"
+            yield f"no change point: {counted(count, 'run')} on one level"
 
 
 def _levels_text(stretches: Sequence[Stretch]) -> str:

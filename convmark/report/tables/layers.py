@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from convmark.core.files import as_store_error, write_whole
 from convmark.core.interval import share_of, signed_percent
 from convmark.core.table import Table, heading, table_of
-from convmark.core.text import seconds_text, share_text
+from convmark.core.text import counted, seconds_text, share_text
 from convmark.report.describe import FOLDER
 from convmark.results.names import read_name
 from convmark.results.record import Record
@@ -123,10 +123,10 @@ def layers_table(rows: Sequence[LayerRow], top: int | None = None) -> Table:
     left_out = len(layers) - len(shown)
     beside = f"; the other {left_out} take {_share_of(layers, shown)}" if left_out else ""
     caption = (
-        f"{first.case}: step time {seconds_text(step_s)} in {first.sessions} sessions, measured "
-        f"{first.measured[:16].replace('T', ' ')} UTC; all layers and the rest sum to it{beside}. "
-        f"Numbers are the order of execution. The interval is at 95 %. FLOP/s and the share of the "
-        f"peak are of the forward pass. The rest: dispatch, fusion over layers"
+        f"{first.case}: step time {seconds_text(step_s)} in {counted(first.sessions, 'session')}, "
+        f"measured {first.measured[:16].replace('T', ' ')} UTC; all layers and the rest sum to "
+        f"it{beside}. Numbers are the order of execution. The interval is at 95 %. FLOP/s and the "
+        f"share of the peak are of the forward pass. The rest: dispatch, fusion over layers"
         f"{', loss, update' if trains else ''}."
     )
     ends = (heading("interval", "interval"),) if top is not None else _ENDS

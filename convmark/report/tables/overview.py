@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from convmark.compare.outliers import LEAST_CHANGE, LEAST_NODES, Deviation, deviations
 from convmark.core.table import Heading, Table, heading, headings, table_of
+from convmark.core.text import counted
 from convmark.report.rows import latest, newest_rows, text_of
 from convmark.results.record import shown_in
 
@@ -79,7 +80,7 @@ def _of(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "other load", f"other programs took {row['load']:.0%} of the CPUs' time"
     if unsteady:
         reason = text_of(row["why_unsteady"])
-        affected = f"{unsteady} of {n} processes"
+        affected = f"{unsteady} of {counted(n, 'process')}"
         yield "unsteady", f"{affected}: {reason}" if reason else affected
     if throttled := text_of(row["throttled"]):
         clock = row.get("sm_clock_mhz")
@@ -88,7 +89,10 @@ def _of(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if reason := text_of(row.get("not_judged")):
         yield "not judged", reason
     if row["spread"] > WIDE_SPREAD:
-        yield "wide spread", f"{row['spread']:.1%} between {n} processes: try an idle machine"
+        yield (
+            "wide spread",
+            f"{row['spread']:.1%} between {counted(n, 'process')}: try an idle machine",
+        )
 
 
 def _missing(table: pd.DataFrame, labels: list[str]) -> list[dict[str, Any]]:
@@ -109,7 +113,7 @@ def _few(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
     newest = latest(table)
     few = newest[newest["n"] < FEW_PROCESSES]
     for name, rows in few.groupby("hardware", observed=True):
-        cases = rows["case"].iloc[0] if len(rows) == 1 else f"{len(rows)} cases"
+        cases = rows["case"].iloc[0] if len(rows) == 1 else counted(len(rows), "case")
         detail = f"fewer than {FEW_PROCESSES}: try --processes {FEW_PROCESSES}"
         machine, device = rows["machine"].iloc[0], rows["device"].iloc[0]
         yield {"hardware": name, "case": cases, "what": "few processes", "detail": detail,
@@ -225,7 +229,7 @@ def differing(table: Table) -> list[dict[str, Any]]:
         {
             "what": "node differs",
             "hardware": row["hardware"],
-            "case": f"{row['cases']:,} cases",
+            "case": counted(row["cases"], "case"),
             "detail": f"{row['node']}: {100 * row['change']:+.1f} % against its kind, where a good "
             f"node lies within {100 * row['within']:.1f} %",
         }

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convmark.core.errors import StoreError
-from convmark.core.text import Say, is_folder_name
+from convmark.core.text import Say, counted, is_folder_name
 from convmark.results.code.manifest import read_codes, write_codes
 from convmark.results.code.snapshot import copy_kept
 from convmark.results.names import keep_name, read_name
@@ -170,7 +170,7 @@ def _lack(lacking: Sequence[tuple[str, int]], wanted: int) -> str:
     names = ", ".join(f"{name} #{process}" for name, process in lacking[:MOST_NAMED])
     more = f" and {len(lacking) - MOST_NAMED} more" if len(lacking) > MOST_NAMED else ""
     count = "all" if len(lacking) == wanted else f"{len(lacking)} of"
-    return f"{count} {wanted} processes are missing: {names}{more}"
+    return f"{count} {counted(wanted, 'process')} missing: {names}{more}"
 
 
 def join(one: MergedRun, store: Store, keep_beside: Callable[[Path], None]) -> Path:

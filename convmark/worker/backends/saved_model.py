@@ -68,7 +68,7 @@ class SavedModel(keras.Model):  # type: ignore[misc]  # Keras has no types
             size, wanted = given[name].shape[0], spec.shape[0]
             if wanted not in (None, size):
                 raise ValueError(
-                    f"the SavedModel takes batches of {wanted} samples, got {size}; ask for "
+                    f"the SavedModel takes batches of size {wanted}, got {size}; ask for "
                     f"--batch-sizes {wanted}"
                 )
         outputs = self._function(**{name: given[name] for name in self._takes})

@@ -247,8 +247,14 @@ const units = (function () {
 
   function heightOf(spec, rows, narrow) {
     if (!spec.height.step) return spec.height;
-    const lines = new Set(rows.map((row) => spec.usermeta.lines.map((key) => row[key]).join("|")));
-    return (spec.height.step + (narrow ? ROOM : 0)) * lines.size;
+    const { lines, several } = spec.usermeta; // several: what of a line more than one must have
+    const counts = new Map();
+    for (const row of rows.filter((row) => !several || row[several] !== null)) {
+      const name = lines.map((key) => row[key]).join("|");
+      counts.set(name, (counts.get(name) || 0) + (row.task ? 1 : 2));
+    }
+    const drawn = Array.from(counts.values()).filter((count) => !several || count > 1);
+    return (spec.height.step + (narrow ? ROOM : 0)) * drawn.length;
   }
 
   // On a phone the names of lines stand above them, so that neither they nor the drawing are cut.

@@ -222,6 +222,8 @@
     return found;
   }
 
+  const cases = (number) => `${number} case${number === 1 ? "" : "s"}`;
+
   function show(index, a, b) {
     fill(chosen.a, optionsOf(index, null), a);
     fill(chosen.b, optionsOf(index, a), b);
@@ -251,7 +253,7 @@
       const verdict = (said === "not distinguishable" ? "A and B are not distinguishable: " : "") +
         `B (${b}) is ${ratioText(mean.value)} times as fast as A (${a})`;
       const range = interval(mean) ? `, 95 % interval ${interval(mean)}` : `; no interval, for a side has fewer than ${data.fewest} processes`;
-      parts.push(paragraph(`Geometric mean over ${counted.length} case${counted.length === 1 ? "" : "s"}${without}: ${verdict}${range}.`, "main"));
+      parts.push(paragraph(`Geometric mean over ${cases(counted.length)}${without}: ${verdict}${range}.`, "main"));
       const axis = scale([{ one: mean }, ...rows]);
       const first = line(axis, { name: "geometric mean", one: mean, note: "" });
       first.className = "mean";
@@ -264,11 +266,11 @@
     } else {
       parts.push(paragraph(every.size ? "None of the chosen rows is of a case of A and B." : `No case of A (${a}) has a like one of B (${b}).`, "main"));
     }
-    parts.push(paragraph(missed ? `Left out: ${missed} of ${missed + every.size} cases: ${told.join("; ")}.` : "No case is left out."));
+    parts.push(paragraph(missed ? `Left out: ${missed} of ${cases(missed + every.size)}: ${told.join("; ")}.` : "No case is left out."));
     if (alike) parts.push(paragraph(`All of them: ${alike}.`));
     const single = ["A", "B"].filter((name, place) => !byRun[place]);
     if (rows.length && single.length) parts.push(paragraph(`Fewer than ${data.fewest} runs are alike on ${single.join(" and ")}: how a machine differs from run to run is not in the intervals.`));
-    if (every.size > rows.length) parts.push(paragraph(`Shown are ${rows.length} of ${every.size} cases, those chosen above.`));
+    if (every.size > rows.length) parts.push(paragraph(`Shown are ${rows.length} of ${cases(every.size)}, those chosen above.`));
     const more = besides(index, found);
     if (more.length) parts.push(paragraph(`With the ${index.axis.title} differ: ${more.join("; ")}.`));
     if (data.left_out) {
