@@ -20,12 +20,12 @@ from convmark.compare import sessions_file
 from convmark.compare.files import (
     ACCEPTED,
     ACCEPTED_TABLE,
+    CHANGES_TABLE,
     NOISE,
     VERDICT_TABLE,
     VERDICTS_FILE,
     read_noise,
 )
-from convmark.compare.live.blame import CHANGES_TABLE
 from convmark.core.cells import fit_text
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.files import as_store_error
