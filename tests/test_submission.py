@@ -25,7 +25,7 @@ from convmark.report.submission import Submission, check
 from convmark.report.suspicion import REMEDIES
 from convmark.report.tables.layers import keep_bars
 from convmark.results.record import Record
-from convmark.results.run_file import steps_path
+from convmark.results.run_file import BESIDE, steps_path
 from convmark.session.layers import REST, LayerRow
 
 NOW = datetime(2026, 6, 1, tzinfo=timezone.utc)
@@ -283,10 +283,7 @@ FILES: dict[str, tuple[str, Callable[[Path], None]]] = {
     "a diagram": ("script", write("models/x.svg", '<svg onload="alert(1)"/>')),
     "a path out": ("schema", write("0001.code.json", manifest("../../x", "0" * 64))),
     "a hash that leads out": ("path", write("0001.code.json", manifest("x", "/e" + "tc/passwd"))),
-    "a comparison": (
-        "comparison",
-        write("../ab/0001.csv", ""),
-    ),
+    "a comparison": ("comparison", write("../ab/0001.csv", "")),
     "another machine": (
         "machine",
         lambda machine: machine.rename(machine.with_name("mine")) and None,
@@ -336,6 +333,18 @@ def test_each_description_is_blamed_for_its_own_fault(folder: Path) -> None:
     ]
     assert len({one.value for one in findings}) == 3
     assert all(f"{folder}" not in one.value for one in findings)
+
+
+def test_comparisons_are_one_finding_of_their_folder(folder: Path) -> None:
+    for name in ("0001.csv", "0001-lenet5.svg", "verdicts.csv"):
+        write(f"../ab/{name}", "")(folder / SLOW)
+    assert found(folder) == [("ab", None, "comparison")]
+
+
+def test_a_file_beside_no_run_is_found(folder: Path) -> None:
+    for ending in BESIDE:
+        write(f"0009{ending}", "\n")(folder / SLOW)
+    assert found(folder) == [(f"0009{one}", None, "no results file") for one in sorted(BESIDE)]
 
 
 NAMESPACE = 'xmlns="http://www.w3.org/2000/svg"'

@@ -179,7 +179,11 @@ def _files(folder: Path, findings: list[Finding]) -> list[Path]:
         name = path.relative_to(folder).as_posix()
         if rule := _why_not(path, name, mode):
             value = os.readlink(path) if rule == "link" else name
-            findings.append(Finding(file=path, rule=rule, value=value))
+            if rule == "comparison":
+                path, value = path.parent, AB_FOLDER
+            one = Finding(file=path, rule=rule, value=value)
+            if one not in findings[-1:]:  # of all files of a folder of comparisons
+                findings.append(one)
         else:
             found.append(path)
     return [] if any(one.rule in UNSAFE for one in findings[before:]) else found
@@ -240,6 +244,9 @@ def _check_beside(path: Path, findings: list[Finding]) -> None:
     ending = path.name.removeprefix(path.name.partition(".")[0])
     if path.suffix == ".csv" and not RUN_NAME.fullmatch(path.stem) and (line := _torn(path)):
         findings.append(Finding(file=path, rule="torn", value="no newline", line=line))
+        return
+    if ending in BESIDE and path.name[0].isdecimal() and not _run_of(path).exists():
+        findings.append(Finding(file=path, rule="no results file", value="its run is not there"))
         return
     try:
         if reader := _READERS.get(path.name) or _READERS.get(ending):
