@@ -26,8 +26,12 @@ from convmark.results.store import Store, read_run
 from convmark.results.table_file import TableFile
 
 __all__ = [
+    "ACCEPTED",
+    "ACCEPTED_TABLE",
     "NOISE",
     "NOISE_TABLE",
+    "VERDICTS_FILE",
+    "VERDICT_TABLE",
     "Acceptance",
     "NoiseRow",
     "accept",
@@ -59,7 +63,7 @@ _NOW = list(Judgement.__dataclass_fields__)
 _BEFORE = [name for name in _NOW if name not in ("against", "accepted")]
 _PLACE = _NOW.index("verdict") + 1
 _FIRST = [*_BEFORE[:_PLACE], "unconfirmed", *_BEFORE[_PLACE:]]
-_VERDICT_TABLE = TableFile(Judgement, _BEFORE, _FIRST, lifted=_lifted)
+VERDICT_TABLE = TableFile(Judgement, _BEFORE, _FIRST, lifted=_lifted)
 _RUN, _CASE, _METRIC, _VERDICT = map(_NOW.index, ("run", "case", "metric", "verdict"))
 
 
@@ -79,7 +83,7 @@ def keep_verdicts(run: Path, judgements: Iterable[Judgement]) -> None:
     Raises:
         StoreError: the file cannot be written.
     """
-    _VERDICT_TABLE.replace(verdicts_path(run), judgements)
+    VERDICT_TABLE.replace(verdicts_path(run), judgements)
 
 
 def read_verdicts(run: Path) -> list[Judgement]:
@@ -89,7 +93,7 @@ def read_verdicts(run: Path) -> list[Judgement]:
         StoreError: a file cannot be read, or does not fit; the message names file and line.
     """
     for path in verdicts_paths(run):
-        rows = _VERDICT_TABLE.read(path)
+        rows = VERDICT_TABLE.read(path)
         if last := {(one.case, one.metric): one for one in rows if one.run == run.stem}:
             return list(last.values())
     return []
@@ -119,7 +123,7 @@ def read_step_time_verdicts(path: Path) -> Iterator[tuple[str, str, str]]:
     Raises:
         StoreError: as `read_verdicts`.
     """
-    for line, cells in _VERDICT_TABLE.read_cells(path):
+    for line, cells in VERDICT_TABLE.read_cells(path):
         if cells[_VERDICT] not in VERDICTS:
             raise StoreError(
                 f"{path}:{line}: verdict must be one of {', '.join(VERDICTS)}, "
@@ -127,7 +131,7 @@ def read_step_time_verdicts(path: Path) -> Iterator[tuple[str, str, str]]:
             )
         if cells[_METRIC] == "step_time":
             try:
-                case = from_cell(_VERDICT_TABLE.columns[_CASE], cells[_CASE])
+                case = from_cell(VERDICT_TABLE.columns[_CASE], cells[_CASE])
             except ValueError as error:
                 raise StoreError(f"{path}:{line}: column 'case' {error}") from None
             yield case, cells[_RUN], cells[_VERDICT]
@@ -150,7 +154,7 @@ class Acceptance:
     """The only case that it is accepted for; None for all that it has."""
 
 
-_ACCEPTED_TABLE = TableFile(Acceptance, ("run", "accepted", "commit", "reason"))
+ACCEPTED_TABLE = TableFile(Acceptance, ("run", "accepted", "commit", "reason"))
 
 
 def read_accepted(store: Store, machine: str) -> list[Acceptance]:
@@ -159,7 +163,7 @@ def read_accepted(store: Store, machine: str) -> list[Acceptance]:
     Raises:
         StoreError: the file cannot be read; the message names file and line.
     """
-    return _ACCEPTED_TABLE.read(store.folder / machine / ACCEPTED)
+    return ACCEPTED_TABLE.read(store.folder / machine / ACCEPTED)
 
 
 def accept(
@@ -201,7 +205,7 @@ def accept(
         reason=reason,
     )
     found = [replace(accepted, case=case) for case in cases] or [accepted]
-    _ACCEPTED_TABLE.append(store.folder / machine / ACCEPTED, found)
+    ACCEPTED_TABLE.append(store.folder / machine / ACCEPTED, found)
     return found
 
 
