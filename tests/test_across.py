@@ -352,6 +352,12 @@ def test_other_programs_get_stored_units() -> None:
     assert [name for name in found[0] if name.startswith("to_oldest")] == names
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_median_is_a_float_whatever_the_number_of_processes(processes: int) -> None:
+    (cell,) = across(run(1, "2.19.0", *[0.01] * processes, peak_host_memory_bytes=1000), "python")
+    assert isinstance(cell.peak_host_memory_bytes, float)
+
+
 def test_over_backends_a_case_has_one_name() -> None:
     rows = [row("0001", "2.20.0", 1.0), row("0002", "2.20.0", 2.0, backend="jax")]
     cells = across(rows, "backend")

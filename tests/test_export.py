@@ -206,10 +206,15 @@ def test_an_output_is_never_an_input(
 def test_what_cannot_be_written_or_is_unknown_is_one_line(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (folder / "file").touch()
     for arguments, words in (
         (["--to", "bmff"], "--to: must be one of bmf, otava"),
         (["--to", "otava"], "needs a folder that does not exist yet"),
-        (["--to", "bmf", "-o", "none/there.json"], "must be writable"),
+        (
+            ["--to", "bmf", "-o", "none/there.json"],
+            "No such file or directory; make it so, or name",
+        ),
+        (["--to", "mlflow", "-o", "file/out"], "Not a directory; make it so, or name"),
         (["--to", "otava", "-o", "none\0"], "must be a path"),
     ):
         capsys.readouterr()
@@ -217,3 +222,9 @@ def test_what_cannot_be_written_or_is_unknown_is_one_line(
         (line,) = capsys.readouterr().err.splitlines()
         assert words in line
     assert not list(folder.glob(".*.part"))
+
+
+@pytest.mark.parametrize("target", ["mlflow", "otava"])
+def test_the_folders_above_an_output_folder_are_made(target: str, folder: Path) -> None:
+    assert main(["export", "--to", target, "-o", "new/deep/out"]) == 0
+    assert any((folder / "new" / "deep" / "out").iterdir())

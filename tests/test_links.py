@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import stat
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,3 +136,30 @@ def test_the_folder_of_a_killed_export_is_removed_and_one_being_filled_is_not(
         assert not second.exists()
     assert os.listdir(tmp_path) == ["out"]
     assert os.listdir(tmp_path / "out") == ["made"]
+
+
+def test_a_folder_that_another_process_takes_for_abandoned_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = []
+
+    def lock_after_another(descriptor: int, within_s: float) -> None:
+        if not taken:
+            (part,) = tmp_path.glob(".out.*.part")
+            taken.append(part)
+            part.rmdir()
+
+    monkeypatch.setattr("convmark.core.files.lock", lock_after_another)
+    with new_folder(tmp_path / "out") as made:
+        assert made not in taken
+        (made / "one").touch()
+    assert os.listdir(tmp_path / "out") == ["one"]
+
+
+def test_a_table_may_be_written_by_whom_the_umask_lets(tmp_path: Path) -> None:
+    mask = os.umask(0o002)
+    try:
+        TABLE.append(tmp_path / "accepted.csv", [Row("0001")])
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE((tmp_path / "accepted.csv").stat().st_mode) == 0o664

@@ -7,16 +7,19 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from convmark.core.files import TemporaryFolder
-from convmark.core.locks import lock
+from convmark.core.files import TemporaryFolder, new_folder, write_whole
+from convmark.core.locks import _OWN, lock
 from convmark.machine.lock import alone
 from convmark.results.run_file import RunFile
+from convmark.results.store import Store
+from convmark.results.table_file import TableFile
 
 HOLDER = """
 import os, sys, signal
@@ -114,3 +117,59 @@ def test_what_took_a_closed_locks_number_stays_open_in_a_child(tmp_path: Path) -
     os.waitpid(child, 0)
     os.close(again)
     assert (tmp_path / "other").read_text() == "from the child"
+
+
+def read_by_a_child(path: Path) -> bytes:
+    """Return what a forked process reads of a file that this one has opened."""
+    file = os.open(path, os.O_RDONLY)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(writer, os.read(file, 100))
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writer)
+    found = os.read(reader, 100)
+    for descriptor in (reader, file):
+        os.close(descriptor)
+    return found
+
+
+@dataclass(frozen=True)
+class Row:
+    run: str
+
+
+def appended(folder: Path) -> Path:
+    TableFile(Row).append(folder / "table.csv", [Row("0001")])
+    return folder / "table.csv"
+
+
+def run_made(folder: Path) -> Path:
+    run = Store(folder).create_run("machine")
+    os.write(run._descriptor, b"a row\n")
+    run.close()
+    return run.path
+
+
+@pytest.mark.parametrize("locked", [appended, run_made])
+def test_a_child_reads_a_file_that_was_locked_and_closed_and_opened_again(
+    locked: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    path = locked(tmp_path)
+    assert read_by_a_child(path) == path.read_bytes()[:100] != b""
+
+
+def test_nothing_that_was_locked_and_closed_is_kept_for_a_child_to_drop(tmp_path: Path) -> None:
+    before = dict(_OWN)
+    runtime = tmp_path / "runtime"
+    runtime.mkdir(mode=0o755)
+    (runtime / "4000000.lock").touch()
+    with alone(wait=False, concurrent=False, say=print, folder=runtime):
+        assert before != _OWN
+    write_whole(tmp_path / "file", b"content")
+    with new_folder(tmp_path / "folder"):
+        pass
+    with TemporaryFolder():
+        pass
+    assert before == _OWN

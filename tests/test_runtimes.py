@@ -29,6 +29,7 @@ from convmark.core.suites import refuse_runtimes
 from convmark.core.table import Table
 from convmark.interpreter import Answer, Interpreter
 from convmark.report.build import build
+from convmark.report.tables.runtimes import _fastest
 from convmark.worker import runtimes
 from convmark.worker.exported import ExportedBackend, Loaded
 from convmark.worker.failure import CaseFailure, UnknownModelError
@@ -257,15 +258,15 @@ def test_a_score_is_of_probabilities_or_of_scores_and_a_zero_costs_what_keras_sa
 
 @pytest.fixture
 def table_of_rows(tmp_path: Path) -> Callable[..., Table]:
-    """Keeps cases of LeNet-5 in a run, three processes each; returns the page's runtimes."""
+    """Keeps cases of LeNet-5 in a run, mostly three processes each; returns the page's runtimes."""
 
-    def made(*cases: dict[str, Any], spread: float = 0.01) -> Table:
+    def made(*cases: dict[str, Any], spread: float = 0.01, processes: int = 3) -> Table:
         shared = {"task": "infer", "batch_size": 1, "code": "c1", "runtime_threads": 1}
         rows = []
         for place, one in enumerate(cases):
             fields = {"tensorflow": "2.20.0", "run_number": 1, **shared, **one}
             number, step_s = fields.pop("run_number"), fields.pop("step_s", 1e-5)
-            for process in (1, 2, 3):
+            for process in range(1, processes + 1):
                 its_own = {**fields, "step_s": step_s * (1 + spread * (process - 2))}
                 row = measured_row("xeon-2", number, "lenet5", 3 * place + process, **its_own)
                 rows.append(dataclasses.replace(row, process=process))
@@ -301,11 +302,25 @@ def test_the_fastest_that_cannot_be_told_apart_from_others_is_marked_perhaps_as_
     assert [one["fastest"] for one in table.records()] == ["perhaps", "perhaps", None]
 
 
+def test_a_runtime_of_one_process_can_be_compared_with_none(
+    table_of_rows: Callable[..., Table],
+) -> None:
+    table = table_of_rows(LITERT, {**OTHER, "step_s": 1e-3}, processes=1)
+    assert [one["fastest"] for one in table.records()] == ["not comparable"] * 2
+
+
+def test_one_whose_processes_contradict_its_rank_is_never_marked_the_fastest() -> None:
+    """The ranking is by medians, the interval of geometric means."""
+    ranked = [{"source": 1, "runtime_threads": 1}] * 2
+    slow, quick = [0.99, 1.0, 1.01], [0.49, 0.50, 0.51]
+    assert _fastest(ranked, [slow, quick]) == ["perhaps", "perhaps"]
+
+
 @pytest.mark.parametrize(
     ("changes", "fastest"),
     [
         ({}, ["yes", ""]),
-        ({"run_number": 2}, ["perhaps", "perhaps"]),
+        ({"run_number": 2, "step_s": 1e-3}, ["not comparable", "not comparable"]),
         ({"runtime_threads": 2}, ["yes, threads differ", ""]),
         ({"runtime_threads": None}, ["yes, threads differ", ""]),
         ({"tensorflow": "2.19.0", "run_number": 2}, ["", ""]),

@@ -76,7 +76,9 @@ def _write(output: Path, files: Mapping[str, str]) -> None:
                 path.write_text(text, encoding="utf-8")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise StoreError(f"--output: {output} must be writable: {reason}") from None
+        raise StoreError(
+            f"--output: {output} must be writable: {reason}; make it so, or name another place"
+        ) from None
 
 
 def _words(found: Export) -> str:

@@ -36,7 +36,9 @@ def publish(given: argparse.Namespace, options: Options) -> int:
                 (beside / name).write_bytes(content)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise StoreError(f"--output: {output} must be writable: {reason}") from None
+        raise StoreError(
+            f"--output: {output} must be writable: {reason}; make it so, or name another place"
+        ) from None
     if not (output / PARQUET).exists():
         _say(f"{PARQUET} was left out, it needs pyarrow: pip install pyarrow")
     _say(f"{output / 'index.html'}")

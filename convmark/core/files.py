@@ -16,7 +16,7 @@ from pathlib import Path
 
 from convmark.core.errors import StoreError
 from convmark.core.installed import TREE_PREFIX
-from convmark.core.locks import lock
+from convmark.core.locks import close_locked, lock
 
 __all__ = [
     "TemporaryFolder",
@@ -73,7 +73,7 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY, mode: i
     raise _is_special(path)
 
 
-def open_kept(path: str | os.PathLike[str], flags: int = os.O_RDWR, mode: int = 0o644) -> int:
+def open_kept(path: str | os.PathLike[str], flags: int = os.O_RDWR, mode: int = 0o666) -> int:
     """Return the descriptor of a file of the results that is written in place.
 
     A link is refused: what it leads to may be anything, and no other process would find it locked.
@@ -120,7 +120,7 @@ def write_whole(path: Path, content: bytes) -> None:
     """
     part, descriptor = new_part(path)
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with os.fdopen(descriptor, "wb", closefd=False) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -131,6 +131,8 @@ def write_whole(path: Path, content: bytes) -> None:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+    finally:
+        close_locked(descriptor)
 
 
 def new_part(path: Path, mode: int = 0o666) -> tuple[Path, int]:
@@ -152,14 +154,15 @@ def new_part(path: Path, mode: int = 0o666) -> tuple[Path, int]:
             lock(descriptor, within_s=math.inf)
         if is_at(descriptor, part):
             return part, descriptor
-        os.close(descriptor)  # another process locked it first, and removed it
+        close_locked(descriptor)  # another process locked it first, and removed it
 
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Give an empty folder to fill, which gets the path's name where the block ends without error.
 
-    Those that killed processes of this user left for the same name are removed.
+    Its parents are made. Folders that killed processes of this user left for the same name are
+    removed.
 
     Raises:
         OSError: it cannot be made, or something of that name is there.
@@ -167,17 +170,29 @@ def new_folder(path: Path) -> Iterator[Path]:
     for left in _left_parts(path):
         with contextlib.suppress(OSError), lock_of_nobody(left, os.O_RDONLY | os.O_DIRECTORY):
             shutil.rmtree(left, ignore_errors=True)
-    part = _part(path)
-    part.mkdir()
-    descriptor = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    part, descriptor = _new_part_folder(path)
     try:
-        with contextlib.suppress(OSError):  # a file system without locks
-            lock(descriptor, within_s=math.inf)
         yield part
         part.rename(path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-        os.close(descriptor)
+        close_locked(descriptor)
+
+
+def _new_part_folder(path: Path) -> tuple[Path, int]:
+    """Make an empty folder that is to get another's name; return it and its descriptor, locked."""
+    while True:
+        part = _part(path)
+        part.mkdir(parents=True)
+        try:
+            descriptor = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # another process locked it first, and removed it
+        with contextlib.suppress(OSError):  # a file system without locks
+            lock(descriptor, within_s=math.inf)
+        if is_at(descriptor, part):
+            return part, descriptor
+        close_locked(descriptor)
 
 
 def _part(path: Path) -> Path:
@@ -213,7 +228,7 @@ def lock_of_nobody(path: Path, flags: int = os.O_RDWR) -> Iterator[None]:
             raise BlockingIOError(errno.EWOULDBLOCK, f"{path}: a process holds it")
         yield
     finally:
-        os.close(file)
+        close_locked(file)
 
 
 def _is_special(path: str | os.PathLike[str]) -> OSError:
@@ -245,7 +260,7 @@ class TemporaryFolder:
             lock(self._lock, within_s=math.inf)
             if is_at(self._lock, self.path / _LOCK):
                 return
-            os.close(self._lock)  # another process locked it first, and removed the folder
+            close_locked(self._lock)  # another process locked it first, and removed the folder
 
     def __enter__(self) -> Path:
         return self.path
@@ -257,7 +272,7 @@ class TemporaryFolder:
         """Remove the folder and all that is in it; harmless when done twice."""
         if self._lock >= 0:
             shutil.rmtree(self.path, ignore_errors=True)
-            os.close(self._lock)
+            close_locked(self._lock)
             self._lock = -1
 
 

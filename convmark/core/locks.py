@@ -14,14 +14,14 @@ import os
 import time
 from collections.abc import Callable
 
-__all__ = ["PASSING_S", "lock"]
+__all__ = ["PASSING_S", "close_locked", "lock"]
 
 PASSING_S = 0.5
 """A killed process's children that were about to become other programs have done so by then."""
 _AGAIN_S = 0.01
 
 _OWN: dict[int, os.stat_result] = {}
-"""Descriptors whose files were locked here; a number that has another file by now is left alone."""
+"""Descriptors whose files are locked here; a number that has another file by now is left alone."""
 
 
 def lock(
@@ -48,6 +48,15 @@ def lock(
         else:
             _OWN[descriptor] = os.fstat(descriptor)
             return True
+
+
+def close_locked(descriptor: int) -> None:
+    """Close a file that may be locked here; what gets its number next, a forked process keeps.
+
+    `os.close` would leave the number among the locked ones, and the same file may be opened again.
+    """
+    _OWN.pop(descriptor, None)
+    os.close(descriptor)
 
 
 def _drop_inherited() -> None:

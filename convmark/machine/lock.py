@@ -26,7 +26,7 @@ from pathlib import Path
 import psutil
 
 from convmark.core.errors import BusyError
-from convmark.core.locks import PASSING_S, lock
+from convmark.core.locks import PASSING_S, close_locked, lock
 from convmark.core.text import Say
 
 __all__ = ["alone", "runtime_folder"]
@@ -80,7 +80,7 @@ def alone(
             reason = error.strerror or error
             say(f"{folder}: cannot check for other benchmark runs: {reason}")
         if own is not None:
-            held.callback(os.close, own)
+            held.callback(close_locked, own)
             held.callback(_remove, name, place)
         yield others
 
@@ -135,7 +135,7 @@ def _taken(
                     return others, own
                 if own is not None:
                     _remove(name, place)
-                    os.close(own)
+                    close_locked(own)
         if not wait:
             if time.monotonic() < refused_at:
                 time.sleep(_LOOK_ONCE_MORE_S)
@@ -164,14 +164,14 @@ def _guarded(place: int) -> Iterator[None]:
             raise TimeoutError(errno.ETIMEDOUT, "guard.lock is held and not let go of")
         yield
     finally:
-        os.close(guard)
+        close_locked(guard)
 
 
 def _locked(place: int, name: str) -> int | None:
     """Return the descriptor of the run's own lock, taken; None where this process has it."""
     own = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600, dir_fd=place)
     if not lock(own):
-        os.close(own)
+        close_locked(own)
         return None
     os.fchmod(own, 0o644)  # not before it is taken: whoever can read it can lock it
     return own
@@ -223,7 +223,7 @@ def _is_held(place: int, name: str) -> bool:
     try:
         return stat.S_ISREG(os.fstat(file).st_mode) and not lock(file, shared=True)
     finally:
-        os.close(file)
+        close_locked(file)
 
 
 def _remove(name: str, place: int) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 
 from convmark.core.errors import StoreError
 from convmark.core.files import as_store_error, new_part, open_kept, open_regular, read_regular
-from convmark.core.locks import PASSING_S, lock
+from convmark.core.locks import PASSING_S, close_locked, lock
 from convmark.results.code.manifest import code_path
 from convmark.results.code.of_run import KeptCodes
 from convmark.results.reading import HEADER, StoreWarning
@@ -76,7 +76,7 @@ class RunFile:
         with as_store_error(path, "written"):
             descriptor = open_kept(path, _FLAGS)
         if not _held(descriptor, within_s=PASSING_S):
-            os.close(descriptor)
+            close_locked(descriptor)
             raise StoreError(f"{path}: another process is writing it; wait until it ends")
         return cls(path, descriptor, created=False)
 
@@ -105,10 +105,10 @@ class RunFile:
         try:
             os.replace(fresh, self.path)
         except BaseException:
-            os.close(descriptor)
+            close_locked(descriptor)
             fresh.unlink(missing_ok=True)
             raise
-        os.close(self._descriptor)
+        close_locked(self._descriptor)
         self._descriptor = descriptor
 
     def append(self, record: Record, step_times_s: Sequence[float] = ()) -> None:
@@ -137,7 +137,7 @@ class RunFile:
             return
         # the size too, for an interrupt may have come between a row's writing and its counting
         empty = self.rows == 0 and os.fstat(self._descriptor).st_size <= self._size
-        os.close(self._descriptor)
+        close_locked(self._descriptor)
         self._descriptor = -1
         if self._created and empty:
             self.path.unlink(missing_ok=True)
@@ -191,16 +191,16 @@ def _created(path: Path) -> int:
     try:
         os.link(fresh, path)
     except FileExistsError:
-        os.close(descriptor)
+        close_locked(descriptor)
         raise
     except OSError:  # a file system without links
-        os.close(descriptor)
+        close_locked(descriptor)
         descriptor = os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o644)
         _held(descriptor)
         try:
             _write_through(descriptor, header)
         except BaseException:
-            os.close(descriptor)
+            close_locked(descriptor)
             path.unlink(missing_ok=True)
             raise
     finally:
@@ -214,7 +214,7 @@ def _fresh(path: Path, data: bytes) -> tuple[Path, int]:
     try:
         _write_through(descriptor, data)
     except BaseException:
-        os.close(descriptor)
+        close_locked(descriptor)
         fresh.unlink(missing_ok=True)
         raise
     return fresh, descriptor

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, Generic, TypeVar
 from convmark.core.cells import columns_of, from_cell, to_cell
 from convmark.core.errors import ConvmarkError, StoreError
 from convmark.core.files import as_store_error, open_kept, open_regular, write_whole
-from convmark.core.locks import lock
+from convmark.core.locks import close_locked, lock
 
 __all__ = [
     "TableFile",
@@ -181,13 +181,18 @@ class TableFile(Generic[Row]):
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
         with as_store_error(path, "written"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with os.fdopen(open_kept(path, flags), "r+b") as file:
-                lock(file.fileno(), within_s=math.inf)  # let go when the file is closed
-                there = self._without_torn_line(path, file)
-                body = csv_bytes(self._cells_of(path, row, there or self.header) for row in wanted)
-                file.write(body if there else csv_bytes([self.header]) + body)
-                file.flush()
-                os.fsync(file.fileno())
+            descriptor = open_kept(path, flags)
+            try:
+                lock(descriptor, within_s=math.inf)  # let go when the file is closed
+                with os.fdopen(descriptor, "r+b", closefd=False) as file:
+                    there = self._without_torn_line(path, file)
+                    columns = there or self.header
+                    body = csv_bytes(self._cells_of(path, row, columns) for row in wanted)
+                    file.write(body if there else csv_bytes([self.header]) + body)
+                    file.flush()
+                    os.fsync(descriptor)
+            finally:
+                close_locked(descriptor)
 
     def replace(self, path: Path, rows: Iterable[Row]) -> None:
         """Make these the rows of the file, in one step or not at all.

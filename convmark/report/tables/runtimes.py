@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["runtimes"]
 
+PERHAPS, NOT_COMPARABLE = "perhaps", "not comparable"
+
 _SAME = (
     *("hardware", "model", "batch_size", "threads", "asked_shape"),
     *("framework", "keras", "code", "packages"),
@@ -72,9 +74,10 @@ def runtimes(frame: pd.DataFrame, table: pd.DataFrame) -> Table:
         "Runtimes",
         "Models as they are deployed, fastest first among those of one model, batch size, machine, "
         "setting of threads, and version of framework, code and packages. The fastest is marked "
-        "yes where its step times differ from those of each other at 95 % confidence, in one run; "
-        "else it and those that may be as fast are marked perhaps: give more --processes, at least "
-        "three. "
+        "yes where it is faster than each other at 95 % confidence. Else it is marked as those are "
+        "that it was not shown to be faster than: perhaps, where the interval of the step times' "
+        "ratio contains 1; not comparable, where they are of different runs, or one has fewer than "
+        "three processes: measure them in one run with --processes 3 or more. "
         "Each row with an error has passed the comparison with the Keras model in float32: the "
         "error is the largest difference of an output over the largest distance of that output "
         "from its mean. A row "
@@ -132,15 +135,22 @@ def _fastest(ranked: Sequence[Mapping[str, Any]], times_s: Sequence[Sequence[flo
         return [""]
     threads = {text_of(row["runtime_threads"]) for row in ranked}
     more = "" if len(threads) == 1 else ", threads differ"
-    near = [
-        row["source"] != ranked[0]["source"] or not _are_told_apart(times_s[0], its_own)
+    marks = [
+        _mark(ranked[0], times_s[0], row, its_own)
         for row, its_own in zip(ranked[1:], times_s[1:], strict=True)
     ]
-    if not any(near):
-        return [f"yes{more}", *("" for _ in near)]
-    return [f"perhaps{more}", *(f"perhaps{more}" if one else "" for one in near)]
+    first = next((mark for mark in (PERHAPS, NOT_COMPARABLE) if mark in marks), "yes")
+    return [f"{first}{more}", *(f"{mark}{more}" if mark else "" for mark in marks)]
 
 
-def _are_told_apart(one_s: Sequence[float], other_s: Sequence[float]) -> bool:
-    found = ratio(one_s, other_s)
-    return found is not None and found.interval.known and not found.contains_1
+def _mark(
+    first: Mapping[str, Any],
+    first_s: Sequence[float],
+    row: Mapping[str, Any],
+    its_own_s: Sequence[float],
+) -> str:
+    """Return whether a row may be as fast as the first one of the ranking; empty where not."""
+    found = ratio(its_own_s, first_s)
+    if row["source"] != first["source"] or found is None or not found.interval.known:
+        return NOT_COMPARABLE
+    return "" if found.interval.low > 1 else PERHAPS
