@@ -569,6 +569,20 @@ def test_step_times_that_cannot_be_kept_cost_a_warning_and_not_the_row(store: St
     assert read_run(run_file.path) == [row()]
 
 
+def test_a_number_of_more_than_nine_digits_names_no_run(tmp_path: Path) -> None:
+    accepted = tmp_path / "machine" / "accepted.csv"
+    accepted.parent.mkdir()
+    accepted.write_text(f"run\n{'7' * 5000}\n0041\n")
+    accepted.with_name("1234567890.csv").touch()
+    store = Store(tmp_path)
+    run = store.create_run("machine")
+    run.close()
+    assert run.path.name == "0042.csv"
+    accepted.write_text("run\n999999999\n")
+    with pytest.raises(StoreError, match="at most 9 digits, the next would be 1000000000; remove"):
+        store.create_run("machine")
+
+
 def test_step_times_of_a_run_removed_by_hand_do_not_stay_for_the_next_of_its_number(
     store: Store,
 ) -> None:

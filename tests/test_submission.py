@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,14 @@ from mutations import mutated
 from report_rows import FAST, SLOW, keep_run, measured
 
 from convmark.cli import main
-from convmark.core.errors import OptionError
+from convmark.core.errors import OptionError, StoreError
+from convmark.report.describe import Layer, diagram
 from convmark.report.submission import Submission, check
 from convmark.report.suspicion import REMEDIES
+from convmark.report.tables.layers import keep_bars
 from convmark.results.record import Record
-from convmark.results.run_file import steps_path
+from convmark.results.run_file import BESIDE, steps_path
+from convmark.session.layers import REST, LayerRow
 
 NOW = datetime(2026, 6, 1, tzinfo=timezone.utc)
 CLEAN: dict[str, Any] = {"code": "c0de" * 4, "seed": 0, "loss_first": 2.3, "loss": 2.0}
@@ -95,14 +99,26 @@ def test_a_measured_ceiling_counts_where_it_can_be(folder: Path) -> None:
 @pytest.mark.parametrize("name", ["step_time_mean_s", "started"])
 def test_a_copied_row_is_found_under_another_name(name: str, folder: Path) -> None:
     changed = {"started": "2025-02-02T00:00:00.000+00:00", "step_time_mean_s": 0.0101}
-    copies = [
-        Record(**{**{key: getattr(row, key) for key in Record.__dataclass_fields__},
-                  "run": "0002", name: changed[name], "process_start_s": 1.5})
-        for row in rows(process_start_s=1.5)
-    ]  # fmt: skip
-    keep_run(folder, rows(process_start_s=1.5))
-    keep_run(folder, copies)
+    originals = [replace(row, process_start_s=row.process + 0.5) for row in rows()]
+    keep_run(folder, originals)
+    keep_run(folder, [replace(row, run="0002", **{name: changed[name]}) for row in originals])
     assert found(folder) == [("0002.csv", 2, "duplicate")]
+
+
+def test_rows_of_one_run_are_held_against_each_other(folder: Path) -> None:
+    first = rows(2)
+    copies = [
+        replace(row, process=row.process + 2, order=row.order + 2, processes=4,
+                started=f"2025-02-02T00:00:0{row.process}.000+00:00")
+        for row in first
+    ]  # fmt: skip
+    first = [replace(row, processes=4) for row in first]
+    keep_run(folder, [*first, *copies])
+    keep_run(folder, [rows(3, code="beef" * 4)[0], rows(3, code="beef" * 4, loss=4.0)[1]])
+    findings = check([folder], [], NOW).findings
+    assert [(one.file.name, one.line, one.rule, one.rows) for one in findings] == [
+        ("0002.csv", 4, "duplicate", 2), ("0003.csv", 3, "loss", 1),
+    ]  # fmt: skip
 
 
 def test_published_runs_are_not_checked_again_and_must_not_change(folder: Path) -> None:
@@ -111,6 +127,68 @@ def test_published_runs_are_not_checked_again_and_must_not_change(folder: Path) 
     assert found(folder, "main/results") == []
     keep_run(folder, rows(2))
     assert found(folder, "main/results") == [("0002.csv", None, "changed")]
+
+
+def test_published_files_must_neither_change_nor_go(folder: Path) -> None:
+    steps_path(folder / SLOW / "0001.csv").write_bytes(b"0")
+    header = "run,accepted,commit,reason,case\n"
+    write("accepted.csv", f"{header}0001,2026-01-01,,first,\n")(folder / SLOW)
+    keep_run(folder, rows(2))
+    shutil.copytree("results", "main/results")
+    keep_run(folder, rows(3))
+    with (folder / SLOW / "accepted.csv").open("a") as file:
+        file.write("0003,2026-01-02,,new,\n")
+    assert found(folder, "main/results") == []
+    with (folder / SLOW / "accepted.csv").open("a") as file:
+        file.write("0002,2026-01-02,,published,\n")
+    steps_path(folder / SLOW / "0001.csv").write_bytes(b"1")
+    (folder / SLOW / "0002.csv").unlink()
+    write("0001.log", "")(folder / SLOW)
+    changed = [
+        ("0001.log", None, "changed"), ("0001.steps.npz", None, "changed"),
+        ("0002.csv", None, "gone"), ("accepted.csv", None, "changed"),
+    ]  # fmt: skip
+    assert found(folder, "main/results") == changed
+    assert found(folder / SLOW, f"main/results/{SLOW}") == changed
+    assert found(folder / SLOW, "main/results") == changed
+
+
+def test_a_table_of_published_rows_only_grows(folder: Path) -> None:
+    header = "run,accepted,commit,reason,case\n"
+    write("accepted.csv", f"{header}0009,2026-01-01,,first,\n")(folder / SLOW)
+    shutil.copytree("results", "main/results")
+    write("accepted.csv", f"{header}0009,2026-01-01,,other,\n")(folder / SLOW)
+    assert found(folder, "main/results") == [("accepted.csv", None, "changed")]
+
+
+def test_published_results_may_have_another_folder_name(folder: Path) -> None:
+    shutil.copytree("results", "main/ada")
+    keep_run(folder, rows(2))
+    assert found(folder, "main/ada") == []
+    (folder / SLOW / "0001.csv").unlink()
+    assert found(folder, "main/ada") == []  # no run of both is the same: another person's
+
+
+def test_a_copy_of_another_persons_rows_is_found(folder: Path) -> None:
+    for place in ("main/ada", "new/ada", "new/eve"):
+        shutil.copytree("results", place)
+    findings = check([Path("new/ada"), Path("new/eve")], [Path("main/ada")], NOW).findings
+    assert [(str(one.file), one.rule) for one in findings] == [
+        (f"new/eve/{SLOW}/0001.csv", "duplicate")
+    ]
+
+
+def test_a_pattern_may_name_loose_files_or_nothing_published(folder: Path) -> None:
+    Path("README.md").touch()
+    Path("empty").mkdir()
+    given = [Path("README.md"), folder]
+    nothing = [Path("README.md"), Path("empty"), Path("none/*")]
+    assert check(given, nothing, NOW) == Submission(runs=1, rows=2)
+    shutil.copytree("results", "main/gone")
+    (finding,) = check(given, [Path("main/gone")], NOW).findings
+    assert (finding.file, finding.rule) == (Path("gone"), "gone")
+    with pytest.raises(StoreError, match=r"^main: must be a folder of results, .* name main/\*$"):
+        check(given, [Path("main")], NOW)
 
 
 def test_rows_are_held_against_published_ones(folder: Path) -> None:
@@ -127,6 +205,21 @@ def test_rows_are_held_against_published_ones(folder: Path) -> None:
     ]  # fmt: skip
 
 
+def test_throughput_is_that_of_the_step_time_on_an_idle_machine(folder: Path) -> None:
+    rate = 32 / 0.01
+    for run, factor in enumerate((1 / 3.1, 1 / 2.9, 2.9, 3.1), 2):
+        keep_run(
+            folder, rows(run, step_s=0.01 + run / 1e6, throughput_samples_per_s=rate * factor)[:1]
+        )
+    assert found(folder) == [("0002.csv", 2, "contradicts"), ("0005.csv", 2, "contradicts")]
+
+
+def test_rows_without_parameters_or_step_time_contradict_nothing(folder: Path) -> None:
+    keep_run(folder, rows(2, parameters=None))
+    keep_run(folder, rows(3, step_time_p50_s=None))
+    assert found(folder) == []
+
+
 def test_a_median_must_be_that_of_the_raw_step_times(folder: Path) -> None:
     path = folder / SLOW / "0001.csv"
     own = [row.step_time_p50_s for row in rows()]
@@ -134,6 +227,11 @@ def test_a_median_must_be_that_of_the_raw_step_times(folder: Path) -> None:
     assert found(folder) == []
     np.savez(steps_path(path), **{"00001": np.full(30, own[0]), "00002": np.full(30, 0.5)})
     assert found(folder) == [("0001.csv", 3, "raw steps")]
+    np.savez(steps_path(path), **{"00002": np.full(30, own[1])})
+    assert found(folder) == [("0001.csv", 2, "raw steps")]
+    steps_path(path).write_bytes(b"no archive")
+    (finding,) = check([folder], [], NOW).findings
+    assert (finding.rule, finding.line, finding.rows) == ("raw steps", 2, 2)
 
 
 def write(name: str, content: bytes | str) -> Callable[[Path], None]:
@@ -185,6 +283,7 @@ FILES: dict[str, tuple[str, Callable[[Path], None]]] = {
     "a diagram": ("script", write("models/x.svg", '<svg onload="alert(1)"/>')),
     "a path out": ("schema", write("0001.code.json", manifest("../../x", "0" * 64))),
     "a hash that leads out": ("path", write("0001.code.json", manifest("x", "/e" + "tc/passwd"))),
+    "a comparison": ("comparison", write("../ab/0001.csv", "")),
     "another machine": (
         "machine",
         lambda machine: machine.rename(machine.with_name("mine")) and None,
@@ -205,6 +304,85 @@ def test_files_that_are_no_results_are_found_and_inert(
     assert first.endswith(REMEDIES[rule])
     assert first.isprintable()
     assert "root:" not in first
+
+
+TABLES = (
+    *("accepted", "ceilings", "layers", "noise", "verdicts"),
+    *("0001.epochs", "0001.layers", "0001.sessions", "0001.sustained", "0001.verdicts"),
+)
+
+
+def test_each_table_has_its_header_and_ends_with_a_newline(folder: Path) -> None:
+    for content, rule in (
+        (b"", "torn"),
+        (b"\0\0", "torn"),
+        (b"a,b\n", "schema"),
+        (b"\0\n", "schema"),
+    ):
+        for name in TABLES:
+            (folder / SLOW / f"{name}.csv").write_bytes(content)
+        assert found(folder) == [(f"{name}.csv", 1, rule) for name in sorted(TABLES)]
+
+
+def test_each_description_is_blamed_for_its_own_fault(folder: Path) -> None:
+    for name, content in (("a", "{"), ("b", "[]"), ("c", '{"schema": 0}')):
+        write(f"models/{name}.json", content)(folder / SLOW)
+    findings = check([folder], [], NOW).findings
+    assert [(one.file.name, one.rule) for one in findings] == [
+        (f"{name}.json", "schema") for name in "abc"
+    ]
+    assert len({one.value for one in findings}) == 3
+    assert all(f"{folder}" not in one.value for one in findings)
+
+
+def test_comparisons_are_one_finding_of_their_folder(folder: Path) -> None:
+    for name in ("0001.csv", "0001-lenet5.svg", "verdicts.csv"):
+        write(f"../ab/{name}", "")(folder / SLOW)
+    assert found(folder) == [("ab", None, "comparison")]
+
+
+def test_a_file_beside_no_run_is_found(folder: Path) -> None:
+    for ending in BESIDE:
+        write(f"0009{ending}", "\n")(folder / SLOW)
+    assert found(folder) == [(f"0009{one}", None, "no results file") for one in sorted(BESIDE)]
+
+
+NAMESPACE = 'xmlns="http://www.w3.org/2000/svg"'
+DIAGRAMS: dict[str, bytes] = {
+    "a prefix": b'<s:svg xmlns:s="http://www.w3.org/2000/svg"><s:script>alert(1)</s:script></s:svg>',
+    "UTF-16": f"<svg {NAMESPACE}><script>alert(1)</script></svg>".encode("utf-16"),
+    "UTF-16 without mark": f"<svg {NAMESPACE}><script>alert(1)</script></svg>".encode("utf-16-le"),
+    "UTF-7": b'<?xml version="1.0" encoding="utf-7"?><svg>+ADw-script+AD4-</svg>',
+    "a frame": f'<svg {NAMESPACE}><iframe xmlns="http://www.w3.org/1999/xhtml"/></svg>'.encode(),
+    "a style": f'<svg {NAMESPACE}><style>@import "x";</style></svg>'.encode(),
+    "a handler": f'<svg {NAMESPACE} onload="alert(1)"/>'.encode(),
+    "a style's value": f'<svg {NAMESPACE}><rect fill="url(x)"/></svg>'.encode(),
+    "a link": f'<svg {NAMESPACE}><a href="x"><text>click</text></a></svg>'.encode(),
+    "an entity": f'<!DOCTYPE svg [<!ENTITY a "b">]><svg {NAMESPACE}>&a;</svg>'.encode(),
+    "no drawing": b"<title/>",
+    "no XML": b"alert(1)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", sorted(DIAGRAMS))
+def test_a_drawing_has_only_what_convmark_draws(what: str, folder: Path) -> None:
+    write("models/x.svg", DIAGRAMS[what])(folder / SLOW)
+    assert found(folder) == [("x.svg", None, "script")]
+
+
+def test_diagrams_and_bars_of_layers_pass(folder: Path) -> None:
+    layer = Layer(name="a<b&c", kind="Dense", shape="10", parameters=850, flops=1_680,
+                  weight_bytes=3_400, inputs=())  # fmt: skip
+    layers = [layer, replace(layer, inputs=(0,)), replace(layer, inputs=(0, 1)), layer]
+    write("models/x.svg", diagram("a<b", layers))(folder / SLOW)
+    whole = {"measured": "2026-01-01T00:00:00+00:00", "case": "a", "model": "a", "machine": SLOW,
+             "version": "1", "ran": None, "sessions": 3, "step_s": 2.0, "time_s": 1.0}  # fmt: skip
+    optional = dict.fromkeys(LayerRow.__dataclass_fields__)
+    keep_bars(folder / SLOW, [
+        LayerRow(**{**optional, **whole, "place": place, "layer": name})
+        for place, name in enumerate(("a<b", REST), 1)
+    ])  # fmt: skip
+    assert found(folder) == []
 
 
 def test_a_folder_that_is_a_link_is_found(folder: Path) -> None:

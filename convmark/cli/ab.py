@@ -17,6 +17,7 @@ from typing import Any
 import convmark
 import convmark.interpreter
 from convmark.cli.command import exit_status, sayer
+from convmark.compare.files import CHANGES_TABLE
 from convmark.compare.judgement import INTERRUPTED
 from convmark.compare.live import ab_files
 from convmark.compare.live.ab import (
@@ -31,7 +32,7 @@ from convmark.compare.live.ab import (
 )
 from convmark.compare.live.ab_files import SessionRow, VerdictRow
 from convmark.compare.live.anchor import MakeInterpreter
-from convmark.compare.live.blame import CHANGES_TABLE, blame, blamed_lines
+from convmark.compare.live.blame import blame, blamed_lines
 from convmark.compare.live.case_result import CaseResult
 from convmark.compare.live.live import LiveOptions, Pairing, compare_live
 from convmark.compare.live.session import Session

@@ -1,12 +1,13 @@
-"""The files of verdicts, accepted runs and noise in a machine's results folder.
+"""The files of verdicts, accepted runs, noise and blamed layers in a machine's results folder.
 
     results/<machine>/0007.verdicts.csv  every judgement of the last session that judged run 0007
     results/<machine>/verdicts.csv       of all runs, as earlier versions appended it: read only
     results/<machine>/accepted.csv       one row per `convmark accept`, or for each case it names
     results/<machine>/noise.csv          one row per case of each `convmark noise`
+    results/<machine>/0007.layers.csv    one row per layer of the cases whose change was blamed
 
-The columns are the fields of `Judgement`, `Acceptance` and `NoiseRow`. Text that a spreadsheet
-would take for a formula has an apostrophe before it, as in a run's file.
+The columns are the fields of `Judgement`, `Acceptance`, `NoiseRow` and `LayerChange`. Text that a
+spreadsheet would take for a formula has an apostrophe before it, as in a run's file.
 """
 
 from __future__ import annotations
@@ -26,9 +27,15 @@ from convmark.results.store import Store, read_run
 from convmark.results.table_file import TableFile
 
 __all__ = [
+    "ACCEPTED",
+    "ACCEPTED_TABLE",
+    "CHANGES_TABLE",
     "NOISE",
     "NOISE_TABLE",
+    "VERDICTS_FILE",
+    "VERDICT_TABLE",
     "Acceptance",
+    "LayerChange",
     "NoiseRow",
     "accept",
     "keep_verdicts",
@@ -59,7 +66,7 @@ _NOW = list(Judgement.__dataclass_fields__)
 _BEFORE = [name for name in _NOW if name not in ("against", "accepted")]
 _PLACE = _NOW.index("verdict") + 1
 _FIRST = [*_BEFORE[:_PLACE], "unconfirmed", *_BEFORE[_PLACE:]]
-_VERDICT_TABLE = TableFile(Judgement, _BEFORE, _FIRST, lifted=_lifted)
+VERDICT_TABLE = TableFile(Judgement, _BEFORE, _FIRST, lifted=_lifted)
 _RUN, _CASE, _METRIC, _VERDICT = map(_NOW.index, ("run", "case", "metric", "verdict"))
 
 
@@ -79,7 +86,7 @@ def keep_verdicts(run: Path, judgements: Iterable[Judgement]) -> None:
     Raises:
         StoreError: the file cannot be written.
     """
-    _VERDICT_TABLE.replace(verdicts_path(run), judgements)
+    VERDICT_TABLE.replace(verdicts_path(run), judgements)
 
 
 def read_verdicts(run: Path) -> list[Judgement]:
@@ -89,7 +96,7 @@ def read_verdicts(run: Path) -> list[Judgement]:
         StoreError: a file cannot be read, or does not fit; the message names file and line.
     """
     for path in verdicts_paths(run):
-        rows = _VERDICT_TABLE.read(path)
+        rows = VERDICT_TABLE.read(path)
         if last := {(one.case, one.metric): one for one in rows if one.run == run.stem}:
             return list(last.values())
     return []
@@ -119,7 +126,7 @@ def read_step_time_verdicts(path: Path) -> Iterator[tuple[str, str, str]]:
     Raises:
         StoreError: as `read_verdicts`.
     """
-    for line, cells in _VERDICT_TABLE.read_cells(path):
+    for line, cells in VERDICT_TABLE.read_cells(path):
         if cells[_VERDICT] not in VERDICTS:
             raise StoreError(
                 f"{path}:{line}: verdict must be one of {', '.join(VERDICTS)}, "
@@ -127,7 +134,7 @@ def read_step_time_verdicts(path: Path) -> Iterator[tuple[str, str, str]]:
             )
         if cells[_METRIC] == "step_time":
             try:
-                case = from_cell(_VERDICT_TABLE.columns[_CASE], cells[_CASE])
+                case = from_cell(VERDICT_TABLE.columns[_CASE], cells[_CASE])
             except ValueError as error:
                 raise StoreError(f"{path}:{line}: column 'case' {error}") from None
             yield case, cells[_RUN], cells[_VERDICT]
@@ -150,7 +157,7 @@ class Acceptance:
     """The only case that it is accepted for; None for all that it has."""
 
 
-_ACCEPTED_TABLE = TableFile(Acceptance, ("run", "accepted", "commit", "reason"))
+ACCEPTED_TABLE = TableFile(Acceptance, ("run", "accepted", "commit", "reason"))
 
 
 def read_accepted(store: Store, machine: str) -> list[Acceptance]:
@@ -159,7 +166,7 @@ def read_accepted(store: Store, machine: str) -> list[Acceptance]:
     Raises:
         StoreError: the file cannot be read; the message names file and line.
     """
-    return _ACCEPTED_TABLE.read(store.folder / machine / ACCEPTED)
+    return ACCEPTED_TABLE.read(store.folder / machine / ACCEPTED)
 
 
 def accept(
@@ -201,7 +208,7 @@ def accept(
         reason=reason,
     )
     found = [replace(accepted, case=case) for case in cases] or [accepted]
-    _ACCEPTED_TABLE.append(store.folder / machine / ACCEPTED, found)
+    ACCEPTED_TABLE.append(store.folder / machine / ACCEPTED, found)
     return found
 
 
@@ -239,3 +246,41 @@ def read_noise(path: Path) -> dict[str, NoiseRow]:
         StoreError: it does not fit; the message names file and line.
     """
     return {row.case: row for row in NOISE_TABLE.read(path)}
+
+
+# -- which layers a change of the step time is of, beside a run or a comparison --------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerChange:
+    """One layer of both codes, or of one."""
+
+    case: str = column("name of the case")
+    layer: str = column("name of the layer in the new code")
+    old_s: float | None = column("mean over the sessions; empty where the layer is new", "s")
+    new_s: float | None = column("the same of the new code; empty where the layer is gone", "s")
+    difference_s: float = column("new less old", "s")
+    low_s: float = column("lower end of the difference's 95 % interval", "s")
+    high_s: float = column("upper end", "s")
+    part: float | None = column("of the change of the step time")
+    moved: bool = column("whether the layer is blamed")
+
+    @property
+    def change(self) -> float | None:
+        """The difference over the old time; None of a layer that is new or gone."""
+        if self.old_s is None or self.new_s is None or self.old_s <= 0:
+            return None
+        return self.difference_s / self.old_s
+
+    @property
+    def words(self) -> str:
+        """The layer and what it did, such as `conv2: +38 % [+31, +45], 92 % of the change`."""
+        part = "" if self.part is None else f", {self.part:.0%} of the change".replace("%", " %")
+        if self.change is None or not self.old_s:
+            what = "new, " if self.old_s is None else "gone, " if self.new_s is None else ""
+            return f"{self.layer}: {what}{1e3 * self.difference_s:+.3g} ms{part}"
+        low, high = (100 * end / self.old_s for end in (self.low_s, self.high_s))
+        return f"{self.layer}: {100 * self.change:+.0f} % [{low:+.0f}, {high:+.0f}]{part}"
+
+
+CHANGES_TABLE = TableFile(LayerChange)

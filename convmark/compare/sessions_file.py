@@ -24,6 +24,7 @@ from convmark.results.record import Record
 from convmark.results.table_file import TableFile
 
 __all__ = [
+    "TABLE",
     "CarriedOver",
     "EarlierSessions",
     "KeptSession",
@@ -64,7 +65,7 @@ class KeptSession:
             raise MeasurementError(f"{self.case}: a session must take time, got {self.seconds} s")
 
 
-_TABLE = TableFile(KeptSession)
+TABLE = TableFile(KeptSession)
 
 
 def sessions_path(run: Path) -> Path:
@@ -120,7 +121,7 @@ def write(run: Path, sessions: Sequence[KeptSession]) -> None:
         StoreError: they cannot be written.
     """
     if sessions:
-        _TABLE.replace(sessions_path(run), sessions)
+        TABLE.replace(sessions_path(run), sessions)
 
 
 def read(run: Path) -> list[KeptSession]:
@@ -129,7 +130,7 @@ def read(run: Path) -> list[KeptSession]:
     Raises:
         StoreError: the file cannot be read, or does not fit; the message names file and line.
     """
-    return _TABLE.read(sessions_path(run))
+    return TABLE.read(sessions_path(run))
 
 
 def _believed(run: Path) -> list[KeptSession]:

@@ -23,8 +23,8 @@ from convmark.core.text import Say
 from convmark.plugin.replay import Measured
 
 if TYPE_CHECKING:
+    from convmark.compare.files import LayerChange
     from convmark.compare.judgement import Judgement, LiveComparison
-    from convmark.compare.live.blame import LayerChange
     from convmark.interpreter import Interpreter
     from convmark.machine.cautions import Preflight
     from convmark.machine.hardware import Machine
@@ -330,8 +330,8 @@ class PytestRun:
 
     def keep_changes(self, changes: Sequence[LayerChange]) -> None:
         """Keep what became of the layers of a case, on the disk and for the report."""
+        from convmark.compare.files import CHANGES_TABLE
         from convmark.compare.live.ab_files import changes_path
-        from convmark.compare.live.blame import CHANGES_TABLE
 
         self._changes += changes
         if self.path is not None:

@@ -31,6 +31,7 @@ __all__ = [
     "described_models",
     "diagram",
     "layers_of",
+    "read_description",
 ]
 
 FOLDER = "models"
@@ -89,13 +90,18 @@ def described_models(runs: Sequence[Path]) -> list[DescribedModel]:
     found: dict[str, tuple[float, DescribedModel]] = {}
     for folder in dict.fromkeys(path.resolve().parent / FOLDER for path in runs):
         for path in sorted(folder.glob("*.json")):
-            model, written = _read(path), path.stat().st_mtime
+            model, written = read_description(path), path.stat().st_mtime
             if model.model not in found or written > found[model.model][0]:
                 found[model.model] = written, model
     return [model for _, (_, model) in sorted(found.items())]
 
 
-def _read(path: Path) -> DescribedModel:
+def read_description(path: Path) -> DescribedModel:
+    """Return the model that a file describes.
+
+    Raises:
+        StoreError: it does not fit; the message names file and line.
+    """
     try:
         value = json.loads(_text(path))
         if value["schema"] != DESCRIPTION_SCHEMA:

@@ -14,27 +14,47 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
+from xml.etree import ElementTree
 
 from convmark.compare import sessions_file
-from convmark.compare.files import ACCEPTED, NOISE, read_accepted, read_noise, read_verdicts
+from convmark.compare.files import (
+    ACCEPTED,
+    ACCEPTED_TABLE,
+    CHANGES_TABLE,
+    NOISE,
+    VERDICT_TABLE,
+    VERDICTS_FILE,
+    read_noise,
+)
 from convmark.core.cells import fit_text
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.files import as_store_error
 from convmark.core.table import Table, headings, table_of
 from convmark.core.text import is_plain
 from convmark.report.describe import FOLDER as MODELS
-from convmark.report.describe import described_models
+from convmark.report.describe import read_description
+from convmark.report.published import (
+    LOOSE,
+    Change,
+    Files,
+    changes,
+    files_by_folder,
+    gone_folders,
+    is_run,
+    pair,
+    place,
+)
 from convmark.report.suspicion import REMEDIES, Known, Published
 from convmark.results.code.manifest import read_codes
 from convmark.results.columnar import MOST_WHOLE_BYTES, read_columns, whole_file
 from convmark.results.names import NAME_FILE, read_name
 from convmark.results.reading import RUN_NAME, StoreWarning
 from convmark.results.run_file import BESIDE
-from convmark.results.store import Store, run_files
+from convmark.results.store import AB_FOLDER
+from convmark.session import learning, sustained
 from convmark.session.ceilings import read_ceilings
 from convmark.session.fleet.part import read_part
-from convmark.session.layers import LAYERS_TABLE
-from convmark.session.learning import read_epochs
+from convmark.session.layers import read_layers
 
 __all__ = ["Finding", "Submission", "check", "findings_table"]
 
@@ -62,43 +82,62 @@ class Submission:
     findings: list[Finding] = field(default_factory=list)
 
 
-def check(folders: Sequence[Path], against: Sequence[Path], now: datetime) -> Submission:
+def check(given: Sequence[Path], against: Sequence[Path], now: datetime) -> Submission:
     """Return what breaks a rule in the folders; a run that is published already is left out.
 
     Args:
-        against: results that are published already.
+        given: folders of results; loose files among them are passed over.
+        against: results that are published already; a place may have no runs.
 
     Raises:
         OptionError: a folder is none, or has no runs.
-        StoreError: a published file does not fit, or a place has none.
+        StoreError: a published file does not fit, or a place is not there.
     """
     found, known = Submission(), Known()
-    published = {path: _place(path) for path in (run_files(against) if against else ())}
-    for path in published:
-        known.add(Published(path=path, columns=read_columns(path, whole_file(path))))
-    places = {place: path for path, place in published.items()}
+    published = files_by_folder(against)
+    for files in published.values():
+        for path in (files[name] for name in files if is_run(name)):
+            known.add(Published(path=path, columns=read_columns(path, whole_file(path))))
+    folders = [one for one in given if one.name not in LOOSE or not os.path.isfile(one)]
+    found.findings += [_found_changed(one) for one in gone_folders(given, published)]
+    places = list(dict.fromkeys(map(place, folders)))
     for folder in folders:
-        files = _files(folder, found.findings)
-        runs = [path for path in files if RUN_NAME.fullmatch(path.stem) and path.suffix == ".csv"]
-        if not runs and not found.findings:
-            raise OptionError(f"{folder}: has no runs; name a results or machine folder")
-        for path in files:
-            _check_beside(path, found.findings)
-        for path in runs:
-            first = places.get(_place(path))
-            if first is None or path.read_bytes() != first.read_bytes():
-                _check_run(path, first, known, found, now)
+        first = pair(place(folder), places, published)
+        _check_folder(folder, first, known, found, now)
     found.findings.sort(key=lambda one: (str(one.file), one.line or 0))
     return found
 
 
-def _place(run: Path) -> tuple[str, ...]:
-    """Return what a published run and its copy in a pull request have in common."""
-    return run.resolve().parts[-3:]
+def _check_folder(
+    folder: Path, published: Files, known: Known, found: Submission, now: datetime
+) -> None:
+    """Check the files of a folder, then the rows of its runs."""
+    before = len(found.findings)
+    files = _files(folder, found.findings)
+    unsafe = any(one.rule in UNSAFE for one in found.findings[before:])
+    if not unsafe:
+        found.findings += map(_found_changed, changes(folder, files, published))
+    runs = [path for path in files if RUN_NAME.fullmatch(path.stem) and path.suffix == ".csv"]
+    if not runs and not found.findings:
+        raise OptionError(f"{folder}: has no runs; name a results or machine folder")
+    for path in files:
+        _check_beside(path, found.findings)
+    for path in runs:
+        name = Path(os.path.abspath(path)).relative_to(place(folder)).as_posix()
+        first = published.get(name)
+        if first is None or path.read_bytes() != first.read_bytes():
+            _check_run(path, first, known, found, now)
+
+
+def _found_changed(one: Change) -> Finding:
+    return Finding(file=one.file, rule=one.rule, value=one.value)
 
 
 # -- the files -------------------------------------------------------------------------------------
 
+
+UNSAFE = ("link", "special file")
+"""Rules that, once broken, keep the whole folder from being read."""
 
 MOST_DEPTH = 4
 """Folders below a results folder: <machine>/code/<2 digits>/<file>."""
@@ -111,8 +150,23 @@ _KNOWN_FILES = re.compile(
     r"|\.gitkeep|README\.md"
 )
 
-_ACTIVE = re.compile(rb"<\s*(?:script|foreignobject|image|use)|\son\w+\s*=|href|<!|url\(", re.I)
-"""What an SVG file of ours does not have."""
+_SVG = "{http://www.w3.org/2000/svg}"
+_DRAWN: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        f"{_SVG}{name}": frozenset(attributes.split())
+        for name, attributes in {
+            "svg": "role width height viewBox font-family font-size",
+            "title": "",
+            "rect": "x y width height rx fill stroke stroke-width opacity",
+            "text": "x y fill text-anchor",
+            "path": "d fill stroke opacity stroke-dasharray",
+        }.items()
+    }
+)
+"""The elements of diagrams and of bars of layers, and their attributes."""
+
+_DRAWN_VALUE = re.compile(r"[A-Za-z0-9 .,-]*")
+"""Of an attribute: no address, and nothing that is a function's."""
 
 
 def _files(folder: Path, findings: list[Finding]) -> list[Path]:
@@ -125,11 +179,14 @@ def _files(folder: Path, findings: list[Finding]) -> list[Path]:
         name = path.relative_to(folder).as_posix()
         if rule := _why_not(path, name, mode):
             value = os.readlink(path) if rule == "link" else name
-            findings.append(Finding(file=path, rule=rule, value=value))
+            if rule == "comparison":
+                path, value = path.parent, AB_FOLDER
+            one = Finding(file=path, rule=rule, value=value)
+            if one not in findings[-1:]:  # of all files of a folder of comparisons
+                findings.append(one)
         else:
             found.append(path)
-    unsafe = any(one.rule in ("link", "special file") for one in findings[before:])
-    return [] if unsafe else found
+    return [] if any(one.rule in UNSAFE for one in findings[before:]) else found
 
 
 def _walked(folder: Path, depth: int = 0) -> Iterator[tuple[Path, os.stat_result]]:
@@ -152,13 +209,11 @@ def _why_not(path: Path, name: str, found: os.stat_result) -> str:
         return "special file"
     if not is_plain(name) or not name.isprintable():
         return "name"
+    if AB_FOLDER in (path.absolute().parent.name, name.split("/")[0]):
+        return "comparison"
     if not _KNOWN_FILES.fullmatch(name):
         return "no results file"
     return "size" if found.st_size > MOST_WHOLE_BYTES else ""
-
-
-def _accepted(path: Path) -> None:
-    read_accepted(Store(path.parent.parent), path.parent.name)
 
 
 def _run_of(path: Path) -> Path:
@@ -167,14 +222,17 @@ def _run_of(path: Path) -> Path:
 
 _READERS: Mapping[str, Callable[[Path], object]] = MappingProxyType(
     {
-        ACCEPTED: _accepted,
+        ACCEPTED: ACCEPTED_TABLE.read,
         NOISE: read_noise,
+        VERDICTS_FILE: VERDICT_TABLE.read,
         NAME_FILE: lambda path: read_name(path.parent),
         "ceilings.csv": read_ceilings,
-        "layers.csv": LAYERS_TABLE.read,
-        ".verdicts.csv": lambda path: read_verdicts(_run_of(path)),
-        ".sessions.csv": lambda path: sessions_file.read(_run_of(path)),
-        ".epochs.csv": lambda path: read_epochs(_run_of(path)),
+        "layers.csv": read_layers,
+        ".verdicts.csv": VERDICT_TABLE.read,
+        ".sessions.csv": sessions_file.TABLE.read,
+        ".epochs.csv": learning.TABLE.read,
+        ".layers.csv": CHANGES_TABLE.read,
+        ".sustained.csv": sustained.TABLE.read,
         ".plan.json": lambda path: read_part(_run_of(path)),
     }
 )
@@ -184,18 +242,50 @@ _READERS: Mapping[str, Callable[[Path], object]] = MappingProxyType(
 def _check_beside(path: Path, findings: list[Finding]) -> None:
     """Check a file that is no run's rows."""
     ending = path.name.removeprefix(path.name.partition(".")[0])
+    if path.suffix == ".csv" and not RUN_NAME.fullmatch(path.stem) and (line := _torn(path)):
+        findings.append(Finding(file=path, rule="torn", value="no newline", line=line))
+        return
+    if ending in BESIDE and path.name[0].isdecimal() and not _run_of(path).exists():
+        findings.append(Finding(file=path, rule="no results file", value="its run is not there"))
+        return
     try:
         if reader := _READERS.get(path.name) or _READERS.get(ending):
             reader(path)
         elif ending == ".code.json":
             _check_code(path, findings)
-        elif path.suffix == ".svg" and (active := _ACTIVE.search(path.read_bytes())):
-            value = active[0].decode(errors="replace")
-            findings.append(Finding(file=path, rule="script", value=value))
+        elif path.suffix == ".svg" and (why := _why_no_diagram(path.read_bytes())):
+            findings.append(Finding(file=path, rule="script", value=why))
         elif path.suffix == ".json" and path.parent.name == MODELS:
-            described_models([path.parent.parent / "0001.csv"])
+            read_description(path)
     except StoreError as error:
         findings.append(_refused(path, error))
+
+
+def _torn(path: Path) -> int:
+    """Return the line that lacks its newline, the first of an empty file; 0 for none."""
+    data = path.read_bytes()
+    return 0 if data.endswith(b"\n") else data.count(b"\n") + 1
+
+
+def _why_no_diagram(data: bytes) -> str:
+    """Return what an SVG file has that no diagram of convmark has; empty for nothing."""
+    try:
+        text = data.decode("utf-8")
+        for mark in ("<!", "<?"):  # a DTD may define entities, an instruction may name a style
+            if mark in text:
+                return f"has {mark}"
+        drawn = ElementTree.fromstring(text)
+    except (UnicodeDecodeError, ElementTree.ParseError) as error:
+        return f"must be an SVG file in UTF-8: {error}"
+    if drawn.tag != f"{_SVG}svg":
+        return f"begins with the element {drawn.tag.removeprefix(_SVG)}"
+    for one in drawn.iter():
+        if one.tag not in _DRAWN:
+            return f"has the element {one.tag.removeprefix(_SVG)}"
+        for name, value in one.items():
+            if name not in _DRAWN[one.tag] or not _DRAWN_VALUE.fullmatch(value):
+                return f"has the attribute {name}={value}"
+    return ""
 
 
 def _check_code(path: Path, findings: list[Finding]) -> None:
@@ -226,8 +316,6 @@ def _check_run(
     path: Path, first: Path | None, known: Known, found: Submission, now: datetime
 ) -> None:
     """Check the rows of a run, and let later ones be held against them."""
-    if first is not None:
-        found.findings.append(Finding(file=path, rule="changed", value=str(first)))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", StoreWarning)
@@ -246,7 +334,6 @@ def _check_run(
         found.findings.append(
             Finding(file=path, rule=rule, value=value, line=line, rows=len(lines))
         )
-    known.add(rows)
 
 
 def findings_table(findings: Iterable[Finding]) -> Table:

@@ -19,7 +19,8 @@ from convmark.report.rows import text_of
 from convmark.results.agreement import utc_of
 from convmark.results.columnar import case_name
 from convmark.results.record import BUSY_SHARE, MEASURED
-from convmark.results.store import read_step_times
+from convmark.results.run_file import steps_path
+from convmark.results.store import each_step_times
 
 __all__ = ["REMEDIES", "Known", "Published", "unclean"]
 
@@ -29,13 +30,15 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
         "special file": "remove it",
         "name": "rename it: printable characters alone",
         "no results file": "remove it: a submission has the files of convmark alone",
+        "comparison": "leave the folder ab out: it has comparisons of convmark ab, no runs",
         "size": "submit fewer runs in a file: at most 64 MiB",
         "schema": "restore the file as convmark wrote it, or measure again",
         "torn": "remove the last line, which a killed writer left",
         "path": "restore the file as convmark wrote it: a kept file has the name of its hash",
-        "script": "write the diagram anew: convmark run --describe",
+        "script": "draw it anew: convmark run --describe, or convmark layers",
         "machine": "move the run to the folder of its machine",
         "changed": "restore the published file, and submit new rows as a new run",
+        "gone": "restore the published file or folder",
         "duplicate": "remove the copy",
         "future": "set the clock and measure again",
         "ceiling": "measure again: no such device computes so fast",
@@ -79,6 +82,11 @@ MOST_CORES = 1024
 TIMES_APART = 10
 """Step times of one case on machines of one kind: of 1,371 measured runs, on machines at rest and
 under load, no two medians of a network of the zoo lay further apart than a factor of 9."""
+
+RATES_APART = 3
+"""Throughput times the median step time over the samples of a step. Windows do not wait after each
+step, so their rate may be higher. In 3,240 rows measured on CPUs and an H100 while other programs
+took less than 10 % of the CPUs' time it was 0.61 to 1.86."""
 
 LOSSES_APART: Mapping[str, float] = MappingProxyType({"loss_first": 0.05, "loss": 0.25})
 """Relative. With the same code and seed, on CPUs and GPUs, 57 first losses lay at most 0.3 % apart,
@@ -126,7 +134,7 @@ class Known:
     """The rows that a submission is held against."""
 
     def __init__(self) -> None:
-        self._doubles: dict[tuple[Any, ...], tuple[Path, int]] = {}
+        self._doubles: dict[tuple[Any, ...], list[tuple[Path, int]]] = defaultdict(list)
         self._step_times: dict[tuple[Any, ...], list[float]] = defaultdict(list)
         self._losses: dict[tuple[Any, ...], tuple[float, str]] = {}
         self._parameters: dict[tuple[Any, ...], tuple[float, str]] = {}
@@ -134,22 +142,26 @@ class Known:
     def add(self, run: Published) -> None:
         """Hold later rows against these."""
         for line, row in enumerate(run.rows, 2):
-            at = f"{run.path}:{line}"
-            for key in _doubles(row):
-                self._doubles.setdefault(key, (run.path, line))
-            if row["status"] != "ok":
-                continue
-            if row["step_time_p50_s"] == row["step_time_p50_s"]:
-                self._step_times[_on_a_machine(row)].append(row["step_time_p50_s"])
-            for key, value in _losses(row):
-                self._losses.setdefault(key, (value, at))
-            if key := _built(row):
-                self._parameters.setdefault(key, (row["parameters"], at))
+            self._add(row, run.path, line)
+
+    def _add(self, row: Row, path: Path, line: int) -> None:
+        for key in _doubles(row):
+            self._doubles[key].append((path, line))
+        if row["status"] != "ok":
+            return
+        if row["step_time_p50_s"] == row["step_time_p50_s"]:
+            self._step_times[_on_a_machine(row)].append(row["step_time_p50_s"])
+        for key, value in _losses(row):
+            self._losses.setdefault(key, (value, f"{path}:{line}"))
+        if key := _built(row):
+            self._parameters.setdefault(key, (row["parameters"], f"{path}:{line}"))
 
     def suspicions(
         self, run: Published, now: datetime, before: Path | None
     ) -> dict[str, list[tuple[int, str]]]:
         """Return what is suspect of a run, by rule: of each row its line and the value.
+
+        Each row is held against those before it too, and later runs against all of them.
 
         Args:
             before: the published file that the run is in place of.
@@ -158,11 +170,13 @@ class Known:
         for line, row in enumerate(run.rows, 2):
             for rule, value in self._of(row, run.path, now):
                 found[rule].append((line, value))
-            doubles = (self._doubles[key] for key in _doubles(row) if key in self._doubles)
+            doubles = (one for key in _doubles(row) for one in self._doubles.get(key, ()))
             for path, there in (one for one in doubles if one[0] != before):
                 found["duplicate"].append((line, f"{_named(row)} is in {path}:{there} too"))
                 break
-        return found
+            self._add(row, run.path, line)
+        found["raw steps"] = list(_raw_steps(run))
+        return {rule: lines for rule, lines in found.items() if lines}
 
     def _of(self, row: Row, path: Path, now: datetime) -> Iterator[tuple[str, str]]:
         if row["machine"] and row["machine"] != path.resolve().parent.name:
@@ -172,18 +186,19 @@ class Known:
         yield from unclean(row)
         if row["status"] in MEASURED:
             yield from _ceilings(row)
+            yield from _rates(row)
             yield from self._elsewhere(row)
-            yield from _raw_steps(row, path)
 
     def _elsewhere(self, row: Row) -> Iterator[tuple[str, str]]:
         """Yield what contradicts the same case, code or build in other rows."""
         times, own = self._step_times.get(_on_a_machine(row)), row["step_time_p50_s"]
-        if times and not 1 / TIMES_APART <= own / median(times) <= TIMES_APART:
+        if times and own == own and not 1 / TIMES_APART <= own / median(times) <= TIMES_APART:
             yield "contradicts", f"{_named(row)}: {own:.3g} s, elsewhere {median(times):.3g} s"
-        known, at = self._parameters.get(_built(row), (row["parameters"], ""))
-        if known != row["parameters"]:
-            words = f"{row['parameters']:,.0f} parameters, {at} has {known:,.0f}"
-            yield "contradicts", f"{_named(row)}: {words}"
+        if (key := _built(row)) in self._parameters:
+            known, at = self._parameters[key]
+            if known != row["parameters"]:
+                words = f"{row['parameters']:,.0f} parameters, {at} has {known:,.0f}"
+                yield "contradicts", f"{_named(row)}: {words}"
         for key, value in _losses(row):
             other, at = self._losses.get(key, (value, ""))
             if abs(value - other) > LOSSES_APART[key[0]] * max(abs(value), abs(other)):
@@ -254,11 +269,31 @@ def _ceilings(row: Row) -> Iterator[tuple[str, str]]:
         yield "ceiling", f"{_named(row)}: {reached:.3g} FLOP/s, at most {most:.3g} are plausible"
 
 
-def _raw_steps(row: Row, path: Path) -> Iterator[tuple[str, str]]:
-    """Yield a median that is not that of the raw step times beside the run."""
-    own = row["step_time_p50_s"]
-    raw = read_step_times(path, [int(row["order"])]) if own == own else None
-    if raw is not None and len(raw):
-        found = float(np.median(raw))
-        if abs(found - own) > ROUNDING * own:
-            yield "raw steps", f"{_named(row)}: median {own:.6g} s, of the raw ones {found:.6g} s"
+def _rates(row: Row) -> Iterator[tuple[str, str]]:
+    """Yield a throughput that is not that of the step time; a busy machine may part them."""
+    if row["other_cpu_share"] >= BUSY_SHARE or not _there(
+        row, "throughput_samples_per_s", "step_time_p50_s"
+    ):
+        return
+    rate, samples = row["throughput_samples_per_s"], row["batch_size"] * row["replicas"]
+    expected = samples / row["step_time_p50_s"]
+    if not 1 / RATES_APART <= rate / expected <= RATES_APART:
+        words = f"{rate:.4g} samples/s, of {samples:.0f} in {row['step_time_p50_s']:.3g} s"
+        yield "contradicts", f"{_named(row)}: {words} {expected:.4g} follow"
+
+
+def _raw_steps(run: Published) -> Iterator[tuple[int, str]]:
+    """Yield each row whose median is not that of its raw step times, where their file is there."""
+    if not steps_path(run.path).exists():
+        return
+    timed = [
+        (line, row, row["step_time_p50_s"])
+        for line, row in enumerate(run.rows, 2)
+        if row["status"] in MEASURED and _there(row, "step_time_p50_s")
+    ]
+    raw = each_step_times(run.path, [int(row["order"]) for _, row, _ in timed])
+    for (line, row, own), times_s in zip(timed, raw, strict=True):
+        if times_s is None or not len(times_s):
+            yield line, f"{_named(row)}: {steps_path(run.path).name} has no step times of it"
+        elif abs((found := float(np.median(times_s))) - own) > ROUNDING * own:
+            yield line, f"{_named(row)}: median {own:.6g} s, of the raw ones {found:.6g} s"

@@ -40,7 +40,8 @@ __all__ = [
     "shared_columns",
 ]
 
-RUN_NAME = re.compile(r"[0-9]{4,}")
+RUN_NAME = re.compile(r"[0-9]{4,9}")
+"""A number of more digits is no run's: whoever writes a file of the results may write any."""
 
 ONE_FILE = ("run", "machine")
 """Columns that all rows of one file share, where they have a value."""

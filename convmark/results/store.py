@@ -36,6 +36,7 @@ __all__ = [
     "RunSource",
     "Store",
     "StoreWarning",
+    "each_step_times",
     "labelled",
     "newest_run",
     "oldest_first",
@@ -110,6 +111,11 @@ class Store:
             named = _named_in_tables(folder)
             number = max([0, *named, *(int(run.stem) for run in self.runs(name))]) + 1
             while True:
+                if not RUN_NAME.fullmatch(f"{number:04d}"):
+                    raise StoreError(
+                        f"--results: {folder}: a number must have at most 9 digits, the next would "
+                        f"be {number}; remove the file or the row of {number - 1}"
+                    )
                 try:
                     return make(folder / f"{number:04d}.csv")
                 except FileExistsError:
@@ -239,15 +245,27 @@ MOST_STEPS_BYTES = 1 << 27
 
 def read_step_times(path: Path, orders: Iterable[int]) -> np.ndarray | None:
     """Return the raw step times of a run's rows, pooled, seconds; None unless all are there."""
-    try:
-        with (
-            open(steps_path(path), "rb", opener=open_regular) as file,
-            zipfile.ZipFile(file) as archive,
-        ):
-            arrays = [_step_times(archive, order) for order in orders]
-    except _UNREADABLE:
-        return None
+    arrays = []
+    for times_s in each_step_times(path, orders):
+        if times_s is None:
+            return None
+        arrays.append(times_s)
     return np.concatenate(arrays) if arrays else None
+
+
+def each_step_times(path: Path, orders: Iterable[int]) -> Iterator[np.ndarray | None]:
+    """Yield the raw step times of each of a run's rows, seconds; None for what cannot be read."""
+    with contextlib.ExitStack() as stack:
+        archive = None
+        with contextlib.suppress(*_UNREADABLE):
+            file = stack.enter_context(open(steps_path(path), "rb", opener=open_regular))
+            archive = stack.enter_context(zipfile.ZipFile(file))
+        for order in orders:
+            times_s = None
+            if archive is not None:
+                with contextlib.suppress(*_UNREADABLE):
+                    times_s = _step_times(archive, order)
+            yield times_s
 
 
 def _step_times(archive: zipfile.ZipFile, order: int) -> np.ndarray:

@@ -16,19 +16,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from convmark.compare.files import LayerChange
 from convmark.compare.judgement import BUDGET_SPENT
 from convmark.compare.live.session import NEW, OLD, LiveSide
-from convmark.core.cells import column
 from convmark.core.errors import MeasurementError
 from convmark.core.options import Options
 from convmark.core.text import Say, duration_text, plain_text
-from convmark.results.table_file import TableFile
 from convmark.session.layers import REST, SESSION_SECONDS, layer_request, why_no_layers
 
 __all__ = [
-    "CHANGES_TABLE",
     "SESSIONS",
-    "LayerChange",
     "blame",
     "blamed",
     "blamed_lines",
@@ -43,41 +40,6 @@ LEAST = 0.01
 """Of the old step: a smaller difference is not blamed."""
 ERROR_RATE = 0.05
 """Of naming any layer of a case that has not moved."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerChange:
-    """One layer of both codes, or of one."""
-
-    case: str = column("name of the case")
-    layer: str = column("name of the layer in the new code")
-    old_s: float | None = column("mean over the sessions; empty where the layer is new", "s")
-    new_s: float | None = column("the same of the new code; empty where the layer is gone", "s")
-    difference_s: float = column("new less old", "s")
-    low_s: float = column("lower end of the difference's 95 % interval", "s")
-    high_s: float = column("upper end", "s")
-    part: float | None = column("of the change of the step time")
-    moved: bool = column("whether the layer is blamed")
-
-    @property
-    def change(self) -> float | None:
-        """The difference over the old time; None of a layer that is new or gone."""
-        if self.old_s is None or self.new_s is None or self.old_s <= 0:
-            return None
-        return self.difference_s / self.old_s
-
-    @property
-    def words(self) -> str:
-        """The layer and what it did, such as `conv2: +38 % [+31, +45], 92 % of the change`."""
-        part = "" if self.part is None else f", {self.part:.0%} of the change".replace("%", " %")
-        if self.change is None or not self.old_s:
-            what = "new, " if self.old_s is None else "gone, " if self.new_s is None else ""
-            return f"{self.layer}: {what}{1e3 * self.difference_s:+.3g} ms{part}"
-        low, high = (100 * end / self.old_s for end in (self.low_s, self.high_s))
-        return f"{self.layer}: {100 * self.change:+.0f} % [{low:+.0f}, {high:+.0f}]{part}"
-
-
-CHANGES_TABLE = TableFile(LayerChange)
 
 
 def blame(
