@@ -171,7 +171,7 @@ def test_a_slower_side_is_found_kept_and_exits_1(
     assert "regressed" in printed.out
     assert "A: 2.20.0 (TensorFlow 2.99.0, Keras 3.99.0, Python 3.12.1)" in printed.err
     assert f"{NAME}: session 2, +" in printed.err
-    assert "], regressed; 1 of 1 cases done" in printed.err
+    assert "], regressed; 1 of 1 case done" in printed.err
     check("ab", plain(printed.err + printed.out, folder))
 
 
@@ -376,7 +376,7 @@ def test_ctrl_c_keeps_the_sessions_so_far_and_exits_130(
         assert len(list(csv.DictReader(file))) == 2
     printed = capsys.readouterr()
     assert "interrupted" in printed.err
-    assert "0 of 1 cases; sessions in results/ab/0001.csv" in printed.err
+    assert "0 of 1 case; sessions in results/ab/0001.csv" in printed.err
 
 
 def test_json_has_every_field(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -105,8 +105,8 @@ def test_a_users_own_function_gives_the_batch() -> None:
     assert [len(array) for array in flat(inputs.batch(5, 0))] == [5, 5]
     assert (inputs.batch(5, 0)["counts"] != inputs.batch(5, 1)["counts"]).any()
     wrong: tuple[tuple[Any, str], ...] = (
-        (lambda samples: np.zeros((3, 2)), r"must return a batch of 1 samples, got \(3, 2\)"),
-        (lambda samples: [1.0], "must return a batch of 1 samples, got float"),
+        (lambda samples: np.zeros((3, 2)), r"must return a batch of size 1, got \(3, 2\)"),
+        (lambda samples: [1.0], "must return a batch of size 1, got float"),
         (lambda samples: samples // 0, r"input_spec\(1\) failed: ZeroDivisionError: "),
         (lambda: np.zeros((1, 2)), r"input_spec\(1\) failed: TypeError: .* takes 0 positional"),
         (np.zeros((1, 2)), "must be a function from a number of samples to a batch, got ndarray"),

@@ -229,7 +229,7 @@ def test_the_progress_shows_per_cent_and_not_the_log_ratio(compare: Compare) -> 
     models: dict[str, Model] = {"lenet5": lambda number, noise: session(0.39 + 1e-4 * number)}
     _, duets = compare(models, apart={"lenet5": 0.39})
     assert "5 sessions, +47.7 % [" in duets.said[0]
-    assert "], regressed; 1 of 1 cases done" in duets.said[0]
+    assert "], regressed; 1 of 1 case done" in duets.said[0]
 
 
 def test_each_session_draws_a_seed_and_the_first_asks_for_sizes(compare: Compare) -> None:
@@ -285,7 +285,7 @@ def test_separate_processes_that_run_foreign_code_leave_no_conviction(compare: C
 
     (found,), duets = compare({"lenet5": changed(0.08)}, apart=Foreign())
     assert (found.live, found.failed, verdicts([found])) == ([], True, ["undecided"])
-    assert "net.json is not of the commit; 1 of 1 cases done" in duets.said[-1]
+    assert "net.json is not of the commit; 1 of 1 case done" in duets.said[-1]
 
 
 def test_separate_processes_that_die_leave_a_conviction_as_it_is(
@@ -469,7 +469,7 @@ def test_a_control_that_differs_voids_the_verdict_and_its_figures_stay(compare: 
     assert (found.void, verdict, note) == (True, "inconclusive", VOID)
     assert found.decision is not None
     assert found.decision.estimate == pytest.approx(0.1, abs=0.01)
-    assert "void; 1 of 1 cases done" in duets.said[-1]
+    assert "void; 1 of 1 case done" in duets.said[-1]
 
 
 def test_it_goes_on_after_a_verdict_until_the_interval_is_as_narrow_as_asked(

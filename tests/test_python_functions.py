@@ -70,7 +70,7 @@ def test_a_report_shows_itself_and_is_written_where_asked(
         ({"model": "lenet5"}, r"^model: is no option; did you mean models"),
         ({"batch_sizes": [0]}, r"^batch_sizes: "),
         ({"processes": "none"}, r"^processes: "),
-        ({"models": "lenet9"}, r"^models: lenet9: no such model"),
+        ({"models": "lenet9"}, r"^lenet9: no such model"),
         ({"tasks": "accuracy", "batch_sizes": "auto"}, r"^tasks: batch_sizes auto searches for"),
     ],
 )

@@ -279,7 +279,7 @@ def test_a_shard_without_cases_is_no_failure(
     asked = ("--models", "lenet5", "--tasks", "train")
     assert shard_run(2, 2, *asked) == 0
     assert "shard 2/2 of plan" in (said := capsys.readouterr().err)
-    assert "0 of 1 cases, nothing to do" in said
+    assert "0 of 1 case, nothing to do" in said
     assert not list(fake.glob("part2/*/*"))
 
 

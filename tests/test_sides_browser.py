@@ -326,7 +326,7 @@ def test_versions_under_which_other_code_ran_are_not_paired(browser: Any, tmp_pa
     found.choose(a="TensorFlow 2.20.0", b="TensorFlow 2.21.0")
     both = f"{'a' * 12} (dirty)"
     assert found.answer[1] == (
-        f"Left out: 1 of 1 cases: 1 code not known to be the same (commit {both} against {both})."
+        f"Left out: 1 of 1 case: 1 code not known to be the same (commit {both} against {both})."
     )
 
 

@@ -352,6 +352,8 @@ const units = (function () {
   function embed(place, spec, rows) {
     const narrow = place.clientWidth < 560;
     const height = heightOf(spec, rows, narrow);
+    place.hidden ||= !height; // no line to draw under this choice
+    if (!height) return Promise.resolve(place.replaceChildren());
     place.classList.toggle("tall", height > 640 && height <= 1600); // of a page in print
     place.classList.toggle("endless", height > 1600);
     const config = structuredClone(data.config);
