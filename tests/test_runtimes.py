@@ -544,7 +544,7 @@ def test_a_file_that_is_there_already_is_a_case_of_its_runtime(
     assert "largest_rel_error" not in compared
     other = interpreter.answer(measured("small.tflite", runtime="litert", batch_size=2))
     assert other.message == (
-        "small.tflite: takes batches of 1 samples, got 2; ask for --batch-sizes 1"
+        "small.tflite: takes batches of size 1, got 2; ask for --batch-sizes 1"
     )
 
 
