@@ -171,9 +171,7 @@ def forecast(
         count = sum(job.case == case for job in jobs)
         timed = case.task in TIMED_TASKS and not searched
         seconds = expected_s(case, options.time_budget_s, known) if timed else None
-        total_s += count * (seconds or 0.0) + (
-            options.sustain_s if timed and options.sustain_s else 0.0
-        )
+        total_s += count * (seconds or 0.0) + (options.sustain_s or 0.0) * timed
         unknown += 0 if timed else count
         source = ROWS if case.name in known else BUDGET
         records.append(
@@ -190,16 +188,10 @@ def forecast(
     table = table_of("forecast", "What would be measured", "", columns, records, keep=["case"])
     told = sum(record["from"] == ROWS for record in records)
     basis = f"from earlier rows in {runs} for {counted(told, 'case')}, else " * bool(told)
-    processes = counted(len(jobs), "process")
     if searched:
         words = ", whose batch sizes a search finds; its processes and time cannot be estimated"
-    elif unknown == len(jobs):
-        words = f", {processes}, whose time cannot be estimated"
     else:
-        words = f", {processes}, about {duration_text(total_s)}"
-        if unknown:
-            words += f" and the time of {counted(unknown, 'process')} that cannot be estimated"
-        words += f" (estimated {basis}from the time budget)"
+        words = _in_words(len(jobs), unknown, total_s, f"{basis}from the time budget")
     if options.layers:
         most = sum(not why_no_layers(job.case) for job in jobs if job.case.task in TIMED_TASKS)
         least_s = most * SESSION_SECONDS * options.time_budget_s
@@ -211,6 +203,17 @@ def forecast(
         words=f"{counted(len(records), 'case')}{words}; nothing was started, and the names of "
         "models are not checked",
     )
+
+
+def _in_words(processes: int, unknown: int, seconds: float, basis: str) -> str:
+    """Say how long the processes take, of which the time of some is unknown."""
+    words = f", {counted(processes, 'process')}"
+    if unknown == processes:
+        return f"{words}, whose time cannot be estimated"
+    words += f", about {duration_text(seconds)}"
+    if unknown:
+        words += f" and the time of {counted(unknown, 'process')} that cannot be estimated"
+    return f"{words} (estimated {basis})"
 
 
 def expected_s(

@@ -41,6 +41,24 @@ _COLUMNS = (
     *("spread", "source", "case"),
 )
 
+_CAPTION = (
+    "Models as they are deployed, fastest first among those of one model, batch size, machine, "
+    "setting of threads, and version of framework, code and packages. The fastest is marked "
+    "yes where it is faster than each other at 95 % confidence. Else it is marked as those are "
+    "that it was not shown to be faster than: perhaps, where the interval of the step times' "
+    "ratio contains 1; not comparable, where they are of different runs, or one has fewer than "
+    "three processes: measure them in one run with --processes 3 or more. "
+    "Each row with an error has passed the comparison with the Keras model in float32: the "
+    "error is the largest difference of an output over the largest distance of that output "
+    "from its mean. A row "
+    "without one is of a file that was compared with nothing. Where the runtimes have not run "
+    'with one number of threads, the fastest says "threads differ". A step of an exported '
+    "model takes its batch from host memory and returns its outputs there. That of Keras, in "
+    "float32 alone, has its batch on the device and returns one number, so it is not ranked: "
+    "savedmodel is the same graph, measured as the others are. The file of a runtime is of one "
+    "batch size."
+)
+
 
 def runtimes(frame: pd.DataFrame, table: pd.DataFrame) -> Table:
     """Return the newest figures of models that were exported, beside those of Keras.
@@ -72,21 +90,7 @@ def runtimes(frame: pd.DataFrame, table: pd.DataFrame) -> Table:
     return table_of(
         "runtimes",
         "Runtimes",
-        "Models as they are deployed, fastest first among those of one model, batch size, machine, "
-        "setting of threads, and version of framework, code and packages. The fastest is marked "
-        "yes where it is faster than each other at 95 % confidence. Else it is marked as those are "
-        "that it was not shown to be faster than: perhaps, where the interval of the step times' "
-        "ratio contains 1; not comparable, where they are of different runs, or one has fewer than "
-        "three processes: measure them in one run with --processes 3 or more. "
-        "Each row with an error has passed the comparison with the Keras model in float32: the "
-        "error is the largest difference of an output over the largest distance of that output "
-        "from its mean. A row "
-        "without one is of a file that was compared with nothing. Where the runtimes have not run "
-        'with one number of threads, the fastest says "threads differ". A step of an exported '
-        "model takes its batch from host memory and returns its outputs there. That of Keras, in "
-        "float32 alone, has its batch on the device and returns one number, so it is not ranked: "
-        "savedmodel is the same graph, measured as the others are. The file of a runtime is of one "
-        "batch size.",
+        _CAPTION,
         [
             heading("model", "model"),
             heading("hardware", "measured on"),
