@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from json_tables import rows_of
 from mutations import mutated
-from report_rows import FAST, SLOW, keep_run, measured
+from report_rows import keep_run, measured
+from valid_submission import CORES, CPUS, NAMES, steps_of
 
 from convmark.cli import main
 from convmark.core.errors import OptionError, StoreError
@@ -29,12 +30,19 @@ from convmark.results.run_file import BESIDE, steps_path
 from convmark.session.layers import REST, LayerRow
 
 NOW = datetime(2026, 6, 1, tzinfo=timezone.utc)
+SLOW, FAST = NAMES["slow"], NAMES["fast"]
 CLEAN: dict[str, Any] = {"code": "c0de" * 4, "seed": 0, "loss_first": 2.3, "loss": 2.0}
 
 
 def rows(run: int = 1, machine: str = SLOW, **changes: Any) -> list[Record]:
     """Return two processes of a case."""
-    facts = {**CLEAN, "started": f"2025-01-{run:02d}T03:04:05.000+00:00"}
+    kind = "fast" if machine == FAST else "slow"
+    facts = {
+        **CLEAN,
+        "started": f"2025-01-{run:02d}T03:04:05.000+00:00",
+        "cpu": CPUS[kind],
+        "cores": CORES[kind],
+    }
     return [
         measured(machine, run, "lenet5", number, order=number, **{**facts, **changes})
         for number in (1, 2)
@@ -69,7 +77,8 @@ SUSPECT: dict[str, dict[str, Any]] = {
     "not judged": {"not_judged": "two processes on the card"},
     "unsteady": {"status": "unsteady", "unsteady": "level changed"},
     "future": {"started": "2026-06-01T01:00:01.000+00:00"},
-    "ceiling": {"flops_per_sample": 10**9, "training_flops_per_sample": 10**9},
+    "past": {"started": "2024-12-31T23:59:59.000+00:00"},
+    "ceiling": {"flops_per_sample": 10**9, "training_flops_per_sample": 10**9, "code": "beef" * 4},
 }
 
 
@@ -85,7 +94,11 @@ def test_rows_that_are_suspect_are_one_finding_of_their_run(rule: str, folder: P
 def test_what_is_on_the_limit_passes(folder: Path) -> None:
     row = rows()[0]
     flops = int(2.25 * 0.5e12 * 2 / row.throughput_samples_per_s)  # two logical CPUs
-    limits = {"other_cpu_share": 0.0999, "started": "2026-06-01T01:00:00.000+00:00"}
+    limits = {
+        "other_cpu_share": 0.0999,
+        "started": "2026-06-01T01:00:00.000+00:00",
+        "code": "beef" * 4,
+    }
     keep_run(folder, rows(2, flops_per_sample=flops // 2, throttle_reasons="none", **limits))
     assert found(folder) == []
 
@@ -207,7 +220,7 @@ def test_rows_are_held_against_published_ones(folder: Path) -> None:
 
 def test_throughput_is_that_of_the_step_time_on_an_idle_machine(folder: Path) -> None:
     rate = 32 / 0.01
-    for run, factor in enumerate((1 / 3.1, 1 / 2.9, 2.9, 3.1), 2):
+    for run, factor in enumerate((0.54, 0.56, 2.9, 3.1), 2):
         keep_run(
             folder, rows(run, step_s=0.01 + run / 1e6, throughput_samples_per_s=rate * factor)[:1]
         )
@@ -221,14 +234,16 @@ def test_rows_without_parameters_or_step_time_contradict_nothing(folder: Path) -
 
 
 def test_a_median_must_be_that_of_the_raw_step_times(folder: Path) -> None:
-    path = folder / SLOW / "0001.csv"
-    own = [row.step_time_p50_s for row in rows()]
-    np.savez(steps_path(path), **{"00001": np.full(30, own[0]), "00002": np.full(30, own[1])})
+    first, second = rows(2, steps=30, step_time_p95_s=None, step_time_p99_s=None)
+    path = keep_run(folder, [first, second])
+    times = {f"{row.order:05d}": steps_of(row) for row in (first, second)}
+    np.savez(steps_path(path), **times)
     assert found(folder) == []
-    np.savez(steps_path(path), **{"00001": np.full(30, own[0]), "00002": np.full(30, 0.5)})
-    assert found(folder) == [("0001.csv", 3, "raw steps")]
-    np.savez(steps_path(path), **{"00002": np.full(30, own[1])})
-    assert found(folder) == [("0001.csv", 2, "raw steps")]
+    for changed in (times["00002"] * 2, times["00002"][:-1], np.sort(times["00002"])[1:]):
+        np.savez(steps_path(path), **{**times, "00002": changed})
+        assert found(folder) == [("0002.csv", 3, "raw steps")]
+    np.savez(steps_path(path), **{"00002": times["00002"]})
+    assert found(folder) == [("0002.csv", 2, "raw steps")]
     steps_path(path).write_bytes(b"no archive")
     (finding,) = check([folder], [], NOW).findings
     assert (finding.rule, finding.line, finding.rows) == ("raw steps", 2, 2)

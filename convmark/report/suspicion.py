@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from pathlib import Path
 from statistics import median
@@ -15,12 +16,15 @@ from typing import Any
 import numpy as np
 
 from convmark.core.case import Case
+from convmark.core.tasks import TIMED_TASKS
+from convmark.report.plausible import implausible, there
 from convmark.report.rows import text_of
 from convmark.results.agreement import utc_of
 from convmark.results.columnar import case_name
-from convmark.results.record import BUSY_SHARE, MEASURED
+from convmark.results.record import BUSY_SHARE, FRAMEWORK_COLUMNS, MEASURED
 from convmark.results.run_file import steps_path
 from convmark.results.store import each_step_times
+from convmark.session.fleet.part import part_path
 
 __all__ = ["REMEDIES", "Known", "Published", "unclean"]
 
@@ -36,11 +40,13 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
         "torn": "remove the last line, which a killed writer left",
         "path": "restore the file as convmark wrote it: a kept file has the name of its hash",
         "script": "draw it anew: convmark run --describe, or convmark layers",
-        "machine": "move the run to the folder of its machine",
+        "machine": "restore the row, and move the run to the folder of its machine",
         "changed": "restore the published file, and submit new rows as a new run",
         "gone": "restore the published file or folder",
         "duplicate": "remove the copy",
         "future": "set the clock and measure again",
+        "past": "set the clock and measure again",
+        "incomplete": "restore the row as convmark wrote it, or measure again",
         "ceiling": "measure again: no such device computes so fast",
         "contradicts": "measure again on an idle machine, or explain it in the pull request",
         "raw steps": "restore the rows and their raw step times as convmark wrote them",
@@ -59,38 +65,19 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
 CLOCK = timedelta(hours=1)
 """By so much a clock may be fast."""
 
-WINOGRAD = 2.25
-"""By so much convolutions may be faster than matrix products, for they multiply less often.
-
-Source:
-    Lavin and Gray (2016), "Fast Algorithms for Convolutional Neural Networks": F(2x2, 3x3).
-"""
-
-HIGHEST: Mapping[tuple[str, bool], float] = MappingProxyType(
-    {
-        ("cpu", False): 0.5e12,  # per logical CPU: two FMA units of 512 bits at 4.5 GHz are 0.29e12
-        ("cpu", True): 6e12,  # a matrix unit of 2,048 FLOPs a cycle at 2.5 GHz is 5e12
-        ("gpu", False): 1.5e14,  # per card: the fastest of 2025 has 1.05e14
-        ("gpu", True): 5e15,
-    }
-)
-"""FLOP/s that no device exceeds, by its kind and whether it computes in less than float32."""
-
-MOST_CORES = 1024
-"""Of a row that does not say how many."""
+EARLIEST = datetime(2025, 1, 1, tzinfo=timezone.utc)
+"""No release of convmark is as old."""
 
 TIMES_APART = 10
 """Step times of one case on machines of one kind: of 1,371 measured runs, on machines at rest and
 under load, no two medians of a network of the zoo lay further apart than a factor of 9."""
 
-RATES_APART = 3
-"""Throughput times the median step time over the samples of a step. Windows do not wait after each
-step, so their rate may be higher. In 3,240 rows measured on CPUs and an H100 while other programs
-took less than 10 % of the CPUs' time it was 0.61 to 1.86."""
+RATIOS_APART = 1.8
+"""Of a case to the reference network in the same process, which other load moves less than the step
+time itself."""
 
-LOSSES_APART: Mapping[str, float] = MappingProxyType({"loss_first": 0.05, "loss": 0.25})
-"""Relative. With the same code and seed, on CPUs and GPUs, 57 first losses lay at most 0.3 % apart,
-and 65 losses of step 10 at most 2.5 %."""
+REFERENCES_APART = 3
+"""Step times of the reference network, which is the same in all cases of a machine."""
 
 ROUNDING = 1e-9
 
@@ -103,13 +90,66 @@ _DOUBLES = (
 """No two processes have both figures of a pair to the last digit."""
 
 _AXES = tuple(Case.__dataclass_fields__)
-_TRAINING = (
-    *("code", "seed", "model", "task", "batch_size", "precision", "replicas", "backend"),
-    *("recipe", "training", "input_shape"),
-)
 _BUILT = ("code", "model", "backend", "input_shape")
+_SEEDED = (
+    *("code", "seed", "model", "task", "batch_size", "precision", "replicas", "backend"),
+    *("recipe", "training", "input_shape", "runtime"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """A figure that is the same in all rows that share what makes it."""
+
+    figure: str
+    rule: str
+    shared: tuple[str, ...]
+    apart: float
+    """Relative difference that passes."""
+
+
+ALIKE = (
+    Alike("parameters", "contradicts", _BUILT, 0),
+    Alike("flops_per_sample", "contradicts", _BUILT, 0.1),
+    Alike("training_flops_per_sample", "contradicts", _BUILT, 0.1),
+    Alike("loss_first", "loss", _SEEDED, 0.05),
+    Alike("loss", "loss", _SEEDED, 0.25),
+    Alike("output_rms", "loss", _SEEDED, 0.25),
+)
+"""With the same code and seed, on CPUs and GPUs, 57 first losses lay at most 0.3 % apart, and 65
+losses of step 10 at most 2.5 %. Versions of Keras may count FLOPs a little differently."""
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """A figure whose median over rows of one kind of machine others must be near."""
+
+    figure: str
+    shared: tuple[str, ...]
+    apart: float
+    """Factor that passes."""
+    idle: bool
+    """Whether rows that were measured beside other programs are left out."""
+
+
+NEAR = (
+    Near("step_time_p50_s", ("machine", *_AXES), TIMES_APART, idle=False),
+    Near(
+        "case_to_reference",
+        ("machine", *_AXES, "reference", "reference_version", "code", *FRAMEWORK_COLUMNS),
+        RATIOS_APART,
+        idle=True,
+    ),
+    Near(
+        "reference_step_time_p50_s",
+        ("machine", "device", "reference", "reference_version", "backend", "threads"),
+        REFERENCES_APART,
+        idle=True,
+    ),
+)
 
 Row = Mapping[str, Any]
+Found = Iterator[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -130,14 +170,33 @@ class Published:
         return [dict(zip(names, values, strict=True)) for values in zip(*lists, strict=True)]
 
 
+class Level:
+    """The median of figures that are added one by one, exact up to the last tenth of them."""
+
+    def __init__(self) -> None:
+        self._values: list[float] = []
+        self._seen = 0
+        self._median = math.nan
+
+    def add(self, value: float) -> None:
+        """Count a figure."""
+        self._values.append(value)
+
+    @property
+    def median(self) -> float:
+        """Of the figures; NaN for none."""
+        if len(self._values) > 1.1 * self._seen:
+            self._median, self._seen = median(self._values), len(self._values)
+        return self._median
+
+
 class Known:
     """The rows that a submission is held against."""
 
     def __init__(self) -> None:
         self._doubles: dict[tuple[Any, ...], list[tuple[Path, int]]] = defaultdict(list)
-        self._step_times: dict[tuple[Any, ...], list[float]] = defaultdict(list)
-        self._losses: dict[tuple[Any, ...], tuple[float, str]] = {}
-        self._parameters: dict[tuple[Any, ...], tuple[float, str]] = {}
+        self._levels: dict[tuple[Any, ...], Level] = defaultdict(Level)
+        self._facts: dict[tuple[Any, ...], tuple[float, str]] = {}
 
     def add(self, run: Published) -> None:
         """Hold later rows against these."""
@@ -149,12 +208,10 @@ class Known:
             self._doubles[key].append((path, line))
         if row["status"] != "ok":
             return
-        if row["step_time_p50_s"] == row["step_time_p50_s"]:
-            self._step_times[_on_a_machine(row)].append(row["step_time_p50_s"])
-        for key, value in _losses(row):
-            self._losses.setdefault(key, (value, f"{path}:{line}"))
-        if key := _built(row):
-            self._parameters.setdefault(key, (row["parameters"], f"{path}:{line}"))
+        for one, key, value in _near(row):
+            self._levels[(one.figure, *key)].add(value)
+        for fact, key, value in _alike(row):
+            self._facts.setdefault((fact.figure, *key), (value, f"{path}:{line}"))
 
     def suspicions(
         self, run: Published, now: datetime, before: Path | None
@@ -171,69 +228,66 @@ class Known:
             for rule, value in self._of(row, run.path, now):
                 found[rule].append((line, value))
             doubles = (one for key in _doubles(row) for one in self._doubles.get(key, ()))
-            for path, there in (one for one in doubles if one[0] != before):
-                found["duplicate"].append((line, f"{_named(row)} is in {path}:{there} too"))
+            for path, at in (one for one in doubles if one[0] != before):
+                found["duplicate"].append((line, f"{_named(row)} is in {path}:{at} too"))
                 break
             self._add(row, run.path, line)
+        found["incomplete"] += _gaps(run)
         found["raw steps"] = list(_raw_steps(run))
         return {rule: lines for rule, lines in found.items() if lines}
 
-    def _of(self, row: Row, path: Path, now: datetime) -> Iterator[tuple[str, str]]:
+    def _of(self, row: Row, path: Path, now: datetime) -> Found:
         if row["machine"] and row["machine"] != path.resolve().parent.name:
             yield "machine", row["machine"]
         if utc_of(row["started"]) > now + CLOCK:
             yield "future", row["started"]
         yield from unclean(row)
-        if row["status"] in MEASURED:
-            yield from _ceilings(row)
-            yield from _rates(row)
-            yield from self._elsewhere(row)
+        if utc_of(row["started"]) < EARLIEST:
+            yield "past", row["started"]
+        found = [*implausible(row), *(self._elsewhere(row) if row["status"] in MEASURED else ())]
+        yield from ((rule, f"{_named(row)}: {value}") for rule, value in found)
 
-    def _elsewhere(self, row: Row) -> Iterator[tuple[str, str]]:
+    def _elsewhere(self, row: Row) -> Found:
         """Yield what contradicts the same case, code or build in other rows."""
-        times, own = self._step_times.get(_on_a_machine(row)), row["step_time_p50_s"]
-        if times and own == own and not 1 / TIMES_APART <= own / median(times) <= TIMES_APART:
-            yield "contradicts", f"{_named(row)}: {own:.3g} s, elsewhere {median(times):.3g} s"
-        if (key := _built(row)) in self._parameters:
-            known, at = self._parameters[key]
-            if known != row["parameters"]:
-                words = f"{row['parameters']:,.0f} parameters, {at} has {known:,.0f}"
-                yield "contradicts", f"{_named(row)}: {words}"
-        for key, value in _losses(row):
-            other, at = self._losses.get(key, (value, ""))
-            if abs(value - other) > LOSSES_APART[key[0]] * max(abs(value), abs(other)):
-                yield "loss", f"{_named(row)}: {key[0]} {value:.4g}, {at} has {other:.4g}"
+        for one, near_key, value in _near(row):
+            level = self._levels.get((one.figure, *near_key), Level()).median
+            if not (level != level or 1 / one.apart <= value / level <= one.apart):
+                yield "contradicts", f"{one.figure} {value:.3g}, elsewhere {level:.3g}"
+        for fact, key, value in _alike(row):
+            other, at = self._facts.get((fact.figure, *key), (value, ""))
+            if abs(value - other) > fact.apart * max(abs(value), abs(other)):
+                yield fact.rule, f"{fact.figure} {value:.10g}, {at} has {other:.10g}"
 
 
 def _named(row: Row) -> str:
     return f"{case_name(*(row[name] for name in _AXES))} #{row['process']:.0f}"
 
 
-def _there(row: Row, *names: str) -> bool:
-    return all(row[name] is not None and row[name] == row[name] for name in names)
-
-
 def _doubles(row: Row) -> list[tuple[Any, ...]]:
-    return [(*pair, *(row[name] for name in pair)) for pair in _DOUBLES if _there(row, *pair)]
+    return [(*pair, *(row[name] for name in pair)) for pair in _DOUBLES if there(row, *pair)]
 
 
-def _on_a_machine(row: Row) -> tuple[Any, ...]:
-    return (row["machine"], *(row[name] for name in _AXES))
+def _near(row: Row) -> Iterator[tuple[Near, tuple[Any, ...], float]]:
+    """Yield each figure of `NEAR` that a row has, and what rows it is held against share."""
+    ratio = row["paired_log_ratio"]
+    figures = {**row, "case_to_reference": math.exp(ratio) if abs(ratio) < 100 else math.nan}
+    busy = row["other_cpu_share"] >= BUSY_SHARE or row["status"] != "ok"
+    for one in NEAR:
+        value = figures[one.figure]
+        if value == value and value > 0 and not (one.idle and busy):
+            yield one, tuple(row[name] for name in one.shared), value
 
 
-def _losses(row: Row) -> list[tuple[tuple[Any, ...], float]]:
-    if row["task"] != "train" or not _there(row, "code", "seed"):
-        return []
-    key = tuple(row[name] for name in _TRAINING)
-    return [((name, *key), row[name]) for name in LOSSES_APART if _there(row, name)]
+def _alike(row: Row) -> Iterator[tuple[Alike, tuple[Any, ...], float]]:
+    """Yield each figure of `ALIKE` that a row has, and what rows it is held against share."""
+    if row["task"] not in TIMED_TASKS or not row["code"]:
+        return
+    for one in ALIKE:
+        if there(row, one.figure) and (one.shared is _BUILT or there(row, "seed")):
+            yield one, tuple(row[name] for name in one.shared), row[one.figure]
 
 
-def _built(row: Row) -> tuple[Any, ...]:
-    there = _there(row, "code", "parameters")
-    return tuple(row[name] for name in _BUILT) if there else ()
-
-
-def unclean(row: Row) -> Iterator[tuple[str, str]]:
+def unclean(row: Row) -> Found:
     """Yield what was not clean while the row was measured."""
     if row["dirty"]:
         yield "dirty", f"commit {text_of(row['commit'])[:12] or 'unknown'} with changes"
@@ -251,49 +305,51 @@ def unclean(row: Row) -> Iterator[tuple[str, str]]:
         yield "unsteady", text_of(row["unsteady"]) or "no reason given"
 
 
-def _ceilings(row: Row) -> Iterator[tuple[str, str]]:
-    """Yield a rate beyond the device's measured ceiling, or beyond what any device reaches."""
-    names = ("training_flops_per_sample", "flops_per_sample")
-    flops = next((row[name] for name in names[row["task"] != "train" :] if _there(row, name)), 0)
-    kind = row["device"].partition(":")[0]
-    low = row["precision"] not in ("float32", "float64")
-    cores = row["cores"] if _there(row, "cores") else MOST_CORES
-    devices = row["replicas"] if kind == "gpu" or row["cluster"] else 1  # of a CPU they share it
-    highest = HIGHEST.get((kind, low), HIGHEST["gpu", True]) * (cores if kind == "cpu" else 1)
-    peak = row["peak_flops_per_s"]
-    if peak > highest:
-        yield "ceiling", f"peak_flops_per_s {peak:.3g}, the highest plausible is {highest:.3g}"
-    reached = flops * row["throughput_samples_per_s"]
-    most = WINOGRAD * devices * (min(peak, highest) if peak == peak else highest)
-    if reached > most:
-        yield "ceiling", f"{_named(row)}: {reached:.3g} FLOP/s, at most {most:.3g} are plausible"
+def _gaps(run: Published) -> Iterator[tuple[int, str]]:
+    """Yield a place of the plan that has no row, though later ones have, but of a part of a plan.
 
-
-def _rates(row: Row) -> Iterator[tuple[str, str]]:
-    """Yield a throughput that is not that of the step time; a busy machine may part them."""
-    if row["other_cpu_share"] >= BUSY_SHARE or not _there(
-        row, "throughput_samples_per_s", "step_time_p50_s"
+    The cases that another node of a cluster took over are in a run of their own, whose plan says
+    so or is empty.
+    """
+    plans = {text_of(row["plan"]) for row in run.rows}
+    orders = {int(row["order"]) for row in run.rows}
+    missing = sorted(set(range(1, max(orders, default=0) + 1)) - orders)
+    if (
+        missing
+        and not part_path(run.path).exists()
+        and all(one and " of " not in one for one in plans)
     ):
-        return
-    rate, samples = row["throughput_samples_per_s"], row["batch_size"] * row["replicas"]
-    expected = samples / row["step_time_p50_s"]
-    if not 1 / RATES_APART <= rate / expected <= RATES_APART:
-        words = f"{rate:.4g} samples/s, of {samples:.0f} in {row['step_time_p50_s']:.3g} s"
-        yield "contradicts", f"{_named(row)}: {words} {expected:.4g} follow"
+        words = f"{len(missing)} of {max(orders)} rows are not there, the first of order"
+        yield 2, f"{words} {missing[0]}"
+
+
+_OF_STEPS = {
+    "steps": len,
+    "step_time_min_s": np.min,
+    "step_time_p50_s": np.median,
+    "step_time_mean_s": np.mean,
+    "step_time_max_s": np.max,
+}
+"""By column what it is of the raw step times."""
 
 
 def _raw_steps(run: Published) -> Iterator[tuple[int, str]]:
-    """Yield each row whose median is not that of its raw step times, where their file is there."""
+    """Yield each row whose figures are not those of its raw step times, where the file is there."""
+    name = steps_path(run.path).name
     if not steps_path(run.path).exists():
         return
     timed = [
-        (line, row, row["step_time_p50_s"])
+        (line, row)
         for line, row in enumerate(run.rows, 2)
-        if row["status"] in MEASURED and _there(row, "step_time_p50_s")
+        if row["status"] in MEASURED and there(row, "step_time_p50_s")
     ]
-    raw = each_step_times(run.path, [int(row["order"]) for _, row, _ in timed])
-    for (line, row, own), times_s in zip(timed, raw, strict=True):
+    raw = each_step_times(run.path, [int(row["order"]) for _, row in timed])
+    for (line, row), times_s in zip(timed, raw, strict=True):
         if times_s is None or not len(times_s):
-            yield line, f"{_named(row)}: {steps_path(run.path).name} has no step times of it"
-        elif abs((found := float(np.median(times_s))) - own) > ROUNDING * own:
-            yield line, f"{_named(row)}: median {own:.6g} s, of the raw ones {found:.6g} s"
+            yield line, f"{_named(row)}: {name} has no step times of it"
+            continue
+        for column, of in _OF_STEPS.items():
+            found, own = float(of(times_s)), row[column]
+            if not abs(found - own) <= ROUNDING * own and own == own:
+                yield line, f"{_named(row)}: {column} {own:.6g}, of the raw ones {found:.6g}"
+                break

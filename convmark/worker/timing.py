@@ -23,6 +23,7 @@ __all__ = [
     "Turn",
     "WarmUp",
     "Windows",
+    "enough_steps",
     "mean_log_ratio",
     "median",
     "quiet_collector",
@@ -196,7 +197,7 @@ def steps(
     """
     taken = Turn()
     spent_s = 0.0
-    while not _enough_steps(len(taken.wall_s), spent_s, budget_s):
+    while not enough_steps(len(taken.wall_s), spent_s, budget_s):
         cpu_began, began = cpu_clock(), clock()
         token = step()
         backend.synchronise(token)
@@ -212,7 +213,8 @@ def steps(
     return taken
 
 
-def _enough_steps(count: int, spent_s: float, budget_s: float) -> bool:
+def enough_steps(count: float, spent_s: float, budget_s: float) -> bool:
+    """Whether no step follows so many, which have taken so many seconds together."""
     if count < MIN_STEPS:
         return False
     if count < WANTED_STEPS:

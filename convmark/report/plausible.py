@@ -1,0 +1,245 @@
+"""Whether a row can have been measured: its hardware, its rates, and the rules of measurement.
+
+Each function yields the rule that a row breaks, a key of `REMEDIES`, and the value. What a row
+leaves empty breaks none of the rules of figures; `left_empty` says what it may not leave empty.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from convmark.core.runtimes import DEFAULT_RUNTIME
+from convmark.core.tasks import TIMED_TASKS
+from convmark.machine.hardware import machine_name
+from convmark.results.record import BUSY_SHARE, COLUMNS, MEASURED
+from convmark.results.schema import MEASUREMENT_VERSION
+from convmark.worker.timing import (
+    MAX_STEPS,
+    MIN_ROUNDS,
+    MIN_STEPS,
+    MIN_WINDOW_S,
+    MIN_WINDOWS,
+    enough_steps,
+)
+
+__all__ = ["beyond_ceilings", "implausible", "there"]
+
+WINOGRAD = 2.25
+"""By so much convolutions may be faster than matrix products, for they multiply less often.
+
+Source:
+    Lavin and Gray (2016), "Fast Algorithms for Convolutional Neural Networks": F(2x2, 3x3).
+"""
+
+HIGHEST: Mapping[tuple[str, bool], float] = MappingProxyType(
+    {
+        ("cpu", False): 0.5e12,  # per logical CPU: two FMA units of 512 bits at 4.5 GHz are 0.29e12
+        ("cpu", True): 6e12,  # a matrix unit of 2,048 FLOPs a cycle at 2.5 GHz is 5e12
+        ("gpu", False): 1.5e14,  # per card: the fastest of 2025 has 1.05e14
+        ("gpu", True): 5e15,
+    }
+)
+"""FLOP/s that no device exceeds, by its kind and whether it computes in less than float32."""
+
+MOST_CORES = 1024
+"""Of a row that does not say how many."""
+
+RATES_APART = 3
+"""Throughput times the median step time over the samples of a step. Windows do not wait after each
+step, so their rate may be higher. In 3,240 rows measured on CPUs and an H100 while other programs
+took less than 10 % of the CPUs' time it was 0.61 to 1.86."""
+
+LEAST_RATE = 0.55
+"""The same where it is least: a batch that is called twice as large has half of it."""
+
+RATIOS_APART = 1.5
+"""A mean ratio over rounds from that of the medians."""
+
+MOST_GPUS = 16
+"""Cards of one kind in a machine."""
+
+ROUNDING = 1e-6
+
+Row = Mapping[str, Any]
+Found = Iterator[tuple[str, str]]
+
+
+def there(row: Row, *names: str) -> bool:
+    """Whether a row has a value in each of the columns."""
+    return all(row[name] is not None and row[name] == row[name] for name in names)
+
+
+def implausible(row: Row) -> Found:
+    """Yield what of a row cannot be."""
+    yield from _hardware(row)
+    if row["status"] not in MEASURED:
+        return
+    yield from beyond_ceilings(row)
+    if row["task"] not in TIMED_TASKS:
+        return
+    yield from _rates(row)
+    others = [name for name in _of_other_tasks(row) if there(row, name)]
+    if others:
+        yield "contradicts", f"{others[0]} {row[others[0]]}, which the task {row['task']} has not"
+    if row["measurement_version"] == str(MEASUREMENT_VERSION):
+        yield from _left_empty(row)
+        yield from _not_measured_so(row)
+
+
+# -- the hardware ----------------------------------------------------------------------------------
+
+
+_FINGERPRINT = re.compile(r"(?P<words>.*)-[0-9a-f]{8}")
+
+
+def _hardware(row: Row) -> Found:
+    """Yield a machine that has not the CPU, cores, memory and card that the row names."""
+    if not there(row, "machine", "cpu", "cores", "ram_bytes"):
+        yield "machine", "machine, cpu, cores or ram_bytes is empty"
+        return
+    facts = (row["machine"], row["cpu"], int(row["cores"]), int(row["ram_bytes"]), row["gpu"])
+    if named := _other_machine(*facts):
+        yield "machine", f"{facts[0]}, its CPU, logical CPUs, memory and card are of {named}"
+
+
+@functools.lru_cache(maxsize=4096)
+def _other_machine(found: str, cpu: str, cores: int, ram_bytes: int, gpu: str | None) -> str:
+    """Return the machine that the facts are of; empty where it may be the named one."""
+    alone, *others = (
+        machine_name(cpu=cpu, cores=cores, ram_bytes=ram_bytes, gpu_names=[gpu or ""] * number)
+        for number in range(MOST_GPUS + 1 if gpu else 1)
+    )
+    if found in others or (found == alone and (not gpu or cpu.startswith("Apple"))):
+        return ""  # Apple's GPU is part of the chip that the CPU is named after
+    fingerprint, own = _FINGERPRINT.fullmatch(found), _FINGERPRINT.fullmatch(alone)
+    words = fingerprint["words"] if fingerprint else ""
+    if own and not gpu and words.startswith(f"{own['words']}-"):
+        return ""  # it has a card that is not the row's device
+    return others[0] if others else alone
+
+
+# -- the rates -------------------------------------------------------------------------------------
+
+
+def beyond_ceilings(row: Row) -> Found:
+    """Yield a rate beyond the device's measured ceiling, or beyond what any device reaches."""
+    names = ("training_flops_per_sample", "flops_per_sample")
+    flops = next((row[name] for name in names[row["task"] != "train" :] if there(row, name)), 0)
+    kind = row["device"].partition(":")[0]
+    low = row["precision"] not in ("float32", "float64")
+    cores = row["cores"] if there(row, "cores") else MOST_CORES
+    devices = row["replicas"] if kind == "gpu" or row["cluster"] else 1  # of a CPU they share it
+    highest = HIGHEST.get((kind, low), HIGHEST["gpu", True]) * (cores if kind == "cpu" else 1)
+    peak = row["peak_flops_per_s"]
+    if peak > highest:
+        yield "ceiling", f"peak_flops_per_s {peak:.3g}, the highest plausible is {highest:.3g}"
+    most = WINOGRAD * devices * (min(peak, highest) if peak == peak else highest)
+    for name, rate in _rates_of(row).items():
+        if flops * rate > most:
+            yield "ceiling", f"{name}: {flops * rate:.3g} FLOP/s, at most {most:.3g} are plausible"
+            return
+
+
+_UNTIMED = tuple(
+    column.name
+    for column in COLUMNS
+    if column.group in ("learning", "waterfall") or column.name == "accuracy"
+)
+_EXPORTED = tuple(column.name for column in COLUMNS if column.group == "export")
+
+
+def _of_other_tasks(row: Row) -> tuple[str, ...]:
+    """Return the columns that no timed row of this runtime has."""
+    return _UNTIMED + (_EXPORTED if (row["runtime"] or DEFAULT_RUNTIME) == DEFAULT_RUNTIME else ())
+
+
+def _rates_of(row: Row) -> dict[str, float]:
+    """Return the samples/s that a row claims, by what claims them."""
+    samples = row["batch_size"] * row["replicas"]
+    found = {
+        "throughput_samples_per_s": row["throughput_samples_per_s"],
+        "step_time_p50_s": samples / row["step_time_p50_s"],
+        "input_bound_throughput_samples_per_s": row["input_bound_throughput_samples_per_s"],
+        "sustained_throughput_samples_per_s": row["sustained_throughput_samples_per_s"],
+    }
+    return {name: rate for name, rate in found.items() if rate == rate}
+
+
+def _rates(row: Row) -> Found:
+    """Yield figures that contradict each other; a busy machine may part them."""
+    if row["other_cpu_share"] >= BUSY_SHARE or not there(row, "step_time_p50_s"):
+        return
+    samples = row["batch_size"] * row["replicas"]
+    rates = _rates_of(row)
+    expected = rates.pop("step_time_p50_s")
+    for name, rate in rates.items():
+        least = LEAST_RATE if name == "throughput_samples_per_s" else 0
+        if not least <= rate / expected <= RATES_APART:
+            words = f"{rate:.4g} samples/s, of {samples:.0f} in {row['step_time_p50_s']:.3g} s"
+            yield "contradicts", f"{name}: {words} {expected:.4g} follow"
+    paired, reference = row["paired_step_time_p50_s"], row["reference_step_time_p50_s"]
+    if not 1 / RATES_APART <= paired / row["step_time_p50_s"] <= RATES_APART and paired == paired:
+        words = f"step_time_p50_s {row['step_time_p50_s']:.3g}, in the rounds {paired:.3g}"
+        yield "contradicts", words
+    ratio = row["paired_log_ratio"] - math.log(paired / reference)
+    if abs(ratio) > math.log(RATIOS_APART):
+        words = f"paired_log_ratio {row['paired_log_ratio']:.3g}, of medians"
+        yield "contradicts", f"{words} {math.log(paired / reference):.3g}"
+    first, least_s = row["time_to_first_step_s"], row["step_time_min_s"]
+    if first < least_s / 2:
+        yield (
+            "contradicts",
+            f"time_to_first_step_s {first:.3g}, the shortest step took {least_s:.3g}",
+        )
+
+
+# -- the rules of measurement ----------------------------------------------------------------------
+
+
+_ALWAYS = (
+    *("time_budget_s", "steps", "step_time_min_s", "step_time_p50_s", "step_time_max_s"),
+    *("step_time_mean_s", "windows", "window_steps", "throughput_samples_per_s"),
+    *("time_to_first_step_s", "rounds", "reference_step_time_p50_s", "paired_step_time_p50_s"),
+)
+"""What every timed process has, whatever it runs."""
+
+
+def _left_empty(row: Row) -> Found:
+    """Yield what the harness always writes and the row lacks."""
+    names = [name for name in _ALWAYS if not there(row, name)]
+    if (row["runtime"] or DEFAULT_RUNTIME) == DEFAULT_RUNTIME and not there(row, "parameters"):
+        names.append("parameters")
+    if not there(row, "flops_per_sample") and not row["flops_note"]:
+        names.append("flops_per_sample")
+    if names:
+        yield "incomplete", f"has no {', '.join(names[:3])}"
+
+
+def _not_measured_so(row: Row) -> Found:
+    """Yield where the harness would have gone on, or ended before.
+
+    Steps are 30 at least, 100 where half the time budget allows, 1,000 where it allows all of them;
+    a window is at least 60 ms long. So step times that are all divided by a factor stand out.
+    """
+    if not there(row, *_ALWAYS):
+        return
+    budget_s, count, mean_s = row["time_budget_s"], row["steps"], row["step_time_mean_s"]
+    spent_s = count * mean_s
+    before_s = spent_s - row["step_time_max_s"]  # up to the step before the last one, at least
+    ended = enough_steps(count, spent_s * (1 + ROUNDING), budget_s)
+    before = count > MIN_STEPS and enough_steps(count - 1, before_s * (1 - ROUNDING), budget_s)
+    if count > MAX_STEPS or not ended or before:
+        words = f"{count:.0f} steps of {mean_s:.3g} s"
+        yield "contradicts", f"{words} are not those of a time budget of {budget_s:g} s"
+    samples = row["window_steps"] * row["batch_size"] * row["replicas"]
+    window_s = samples / row["throughput_samples_per_s"]
+    if row["windows"] < MIN_WINDOWS or window_s < MIN_WINDOW_S * (1 - ROUNDING):
+        words = f"{row['windows']:.0f} windows of {window_s:.3g} s"
+        yield "contradicts", f"{words}, measured are {MIN_WINDOWS} of {MIN_WINDOW_S:g} s or more"
+    if row["rounds"] < MIN_ROUNDS:
+        yield "contradicts", f"{row['rounds']:.0f} rounds, measured are {MIN_ROUNDS} or more"

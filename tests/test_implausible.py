@@ -1,0 +1,166 @@
+"""Rows that no machine measured: `convmark check-submission` has a finding for each."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_rows import keep_run
+from valid_submission import NAMES, NOW, honest, timed
+
+from convmark.machine.hardware import machine_name
+from convmark.report.plausible import implausible
+from convmark.report.submission import check
+from convmark.results.record import COLUMNS, Record
+from convmark.worker import timing
+
+Change = Callable[[Record], dict[str, Any]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return results with one published run, against which others are held."""
+    monkeypatch.chdir(tmp_path)
+    keep_run(Path("main/ada"), honest("slow", 1))
+    keep_run(Path("new/ada"), honest("slow", 1))
+    return Path("new/ada")
+
+
+def found(folder: Path, rows: list[Record]) -> dict[str, int | None]:
+    """Return the rules that the rows break, with how many of them do."""
+    if rows:
+        keep_run(folder, rows)
+    return {one.rule: one.rows for one in check([folder], [Path("main/ada")], NOW).findings}
+
+
+def changed(change: Change, run: int = 2) -> list[Record]:
+    return [dataclasses.replace(row, **change(row)) for row in honest("slow", run)]
+
+
+def faster(factor: float, *names: str) -> Change:
+    """Divide the step times and these figures, and multiply the throughput."""
+    times = [name for name in Record.__dataclass_fields__ if name.startswith("step_time_")]
+
+    def change(row: Record) -> dict[str, Any]:
+        old = {name: getattr(row, name) for name in (*times, *names)}
+        new = {name: value / factor if value else None for name, value in old.items()}
+        return {**new, "throughput_samples_per_s": row.throughput_samples_per_s * factor}
+
+    return change
+
+
+def with_counts(change: Change, **more: float) -> Change:
+    """Change the counts of steps and windows too, as the harness would have chosen them."""
+
+    def whole(row: Record) -> dict[str, Any]:
+        new = change(row)
+        ratio = row.paired_log_ratio + more["ratio"] if more else row.paired_log_ratio
+        counts = timed(new["step_time_p50_s"], row.time_budget_s or 1.0)
+        return {**new, **counts, "paired_log_ratio": ratio}
+
+    return whole
+
+
+def test_what_the_harness_writes_passes(folder: Path) -> None:
+    assert found(folder, honest("slow", 2)) == {}
+    assert found(folder, honest("fast", 3)) == {}
+
+
+CHEATS: dict[str, tuple[Change, str]] = {
+    "step times and throughput alone": (faster(2), "contradicts"),
+    "with the counts of steps and windows": (
+        with_counts(faster(2, "paired_step_time_p50_s")), "contradicts",
+    ),
+    "with the ratio to the reference": (
+        with_counts(faster(2, "paired_step_time_p50_s"), ratio=-math.log(2)), "contradicts",
+    ),
+    "a batch twice as large": (lambda row: {"batch_size": 2 * row.batch_size}, "contradicts"),
+    "an accuracy that was not measured": (lambda row: {"accuracy": 0.99}, "contradicts"),
+    "fed beyond what the step takes": (
+        lambda row: {"input_bound_throughput_samples_per_s": 4 * row.throughput_samples_per_s},
+        "contradicts",
+    ),
+    "a first step below the shortest": (
+        lambda row: {"time_to_first_step_s": 1e-5, "trace_s": None}, "contradicts",
+    ),
+    "FLOPs lowered": (lambda row: {"flops_per_sample": row.flops_per_sample // 2}, "contradicts"),
+    "no FLOPs": (lambda row: {"flops_per_sample": None}, "incomplete"),
+    "no time budget": (lambda row: {"time_budget_s": None}, "incomplete"),
+    "no parameters": (lambda row: {"parameters": None}, "incomplete"),
+    "outputs of zero": (lambda row: {"output_rms": row.output_rms and 0.0}, "loss"),
+    "another CPU": (lambda row: {"cpu": "CPU fast"}, "machine"),
+    "more cores": (lambda row: {"cores": 64}, "machine"),
+    "a card": (lambda row: {"gpu": "NVIDIA H100"}, "machine"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", CHEATS)
+def test_a_row_that_cannot_be_is_found(what: str, folder: Path) -> None:
+    change, rule = CHEATS[what]
+    assert set(found(folder, changed(change))) == {rule}
+
+
+def test_a_machine_may_have_a_card_that_was_not_measured_on(folder: Path) -> None:
+    facts = {"cpu": "CPU slow", "cores": 2, "ram_bytes": 2**34}
+    one, two = (
+        machine_name(**facts, gpu_names=["NVIDIA H100"] * number)  # type: ignore[arg-type]
+        for number in (1, 2)
+    )
+    assert found(folder, changed(lambda row: {"machine": one})) == {}
+    assert found(folder, changed(lambda row: {"machine": two, "gpu": "NVIDIA H100"}, 3)) == {}
+    other = changed(lambda row: {"machine": one, "gpu": "NVIDIA A100"}, 4)
+    assert found(folder, other) == {"machine": 12}
+
+
+def test_a_row_that_was_removed_is_missed_but_of_a_part_of_a_plan(folder: Path) -> None:
+    rows = honest("slow", 2)
+    assert found(folder, [*rows[:3], *rows[4:]]) == {"incomplete": 1}
+    assert found(folder, rows[:-1]) == {}  # as a run that was interrupted
+    other_node = changed(lambda row: {"plan": f"91a4 of {NAMES['slow']}/0001"})
+    assert found(folder, [*other_node[:3], *other_node[4:]]) == {}
+
+
+def loop_of(step_s: float, budget_s: float) -> int:
+    """Return how many steps the loop that measures takes of steps that are all as long."""
+
+    class Device:
+        def synchronise(self, token: Any) -> None:
+            now[0] += step_s
+
+        def agreed(self, seconds: float) -> float:
+            return seconds
+
+    now = [0.0]
+    pulse = timing.Pulse(lambda phase: None, lambda: now[0])
+    taken = timing.steps(lambda: None, Device(), budget_s, pulse, lambda: now[0], lambda: now[0])
+    return len(taken.wall_s)
+
+
+@pytest.mark.parametrize("budget_s", [0.02, 0.3, 1.0, 4.0])
+@pytest.mark.parametrize("step_s", [2e-5, 0.0004, 0.0006, 0.004, 0.006, 0.0155, 0.03, 2.0])
+def test_counts_of_the_loop_that_measures_pass(step_s: float, budget_s: float) -> None:
+    names = [name for name in Record.__dataclass_fields__ if name.startswith("step_time_")]
+    row = dataclasses.asdict(honest("slow", 2)[0])
+    figures = {
+        **dict.fromkeys((*names, "paired_step_time_p50_s"), step_s),
+        "throughput_samples_per_s": 32 / step_s,
+        "paired_log_ratio": math.log(step_s / row["reference_step_time_p50_s"]),
+        "time_to_first_step_s": 3.0,
+    }
+    counts = {**timed(step_s, budget_s), "steps": loop_of(step_s, budget_s)}
+    whole = {**row, "flops_per_sample": 1, "training_flops_per_sample": 1, **counts, **figures}
+    assert list(implausible(as_columns(whole))) == []
+    half = {name: value / 2 for name, value in figures.items() if name in names}
+    if counts["steps"] not in (timing.MIN_STEPS, timing.WANTED_STEPS, timing.MAX_STEPS):
+        assert list(implausible(as_columns({**whole, **half, "step_time_std_s": 0.0})))
+
+
+def as_columns(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row as `Published` has it: NaN for a number that is absent."""
+    numbers = {one.name for one in COLUMNS if one.type in (int, float)}
+    return {name: math.nan if value is None and name in numbers else value
+            for name, value in row.items()}  # fmt: skip
