@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_rows import FAST, HOSTILE, SLOW, keep_run, results_of_two_machines, suite
+from report_rows import (
+    FAST,
+    HOSTILE,
+    SLOW,
+    keep_run,
+    measured,
+    results_of_two_machines,
+    suite,
+)
 from test_report_browser import browser, wait_for
 from test_report_browser import pytestmark as in_a_browser
 
@@ -183,6 +191,17 @@ class TestInABrowser:
         assert of.startswith("lenet5, ")
         assert FAST in of
 
+    def test_the_address_of_a_case_opens_its_rows(self, drawn: Any, site: Path) -> None:
+        typed(drawn, f"lenet5 {FAST} grace")
+        drawn.find_element("css selector", "#table-cases tbody tr").click()
+        wait_for(drawn, "document.querySelectorAll('#table-rows tbody tr').length == 3")
+        shown = texts(drawn, "#table-rows tbody td")
+        opened(drawn, site, "#" + drawn.current_url.partition("#")[2])
+        wait_for(drawn, "document.querySelectorAll('#table-rows tbody tr').length == 3")
+        assert texts(drawn, "#table-rows tbody td") == shown
+        lines = texts(drawn, "#table-rows tbody td:last-child")
+        assert sorted(map(int, lines)) == [int(line) for line in lines[::-1]]
+
     def test_sorting_is_of_all_cases(self, drawn: Any) -> None:
         head = "#table-cases thead th:nth-child(8) button"
         for sign in (1, -1):
@@ -190,3 +209,55 @@ class TestInABrowser:
             rates = texts(drawn, "#table-cases tbody td:nth-child(8)")
             found = [float(text.replace(",", "")) for text in rates if text]
             assert found == sorted(found, reverse=sign == 1)
+
+    def test_versions_are_of_one_machine_which_is_named(self, drawn: Any) -> None:
+        assert texts(drawn, "#cut-grid") == [""]
+        drawn.execute_script(BY_VERSION)
+        assert texts(drawn, "#cut-grid") == [f"On {SLOW}: choose another machine by its box. "]
+        assert texts(drawn, "#table-grid thead th")[1:] == [
+            "TensorFlow 2.20.0", "TensorFlow 2.21.0",
+        ]  # fmt: skip
+
+    def test_what_is_not_drawn_is_said_and_keras_times_stand_beside_measured_ones(
+        self, browser: Any, wide: Path
+    ) -> None:
+        opened(browser, wide)
+        drawn = "Of 61 machines the first 60 are drawn: search or choose to see the others."
+        assert texts(browser, "#cut-grid") == texts(browser, "#cut-keras") == [drawn]
+        assert len(texts(browser, "#table-grid thead th")) == 61
+        heads = texts(browser, "#table-keras thead th")
+        assert heads[:5] == [
+            "model", "published: CPU, AMD EPYC, 92 cores", "published: GPU, NVIDIA A100",
+            "machine-0", "machine-0 gpu:0",
+        ]  # fmt: skip
+        assert texts(browser, "#table-keras tbody td")[:5] == [
+            "resnet50", "58.2", "4.6", "1,000", "10",
+        ]  # fmt: skip
+        assert texts(browser, "#table-keras tbody td:first-child") == ["resnet50"]
+        assert typed(browser, "machine-59") == "3 cases, 3 rows"
+        assert texts(browser, "#cut-grid") == [""]
+
+
+BY_VERSION = """
+document.getElementById("across").value = "framework";
+document.getElementById("across").dispatchEvent(new Event("change"));
+"""
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A site of 60 machines, one with a card; of other input, and another network of the name."""
+    folder = tmp_path_factory.mktemp("wide")
+    facts = {"task": "infer", "parameters": 25_636_712, "step_s": 1.0}
+    for place in range(60):
+        rows = [
+            measured(f"machine-{place}", 1, "resnet50", 1, **facts),
+            measured(f"machine-{place}", 1, "resnet50", 2, **facts, asked_shape="64x64x3"),
+            measured(f"machine-{place}", 1, "vgg16", 3, **facts),
+        ]
+        if place == 0:
+            card = {**facts, "step_s": 0.01, "device": "gpu:0", "gpu": "NVIDIA H100"}
+            rows.append(measured("machine-0", 1, "resnet50", 4, **card))
+        keep_run(folder / "results", rows)
+    assert main(["publish", str(folder / "results"), "-o", str(folder / "site")]) == 0
+    return folder / "site"

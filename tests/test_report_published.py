@@ -13,7 +13,7 @@ from report_rows import SLOW, keep_run, measured
 from convmark.core.table import Table
 from convmark.report.build import build
 from convmark.report.figures import figures_of
-from convmark.report.tables.models import PUBLISHED_TOP_1
+from convmark.report.keras_applications import PUBLISHED
 
 SIZES = {"resnet50": 25_636_712, "mobilenetv2": 3_538_984, "vgg16": 138_357_544}
 
@@ -66,7 +66,28 @@ def test_the_published_parameters_are_those_that_this_project_has_measured() -> 
         model: int(count.replace(",", ""))
         for model, count in re.findall(r"^\| (\w+) \| ([\d,]+) \| [\d,]+ \| [\d,]+ \|$", text, re.M)
     }
-    assert len(PUBLISHED_TOP_1) == 38
-    assert counted.keys() - PUBLISHED_TOP_1 == {"mobilenetv3large", "mobilenetv3small"}
-    for model, (_, millions) in sorted(PUBLISHED_TOP_1.items()):
-        assert millions == pytest.approx(counted[model] / 1e6, abs=0.1), model
+    assert len(PUBLISHED) == 38
+    assert counted.keys() - PUBLISHED.keys() == {"mobilenetv3large", "mobilenetv3small"}
+    for model, known in sorted(PUBLISHED.items()):
+        assert known.parameters_million == pytest.approx(counted[model] / 1e6, abs=0.1), model
+
+
+def test_published_times_stand_beside_those_of_the_same_network_and_case(tmp_path: Path) -> None:
+    facts: dict[str, Any] = {"task": "infer", "batch_size": 32, "parameters": SIZES["resnet50"]}
+    card: dict[str, Any] = {**facts, "device": "gpu:0", "gpu": "NVIDIA H100", "step_s": 0.0092}
+    others = [{"asked_shape": "96x96x3"}, {"batch_size": 1}, {"precision": "mixed_float16"},
+              {"task": "train"}, {"parameters": 5}, {"threads": "1"}, {"jit": "on"}]  # fmt: skip
+    keep_run(tmp_path, [
+        *(measured(SLOW, 1, "resnet50", n, **facts, step_s=0.0291) for n in (1, 2, 3)),
+        *(measured(SLOW, 1, "resnet50", n, **card) for n in (1, 2, 3)),
+        measured(SLOW, 1, "convnexttiny", 1, **{**facts, "parameters": 28_589_128}),
+        *(measured(SLOW, 1, "resnet101", n, **{**facts, "parameters": 44_707_176, **other})
+          for n, other in enumerate(others, 1)),
+    ])  # fmt: skip
+    (table,) = [one for one in build([tmp_path]).tables if one.key == "published_times"]
+    found = [(row["model"], row["on"], row["published_s"], round(row["ratio"], 6))
+             for row in table.records()]  # fmt: skip
+    assert found == [
+        ("resnet50", "AMD EPYC, 92 cores", 0.0582, 0.5), ("resnet50", "NVIDIA A100", 0.0046, 2.0),
+    ]  # fmt: skip
+    assert "not measured here" in table.caption

@@ -35,6 +35,7 @@ from convmark.report.tables.models import (
     architectures,
     pareto,
     published,
+    published_times,
     task_figures,
 )
 from convmark.report.tables.overview import differing, machines, nodes, troubles
@@ -59,8 +60,8 @@ FIRST = ("answers", "architectures", "applications", "accuracy")
 """Tables that Markdown without verdicts shows unfolded."""
 
 _WHERE_KNOWN = (
-    *(BEST_BATCHES, "energy", "nodes", "noise", "published", "roofline", "runtimes", "scaling"),
-    "sustained",
+    *(BEST_BATCHES, "energy", "nodes", "noise", "published", "published_times", "roofline"),
+    *("runtimes", "scaling", "sustained"),
     *TASKS,
 )
 """Tables that appear only where rows have what they need."""
@@ -160,7 +161,8 @@ def _every_table(
         batch_sizes(timed),
         distribution(timed),
         pareto(timed),
-        published(frame, timed),
+        published(timed),
+        published_times(timed),
         roofline(timed, {model.model: model.traffic_elements for model in described}),
         runtimes(frame, timed),
         scaling(timed),

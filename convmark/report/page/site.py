@@ -26,6 +26,13 @@ from convmark import __version__
 from convmark.core.case import Case
 from convmark.core.table import FACETS
 from convmark.core.text import natural_order
+from convmark.report.keras_applications import (
+    BATCH_SIZE,
+    HARDWARE,
+    PUBLISHED,
+    SOURCE,
+    is_published,
+)
 from convmark.report.page import environment, own, stretches
 from convmark.report.rows import group_of, read_rows, text_of
 from convmark.report.suspicion import unclean
@@ -49,7 +56,7 @@ _SOFTWARE = ("convmark", "python", *FRAMEWORK_COLUMNS, "keras", "numpy", "cuda",
 _HARDWARE = ("cpu", "cores", "gpu", "driver", "os")
 _STATE = ("dirty", "code", "concurrent", "throttle_reasons", "not_judged", "unsteady")
 _KEPT = (
-    *("commit", "backend", "state", "other_cpu_share"),
+    *("commit", "backend", "state", "other_cpu_share", "parameters", "asked_shape"),
     *dict.fromkeys((*_FIGURES, *_SOFTWARE, *_HARDWARE, *_STATE)),
 )
 
@@ -97,6 +104,7 @@ def site_files(places: Sequence[Path], *, made: str) -> Iterator[tuple[str, byte
             made=made,
             version=__version__,
             words=words,
+            keras={"source": SOURCE, "batch_size": BATCH_SIZE},
             parquet=PARQUET if parquet else None,
         )
     )
@@ -138,6 +146,7 @@ def _frame(rows: Rows) -> pd.DataFrame:
         state=_unclean(frame),
         cases=_cases(frame),
     )
+    frame["of_keras"] = _of_keras(frame)
     keys = ["case", *GROUP]
     for name in keys:
         frame[name] = _naturally(frame[name])
@@ -187,10 +196,33 @@ def _cases(frame: pd.DataFrame) -> list[str]:
     """Return of each row what is alike in cases that can be compared: all but model and device."""
 
     @functools.cache
-    def text(*values: Any) -> str:
-        return group_of(dict(zip(_AXES, values, strict=True)), "task")
+    def text(shape: str, *values: Any) -> str:
+        row = dict(zip(_AXES, values, strict=True))
+        more = [text_of(row["recipe"]), f"input {shape}" if shape else ""]
+        return ", ".join(filter(None, [group_of(row, "task"), *more]))
 
-    return [text(*values) for values in _rows_of(frame, _AXES)]
+    asked = frame["asked_shape"].map(text_of)
+    return [text(*values) for values in _rows_of(frame.assign(asked=asked), ("asked", *_AXES))]
+
+
+_TIMES_OF_KERAS = group_of(
+    {name: field.default for name, field in Case.__dataclass_fields__.items()}
+    | {"task": "infer", "batch_size": BATCH_SIZE},
+    "task",
+)
+"""The cases whose times Keras publishes of its applications."""
+
+
+def _of_keras(frame: pd.DataFrame) -> list[bool]:
+    """Return of each row whether it is of a network and a case whose time Keras publishes."""
+
+    @functools.cache
+    def known(cases: str, model: str, parameters: float) -> bool:
+        timed = cases == _TIMES_OF_KERAS and is_published(model, parameters)
+        return timed and PUBLISHED[model].cpu_ms is not None
+
+    columns = frame["cases"], frame["model"], frame["parameters"].fillna(0)
+    return [known(*values) for values in zip(*(one.tolist() for one in columns), strict=True)]
 
 
 def _unclean(frame: pd.DataFrame) -> list[str]:
@@ -242,6 +274,15 @@ def _groups(frame: pd.DataFrame, groups: Any) -> dict[str, Any]:
         "columns": columns,
         "rows": stretches(groups.size().tolist()),
         "unclean": stretches(unclean_rows.tolist()),
+        "of_keras": stretches(groups["of_keras"].all().astype(int).tolist()),
+        "keras": {
+            "hardware": HARDWARE,
+            "models": {
+                name: [line.cpu_ms, line.gpu_ms]
+                for name, line in PUBLISHED.items()
+                if line.cpu_ms is not None
+            },
+        },
         "figures": {name: _numbers(medians[name]) for name in _FIGURES},
     }
 

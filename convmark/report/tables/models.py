@@ -1,39 +1,37 @@
-"""Models against each other: the newest figures of every case, the Pareto front among them, the
-table that Keras prints for its applications, and published accuracy against the step time.
-
-Source:
-    Keras, "Keras Applications", "Available models", https://keras.io/api/applications/ as of
-    21 January 2026 (templates/api/applications/index.md of keras-team/keras-io): top-1 accuracy on
-    the ImageNet validation set of the weights that keras.applications brings, and parameters in
-    millions. MobileNetV3 is not in that table. Size, parameters, depth and the time per inference
-    step on a CPU and on a GPU at batch size 32 are the columns of `applications`.
+"""Models against each other: the newest figures of every case, the Pareto front among them, and
+what Keras publishes of its applications beside what was measured.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.core.table import Heading, Table, headings, table_of
 from convmark.core.tasks import TASKS, Task
-from convmark.report.rows import POINT, group_of, newest_rows, setting
+from convmark.report.keras_applications import (
+    BATCH_SIZE,
+    HARDWARE,
+    PUBLISHED,
+    SOURCE,
+    is_of_the_times,
+    is_published,
+)
+from convmark.report.rows import group_of, newest_rows, setting, text_of
 from convmark.results.record import shown_in
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "BATCH_SIZE",
-    "PUBLISHED_TOP_1",
     "applications",
     "architectures",
     "filling_command",
     "pareto",
     "pareto_front",
     "published",
+    "published_times",
     "task_figures",
 ]
 
@@ -171,9 +169,6 @@ def pareto(table: pd.DataFrame) -> Table:
 # -- as Keras lists its applications ---------------------------------------------------------------
 
 
-BATCH_SIZE = 32
-
-
 def applications(table: pd.DataFrame, depths: Mapping[str, int]) -> Table:
     """Return one row per model: its size, and the time of an inference step of 32 samples.
 
@@ -184,26 +179,31 @@ def applications(table: pd.DataFrame, depths: Mapping[str, int]) -> Table:
     for row in newest_rows(table[table["task"] == "infer"]):
         model = models.setdefault(row["model"], {"model": row["model"]})
         model |= {key: row[key] for key in ("parameters", "model_bytes") if row[key] == row[key]}
-        if _counts(row):
-            kind = "cpu" if row["device"] == "cpu" else "gpu"
+        if is_of_the_times(row) and not text_of(row["asked_shape"]):
+            kind = _kind(row)
             model[f"{kind}_step_s"] = row["step_time_p50_s"]
             model[f"{kind}_hardware"] = row["hardware"]
             model[f"{kind}_n"] = row["n"]
     for name, model in models.items():
         model["depth"] = depths.get(name)
+        if (known := PUBLISHED.get(name)) and is_published(name, model.get("parameters", 0)):
+            model |= {f"{kind}_published_s": known.step_s(kind) for kind in HARDWARE}
     return table_of(
         "applications",
         "Models, as Keras lists its applications",
         f"Time per inference step: the median of the newest run's processes, batch size "
         f"{BATCH_SIZE}, float32, without XLA, default threads. Depth counts the layers that hold "
-        f"weights, and is known of models that were described. Fill it by: {filling_command()}",
+        f"weights, and is known of models that were described. {_PUBLISHED_TIMES} Fill it by: "
+        f"{filling_command()}",
         headings(
-            "model model_bytes parameters depth cpu_step_s gpu_step_s cpu_n gpu_n "
-            "cpu_hardware gpu_hardware",
+            "model model_bytes parameters depth cpu_step_s cpu_published_s gpu_step_s "
+            "gpu_published_s cpu_n gpu_n cpu_hardware gpu_hardware",
             model_bytes=("size", "bytes"),
             depth=("depth", "count"),
             cpu_step_s=("time per step (CPU)", "seconds"),
             gpu_step_s=("time per step (GPU)", "seconds"),
+            cpu_published_s=("published (CPU)", "seconds"),
+            gpu_published_s=("published (GPU)", "seconds"),
             cpu_n=("n (CPU)", "count"),
             gpu_n=("n (GPU)", "count"),
             cpu_hardware="CPU measured on",
@@ -223,91 +223,30 @@ def filling_command() -> str:
     )
 
 
-def _counts(row: Mapping[str, Any]) -> bool:
-    return bool(
-        row["batch_size"] == BATCH_SIZE
-        and row["precision"] == "float32"
-        and row["jit"] == "off"
-        and row["threads"] == "default"
-        and row["replicas"] == 1
-        and row["runtime"] == DEFAULT_RUNTIME
-    )
-
-
 # -- published accuracy ----------------------------------------------------------------------------
 
-
-PUBLISHED_TOP_1: Mapping[str, tuple[float, float]] = MappingProxyType(
-    {
-        "xception": (0.790, 22.9),
-        "vgg16": (0.713, 138.4),
-        "vgg19": (0.713, 143.7),
-        "resnet50": (0.749, 25.6),
-        "resnet50v2": (0.760, 25.6),
-        "resnet101": (0.764, 44.7),
-        "resnet101v2": (0.772, 44.7),
-        "resnet152": (0.766, 60.4),
-        "resnet152v2": (0.780, 60.4),
-        "inceptionv3": (0.779, 23.9),
-        "inceptionresnetv2": (0.803, 55.9),
-        "mobilenet": (0.704, 4.3),
-        "mobilenetv2": (0.713, 3.5),
-        "densenet121": (0.750, 8.1),
-        "densenet169": (0.762, 14.3),
-        "densenet201": (0.773, 20.2),
-        "nasnetmobile": (0.744, 5.3),
-        "nasnetlarge": (0.825, 88.9),
-        "efficientnetb0": (0.771, 5.3),
-        "efficientnetb1": (0.791, 7.9),
-        "efficientnetb2": (0.801, 9.2),
-        "efficientnetb3": (0.816, 12.3),
-        "efficientnetb4": (0.829, 19.5),
-        "efficientnetb5": (0.836, 30.6),
-        "efficientnetb6": (0.840, 43.3),
-        "efficientnetb7": (0.843, 66.7),
-        "efficientnetv2b0": (0.787, 7.2),
-        "efficientnetv2b1": (0.798, 8.2),
-        "efficientnetv2b2": (0.805, 10.2),
-        "efficientnetv2b3": (0.820, 14.5),
-        "efficientnetv2s": (0.839, 21.6),
-        "efficientnetv2m": (0.853, 54.4),
-        "efficientnetv2l": (0.857, 119.0),
-        "convnexttiny": (0.813, 28.6),
-        "convnextsmall": (0.823, 50.2),
-        "convnextbase": (0.853, 88.5),
-        "convnextlarge": (0.863, 197.7),
-        "convnextxlarge": (0.867, 350.1),
-    }
-)
-"""By model its top-1 accuracy, a share, and its parameters, millions."""
-
-_ROUNDED = 0.1
-"""Millions of parameters by which the published number, rounded or cut, may differ."""
 
 _PRECISIONS = ("float32", "tf32")
 """The published accuracy is of no other."""
 
 
-def published(frame: pd.DataFrame, table: pd.DataFrame) -> Table:
+def published(table: pd.DataFrame) -> Table:
     """Return the newest inference of each model whose accuracy is published, by like cases.
 
     A model of another input size, another precision or another number of parameters than the
     published one has no published accuracy.
 
     Args:
-        frame: rows, which say what input size was asked for.
         table: points of timed tasks.
     """
-    asked = frame[frame["asked_shape"].notna()][POINT].drop_duplicates()
-    resized = set(asked.itertuples(index=False, name=None))
     known = [
         {
             **row,
             "group": group_of(row, "hardware"),
-            "top_1": PUBLISHED_TOP_1[row["model"]][0],
+            "top_1": PUBLISHED[row["model"]].top_1,
         }
         for row in newest_rows(table)
-        if _is_published(row) and tuple(row[name] for name in POINT) not in resized
+        if _is_published(row)
     ]
     records = _with_front(known, "step_time_p50_s", "top_1")
     by = ("batch_size", "group", "step_time_p50_s")
@@ -316,7 +255,7 @@ def published(frame: pd.DataFrame, table: pd.DataFrame) -> Table:
         "published",
         "Published accuracy against step time",
         "Top-1 accuracy on ImageNet is published, not measured here: that of the weights of "
-        "keras.applications, from the table on keras.io/api/applications (21 January 2026). Step "
+        f"keras.applications, from the table on {SOURCE}. Step "
         "time is measured: the median over the processes of the newest run, inference, float32, "
         "with random weights. A model is on the front where no other is both faster and more "
         "accurate: large points, joined by the dashed line.",
@@ -331,11 +270,60 @@ def published(frame: pd.DataFrame, table: pd.DataFrame) -> Table:
 
 
 def _is_published(row: Mapping[str, Any]) -> bool:
-    known = PUBLISHED_TOP_1.get(row["model"])
     return bool(
-        known
+        is_published(row["model"], row["parameters"])
         and row["task"] == "infer"
         and row["precision"] in _PRECISIONS
         and row["step_time_p50_s"] > 0
-        and abs(row["parameters"] / 1e6 - known[1]) <= _ROUNDED
+        and not text_of(row["asked_shape"])
     )
+
+
+# -- published times -------------------------------------------------------------------------------
+
+
+_PUBLISHED_TIMES = (
+    f"Published is the table of {SOURCE}, not measured here: CPU {HARDWARE['cpu']}, GPU "
+    f"{HARDWARE['gpu']}, batch size {BATCH_SIZE}."
+)
+
+
+def published_times(table: pd.DataFrame) -> Table:
+    """Return the newest time of an inference step that Keras publishes too, on each hardware.
+
+    Args:
+        table: points of timed tasks.
+    """
+    records = []
+    for row in newest_rows(table):
+        known = _is_published(row) and is_of_the_times(row)
+        published_s = PUBLISHED[row["model"]].step_s(_kind(row)) if known else None
+        if published_s is not None:
+            records.append(
+                {
+                    **row,
+                    "published_s": published_s,
+                    "on": HARDWARE[_kind(row)],
+                    "ratio": row["step_time_p50_s"] / published_s,
+                }
+            )
+    records.sort(key=lambda row: (str(row["hardware"]), row["step_time_p50_s"]))
+    return table_of(
+        "published_times",
+        "Published and measured inference times",
+        f"Time of an inference step of {BATCH_SIZE} samples, float32. {_PUBLISHED_TIMES} Measured "
+        "is the median over the processes of the newest run, with random weights. The ratio is of "
+        "two machines and of two ways to measure.",
+        headings(
+            "model hardware step_time_p50_s load n published_s on ratio",
+            step_time_p50_s=("step p50, measured", "seconds"),
+            published_s=("published", "seconds"),
+            on="published on",
+            ratio=("measured / published", "ratio"),
+        ),
+        records,
+    )
+
+
+def _kind(row: Mapping[str, Any]) -> str:
+    return "cpu" if row["device"] == "cpu" else "gpu"

@@ -3,6 +3,7 @@
 const site = (function () {
   const AT_ONCE = 200; // rows of a table that are drawn at once
   const MOST_MODELS = 400, MOST_COLUMNS = 60; // of the grid
+  const WIDE = 2 ** 26; // more than there are columns
   const byId = (name) => document.getElementById(name);
   const FIGURES = {
     throughput_samples_per_s: ["samples/s", (value) => value.toLocaleString("en", { maximumSignificantDigits: 4 })],
@@ -14,10 +15,12 @@ const site = (function () {
     source: "contributor", newest: "newest",
   };
   const OTHERS = { rows: "rows", unclean: "not clean" };
+  const IDENTITY = ["case", "cases", "machine", "framework", "source"]; // of a group, in the address of its rows
 
   let data, keys, starts; // the groups, their columns, and of each the number of its first row
   const chosen = new Map(); // by column: the places of the values that are chosen
   let found = [], shown = 0, sorted = null, down = false;
+  let opened = null; // the group whose rows are shown
   const parts = new Map(), waiting = new Map(); // by number: a part that is asked for, and what it is handed to
 
   const valueOf = (key, group) => data.columns[key].values[data.columns[key].at[group]];
@@ -75,6 +78,7 @@ const site = (function () {
     remember();
     choices();
     grid();
+    keras();
     order();
   }
 
@@ -84,6 +88,7 @@ const site = (function () {
     const asked = new URLSearchParams();
     for (const [key, places] of chosen) for (const place of places) asked.append(key, data.columns[key].values[place]);
     if (byId("search").value) asked.set("search", byId("search").value);
+    for (const key of opened === null ? [] : IDENTITY) asked.append("open", valueOf(key, opened));
     try {
       history.replaceState(null, "", "#" + asked);
     } catch (error) {
@@ -100,6 +105,11 @@ const site = (function () {
       }
     }
     byId("search").value = asked.get("search") || "";
+    const wanted = asked.getAll("open");
+    const places = IDENTITY.map((key, place) => data.columns[key].values.indexOf(wanted[place]));
+    if (places.includes(-1)) return;
+    opened = data.rows.findIndex((_, group) => IDENTITY.every((key, place) => data.columns[key].at[group] === places[place]));
+    if (opened < 0) opened = null;
   }
 
   function facets() {
@@ -164,39 +174,108 @@ const site = (function () {
     if (counts.has(Number(before)) && before) byId("cases").value = before;
   }
 
-  function grid() {
-    const cases = Number(byId("cases").value), across = byId("across").value;
-    const { model, framework } = data.columns, columns = data.columns[across];
-    const best = new Map(), models = new Set(), heads = new Set(), rates = data.figures.throughput_samples_per_s;
-    for (const group of found) {
-      if (data.columns.cases.at[group] !== cases || rates[group] === null) continue;
-      const row = model.at[group], column = columns.at[group];
+  // Places and labels of what stands side by side: a machine's devices are columns of their own.
+  const ACROSS = {
+    machine: {
+      at: (group) => data.columns.machine.at[group] * data.columns.device.values.length + data.columns.device.at[group],
+      label(place) {
+        const { machine, device } = data.columns, kind = device.values[place % device.values.length];
+        return machine.values[Math.floor(place / device.values.length)] + (kind === "cpu" ? "" : " " + kind);
+      },
+    },
+    framework: { at: (group) => data.columns.framework.at[group], label: (place) => data.columns.framework.values[place] },
+  };
+
+  // Of each row and column the group to show: of the newest version, and of those the one of most rows.
+  function crossed(groups, across, figures) {
+    const { model, framework } = data.columns;
+    const best = new Map(), models = new Set(), heads = new Set();
+    for (const group of groups) {
+      if (figures[group] === null) continue;
+      const row = model.at[group], column = ACROSS[across].at(group);
       models.add(row);
       heads.add(column);
-      const key = row * columns.values.length + column, before = best.get(key);
+      const key = row * WIDE + column, before = best.get(key);
       const newer = before === undefined ? 1 : framework.at[group] - framework.at[before] || data.rows[group] - data.rows[before];
       if (newer > 0) best.set(key, group);
     }
-    const places = [...heads].sort((a, b) => a - b).slice(0, MOST_COLUMNS);
+    return {
+      models: [...models].sort((a, b) => a - b),
+      heads: [...heads].sort((a, b) => a - b),
+      at: (row, column) => best.get(row * WIDE + column),
+    };
+  }
+
+  // What of a table is drawn, in words; nothing where all is.
+  function cut(name, where, kinds) {
+    const some = kinds.filter(([, drawn, all]) => drawn < all);
+    const number = (value) => value.toLocaleString("en");
+    byId("cut-" + name).textContent = where + (some.length
+      ? "Of " + some.map(([kind, drawn, all]) => number(all) + " " + kind + " the first " + number(drawn)).join(" and of ") + " are drawn: search or choose to see the others."
+      : "");
+  }
+
+  function opens(one, group) {
+    if (group === undefined) return one;
+    one.title = ["framework", "machine", "source", "newest"].map((key) => valueOf(key, group)).join(", ");
+    one.dataset.group = group;
+    return one;
+  }
+
+  function table(name, heads, lines) {
     const head = element("tr", "");
-    head.append(element("th", "model"), ...places.map((place) => element("th", columns.values[place], { className: "n" })));
-    const lines = [...models].sort((a, b) => a - b).slice(0, MOST_MODELS).map((row) => {
+    head.append(element("th", "model"), ...heads.map((text) => element("th", text, { className: "n" })));
+    byId(name).tHead.replaceChildren(head);
+    byId(name).tBodies[0].replaceChildren(...lines.map((cells) => {
       const line = element("tr", "");
-      line.append(element("td", model.values[row]));
-      for (const column of places) {
-        const group = best.get(row * columns.values.length + column);
-        const one = group === undefined ? cell("", true) : figure("throughput_samples_per_s", rates[group]);
-        if (group !== undefined) {
-          one.title = valueOf("framework", group) + ", " + valueOf("machine", group) + ", " + valueOf("newest", group);
-          one.dataset.group = group;
-        }
-        line.append(one);
-      }
+      line.append(...cells);
       return line;
-    });
-    const table = byId("table-grid");
-    table.tHead.replaceChildren(head);
-    table.tBodies[0].replaceChildren(...lines);
+    }));
+  }
+
+  // The groups of the hardware that has most of them: versions are compared on one.
+  function onOne(groups) {
+    const counts = new Map();
+    for (const group of groups) counts.set(ACROSS.machine.at(group), (counts.get(ACROSS.machine.at(group)) || 0) + 1);
+    const [place] = [...counts].reduce((best, one) => (best && best[1] >= one[1] ? best : one), null) || [];
+    const name = counts.size > 1 ? "On " + ACROSS.machine.label(place) + ": choose another machine by its box. " : "";
+    return [groups.filter((group) => ACROSS.machine.at(group) === place), name];
+  }
+
+  function grid() {
+    const cases = Number(byId("cases").value), across = byId("across").value;
+    const rates = data.figures.throughput_samples_per_s, { label } = ACROSS[across];
+    const alike = found.filter((group) => data.columns.cases.at[group] === cases && rates[group] !== null);
+    const [groups, where] = across === "machine" ? [alike, ""] : onOne(alike);
+    const { models, heads, at } = crossed(groups, across, rates);
+    const rows = models.slice(0, MOST_MODELS), columns = heads.slice(0, MOST_COLUMNS);
+    const kinds = [["models", rows.length, models.length], [across === "machine" ? "machines" : "versions", columns.length, heads.length]];
+    cut("grid", where, kinds);
+    table("table-grid", columns.map(label), rows.map((row) => [
+      cell(data.columns.model.values[row]),
+      ...columns.map((column) => {
+        const group = at(row, column);
+        return group === undefined ? cell("", true) : opens(figure("throughput_samples_per_s", rates[group]), group);
+      }),
+    ]));
+  }
+
+  function keras() {
+    const times = data.figures.step_time_p50_s, { hardware } = data.keras, { values } = data.columns.model;
+    const published = new Map(Object.entries(data.keras.models));
+    const { models, heads, at } = crossed(found.filter((group) => data.of_keras[group]), "machine", times);
+    const columns = heads.slice(0, MOST_COLUMNS);
+    byId("keras").hidden = models.length === 0;
+    cut("keras", "", [["machines", columns.length, heads.length]]);
+    const kinds = Object.entries(hardware).map(([kind, name]) => "published: " + kind.toUpperCase() + ", " + name);
+    table("table-keras", [...kinds, ...columns.map(ACROSS.machine.label)], models.map((row) => [
+      cell(values[row]),
+      ...(published.get(values[row]) || []).map((value) => element("td", value.toFixed(1), { className: "n published" })),
+      ...columns.map((column) => {
+        const group = at(row, column);
+        return group === undefined ? cell("", true) : opens(figure("step_time_p50_s", times[group]), group);
+      }),
+    ]));
   }
 
   // The cases
@@ -275,6 +354,8 @@ const site = (function () {
     byId("of").textContent = Object.keys(WHO).map((key) => valueOf(key, group)).filter(Boolean).join(", ");
     byId("rows").hidden = false;
     table.dataset.group = group;
+    opened = group;
+    remember();
     await rows(group, 0);
     byId("rows").scrollIntoView({ block: "nearest" });
   }
@@ -289,7 +370,7 @@ const site = (function () {
       line.append(...Object.keys(FIGURES).map((name) => figure(name, part[name][at])));
       for (const key of Object.keys(data.shown)) {
         const column = part[key];
-        line.append(cell(column.values ? column.values[column.at[at]] : column[at]));
+        line.append(cell(Array.isArray(column) ? column[at] : column.values[column.at[at]]));
       }
       lines.push(line);
     }
@@ -305,13 +386,14 @@ const site = (function () {
     byId("cases").addEventListener("change", grid);
     byId("across").addEventListener("change", grid);
     byId("more").addEventListener("click", more);
-    byId("table-grid").addEventListener("click", ({ target }) => {
+    const show = (across) => ({ target }) => {
       if (!target.dataset.group) return;
-      const across = byId("across").value;
-      for (const key of ["model", across, "cases"]) choose(key, data.columns[key].at[target.dataset.group]);
+      for (const key of ["model", across(), "cases", "device"]) choose(key, data.columns[key].at[target.dataset.group]);
       filter();
       open(Number(target.dataset.group));
-    });
+    };
+    byId("table-grid").addEventListener("click", show(() => byId("across").value));
+    byId("table-keras").addEventListener("click", show(() => "machine"));
     const pick = ({ target, key }) => {
       const line = target.closest("tr");
       if (line && (key === undefined || key === "Enter")) open(Number(line.dataset.group));
@@ -325,7 +407,7 @@ const site = (function () {
       data = given;
       keys = Object.keys(data.columns);
       for (const column of Object.values(data.columns)) column.at = expanded(column.at);
-      for (const name of Object.keys(OTHERS)) data[name] = expanded(data[name]);
+      for (const name of [...Object.keys(OTHERS), "of_keras"]) data[name] = expanded(data[name]);
       starts = [];
       data.rows.reduce((sum, count) => (starts.push(sum), sum + count), 0);
       facets();
@@ -333,6 +415,7 @@ const site = (function () {
       heads();
       listen();
       filter();
+      if (opened !== null) open(opened);
     },
     part(number, given) {
       waiting.get(number)(given);
