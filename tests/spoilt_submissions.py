@@ -37,6 +37,8 @@ from valid_submission import (
 from convmark.results.record import COLUMNS
 from convmark.results.store import HEADER
 
+csv.field_size_limit(2**24)
+
 # -- what is done to it ----------------------------------------------------------------------------
 
 
@@ -101,7 +103,7 @@ def number_cell(files: Files, rng: random.Random) -> str:
     whole = next(one for one in COLUMNS if one.name == column).type is int
     for row in rows if rng.random() < 0.5 else [rng.choice(rows)]:
         value = float(row[column] or rng.choice((1, 0.5, 1e6))) * factor
-        row[column] = str(int(value)) if whole else repr(value)
+        row[column] = str(int(value)) if whole and math.isfinite(value) else repr(value)
     if rng.random() < 0.5:
         files.pop(f"{OWN}.steps.npz")
     changed(files, rows)

@@ -31,6 +31,7 @@ QUICK = {
     "publish_cost.py": ["1"],
     "report_cost.py": ["1"],
     "rule_league.py": ["--data={data}", "--trials=2"],
+    "submissions.py": ["--trials=200", "--seconds=5", "--folder={folder}"],
 }
 WITH_WORKERS = {
     "applications.py": ["--models=lenet5", "--state={folder}"],

@@ -92,6 +92,8 @@ CHEATS: dict[str, tuple[Change, str]] = {
     "no time budget": (lambda row: {"time_budget_s": None}, "incomplete"),
     "no parameters": (lambda row: {"parameters": None}, "incomplete"),
     "outputs of zero": (lambda row: {"output_rms": row.output_rms and 0.0}, "loss"),
+    "a version that is none": (lambda row: {"tensorflow": "newest"}, "format"),
+    "a commit that is none": (lambda row: {"commit": "main"}, "format"),
     "another CPU": (lambda row: {"cpu": "CPU fast"}, "machine"),
     "more cores": (lambda row: {"cores": 64}, "machine"),
     "a card": (lambda row: {"gpu": "NVIDIA H100"}, "machine"),

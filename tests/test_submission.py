@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 from json_tables import rows_of
 from mutations import mutated
 from report_rows import keep_run, measured
-from valid_submission import CORES, CPUS, NAMES, steps_of
+from valid_submission import CORES, CPUS, NAMES, NOW, steps_of, timed
 
 from convmark.cli import main
 from convmark.core.errors import OptionError, StoreError
@@ -27,9 +27,9 @@ from convmark.report.suspicion import REMEDIES
 from convmark.report.tables.layers import keep_bars
 from convmark.results.record import Record
 from convmark.results.run_file import BESIDE, steps_path
+from convmark.results.schema import MEASUREMENT_VERSION
 from convmark.session.layers import REST, LayerRow
 
-NOW = datetime(2026, 6, 1, tzinfo=timezone.utc)
 SLOW, FAST = NAMES["slow"], NAMES["fast"]
 CLEAN: dict[str, Any] = {"code": "c0de" * 4, "seed": 0, "loss_first": 2.3, "loss": 2.0}
 
@@ -37,16 +37,22 @@ CLEAN: dict[str, Any] = {"code": "c0de" * 4, "seed": 0, "loss_first": 2.3, "loss
 def rows(run: int = 1, machine: str = SLOW, **changes: Any) -> list[Record]:
     """Return two processes of a case."""
     kind = "fast" if machine == FAST else "slow"
-    facts = {
-        **CLEAN,
-        "started": f"2025-01-{run:02d}T03:04:05.000+00:00",
-        "cpu": CPUS[kind],
-        "cores": CORES[kind],
-    }
-    return [
-        measured(machine, run, "lenet5", number, order=number, **{**facts, **changes})
-        for number in (1, 2)
-    ]
+    facts = {**CLEAN, "started": f"2025-01-{run:02d}T03:04:05.000+00:00", "cpu": CPUS[kind],
+             "cores": CORES[kind]}  # fmt: skip
+    found = []
+    for number in (1, 2):
+        row = measured(machine, run, "lenet5", number, order=number, **{**facts, **changes})
+        step_s = row.step_time_p50_s or 0.01
+        own = {
+            **timed(step_s, 1.0),
+            "measurement_version": str(MEASUREMENT_VERSION),
+            "rounds": 100,
+            "paired_step_time_p50_s": step_s,
+            "reference_step_time_p50_s": 0.01,
+            "paired_log_ratio": math.log(step_s / 0.01),
+        }
+        found.append(replace(row, **{name: own[name] for name in own if name not in changes}))
+    return found
 
 
 @pytest.fixture
@@ -94,11 +100,8 @@ def test_rows_that_are_suspect_are_one_finding_of_their_run(rule: str, folder: P
 def test_what_is_on_the_limit_passes(folder: Path) -> None:
     row = rows()[0]
     flops = int(2.25 * 0.5e12 * 2 / row.throughput_samples_per_s)  # two logical CPUs
-    limits = {
-        "other_cpu_share": 0.0999,
-        "started": "2026-06-01T01:00:00.000+00:00",
-        "code": "beef" * 4,
-    }
+    limits = {"other_cpu_share": 0.0999, "started": "2026-06-01T01:00:00.000+00:00",
+              "code": "beef" * 4}  # fmt: skip
     keep_run(folder, rows(2, flops_per_sample=flops // 2, throttle_reasons="none", **limits))
     assert found(folder) == []
 
@@ -111,7 +114,7 @@ def test_a_measured_ceiling_counts_where_it_can_be(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["step_time_mean_s", "started"])
 def test_a_copied_row_is_found_under_another_name(name: str, folder: Path) -> None:
-    changed = {"started": "2025-02-02T00:00:00.000+00:00", "step_time_mean_s": 0.0101}
+    changed = {"started": "2025-02-02T00:00:00.000+00:00", "step_time_mean_s": 0.00989}
     originals = [replace(row, process_start_s=row.process + 0.5) for row in rows()]
     keep_run(folder, originals)
     keep_run(folder, [replace(row, run="0002", **{name: changed[name]}) for row in originals])
@@ -221,20 +224,21 @@ def test_rows_are_held_against_published_ones(folder: Path) -> None:
 def test_throughput_is_that_of_the_step_time_on_an_idle_machine(folder: Path) -> None:
     rate = 32 / 0.01
     for run, factor in enumerate((0.54, 0.56, 2.9, 3.1), 2):
-        keep_run(
-            folder, rows(run, step_s=0.01 + run / 1e6, throughput_samples_per_s=rate * factor)[:1]
-        )
+        figures = {"step_s": 0.01 + run / 1e6, "throughput_samples_per_s": rate * factor}
+        keep_run(folder, rows(run, **figures, window_steps=100)[:1])
     assert found(folder) == [("0002.csv", 2, "contradicts"), ("0005.csv", 2, "contradicts")]
 
 
 def test_rows_without_parameters_or_step_time_contradict_nothing(folder: Path) -> None:
-    keep_run(folder, rows(2, parameters=None))
-    keep_run(folder, rows(3, step_time_p50_s=None))
+    of_a_file: dict[str, Any] = {"parameters": None, "flops_per_sample": None}
+    of_a_file |= {"task": "infer", "runtime": "litert", "flops_note": "the file does not tell"}
+    keep_run(folder, rows(2, **of_a_file, loss_first=None, loss=None))
+    keep_run(folder, rows(3, task="accuracy", step_time_p50_s=None))
     assert found(folder) == []
 
 
 def test_a_median_must_be_that_of_the_raw_step_times(folder: Path) -> None:
-    first, second = rows(2, steps=30, step_time_p95_s=None, step_time_p99_s=None)
+    first, second = rows(2)
     path = keep_run(folder, [first, second])
     times = {f"{row.order:05d}": steps_of(row) for row in (first, second)}
     np.savez(steps_path(path), **times)
@@ -415,15 +419,15 @@ def test_a_place_without_runs_is_a_usage_error(name: str, folder: Path) -> None:
 def test_the_table_has_file_line_rule_value_and_remedy(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    keep_run(folder, rows(2, dirty=True, commit="a|<b>"))
+    keep_run(folder, rows(2, not_judged="a|<b>"))
     assert main(["check-submission", "results", "--format", "json"]) == 1
     (row,) = rows_of(capsys.readouterr().out, "check-submission")
     assert row == {
-        "file": f"results/{SLOW}/0002.csv", "line": 2, "rule": "dirty", "rows": 2,
-        "value": "commit a|<b> with changes", "remedy": REMEDIES["dirty"],
+        "file": f"results/{SLOW}/0002.csv", "line": 2, "rule": "not judged", "rows": 2,
+        "value": "a|<b>", "remedy": REMEDIES["not judged"],
     }  # fmt: skip
     assert main(["check-submission", "results", "--format", "markdown"]) == 1
-    assert "commit a\\|&lt;b&gt; with changes" in capsys.readouterr().out
+    assert "| a\\|&lt;b&gt; |" in capsys.readouterr().out
 
 
 def test_mutated_submissions_are_refused_or_inert(folder: Path) -> None:

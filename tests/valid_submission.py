@@ -79,7 +79,7 @@ def run_file(rows: list[Record]) -> bytes:
 def csv_file(lines: list[list[str]]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(lines)
-    return text.getvalue().encode(errors="surrogateescape")
+    return text.getvalue().encode(errors="surrogatepass")
 
 
 def raw_steps(rows: list[Record]) -> bytes:

@@ -16,7 +16,7 @@ from typing import Any
 from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.core.tasks import TIMED_TASKS
 from convmark.machine.hardware import machine_name
-from convmark.results.record import BUSY_SHARE, COLUMNS, MEASURED
+from convmark.results.record import BUSY_SHARE, COLUMNS, FRAMEWORK_COLUMNS, MEASURED
 from convmark.results.schema import MEASUREMENT_VERSION
 from convmark.worker.timing import (
     MAX_STEPS,
@@ -63,6 +63,9 @@ RATIOS_APART = 1.5
 MOST_GPUS = 16
 """Cards of one kind in a machine."""
 
+OLDEST_LOOPS = 2
+"""The version of the measuring code from which steps and windows are counted as today."""
+
 ROUNDING = 1e-6
 
 Row = Mapping[str, Any]
@@ -77,6 +80,7 @@ def there(row: Row, *names: str) -> bool:
 def implausible(row: Row) -> Found:
     """Yield what of a row cannot be."""
     yield from _hardware(row)
+    yield from _words(row)
     if row["status"] not in MEASURED:
         return
     yield from beyond_ceilings(row)
@@ -86,9 +90,14 @@ def implausible(row: Row) -> Found:
     others = [name for name in _of_other_tasks(row) if there(row, name)]
     if others:
         yield "contradicts", f"{others[0]} {row[others[0]]}, which the task {row['task']} has not"
-    if row["measurement_version"] == str(MEASUREMENT_VERSION):
-        yield from _left_empty(row)
-        yield from _not_measured_so(row)
+    if row["measurement_version"] not in map(str, range(OLDEST_LOOPS, MEASUREMENT_VERSION + 1)):
+        found = row["measurement_version"] or "empty"
+        yield (
+            "measuring code",
+            f"measurement_version {found[:60]}, today's is {MEASUREMENT_VERSION}",
+        )
+    yield from _left_empty(row)
+    yield from _not_measured_so(row)
 
 
 # -- the hardware ----------------------------------------------------------------------------------
@@ -121,6 +130,28 @@ def _other_machine(found: str, cpu: str, cores: int, ram_bytes: int, gpu: str | 
     if own and not gpu and words.startswith(f"{own['words']}-"):
         return ""  # it has a card that is not the row's device
     return others[0] if others else alone
+
+
+_VERSION = re.compile(r"[0-9]+(?:\.[0-9]+)*[0-9A-Za-z.+_-]{0,40}")
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_HASH = re.compile(r"[0-9a-f]{16}")
+_FORMS: Mapping[str, tuple[str, re.Pattern[str]]] = MappingProxyType(
+    {
+        **dict.fromkeys(
+            ("convmark", "python", *FRAMEWORK_COLUMNS, "keras", "numpy"), ("version", _VERSION)
+        ),
+        "commit": ("commit", _COMMIT),
+        "code": ("hash of a code", _HASH),
+    }
+)
+"""By column what it is, and how such a one is written: the newest version stands first in tables,
+and a commit and a code say what ran."""
+
+
+def _words(row: Row) -> Found:
+    for name, (kind, form) in _FORMS.items():
+        if row[name] and not form.fullmatch(row[name]):
+            yield "format", f"{name} is no {kind}, {row[name][:60]}"
 
 
 # -- the rates -------------------------------------------------------------------------------------

@@ -46,6 +46,8 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
         "duplicate": "remove the copy",
         "future": "set the clock and measure again",
         "past": "set the clock and measure again",
+        "measuring code": "measure again with the version of convmark that checks",
+        "format": "restore the row as convmark wrote it",
         "incomplete": "restore the row as convmark wrote it, or measure again",
         "ceiling": "measure again: no such device computes so fast",
         "contradicts": "measure again on an idle machine, or explain it in the pull request",
