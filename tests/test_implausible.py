@@ -87,6 +87,15 @@ CHEATS: dict[str, tuple[Change, str]] = {
     "a first step below the shortest": (
         lambda row: {"time_to_first_step_s": 1e-5, "trace_s": None}, "contradicts",
     ),
+    "energy without power": (lambda row: {"joules_per_sample": 0.1}, "contradicts"),
+    "energy of another power": (
+        lambda row: {"cpu_power_w": 50.0,
+                     "cpu_joules_per_sample": 25.0 / row.throughput_samples_per_s}, "contradicts",
+    ),
+    "a power that no machine has": (
+        lambda row: {"cpu_power_w": 2e4,
+                     "cpu_joules_per_sample": 2e4 / row.throughput_samples_per_s}, "ceiling",
+    ),
     "FLOPs lowered": (lambda row: {"flops_per_sample": row.flops_per_sample // 2}, "contradicts"),
     "no FLOPs": (lambda row: {"flops_per_sample": None}, "incomplete"),
     "no time budget": (lambda row: {"time_budget_s": None}, "incomplete"),

@@ -257,7 +257,7 @@ def write(name: str, content: bytes | str) -> Callable[[Path], None]:
     data = content if isinstance(content, bytes) else content.encode()
 
     def made(machine: Path) -> None:
-        (machine / name).parent.mkdir(exist_ok=True)
+        (machine / name).parent.mkdir(parents=True, exist_ok=True)
         (machine / name).write_bytes(data)
 
     return made
@@ -302,6 +302,7 @@ FILES: dict[str, tuple[str, Callable[[Path], None]]] = {
     "a diagram": ("script", write("models/x.svg", '<svg onload="alert(1)"/>')),
     "a path out": ("schema", write("0001.code.json", manifest("../../x", "0" * 64))),
     "a hash that leads out": ("path", write("0001.code.json", manifest("x", "/e" + "tc/passwd"))),
+    "a kept file of another hash": ("path", write(f"code/00/{'0' * 62}", "")),
     "a comparison": ("comparison", write("../ab/0001.csv", "")),
     "another machine": (
         "machine",

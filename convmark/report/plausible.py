@@ -87,6 +87,7 @@ def implausible(row: Row) -> Found:
     if row["task"] not in TIMED_TASKS:
         return
     yield from _rates(row)
+    yield from _energy(row)
     others = [name for name in _of_other_tasks(row) if there(row, name)]
     if others:
         yield "contradicts", f"{others[0]} {row[others[0]]}, which the task {row['task']} has not"
@@ -227,6 +228,26 @@ def _rates(row: Row) -> Found:
             "contradicts",
             f"time_to_first_step_s {first:.3g}, the shortest step took {least_s:.3g}",
         )
+
+
+ENERGY = (
+    ("joules_per_sample", "power_w", 10, 3_000),
+    ("cpu_joules_per_sample", "cpu_power_w", 1.1, 10_000),
+)
+"""Energy, its power, how far apart they may be, and the highest power of a card or of a machine's
+packages, W. A card's power is of all timed phases and its energy of the windows alone."""
+
+
+def _energy(row: Row) -> Found:
+    """Yield energy without the power that it follows from."""
+    for energy, power, apart, most_w in ENERGY:
+        watts = row[energy] * row["throughput_samples_per_s"]
+        power_w = row[power] or math.nan
+        if watts == watts and not 1 / apart <= watts / power_w <= apart:
+            words = f"{energy} {row[energy]:.3g} is of {watts:.3g} W"
+            yield "contradicts", f"{words}, {power} is {row[power]:.3g}"
+        if row[power] > most_w * row["replicas"]:
+            yield "ceiling", f"{power} {row[power]:.3g}, at most {most_w} W are plausible"
 
 
 # -- the rules of measurement ----------------------------------------------------------------------

@@ -46,6 +46,7 @@ from convmark.report.published import (
 )
 from convmark.report.suspicion import REMEDIES, Known, Published
 from convmark.results.code.manifest import read_codes
+from convmark.results.code.snapshot import FOLDER as CODE
 from convmark.results.columnar import MOST_WHOLE_BYTES, read_columns, whole_file
 from convmark.results.names import NAME_FILE, read_name
 from convmark.results.reading import RUN_NAME, StoreWarning
@@ -55,6 +56,7 @@ from convmark.session import learning, sustained
 from convmark.session.ceilings import read_ceilings
 from convmark.session.fleet.part import read_part
 from convmark.session.layers import read_layers
+from convmark.worker.protocol import WHOLE_BYTES, file_digest
 
 __all__ = ["Finding", "Submission", "check", "findings_table"]
 
@@ -247,6 +249,11 @@ def _check_beside(path: Path, findings: list[Finding]) -> None:
         return
     if ending in BESIDE and path.name[0].isdecimal() and not _run_of(path).exists():
         findings.append(Finding(file=path, rule="no results file", value="its run is not there"))
+        return
+    if path.parent.parent.name == CODE and (found := file_digest(str(path))):
+        size, digest = found
+        if size <= WHOLE_BYTES and digest != path.parent.name + path.name:
+            findings.append(Finding(file=path, rule="path", value=f"its hash is {digest}"))
         return
     try:
         if reader := _READERS.get(path.name) or _READERS.get(ending):
