@@ -165,6 +165,7 @@ class TestInABrowser:
     ) -> None:
         assert typed(drawn, "lenet5 epyc grace") == "3 cases, 9 rows"
         drawn.find_element("css selector", "details[data-facet='task'] summary").click()
+        wait_for(drawn, "document.querySelector('input[name=task][value=infer]') !== null")
         drawn.find_element("css selector", "input[name='task'][value='infer']").click()
         assert texts(drawn, "#found") == ["2 cases, 6 rows"]
         opened(drawn, site, "#" + drawn.current_url.partition("#")[2])

@@ -1,0 +1,45 @@
+"""The rows that this repository brings: they pass its own check, and a first report has them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+from report_rows import FAST, keep_run, suite
+
+from convmark.report.build import build
+from convmark.report.submission import check
+from convmark.results.reading import read_run
+
+RESULTS = Path(__file__).resolve().parent.parent / "results"
+RUNS = sorted(RESULTS.glob("*/[0-9]*[0-9].csv"))
+
+pytestmark = pytest.mark.skipif(not RUNS, reason="no rows of a checkout's results/ are here")
+
+
+def test_they_pass_the_check() -> None:
+    assert check([RESULTS], [], datetime.now(timezone.utc)).findings == []
+
+
+def test_they_say_which_clean_commit_ran_and_name_no_host_or_folder_of_a_user() -> None:
+    for path in RUNS:
+        for row in read_run(path):
+            assert row.commit
+            assert row.dirty is False
+            assert row.node is None
+    for path in RESULTS.rglob("*"):
+        if path.suffix in (".csv", ".json", ".log", ".md"):
+            named = re.findall(r"/(?:home|root|tmp|work|Users)/\S*", path.read_text("utf-8"))
+            assert not named, path
+
+
+def test_a_first_report_compares_a_new_machine_with_them(tmp_path: Path) -> None:
+    shutil.copytree(RESULTS, tmp_path / "results")
+    keep_run(tmp_path / "results", suite(FAST, 1, models=("lenet5",)))
+    tables = {table.key: table for table in build([tmp_path / "results"]).tables}
+    compared = [row for row in tables["hardware"].records() if "lenet5" in str(row)]
+    assert {FAST, RUNS[0].parent.name} <= set(re.split(r"[\s,]+", str(compared).replace("'", " ")))
+    assert tables["published_times"].rows
