@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
@@ -325,7 +325,7 @@ def _gaps(run: Published) -> Iterator[tuple[int, str]]:
         yield 2, f"{words} {missing[0]}"
 
 
-_OF_STEPS = {
+_OF_STEPS: Mapping[str, Callable[[Any], Any]] = {
     "steps": len,
     "step_time_min_s": np.min,
     "step_time_p50_s": np.median,
