@@ -114,9 +114,10 @@ def token_cell(files: Files, rng: random.Random) -> str:
     """Put a token that is no value in the place of a cell, or leave it empty."""
     rows = cells_of(files[f"{OWN}.csv"])
     column = rng.choice(HEADER)
-    rng.choice(rows)[column] = rng.choice(("", *TOKENS)).decode(errors="replace") if (
-        rng.random() < 0.7) else ""  # fmt: skip
-    files.pop(f"{OWN}.steps.npz") if rng.random() < 0.5 else None
+    token = rng.choice(TOKENS) if rng.random() < 0.7 else b""
+    rng.choice(rows)[column] = token.decode(errors="replace")
+    if rng.random() < 0.5:
+        del files[f"{OWN}.steps.npz"]
     changed(files, rows)
     return column
 
