@@ -40,6 +40,8 @@ BAD = [
     ("cooling", " ", "' '", "must not be empty"),
     ("sustain", "20", "'20'", "with its unit, such as 20m"),
     ("sustain", "10s", "'10s'", "from 30s"),
+    ("latency-limit", "10", "'10'", "with its unit, such as 10ms"),
+    ("latency-limit", "0ms", "'0ms'", "from 100us"),
     ("devices", "gpu", "'gpu'", DEVICE),
     ("devices", "gpu:", "'gpu:'", DEVICE),
     ("devices", "gpu:x", "'gpu:x'", DEVICE),
@@ -330,6 +332,7 @@ def test_the_defaults_are_those_that_the_help_names() -> None:
     assert dataclasses.asdict(options) == {
         "models": None,
         "cooling": None,
+        "latency_limit_s": None,
         "sustain_s": None,
         "tasks": ("train", "infer"),
         "devices": ("all",),

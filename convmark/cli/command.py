@@ -154,7 +154,7 @@ _GROUPS = {
     ),
     "how it is measured": (
         *("threads", "ceilings", "processes", "time-budget", "time-limit", "isolation", "seed"),
-        *("sustain", "cooling", "wait", "allow-concurrent"),
+        *("latency-limit", "sustain", "cooling", "wait", "allow-concurrent"),
     ),
     "the task accuracy": ("seeds", "target-accuracy", "fraction", "mnist"),
 }

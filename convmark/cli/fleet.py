@@ -15,7 +15,7 @@ from convmark.compare.outliers import deviations
 from convmark.core.errors import OptionError
 from convmark.core.option_values import AUTO, choice_of
 from convmark.core.options import Options
-from convmark.core.suites import refuse_replicas, refuse_untimed
+from convmark.core.suites import refuse_latency_limit, refuse_replicas, refuse_untimed
 from convmark.core.text import counted
 from convmark.report.summary import summary_text
 from convmark.report.tables import Answer, check_form, print_tables
@@ -149,6 +149,7 @@ def _refuse_options(given: argparse.Namespace, options: Options) -> None:
     refuse_untimed(options, "--ray measures")
     if options.cluster and options.cluster.addresses:
         raise OptionError("--ray: must not be given with machines of a --cluster")
+    refuse_latency_limit(options)
     refuse_replicas(options)
 
 

@@ -24,7 +24,7 @@ ACROSS = "tensorflow, keras, python, backend, commit, machine, gpu or driver"
 _MEASURING = [option.name for option in OPTIONS if option.only != "pytest"]
 _OF_ONE_SIDE = (
     *("python", "env", "processes", "replicas", "cluster", "index"),
-    *("seeds", "target-accuracy", "fraction", "mnist", "sustain", "cooling"),
+    *("seeds", "target-accuracy", "fraction", "mnist", "latency-limit", "sustain", "cooling"),
 )
 _OF_A_PAIR = [name for name in _MEASURING if name not in (*_OF_ONE_SIDE, "layers")]
 """The options of commands with two sides, whose arguments name the interpreters."""

@@ -20,7 +20,13 @@ from convmark.core.errors import OptionError, StoreError
 from convmark.core.files import write_whole
 from convmark.core.option_values import AUTO, Shapes
 from convmark.core.options import Options
-from convmark.core.suites import cases, refuse_replicas, refuse_runtimes, refuse_untimed
+from convmark.core.suites import (
+    cases,
+    refuse_latency_limit,
+    refuse_replicas,
+    refuse_runtimes,
+    refuse_untimed,
+)
 from convmark.core.table import Table, plain
 from convmark.core.text import counted, duration_text, painted
 from convmark.interpreter.environments.cache import interpreters
@@ -152,6 +158,7 @@ def check_plan(options: Options, shard: Shard | None = None) -> None:
         raise OptionError("--shard: must not be given with machines of a --cluster")
     if options.batch_sizes == AUTO:
         refuse_untimed(options, "--batch-sizes auto searches for")
+    refuse_latency_limit(options)
     refuse_replicas(options)
     refuse_runtimes(options)
 

@@ -31,6 +31,7 @@ __all__ = [
     "parse_file",
     "parse_folder",
     "parse_jit",
+    "parse_latency",
     "parse_margin",
     "parse_models",
     "parse_name",
@@ -234,6 +235,21 @@ def parse_duration(flag: str, text: str) -> float:
         raise OptionError(
             f"{flag}: must be a time from {LEAST_SUSTAINED_S}s to {MOST_SECONDS}s with its unit, "
             f"such as 20m, 90s or 1h, got {text!r}"
+        )
+    return seconds
+
+
+LEAST_LATENCY_S, MOST_LATENCY_S = 1e-4, 60
+
+
+def parse_latency(flag: str, text: str) -> float:
+    """Return the seconds of a latency such as `10ms`, `500us` or `1s`."""
+    found = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)(us|ms|s)", text.strip())
+    seconds = float(found[1]) * {"us": 1e-6, "ms": 1e-3, "s": 1}[found[2]] if found else 0.0
+    if not LEAST_LATENCY_S <= seconds <= MOST_LATENCY_S:
+        raise OptionError(
+            f"{flag}: must be a latency from 100us to {MOST_LATENCY_S}s with its unit, such as "
+            f"10ms, 500us or 1s, got {text!r}"
         )
     return seconds
 

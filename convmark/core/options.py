@@ -260,6 +260,13 @@ class Options:
         "and find when the throughput drops (default: no)",
         only="run",
     )
+    latency_limit_s: float | None = option_field(
+        "--latency-limit LATENCY",
+        rules.parse_latency,
+        "then search, in the first process of each case of the task infer, the highest rate of "
+        "arriving requests whose 99th percentile of latency is within a limit, such as 10ms "
+        "(default: no)",
+    )
     cooling: str | None = option_field(
         "--cooling TEXT",
         rules.parse_text,

@@ -22,7 +22,7 @@ from convmark.core.model_name import TRUST
 from convmark.core.option_values import AUTO
 from convmark.core.options import OPTIONS, Options, pyproject_settings, read
 from convmark.core.processes import ReceivedSignal, as_interrupts
-from convmark.core.suites import auto_name, refuse_untimed
+from convmark.core.suites import auto_name, refuse_latency_limit, refuse_untimed
 from convmark.core.text import Say, coloured, duration_text, plain_text
 from convmark.plugin import bridge, short
 from convmark.plugin.judging import Baseline, judge
@@ -75,6 +75,7 @@ def pytest_configure(config: pytest.Config) -> None:
         if config.getoption(destination("accuracy"), None):
             tasks = tuple(dict.fromkeys([*options.tasks, "accuracy"]))
             options = dataclasses.replace(options, tasks=tasks)
+        refuse_latency_limit(options)
         _check_search(options, config.stash[_COMPARISON_KEY], before)
         if given["allow_change"] and not config.stash[_COMPARISON_KEY].asked:
             raise OptionError(f"{before}allow-change: needs --benchmark-compare")

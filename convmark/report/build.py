@@ -43,6 +43,7 @@ from convmark.report.tables.runtimes import runtimes
 from convmark.report.tables.steps import (
     batch_sizes,
     distribution,
+    latency_limit,
     roofline,
     scaling,
     sustained,
@@ -60,7 +61,8 @@ FIRST = ("answers", "architectures", "applications", "accuracy")
 """Tables that Markdown without verdicts shows unfolded."""
 
 _WHERE_KNOWN = (
-    *(BEST_BATCHES, "energy", "nodes", "noise", "published", "published_times", "roofline"),
+    *(BEST_BATCHES, "energy", "latency_limit", "nodes", "noise", "published", "published_times"),
+    "roofline",
     *("runtimes", "scaling", "sustained"),
     *TASKS,
 )
@@ -160,6 +162,7 @@ def _every_table(
         accuracy(rows.frame, labels),
         batch_sizes(timed),
         distribution(timed),
+        latency_limit(timed),
         pareto(timed),
         published(timed),
         published_times(timed),

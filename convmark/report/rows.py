@@ -257,6 +257,7 @@ def points(frame: pd.DataFrame) -> pd.DataFrame:
     table = table.join(counts).join(_trouble(frame))
     for column, name in (("throttle_reasons", "throttled"), ("unsteady", "why_unsteady")):
         table = table.join(_first_said(measured, column, name))
+    table = table.copy()  # joined again: pandas warns of more than a hundred parts
     table["load"] = table["other_cpu_share"].where(table["other_cpu_share"] >= BUSY_SHARE)
     return table.reset_index().sort_values("source", kind="stable", ignore_index=True)
 

@@ -52,7 +52,7 @@ from convmark.results.names import NAME_FILE, read_name
 from convmark.results.reading import RUN_NAME, StoreWarning
 from convmark.results.run_file import BESIDE
 from convmark.results.store import AB_FOLDER
-from convmark.session import learning, sustained
+from convmark.session import latency_limit, learning, sustained
 from convmark.session.ceilings import read_ceilings
 from convmark.session.fleet.part import read_part
 from convmark.session.layers import read_layers
@@ -233,6 +233,7 @@ _READERS: Mapping[str, Callable[[Path], object]] = MappingProxyType(
         ".verdicts.csv": VERDICT_TABLE.read,
         ".sessions.csv": sessions_file.TABLE.read,
         ".epochs.csv": learning.TABLE.read,
+        ".latency.csv": latency_limit.TABLE.read,
         ".layers.csv": CHANGES_TABLE.read,
         ".sustained.csv": sustained.TABLE.read,
         ".plan.json": lambda path: read_part(_run_of(path)),

@@ -24,6 +24,7 @@ __all__ = [
     "by_case",
     "cards",
     "energy",
+    "latency_limit",
     "run_tables",
     "scaling",
     "spread",
@@ -39,6 +40,7 @@ SAMPLES_PER_S = (
 )
 
 _SUSTAINED = shown_in("sustained")
+_AT_LIMIT = shown_in("latency_limit")
 
 Groups = Mapping[str, Sequence[Record]]
 """The rows of each case by its name."""
@@ -66,6 +68,7 @@ def run_tables(records: Sequence[Record]) -> list[Table]:
         *summary(records),
         *cards(records),
         *energy(records),
+        *latency_limit(records),
         *sustained(records),
         *scaling(records),
     ]
@@ -309,6 +312,18 @@ def energy(records: Sequence[Record]) -> list[Table]:
     ]
     whole = [heading("case", "case"), *ENERGY_HEADINGS, heading("n", "n", "count")]
     return [table_of("energy", "Energy", "", whole, found, keep=["case"])] if found else []
+
+
+def latency_limit(records: Sequence[Record]) -> list[Table]:
+    """Return the rate at a latency limit of the cases it was searched for; none without."""
+    found = [
+        {**{one.name: getattr(row, one.name) for one in _AT_LIMIT}, "case": row.case.name}
+        for row in records
+        if row.latency_limit_s is not None
+    ]
+    columns = [heading("case", "case"), *map(Heading.of, _AT_LIMIT)]
+    title = "At a latency limit"
+    return [table_of("latency_limit", title, "", columns, found, keep=["case"])] if found else []
 
 
 def sustained(records: Sequence[Record]) -> list[Table]:

@@ -33,8 +33,8 @@ __all__ = ["HEADER", "RunFile", "StoreWarning", "steps_path"]
 _FLAGS = os.O_RDWR | os.O_APPEND
 
 BESIDE = (
-    *(".code.json", ".epochs.csv", ".layers.csv", ".log", ".plan.json", ".sessions.csv"),
-    *(".steps.npz", ".sustained.csv", ".verdicts.csv"),
+    *(".code.json", ".epochs.csv", ".latency.csv", ".layers.csv", ".log", ".plan.json"),
+    *(".sessions.csv", ".steps.npz", ".sustained.csv", ".verdicts.csv"),
 )
 """What may stand beside a run's file, by its ending in place of `.csv`."""
 

@@ -38,6 +38,9 @@ _power = functools.partial(_column, group="state", table="energy", since=5, boun
 _sustained = functools.partial(
     _column, group="sustained", table="sustained", since=5, bounds="at least 0"
 )
+_at_limit = functools.partial(
+    _column, group="latency limit", table="latency_limit", since=5, bounds="at least 0"
+)
 _check = functools.partial(_column, group="check", table="architectures")
 _learning = functools.partial(_column, group="learning", table="accuracy")
 _export = functools.partial(_column, group="export", table="runtimes", since=4, bounds="at least 0")
@@ -372,6 +375,46 @@ class Schema:
         title="other load",
         kind="share",
         bounds="share",
+    )
+
+    latency_limit_s: float | None = _at_limit(
+        "limit of --latency-limit for the 99th percentile of a request's latency, from when it "
+        "was due to its answer",
+        unit="s",
+        title="limit",
+    )
+    latency_limit_rate_per_s: float | None = _at_limit(
+        "highest rate of arriving requests, of a sample each, that held it; found to 2 %; "
+        "<run>.latency.csv has each try",
+        unit="1/s",
+        title="requests/s",
+    )
+    latency_limit_proved_per_s: float | None = _at_limit(
+        "highest rate that is proved to hold it: so few late requests are improbable where 1 % are",
+        unit="1/s",
+        title="proved",
+    )
+    latency_limit_p50_s: float | None = _at_limit(
+        "median latency at the proved rate, else at the found one", unit="s", title="p50"
+    )
+    latency_limit_p99_s: float | None = _at_limit("99th percentile there", unit="s", title="p99")
+    latency_limit_requests: int | None = _at_limit("requests of that try", title="requests")
+    latency_limit_requests_per_step: float | None = _at_limit(
+        "requests that a step answered there, at most the batch size", title="per step"
+    )
+    latency_limit_confidence: float | None = _at_limit(
+        "of the proof, over all rates tried for it", title="confidence", kind="share",
+        bounds="share",
+    )  # fmt: skip
+    latency_limit_search_s: float | None = _at_limit("seconds of the search", unit="s")
+    latency_limit_other_cpu_share: float | None = _at_limit(
+        "share of the CPUs' time that others took, median of the tries",
+        title="other load",
+        kind="share",
+        bounds="share",
+    )
+    latency_limit_note: str | None = _at_limit(
+        "why there is no rate, or no proof", title="note", bounds=""
     )
 
     loss_first: float | None = _check("training loss at step 1")

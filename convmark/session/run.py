@@ -25,6 +25,7 @@ from convmark.results.record import Record
 from convmark.results.store import RunFile
 from convmark.session import learning
 from convmark.session.facts import Facts, Job
+from convmark.session.latency_limit import LatencyWatch, Tried, append_tried
 from convmark.session.result import Result, result_of
 from convmark.session.sustained import Interval, SustainedWatch, append_interval, leak
 from convmark.worker.protocol import one_line
@@ -100,6 +101,7 @@ def execute(
             facts,
             observer.phase,
             keep_interval=functools.partial(append_interval, run_file.path),
+            keep_tried=functools.partial(append_tried, run_file.path),
             now=now,
         )
         result = with_kept_stack(with_kept_code(result, run_file), run_file.path)
@@ -161,6 +163,7 @@ def measure(
     phase: Callable[[Job, str], None] = lambda job, phase: None,
     *,
     keep_interval: Callable[[Interval], None] = lambda interval: None,
+    keep_tried: Callable[[Tried], None] = lambda tried: None,
     now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
 ) -> Result:
     """Measure one job and return its row, which is kept nowhere yet.
@@ -168,11 +171,12 @@ def measure(
     Args:
         phase: is told what the worker does.
         keep_interval: is given each interval of sustained steps as it ends.
+        keep_tried: is given each rate that was tried at a latency limit.
 
     Raises:
         WorkerError: no worker can be started at all.
-        KeyboardInterrupt: the user has interrupted before there was an interval; after it the
-            result says so.
+        KeyboardInterrupt: the user has interrupted before there was an interval or a try; after
+            it the result says so.
     """
     started = now()
     fresh = options.isolation != "none"
@@ -180,17 +184,18 @@ def measure(
     first, interrupted, events = job.process == 1, False, []
     with watching(facts.cards(job.case), fresh=fresh) as cards:
         sustained = SustainedWatch(job, facts, cards, keep_interval)
-        watches = (cards, package, sustained)
+        limited = LatencyWatch(job, facts, options.latency_limit_s, keep_tried)
+        watches = (cards, package, sustained, limited)
 
         def see(event: dict[str, Any]) -> None:
             events.append(event)
             _tell(phase, watches, job, event)
 
-        request = request_of(job.case, options, fed=first, sustained=first, seed=job.seed)
+        request = request_of(job.case, options, fed=first, goes_on=first, seed=job.seed)
         try:
             answer = interpreter.answer(request, see)
         except KeyboardInterrupt:
-            if not sustained.intervals:
+            if not sustained.intervals and not limited.tries:
                 raise
             interrupted = True  # the measurement before them is whole
             answer = Answer(status="ok", message="", events=events, ready_s=None)
@@ -221,7 +226,7 @@ def request_of(
     *,
     smoke: bool = False,
     fed: bool = True,
-    sustained: bool = False,
+    goes_on: bool = False,
     seed: int | None = None,
 ) -> dict[str, Any]:
     """Return what a worker is asked for one case.
@@ -229,7 +234,7 @@ def request_of(
     Args:
         smoke: runs it once, untimed.
         fed: measures the input-bound throughput too; one process of a case does, for its time.
-        sustained: has the steps go on, as `--sustain` asks.
+        goes_on: has the steps go on, as `--latency-limit` and `--sustain` ask.
         seed: of the process, where it has one of its own.
     """
     cluster = options.cluster.request(case) if options.cluster and case.cluster else None
@@ -242,10 +247,12 @@ def request_of(
         "fed": fed,
         "left_out": [str(options.results.absolute())],
         "asked": asked_axes(options),
-        **({"sustain_s": options.sustain_s} if sustained and options.sustain_s else {}),
+        **({"sustain_s": options.sustain_s} if goes_on and options.sustain_s else {}),
         **({"cluster": cluster} if cluster else {}),
         **({"input_shapes": dict(options.input_shape)} if options.input_shape else {}),
     }
+    if goes_on and options.latency_limit_s and case.task == "infer":
+        asked["latency_limit_s"] = options.latency_limit_s
     if asked["kind"] == learning.TASK:
         asked |= learning.lesson(options, options.seed if seed is None else seed)
     return asked

@@ -34,7 +34,7 @@ from convmark.results.store import RunFile, Store
 from convmark.session.auto_batch import Choice, chosen_cases, find_sizes
 from convmark.session.ceilings import Ceiling, Key, ceilings_path, gather
 from convmark.session.facts import Facts, Job, facts_of, plan
-from convmark.session.forecast import expected_s, recent_seconds
+from convmark.session.forecast import after_s, expected_s, recent_seconds
 from convmark.session.layers import (
     LAYERS_TABLE,
     LayerRow,
@@ -245,10 +245,10 @@ class Session(contextlib.AbstractContextManager["Session"]):
         budget_s = self.options.time_budget_s
         load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
         slowdown = 1 + load / self.machine.cores
-        sustained_s = (self.options.sustain_s or 0.0) / self.options.processes  # in one of them
 
         def guess_s(case: Case) -> float:
-            return expected_s(case, budget_s, known, slowdown=slowdown) + sustained_s
+            in_each_s = after_s(case, self.options) / self.options.processes  # it is in one of them
+            return expected_s(case, budget_s, known, slowdown=slowdown) + in_each_s
 
         return RunProgress(stream, guess_s)
 

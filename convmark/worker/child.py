@@ -378,6 +378,7 @@ def _measure(request: dict[str, Any], framework: Any, emit: Emit) -> None:
             time_budget_s=request["time_budget_s"],
             fed=request.get("fed", True),
             sustain_s=request.get("sustain_s"),
+            latency_limit_s=request.get("latency_limit_s"),
         )
         measurement.measure(case, builder, plan, framework, emit)
 
