@@ -100,11 +100,16 @@ class LatencyWatch:
             return {}
         found = self._found or {}
         best, proved = (self._tried(found.get(name)) for name in ("rate_per_s", "proved_per_s"))
-        columns = {"latency_limit_s": self._limit_s, "latency_limit_note": self._note(best, proved)}
+        others = [one.other_cpu_share for one in self.tries if one.other_cpu_share is not None]
+        columns = {
+            "latency_limit_s": self._limit_s,
+            "latency_limit_note": self._note(best, proved),
+            "latency_limit_search_s": found.get("seconds"),
+            "latency_limit_other_cpu_share": median(others) if others else None,
+        }
         if best is None:
             return columns
         shown = proved or best
-        others = [one.other_cpu_share for one in self.tries if one.other_cpu_share is not None]
         return {
             **columns,
             "latency_limit_rate_per_s": best.rate_per_s,
@@ -114,8 +119,6 @@ class LatencyWatch:
             "latency_limit_requests": shown.requests,
             "latency_limit_requests_per_step": shown.requests / shown.steps,
             "latency_limit_confidence": CONFIDENCE if proved else None,
-            "latency_limit_search_s": found["seconds"],
-            "latency_limit_other_cpu_share": median(others) if others else None,
         }
 
     def _tried(self, rate_per_s: float | None) -> Tried | None:
