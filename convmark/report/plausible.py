@@ -198,6 +198,7 @@ def _rates_of(row: Row) -> dict[str, float]:
         "step_time_p50_s": samples / row["step_time_p50_s"],
         "input_bound_throughput_samples_per_s": row["input_bound_throughput_samples_per_s"],
         "sustained_throughput_samples_per_s": row["sustained_throughput_samples_per_s"],
+        "latency_limit_rate_per_s": row["latency_limit_rate_per_s"],
     }
     return {name: rate for name, rate in found.items() if rate == rate}
 

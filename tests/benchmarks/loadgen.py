@@ -162,10 +162,12 @@ def main() -> int:
 
 def compared(rows: Sequence[dict[str, Any]]) -> float:
     """Print the trials of a batch size; return how far the mean ratio is from 1."""
-    ratios = [one["convmark_per_s"] / one["loadgen_per_s"] for one in rows]
+    ratios = [(one["convmark_per_s"] or math.nan) / one["loadgen_per_s"] for one in rows]
     shown = [{**one, "ratio": ratio} for one, ratio in zip(rows, ratios, strict=True)]
     print(tabulate(shown, headers="keys", floatfmt=".4g"))
-    logs = [math.log(ratio) for ratio in ratios]
+    logs = [math.log(ratio) for ratio in ratios if ratio == ratio]
+    if not logs:
+        return math.inf
     mean, half = statistics.mean(logs), math.nan
     if len(logs) > 1:
         error = statistics.stdev(logs) / math.sqrt(len(logs))
