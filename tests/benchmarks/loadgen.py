@@ -177,6 +177,9 @@ def compared(rows: Sequence[dict[str, Any]]) -> float:
         f"({math.exp(mean - half):.3f} to {math.exp(mean + half):.3f})\n",
         flush=True,
     )
+    if without := len(rows) - len(logs):
+        print(f"{without} of {len(rows)} without a rate\n", flush=True)
+        return math.inf
     return abs(math.expm1(mean))
 
 
