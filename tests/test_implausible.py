@@ -134,6 +134,8 @@ def test_a_machine_may_have_a_card_that_was_not_measured_on(folder: Path) -> Non
 def test_a_row_that_was_removed_is_missed_but_of_a_part_of_a_plan(folder: Path) -> None:
     rows = honest("slow", 2)
     assert found(folder, [*rows[:3], *rows[4:]]) == {"incomplete": 1}
+    last = dataclasses.replace(rows[-1], order=10**15)
+    assert found(folder, [*rows[:-1], last]) == {"incomplete": 1}
     assert found(folder, rows[:-1]) == {}  # as a run that was interrupted
     other_node = changed(lambda row: {"plan": f"91a4 of {NAMES['slow']}/0001"})
     assert found(folder, [*other_node[:3], *other_node[4:]]) == {}

@@ -314,15 +314,12 @@ def _gaps(run: Published) -> Iterator[tuple[int, str]]:
     so or is empty.
     """
     plans = {text_of(row["plan"]) for row in run.rows}
-    orders = {int(row["order"]) for row in run.rows}
-    missing = sorted(set(range(1, max(orders, default=0) + 1)) - orders)
-    if (
-        missing
-        and not part_path(run.path).exists()
-        and all(one and " of " not in one for one in plans)
-    ):
-        words = f"{len(missing)} of {max(orders)} rows are not there, the first of order"
-        yield 2, f"{words} {missing[0]}"
+    orders = sorted({int(row["order"]) for row in run.rows})
+    missing = next((place for place, order in enumerate(orders, 1) if place != order), None)
+    part = part_path(run.path).exists() or any(not one or " of " in one for one in plans)
+    if missing and not part:
+        words = f"{orders[-1] - len(orders)} of {orders[-1]} rows are not there, the first of order"
+        yield 2, f"{words} {missing}"
 
 
 _OF_STEPS: Mapping[str, Callable[[Any], Any]] = {
