@@ -20,6 +20,7 @@ import contextlib
 import json
 import random
 import re
+import resource
 import shutil
 import signal
 import sys
@@ -55,6 +56,8 @@ FOUND_WITHIN = 10
 SHOWN = ("throughput_samples_per_s", "step_time_p50_s", "accuracy")
 """The figures of the site."""
 HANGS_S = 20
+MOST_MEMORY = 8 << 30
+"""Bytes; a check that takes more fails with an error."""
 
 
 def write(folder: Path, files: Files) -> None:
@@ -198,6 +201,7 @@ def not_inert(folders: list[Path]) -> Iterator[str]:
 
 def main() -> int:
     """Run trials for some seconds; return 1 if something is wrong."""
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "--folder", type=Path, default=Path(tempfile.gettempdir()) / "convmark-submissions"
