@@ -100,6 +100,12 @@ CHEATS: dict[str, tuple[Change, str]] = {
         lambda row: {"cpu_power_w": 2e4,
                      "cpu_joules_per_sample": 2e4 / row.throughput_samples_per_s}, "ceiling",
     ),
+    "an efficiency without a ceiling": (lambda row: {"efficiency": 0.5}, "contradicts"),
+    "an efficiency of other FLOP/s": (
+        lambda row: {"peak_flops_per_s": 1e12, "efficiency": 0.9}, "contradicts",
+    ),
+    "a device that is none": (lambda row: {"device": "<b>"}, "format"),
+    "a card that the machine has not": (lambda row: {"device": "gpu:0"}, "machine"),
     "FLOPs lowered": (lambda row: {"flops_per_sample": row.flops_per_sample // 2}, "contradicts"),
     "no FLOPs": (lambda row: {"flops_per_sample": None}, "incomplete"),
     "no time budget": (lambda row: {"time_budget_s": None}, "incomplete"),

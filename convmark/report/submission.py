@@ -146,7 +146,7 @@ MOST_DEPTH = 4
 
 _BESIDE = "|".join(map(re.escape, (".csv", *BESIDE)))
 _KNOWN_FILES = re.compile(
-    rf"(?:[^/]+/)?(?:[0-9]{{4,}}(?:{_BESIDE})|code/[0-9a-f]{{2}}/[0-9a-f]{{62}}"
+    rf"(?:[^/]+/)?(?:[0-9]{{4,9}}(?:{_BESIDE})|code/[0-9a-f]{{2}}/[0-9a-f]{{62}}"
     rf"|{MODELS}/[^/]+\.(?:json|svg)"
     rf"|(?:accepted|ceilings|layers|noise|verdicts)\.csv|{re.escape(NAME_FILE)})"
     r"|\.gitkeep|README\.md"
