@@ -13,7 +13,7 @@ from convmark.core.cells import column
 
 __all__ = ["MEASUREMENT_VERSION", "OLDEST_SCHEMA", "SCHEMA_VERSION", "Schema"]
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 OLDEST_SCHEMA = 2
 """Of files that are read; no release has written an earlier one."""
 MEASUREMENT_VERSION = 3
@@ -39,7 +39,7 @@ _sustained = functools.partial(
     _column, group="sustained", table="sustained", since=5, bounds="at least 0"
 )
 _at_limit = functools.partial(
-    _column, group="latency limit", table="latency_limit", since=5, bounds="at least 0"
+    _column, group="latency limit", table="latency_limit", since=6, bounds="at least 0"
 )
 _check = functools.partial(_column, group="check", table="architectures")
 _learning = functools.partial(_column, group="learning", table="accuracy")
