@@ -161,13 +161,24 @@ def _report(commands: Any) -> None:
     add(
         report,
         "--prices FILE",
-        "prices of machines, a TOML file with currency, unit, date and source, for samples/s per "
-        "price",
+        "prices of machines, a TOML file with currency, date and source, for the cost of samples "
+        "and of a training",
     )
     add(
         report,
         "--reference MACHINE",
         "compare the other machines with this one (default: the one with the most cases)",
+    )
+    add(
+        report,
+        "--power-log FILE...",
+        "CSV log of a wall meter, joined with the rows by time; with several machines MACHINE=FILE",
+    )
+    add(
+        report,
+        "--rank THROUGHPUT",
+        "compare machines by burst or by sustained throughput, that of --sustain (default: burst)",
+        default="burst",
     )
     add(
         report,

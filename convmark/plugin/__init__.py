@@ -79,8 +79,9 @@ def pytest_configure(config: pytest.Config) -> None:
         _check_search(options, config.stash[_COMPARISON_KEY], before)
         if given["allow_change"] and not config.stash[_COMPARISON_KEY].asked:
             raise OptionError(f"{before}allow-change: needs --benchmark-compare")
-        if options.cluster is not None:
-            raise OptionError(f"[tool.convmark] cluster: {short.of_run('cluster')}")
+        for name, value in (("cluster", options.cluster), ("sustain", options.sustain_s)):
+            if value is not None:
+                raise OptionError(f"[tool.convmark] {name}: {short.of_run(name)}")
         config.stash[_OPTIONS_KEY] = options
         _check_resume(config.getoption(_RESUME), before)
     except ConvmarkError as error:

@@ -211,6 +211,8 @@ _MEDIANS = (
         and (column.type is float or (column.type is int and column.title is not None))
     ),
     "bytes_per_sample",
+    *("wall_power_w", "wall_idle_power_w", "wall_joules_per_sample"),
+    "wall_above_idle_joules_per_sample",
 )
 _FIRST = (
     *("run", "started", "commit", "dirty", "framework", "keras", "machine", "not_judged"),

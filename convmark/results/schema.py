@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 from convmark.core.cells import column
 
@@ -49,6 +50,11 @@ _step_time = functools.partial(_time, unit="s", bounds="above 0")
 _way = functools.partial(_waterfall, unit="s", bounds="above 0")
 
 
+def _moment(what: str) -> Any:
+    """Declare a moment of a process, which a wall meter's log is joined by."""
+    return _run(f"from `started` to {what}", unit="s", since=6, bounds="at least 0")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schema:
     """The columns of a row. None is an empty cell: not measured, or not to be had."""
@@ -80,6 +86,14 @@ class Schema:
     concurrent: bool | None = _run(
         "whether other benchmark runs were allowed beside it (--allow-concurrent)"
     )
+    command_started: str | None = _run(
+        "when the command was started that had it measured", unit="UTC, ISO 8601", since=6
+    )
+    took_s: float | None = _moment("its end")
+    windows_from_s: float | None = _moment("the first window")
+    windows_until_s: float | None = _moment("the end of the last window")
+    sustained_from_s: float | None = _moment("the last quarter of the sustained steps")
+    sustained_until_s: float | None = _moment("the end of the sustained steps")
     status: str = _run("ok, unsteady (measured, but the step time did not hold still), error, ...")
     error: str | None = _run("one line that says what went wrong")
 

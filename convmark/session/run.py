@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +27,7 @@ from convmark.session import learning
 from convmark.session.facts import Facts, Job
 from convmark.session.latency_limit import LatencyWatch, Tried, append_tried
 from convmark.session.result import Result, result_of
+from convmark.session.stretches import Stretches, utc_now
 from convmark.session.sustained import Interval, SustainedWatch, append_interval, leak
 from convmark.worker.protocol import one_line
 
@@ -80,7 +81,7 @@ def execute(
     observer: Observer,
     *,
     keep: Callable[[Result], None],
-    now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+    now: Callable[[], datetime] = utc_now,
 ) -> None:
     """Measure the jobs in order; each row is on the disk, then kept, before the next job begins.
 
@@ -164,7 +165,7 @@ def measure(
     *,
     keep_interval: Callable[[Interval], None] = lambda interval: None,
     keep_tried: Callable[[Tried], None] = lambda tried: None,
-    now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+    now: Callable[[], datetime] = utc_now,
 ) -> Result:
     """Measure one job and return its row, which is kept nowhere yet.
 
@@ -185,7 +186,7 @@ def measure(
     with watching(facts.cards(job.case), fresh=fresh) as cards:
         sustained = SustainedWatch(job, facts, cards, keep_interval)
         limited = LatencyWatch(job, facts, options.latency_limit_s, keep_tried)
-        watches = (cards, package, sustained, limited)
+        watches = (cards, package, sustained, limited, Stretches(started, now))
 
         def see(event: dict[str, Any]) -> None:
             events.append(event)
@@ -208,7 +209,7 @@ def measure(
 def unmeasured(job: Job, options: Options, facts: Facts, why: str) -> Result:
     """Return the row of a job without an answer: its error says why."""
     answer = Answer(status="crashed", message=one_line(why), ready_s=None)
-    return result_of(job, answer, options, facts, datetime.now(timezone.utc))
+    return result_of(job, answer, options, facts, utc_now())
 
 
 _ASKED = {"precision": "precisions", "threads": "threads"}

@@ -229,6 +229,10 @@ class ExportedBackend:
         """Nothing but for a SavedModel, whose allocator is the framework's."""
         return self._framework.peak_memory() if self._case.runtime == "savedmodel" else None
 
+    def held_memory(self) -> int | None:
+        """Nothing but for a SavedModel."""
+        return self._framework.held_memory() if self._case.runtime == "savedmodel" else None
+
     def _runtime_threads(self, engine: Any) -> int | None:
         """The threads of the runtime: as it tells, else those that have begun since."""
         told = engine.threads()

@@ -8,7 +8,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from convmark.results.record import shown_in
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["accuracy", "filling_command"]
+__all__ = ["accuracy", "filling_command", "trainings"]
 
 PUBLISHED: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
@@ -45,10 +45,7 @@ def accuracy(frame: pd.DataFrame, labels: Sequence[str]) -> Table:
     Args:
         labels: the runs' names by `source`.
     """
-    ordered = frame[frame["task"] == "accuracy"].sort_values("source", kind="stable")
-    newest = ordered.drop_duplicates([*_SAME, "seed"], keep="last")
-    groups = newest.groupby(list(_SAME), observed=True, sort=False, dropna=False)
-    records = [_record(rows, labels) for _, rows in groups]
+    records = [_record(rows, labels) for rows in _groups(frame)]
     records.sort(key=lambda row: (str(row["hardware"]), -row["fraction"], str(row["case"])))
     alike = _alike(records)
     return table_of(
@@ -85,6 +82,20 @@ def accuracy(frame: pd.DataFrame, labels: Sequence[str]) -> Table:
         records,
         empty=f"Nothing was trained on data. Fill it by: {filling_command()}",
     )
+
+
+def _groups(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Yield the newest process of each seed of the same training."""
+    ordered = frame[frame["task"] == "accuracy"].sort_values("source", kind="stable")
+    newest = ordered.drop_duplicates([*_SAME, "seed"], keep="last")
+    for _, rows in newest.groupby(list(_SAME), observed=True, sort=False, dropna=False):
+        yield rows
+
+
+def trainings(frame: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """Yield the facts of each training, and its measured rows, one of each seed."""
+    for rows in _groups(frame):
+        yield {str(name): rows[name].iloc[-1] for name in rows}, rows[rows["measured"]]
 
 
 def _alike(records: Sequence[dict[str, Any]]) -> str:

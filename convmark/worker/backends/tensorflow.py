@@ -172,8 +172,15 @@ class TensorFlow(KerasBackend):
 
     def peak_memory(self) -> int | None:
         """Peak bytes held by the device's allocator, or None where it does not count."""
+        return self._allocated("peak")
+
+    def held_memory(self) -> int | None:
+        """Bytes that the device's allocator holds now, or None where it does not count."""
+        return self._allocated("current")
+
+    def _allocated(self, key: str) -> int | None:
         try:
-            return int(tf.config.experimental.get_memory_info(self._device)["peak"])
+            return int(tf.config.experimental.get_memory_info(self._device)[key])
         except ValueError:
             return None
 

@@ -127,6 +127,10 @@ class Torch(Keras3Backend):
         """Peak bytes held by the device's allocator, or None where it does not count: the CPU."""
         return torch.cuda.max_memory_allocated() if self._device.type == "cuda" else None
 
+    def held_memory(self) -> int | None:
+        """Bytes that the device's allocator holds now, or None where it does not count: the CPU."""
+        return torch.cuda.memory_allocated() if self._device.type == "cuda" else None
+
     def _training_step(
         self, model: Any, batch: Batch, new_optimizer: Callable[[], Any], compiled: bool
     ) -> Step:
