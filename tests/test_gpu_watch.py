@@ -379,17 +379,20 @@ def test_the_sampler_ends_with_its_block_and_keeps_what_it_saw_while_measuring()
 
 def test_samples_are_summed_up_by_hand() -> None:
     samples = [
-        Sample(sm_clock_mhz=1000, temperature_c=50, power_w=100.0, utilisation=0.5, reasons=0x4),
-        Sample(sm_clock_mhz=1200, temperature_c=70, power_w=200.0, utilisation=1.0, reasons=0x20),
+        Sample(sm_clock_mhz=1000, temperature_c=50, power_w=100.0, utilisation=0.5, reasons=0x4,
+               used_bytes=100),
+        Sample(sm_clock_mhz=1200, temperature_c=70, power_w=200.0, utilisation=1.0, reasons=0x20,
+               used_bytes=200),
         Sample(sm_clock_mhz=1900, temperature_c=60, compute=frozenset([1])),
         Sample(compute=frozenset([2])),
-    ]
+    ]  # fmt: skip
     assert union(samples) == {
         "sm_clock_mhz": 1200.0,
         "memory_clock_mhz": None,
         "temperature_c": 70.0,
         "power_w": 150.0,
         "gpu_utilisation": 0.75,
+        "used_bytes": 150,
         "reasons": 0x24,
         "compute": frozenset([1, 2]),
         "graphics": None,

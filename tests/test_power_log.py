@@ -18,6 +18,8 @@ from convmark.report.power_log import read_power_log
 from convmark.report.rows import read_rows
 from convmark.report.wall import with_wall_power
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*is the only row")  # one is enough here
+
 BEGAN = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
 EPOCH = BEGAN.timestamp()
 
@@ -169,7 +171,8 @@ def test_the_energy_table_and_the_cost_have_the_wall(tmp_path: Path) -> None:
 
 def test_idle_power_is_unknown_where_the_machine_was_busy_before(tmp_path: Path) -> None:
     before = sustained_row(began_s=20.0, took_s=30.0, process=2, sustained_from_s=None,
-                           sustained_until_s=None, windows_until_s=25.0)  # fmt: skip
+                           sustained_until_s=None, windows_until_s=25.0,
+                           command_started=None)  # fmt: skip
     frame, (said,) = joined(tmp_path, before, sustained_row(), log=power_log(tmp_path))
     assert frame["wall_power_w"].tolist() == pytest.approx([50.0, 110.0])
     assert frame["wall_idle_power_w"].isna().all()

@@ -70,7 +70,7 @@ OWN = f"{SHARED}[mac]\n{BOUGHT}"
         (MAC.replace("2026-01-31", "2026-02-02"), "must not lie in the future, got 2026-02-02"),
         (MAC.replace("the invoice", "\\u001b[31m"), "source must be one line of text, got '\\x1b"),
         (MAC.replace("source", "sauce"), "unknown key 'sauce'; did you mean source?"),
-        (MAC.replace("per_hour", "per_hours"), "unknown key 'per_hours'; did you mean per_hour?"),
+        (MAC.replace("per_hour", "per_hours"), "unknown key 'per_hours'; did you mean per_hour or"),
         (f'{MAC}[pc]\nper_hour = 1\ncurrency = "EUR"\n', "one currency, mac has USD and pc EUR"),
         (f"{MAC}years = 3\n", "must be rented (per_hour) or bought (purchase, years, per_kwh)"),
         (f"{SHARED}[mac]\n", "must have per_hour, or purchase, years and per_kwh"),

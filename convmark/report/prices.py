@@ -202,7 +202,7 @@ def _is_amount(value: Any) -> bool:
         return False
 
 
-def _common(subject: str, given: Mapping[str, Any], last: date) -> dict[str, str]:
+def _common(subject: str, given: Mapping[str, Any], last: date) -> dict[str, Any]:
     """Return currency, date and source."""
     currency, day, source = given["currency"], given["date"], given["source"]
     if not (isinstance(currency, str) and _CURRENCY.fullmatch(currency)):

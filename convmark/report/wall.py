@@ -13,6 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from convmark.core.errors import OptionError
 from convmark.core.option_values import nearest, parse_file
 from convmark.core.text import counted
@@ -31,6 +33,8 @@ WALL_COLUMNS = (
 LEAST_VALUES = 5
 """Of the meter within a row's stretch."""
 IDLE_S = 30.0
+IDLE_APART_S = 2.0
+"""From its end to the command: whoever types it, and the clocks, are not exact."""
 LEAST_IDLE_S = 10.0
 STEADY = 0.2
 """Idle power varies by no more of its mean; what varies more is no idle machine."""
@@ -96,10 +100,12 @@ def with_wall_power(rows: Rows, given: Sequence[str]) -> tuple[pd.DataFrame, lis
         OptionError: a log is none, is of an unknown machine, has a gap, ends in the middle of a
             row or a run, or joins no row.
     """
+    import pandas as pd
+
     frame = rows.frame
     if not given:
         return frame, []
-    frame = frame.assign(**dict.fromkeys(WALL_COLUMNS, float("nan")))
+    columns = {name: np.full(len(frame), np.nan) for name in WALL_COLUMNS}
     records = records_of(frame, _NEEDED)
     lines, known = [], set()
     for text in given:
@@ -115,9 +121,9 @@ def with_wall_power(rows: Rows, given: Sequence[str]) -> tuple[pd.DataFrame, lis
             raise OptionError(f"--power-log: {log.name}: {_no_row(log, why)}")
         for place, figures in found.items():
             for name, value in figures.items():
-                frame.iat[place, frame.columns.get_loc(name)] = value
+                columns[name][place] = value
         lines.append(_line(machine, log, found, why))
-    return frame, lines
+    return pd.concat([frame, pd.DataFrame(columns, index=frame.index)], axis=1), lines
 
 
 def _machine_and_file(rows: Rows, text: str) -> tuple[str, Path]:
@@ -172,7 +178,7 @@ def _joined(
 ) -> tuple[dict[int, dict[str, float]], Counter[str]]:
     """Return the figures of rows by place, and why others have none, each with its count."""
     found: dict[int, dict[str, float]] = {}
-    inside = [one for one in timed.values() if one.overlaps(log.first_s - IDLE_S, log.last_s)]
+    inside = [one for one in timed.values() if one.overlaps(log.first_s, log.last_s)]
     why: Counter[str] = Counter()
     for place, one in timed.items():
         figures = _figures(log, one, [other for other in inside if other is not one])
@@ -219,7 +225,7 @@ def _idle_w(log: PowerLog, one: _Timed, others: Sequence[_Timed]) -> float | Non
     """Return the power just before the command; None where the machine may not have been idle."""
     if not (text := text_of(one.row["command_started"])):
         return None
-    until_s = datetime.fromisoformat(text).timestamp()
+    until_s = datetime.fromisoformat(text).timestamp() - max(IDLE_APART_S, log.step_s)
     from_s = max(until_s - IDLE_S, log.first_s)
     if until_s - from_s < LEAST_IDLE_S or until_s > log.last_s or log.gap(from_s, until_s):
         return None

@@ -202,7 +202,8 @@ class SustainedWatch:
             process=self._job.process,
             case=case.name,
             throughput_samples_per_s=samples / event["seconds"],
-            **{name: event.get(name) for name in _TOLD},
+            **{name: event[name] for name in _TOLD},
+            device_memory_bytes=event.get("device_memory_bytes"),
             **self._state(),
         )
 
@@ -239,4 +240,4 @@ class SustainedWatch:
         }
 
 
-_TOLD = ("began_s", "seconds", "steps", "memory_bytes", "other_cpu_share", "device_memory_bytes")
+_TOLD = ("began_s", "seconds", "steps", "memory_bytes", "other_cpu_share")

@@ -7,6 +7,7 @@ from collections import ChainMap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from convmark.core.errors import StoreError
 from convmark.core.text import Say, counted, is_folder_name
@@ -204,7 +205,7 @@ def join(one: MergedRun, store: Store, keep_beside: Callable[[Path], None]) -> P
             steps = read_step_times(source.path, [record.order])
             if steps is not None:
                 run_file.keep_step_times(rows[-1], steps.tolist())
-            here = {"run": run_file.run, "order": order}
+            here: dict[str, Any] = {"run": run_file.run, "order": order}
             its_own = (source.path, record.order)
             append_epochs(
                 run_file.path,
