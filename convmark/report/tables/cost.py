@@ -60,15 +60,15 @@ def _of_samples(found: Measured) -> Table:
         "Price of the whole machine over its throughput, whichever of its devices is busy; of a "
         "bought one also the energy of a sample, gross. By says which throughput: sustained where "
         "it was measured and is the lower one, else burst. Energy says what was counted: wall is "
-        "all that the machine draws, card and package a part of it. The 95 % interval is that of "
-        f"the throughput, from {LEAST_PROCESSES} runs or processes; the price is taken as exact.",
+        "all that the machine draws, card and package a part of it. The throughput is the "
+        "geometric mean over runs or processes, the 95 % interval its own, from "
+        f"{LEAST_PROCESSES} of them; the price is taken as exact.",
         headings(
-            "model task batch_size setting hardware cost low high by rate energy joules n "
-            "framework note",
+            "model task batch_size setting hardware cost low high by energy joules n framework "
+            "note",
             cost=(f"{currency} per million", "number"),
             low=("interval from", "number"),
             high=("to", "number"),
-            rate=("samples/s", "rate"),
             joules=("J/sample", "joules"),
         ),
         records,
@@ -96,7 +96,6 @@ def _figures(found: Measured, name: str, rows: Sequence[Row]) -> dict[str, Any]:
         "cost": cost(slowest.value),
         **slowest.interval.mapped(cost).cells,
         "by": by,
-        "rate": 1 / slowest.value,
         "energy": scope,
         "joules": joules,
         "n": len(units),
