@@ -150,12 +150,13 @@ def test_a_session_ends_with_what_it_means_and_colours_verdicts(
     assert "the code of each case is that of the baseline" in last("--benchmark-compare")
     new_commit(pytester)
     live(monkeypatch, "unchanged", 0.0)
-    assert "the gate passed: no case became slower; next: " in last(
+    assert "the gate passed: no case became slower\nconvmark: next: " in last(
         "--benchmark-compare=git:HEAD~1"
     )
     live(monkeypatch, "regressed", 0.2)
     failed = run("--benchmark-compare=git:HEAD~1", "--color=yes").stdout.str()
-    assert f"the gate failed: 2 of 2 cases; if {CONV}" in failed
+    assert "the gate failed: 2 of 2 cases; an intended change" in failed
+    assert f"\nconvmark: Benchmark-Accept: {CONV}" in failed
     assert "\x1b[31mregressed\x1b[0m" in failed
     for options in (["--color=no"], ["-q"]):
         assert (

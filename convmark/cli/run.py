@@ -32,7 +32,7 @@ from convmark.core.text import counted, duration_text, painted
 from convmark.interpreter.environments.cache import interpreters
 from convmark.machine.doctor import left_out_gpus
 from convmark.machine.hardware import Machine, read_machine
-from convmark.report.advice import next_step
+from convmark.report.advice import next_step, say_step
 from convmark.report.describe import DESCRIPTION_SCHEMA, FOLDER, diagram, layers_of
 from convmark.report.summary import run_tables, summary_text
 from convmark.report.tables import Answer, check_form, print_tables
@@ -244,7 +244,7 @@ def _measure(
             _say(session.kept)
         if not quiet:
             searched = bool(session.choices) and session.whole
-            _say(next_step(session.records, searched=searched))
+            say_step(next_step(session.records, searched=searched), "convmark run", _say)
         if describe:
             _describe(session)
         if session.options.layers:

@@ -356,7 +356,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
         terminalreporter.write_line(coloured(text) if in_colour else text)
     ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
     if ended and config.option.verbose >= 0:
-        _say(config, run.next_step)
+        from convmark.report.advice import say_step
+
+        say_step(run.next_step, "convmark", functools.partial(_say, config))
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from convmark.core.case import Case
 from convmark.core.runtimes import DEFAULT_RUNTIME
-from convmark.core.statistics import median_of, scaling_efficiency, spread
+from convmark.core.statistics import median_of, middle_of, scaling_efficiency, spread
 from convmark.core.table import Heading, Table, heading, headings, plain, table_of
 from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.report.tables.energy import ENERGY_COLUMNS, ENERGY_HEADINGS, of_scopes
@@ -105,9 +105,7 @@ def values_of(rows: Sequence[Record], column: str) -> list[Any]:
 
 
 def _middle(rows: Sequence[Record], column: str) -> Any:
-    """Return the median of numbers, the first of texts; None where there is none."""
-    values = values_of(rows, column)
-    return values[0] if values and isinstance(values[0], str) else median_of(values)
+    return middle_of(values_of(rows, column))
 
 
 def _count(rows: Sequence[Record]) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from convmark.core.statistics import middle_of
 from convmark.core.table import FACETS, Heading, Table, heading, headings, table_of
 from convmark.report.rows import setting
 from convmark.results.record import shown_in
@@ -128,11 +129,11 @@ def _record(every: pd.DataFrame, labels: Sequence[str]) -> dict[str, Any]:
         "target": first["target_accuracy"],
         "time_to_target_s": rows["time_to_target_s"].median(),
         "samples_to_target": rows["samples_to_target"].median(),
-        "top1_agreement": _over_seeds(rows["top1_agreement"]),
+        "top1_agreement": middle_of(rows["top1_agreement"].dropna()),
         "reached": f"{reached} of {seeds}" if seeds else None,
         "seeds": seeds,
         "failed": len(failed) or None,
-        **{column.name: _over_seeds(rows[column.name]) for column in _MORE},
+        **{column.name: middle_of(rows[column.name].dropna()) for column in _MORE},
         "why": f"{failed['status'].iloc[0]}: {failed['error'].iloc[0]}" if len(failed) else None,
         "runs": ", ".join(dict.fromkeys(labels[int(source)] for source in every["source"])),
     }
@@ -144,14 +145,6 @@ def _record(every: pd.DataFrame, labels: Sequence[str]) -> dict[str, Any]:
         found["accuracy_published"], found["loss_published"] = published
         found["accuracy_difference"] = found["accuracy"] - published[0]
     return found
-
-
-def _over_seeds(values: pd.Series) -> Any:
-    """Return the median of numbers, the last of texts; None where there is none."""
-    known = values.dropna()
-    if known.empty:
-        return None
-    return known.iloc[-1] if known.dtype == object else known.median()
 
 
 def filling_command() -> str:
