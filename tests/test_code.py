@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
+import errno
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +25,7 @@ from convmark.results.code.snapshot import FOLDER, keep_files, lay_out, root_fol
 from convmark.results.commit import are_of_commit
 from convmark.worker import protocol
 from convmark.worker.code_watch import installed_folders, real_folder
+from convmark.worker.kernel_opens import KernelOpens
 from convmark.worker.opened import Opened
 from convmark.worker.protocol import file_digest
 
@@ -265,7 +269,7 @@ def test_a_worker_counts_packages_as_installed_outside_repositories_or_in_an_env
     assert set(installed).isdisjoint(import_roots())
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's own ways to tell")
 def test_what_native_code_reads_in_a_tracked_folder_of_packages_is_seen(place: Path) -> None:
     weights = [place / "repo" / folder / "site-packages/w.h5" for folder in ("vendor", ".conda")]
     for path in weights:
@@ -438,23 +442,99 @@ def test_codes_compare_by_what_they_hold(event: Event, reader: CodeReader) -> No
     assert dataclasses.replace(code, roots={}).hash == code.hash
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
-def test_a_module_that_another_program_opens_counts_only_once_the_process_has_started_one(
+@pytest.fixture
+def opens() -> Iterator[Callable[[Path], None]]:
+    """Another program, which opens a file when it is told to."""
+    code = "import sys\nfor line in sys.stdin: open(line[:-1]).close(); print(flush=True)"
+    command = [sys.executable, "-c", code]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as program:
+        assert program.stdin
+        assert program.stdout
+
+        def open_(path: Path) -> None:
+            print(path, file=program.stdin, flush=True)
+            program.stdout.readline()
+
+        yield open_
+        program.stdin.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's own ways to tell")
+@pytest.mark.parametrize("tells_whose", [True, False])
+def test_what_another_program_opens_counts_only_where_the_kernel_does_not_tell_it_apart(
     tmp_path: Path,
+    opens: Callable[[Path], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tells_whose: bool,
 ) -> None:
-    for name in ("module.py", "words.txt", "x.egg-info/entry_points.txt"):
+    if not tells_whose:
+        monkeypatch.setattr(KernelOpens, "_begin_fanotify", lambda self, folders: False)
+    elif not KernelOpens([str(tmp_path)]).tells_whose:
+        pytest.skip("fanotify is not allowed here")
+    for name in ("module.py", "words.txt", "own.txt", "x.egg-info/entry_points.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
     seen = []
-    for started in ((), ("os.fork",)):
+    for started in (False, True):
         opened = Opened([str(tmp_path)])
-        for event in started:
-            opened.note(event, ())
-        files = [str(path) for path in tmp_path.rglob("*") if path.is_file()]
-        subprocess.run(["cat", *files], check=True)
+        if started:  # by native code, which tells no one
+            subprocess.run(["true"], check=True)
+        for name in ("module.py", "words.txt", "x.egg-info/entry_points.txt"):
+            opens(tmp_path / name)
+        os.close(os.open(tmp_path / "own.txt", os.O_RDONLY))
         read, _ = opened.close()
+        assert opened.missed == ""
         seen.append({Path(path).name for path in read})
-    assert seen == [{"words.txt"}, {"words.txt", "module.py"}]
+    first = {"own.txt"} if tells_whose else {"own.txt", "words.txt"}
+    assert seen == [first, {"own.txt", "words.txt", "module.py"}]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
+@pytest.mark.parametrize(
+    ("trouble", "why"),
+    [
+        ("more opened than the kernel keeps", "more files were opened at once"),
+        ("more folders than are watched", "the folders of the code are more than 3"),
+        ("no watch left", "inotify: No space left on device"),
+        ("no instance left", "inotify: Too many open files"),
+    ],
+)
+def test_where_the_kernel_may_not_have_told_all_the_reason_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str, why: str
+) -> None:
+    monkeypatch.setattr(KernelOpens, "_begin_fanotify", lambda self, folders: False)
+    for name in "abcd":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("")
+    if trouble == "more folders than are watched":
+        monkeypatch.setattr("convmark.worker.kernel_opens.MOST_FOLDERS", 3)
+    refused = {"no watch left": ("inotify_add_watch", errno.ENOSPC),
+               "no instance left": ("inotify_init1", errno.EMFILE)}.get(trouble)  # fmt: skip
+    if refused:
+        library = refusing(*refused)
+        monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: library)
+    opened = Opened([str(tmp_path)])
+    if trouble == "more opened than the kernel keeps":
+        most = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+        for number in range(min(most, 1 << 17) + 100):
+            os.close(os.open(tmp_path / "abcd"[number % 4] / "file", os.O_RDONLY))
+        if most > 1 << 17:
+            pytest.skip("the kernel keeps more than can be opened in a second")
+    opened.close()
+    assert opened.missed.startswith(why)
+
+
+def refusing(function: str, code: int) -> Any:
+    """Return a C library of which one function fails."""
+
+    def fail(*_: object) -> int:
+        ctypes.set_errno(code)
+        return -1
+
+    library = ctypes.CDLL(None, use_errno=True)
+    names = ("inotify_init1", "inotify_add_watch")
+    return SimpleNamespace(**{name: getattr(library, name) for name in names} | {function: fail})
 
 
 def test_a_folder_is_followed_through_the_links_among_its_parents(

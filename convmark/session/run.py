@@ -18,6 +18,7 @@ from convmark.core.errors import StoreError
 from convmark.core.files import open_kept
 from convmark.core.options import Options
 from convmark.core.tasks import TIMED_TASKS
+from convmark.core.text import counted
 from convmark.interpreter import Answer, OnEvent
 from convmark.machine.gpu.watch import Watch, watching
 from convmark.machine.power import PackageWatch
@@ -26,8 +27,12 @@ from convmark.results.store import RunFile
 from convmark.session import learning
 from convmark.session.facts import Facts, Job
 from convmark.session.latency_limit import LatencyWatch, Tried, append_tried
+<<<<<<< HEAD
 from convmark.session.result import Result, result_of
 from convmark.session.stretches import Stretches, utc_now
+=======
+from convmark.session.result import Result, missed_of, result_of
+>>>>>>> 5536b57 (The kernel tells whose an opening is; where it may have missed one, what ran is not known)
 from convmark.session.sustained import Interval, SustainedWatch, append_interval, leak
 from convmark.worker.protocol import one_line
 
@@ -121,6 +126,8 @@ def with_kept_code(result: Result, run_file: RunFile) -> Result:
     Raises:
         StoreError: it cannot be kept.
     """
+    if result.missed:
+        run_file.codes.missed.append(result.missed)
     if result.code is None:
         return result
     run_file.codes.keep(result.code)
@@ -203,7 +210,7 @@ def measure(
     if answer.status == "ok" and (why := leak(sustained.intervals)):
         answer = replace(answer, status="error", message=why)
     result = result_of(job, answer, options, facts, started, watches)
-    return replace(result, interrupted=interrupted)
+    return replace(result, interrupted=interrupted, missed=missed_of(answer))
 
 
 def unmeasured(job: Job, options: Options, facts: Facts, why: str) -> Result:
@@ -263,11 +270,16 @@ def kept(run_file: RunFile) -> str:
     """Say where the rows of a run are."""
     if not run_file.rows:
         return "no row was measured"
-    text = f"{run_file.rows} row{'s' if run_file.rows != 1 else ''} in {run_file.path}"
+    text = f"{counted(run_file.rows, 'row')} in {run_file.path}"
     if left_out := run_file.codes.left_out:
         names = ", ".join(str(one.place) for one in left_out[:3])
         more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
         text += f"; too large to be saved with the code that ran: {names}{more}"
+    if missed := run_file.codes.missed:
+        rows = counted(len(missed), "row")
+        text += (
+            f"; what ran is not known of {rows}, which no other code is the same as: {missed[0]}"
+        )
     return text
 
 

@@ -1,11 +1,12 @@
 """The code of a process: the files that it opens and imports, and the packages it imports.
 
 Three witnesses, for none sees everything. An audit hook sees what Python opens, wherever it lies.
-The kernel (inotify, on Linux) sees what native code and child processes open in the folders of the
-user's code, weights in HDF5 or TensorFlow's own formats among it. Wrappers around the functions
-that read files in native code see those elsewhere. Modules that were imported before, such as the
-zoo's, are found in `sys.modules`. Too many files make two codes look different where they are the
-same, which costs a comparison; too few would make them look the same where they differ.
+The kernel (`kernel_opens`, on Linux) sees what native code and child processes open in the folders
+of the user's code, weights in HDF5 or TensorFlow's own formats among it. Wrappers around the
+functions that read files in native code see those elsewhere. Modules that were imported before,
+such as the zoo's, are found in `sys.modules`. Too many files make two codes look different where
+they are the same, which costs a comparison; too few would make them look the same where they
+differ.
 """
 
 from __future__ import annotations
@@ -102,7 +103,10 @@ class CodeWatch:
         return self._is_own(_real(frame.f_code.co_filename), self._package)
 
     def report(self, emit: Emit) -> None:
-        """Stop watching and report the files with their digests, once; later calls do nothing."""
+        """Stop watching and report the files with their digests, once; later calls do nothing.
+
+        Where files may be missing, the event has the reason as `missed`: what ran is not known.
+        """
         if not self._active:
             return
         read, written = self.close()
@@ -116,8 +120,10 @@ class CodeWatch:
         ]
         users = [path for path in digests if not _is_inside(path, (self._zoo,))]
         self._names |= {name for path in users for name in _imported_names(path)}
+        missed = self._opened.missed
         emit(
             "code",
+            **({"missed": missed} if missed else {}),
             folder=os.getcwd(),
             sys_path=[_real(entry or os.getcwd()) for entry in sys.path],
             files=files,

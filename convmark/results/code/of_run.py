@@ -30,6 +30,7 @@ __all__ = [
     "CodeReader",
     "KeptCodes",
     "changed_projects",
+    "files_apart",
     "folders_below",
     "other_copy",
     "ran_at",
@@ -211,6 +212,12 @@ def _words_of_strings(path: Path) -> set[str]:
     return {word for part in quoted for word in _WORD.findall(part)}
 
 
+def files_apart(one: Code, other: Code) -> str:
+    """Name the files in which two codes differ, at most three."""
+    names = sorted({str(file.place) for file in set(one.files) ^ set(other.files)})
+    return ", ".join(names[:3]) or "a package"
+
+
 class KeptCodes:
     """The codes beside a run's file, and by which of them each case was measured."""
 
@@ -221,6 +228,8 @@ class KeptCodes:
         self._of_case: dict[str, str] = {}
         self.left_out: list[CodeFile] = []
         """Files that no commit has and that were too large to be kept."""
+        self.missed: list[str] = []
+        """Of each row of which it is not known what ran, the reason."""
 
     def keep(self, code: Code) -> None:
         """Keep a code's manifest, and where no commit has it its files.
@@ -254,8 +263,5 @@ class KeptCodes:
     def _difference(self, first: str, second: str) -> str:
         """Name the files in which two codes differ."""
         codes = self._codes or {}
-        if first not in codes or second not in codes:
-            return "it"
-        ours, theirs = set(codes[first].files), set(codes[second].files)
-        names = sorted({str(one.place) for one in ours ^ theirs})
-        return ", ".join(names[:3]) or "a package"
+        known = first in codes and second in codes
+        return files_apart(codes[first], codes[second]) if known else "it"
