@@ -27,12 +27,8 @@ from convmark.results.store import RunFile
 from convmark.session import learning
 from convmark.session.facts import Facts, Job
 from convmark.session.latency_limit import LatencyWatch, Tried, append_tried
-<<<<<<< HEAD
-from convmark.session.result import Result, result_of
-from convmark.session.stretches import Stretches, utc_now
-=======
 from convmark.session.result import Result, missed_of, result_of
->>>>>>> 5536b57 (The kernel tells whose an opening is; where it may have missed one, what ran is not known)
+from convmark.session.stretches import Stretches, utc_now
 from convmark.session.sustained import Interval, SustainedWatch, append_interval, leak
 from convmark.worker.protocol import one_line
 
