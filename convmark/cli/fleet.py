@@ -42,6 +42,7 @@ from convmark.session.fleet.nodes import (
     node_names,
     read_labels,
     refusal,
+    who_may_connect,
 )
 from convmark.session.fleet.run import FleetRun
 from convmark.session.fleet.scheduler import Unmeasured
@@ -69,6 +70,8 @@ def doctor(given: argparse.Namespace, options: Options) -> int:
     labels, form = read_labels(given.nodes), check_form(given.format)
     with _connected(_address(given.ray)) as cluster:
         checked = _check(cluster, labelled(cluster.nodes(), labels))
+        if line := who_may_connect(checked):
+            sayer("convmark fleet doctor")(line)
         able = [one.node.id for one in checked if not one.refusals]
         has = cluster.ask(able, installed, options, limit_s=INSTALLED_LIMIT_S)
         slots = cluster.free_slots()
@@ -105,6 +108,8 @@ def run_on_cluster(given: argparse.Namespace, options: Options) -> int:
     store.check_writable()
     with _connected(address) as cluster:
         checked = _check(cluster, labelled(cluster.nodes(), labels))
+        if line := who_may_connect(checked):
+            _say(line)
         for one in checked:
             for why in one.refusals:
                 _say(f"{one.name} does not measure: {why}")
