@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
 import errno
+import glob
 import json
 import os
 import subprocess
@@ -24,8 +26,15 @@ from convmark.results.code.of_run import CodeReader, KeptCodes, ran_at
 from convmark.results.code.snapshot import FOLDER, keep_files, lay_out, root_folder
 from convmark.results.commit import are_of_commit
 from convmark.worker import protocol
-from convmark.worker.code_watch import installed_folders, real_folder
+from convmark.worker.code_watch import (
+    MOST_VARIABLES,
+    installed_folders,
+    real_folder,
+    told_variables,
+    version_of,
+)
 from convmark.worker.kernel_opens import KernelOpens
+from convmark.worker.looked import ABSENT, Looked
 from convmark.worker.opened import Opened
 from convmark.worker.protocol import file_digest
 
@@ -535,6 +544,97 @@ def refusing(function: str, code: int) -> Any:
     library = ctypes.CDLL(None, use_errno=True)
     names = ("inotify_init1", "inotify_add_watch")
     return SimpleNamespace(**{name: getattr(library, name) for name in names} | {function: fail})
+
+
+def test_what_code_looks_for_is_known_though_it_opens_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "parts").mkdir()
+    for name in ("here.flag", "parts/one.npz", "parts/two.npz", "parts/.hidden"):
+        (tmp_path / name).touch()
+    looks: dict[str, Callable[[], object]] = {
+        "exists": lambda: os.path.exists("gone.flag"),
+        "pathlib": lambda: Path("gone.json").is_file(),
+        "open": lambda: _tried("gone.txt"),
+        "exec": lambda: exec("import os; os.path.exists('gone.exec')"),
+        "found": lambda: os.path.exists("here.flag"),
+        "makes": lambda: os.makedirs("made/deep"),
+        "glob": lambda: glob.glob("parts/*.npz"),
+    }
+    asked = Looked(lambda frame: frame.f_code.co_filename == __file__)
+    auditing = [True]
+    sys.addaudithook(lambda *told: asked.note(*told) if auditing[0] else None)
+    for look in looks.values():
+        look()
+    auditing[0] = False
+    asked.stop()
+    files, told, why = asked.close(lambda path: path.startswith(str(tmp_path)))
+    assert {Path(path).name for path in files} == {"here.flag"}
+    assert {Path(path).name for path, found in told.items() if found == ABSENT} == {
+        *("gone.flag", "gone.json", "gone.txt", "gone.exec"),
+    }
+    assert why == ""
+    names = told[str(tmp_path / "parts")]
+    (tmp_path / "parts/three.npz").touch()
+    again = Looked(lambda frame: True)
+    again.note_path("parts", again._folders)
+    again.stop()
+    assert again.close(lambda path: True)[1][str(tmp_path / "parts")] != names
+    assert os.stat.__module__ == "posix"
+
+
+def test_of_an_environment_that_is_copied_the_variables_that_the_code_names_are_told(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "nets.py").write_text('KEPT = {k for k in os.environ if k.startswith("NETS_")}\n')
+    variables = {f"V{number}": b"1" for number in range(MOST_VARIABLES)}
+    copied = {**variables, "NETS_WIDTH": b"9", "SSH_AUTH": b"x"}
+    assert told_variables(copied, [str(tmp_path / "nets.py")]) == {"NETS_WIDTH": "9"}
+    assert told_variables({"V1": b"1", "CI": b"true", "HOME": b"/h"}, []) == {
+        "V1": "1",
+        "CI": "true",
+    }
+
+
+def test_a_package_from_an_address_is_known_by_its_files_and_not_its_version_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = tmp_path / "fromgit-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: fromgit\nVersion: 1.0\n")
+    record = "fromgit.py,sha256={},9\nfromgit-1.0.dist-info/RECORD,,\n"
+    versions = []
+    for address, digest in (("", "aa"), ("", "bb"), ("{}", "aa"), ("{}", "aa"), ("{}", "bb")):
+        (folder / "direct_url.json").write_text(address)
+        (folder / "RECORD").write_text(record.format(digest))
+        versions.append(version_of("fromgit"))
+    index, again, one, same, other = versions
+    assert index == again == "1.0"
+    assert one == same != other
+    assert one.startswith("1.0@")
+
+
+def _tried(name: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        open(name).close()
+
+
+def test_a_code_is_another_where_a_file_that_it_looks_for_is_there(
+    place: Path, event: Event
+) -> None:
+    roots = Roots.of(place / "repo", place / "zoo")
+    flag = str(place / "repo/fast.flag")
+    plain = code_of(event("repo/nets.py"), roots)
+    absent = code_of({**event("repo/nets.py"), "looked": {flag: ABSENT}}, roots)
+    assert (
+        len({plain.hash, absent.hash, code_of(event("repo/nets.py", "zoo/lenet.py"), roots).hash})
+        == 3
+    )
+    run = place / "0001.csv"
+    write_codes(run, {absent.hash: absent})
+    assert read_codes(run) == {absent.hash: absent}
 
 
 def test_a_folder_is_followed_through_the_links_among_its_parents(
