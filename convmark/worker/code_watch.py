@@ -122,10 +122,10 @@ class CodeWatch:
         if not self._active:
             return
         read, written = self.close()
-        found, looked, too_many = self._looked.close(
+        there, looked, too_many = self._looked.close(
             lambda path: path not in written and self._is_own(path, self._package)
         )
-        read |= self._own_modules() | found | set(_mapped_files())
+        read |= self._own_modules() | there | set(_mapped_files())
         own = {path for path in read - written if self._is_own(path, self._package)}
         paths = sorted(own.union(files_of(self._model_file) if self._model_file else ()))
         digests = {path: found for path in paths if (found := file_digest(path)) is not None}

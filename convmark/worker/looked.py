@@ -27,6 +27,8 @@ _SETS = ("supports_dir_fd", "supports_fd", "supports_follow_symlinks")
 _STANDARD = os.path.dirname(os.path.abspath(os.__file__))
 _INSTALLED = tuple(os.path.join(_STANDARD, name, "") for name in ("site-packages", "dist-packages"))
 _OWN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
+_HOOK = "_note"
+"""The audit hook of the code that watches."""
 _MAKERS = ("makedirs", "mkdir")
 """Functions of the standard library that look for what they are about to make."""
 
@@ -110,8 +112,8 @@ class Looked:
 def asker() -> FrameType | None:
     """Return the nearest frame that is neither of the standard library nor of the worker.
 
-    None where it is the import system's, which looks for modules. Code without a file, as `exec`
-    runs it, stands for the code that called it.
+    None where it is the import system's, which looks for modules, or the worker's own. Code without
+    a file, as `exec` runs it, stands for the code that called it.
     """
     for frame in _frames():
         file = frame.f_code.co_filename
@@ -120,7 +122,10 @@ def asker() -> FrameType | None:
         if _is_standard(file):
             if frame.f_code.co_name in _MAKERS:
                 return None
-        elif not file.startswith(("<", _OWN)):
+        elif file.startswith(_OWN):
+            if file != __file__ and frame.f_code.co_name != _HOOK:
+                return None
+        elif not file.startswith("<"):
             return frame
     return None
 
