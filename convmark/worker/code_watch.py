@@ -82,6 +82,7 @@ class CodeWatch:
         own = [real for real in map(_real, folders) if self._is_own(real, "")]
         self._opened = Opened([*own, *filter(None, map(_repository, own))])
         self._looked = Looked(self._is_the_users)
+        self._mapped = set(_mapped_files())  # of the other code of a duet
         sys.addaudithook(self._note)
         self._environ_class = os.environ.__class__
         os.environ.__class__ = _reading(self._environ_class, self._note_variable)
@@ -125,7 +126,7 @@ class CodeWatch:
         there, looked, too_many = self._looked.close(
             lambda path: path not in written and self._is_own(path, self._package)
         )
-        read |= self._own_modules() | there | set(_mapped_files())
+        read |= self._own_modules() | there | (set(_mapped_files()) - self._mapped)
         own = {path for path in read - written if self._is_own(path, self._package)}
         paths = sorted(own.union(files_of(self._model_file) if self._model_file else ()))
         digests = {path: found for path in paths if (found := file_digest(path)) is not None}
