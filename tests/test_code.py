@@ -34,9 +34,9 @@ from convmark.worker.code_watch import (
     version_of,
 )
 from convmark.worker.kernel_opens import KernelOpens
-from convmark.worker.looked import ABSENT, Looked
+from convmark.worker.looked import Looked
 from convmark.worker.opened import Opened
-from convmark.worker.protocol import file_digest
+from convmark.worker.protocol import ABSENT, file_digest, names_digest
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -635,6 +635,25 @@ def test_a_code_is_another_where_a_file_that_it_looks_for_is_there(
     run = place / "0001.csv"
     write_codes(run, {absent.hash: absent})
     assert read_codes(run) == {absent.hash: absent}
+
+
+def test_a_folder_that_is_listed_is_the_commits_only_with_the_commits_names(
+    place: Path, event: Event
+) -> None:
+    repo = place / "repo"
+    (repo / "parts").mkdir()
+    (repo / ".gitignore").write_text("*.npz\n")
+    (repo / "parts/one.txt").touch()
+    git(repo, "add", ".")
+    git(repo, "commit", "-qm", "parts")
+    head = git(repo, "rev-parse", "HEAD")
+    for folder in ("parts", "."):
+        there = [path.name for path in (repo / folder).iterdir()]
+        for ignored, same in (([], True), (["two.npz"], False)):
+            looked = {str(repo / folder): names_digest([*there, *ignored])}
+            told = {**event("repo/nets.py"), "looked": looked}
+            code = CodeReader.at(repo, place / "zoo", head).code(told)
+            assert (code.of_commit, ran_at(code, repo, head)) == (same, same), folder
 
 
 def test_a_folder_is_followed_through_the_links_among_its_parents(

@@ -8,17 +8,16 @@ A flag that is there, or one file more in a folder, decides what a model is as a
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
-__all__ = ["ABSENT", "Looked", "asker"]
+from convmark.worker.protocol import ABSENT, names_digest
 
-ABSENT = "absent"
-"""What is told of a file that was looked for and is not there."""
+__all__ = ["Looked", "asker"]
+
 MOST = 1000
 """Paths that are told: more are no names that somebody has thought of."""
 _LISTINGS = ("os.listdir", "os.scandir")
@@ -144,12 +143,7 @@ def _is_standard(file: str) -> bool:
 def _hash_of_names(folder: str, counts: Callable[[str], bool]) -> str:
     """Return a hash of a folder's names, without those of tools and of what does not count."""
     try:
-        names = sorted(os.listdir(folder))
+        names = os.listdir(folder)
     except OSError:
         return ABSENT
-    own = [
-        name
-        for name in names
-        if not name.startswith(".") and name != "__pycache__" and counts(os.path.join(folder, name))
-    ]
-    return hashlib.sha256("\n".join(own).encode(errors="surrogateescape")).hexdigest()
+    return names_digest(name for name in names if counts(os.path.join(folder, name)))

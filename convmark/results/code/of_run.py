@@ -23,8 +23,8 @@ from convmark.results.code.manifest import (
     write_codes,
 )
 from convmark.results.code.snapshot import keep_files
-from convmark.results.commit import are_of_commit, folder_changes, is_changed
-from convmark.worker.protocol import file_digest
+from convmark.results.commit import are_of_commit, folder_changes, is_changed, names_of_commit
+from convmark.worker.protocol import ABSENT, file_digest, names_digest
 
 __all__ = [
     "CodeReader",
@@ -159,7 +159,7 @@ class CodeReader:
             return False
         if changed_projects(code.packages, here, here, self.commit):
             return False
-        return _is_at(self.commit, here, inside)
+        return _lists_the_commits(code, here, self.commit) and _is_at(self.commit, here, inside)
 
 
 def _is_in(repository: Path, path: Path) -> bool:
@@ -185,7 +185,17 @@ def ran_at(code: Code, repository: Path, sha: str) -> bool:
             inside[path] = one
     if any(file_digest(path) != (one.size_bytes, one.sha256) for path, one in inside.items()):
         return False
-    return _is_at(sha, top, inside)
+    return _lists_the_commits(code, top, sha) and _is_at(sha, top, inside)
+
+
+def _lists_the_commits(code: Code, top: Path, sha: str) -> bool:
+    """Whether each folder of a repository whose names were read has those of the commit."""
+    folders = [(code.path_of(place), found) for place, found in code.looked if found != ABSENT]
+    return all(
+        names_digest(names_of_commit(top, sha, folder)) == found
+        for folder, found in folders
+        if _is_in(top, folder)
+    )
 
 
 def _is_at(sha: str, top: Path, paths: Collection[Path]) -> bool:
