@@ -125,6 +125,11 @@ def test_a_row_that_cannot_be_is_found(what: str, folder: Path) -> None:
     assert set(found(folder, changed(change))) == {rule}
 
 
+def test_a_bound_process_has_some_of_the_machines_cpus_and_no_more(folder: Path) -> None:
+    assert found(folder, changed(lambda row: {"cpus": "0", "cores": 1})) == {}
+    assert found(folder, changed(lambda row: {"cpus": "0", "cores": 64}, 3)) == {"machine": 12}
+
+
 def test_a_machine_may_have_a_card_that_was_not_measured_on(folder: Path) -> None:
     facts = {"cpu": "CPU slow", "cores": 2, "ram_bytes": 2**34}
     one, two = (

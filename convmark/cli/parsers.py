@@ -308,8 +308,8 @@ def _ab(commands: Any) -> None:
         add(
             ab,
             f"--set-{side} NAME=VALUE...",
-            f"a setting of {side.upper()}: backend, jit, threads, precision, or an environment "
-            "variable in capitals",
+            f"a setting of {side.upper()}: backend, cpus, jit, threads, precision, or an "
+            "environment variable in capitals",
         )
     _add_format(ab)
     _add_stopping_rule(ab)

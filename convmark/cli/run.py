@@ -30,6 +30,7 @@ from convmark.core.suites import (
 from convmark.core.table import Table, plain
 from convmark.core.text import counted, duration_text, painted
 from convmark.interpreter.environments.cache import interpreters
+from convmark.machine.cpus import bound
 from convmark.machine.doctor import left_out_gpus
 from convmark.machine.hardware import Machine, read_machine
 from convmark.report.advice import next_step, say_step
@@ -127,6 +128,7 @@ def _dry_run(given: argparse.Namespace, options: Options, machine: Machine, form
     for flag, value in (("--shard", given.shard), ("--resume", given.resume)):
         if value is not None:
             raise OptionError(f"--dry-run: must not be given with {flag}")
+    bound(options.bound_to)  # refuses CPUs that are not there
     devices = likely_devices(options, machine, os.environ)
     asked = cases(options, dict.fromkeys(options.backends, devices), _say)
     found = forecast(asked, options, machine, os.environ)
@@ -294,6 +296,7 @@ def _describe(session: Session) -> None:
         session.run_file.path.parent,
         backend=session.options.backends[0],
         input_shape=session.options.input_shape,
+        cpus=session.options.bound_to,
     )
 
 
@@ -305,6 +308,7 @@ def describe_models(
     *,
     backend: str = DEFAULT_BACKEND,
     input_shape: Shapes | None = None,
+    cpus: str | None = None,
 ) -> list[Path]:
     """Have a fresh process describe each model; return the files written, JSON and SVG.
 
@@ -316,7 +320,7 @@ def describe_models(
     """
     written = []
     for model in dict.fromkeys(models):
-        case = Case(model=model, task="infer", backend=backend)
+        case = Case(model=model, task="infer", backend=backend, cpus=cpus)
         request = {"kind": "describe", "case": case.as_fields(), "seed": seed}
         if input_shape:
             request["input_shapes"] = dict(input_shape)

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
+from convmark.core.case import cpu_list, cpu_numbers
 from convmark.core.errors import CaseError, OptionError
 from convmark.core.model_name import ModelName, split_names
 from convmark.core.text import NUMBER, is_plain
@@ -26,6 +27,7 @@ __all__ = [
     "parse_budget",
     "parse_count",
     "parse_counts",
+    "parse_cpus",
     "parse_devices",
     "parse_duration",
     "parse_file",
@@ -187,8 +189,7 @@ def parse_batch_sizes(flag: str, text: str) -> tuple[int, ...] | Literal["auto"]
     return AUTO if text.strip() == AUTO else tuple(parse_counts(flag, text))
 
 
-def parse_threads(flag: str, text: str) -> str:
-    """Return `default` or a number of threads, as text."""
+def _threads(flag: str, text: str) -> str:
     if text == "default":
         return text
     try:
@@ -196,6 +197,20 @@ def parse_threads(flag: str, text: str) -> str:
     except OptionError:
         raise OptionError(
             f"{flag}: must be 'default' or a whole number of at least 1, got {text!r}"
+        ) from None
+
+
+parse_threads = _each(_threads)
+
+
+def parse_cpus(flag: str, text: str) -> str:
+    """Return a list of CPUs in one spelling."""
+    try:
+        return cpu_list(cpu_numbers(text.strip()))
+    except ValueError:
+        raise OptionError(
+            f"{flag}: must be CPUs as taskset lists them, such as 0-7 or 0,2,4 or 0-14:2, "
+            f"got {text!r}"
         ) from None
 
 

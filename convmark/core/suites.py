@@ -87,6 +87,7 @@ class Suite:
             precisions=options.precisions,
             jit=options.jit,
             threads=options.threads,
+            cpus=options.bound_to,
             recipe=options.recipe,
             runtimes=options.runtimes,
             left_out=left_out,

@@ -367,4 +367,6 @@ def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, A
     if _RUN_KEY not in config.stash or not bridge.stores_rows(config):
         return None
     run = config.stash[_RUN_KEY]
-    return bridge.comparability(run.machine.name, run.versions(), run.options.threads)
+    return bridge.comparability(
+        run.machine.name, run.versions(), ",".join(sorted(run.options.threads))
+    )

@@ -20,6 +20,7 @@ from convmark.report.rows import Rows, newest_rows, points, read_rows
 from convmark.report.sides import Sides, newest_versions, sides_of
 from convmark.report.tables.accuracy import accuracy
 from convmark.report.tables.answers import answers
+from convmark.report.tables.cores import cores_of_runs
 from convmark.report.tables.cost import COST, TRAINING_COST, cost_tables
 from convmark.report.tables.energy import energy
 from convmark.report.tables.hardware import BEST_BATCHES, hardware_tables
@@ -64,7 +65,8 @@ FIRST = ("answers", "architectures", "applications", "accuracy")
 """Tables that Markdown without verdicts shows unfolded."""
 
 _WHERE_KNOWN = (
-    *(BEST_BATCHES, COST, TRAINING_COST, "energy", "latency_limit", "nodes", "noise", "published"),
+    *(BEST_BATCHES, "cores", COST, TRAINING_COST, "energy", "latency_limit", "nodes", "noise"),
+    "published",
     *("published_times", "roofline", "runtimes", "scaling", "sustained"),
     *TASKS,
 )
@@ -178,6 +180,7 @@ def _every_table(
         roofline(timed, {model.model: model.traffic_elements for model in described}),
         runtimes(frame, timed),
         scaling(timed),
+        cores_of_runs(frame),
         sustained(timed),
         waterfall(table),
         beside,

@@ -27,6 +27,7 @@ __all__ = ["BURST", "SAME", "SOFTWARE", "SUSTAINED", "Key", "Measured", "Row", "
 
 SAME = (
     *("model", "task", "batch_size", "precision", "jit", "replicas", "cluster", "threads"),
+    "cpus",
     *("backend", "runtime", "recipe", "asked_shape"),
 )
 SOFTWARE = (
@@ -148,7 +149,8 @@ def _rows(frame: pd.DataFrame) -> dict[Key, dict[str, list[dict[str, Any]]]]:
     near = newest[last | (groups.cumcount() < _MOST_ROWS)]
     found: dict[Key, dict[str, list[dict[str, Any]]]] = {}
     for row in records_of(near, columns):
-        row |= {name: text_of(row.get(name)) for name in ("cluster", "recipe", "asked_shape")}
+        optional = ("cluster", "cpus", "recipe", "asked_shape")
+        row |= {name: text_of(row.get(name)) for name in optional}
         key = tuple(row[name] for name in SAME)
         found.setdefault(key, {}).setdefault(str(row["hardware"]), []).append(row)
     return found

@@ -110,6 +110,7 @@ def implausible(row: Row) -> Found:
 # -- the hardware ----------------------------------------------------------------------------------
 
 
+_CPUS = re.compile(r"-([0-9]{1,6})cpu-")
 _FINGERPRINT = re.compile(r"(?P<words>.*)-[0-9a-f]{8}")
 
 
@@ -118,8 +119,11 @@ def _hardware(row: Row) -> Found:
     if not there(row, "machine", "cpu", "cores", "ram_bytes"):
         yield "machine", "machine, cpu, cores or ram_bytes is empty"
         return
+    cores, of_name = int(row["cores"]), _CPUS.search(row["machine"])
+    if row["cpus"] and of_name:  # the process was bound to some of them
+        cores = max(cores, int(of_name[1]))
     gpu = row["gpu"] or (NO_CARD if row["device"].startswith("gpu") else None)
-    facts = (row["machine"], row["cpu"], int(row["cores"]), int(row["ram_bytes"]), gpu)
+    facts = (row["machine"], row["cpu"], cores, int(row["ram_bytes"]), gpu)
     if named := _other_machine(*facts):
         yield "machine", f"{facts[0]}, its CPU, logical CPUs, memory and card are of {named}"
 

@@ -7,7 +7,8 @@ cases on GPUs; and how throughput grows, where several replicas were measured.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from operator import itemgetter
 from statistics import mean, median, stdev
 from typing import Any
 
@@ -16,6 +17,7 @@ from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.core.statistics import median_of, middle_of, scaling_efficiency, spread
 from convmark.core.table import Heading, Table, heading, headings, plain, table_of
 from convmark.core.tasks import TASKS, TIMED_TASKS
+from convmark.report.tables.cores import cores
 from convmark.report.tables.energy import ENERGY_COLUMNS, ENERGY_HEADINGS, of_scopes
 from convmark.results.record import BUSY_SHARE, Record, shown_in
 from convmark.session.learning import WAYS
@@ -71,6 +73,7 @@ def run_tables(records: Sequence[Record]) -> list[Table]:
         *latency_limit(records),
         *sustained(records),
         *scaling(records),
+        *_over_cores(records),
     ]
 
 
@@ -362,6 +365,14 @@ def scaling(records: Sequence[Record]) -> list[Table]:
     columns = headings("case replicas rate spread efficiency n", rate=("samples/s", "rate"))
     keep = [one.key for one in columns]
     return [table_of("scaling", "Replicas", "", columns, rows, keep=keep)] if rows else []
+
+
+def _over_cores(records: Sequence[Record]) -> list[Table]:
+    """Return the table of the numbers of threads; none where no case has several."""
+    timed = [row for row in records if row.measured and row.task in TIMED_TASKS]
+    rows = [{**asdict(row), "case": replace(row.case, threads="default").name} for row in timed]
+    found = cores([{**row, "source": 0} for row in rows], itemgetter("case"))
+    return [replace(found, caption="")] if found.rows else []
 
 
 def _scaling_row(

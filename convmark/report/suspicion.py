@@ -144,7 +144,7 @@ NEAR = (
     ),
     Near(
         "reference_step_time_p50_s",
-        ("machine", "device", "reference", "reference_version", "backend", "threads"),
+        ("machine", "device", "reference", "reference_version", "backend", "threads", "cpus"),
         REFERENCES_APART,
         idle=True,
     ),

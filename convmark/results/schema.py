@@ -137,6 +137,16 @@ class Schema:
         "is keras",
         since=4,
     )
+    cpus: str | None = _case(
+        "CPUs that --cpus has bound the process to, such as 0-3; numaN: by --numa to those of a "
+        "NUMA node, with its memory; empty is none",
+        since=6,
+    )
+    pool_threads: int | None = _case(
+        "threads of operations: those asked for; at default as the framework tells, TensorFlow "
+        "and JAX have one for each CPU that the process may use",
+        since=6,
+    )
     training: str | None = _case(
         "who says how the model is trained: model (its compile or its own methods; step and loss "
         "are fit's, the loss a mean since the first step) or harness",
@@ -153,6 +163,9 @@ class Schema:
     cpu: str | None = _environment("CPU model", title="CPU")
     cores: int | None = _environment(
         "logical CPUs that the process could use", title="logical CPUs"
+    )
+    physical_cores: int | None = _environment(
+        "cores that these logical CPUs are of, where hyperthreads share one", since=6
     )
     ram_bytes: int | None = _environment("memory of the machine", unit="bytes", title="memory")
     topology: str | None = _environment(
@@ -252,6 +265,11 @@ class Schema:
     step_time_max_s: float | None = _step_time("longest step time")
     step_time_mean_s: float | None = _step_time("mean step time")
     step_time_std_s: float | None = _time("standard deviation of the step time", unit="s")
+    cpus_in_use: float | None = _time(
+        "CPU time of the process over the time of these steps: how many CPUs they kept busy",
+        unit="CPUs",
+        since=6,
+    )
     windows: int | None = _time("windows measured")
     window_steps: int | None = _time("steps of a window")
     throughput_samples_per_s: float | None = _time(

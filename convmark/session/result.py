@@ -251,6 +251,7 @@ def _figures(case: Case, answer: Answer) -> dict[str, Any]:
         "warm_up_steps": warm_up["steps"],
         "steps": len(steps["times_s"]),
         **{f"step_time_{name}_s": value for name, value in summary.items()},
+        "cpus_in_use": _cpus_in_use(case, steps),
         "windows": len(windows["times_s"]),
         "window_steps": windows["steps"],
         "throughput_samples_per_s": _throughput(case, windows),
@@ -265,6 +266,12 @@ def _figures(case: Case, answer: Answer) -> dict[str, Any]:
         "loss": proof[10] if training else None,
         "output_rms": None if training else proof[1],
     }
+
+
+def _cpus_in_use(case: Case, steps: Mapping[str, Any]) -> float | None:
+    """Return how many CPUs the steps kept busy; None where other processes worked too."""
+    cpu_s, wall_s = math.fsum(steps.get("cpu_times_s", ())), math.fsum(steps["times_s"])
+    return cpu_s / wall_s if cpu_s and wall_s and case.cluster is None else None
 
 
 def _steady_or_not(case: Case, figures: Mapping[str, Any]) -> dict[str, Any]:
@@ -358,6 +365,8 @@ def state_columns(
         "state": _pairs(inherited, {**found["model"], **environ}) or None,
         "call_path": found["call_path"],
         "cores": min(found["cores"] or facts.machine.cores, facts.machine.cores),
+        "physical_cores": found.get("physical_cores"),
+        "pool_threads": found.get("pool_threads"),
     }
 
 

@@ -20,8 +20,9 @@ from convmark.core.options import Options
 from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import counted
 from convmark.interpreter import Answer, OnEvent
+from convmark.machine.cpus import bound
 from convmark.machine.gpu.watch import Watch, watching
-from convmark.machine.power import PackageWatch
+from convmark.machine.power import PackageWatch, others_busy
 from convmark.results.record import Record
 from convmark.results.store import RunFile
 from convmark.session import learning
@@ -184,7 +185,9 @@ def measure(
     """
     started = now()
     fresh = options.isolation != "none"
-    package = PackageWatch(facts.rapl, facts.idle.cpu_w)
+    bound_to = (bound(job.case.cpus) or {}).get("cpus", ())
+    others = functools.partial(others_busy, bound_to)
+    package = PackageWatch(facts.rapl, facts.idle.cpu_w, others=others)
     first, interrupted, events = job.process == 1, False, []
     with watching(facts.cards(job.case), fresh=fresh) as cards:
         sustained = SustainedWatch(job, facts, cards, keep_interval)

@@ -39,6 +39,7 @@ QUANTILES = ("min", "p10", "p25", "p50", "p75", "p90", "p95", "p99", "max")
 
 _AXES = (
     *("hardware", "model", "task", "batch_size", "precision", "jit", "threads", "backend"),
+    "cpus",
     "runtime",
 )
 

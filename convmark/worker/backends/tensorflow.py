@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -118,6 +119,11 @@ class TensorFlow(KerasBackend):
             threading.get_intra_op_parallelism_threads(),
             threading.get_inter_op_parallelism_threads(),
         )
+
+    def pool_threads(self) -> int | None:
+        asked = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
+        by_variable = int(asked) if asked.isdecimal() else 0
+        return self.thread_counts()[0] or by_variable or super().pool_threads()
 
     def layer_precisions(self, model: Any) -> list[str]:
         is_graph = isinstance(model, SavedModel)

@@ -93,6 +93,9 @@ class Torch(Keras3Backend):
         now = torch.get_num_threads(), torch.get_num_interop_threads()
         return (0, 0) if now == self._own_counts else now
 
+    def pool_threads(self) -> int:
+        return int(torch.get_num_threads())
+
     def layer_precisions(self, model: Any) -> list[str]:
         """What each layer with weights computes in; autocast has float32 in its own dtype."""
         kinds, of_float32 = super().layer_precisions(model), "float32"
