@@ -58,7 +58,7 @@ LEAST_RATE = 0.55
 """The same where it is least: a batch that is called twice as large has half of it."""
 
 RATIOS_APART = 1.5
-"""A mean ratio over rounds from that of the medians."""
+"""A mean ratio over rounds from that of the medians; in 78 rows it was 0.95 to 1.08."""
 
 SAME = 1.01
 """Of figures that follow from each other."""
