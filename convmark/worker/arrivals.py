@@ -229,7 +229,8 @@ def find_rate(at: At, most_per_s: float) -> tuple[Try | None, Try | None]:
         if high < 0.04 * most_per_s:
             return None, None
         middle = (low + high) / 2
-        low, high = (middle, high) if at(middle, 0.25).holds else (low, middle)
+        holds = any(at(middle, 0.25).holds for _ in range(2))  # a short stall is not its fault
+        low, high = (middle, high) if holds else (low, middle)
     tried = _searched(at, 0.95 * low, 1.03 * high)
     best = max((one for one in tried if one.holds), key=lambda one: one.rate_per_s, default=None)
     if best is None:
