@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 import re
@@ -20,7 +21,14 @@ from convmark.report.build import build
 from convmark.results.store import read_run
 from convmark.session.latency_limit import TABLE, latency_path
 from convmark.worker import arrivals
-from convmark.worker.arrivals import Try, chance_of_at_most, schedule, serve, wait_until
+from convmark.worker.arrivals import (
+    Try,
+    chance_of_at_most,
+    find_rate,
+    schedule,
+    serve,
+    wait_until,
+)
 from convmark.worker.timing import Pulse
 
 STEP_S = 0.001
@@ -120,6 +128,23 @@ def test_a_stall_of_a_short_try_does_not_end_the_search_below() -> None:
     assert first["rate_per_s"] == second["rate_per_s"]
     assert (first["holds"], second["holds"]) == (False, True)
     assert events[-1]["rate_per_s"] == pytest.approx(load_of_md1(8) / STEP_S, rel=0.05)
+
+
+def test_a_try_that_failed_beside_other_programs_is_repeated() -> None:
+    rates: list[float] = []
+
+    def at(rate_per_s: float, share: float) -> Try:
+        """Hold up to 500/s; every second try has other programs, and late requests."""
+        rates.append(rate_per_s)
+        busy = len(rates) % 2 == 1
+        late = [100 * (busy or rate_per_s > 500)] * 20
+        return dataclasses.replace(tried(late), rate_per_s=rate_per_s, other_cpu_share=0.3 * busy)
+
+    best, proved = find_rate(at, 1000.0)
+    assert best is not None
+    assert 490 <= best.rate_per_s <= 500
+    assert proved is not None
+    assert rates[0] == rates[1] != rates[-1]
 
 
 # A try
@@ -259,14 +284,14 @@ def test_a_run_keeps_the_tries_and_shows_the_rate(
 ) -> None:
     assert main(command) == 0
     (first, second), path = rows_of_inference()
-    theory = load_of_md1(8) / STEP_S
-    assert first.latency_limit_rate_per_s == pytest.approx(theory, rel=0.05)
     assert first.latency_limit_proved_per_s < first.latency_limit_rate_per_s
     assert first.latency_limit_p50_s < first.latency_limit_p99_s <= first.latency_limit_s == 0.008
     assert (first.latency_limit_confidence, first.latency_limit_note) == (0.99, None)
     assert second.latency_limit_s is None
     kept = TABLE.read(latency_path(path))
     assert [one.number for one in kept] == list(range(1, len(kept) + 1))
+    best = max(one.rate_per_s for one in kept if one.holds and one.requests > 5000)
+    assert first.latency_limit_rate_per_s == best  # of the long tries
     assert kept[-1].rate_per_s == first.latency_limit_proved_per_s
     assert kept[-1].proved
     rate = f"{first.latency_limit_rate_per_s:.0f}"
