@@ -16,6 +16,7 @@ from typing import Any
 
 from convmark.core.cells import column
 from convmark.core.text import counted, seconds_text
+from convmark.results.record import BUSY_SHARE
 from convmark.results.table_file import TableFile
 from convmark.session.facts import Facts, Job
 
@@ -131,6 +132,12 @@ class LatencyWatch:
         step = f"a single step takes {seconds_text(self._found['step_time_s'])}"
         if best is None and self.tries:
             low = min(self.tries, key=lambda one: one.rate_per_s)
+            busy = max((one.other_cpu_share or 0.0) for one in self.tries)
+            if busy >= BUSY_SHARE:
+                return (
+                    f"not found: other programs took up to {busy:.0%} of the CPUs' time; close "
+                    "them and measure again"
+                )
             return (
                 f"not reachable: {step}, and at {low.rate_per_s:.3g} requests/s the 99th "
                 f"percentile is {seconds_text(low.p99_s)}"
