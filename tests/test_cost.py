@@ -53,8 +53,8 @@ def test_a_million_samples_cost_the_price_over_the_rate_with_the_rate_s_interval
     half = 4.302653 * math.sqrt(sum(log**2 for log in logs) / 2 / 3)  # t of two degrees of freedom
     ends = (row["low"] / row["cost"], row["high"] / row["cost"])
     assert ends == pytest.approx((math.exp(-half), math.exp(half)))
-    assert (row["by"], row["n"], "energy" in row) == ("burst", 3, False)
-    assert found.title == "Cost of a million samples in USD"
+    assert (row["by"], row["n"], row["energy"]) == ("burst", 3, "in the rent")
+    assert found.title == "Cost of a million samples in USD, energy: in the rent"
 
 
 def test_the_cheapest_comes_first_and_a_machine_without_a_price_has_no_cost(tmp_path: Path) -> None:
@@ -105,6 +105,9 @@ def test_costs_with_unlike_energy_are_told_apart(tmp_path: Path) -> None:
     found, _ = tables(tmp_path, {SLOW: bought(SLOW), FAST: bought(FAST)}, *rows)
     assert "energy:" not in found.title
     assert found.lead[1].startswith("Not all costs hold the same energy (card, not measured)")
+    rent = {SLOW: rented(SLOW), FAST: bought(FAST)}
+    found, _ = tables(tmp_path, rent)
+    assert found.lead[1].startswith("Not all costs hold the same energy (in the rent, not measur")
 
 
 def test_several_machines_are_paid_for(tmp_path: Path) -> None:

@@ -27,6 +27,9 @@ __all__ = ["COST", "TRAINING_COST", "cost_tables"]
 
 COST, TRAINING_COST = "cost", "training_cost"
 NOT_MEASURED = "not measured"
+RENT, WALL = "in the rent", "wall"
+WHOLE = {RENT, WALL}
+"""Scopes that hold all that a machine draws."""
 
 
 def cost_tables(frame: pd.DataFrame, comparison: Comparison) -> list[Table]:
@@ -52,7 +55,7 @@ def _of_samples(found: Measured) -> Table:
         ]
         records += sorted(costs, key=itemgetter("cost"))
     currency = _currency(found.comparison)
-    scopes = {str(record["energy"]) for record in records if record["energy"]}
+    scopes = {str(record["energy"]) for record in records}
     scope = f", energy: {scopes.pop()}" if len(scopes) == 1 else ""
     return table_of(
         COST,
@@ -86,7 +89,7 @@ def _figures(found: Measured, name: str, rows: Sequence[Row]) -> dict[str, Any]:
     slowest = max(times, key=lambda one: one.value)
     by = "sustained" if sustained and slowest is times[-1] else "burst"
     machines = _machines(rows)
-    scope, joules = _energy(rows) if price.per_kwh else ("", None)
+    scope, joules = _energy(rows) if price.per_kwh else (RENT, None)
     units = sustained if by == "sustained" else burst
 
     def cost(seconds_per_sample: float) -> float:
@@ -111,7 +114,7 @@ def _notes(units: Units, machines: int, scope: str, by: str) -> Iterator[str]:
         yield f"price of {machines} machines"
     if scope == NOT_MEASURED:
         yield "energy is not in it"
-    elif by == "sustained" and scope and scope != "wall":
+    elif by == "sustained" and scope not in WHOLE:
         yield "energy is that of the burst"
 
 
@@ -124,7 +127,7 @@ def _energy(rows: Sequence[Row]) -> tuple[str, float | None]:
     """Return what was counted, and the joules of a sample: the wall's, or all parts' together."""
     wall = median_of(row.get("wall_joules_per_sample") for row in rows)
     if wall is not None:
-        return "wall", wall
+        return WALL, wall
     package = next(filter(None, (text_of(row.get("cpu_power_scope")) for row in rows)), "")
     parts = {
         "card": median_of(row.get("joules_per_sample") for row in rows),
@@ -145,12 +148,12 @@ def _prices(comparison: Comparison) -> list[str]:
 
 def _unlike(records: Sequence[Row]) -> list[str]:
     """Say where costs are not of the same parts of a machine."""
-    scopes = sorted({str(record["energy"]) for record in records if record["energy"]})
-    if len(scopes) < 2:
+    scopes = {str(record["energy"]) for record in records}
+    if len(scopes) < 2 or scopes <= WHOLE:
         return []
     return [
-        f"Not all costs hold the same energy ({', '.join(scopes)}): compare those of one scope "
-        "only, or measure all by a wall meter (--power-log)."
+        f"Not all costs hold the same energy ({', '.join(sorted(scopes))}): compare those of one "
+        "scope only, or measure bought machines by a wall meter (--power-log)."
     ]
 
 

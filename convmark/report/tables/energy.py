@@ -57,6 +57,7 @@ def of_scopes(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     if wall_j is not None:
         yield {
             "scope": "wall",
+            "n": None,  # not all processes of the case may be joined
             "power_w": _known(row.get("wall_power_w")),
             "idle_w": _known(row.get("wall_idle_power_w")),
             "gross_j": wall_j,
