@@ -117,6 +117,7 @@ class Server:
             for name in [name for name in sys.modules if name.partition(".")[0] == "convmark_zoo"]:
                 del sys.modules[name]
             sys.modules["bootstrap"].load_package("convmark_zoo", settings["zoo"])
+        sys.modules["__main__"] = sys.modules.pop("bootstrap")  # as it is of an interpreter
         served = {name: settings[name] for name in ("backend", "fork", "import_roots", "moved")}
         sys.modules["convmark.worker.zygote"].serve(control_fd=control, **served)
 
