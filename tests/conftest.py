@@ -3,17 +3,19 @@
 import contextlib
 import functools
 import gc
-import importlib
 import importlib.util
 import os
-import pkgutil
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
+import faults
 import pytest
-from forks import Forks, forks
+from forks import Forks, framework, load_harness, warm_interpreters
 from workers import BUILDERS, QUICK_XLA, environ
 
-import convmark
 from convmark.interpreter import Interpreter
 from convmark.machine.power import Rapl
 from convmark.machine.system import System
@@ -80,9 +82,7 @@ def _disk_is_not_waited_for() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def loaded_harness() -> None:
     """Import all of it once: a session within a test forgets what it was first to import."""
-    for found in pkgutil.walk_packages(convmark.__path__, "convmark."):
-        if not found.name.startswith("convmark.worker.") and not found.name.endswith("__main__"):
-            importlib.import_module(found.name)
+    load_harness()
 
 
 @pytest.fixture
@@ -91,8 +91,51 @@ def pytester(pytester: pytest.Pytester, loaded_harness: None) -> pytest.Pytester
 
 
 @pytest.fixture(scope="session")
+def forks_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Forks]]:
+    """Gives for each backend what runs scripts in forks of a process that has imported it."""
+    variables = environ(tmp_path_factory.mktemp("forks"))
+    with (
+        tempfile.TemporaryDirectory(prefix="cm-", dir="/tmp") as folder,  # paths of sockets: short
+        contextlib.ExitStack() as stack,
+    ):
+
+        @functools.cache
+        def started(backend: str) -> Forks:
+            if importlib.util.find_spec(backend) is None:
+                pytest.skip(f"{backend} is not installed")
+            made = framework(backend, Path(folder), variables)
+            return stack.enter_context(contextlib.closing(made))
+
+        yield started
+
+
+@pytest.fixture(scope="module")
+def warm(forks_of: Callable[[str], Forks]) -> Iterator[None]:
+    """Have TensorFlow's interpreters forked, for tests that are not about the start of one."""
+    with warm_interpreters(forks_of("tensorflow")):
+        yield
+
+
+@pytest.fixture(scope="session")
+def harness() -> Iterator[Forks]:
+    """Runs scripts and command lines in forks of a process that has imported all of convmark."""
+    one_thread = {"OPENBLAS_NUM_THREADS": "1"}  # so that the forks are safe
+    made = Forks(os.environ, "imports", "harness_process", at_start=one_thread)
+    with contextlib.closing(made):
+        yield made
+
+
+@pytest.fixture(scope="module")
+def forked_commands(harness: Forks) -> Iterator[None]:
+    """Have `faults.start` fork the commands that need no process of their own."""
+    faults.HARNESS.append(harness)
+    yield
+    faults.HARNESS.remove(harness)
+
+
+@pytest.fixture(scope="session")
 def interpreter_of(
-    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path_factory: pytest.TempPathFactory, forks_of: Callable[[str], Forks]
 ) -> Iterator[Callable[[str], Interpreter]]:
     """Gives each backend's interpreter, started once for all tests that need no other settings.
 
@@ -103,29 +146,32 @@ def interpreter_of(
 
         @functools.cache
         def started(backend: str) -> Interpreter:
-            if importlib.util.find_spec(backend) is None:
-                pytest.skip(f"{backend} is not installed")
-            made = Interpreter(environ=variables, folder=BUILDERS, backend=backend)
-            return stack.enter_context(made)
+            with warm_interpreters(forks_of(backend)):
+                made = Interpreter(environ=variables, folder=BUILDERS, backend=backend)
+                stack.enter_context(made).start()
+            return made
 
         yield started
 
 
 @pytest.fixture(scope="session")
-def forks_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Forks]]:
-    """Gives for each backend what runs scripts in forks of a process that has imported it."""
-    folder = tmp_path_factory.mktemp("forks")
-    with contextlib.ExitStack() as stack:
-
-        @functools.cache
-        def started(backend: str) -> Forks:
-            if importlib.util.find_spec(backend) is None:
-                pytest.skip(f"{backend} is not installed")
-            quiet = {"OMP_WAIT_POLICY": "PASSIVE"}  # PyTorch's threads spin while they wait
-            variables = environ(folder, KERAS_BACKEND=backend, KERAS_TORCH_DEVICE="cpu", **quiet)
-            return stack.enter_context(forks(f"convmark.worker.backends.{backend}", variables))
-
-        yield started
+def browser() -> Iterator[Any]:
+    """Chromium, headless and without a network, for all tests of pages."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(
+        options=options,
+        service=webdriver.ChromeService(executable_path=shutil.which("chromedriver")),
+    )
+    offline = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
+    driver.execute_cdp_cmd("Network.enable", {})
+    driver.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
+    yield driver
+    driver.quit()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -15,10 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from forks import COMMAND, SESSION, Forked, Forks
 
 from convmark.results.record import Record
 from convmark.results.store import StoreWarning, read_run
 
+CODE = {"convmark": COMMAND, "pytest": SESSION}
+HARNESS: list[Forks] = []
+"""What forks commands, where the fixture `forked_commands` has put it."""
 FAST = ("--tasks", "train", "--batch-sizes", "1")
 """Options of a run whose cases are its models, one each."""
 
@@ -39,13 +43,16 @@ def start(
     before: Callable[[], Any] | None = None,
     through: tuple[str, ...] = (),
     environ: Mapping[str, str] | None = None,
-) -> subprocess.Popen[str]:
-    """Start `python -m` with the command, its output and errors together.
+) -> subprocess.Popen[str] | Forked:
+    """Start `python -m` with the command, its output and errors together; by a fork where it can.
 
     Args:
         before: is called in the new process before the command.
         through: a command that starts this one, such as unshare.
     """
+    if HARNESS and before is None and not through:
+        given = {**os.environ, **(environ or {})}
+        return HARNESS[-1].start(CODE[command[0]], *command[1:], cwd=folder, environ=given)
     return subprocess.Popen(
         [*through, sys.executable, "-m", *command],
         cwd=folder,
@@ -59,7 +66,7 @@ def start(
 
 def measuring(
     *options: str, folder: Path, python: Path | None = None, **how: Any
-) -> subprocess.Popen[str]:
+) -> subprocess.Popen[str] | Forked:
     """Start `convmark run` on fast workers, its results below the folder."""
     fast = str(python or fast_python(folder))
     command = ("convmark", "run", "--python", fast, "--results", "results")

@@ -1,37 +1,158 @@
-"""Runs Python code in forks of one process that has done the imports already; not a test itself.
+"""Processes forked off one that has done the imports already; not a test itself.
 
 Importing a framework takes seconds, and convmark with pandas most of one; a fork takes
-milliseconds. What is imported must start no thread and run no operation.
+milliseconds. What is imported must start no thread and run no operation. What serves the requests
+of a measured interpreter is the real zygote, in a fork with its own environment, working folder,
+session and descriptors.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
-import runpy
+import pkgutil
+import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
-import traceback
+import threading
+import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+import convmark
+from convmark.core.backends import BACKENDS
+from convmark.interpreter import zoo_folder
+
+COMMAND = "import sys; from convmark.cli import main; sys.exit(main())"
+"""`convmark`, as code for `Forks.run`."""
+SESSION = "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
+"""`pytest`, as that."""
+SOCKETS = "CONVMARK_TEST_SOCKETS"
+"""Names the folder of the sockets of the frameworks that are imported, one each."""
+_READ_AT_START = (
+    *("HOME", "JAX_", "KERAS_", "LD_", "MALLOC_", "MKL_", "OMP_", "OPENBLAS_", "PYTHON", "TF_"),
+)
+"""Variables that a process reads while it starts or imports: a fork would know them too late."""
+_NO_MATTER = (
+    *("OMP_WAIT_POLICY", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "PYTHONUNBUFFERED"),
+)
+_PACKAGE = Path(convmark.__file__).resolve().parent
+
+
+class Forked:
+    """A process that a server has forked, as `subprocess.Popen` has it."""
+
+    def __init__(self, path: str | Path, order: Mapping[str, Any], descriptors: list[int]) -> None:
+        self.returncode: int | None = None
+        self.stdout: Any = None
+        self._connection = socket.socket(socket.AF_UNIX)
+        self._connection.connect(str(path))
+        data = json.dumps(order).encode()
+        socket.send_fds(self._connection, [len(data).to_bytes(4, "big")], descriptors)
+        self._connection.sendall(data)
+        self._lines = self._connection.makefile("rb")
+        self.pid = int(self._lines.readline())
+
+    def poll(self) -> int | None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0.0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.returncode is None:
+            if not select.select([self._connection], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired("a fork", timeout or 0.0)
+            self.returncode = int(self._lines.readline() or b"-9")
+            self._lines.close()
+            self._connection.close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, None]:
+        """Return what it has written and, as errors go there too, None."""
+        found: list[str] = []
+        reading = threading.Thread(target=lambda: found.append(self.stdout.read()), daemon=True)
+        reading.start()
+        reading.join(timeout)
+        if reading.is_alive():
+            raise subprocess.TimeoutExpired("a fork", timeout or 0.0)
+        self.stdout.close()
+        self.wait(timeout)
+        return found[0], None
 
 
 class Forks:
     """A process that forks one for each code that it is given."""
 
-    def __init__(self, imports: str, environ: Mapping[str, str]) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="convmark-forks-")
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        *kind: str,
+        path: Path | None = None,
+        at_start: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start it; see `fork_server.py` for the kinds.
+
+        Args:
+            path: of its socket.
+            at_start: variables that the process has and its forks have not.
+        """
+        self._folder = tempfile.TemporaryDirectory(prefix="cm-", dir="/tmp")  # a path is short
+        self.path = path or Path(self._folder.name, "socket")
+        script = str(Path(__file__).with_name("fork_server.py"))
         self._process = subprocess.Popen(
-            [sys.executable, __file__, imports],
+            [sys.executable, script, str(self.path), *kind],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
-            env=dict(environ),
+            env={**environ, **(at_start or {})},
         )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == b"listening\n"
+        self._environ = dict(environ)
+
+    def start(
+        self,
+        code: str | Path,
+        *arguments: str,
+        cwd: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+        files: Sequence[int] = (),
+    ) -> Forked:
+        """Run a script, or its text, in a fork.
+
+        Args:
+            environ: variables that are added to those of the process.
+            files: descriptors for its output and its errors; by default both go to `stdout`.
+        """
+        order = {
+            "code": None if isinstance(code, Path) else code,
+            "argv": [str(code) if isinstance(code, Path) else "-c", *arguments],
+            "cwd": str(cwd or Path.cwd()),
+            "environ": {**self._environ, **(environ or {})},
+        }
+        if files:
+            return Forked(self.path, order, list(files))
+        reader, writer = os.pipe()
+        try:
+            forked = Forked(self.path, order, [writer, writer])
+        finally:
+            os.close(writer)
+        forked.stdout = os.fdopen(reader)
+        return forked
 
     def run(
         self,
@@ -40,41 +161,24 @@ class Forks:
         cwd: Path | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a script, or its text, in a fork, to its end.
-
-        Args:
-            environ: variables that are added to those of the process.
-        """
-        out, error = (Path(self._folder.name) / name for name in ("out", "error"))
-        order = {
-            "code": None if isinstance(code, Path) else code,
-            "argv": [str(code) if isinstance(code, Path) else "-c", *arguments],
-            "cwd": str(cwd or Path.cwd()),
-            "environ": dict(environ or {}),
-            "files": [str(out), str(error)],
-        }
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        status = int(self._process.stdout.readline() or "-1")
-        return subprocess.CompletedProcess(
-            order["argv"], status, out.read_text(), error.read_text()
-        )
+        """Run a script, or its text, in a fork, to its end."""
+        paths = [Path(self._folder.name, name) for name in ("out", "error")]
+        with paths[0].open("w") as out, paths[1].open("w") as error:
+            files = [out.fileno(), error.fileno()]
+            forked = self.start(code, *arguments, cwd=cwd, environ=environ, files=files)
+        said = [str(code), *arguments]
+        return subprocess.CompletedProcess(said, forked.wait(), *(one.read_text() for one in paths))
 
     def close(self) -> None:
         self._process.communicate()
         self._folder.cleanup()
 
 
-@contextlib.contextmanager
-def forks(imports: str, environ: Mapping[str, str]) -> Iterator[Forks]:
-    """Give a process that has imported these modules, parted by commas."""
-    made = Forks(imports, environ)
-    try:
-        yield made
-    finally:
-        made.close()
+def load_harness() -> None:
+    """Import every module but those of the worker."""
+    for found in pkgutil.walk_packages(convmark.__path__, "convmark."):
+        if not found.name.startswith("convmark.worker.") and not found.name.endswith("__main__"):
+            importlib.import_module(found.name)
 
 
 def printed(done: subprocess.CompletedProcess[str]) -> Any:
@@ -83,41 +187,51 @@ def printed(done: subprocess.CompletedProcess[str]) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _become(order: Mapping[str, Any]) -> None:
-    """Run the code as a process of its own would, and end."""
-    status = 1
-    try:
-        signal.alarm(500)  # a test that hangs is ended
-        for descriptor, file in enumerate(order["files"], start=1):
-            os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.environ.update(order["environ"])
-        os.chdir(order["cwd"])
-        sys.argv = order["argv"]
-        sys.path[0] = os.path.dirname(sys.argv[0])
-        if order["code"] is None:
-            runpy.run_path(sys.argv[0], run_name="__main__")
-        else:
-            exec(order["code"], {"__name__": "__main__"})
-        status = 0
-    except SystemExit as ended:
-        status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+# -- measured interpreters -------------------------------------------------------------------------
 
 
-def _serve(imports: Sequence[str]) -> None:
-    for name in imports:
-        __import__(name)
-    for line in sys.stdin:
-        if (pid := os.fork()) == 0:
-            _become(json.loads(line))
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+def framework(backend: str, folder: Path, environ: Mapping[str, str]) -> Forks:
+    """Return what runs scripts, and interpreters, in forks of a process that has a framework."""
+    quiet = {"OMP_WAIT_POLICY": "PASSIVE"}  # PyTorch's threads spin while they wait
+    variables = {**environ, **BACKENDS[backend].variables, **quiet}
+    variables.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    (folder / f"{backend}.json").write_text(json.dumps(_of_start(variables)))
+    kind = ("worker", backend, str(_PACKAGE), str(zoo_folder()))
+    return Forks(variables, *kind, path=folder / backend)
 
 
-if __name__ == "__main__":
-    _serve(sys.argv[1].split(","))
+def _of_start(environ: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: value
+        for name, value in environ.items()
+        if name.startswith(_READ_AT_START) and name not in _NO_MATTER
+    }
+
+
+def _popen(command: list[str], **how: Any) -> Any:
+    """Start an interpreter as `subprocess.Popen` does: by a fork where one can serve as well."""
+    settings = json.loads(command[-1])
+    path = Path(os.environ.get(SOCKETS, "none"), settings["backend"])
+    own = (command[0], settings["convmark"], settings["fork"])
+    known = path.with_suffix(".json")
+    if own != (sys.executable, str(_PACKAGE), True) or not known.exists():
+        return subprocess.Popen(command, **how)
+    if _of_start(how["env"]) != json.loads(known.read_text()):
+        return subprocess.Popen(command, **how)
+    order = {"settings": settings, "environ": how["env"], "cwd": str(how["cwd"])}
+    return Forked(path, order, [*how["pass_fds"], how["stdout"].fileno()])
+
+
+WARM = types.SimpleNamespace(
+    Popen=_popen, DEVNULL=subprocess.DEVNULL, TimeoutExpired=subprocess.TimeoutExpired
+)
+"""What takes the place of `subprocess` in `convmark.interpreter.server`."""
+
+
+@contextlib.contextmanager
+def warm_interpreters(forks: Forks) -> Iterator[None]:
+    """Have the interpreters of this process, and of forks of the harness, forked for the block."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(SOCKETS, str(forks.path.parent))
+        patch.setattr("convmark.interpreter.server.subprocess", WARM)
+        yield

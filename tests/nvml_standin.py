@@ -41,7 +41,7 @@ def folder(missing: Sequence[str] = ()) -> tempfile.TemporaryDirectory[str]:
 @functools.cache
 def _forks(missing: Sequence[str]) -> Forks:
     """Return what runs code in forks of a harness whose NVML is the stand-in."""
-    made = Forks("convmark.session.run,convmark.cli.doctor", _environ(missing))
+    made = Forks(_environ(missing), "imports", "convmark.session.run,convmark.cli.doctor")
     atexit.register(made.close)
     return made
 

@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def train(folder: Path) -> Iterator[Train]:
+def train(folder: Path, warm: None) -> Iterator[Train]:
     """Trains on a hundredth of digits that are easily told, in a fresh process."""
     made = digits.write(folder / "mnist.npz")
     with pytest.MonkeyPatch.context() as patch:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from workers import git
 
 from convmark.compare.live import anchor
 from convmark.compare.live.live import LiveOptions, Pairing, compare_live
@@ -29,14 +30,6 @@ def small():
         keras.layers.Dense(10),
     ])
 """
-
-
-def git(folder: Path, *arguments: str) -> str:
-    identity = ("-c", "user.name=n", "-c", "user.email=e@example.invalid")
-    done = subprocess.run(
-        ["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True
-    )
-    return done.stdout.strip()
 
 
 @pytest.fixture
@@ -103,7 +96,7 @@ def test_a_folder_that_the_commit_did_not_have_is_said(project: Path) -> None:
 
 
 def test_the_committed_code_runs_beside_the_edited_one_and_the_slowdown_is_seen(
-    project: Path, monkeypatch: pytest.MonkeyPatch
+    warm: None, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     origin = anchor.Origin(repository=project, folder=Path("src"), is_zoo=False)
     case = Case(model="shop.nets:small", task="train", batch_size=16)

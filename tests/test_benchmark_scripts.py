@@ -7,12 +7,12 @@ leaves figures that nobody can print again.
 from __future__ import annotations
 
 import importlib.util
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 import digits
 import pytest
+from forks import Forks
 
 SCRIPTS = Path(__file__).parent / "benchmarks"
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -78,15 +78,8 @@ def test_every_script_is_run() -> None:
     assert names == {*QUICK, *WITH_WORKERS, *LIVE, *FROM_AN_INDEX}
 
 
-def ran(script: str, arguments: list[str], folder: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, str(SCRIPTS / script), *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
+def ran(harness: Forks, script: str, arguments: list[str], folder: Path) -> None:
+    done = harness.run(SCRIPTS / script, *arguments, cwd=folder, environ=os.environ)
     output = done.stdout + done.stderr
     assert done.returncode in (0, GOALS_MISSED.get(script, 0)), output
     assert "Traceback" not in output
@@ -94,11 +87,13 @@ def ran(script: str, arguments: list[str], folder: Path) -> None:
 
 
 @pytest.mark.parametrize("script", sorted(QUICK))
-def test_a_script_of_numbers_alone_runs_to_its_end(script: str, tmp_path: Path) -> None:
+def test_a_script_of_numbers_alone_runs_to_its_end(
+    script: str, harness: Forks, tmp_path: Path
+) -> None:
     if script == "rule_league.py" and not DATA.is_dir():
         pytest.skip("the folder of recorded noise is not beside the checkout")
     filled = [one.format(folder=tmp_path / "F", data=DATA) for one in QUICK[script]]
-    ran(script, filled, tmp_path)
+    ran(harness, script, filled, tmp_path)
 
 
 needs_tensorflow = pytest.mark.skipif(
@@ -108,14 +103,18 @@ needs_tensorflow = pytest.mark.skipif(
 
 @needs_tensorflow
 @pytest.mark.parametrize("script", sorted(WITH_WORKERS))
-def test_a_script_that_measures_runs_to_its_end(script: str, tmp_path: Path) -> None:
+def test_a_script_that_measures_runs_to_its_end(
+    script: str, harness: Forks, warm: None, tmp_path: Path
+) -> None:
     mnist = digits.write(tmp_path / "mnist.npz") if script != "harness_cost.py" else tmp_path
     filled = [one.format(folder=tmp_path / "F", mnist=mnist) for one in WITH_WORKERS[script]]
-    ran(script, filled, tmp_path)
+    ran(harness, script, filled, tmp_path)
 
 
 @needs_tensorflow
 @pytest.mark.long
 @pytest.mark.parametrize("script", sorted(LIVE))
-def test_a_script_that_compares_live_runs_to_its_end(script: str, tmp_path: Path) -> None:
-    ran(script, [one.format(folder=tmp_path / "F") for one in LIVE[script]], tmp_path)
+def test_a_script_that_compares_live_runs_to_its_end(
+    script: str, harness: Forks, tmp_path: Path
+) -> None:
+    ran(harness, script, [one.format(folder=tmp_path / "F") for one in LIVE[script]], tmp_path)

@@ -229,7 +229,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def interpreter(project: Path) -> Iterator[Interpreter]:
+def interpreter(warm: None, project: Path) -> Iterator[Interpreter]:
     with Interpreter(environ=environ(project), folder=project) as found:
         yield found
 
@@ -310,7 +310,7 @@ def test_a_module_whose_import_ends_the_process_is_named(interpreter: Interprete
         inspect_models(interpreter, ["script:net", "ends:net"])
 
 
-def test_code_in_a_file_runs_where_it_is_trusted(project: Path) -> None:
+def test_code_in_a_file_runs_where_it_is_trusted(warm: None, project: Path) -> None:
     variables = environ(project, **{TRUST: "1"})
     with Interpreter(environ=variables, folder=project) as trusting:
         for name in ("lambda.keras", "lambda.h5"):

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forks import COMMAND, SESSION, Forks
 from workers import environ
 
 from convmark.results.record import Record
@@ -28,28 +29,23 @@ def made(name: str, *folders: Path) -> None:
     subprocess.run(["sh", str(CASES / name / "make.sh"), *map(str, folders)], check=True)
 
 
-def ran(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a module of this Python in a folder, its results in `results`."""
-    return subprocess.run(
-        [sys.executable, "-m", *arguments, "--results=results", "--ceilings=off"],
-        cwd=folder,
-        env=environ(folder, COLUMNS="200", **variables),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+HERE = ("--results=results", "--ceilings=off")
+SHORT = (
+    *("--tasks=infer", "--batch-sizes=8", "--devices=cpu", "--processes=1", "--time-budget=0.1"),
+)
 
 
 def test_a_module_that_git_ignores_is_known_by_its_content_and_its_slowdown_is_found(
-    tmp_path: Path,
+    harness: Forks, warm: None, tmp_path: Path
 ) -> None:
     made("19-code-that-git-does-not-see", tmp_path)
     (tmp_path / "repo/pyproject.toml").write_text("[tool.convmark]\nshort_options = true\n")
-    suite = ("pytest", "test_shop.py", "--processes=1", "--time-budget=0.05")
-    first = ran(tmp_path / "repo", *suite)
+    suite = (SESSION, "test_shop.py", "--processes=1", "--time-budget=0.05", *HERE)
+    here = {"cwd": tmp_path / "repo", "environ": environ(tmp_path, COLUMNS="200")}
+    first = harness.run(*suite, **here)
     assert first.returncode == 0, first.stdout
     (tmp_path / "repo/gen/sizes.py").write_text("SINES = 8\n")
-    second = ran(tmp_path / "repo", *suite, "--benchmark-compare")
+    second = harness.run(*suite, "--benchmark-compare", **here)
     assert second.returncode == 1, second.stdout
     assert "step_time regressed by" in second.stdout
     rows = [read_run(path)[0] for path in sorted((tmp_path / "repo/results").glob("*/000?.csv"))]
@@ -63,17 +59,13 @@ def test_the_working_folders_own_package_is_measured_and_not_a_stale_installed_c
     repo, site = tmp_path / "repo", tmp_path / "site-packages"
     site.mkdir()
     made("27-stale-installed-copy", repo, site)
-    done = ran(
-        repo,
-        "convmark",
-        "run",
-        "--models=shopflat.nets:net",
-        "--tasks=infer",
-        "--batch-sizes=8",
-        "--devices=cpu",
-        "--processes=1",
-        "--time-budget=0.1",
-        PYTHONPATH=str(site),
+    done = subprocess.run(
+        [sys.executable, "-m", "convmark", "run", "--models=shopflat.nets:net", *SHORT, *HERE],
+        cwd=repo,
+        env=environ(tmp_path, PYTHONPATH=str(site)),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     (row,) = rows_of(repo)
@@ -88,20 +80,18 @@ def rows_of(repo: Path) -> list[Record]:
     return read_run(path)
 
 
-def test_a_models_own_variables_part_rows_that_they_make_different(tmp_path: Path) -> None:
+def test_a_models_own_variables_part_rows_that_they_make_different(
+    harness: Forks, warm: None, tmp_path: Path
+) -> None:
     (tmp_path / "nets.py").write_text(
         "import os, keras\n\n\ndef net():\n"
         "    width = int(os.environ.get('NETS_WIDTH', '4'))\n"
         "    return keras.Sequential([keras.Input((8,)), keras.layers.Dense(width)])\n"
     )
     os.mkdir(tmp_path / "results")
-    done = ran(
-        tmp_path,
-        "convmark",
-        *("run", "--models=nets:net", "--tasks=infer", "--batch-sizes=8", "--devices=cpu"),
-        *("--processes=1", "--time-budget=0.1"),
-        NETS_WIDTH="16",
-    )
+    given = environ(tmp_path, NETS_WIDTH="16")
+    asked = ("run", "--models=nets:net", *SHORT, *HERE)
+    done = harness.run(COMMAND, *asked, cwd=tmp_path, environ=given)
     assert done.returncode == 0, done.stderr
     (row,) = rows_of(tmp_path)
     assert row.state == "env.NETS_WIDTH=16"

@@ -27,6 +27,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 CASES, DIGITS = SHARED / "cases", SHARED / "data" / "mnist.npz"
 
 pytestmark = [
+    pytest.mark.usefixtures("warm"),
     pytest.mark.skipif(not CASES.is_dir(), reason="the folder of cases is not beside the checkout"),
     pytest.mark.skipif(
         importlib.util.find_spec("tensorflow") is None, reason="a worker needs TensorFlow"

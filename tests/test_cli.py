@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,6 +10,7 @@ from typing import Any
 
 import fake_worker
 import pytest
+from forks import COMMAND, Forks
 from rows import row
 from test_verdicts_file import judgement
 
@@ -259,7 +259,7 @@ def test_the_last_lines_fit_a_narrow_terminal_and_keep_what_is_copied_on_one_lin
     assert f"convmark: Benchmark-Accept: {judgement().case}" in lines
 
 
-def test_a_shell_gets_commands_options_and_values(folder: Path) -> None:
+def test_a_shell_gets_commands_options_and_values(folder: Path, harness: Forks) -> None:
     pytest.importorskip("argcomplete", reason="argcomplete is not installed")
     assert main(["run", "--models", "lenet5,mini_resnet", "--tasks", "train"]) == 0
     (machine,) = (path.name for path in folder.glob("results/*-*"))
@@ -281,8 +281,7 @@ def test_a_shell_gets_commands_options_and_values(folder: Path) -> None:
         answer = folder / "answer"
         asked = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line))}
         more = {"_ARGCOMPLETE_STDOUT_FILENAME": str(answer), "_ARGCOMPLETE_IFS": " "}
-        call = [sys.executable, "-m", "convmark"]
-        subprocess.run(call, env={**os.environ, **asked, **more}, check=True, timeout=60)
+        assert harness.run(COMMAND, environ={**asked, **more}).returncode == 0
         found = answer.read_text().split()
         assert set(expected.split()) <= set(found), line
         assert bool(found) == bool(expected), line

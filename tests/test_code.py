@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from workers import git
 
 from convmark.core.errors import ConvmarkError, StoreError
 from convmark.core.installed import TREE_PREFIX
@@ -37,14 +38,6 @@ from convmark.worker.kernel_opens import KernelOpens
 from convmark.worker.looked import Looked
 from convmark.worker.opened import Opened
 from convmark.worker.protocol import ABSENT, file_digest, names_digest
-
-
-def git(folder: Path, *arguments: str) -> str:
-    named = ("-c", "user.name=a", "-c", "user.email=a@example.invalid")
-    done = subprocess.run(
-        ["git", "-C", str(folder), *named, *arguments], check=True, capture_output=True, text=True
-    )
-    return done.stdout.strip()
 
 
 @pytest.fixture

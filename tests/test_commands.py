@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from forks import COMMAND, Forks
 from histories import A_COMMIT, MACHINE, keep, keep_said, process, run_of
 from json_tables import rows_of
 from test_verdicts_file import judgement
@@ -127,18 +128,14 @@ def test_compare_quotes_what_makes_runs_incomparable(
     assert "tensorflow was 2.20.0, is 2.21.0: `convmark ab`" in capsys.readouterr().out
 
 
-def test_an_unreadable_run_of_the_history_is_a_line_on_standard_error(tmp_path: Path) -> None:
+def test_an_unreadable_run_of_the_history_is_a_line_on_standard_error(
+    harness: Forks, tmp_path: Path
+) -> None:
     store = Store(tmp_path / "results")
     history(store, 0.0)
     (store.folder / MACHINE / "0005.csv").write_text("")
-    done = subprocess.run(
-        [sys.executable, "-m", "convmark", "compare"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
+    done = harness.run(COMMAND, "compare", cwd=tmp_path)
+    assert done.returncode == 0
     (line,) = done.stderr.splitlines()
     assert line.startswith("convmark: ")
     assert line.endswith("0005.csv:1: must hold a run's rows, it is empty; left out of the history")

@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from workers import git
 
 from convmark.core.errors import ConvmarkError
 from convmark.results.commit import Commit, are_of_commit, is_changed, read_commit
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 UNKNOWN = Commit(sha=None, dirty=None)
-
-
-def git(folder: Path, *arguments: str) -> str:
-    identity = ("-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
-    environ = {name: text for name, text in os.environ.items() if not name.startswith("GIT_")}
-    command = ["git", *identity, "-c", "core.hooksPath=/dev/null", *arguments]
-    done = subprocess.run(
-        command, cwd=folder, env=environ, check=True, capture_output=True, text=True
-    )
-    return done.stdout.strip()
 
 
 def make_repository(folder: Path) -> str:

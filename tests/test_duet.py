@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from forks import Forks, warm_interpreters
 from workers import environ
 
 from convmark.compare.live.session import DuetSide, Session, SessionPlan, duet_session
@@ -140,7 +140,7 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> dict[str, DuetSide]:
 
 
 @pytest.fixture(scope="module")
-def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interpreter]:
+def interpreter(warm: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interpreter]:
     pytest.importorskip("tensorflow", reason="a duet needs a framework")
     variables = environ(tmp_path_factory.mktemp("interpreter"))
     with Interpreter(environ=variables, import_roots=[]) as made:
@@ -190,11 +190,15 @@ def test_two_versions_of_a_package_run_side_by_side(
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_so_they_do_on_another_framework(
-    backend: str, sides: dict[str, DuetSide], tmp_path: Path
+    backend: str,
+    sides: dict[str, DuetSide],
+    tmp_path: Path,
+    forks_of: Callable[[str], Forks],
 ) -> None:
-    if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"{backend} is not installed")
-    with Interpreter(backend=backend, environ=environ(tmp_path), import_roots=[]) as interpreter:
+    with (
+        warm_interpreters(forks_of(backend)),
+        Interpreter(backend=backend, environ=environ(tmp_path), import_roots=[]) as interpreter,
+    ):
         for _ in range(4):
             what = case(
                 "net", backend=backend, threads="1"

@@ -12,25 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+from forks import COMMAND, SESSION, Forked, Forks
 from snapshots import check
 
 from convmark.results.record import COLUMNS, Record
 from convmark.results.store import read_run
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+UNCACHED = ("-p", "no:cacheprovider")
+LONG = ("--models=separable_layer", "--time-budget=3")
 SMALL = ("--models=separable_layer", "--processes=1", "--time-budget=0.1")
-
-
-def start(*command: str, folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", *command],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        # a shell that starts a job in the background has it ignore Ctrl-C; a terminal's does not
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
 
 
 def await_text(read_so_far: Callable[[], str], text: str, limit_s: float = 120) -> None:
@@ -40,23 +31,20 @@ def await_text(read_so_far: Callable[[], str], text: str, limit_s: float = 120) 
         time.sleep(0.1)
 
 
-def workers(of: subprocess.Popen[str]) -> list[psutil.Process]:
+def workers(of: Forked) -> list[psutil.Process]:
     return psutil.Process(of.pid).children(recursive=True)
 
 
 def test_pytest_bench_measures_the_real_layers_and_leaves_rows(tmp_path: Path) -> None:
-    process = start(
-        "pytest",
-        "bench",
-        *SMALL,
-        f"--results={tmp_path}",
-        "-p",
-        "no:cacheprovider",
-        folder=CHECKOUT,
+    done = subprocess.run(
+        [sys.executable, "-m", *("pytest", "bench", *SMALL, f"--results={tmp_path}", *UNCACHED)],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    assert re.search(r"\d+ passed", output)
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"\d+ passed", done.stdout)
     (path,) = tmp_path.glob("*/*.csv")
     rows = read_run(path)
     assert {row.task for row in rows} == {"train", "infer"}
@@ -96,11 +84,11 @@ def filled(row: Record) -> str:
     return "".join(f"{one} {getattr(row, one) if one in same else '#'}\n" for one in names)
 
 
-def test_ctrl_c_ends_the_workers_keeps_the_rows_and_says_where_they_are(tmp_path: Path) -> None:
-    process = start(
-        "convmark", "run", "--models=separable_layer", "--time-budget=3",
-        f"--results={tmp_path}", folder=tmp_path,
-    )  # fmt: skip
+def test_ctrl_c_ends_the_workers_keeps_the_rows_and_says_where_they_are(
+    harness: Forks, warm: None, tmp_path: Path
+) -> None:
+    asked = ("run", *LONG, f"--results={tmp_path}")
+    process = harness.start(COMMAND, *asked, cwd=tmp_path, environ=os.environ)
     await_text(
         lambda: "".join(path.read_text() for path in tmp_path.glob("*/*.csv")), "separable_layer"
     )
@@ -120,11 +108,11 @@ def test_ctrl_c_ends_the_workers_keeps_the_rows_and_says_where_they_are(tmp_path
     assert "Traceback" not in output
 
 
-def test_ctrl_c_under_pytest_keeps_the_rows_and_exits_2(tmp_path: Path) -> None:
-    process = start(
-        "pytest", "bench", "--models=separable_layer", "--time-budget=3", "-p", "no:cacheprovider",
-        f"--results={tmp_path}", folder=CHECKOUT,
-    )  # fmt: skip
+def test_ctrl_c_under_pytest_keeps_the_rows_and_exits_2(
+    harness: Forks, warm: None, tmp_path: Path
+) -> None:
+    asked = ("bench", *LONG, f"--results={tmp_path}", *UNCACHED)
+    process = harness.start(SESSION, *asked, cwd=CHECKOUT, environ=os.environ)
     await_text(
         lambda: "".join(path.read_text() for path in tmp_path.glob("*/*.csv")), "separable_layer"
     )

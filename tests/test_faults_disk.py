@@ -25,6 +25,8 @@ from convmark.results.store import Store, read_run
 from convmark.session.facts import plan
 from convmark.session.run import execute
 
+pytestmark = pytest.mark.usefixtures("forked_commands")
+
 PLAN = ("--models", "lenet5,conv_layer", *FAST, "--processes", "3")
 
 

@@ -25,7 +25,10 @@ from workers import happens
 from convmark.results.record import Record
 from convmark.results.store import StoreWarning, read_run, read_step_times
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers end with a killed parent")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="workers end with a killed parent"),
+    pytest.mark.usefixtures("forked_commands"),
+]
 
 PLAN = ("--models", "lenet5,conv_layer,mini_resnet,mini_inception", *FAST, "--processes", "2")
 ROWS = 8
@@ -192,7 +195,7 @@ def test_1000_more_kills_at_random_moments_lose_no_reported_row(
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="needs real workers")
 @pytest.mark.parametrize("rows", [1, pytest.param(3, marks=pytest.mark.long)])
 def test_a_kill_with_real_workers_loses_nothing_and_leaves_no_process(
-    rows: int, tmp_path: Path
+    rows: int, warm: None, tmp_path: Path
 ) -> None:
     options = ("--models", "separable_layer", "--tasks", "train", "--processes", "4")
     command = ("convmark", "run", *options, "--time-budget", "0.1", "--results", "results")

@@ -41,6 +41,8 @@ def test_speed(measured, benchmark):
     measured.replay(benchmark)
 """
 
+pytestmark = pytest.mark.usefixtures("forked_commands")
+
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GONE_S = 2.0
 
@@ -174,10 +176,10 @@ def _drain(leader: int) -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="needs real workers")
-def test_real_workers_are_gone_in_time(tmp_path: Path) -> None:
+def test_real_workers_are_gone_in_time(warm: None, tmp_path: Path) -> None:
     process = start(
         "convmark", "run", "--models=separable_layer", "--time-budget=3", "--results=results",
-        folder=tmp_path, before=heeds_ctrl_c,
+        folder=tmp_path,
     )  # fmt: skip
     assert happens(lambda: len(rows_in(tmp_path)) >= 1, within_s=120)
     assert happens(lambda: len(descendants(process.pid)) >= 2, within_s=10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -34,6 +35,8 @@ from convmark.results.record import Record
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's own way")
 
+pytestmark = pytest.mark.usefixtures("forked_commands")
+
 MIB = 1 << 20
 
 
@@ -44,15 +47,24 @@ def by_model(rows: list[Record]) -> dict[str, list[Record]]:
     return found
 
 
-def test_whatever_workers_do_each_has_its_row_and_the_others_go_on(tmp_path: Path) -> None:
+def test_whatever_workers_do_each_has_its_row_costs_no_memory_and_the_others_go_on(
+    tmp_path: Path,
+) -> None:
     models = "lenet5,kills_itself,hangs,floods,piles_up,writes_rubbish,conv_layer"
-    status, output, rows = run(
-        "--models", models, *FAST, "--processes", "2", "--time-limit", "1", folder=tmp_path
-    )
-    assert status == 1
-    assert "14 rows in " in output
+    options = ("--models", models, *FAST, "--processes", "1", "--time-limit", "1")
+    process = measuring(*options, folder=tmp_path)
+    highest = 0
+    while process.poll() is None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            highest = max(highest, psutil.Process(process.pid).memory_info().rss)
+        time.sleep(0.02)
+    output, _ = process.communicate()
+    assert process.returncode == 1
+    assert 0 < highest < 300 * MIB
+    assert "7 rows in " in output
     said = one_message(output)
-    assert len(rows) == 14
+    rows = {row.model: row for row in rows_in(tmp_path)}
+    assert len(rows) == 7
     for model, expected, reason in (
         ("lenet5", "ok", ""),
         ("conv_layer", "ok", ""),
@@ -62,25 +74,9 @@ def test_whatever_workers_do_each_has_its_row_and_the_others_go_on(tmp_path: Pat
         ("piles_up", "crashed", "the worker sends too many events: 10,001 without an end"),
         ("writes_rubbish", "crashed", "the worker wrote an invalid event: b"),
     ):
-        for row in by_model(rows)[model]:
-            assert row.status == expected
-            assert (row.error or "").startswith(reason)
+        assert rows[model].status == expected
+        assert (rows[model].error or "").startswith(reason)
         assert reason.split(":")[0] in said
-
-
-def test_a_flooding_worker_costs_no_memory(tmp_path: Path) -> None:
-    models = ("--models", "piles_up,floods", *FAST, "--processes", "1")
-    process = measuring(*models, folder=tmp_path)
-    highest = 0
-    while process.poll() is None:
-        try:
-            highest = max(highest, psutil.Process(process.pid).memory_info().rss)
-        except psutil.NoSuchProcess:
-            break
-        time.sleep(0.02)
-    process.communicate()
-    assert len(rows_in(tmp_path)) == 2
-    assert 0 < highest < 300 * MIB
 
 
 def test_a_hanging_worker_goes_with_its_group_after_a_polite_and_a_firm_end(

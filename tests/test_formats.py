@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import importlib.util
 import io
-import subprocess
 import sys
 from pathlib import Path
 
@@ -145,13 +144,16 @@ def test_csv_has_a_line_for_a_row_or_of_several_tables_for_a_cell(
 
 
 @pytest.mark.parametrize("command", [["list"], ["show", "1"]], ids=lambda words: words[0])
-def test_parquet_has_what_csv_has(command: list[str], folder: Path) -> None:
+def test_parquet_has_what_csv_has(
+    command: list[str], folder: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
     pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     import pandas as pd
 
     def output(form: str) -> io.BytesIO:
-        call = [sys.executable, "-m", "convmark", *command, "--format", form]
-        return io.BytesIO(subprocess.run(call, check=True, capture_output=True).stdout)
+        capfdbinary.readouterr()
+        assert main([*command, "--format", form]) == 0
+        return io.BytesIO(capfdbinary.readouterr().out)
 
     parquet, plain = pd.read_parquet(output("parquet")), pd.read_csv(output("csv"))
     assert list(parquet.columns) == list(plain.columns)

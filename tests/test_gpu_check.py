@@ -136,7 +136,7 @@ def test_the_first_framework_that_is_installed_is_checked(monkeypatch: pytest.Mo
 
 
 def test_a_device_that_is_not_there_is_said_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    warm: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["--device", "gpu:7", "--quick", "--results", str(tmp_path)]) == 2
     assert "gpu_check: --device: gpu:7 does not exist, only cpu" in capsys.readouterr().err

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from forks import Forks, forks, printed
+from forks import Forks, printed
 from histories import A_COMMIT, MACHINE, keep, process, run_of
 from mutations import mutated
 from test_verdicts_file import judgement
@@ -316,12 +316,12 @@ print(json.dumps([status, used.ru_utime + used.ru_stime, used.ru_maxrss]))
 """
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def commands() -> Iterator[Forks]:
     """Runs command lines in forks of a process that has imported them."""
     imports = "convmark.cli,convmark.report.build,pandas"
     one_thread = {"OPENBLAS_NUM_THREADS": "1"}  # so that the forks are safe
-    with forks(imports, {**os.environ, **one_thread}) as found:
+    with contextlib.closing(Forks({**os.environ, **one_thread}, "imports", imports)) as found:
         yield found
 
 

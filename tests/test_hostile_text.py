@@ -349,15 +349,15 @@ def described(model: str, folder: Path) -> list[Path]:
     return describe_models([model], Answers(), 0, folder / "results" / MACHINE)
 
 
-@pytest.mark.parametrize("text", MARKUP + PATHS, ids=range(len(MARKUP + PATHS)))
-def test_a_described_model_is_kept_in_its_folder_and_shown_as_text(text: str, folder: Path) -> None:
+def test_described_models_are_kept_in_their_folder_and_shown_as_text(folder: Path) -> None:
     keep(Store(Path("results")), run_of("0001", 0.0, 0.1))
-    written = described(text, folder)
-    assert len(written) == 2
     home = (folder / "results" / MACHINE / "models").resolve()
-    for path in written:
-        assert path.resolve().parent == home
-        assert len(path.name) < 120
+    for text in MARKUP + PATHS:
+        written = described(text, folder)
+        assert len(written) == 2, text
+        for path in written:
+            assert path.resolve().parent == home, text
+            assert len(path.name) < 120, text
     (_, elements) = page(folder)
     assert elements.tags.count("script") == 5
     assert elements.running == []
@@ -413,23 +413,23 @@ def test_a_machine_with_such_a_cpu_has_a_plain_folder(text: str, tmp_path: Path)
     assert len(machine.name) <= 80
 
 
-@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_a_hosts_name_names_no_folder_and_is_inert_in_the_row_that_tells_it(
-    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = read_machine(nvml=lambda: None)
-    for place in ("platform.node", "socket.gethostname", "socket.getfqdn"):
-        monkeypatch.setattr(place, lambda: text)
-    monkeypatch.setenv("HOSTNAME", text.replace("\0", ""))
-    machine = read_machine(nvml=lambda: None)
-    assert machine == before
-    facts = facts_of("0001", machine, read_commit(tmp_path), {})
-    path = keep(Store(tmp_path / "results"), [process(node=facts.node)])
-    assert moves_nothing(path.read_text(encoding="utf-8"))
-    with path.open(encoding="utf-8", newline="") as file:
-        cell = next(csv.DictReader(file))["node"]
-    assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
-    assert [row.node for row in read_run(path)] == [facts.node]
+    before, commit = read_machine(nvml=lambda: None), read_commit(tmp_path)
+    for number, text in enumerate(HOSTILE):
+        for place in ("platform.node", "socket.gethostname", "socket.getfqdn"):
+            monkeypatch.setattr(place, lambda text=text: text)
+        monkeypatch.setenv("HOSTNAME", text.replace("\0", ""))
+        machine = read_machine(nvml=lambda: None)
+        assert machine == before, text
+        facts = facts_of("0001", machine, commit, {})
+        path = keep(Store(tmp_path / str(number)), [process(node=facts.node)])
+        assert moves_nothing(path.read_text(encoding="utf-8")), text
+        with path.open(encoding="utf-8", newline="") as file:
+            cell = next(csv.DictReader(file))["node"]
+        assert not cell.startswith(("=", "+", "-", "@", "\t", "\r")), text
+        assert [row.node for row in read_run(path)] == [facts.node], text
 
 
 @pytest.mark.parametrize("text", [*PATHS, ".", ".hidden", "-x", "/", "a/../../b", "é" * 101])

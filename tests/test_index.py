@@ -6,13 +6,12 @@ import contextlib
 import os
 import random
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from forks import Forks
 from histories import A_COMMIT, ANOTHER_COMMIT, MACHINE, keep, keep_said, process, run_of
 from test_verdicts_file import OLD, judgement
 
@@ -286,15 +285,15 @@ sys.exit(main(["history", sys.argv[1]]))
 
 
 def test_many_that_make_the_index_at_once_all_print_the_same_and_leave_a_whole_one(
-    store: Store, capsys: Printed, monkeypatch: pytest.MonkeyPatch, digested: list[str]
+    store: Store,
+    capsys: Printed,
+    monkeypatch: pytest.MonkeyPatch,
+    digested: list[str],
+    harness: Forks,
 ) -> None:
     write(store, 60)
     plain = without_index(capsys, monkeypatch)
-    command = [sys.executable, "-c", HISTORY, LENET]
-    environ = dict(os.environ)  # not what readline has set behind it, such as COLUMNS
-    together = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ) for _ in range(4)
-    ]
+    together = [harness.start(HISTORY, LENET, environ=os.environ) for _ in range(4)]
     assert {process.communicate(timeout=120)[0] for process in together} == {plain}
     digested.clear()
     assert listed(capsys) == plain

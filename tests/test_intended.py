@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from histories import MACHINE, keep, process, run_of
 from test_verdicts_file import judgement
+from workers import git
 
 from convmark.cli import main
 from convmark.compare.intended import IntendedChanges, TrailerRange, pass_intended
@@ -22,14 +22,6 @@ VGG = "vgg16-train-cpu-b32-float32"
 Commit = Callable[..., str]
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
-
-
-def git(folder: Path, *words: str) -> str:
-    name = ("-c", "user.name=a", "-c", "user.email=a@example.invalid")
-    done = subprocess.run(
-        ["git", *name, *words], cwd=folder, capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
 
 
 @pytest.fixture

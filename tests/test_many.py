@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import fake_worker
 import psutil
@@ -38,6 +39,8 @@ SUITE = Suite(models=("lenet5", "conv_layer"), tasks=("train",), batch_sizes=(1,
 def test_speed(measured, benchmark):
     measured.replay(benchmark)
 """
+
+pytestmark = pytest.mark.usefixtures("forked_commands")
 
 PLAN = ("--models", "lenet5,conv_layer", *FAST, "--processes", "2")
 
@@ -101,7 +104,7 @@ def test_eight_sessions_at_once_leave_their_verdicts_whole(tmp_path: Path) -> No
 
 
 @contextlib.contextmanager
-def holding(folder: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+def holding(folder: Path, *options: str) -> Iterator[Any]:
     """Give a run that has the machine until the block's end, or until it is told to end."""
     endless = ("--models", "lenet5", *FAST, "--processes", "10000")
     there = len(run_files(folder))

@@ -14,6 +14,7 @@ import fake_worker
 import pytest
 import scipy.special  # noqa: F401 - an in-process session forgets what it was first to import
 from snapshots import check, session
+from workers import git
 
 import convmark.session.run as run_module
 from convmark.cli import main
@@ -51,16 +52,8 @@ Patch = pytest.MonkeyPatch
 Columns = dict[str, Any]
 
 
-def git(folder: Path, *arguments: str) -> None:
-    identity = ("-c", "user.name=n", "-c", "user.email=e@example.invalid")
-    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
-
-
 def head(folder: Path) -> str:
-    shown = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=folder, check=True, capture_output=True, text=True
-    )
-    return shown.stdout.strip()
+    return git(folder, "rev-parse", "HEAD")
 
 
 @pytest.fixture

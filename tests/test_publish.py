@@ -18,14 +18,12 @@ from report_rows import (
     results_of_two_machines,
     suite,
 )
-from test_report_browser import browser, wait_for
 from test_report_browser import pytestmark as in_a_browser
+from test_report_browser import wait_for
 
 from convmark.cli import main
 from convmark.report.page import site as site_module
 from convmark.report.page.site import PARQUET, site_files
-
-__all__ = ["browser"]
 
 
 @pytest.fixture(scope="module")

@@ -11,15 +11,14 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import COMMAND, Forked, Forks
 from workers import BUILDERS, descendants, environ, happens, is_running, measured
 
 from convmark.interpreter import Answer, Interpreter
@@ -35,7 +34,7 @@ LOCAL = {"cluster": {"processes": 2}}
 
 
 @pytest.fixture(scope="module")
-def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interpreter]:
+def interpreter(warm: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interpreter]:
     folder = tmp_path_factory.mktemp("replicas")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(BUILDERS)
@@ -162,23 +161,28 @@ def test_machines_that_measure_different_cases_are_told_so(
 # as a user types it
 
 
-def run(folder: Path, *options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "convmark", "run", "--models=lenet5", "--tasks=train",
-         "--batch-sizes=4", "--time-budget=0.1", "--devices=cpu", *options],
-        cwd=folder,
-        env=environ(folder),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )  # fmt: skip
+Run = Callable[..., Forked]
+
+
+@pytest.fixture
+def run(harness: Forks, warm: None) -> Run:
+    """Starts `convmark run` in a folder."""
+    asked = ("run", "--models=lenet5", "--tasks=train", "--batch-sizes=4", "--time-budget=0.1")
+
+    def start(folder: Path, *options: str) -> Forked:
+        words = (*asked, "--devices=cpu", *options)
+        return harness.start(COMMAND, *words, cwd=folder, environ=environ(folder))
+
+    return start
 
 
 def rows(folder: Path) -> list[Record]:
     return [row for path in sorted(folder.glob("results/*/*.csv")) for row in read_run(path)]
 
 
-def test_two_machines_start_the_same_command_and_the_first_keeps_the_rows(tmp_path: Path) -> None:
+def test_two_machines_start_the_same_command_and_the_first_keeps_the_rows(
+    run: Run, tmp_path: Path
+) -> None:
     folders = [tmp_path / "first", tmp_path / "second"]
     cluster = f"--cluster={','.join(free_addresses(2))}"
     commands = []
@@ -205,7 +209,7 @@ def test_two_machines_start_the_same_command_and_the_first_keeps_the_rows(tmp_pa
     assert re.search(rf"{name} hosts2 +2 +\S+ +\S+ % +\S+ % +2", printed[0])
 
 
-def test_a_row_says_which_machine_never_came(tmp_path: Path) -> None:
+def test_a_row_says_which_machine_never_came(run: Run, tmp_path: Path) -> None:
     addresses = free_addresses(2)
     command = run(
         tmp_path, "--replicas=2", f"--cluster={','.join(addresses)}", "--index=0",
@@ -219,7 +223,7 @@ def test_a_row_says_which_machine_never_came(tmp_path: Path) -> None:
     assert (row.error or "").startswith(f"{addresses[1]}: did not come within 2 s")
 
 
-def test_local_processes_are_one_flag(tmp_path: Path) -> None:
+def test_local_processes_are_one_flag(run: Run, tmp_path: Path) -> None:
     command = run(tmp_path, "--replicas=2", "--cluster=local", "--processes=1", "--isolation=spawn")
     printed, _ = command.communicate(timeout=120)
     assert command.returncode == 0, printed

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import COMMAND, Forks
 from report_rows import (
     HOSTILE,
     SLOW,
@@ -271,12 +272,10 @@ def test_sessions_of_a_comparison_beside_the_machines_are_no_run(
     assert printed(capsys, str(results)) == alone
 
 
-def test_what_is_left_out_is_a_line_on_standard_error(folder: Path) -> None:
+def test_what_is_left_out_is_a_line_on_standard_error(folder: Path, harness: Forks) -> None:
     keep_run(folder / "results", [measured(SLOW, 1, "lenet5", 1)])
-    done = subprocess.run(
-        [sys.executable, "-m", "convmark", "report"],
-        capture_output=True, text=True, check=True, timeout=120,
-    )  # fmt: skip
+    done = harness.run(COMMAND, "report")
+    assert done.returncode == 0
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"convmark: results/{SLOW}/0001.csv:2: is the only row")
     assert "Architectures" in done.stdout

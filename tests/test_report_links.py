@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
+from workers import git
 
 from convmark.report.page import CommitLinks, commit_links, commits_url
 
@@ -32,13 +32,6 @@ GITHUB, GITLAB = "https://github.com/own/nets/commit/", "https://gitlab.com/a/b/
 )
 def test_a_remote_has_pages_of_commits_or_none(remote: str, url: str) -> None:
     assert commits_url(remote) == url
-
-
-def git(folder: Path, *words: str) -> str:
-    own = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
-    return subprocess.run(
-        ["git", *own, *words], cwd=folder, check=True, capture_output=True, text=True
-    ).stdout.strip()
 
 
 def test_only_commits_of_the_repository_are_links(tmp_path: Path) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from mixed_history import DESKTOP, LOAD, SERVER, mixed_history
-from test_report_browser import browser, columns, head, pytestmark, show, wait_for
+from test_report_browser import columns, head, pytestmark, show, wait_for
 
 from convmark.report.command import report
 
-__all__ = ["browser", "pytestmark"]
+__all__ = ["pytestmark"]
 
 FIRST_SCREEN = 900
 CUT = """

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from report_rows import keep_prices
 from rich_rows import GPU, LONG_HISTORY, rich_results
-from test_report_browser import browser, choose, hover, labelled_rows, pytestmark, show
+from test_report_browser import choose, hover, labelled_rows, pytestmark, show
 
 from convmark.report.command import report
 
-__all__ = ["browser", "pytestmark"]
+__all__ = ["pytestmark"]
 
 FIGURES = ["architectures", "hardware", "history", "batch", "batch", "distribution", "pareto",
            "published", "roofline", "scaling", "waterfall"]  # fmt: skip

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forks import Forks, warm_interpreters
 from report_rows import keep_run
 from report_rows import measured as measured_row
 from workers import environ, measured
@@ -417,7 +418,9 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def interpreter(kept: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interpreter]:
+def interpreter(
+    warm: None, kept: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Interpreter]:
     if importlib.util.find_spec("tensorflow") is None:
         pytest.skip("models are exported by TensorFlow, which is not installed")
     variables = environ(tmp_path_factory.mktemp("runtimes"), **{EXPORTS: str(kept)})
@@ -466,10 +469,13 @@ def test_an_exported_lenet5_is_timed_and_computes_the_same(runtime: str, lenet5:
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs PyTorch")
 def test_a_program_of_torch_export_computes_what_the_model_of_its_backend_does(
-    kept: Path, tmp_path: Path
+    kept: Path, tmp_path: Path, forks_of: Callable[[str], Forks]
 ) -> None:
     variables = environ(tmp_path, **{EXPORTS: str(kept)})
-    with Interpreter(environ=variables, folder=kept.parent, backend="torch") as torch:
+    with (
+        warm_interpreters(forks_of("torch")),
+        Interpreter(environ=variables, folder=kept.parent, backend="torch") as torch,
+    ):
         answer = torch.answer(measured("lenet5", runtime="torchexport", backend="torch"))
     assert answer.status == "ok", answer.message
     found = answer.event("agreement") or {}

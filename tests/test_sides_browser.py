@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import pytest
 from report_rows import FAST, HOSTILE, MODELS, SLOW, keep_run, measured, suite
 from rich_rows import rich_results
-from test_report_browser import browser, pytestmark, show, wait_for
+from test_report_browser import pytestmark, show, wait_for
 
 from convmark.core.interval import Interval
 from convmark.core.table import Table
@@ -22,7 +22,7 @@ from convmark.report.ratios import geometric_mean, ratio
 from convmark.report.rows import read_rows
 from convmark.report.tables.hardware import GEOMETRIC_MEAN
 
-__all__ = ["browser", "pytestmark"]
+__all__ = ["pytestmark"]
 
 ODD, UNLIKE = "mini_inception", "mini_resnet_norm"
 """Cases of which the sides have another number of processes, or another NumPy."""

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from workers import environ, measured
+from workers import environ, git, measured
 
 from convmark.cli import main
 from convmark.compare.live.ab import SideSpec
@@ -89,11 +89,6 @@ OWN = (
 OLD, NEW = 3, 5
 
 Running = tuple[Interpreter, Tree]
-
-
-def git(folder: Path, *arguments: str) -> None:
-    identity = ("-c", "user.name=n", "-c", "user.email=e@example.invalid")
-    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
 
 
 def set_units(repository: Path, units: int) -> None:
@@ -197,7 +192,7 @@ def test_a_generated_module_that_the_commit_does_not_have_is_named(
 
 @pytest.mark.skipif(not CASES.is_dir(), reason="../shared/cases is not here")
 def test_a_setting_read_by_a_relative_path_is_each_commit_s_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    warm: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make = CASES / "18-worktree-relative-config" / "make.sh"
     subprocess.run(["sh", str(make), str(tmp_path / "shop")], check=True, capture_output=True)

@@ -155,7 +155,7 @@ def test_a_model_that_trains_twice_a_step_takes_twice_as_long(steps: tuple[str, 
 
 
 @pytest.fixture(scope="module")
-def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interpreter]:
+def interpreter(warm: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interpreter]:
     roots = [BUILDERS, *(folder for folder in _cases() if folder.is_dir())]
     variables = environ(tmp_path_factory.mktemp("training"))
     with Interpreter(environ=variables, folder=BUILDERS, import_roots=roots) as one:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from workers import git
 
 from convmark.compare.live import tree as trees
 from convmark.compare.live.tree import ForeignCode, Tree, tree_as_it_is, tree_at_commit
@@ -18,19 +18,6 @@ from convmark.interpreter import zoo_folder
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 6\n"
-
-
-def git(folder: Path, *arguments: str) -> str:
-    identity = ("-c", "user.name=n", "-c", "user.email=e@example.invalid")
-    allowed = ("-c", "protocol.file.allow=always")
-    done = subprocess.run(
-        ["git", *identity, *allowed, *arguments],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return done.stdout.strip()
 
 
 def write(folder: Path, **texts: str) -> None:

@@ -1,8 +1,9 @@
-"""What tests of real workers share; not a test itself."""
+"""What tests of real workers and of repositories share; not a test itself."""
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -58,6 +59,18 @@ def measured(
 def smoked(model: str) -> dict[str, Any]:
     """Return a request for ten untimed steps."""
     return {**measured(model), "smoke": True}
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """Run git in the folder as somebody whom it knows, without hooks; return what it prints."""
+    identity = ("-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
+    allowed = ("-c", "core.hooksPath=/dev/null", "-c", "protocol.file.allow=always")
+    environ = {name: text for name, text in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", *identity, *allowed, *arguments]
+    done = subprocess.run(
+        command, cwd=folder, env=environ, check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
 
 
 def descendants(pid: int | None = None) -> set[int]:
