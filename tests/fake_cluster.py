@@ -39,6 +39,7 @@ def about(name: str, **changes: Any) -> NodeFacts:
         "code": host.code_version(),
         "python": "3.13.2",
         "niceness": 0,
+        "asks_for_token": True,
     }
     return NodeFacts(**{**fields, **changes})
 

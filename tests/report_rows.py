@@ -95,6 +95,6 @@ def results_of_two_machines(folder: Path) -> Path:
 def keep_prices(folder: Path, *machines: str) -> Path:
     """Write prices of machines: 2.50 USD an hour each."""
     path = folder / "prices.toml"
-    shared = 'currency = "USD"\nunit = "hour"\ndate = 2026-01-31\nsource = "the invoice"\n'
-    path.write_text(shared + "".join(f'["{machine}"]\nprice = 2.5\n' for machine in machines))
+    shared = 'currency = "USD"\ndate = 2026-01-31\nsource = "the invoice"\n'
+    path.write_text(shared + "".join(f'["{machine}"]\nper_hour = 2.5\n' for machine in machines))
     return path

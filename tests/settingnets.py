@@ -154,6 +154,20 @@ def system() -> Any:
     return plain()
 
 
+def roams() -> Any:
+    """Has a thread that may run on every CPU, whatever the process is bound to."""
+    begun = threading.Event()
+
+    def roam() -> None:
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+        begun.set()
+        threading.Event().wait()
+
+    threading.Thread(target=roam, daemon=True).start()
+    begun.wait()
+    return plain()
+
+
 def python() -> Any:
     gc.disable()
     gc.set_threshold(5)

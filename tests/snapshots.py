@@ -23,6 +23,7 @@ VARIES = (
     (r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d+)?)?(\+00:00)?", "DATE"),
     (r"\b([0-9a-f]{40}|[0-9a-f]{12})\b", "COMMIT"),
     (r"(results|joined)/[\w.-]+/(\d{4})", r"\1/MACHINE/\2"),
+    (r"\b[\w.-]+-\d+cpu-\d+gib-[0-9a-f]{8}\b", "MACHINE"),
     # what argparse writes differently from one Python to the next
     (r"(-\w) ([A-Z]+), (--[\w-]+) \2", r"\1, \3 \2"),
     (r"\(choose from .*?\)", lambda found: found[0].replace("'", "")),

@@ -399,6 +399,11 @@ def test_json_has_every_field(folder: Path, capsys: pytest.CaptureFixture[str]) 
         (["ab", "--devices", "gpu:3"], "--devices: gpu:3 does not exist"),
         (["ab", "--set-b", "backend=caffe"], "backend must be one of tensorflow, jax, torch"),
         (["ab", "--set-b", "threads=x"], "threads must be 'default' or a whole number"),
+        (["ab", "--set-b", "cpus=1,0"], "cpus must be a list such as 0-3,8, in order, or numaN"),
+        (
+            ["ab", "--threads", "1,2", "--set-a", "threads=1", "--set-b", "threads=2", *LENET5],
+            "--set-a and --set-b: make several of the cases the same",
+        ),
         (["bisect", "--good", "2.16.2", "--bad", "2.18.0"], "needs one case, the options name 16"),
         (["bisect", "--good", "git:a", "--bad", "2.1", *LENET5], "must both be releases"),
         (["bisect", "--good", "2.16.2", "--bad", "x=y", *LENET5], "--bad: must be a requirement"),

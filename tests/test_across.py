@@ -32,7 +32,8 @@ def row(run: str, version: str, step_s: float, **changes: object) -> Record:
 
 TF = "tensorflow==2.21.0"
 SETTINGS = (
-    "--devices cpu --precisions float32 --jit off --threads default --backend tensorflow "
+    "--devices cpu --precisions float32 --jit off --threads default --cpus default --numa default "
+    "--backend tensorflow "
     "--runtime keras --input-shape default --optimizer default --learning-rate default "
     "--loss default"
 )
@@ -247,7 +248,8 @@ def test_settings_of_a_case_are_in_its_command_and_replicas_have_none() -> None:
     settings = {"jit": "on", "threads": "1", "recipe": "optimizer=adam learning_rate=0.1"}
     rows = [row(f"000{n}", f"2.2{n}.0", 1.0, **settings) for n in (0, 1)]
     assert across(rows, "tensorflow")[1].command.endswith(
-        "--devices cpu --precisions float32 --jit on --threads 1 --backend tensorflow "
+        "--devices cpu --precisions float32 --jit on --threads 1 --cpus default --numa default "
+        "--backend tensorflow "
         "--runtime keras --input-shape default --optimizer adam --learning-rate 0.1 --loss default"
     )
     rows = [row(f"000{n}", f"2.2{n}.0", 1.0, replicas=2) for n in (0, 1)]

@@ -18,8 +18,8 @@ SCRIPTS = Path(__file__).parent / "benchmarks"
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SHARED = ("rules.py", "slowed.py")
 """Imported by the others."""
-FROM_AN_INDEX = ("guest_trial.py",)
-"""Fetch packages, and are run by hand."""
+FROM_AN_INDEX = ("guest_trial.py", "loadgen.py")
+"""Need packages from an index, and are run by hand."""
 
 QUICK = {
     "change_points.py": ["--series=4"],

@@ -177,7 +177,7 @@ def test_the_grid_has_every_combination_once_with_models_slowest() -> None:
     ]
 
 
-def test_the_grid_crosses_devices_precisions_and_jit_and_hands_threads_to_all() -> None:
+def test_the_grid_crosses_devices_precisions_jit_and_threads_and_binds_all() -> None:
     cases = expand(
         models=["a"],
         tasks=["infer"],
@@ -185,10 +185,12 @@ def test_the_grid_crosses_devices_precisions_and_jit_and_hands_threads_to_all() 
         batch_sizes=[1],
         precisions=["float32", "mixed_bfloat16"],
         jit=["off", "on"],
-        threads="2",
+        threads=["1", "2", "default"],
+        cpus="0-3",
     )
-    assert len({found.name for found in cases}) == len(cases) == 8
-    assert {found.threads for found in cases} == {"2"}
+    assert len({found.name for found in cases}) == len(cases) == 24
+    assert {found.threads for found in cases} == {"1", "2", "default"}
+    assert {found.cpus for found in cases} == {"0-3"}
 
 
 def test_a_value_given_twice_is_measured_once() -> None:

@@ -109,6 +109,19 @@ def test_other_threads_have_another_ceiling(gathered: Gather) -> None:
     assert len(gathered([CPU, single], worker, "on")) == 2
 
 
+def test_a_bound_process_has_a_ceiling_of_its_own_in_an_earlier_file_too(
+    gathered: Gather, path: Path
+) -> None:
+    worker, bound = Worker(), Case(model="lenet5", task="train", cpus="0")
+    gathered([CPU], worker, "on")
+    earlier = [line.rpartition(",")[0] for line in path.read_text().splitlines()]
+    assert "cpus" not in earlier[0]
+    path.write_text("\n".join(earlier) + "\n")
+    gathered([CPU, bound], worker, "on")
+    assert worker.asked == ["cpu", "cpu"]
+    assert set(read_ceilings(path)) == {key_of(CPU), key_of(bound)}
+
+
 def test_a_ceiling_that_cannot_be_measured_is_said_and_left_out(
     gathered: Gather, path: Path, said: list[str]
 ) -> None:

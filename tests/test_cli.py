@@ -18,7 +18,7 @@ from convmark.cli import main
 from convmark.compare.judgement import MACHINE
 from convmark.machine.gpu.devices import Gpu
 from convmark.machine.hardware import read_machine
-from convmark.report.advice import gate_step, next_step
+from convmark.report.advice import gate_step, next_step, say_step
 from convmark.results.store import read_run
 from convmark.session.layers import LAYERS_TABLE, REST
 
@@ -238,10 +238,25 @@ def test_a_gate_says_that_nothing_was_compared_only_where_that_is_so() -> None:
         return gate_step([judgement(fails=False, **changes), machine])
 
     assert said(verdict="new").startswith("nothing was compared, because there is no earlier run")
-    assert "only accuracy;" in said(verdict="improved", metric="accuracy")
+    assert "only accuracy\n" in said(verdict="improved", metric="accuracy")
     assert said(verdict="unchanged").startswith("the gate passed: no case became slower")
     same = said(verdict="unchanged", note="same code")
     assert same.startswith("the gate passed: the code of each case is that of the baseline")
+
+
+def test_the_last_lines_fit_a_narrow_terminal_and_keep_what_is_copied_on_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines: list[str] = []
+    busy = [row(other_cpu_share=0.854), row(status="unsteady"), row(status="crashed")]
+    steps = [next_step(busy[:count]) for count in (1, 2, 3)]
+    steps += [next_step([row()]), gate_step([judgement(verdict="regressed", fails=True)])]
+    for step in steps:
+        say_step(step, "convmark", lambda text: lines.extend(f"convmark: {text}".splitlines()))
+    assert max(map(len, lines)) <= 80
+    assert sum(line.startswith("convmark: next: convmark ") for line in lines) == len(steps)
+    assert f"convmark: Benchmark-Accept: {judgement().case}" in lines
 
 
 def test_a_shell_gets_commands_options_and_values(folder: Path) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import dataclasses
+import errno
+import glob
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,9 +26,17 @@ from convmark.results.code.of_run import CodeReader, KeptCodes, ran_at
 from convmark.results.code.snapshot import FOLDER, keep_files, lay_out, root_folder
 from convmark.results.commit import are_of_commit
 from convmark.worker import protocol
-from convmark.worker.code_watch import installed_folders, real_folder
+from convmark.worker.code_watch import (
+    MOST_VARIABLES,
+    installed_folders,
+    real_folder,
+    told_variables,
+    version_of,
+)
+from convmark.worker.kernel_opens import KernelOpens
+from convmark.worker.looked import Looked
 from convmark.worker.opened import Opened
-from convmark.worker.protocol import file_digest
+from convmark.worker.protocol import ABSENT, file_digest, names_digest
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -265,7 +278,7 @@ def test_a_worker_counts_packages_as_installed_outside_repositories_or_in_an_env
     assert set(installed).isdisjoint(import_roots())
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's own ways to tell")
 def test_what_native_code_reads_in_a_tracked_folder_of_packages_is_seen(place: Path) -> None:
     weights = [place / "repo" / folder / "site-packages/w.h5" for folder in ("vendor", ".conda")]
     for path in weights:
@@ -438,23 +451,209 @@ def test_codes_compare_by_what_they_hold(event: Event, reader: CodeReader) -> No
     assert dataclasses.replace(code, roots={}).hash == code.hash
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
-def test_a_module_that_another_program_opens_counts_only_once_the_process_has_started_one(
+@pytest.fixture
+def opens() -> Iterator[Callable[[Path], None]]:
+    """Another program, which opens a file when it is told to."""
+    code = "import sys\nfor line in sys.stdin: open(line[:-1]).close(); print(flush=True)"
+    command = [sys.executable, "-c", code]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as program:
+        assert program.stdin
+        assert program.stdout
+
+        def open_(path: Path) -> None:
+            print(path, file=program.stdin, flush=True)
+            program.stdout.readline()
+
+        yield open_
+        program.stdin.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's own ways to tell")
+@pytest.mark.parametrize("tells_whose", [True, False])
+def test_what_another_program_opens_counts_only_where_the_kernel_does_not_tell_it_apart(
     tmp_path: Path,
+    opens: Callable[[Path], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tells_whose: bool,
 ) -> None:
-    for name in ("module.py", "words.txt", "x.egg-info/entry_points.txt"):
+    if not tells_whose:
+        monkeypatch.setattr(KernelOpens, "_begin_fanotify", lambda self, folders: False)
+    elif not KernelOpens([str(tmp_path)]).tells_whose:
+        pytest.skip("fanotify is not allowed here")
+    for name in ("module.py", "words.txt", "own.txt", "x.egg-info/entry_points.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
     seen = []
-    for started in ((), ("os.fork",)):
+    for started in (False, True):
         opened = Opened([str(tmp_path)])
-        for event in started:
-            opened.note(event, ())
-        files = [str(path) for path in tmp_path.rglob("*") if path.is_file()]
-        subprocess.run(["cat", *files], check=True)
+        if started:  # by native code, which tells no one
+            subprocess.run(["true"], check=True)
+        for name in ("module.py", "words.txt", "x.egg-info/entry_points.txt"):
+            opens(tmp_path / name)
+        os.close(os.open(tmp_path / "own.txt", os.O_RDONLY))
         read, _ = opened.close()
+        assert opened.missed == ""
         seen.append({Path(path).name for path in read})
-    assert seen == [{"words.txt"}, {"words.txt", "module.py"}]
+    first = {"own.txt"} if tells_whose else {"own.txt", "words.txt"}
+    assert seen == [first, {"own.txt", "words.txt", "module.py"}]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
+@pytest.mark.parametrize(
+    ("trouble", "why"),
+    [
+        ("more opened than the kernel keeps", "more files were opened at once"),
+        ("more folders than are watched", "the folders of the code are more than 3"),
+        ("no watch left", "inotify: No space left on device"),
+        ("no instance left", "inotify: Too many open files"),
+    ],
+)
+def test_where_the_kernel_may_not_have_told_all_the_reason_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str, why: str
+) -> None:
+    monkeypatch.setattr(KernelOpens, "_begin_fanotify", lambda self, folders: False)
+    for name in "abcd":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("")
+    if trouble == "more folders than are watched":
+        monkeypatch.setattr("convmark.worker.kernel_opens.MOST_FOLDERS", 3)
+    refused = {"no watch left": ("inotify_add_watch", errno.ENOSPC),
+               "no instance left": ("inotify_init1", errno.EMFILE)}.get(trouble)  # fmt: skip
+    if refused:
+        library = refusing(*refused)
+        monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: library)
+    opened = Opened([str(tmp_path)])
+    if trouble == "more opened than the kernel keeps":
+        most = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+        for number in range(min(most, 1 << 17) + 100):
+            os.close(os.open(tmp_path / "abcd"[number % 4] / "file", os.O_RDONLY))
+        if most > 1 << 17:
+            pytest.skip("the kernel keeps more than can be opened in a second")
+    opened.close()
+    assert opened.missed.startswith(why)
+
+
+def refusing(function: str, code: int) -> Any:
+    """Return a C library of which one function fails."""
+
+    def fail(*_: object) -> int:
+        ctypes.set_errno(code)
+        return -1
+
+    library = ctypes.CDLL(None, use_errno=True)
+    names = ("inotify_init1", "inotify_add_watch")
+    return SimpleNamespace(**{name: getattr(library, name) for name in names} | {function: fail})
+
+
+def test_what_code_looks_for_is_known_though_it_opens_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "parts").mkdir()
+    for name in ("here.flag", "parts/one.npz", "parts/two.npz", "parts/.hidden"):
+        (tmp_path / name).touch()
+    looks: dict[str, Callable[[], object]] = {
+        "exists": lambda: os.path.exists("gone.flag"),
+        "pathlib": lambda: Path("gone.json").is_file(),
+        "open": lambda: _tried("gone.txt"),
+        "exec": lambda: exec("import os; os.path.exists('gone.exec')"),
+        "found": lambda: os.path.exists("here.flag"),
+        "makes": lambda: os.makedirs("made/deep"),
+        "glob": lambda: glob.glob("parts/*.npz"),
+    }
+    asked = Looked(lambda frame: frame.f_code.co_filename == __file__)
+    auditing = [True]
+    sys.addaudithook(lambda *told: asked.note(*told) if auditing[0] else None)
+    for look in looks.values():
+        look()
+    auditing[0] = False
+    asked.stop()
+    files, told, why = asked.close(lambda path: path.startswith(str(tmp_path)))
+    assert {Path(path).name for path in files} == {"here.flag"}
+    assert {Path(path).name for path, found in told.items() if found == ABSENT} == {
+        *("gone.flag", "gone.json", "gone.txt", "gone.exec"),
+    }
+    assert why == ""
+    names = told[str(tmp_path / "parts")]
+    (tmp_path / "parts/three.npz").touch()
+    again = Looked(lambda frame: True)
+    again.note_path("parts", again._folders)
+    again.stop()
+    assert again.close(lambda path: True)[1][str(tmp_path / "parts")] != names
+    assert os.stat.__module__ == "posix"
+
+
+def test_of_an_environment_that_is_copied_the_variables_that_the_code_names_are_told(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "nets.py").write_text('KEPT = {k for k in os.environ if k.startswith("NETS_")}\n')
+    variables = {f"V{number}": b"1" for number in range(MOST_VARIABLES)}
+    copied = {**variables, "NETS_WIDTH": b"9", "SSH_AUTH": b"x"}
+    assert told_variables(copied, [str(tmp_path / "nets.py")]) == {"NETS_WIDTH": "9"}
+    assert told_variables({"V1": b"1", "CI": b"true", "HOME": b"/h"}, []) == {
+        "V1": "1",
+        "CI": "true",
+    }
+
+
+def test_a_package_from_an_address_is_known_by_its_files_and_not_its_version_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = tmp_path / "fromgit-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: fromgit\nVersion: 1.0\n")
+    record = "fromgit.py,sha256={},9\nfromgit-1.0.dist-info/RECORD,,\n"
+    versions = []
+    for address, digest in (("", "aa"), ("", "bb"), ("{}", "aa"), ("{}", "aa"), ("{}", "bb")):
+        (folder / "direct_url.json").write_text(address)
+        (folder / "RECORD").write_text(record.format(digest))
+        versions.append(version_of("fromgit"))
+    index, again, one, same, other = versions
+    assert index == again == "1.0"
+    assert one == same != other
+    assert one.startswith("1.0@")
+
+
+def _tried(name: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        open(name).close()
+
+
+def test_a_code_is_another_where_a_file_that_it_looks_for_is_there(
+    place: Path, event: Event
+) -> None:
+    roots = Roots.of(place / "repo", place / "zoo")
+    flag = str(place / "repo/fast.flag")
+    plain = code_of(event("repo/nets.py"), roots)
+    absent = code_of({**event("repo/nets.py"), "looked": {flag: ABSENT}}, roots)
+    assert (
+        len({plain.hash, absent.hash, code_of(event("repo/nets.py", "zoo/lenet.py"), roots).hash})
+        == 3
+    )
+    run = place / "0001.csv"
+    write_codes(run, {absent.hash: absent})
+    assert read_codes(run) == {absent.hash: absent}
+
+
+def test_a_folder_that_is_listed_is_the_commits_only_with_the_commits_names(
+    place: Path, event: Event
+) -> None:
+    repo = place / "repo"
+    (repo / "parts").mkdir()
+    (repo / ".gitignore").write_text("*.npz\n")
+    (repo / "parts/one.txt").touch()
+    git(repo, "add", ".")
+    git(repo, "commit", "-qm", "parts")
+    head = git(repo, "rev-parse", "HEAD")
+    for folder in ("parts", "."):
+        there = [path.name for path in (repo / folder).iterdir()]
+        for ignored, same in (([], True), (["two.npz"], False)):
+            looked = {str(repo / folder): names_digest([*there, *ignored])}
+            told = {**event("repo/nets.py"), "looked": looked}
+            code = CodeReader.at(repo, place / "zoo", head).code(told)
+            assert (code.of_commit, ran_at(code, repo, head)) == (same, same), folder
 
 
 def test_a_folder_is_followed_through_the_links_among_its_parents(

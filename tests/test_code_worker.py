@@ -47,6 +47,10 @@ PROJECT = {
             (OUTSIDE / "plain.txt").read_text()
             tf.io.read_file(str(OUTSIDE / "by_tensorflow.txt"))
             pathlib.Path("written.txt").write_text("log")
+            if os.path.exists("absent.flag") or not pathlib.Path("here.flag").exists():
+                raise ValueError
+            if len(list(pathlib.Path("parts").glob("*.txt"))) != 1:
+                raise ValueError
             pathlib.Path("results/0001.csv").read_text()
             inputs = keras.Input((16, 16, 3))
             x = Late()(keras.layers.Conv2D(WIDTH, 3)(inputs))
@@ -70,12 +74,14 @@ PROJECT = {
     "by_child.txt": "",
     "by_tensorflow.txt": "",
     "not_opened.txt": "",
+    "here.flag": "",
+    "parts/one.txt": "",
     "results/0001.csv": "",
 }
 SEEN = {
     *("nets.py", "package/__init__.py", "package/late.py", "package/by_name.py", "settings.json"),
     *("path.txt", "by_os.txt", "by_child.txt", "by_tensorflow.txt", "array.npy", "native.h5"),
-    "lite.db",
+    *("lite.db", "here.flag"),
 }
 
 
@@ -150,6 +156,16 @@ def test_every_file_that_a_model_reads_is_named_however_it_is_read(
         "plain.txt",
         "by_tensorflow.txt",
     }
+
+
+def test_what_a_model_looks_for_without_opening_it_is_told(
+    answers: tuple[Path, dict[str, Answer]],
+) -> None:
+    looked = told(answers, "nets:net")["looked"]
+    project = answers[0] / "project"
+    assert looked.pop(str(project / "absent.flag")) == "absent"
+    assert list(looked) == [str(project / "parts")]
+    assert "looked" not in told(answers, "lenet5")
 
 
 def test_what_lies_elsewhere_is_the_zoo_alone(answers: tuple[Path, dict[str, Answer]]) -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import http.server
+import io
 import json
 import multiprocessing
 import os
 import sys
+import tarfile
 import threading
 import time
+import zipfile
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -221,8 +226,8 @@ def test_where_no_python_has_wheels_the_message_names_them_and_the_command_to_tr
 def test_an_installation_that_fails_quotes_the_installers_last_lines(
     uv: Path, tmp_path: Path
 ) -> None:
-    set_uv(uv, install="for n in 1 2 3 4 5 6; do echo line $n >&2; done; exit 7")
-    with pytest.raises(InstallError, match="uv ended with status 7 and said: line 3 / line 4"):
+    set_uv(uv, install="for n in 1 2 3 4 5 6 7; do echo line $n >&2; done; exit 7")
+    with pytest.raises(InstallError, match="uv ended with status 7 and said: line 2 / line 3"):
         by_uv(uv).install(WANTED, RESOLVED, tmp_path / "env")
 
 
@@ -241,6 +246,74 @@ def test_uv_sees_no_other_environment_and_gets_pips_settings(
     assert "PYTHONPATH" not in found
     assert found["HOME"] == "/h"
     assert found["UV_DEFAULT_INDEX"] == index
+
+
+def wheel(name: str, version: str) -> bytes:
+    folder, content = f"{name}-{version}.dist-info", io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        about = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        archive.writestr(f"{folder}/METADATA", about)
+        of_wheel = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        archive.writestr(f"{folder}/WHEEL", of_wheel)
+        archive.writestr(f"{folder}/RECORD", "")
+    return content.getvalue()
+
+
+def source(name: str, setup: str) -> bytes:
+    content = io.BytesIO()
+    about = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
+    with tarfile.open(fileobj=content, mode="w:gz") as archive:
+        for file, text in (("setup.py", setup), ("PKG-INFO", about)):
+            member = tarfile.TarInfo(f"{name}-1.0/{file}")
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
+    return content.getvalue()
+
+
+class Index(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+def test_an_index_with_other_files_than_it_says_installs_nothing_and_runs_nothing(
+    tmp_path: Path,
+) -> None:
+    if not Path(sys.executable).with_name("uv").is_file():
+        pytest.skip("needs uv")
+    ran = tmp_path / "ran"
+    files = {
+        "changed": ("changed-1.0-py3-none-any.whl", wheel("changed", "1.0")),
+        "other": ("other-1.0-py3-none-any.whl", wheel("other", "2.0")),
+        "source": ("source-1.0.tar.gz", source("source", f"open({str(ran)!r}, 'w')")),
+    }
+    for name, (file, content) in files.items():
+        folder = tmp_path / "simple" / name
+        folder.mkdir(parents=True)
+        (folder / file).write_bytes(content)
+        fragment = f"#sha256={'0' * 64}" if name == "changed" else ""
+        (folder / "index.html").write_text(f'<a href="{file}{fragment}">{file}</a>')
+    serving = functools.partial(Index, directory=str(tmp_path))
+    said = {}
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), serving) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        environ = {
+            **os.environ,
+            "UV_DEFAULT_INDEX": f"http://127.0.0.1:{server.server_port}/simple",
+            "UV_CACHE_DIR": str(tmp_path / "cache"),
+            "NO_PROXY": "127.0.0.1",
+        }
+        python = Python(".".join(map(str, sys.version_info[:3])), sys.executable)
+        for name in files:
+            by, resolved = Installer(environ), Resolved(python, f"{name}==1.0\n")
+            with pytest.raises(InstallError) as refused:
+                by.install(Wanted((f"{name}==1.0",)), resolved, tmp_path / "environments" / name)
+            said[name] = str(refused.value)
+        server.shutdown()
+    assert "Hash mismatch" in said["changed"]
+    assert "does not match filename" in said["other"]
+    assert "`source`" in said["source"]
+    assert not ran.exists()
+    assert list((tmp_path / "environments").glob("*/lib/*/site-packages/*.dist-info")) == []
 
 
 def test_a_local_file_is_part_of_what_requirements_come_to(uv: Path, tmp_path: Path) -> None:

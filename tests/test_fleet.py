@@ -79,6 +79,18 @@ def test_every_node_measures_the_whole_plan_in_a_run_of_its_own(
     assert cluster.closed
 
 
+def test_nodes_that_run_the_code_of_whoever_reaches_them_are_named(
+    fleet: Fleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = "x: whoever reaches the ports of Ray there may run code: start the nodes with RAY_AUTH_"
+    for token, said in ((False, True), (True, False)):
+        fleet(abouts={"x": about("x", asks_for_token=token)})
+        assert run() == 0
+        assert (f"convmark run: {line}" in capsys.readouterr().err) == said
+        assert main(["fleet", "doctor", "--ray", "head:6379"]) == 0
+        assert (f"convmark fleet doctor: {line}" in capsys.readouterr().err) == said
+
+
 def test_one_of_each_kind_of_machine_measures(fleet: Fleet) -> None:
     other = machine("epyc-64")
     fleet("x", "y", abouts={"z": about("z", machine=other)})

@@ -212,6 +212,7 @@ def test_an_anchor_is_a_commit_or_a_hash_with_its_manifest() -> None:
         (OF_COMMIT, {"code": "c2", "dirty": True}, None, "same commit"),  # edits elsewhere
         (OF_COMMIT, {"code": "c2", "commit": ANOTHER_COMMIT}, (A_COMMIT, False), ""),
         (OF_COMMIT, {}, (A_COMMIT, False), "same commit"),
+        (OF_COMMIT, {"commit": None}, (A_COMMIT, False), ""),  # what ran is not known
         (OF_COMMIT, {}, (A_COMMIT, True), ""),
         (OF_COMMIT, {}, (ANOTHER_COMMIT, False), ""),
         (KEPT, {}, (A_COMMIT, False), ""),

@@ -94,6 +94,33 @@ def test_a_measured_case_has_the_card_s_state() -> None:
     }
 
 
+GROWING = """
+import json, os, time
+from pathlib import Path
+from convmark.machine.gpu.devices import Card, load_nvml, read_gpus
+from convmark.machine.gpu.watch import watching
+
+used, found = Path(os.environ["STANDIN_USED"]), []
+gpus, _ = read_gpus(load_nvml())
+with watching([Card(gpu=gpu) for gpu in gpus], period_s=0.01) as watch:
+    for mib in (1000, 1000, 1200):
+        used.write_text(str(mib))
+        time.sleep(0.1)
+        watch.since_last()  # one look at the card may be of before
+        time.sleep(0.1)
+        found.append(watch.since_last()["card_memory_bytes"])
+print(json.dumps(found))
+"""
+
+
+@needs_compiler
+def test_the_memory_in_use_on_all_cards_is_known_for_each_interval(tmp_path: Path) -> None:
+    path = tmp_path / "used"
+    path.write_text("1000")
+    found = beside(GROWING, STANDIN_CARDS="1,2", STANDIN_USED=path)
+    assert found == [2000 * MIB, 2000 * MIB, 2400 * MIB]
+
+
 @needs_compiler
 def test_energy_is_over_all_steps_between_the_windows_begin_and_end() -> None:
     said = [dict(event) for event in MEASURED]
@@ -352,17 +379,20 @@ def test_the_sampler_ends_with_its_block_and_keeps_what_it_saw_while_measuring()
 
 def test_samples_are_summed_up_by_hand() -> None:
     samples = [
-        Sample(sm_clock_mhz=1000, temperature_c=50, power_w=100.0, utilisation=0.5, reasons=0x4),
-        Sample(sm_clock_mhz=1200, temperature_c=70, power_w=200.0, utilisation=1.0, reasons=0x20),
+        Sample(sm_clock_mhz=1000, temperature_c=50, power_w=100.0, utilisation=0.5, reasons=0x4,
+               used_bytes=100),
+        Sample(sm_clock_mhz=1200, temperature_c=70, power_w=200.0, utilisation=1.0, reasons=0x20,
+               used_bytes=200),
         Sample(sm_clock_mhz=1900, temperature_c=60, compute=frozenset([1])),
         Sample(compute=frozenset([2])),
-    ]
+    ]  # fmt: skip
     assert union(samples) == {
         "sm_clock_mhz": 1200.0,
         "memory_clock_mhz": None,
         "temperature_c": 70.0,
         "power_w": 150.0,
         "gpu_utilisation": 0.75,
+        "used_bytes": 150,
         "reasons": 0x24,
         "compute": frozenset([1, 2]),
         "graphics": None,

@@ -239,8 +239,8 @@ def test_machines_their_names_and_the_sources_of_prices_are_inert(
     told = json.dumps(text, ensure_ascii=False)
     if is_plain(text):
         Path("prices.toml").write_text(
-            f'currency = "USD"\nunit = "hour"\ndate = 2026-01-31\nsource = {told}\n'
-            f"[{MACHINE}]\nprice = 1\n[{told}]\nprice = 2\n"
+            f'currency = "USD"\ndate = 2026-01-31\nsource = {told}\n'
+            f"[{MACHINE}]\nper_hour = 1\n[{told}]\nper_hour = 2\n"
         )
     named = is_machine_name(text)
     if named:

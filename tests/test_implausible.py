@@ -84,6 +84,10 @@ CHEATS: dict[str, tuple[Change, str]] = {
         lambda row: {"input_bound_throughput_samples_per_s": 4 * row.throughput_samples_per_s},
         "contradicts",
     ),
+    "more requests answered than samples": (
+        lambda row: {"latency_limit_s": 0.01,
+                     "latency_limit_rate_per_s": 4 * row.throughput_samples_per_s}, "contradicts",
+    ),
     "a first step below the shortest": (
         lambda row: {"time_to_first_step_s": 1e-5, "trace_s": None}, "contradicts",
     ),
@@ -96,6 +100,12 @@ CHEATS: dict[str, tuple[Change, str]] = {
         lambda row: {"cpu_power_w": 2e4,
                      "cpu_joules_per_sample": 2e4 / row.throughput_samples_per_s}, "ceiling",
     ),
+    "an efficiency without a ceiling": (lambda row: {"efficiency": 0.5}, "contradicts"),
+    "an efficiency of other FLOP/s": (
+        lambda row: {"peak_flops_per_s": 1e12, "efficiency": 0.9}, "contradicts",
+    ),
+    "a device that is none": (lambda row: {"device": "<b>"}, "format"),
+    "a card that the machine has not": (lambda row: {"device": "gpu:0"}, "machine"),
     "FLOPs lowered": (lambda row: {"flops_per_sample": row.flops_per_sample // 2}, "contradicts"),
     "no FLOPs": (lambda row: {"flops_per_sample": None}, "incomplete"),
     "no time budget": (lambda row: {"time_budget_s": None}, "incomplete"),
@@ -115,6 +125,11 @@ def test_a_row_that_cannot_be_is_found(what: str, folder: Path) -> None:
     assert set(found(folder, changed(change))) == {rule}
 
 
+def test_a_bound_process_has_some_of_the_machines_cpus_and_no_more(folder: Path) -> None:
+    assert found(folder, changed(lambda row: {"cpus": "0", "cores": 1})) == {}
+    assert set(found(folder, changed(lambda row: {"cpus": "0", "cores": 64}, 3))) == {"machine"}
+
+
 def test_a_machine_may_have_a_card_that_was_not_measured_on(folder: Path) -> None:
     facts = {"cpu": "CPU slow", "cores": 2, "ram_bytes": 2**34}
     one, two = (
@@ -124,12 +139,14 @@ def test_a_machine_may_have_a_card_that_was_not_measured_on(folder: Path) -> Non
     assert found(folder, changed(lambda row: {"machine": one})) == {}
     assert found(folder, changed(lambda row: {"machine": two, "gpu": "NVIDIA H100"}, 3)) == {}
     other = changed(lambda row: {"machine": one, "gpu": "NVIDIA A100"}, 4)
-    assert found(folder, other) == {"machine": 12}
+    assert found(folder, other) == {"machine": 8}
 
 
 def test_a_row_that_was_removed_is_missed_but_of_a_part_of_a_plan(folder: Path) -> None:
     rows = honest("slow", 2)
     assert found(folder, [*rows[:3], *rows[4:]]) == {"incomplete": 1}
+    last = dataclasses.replace(rows[-1], order=10**15)
+    assert found(folder, [*rows[:-1], last]) == {"incomplete": 1}
     assert found(folder, rows[:-1]) == {}  # as a run that was interrupted
     other_node = changed(lambda row: {"plan": f"91a4 of {NAMES['slow']}/0001"})
     assert found(folder, [*other_node[:3], *other_node[4:]]) == {}

@@ -31,6 +31,8 @@ class Worker(fake_worker.FakeInterpreter):
 
     edits_after = ""
     """Kind of request after which somebody edits the file."""
+    missed = ""
+    """Why it may have read more files than it tells."""
 
     def answer(
         self,
@@ -46,6 +48,7 @@ class Worker(fake_worker.FakeInterpreter):
         files = [{"path": path, "size": size, "sha256": sha256}]
         if request["kind"] == self.edits_after:
             edit()
+        code |= {"missed": self.missed} if self.missed else {}
         events = [*answer.events, {**code, "files": files, "environ": {}}]
         return dataclasses.replace(answer, events=events)
 
@@ -111,7 +114,8 @@ def test_layers_of_code_that_was_edited_meanwhile_are_not_those_of_the_rows(
     assert STEP not in shown("1", capsys)
     monkeypatch.setattr(Worker, "edits_after", "layers")
     assert run("--layers") == 1
-    assert "no layers: the sessions ran different code or settings" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "no layers: the sessions ran different code (nets.py); close programs that open" in said
 
 
 def test_settings_are_tried_in_turns_and_one_that_cannot_be_measured_is_named(
@@ -141,6 +145,20 @@ def test_a_row_whose_code_is_not_known_has_no_layers(
     assert run("--layers") == 1
     assert [rows[0].ran for rows in read_layers(layers_path(machine()))] == [None]
     assert layers_of(read_run(machine() / "0001.csv"), layers_path(machine())) == []
+
+
+def test_what_may_have_read_more_than_is_known_is_no_known_code(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run() == 0
+    monkeypatch.setattr(Worker, "missed", "the kernel's queue was full")
+    assert run() == 0
+    words = "; what ran is not known of 2 rows, which no other code is the same as: the kernel's q"
+    assert words in capsys.readouterr().out
+    (path,) = Path("results").glob("*/0002.csv")
+    assert [(row.status, row.code, row.commit) for row in read_run(path)] == [
+        ("ok", None, None)
+    ] * 2
 
 
 def test_cases_without_layers_are_named_and_no_run_begins_for_them_alone(

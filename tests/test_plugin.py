@@ -141,12 +141,17 @@ def test_a_suite_of_replicas_says_what_it_needs_where_it_has_no_case(
     run("--devices=cpu", "--replicas=1,2").assert_outcomes(passed=4)
 
 
-def test_clusters_are_of_the_command_line(run: Run, pytester: pytest.Pytester) -> None:
+def test_clusters_and_sustained_steps_are_of_the_command_line(
+    run: Run, pytester: pytest.Pytester
+) -> None:
     (pytester.path / "pyproject.toml").write_text('[tool.convmark]\ncluster = "local"\n')
     result = run()
     assert result.ret == 4
     result.stderr.fnmatch_lines(["ERROR: [[]tool.convmark] cluster: is of `convmark run`*"])
     assert run("--replicas=2", "--backend=jax").ret == 4
+    (pytester.path / "pyproject.toml").write_text('[tool.convmark]\nsustain = "20m"\n')
+    told = "ERROR: [[]tool.convmark] sustain: is of `convmark run`, pytest measures a burst*"
+    run().stderr.fnmatch_lines([told])
 
 
 def test_disabled_benchmarks_run_once_untimed_and_leave_no_row(

@@ -6,16 +6,31 @@ import errno
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import psutil
 import pytest
 from rows import row
 
 from convmark.core.table import plain
 from convmark.machine import power
-from convmark.machine.power import Idle, PackageWatch, Rapl, Reading, find_rapl, idle_power
+from convmark.machine.power import (
+    Idle,
+    PackageWatch,
+    Rapl,
+    Reading,
+    find_rapl,
+    idle_power,
+    others_busy,
+)
 from convmark.report.summary import energy
 from convmark.report.tables.energy import of_scopes
+
+
+class SimpleTimes(NamedTuple):
+    user: float
+    idle: float
+
 
 RANGE_UJ = 262_143_328_850
 """Of Intel's servers; 65,532,610,987 on AMD's."""
@@ -199,6 +214,12 @@ def test_busy_cpus_that_the_process_may_not_use_leave_the_energy_empty(tmp_path:
     quiet, busy = ((0.0, 0.0), (2.0, 31.0), (4.0, 62.0)), ((0.0, 0.0), (4.0, 31.0), (8.0, 62.0))
     assert "cpu_power_w" in watched(tmp_path / "quiet", others=iter(quiet))
     assert "cpu_power_w" not in watched(tmp_path / "busy", others=iter(busy))
+
+
+def test_cpus_beside_those_of_a_bound_process_are_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = [SimpleTimes(1.0, 9.0), SimpleTimes(2.0, 8.0), SimpleTimes(4.0, 6.0)]
+    monkeypatch.setattr(psutil, "cpu_times", lambda percpu: times)
+    assert others_busy([0]) == (6.0, 20.0)
 
 
 def test_without_counters_a_row_has_no_scope() -> None:

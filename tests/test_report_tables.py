@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ from test_verdicts_file import judgement
 from convmark.core.errors import MeasurementError, OptionError
 from convmark.core.table import Table, heading, table_of
 from convmark.report.build import build
-from convmark.report.comparison import Comparison, Price
+from convmark.report.comparison import Comparison
+from convmark.report.prices import Price
 from convmark.report.rows import Rows, points, read_rows
 from convmark.report.tables import history as history_module
 from convmark.report.tables.hardware import GEOMETRIC_MEAN, hardware_tables
@@ -228,24 +228,22 @@ def test_machines_say_what_where_when_and_how_many(tmp_path: Path) -> None:
 # Hardware
 
 
-def hardware(frame: pd.DataFrame, prices: Mapping[str, Price] | None = None) -> Table:
-    return hardware_tables(frame, Comparison(prices=prices or {}))[0]
+def hardware(frame: pd.DataFrame, rank: str = "burst") -> Table:
+    return hardware_tables(frame, Comparison(rank=rank))[0]
 
 
 def price(machine: str, amount: float) -> Price:
-    return Price(machine=machine, amount=amount, currency="USD", unit="hour", date="2026-01-31",
+    return Price(machine=machine, per_hour=amount, currency="USD", date="2026-01-31",
                  source="the invoice")  # fmt: skip
 
 
 def test_a_speed_up_is_of_plain_step_times_and_gaps_are_shown(tmp_path: Path) -> None:
     slow = [*three(SLOW, 1, "lenet5", 0.08, 0.08, 0.08), *three(SLOW, 1, "vgg16", 1.0, 1.0, 1.0)]
     rows = kept(tmp_path, slow, three(FAST, 1, "lenet5", 0.02, 0.02, 0.02))
-    table = hardware(rows.frame, {FAST: price(FAST, 4.0)})
+    table = hardware(rows.frame)
     row = found(table, model="lenet5", hardware=f"{FAST} cpu")
     assert row["speedup"] == pytest.approx(4.0)
     assert (row["low"], row["high"]) == pytest.approx((4.0, 4.0))
-    assert row["samples_per_price"] == pytest.approx(32 / 0.02 * 1.02 / 4)
-    assert found(table, model="lenet5", hardware=f"{SLOW} cpu")["samples_per_price"] is None
     gap = found(table, model="vgg16", hardware=f"{FAST} cpu")
     assert (gap["note"], gap["step_time_p50_s"]) == ("not measured", None)
     mean = found(table, model=GEOMETRIC_MEAN)
@@ -332,11 +330,37 @@ def test_the_first_line_has_the_geometric_mean_and_how_many_intervals_contain_1(
         "1 of 2 intervals contains 1 (no difference is shown there).",
         f"Fewer than 3 runs are alike on {FAST} cpu, {SLOW} cpu: how a machine differs from run to "
         "run is not in the intervals.",
-        f"Prices: {FAST} 4.00 USD per hour on 2026-01-31 (the invoice); "
-        f"{SLOW} 1.00 USD per hour on 2026-01-31 (the invoice).",
     )
-    heads = {one.key: one.label for one in table.headings}
-    assert heads["samples_per_price"] == "samples/s per USD/h"
+
+
+def test_the_order_by_sustained_throughput_is_told_and_can_be_chosen(tmp_path: Path) -> None:
+    """The fast machine is the slow one after some minutes."""
+    rates = {SLOW: (0.08, 400.0), FAST: (0.04, 200.0)}
+    rows = kept(tmp_path, *(
+        three(machine, 1, "lenet5", *[step_s] * 3, sustained_s=1200.0,
+              sustained_throughput_samples_per_s=rate)
+        for machine, (step_s, rate) in rates.items()
+    ))  # fmt: skip
+    reference = f"{SLOW} cpu"
+    burst, sustained = (
+        hardware_tables(rows.frame, Comparison(reference=reference, rank=rank))[0]
+        for rank in ("burst", "sustained")
+    )
+    (first, *_), (last, *_) = burst.lead, sustained.lead
+    assert first.startswith(f"{FAST} cpu is 2 times {reference} (")
+    assert last.startswith(f"{FAST} cpu is 0.5 times {reference} (")
+    assert f"By sustained throughput the order is another: {reference}, {FAST} cpu." in burst.lead
+    assert f"By burst throughput the order is another: {FAST} cpu, {reference}." in sustained.lead
+    assert any(line.startswith(f"Sustained: {last[:20]}") for line in burst.lead)
+    assert burst.column("hardware")[1:] == [f"{FAST} cpu", reference]
+    assert sustained.column("hardware")[1:] == [reference, f"{FAST} cpu"]
+    assert found(sustained, model=GEOMETRIC_MEAN)["speedup"] == pytest.approx(0.5)
+
+
+def test_what_was_not_sustained_ranks_nothing(tmp_path: Path) -> None:
+    rows = kept(tmp_path, three(SLOW, 1, "lenet5", 1.0), three(FAST, 1, "lenet5", 2.0))
+    with pytest.raises(OptionError, match="--rank sustained: no row has a sustained throughput"):
+        hardware(rows.frame, "sustained")
 
 
 def test_the_reference_is_the_machine_that_is_asked_for(tmp_path: Path) -> None:

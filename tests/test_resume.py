@@ -17,6 +17,7 @@ import convmark.machine.hardware
 from convmark.cli import main
 from convmark.core.case import Case
 from convmark.core.errors import StoreError
+from convmark.core.files import open_kept
 from convmark.core.options import read
 from convmark.interpreter import Answer
 from convmark.results.run_file import RunFile
@@ -475,6 +476,29 @@ def test_a_file_that_another_process_writes_is_refused(
     finally:
         writer.close()
     assert main(["run", *OPTIONS, "--resume"]) == 0
+
+
+def test_a_file_that_another_process_replaces_while_it_is_opened_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Store(tmp_path).create_run("xeon-2")
+    first, second = (row(run=made.run, order=place, process=place) for place in (1, 2))
+    for one in (first, second):
+        made.append(one)
+    made.close()
+    writer = RunFile.reopened(made.path)
+
+    def open_then_replaced(*arguments: Any) -> int:
+        descriptor = open_kept(*arguments)
+        writer.keep([second])
+        return descriptor
+
+    monkeypatch.setattr("convmark.results.run_file.open_kept", open_then_replaced)
+    with pytest.raises(StoreError, match="another process is writing it"):
+        RunFile.reopened(made.path)
+    writer.append(first)
+    writer.close()
+    assert [one.order for one in read_run(made.path)] == [2, 1]
 
 
 def test_without_a_run_there_is_nothing_to_go_on_with(

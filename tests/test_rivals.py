@@ -10,6 +10,7 @@ import psutil
 import pytest
 from workers import happens
 
+from convmark.worker import binding
 from convmark.worker.host import Usage, other_cpu_share, usage
 
 TICK = os.sysconf("SC_CLK_TCK")
@@ -35,10 +36,12 @@ def test_the_share_is_unknown_where_either_time_is() -> None:
     assert other_cpu_share(known, known) is None
 
 
-def test_time_that_is_not_idle_is_counted_of_the_cpus_that_one_may_use(
+def test_time_that_is_not_idle_is_counted_of_the_cores_that_one_may_use(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 2}, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0}, raising=False)
+    pairs = {0: "0,2", 2: "0,2"}  # hyperthreads of one core
+    monkeypatch.setattr(binding, "_topology", lambda cpu, name: pairs[cpu])
     stat = "cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 1 2 4 900 900 8 16 32 0 0\ncpu1 7 7 7 7 7 7 7 7 0 0\n"
     found = usage(lambda: f"{stat}cpu2 100 0 0 5 0 0 0 0 0 0\nintr 5\n")
     assert found is not None

@@ -28,7 +28,7 @@ OF_THE_MACHINE = (
     *("started", "convmark", "commit", "dirty", "plan", "machine", "node", "cpu", "cores"),
     *("ram_bytes", "gpu", "gpu_memory_bytes", "driver", "gpu_uuid", "compute_capability"),
     *("driver_cuda", "pcie", "ecc", "mig", "power_limit_w", "max_sm_clock_mhz"),
-    *("max_memory_clock_mhz", "os", "flags"),
+    *("max_memory_clock_mhz", "os", "flags", "command_started", "took_s"),
 )
 """Columns whose cells vary from machine to machine or from run to run."""
 

@@ -10,6 +10,7 @@ import pytest
 
 from convmark.core.errors import MeasurementError
 from convmark.core.statistics import (
+    middle_of,
     paired_log_ratio,
     quantile,
     scaling_efficiency,
@@ -201,3 +202,22 @@ def test_figures_are_plain_floats_so_that_a_file_shows_digits_and_no_type_names(
     assert {type(value) for value in summary.values()} == {float}
     estimate = trimmed_mean([0.1, 0.2])
     assert type(estimate.value) is type(estimate.error) is float
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([], None),
+        ([None], None),
+        ([3], 3.0),
+        ([2, 5], 3.5),
+        ([math.nan, 7], 7.0),
+        (["b", "a"], "b"),
+    ],
+)
+def test_the_middle_of_numbers_is_a_float_however_many_there_are(
+    values: list[object], expected: object
+) -> None:
+    found = middle_of(values)
+    assert found == expected
+    assert type(found) is type(expected)

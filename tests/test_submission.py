@@ -328,7 +328,8 @@ def test_files_that_are_no_results_are_found_and_inert(
 
 TABLES = (
     *("accepted", "ceilings", "layers", "noise", "verdicts"),
-    *("0001.epochs", "0001.layers", "0001.sessions", "0001.sustained", "0001.verdicts"),
+    *("0001.epochs", "0001.latency", "0001.layers", "0001.sessions", "0001.sustained"),
+    "0001.verdicts",
 )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from convmark.core.table import plain
 from convmark.report.build import build
 from convmark.report.summary import sustained as summarised
 from convmark.results.store import read_run
+from convmark.session.stretches import Stretches
 from convmark.session.sustained import TABLE, Drop, Interval, drop_of, leak, sustained_path
 from convmark.worker import host
 from convmark.worker.sustained import sustain
@@ -47,6 +50,9 @@ class Machine:
 
     def agreed(self, seconds: float) -> float:
         return seconds
+
+    def held_memory(self) -> int | None:
+        return 7 * MIB
 
 
 def events_of(machine: Machine, seconds: float) -> list[dict[str, Any]]:
@@ -78,6 +84,7 @@ def test_intervals_follow_each_other_and_are_reported_with_progress() -> None:
     for before, now in pairwise(intervals):
         assert now["began_s"] == pytest.approx(before["began_s"] + before["seconds"], abs=1e-5)
         assert now["other_cpu_share"] == pytest.approx(0.25)
+        assert (now["memory_bytes"], now["device_memory_bytes"]) == (100 * MIB, 7 * MIB)
     progress = [one["phase"] for one in others if one["event"] == "progress"]
     assert re.fullmatch(r"sustained, 1\d\d of 120 s", progress[-1])
 
@@ -114,11 +121,11 @@ def test_what_rises_is_no_drop_and_few_intervals_tell_none() -> None:
     assert drop_of([1.0] * 3 + [0.5] * 3) == Drop(place=3, share=pytest.approx(0.5))
 
 
-def interval(number: int, memory_bytes: int = 0, rate: float = 1000.0) -> Interval:
+def interval(number: int, memory_bytes: int = 0, rate: float = 1000.0, **more: int) -> Interval:
     return Interval(
         run="0001", order=1, case="a", process=1, began_s=20.0 * number, seconds=20.0, steps=10,
         throughput_samples_per_s=rate, clock_mhz=None, temperature_c=None, power_w=None,
-        power_scope=None, memory_bytes=memory_bytes, other_cpu_share=None,
+        power_scope=None, memory_bytes=memory_bytes, other_cpu_share=None, **more,
     )  # fmt: skip
 
 
@@ -133,6 +140,35 @@ def test_memory_must_stay_flat(growth: float, words: str) -> None:
     assert words in found
     assert bool(found) == bool(words)
     assert leak([interval(n, (n + 1) * MIB) for n in range(5)]) == ""
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"device_memory_bytes": 0.05}, "memory of the device must stay within 2%"),
+        ({"card_memory_bytes": 0.05}, "steps make, or another process took it"),
+        ({"device_memory_bytes": 0.01, "card_memory_bytes": 0.05}, ""),
+    ],
+)
+def test_a_leak_on_a_device_is_found_while_the_host_s_memory_is_flat(
+    columns: dict[str, float], words: str
+) -> None:
+    """What is in use on the card counts only where the allocator tells nothing."""
+    held = [
+        {name: int(300 * MIB * (1 + growth * n / 30)) for name, growth in columns.items()}
+        for n in range(60)
+    ]
+    found = leak([interval(n, 100 * MIB, **of_device) for n, of_device in enumerate(held)])
+    assert words in found
+    assert bool(found) == bool(words)
+
+
+def test_intervals_of_an_earlier_version_read(tmp_path: Path) -> None:
+    path = tmp_path / "0001.sustained.csv"
+    TABLE.append(path, [interval(1)])
+    text = path.read_text().replace(",device_memory_bytes,card_memory_bytes", "")
+    path.write_text(text.replace(",,\n", "\n", 1))
+    assert TABLE.read(path) == [interval(1)]
 
 
 # A run
@@ -185,6 +221,9 @@ def test_a_run_keeps_intervals_and_shows_when_the_speed_dropped(
     assert (first.sustained_drop, first.sustained_drop_began_s) == (pytest.approx(0.25), 60.0)
     assert [one.began_s for one in intervals] == [5.0 * n for n in range(24)]
     assert {one.case for one in intervals} == {"lenet5-train-cpu-b32-float32"}
+    assert first.took_s >= first.sustained_until_s >= first.sustained_from_s
+    assert first.command_started < first.started
+    assert second.sustained_from_s is None
     assert re.search(r" 1920 +25.0 % +60.0 s", capsys.readouterr().out)
     (table,) = (one for one in build([Path("results")]).tables if one.key == "sustained")
     assert table.column("sustained_drop_began_s") == [60.0]
@@ -208,6 +247,44 @@ def test_ctrl_c_keeps_the_row_and_the_intervals_so_far(
     (only,), intervals = rows_and_intervals()
     assert (only.status, only.sustained_s, len(intervals)) == ("ok", 95.0, 19)
     assert only.sustained_drop == pytest.approx(0.25)
+
+
+def test_a_merge_takes_the_intervals_along_and_they_know_their_rows(command: list[str]) -> None:
+    for folder in ("one", "two"):
+        assert main([*command, "--results", folder]) == 0
+    assert main(["merge", "one", "two"]) == 0
+    paths = sorted(Path("results").glob("*/000?.csv"))
+    for path, folder in zip(paths, ("one", "two"), strict=True):
+        (before,) = Path(folder).glob("*/0001.csv")
+        found = TABLE.read(sustained_path(path))
+        assert {one.run for one in found} == {path.stem}
+        assert [replace(one, run="0001") for one in found] == TABLE.read(sustained_path(before))
+        (order,) = {one.order for one in found}
+        (row,) = (row for row in read_run(path) if row.order == order)
+        assert row.sustained_s == 120
+
+
+def test_times_are_of_the_machine_s_clock_and_none_where_it_was_set_meanwhile() -> None:
+    began = datetime(2026, 1, 2, tzinfo=timezone.utc)
+    windows = {"event": "phase", "phase": "windows"}, {"event": "windows"}
+    sustained = [{"event": "phase", "phase": "sustained"}, *[{"event": "interval"}] * 8]
+    for set_by_s in (0.0, 3600.0, -5.0):
+        now_s = [0.0]
+        watch = Stretches(
+            began,
+            lambda s=now_s, by_s=set_by_s: began + timedelta(seconds=s[0] + by_s * (s[0] > 5)),
+            lambda s=now_s: s[0],
+        )
+        for event in (*windows, *sustained):
+            now_s[0] += 1.0
+            watch.see(event)
+        found = watch.columns(32)
+        if set_by_s:
+            assert found == {}
+            continue
+        del found["command_started"]
+        assert found == {"took_s": 11.0, "windows_from_s": 1.0, "windows_until_s": 2.0,
+                         "sustained_from_s": 9.0, "sustained_until_s": 11.0}  # fmt: skip
 
 
 @pytest.mark.parametrize("text", ["20 m", "m", "1e3s", "-5m", "99999999h"])

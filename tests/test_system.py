@@ -29,15 +29,17 @@ def two_sockets() -> dict[str, str | bytes]:
     return texts
 
 
-def module(*, size: int, large: int = 0, kind: int = 0x22, speed: int = 4800) -> bytes:
+def module(
+    *, size: int, large: int = 0, kind: int = 0x22, speed: int = 4800, bank: str = "BANK 0"
+) -> bytes:
     """Return a memory device of SMBIOS 3.2, 84 bytes long, and its texts."""
     entry = bytearray(84)
     entry[0:2] = 17, 84
     struct.pack_into("<H", entry, 0x0C, size)
-    entry[0x12] = kind
+    entry[0x10:0x13] = 1, 2, kind
     struct.pack_into("<H", entry, 0x15, 5600)  # what it is made for; it may be set to run slower
     struct.pack_into("<IH", entry, 0x1C, large, speed)
-    return bytes(entry) + b"DIMM_A1\0\0"
+    return bytes(entry) + f"DIMM_A1\0{bank}\0\0".encode()
 
 
 def test_a_server_is_described(tmp_path: Path) -> None:
@@ -64,6 +66,30 @@ def test_a_server_is_described(tmp_path: Path) -> None:
         product="Dell Inc. PowerEdge R750",
         virtualisation="none",
     )
+
+
+@pytest.mark.parametrize(
+    ("banks", "channels"),
+    [
+        (["P0 CHANNEL A", "P0 CHANNEL A", "P0 CHANNEL B", "P1 CHANNEL A"], ", 3 channels"),
+        (["P0_Node0_Channel0_Dimm0", "P0_Node0_Channel1_Dimm0"], ", 2 channels"),
+        (["BANK 0", "P0 CHANNEL A"], ""),
+    ],
+)
+def test_the_firmware_s_names_tell_the_channels_where_all_do(
+    tmp_path: Path, banks: list[str], channels: str
+) -> None:
+    table = b"".join(module(size=16384, bank=bank) for bank in banks)
+    root = files(tmp_path, {"sys/firmware/dmi/tables/DMI": table})
+    modules = f"{len(banks)} x 16 GiB DDR5 at 4800 MT/s"
+    assert read_system(root).memory_modules == modules + channels
+
+
+@pytest.mark.parametrize(("states", "words"), [("11", "on"), ("00", "off"), ("01", "off and on")])
+def test_turbo_may_be_a_matter_of_each_core(tmp_path: Path, states: str, words: str) -> None:
+    policy = "sys/devices/system/cpu/cpufreq/policy{}/boost"
+    root = files(tmp_path, {policy.format(n): state for n, state in enumerate(states)})
+    assert read_system(root).frequency == f"turbo {words}"
 
 
 def test_without_root_the_error_counters_tell_the_modules_and_channels(tmp_path: Path) -> None:

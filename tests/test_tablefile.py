@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from convmark.core.errors import StoreError
+from convmark.core.files import open_kept
 from convmark.results.table_file import TableFile
 
 
@@ -92,6 +97,46 @@ def test_a_torn_last_line_is_left_out_and_then_cut_off(path: Path) -> None:
     path.write_text("name,co")  # a torn header
     TABLE.append(path, [TWO])
     assert TABLE.read(path) == [TWO]
+
+
+def test_a_disk_without_room_for_all_rows_keeps_none_of_them_and_no_empty_file(path: Path) -> None:
+    with at_most(30), pytest.raises(StoreError, match=r"figures\.csv: cannot be written: File too"):
+        TABLE.append(path, [ONE])
+    assert not path.exists()
+    TABLE.append(path, [ONE])
+    whole = path.read_bytes()
+    line = len(whole.splitlines(keepends=True)[1])
+    with at_most(len(whole) + line + line // 2), pytest.raises(StoreError, match="cannot be"):
+        TABLE.append(path, [ONE, ONE])
+    assert path.read_bytes() == whole
+
+
+@contextlib.contextmanager
+def at_most(size_bytes: int) -> Iterator[None]:
+    """Let this process write no file larger than this."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_file_that_another_writer_replaced_while_it_was_waited_for_is_opened_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    TABLE.append(path, [ONE])
+    opened = iter([True, False])
+
+    def open_then_replaced(*arguments: Any) -> int:
+        descriptor = open_kept(*arguments)
+        if next(opened):
+            TABLE.replace(path, [TWO])
+        return descriptor
+
+    monkeypatch.setattr("convmark.results.table_file.open_kept", open_then_replaced)
+    TABLE.append(path, [ONE])
+    assert TABLE.read(path) == [TWO, ONE]
 
 
 def test_a_file_of_earlier_columns_is_read_and_keeps_them(path: Path) -> None:

@@ -20,7 +20,8 @@ from convmark.results.store import Store
 LENET = "lenet5-train-cpu-b32-float32"
 CASE = (
     "--models lenet5 --tasks train --devices cpu --batch-sizes 32 --precisions float32 --jit off "
-    "--threads default --backend tensorflow --runtime keras --input-shape default "
+    "--threads default --cpus default --numa default --backend tensorflow --runtime keras "
+    "--input-shape default "
     "--optimizer default "
     "--learning-rate default --loss default"
 )
@@ -128,7 +129,8 @@ def test_a_command_chooses_the_case_by_all_that_is_its_own() -> None:
     (command,) = compared(points([0.0] * 10 + [0.06] * 6, **own))
     assert command.split(" ", 4)[4] == (
         "--models 'my nets:net' --tasks train --devices cpu --batch-sizes 32 --precisions "
-        "mixed_bfloat16 --jit on --threads 1 --backend tensorflow --runtime keras "
+        "mixed_bfloat16 --jit on --threads 1 --cpus default --numa default --backend tensorflow "
+        "--runtime keras "
         "--input-shape 8x8x3 --optimizer adam --learning-rate 0.1 --loss default"
     )
 

@@ -33,10 +33,10 @@ Files = dict[str, bytes]
 
 
 def honest(kind: str, run: int, **changes: Any) -> list[Record]:
-    """Return a run as the harness writes it: three cases of two networks, two processes of each."""
+    """Return a run as the harness writes it: four cases, two processes of each."""
     rows = []
-    cases = [(model, *one) for model in MODELS for one in (("train", 32), ("infer", 1),
-                                                          ("infer", 32))]  # fmt: skip
+    cases = [("lenet5", "train", 32), ("lenet5", "infer", 1), ("lenet5", "infer", 32),
+             ("mini_resnet", "train", 32)]  # fmt: skip
     for number in (1, 2):
         for model, task, batch in cases:
             base_s, flops = MODELS[model]
@@ -120,8 +120,8 @@ def submission() -> Files:
 
 def published() -> Files:
     ada = {f"ada/{NAMES['slow']}/0001.csv": run_file(honest("slow", 1))}
-    grace = {f"grace/{NAMES[kind]}/0001.csv": run_file(honest(kind, run)[:6])
+    grace = {f"grace/{NAMES[kind]}/0001.csv": run_file(honest(kind, run)[:4])
              for kind, run in (("slow", 11), ("fast", 12))}  # fmt: skip
-    grace = {name: data.replace(b"5,0011,", b"5,0001,").replace(b"5,0012,", b"5,0001,")
+    grace = {name: data.replace(b",0011,", b",0001,").replace(b",0012,", b",0001,")
              for name, data in grace.items()}  # fmt: skip
     return ada | grace

@@ -110,6 +110,8 @@ def _report(given: argparse.Namespace, options: Options) -> int:
         style=given.style,
         prices=given.prices,
         reference=given.reference,
+        rank=given.rank,
+        power_logs=given.power_log,
         names=given.name,
         figures=given.figures,
         against=given.against,

@@ -49,7 +49,7 @@ from convmark.core.statistics import Estimate
 from convmark.core.suites import NETWORKS, cases, refuse_untimed
 from convmark.core.table import Heading
 from convmark.core.text import Say, counted, painted
-from convmark.interpreter.inspection import devices_asked_for
+from convmark.interpreter.inspection import devices_asked_for, unbound_memory
 from convmark.machine.hardware import Machine, read_machine
 from convmark.machine.lock import alone
 from convmark.report.tables import Answer, check_form, print_tables, rows_table
@@ -110,6 +110,7 @@ def make_of(options: Options) -> MakeInterpreter:
         backend=options.backends[0],
         isolation="fork" if options.isolation == "fork" else "spawn",
         time_limit_s=options.time_limit_s,
+        cpus=options.bound_to,
     )
 
 
@@ -226,11 +227,18 @@ class SideComparison:
         make = make_of(options)
         models = options.models or NETWORKS
         pair = Pair(inspected(a, models, make), inspected(b, models, make))
+        if line := unbound_memory([pair.a.found, pair.b.found]):
+            _say(line)
         here = [device for device in pair.a.found["devices"] if device in pair.b.found["devices"]]
         wanted = cases(options, {options.backends[0]: devices_asked_for(options.devices, here)})
         for case in wanted:
             a.case(case), b.case(case)
         check_models(pair, wanted)
+        if len({(a.case(case), b.case(case)) for case in wanted}) < len(wanted):
+            raise OptionError(
+                "--set-a and --set-b: make several of the cases the same; give the option that "
+                "they set one value"
+            )
         if run_the_same(pair, wanted) and a.label != b.label:  # finds the commits first
             raise OptionError(
                 f"{a.label} and {b.label} are identical, so there is nothing to compare; name "

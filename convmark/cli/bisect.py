@@ -69,7 +69,7 @@ def bisect(given: argparse.Namespace, options: Options) -> int:
     steps = _Steps(options, side_of, threshold, budget_s)
     with alone(wait=options.wait, concurrent=options.allow_concurrent, say=_say):
         found = narrow(candidates, steps.compare, math.log1p(threshold))
-    words = _answer(found, threshold, options.threads)
+    words = _answer(found, threshold, case.threads)
     if form == "text":
         print(words)
     else:

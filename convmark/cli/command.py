@@ -153,8 +153,8 @@ _GROUPS = {
         *("backend", "runtime", "python", "env"),
     ),
     "how it is measured": (
-        *("threads", "ceilings", "processes", "time-budget", "time-limit", "isolation", "seed"),
-        *("sustain", "cooling", "wait", "allow-concurrent"),
+        *("threads", "cpus", "numa", "ceilings", "processes", "time-budget", "time-limit"),
+        *("isolation", "seed", "latency-limit", "sustain", "cooling", "wait", "allow-concurrent"),
     ),
     "the task accuracy": ("seeds", "target-accuracy", "fraction", "mnist"),
 }

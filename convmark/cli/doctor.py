@@ -84,6 +84,10 @@ def _page(
         options.results,
         flags=speed_flags(os.environ),
         environ=os.environ,
-        more=[*read_system().rows, ("CPU energy", rapl.scope or rapl.missing)],
+        more=[
+            *read_system().rows,
+            ("cooling", options.cooling or "unknown: convmark run --cooling TEXT keeps it"),
+            ("CPU energy", rapl.scope or rapl.missing),
+        ],
     )
     return found, "error" not in framework

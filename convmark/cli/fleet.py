@@ -15,7 +15,7 @@ from convmark.compare.outliers import deviations
 from convmark.core.errors import OptionError
 from convmark.core.option_values import AUTO, choice_of
 from convmark.core.options import Options
-from convmark.core.suites import refuse_replicas, refuse_untimed
+from convmark.core.suites import refuse_latency_limit, refuse_replicas, refuse_untimed
 from convmark.core.text import counted
 from convmark.report.summary import summary_text
 from convmark.report.tables import Answer, check_form, print_tables
@@ -42,6 +42,7 @@ from convmark.session.fleet.nodes import (
     node_names,
     read_labels,
     refusal,
+    who_may_connect,
 )
 from convmark.session.fleet.run import FleetRun
 from convmark.session.fleet.scheduler import Unmeasured
@@ -69,6 +70,8 @@ def doctor(given: argparse.Namespace, options: Options) -> int:
     labels, form = read_labels(given.nodes), check_form(given.format)
     with _connected(_address(given.ray)) as cluster:
         checked = _check(cluster, labelled(cluster.nodes(), labels))
+        if line := who_may_connect(checked):
+            sayer("convmark fleet doctor")(line)
         able = [one.node.id for one in checked if not one.refusals]
         has = cluster.ask(able, installed, options, limit_s=INSTALLED_LIMIT_S)
         slots = cluster.free_slots()
@@ -105,6 +108,8 @@ def run_on_cluster(given: argparse.Namespace, options: Options) -> int:
     store.check_writable()
     with _connected(address) as cluster:
         checked = _check(cluster, labelled(cluster.nodes(), labels))
+        if line := who_may_connect(checked):
+            _say(line)
         for one in checked:
             for why in one.refusals:
                 _say(f"{one.name} does not measure: {why}")
@@ -149,6 +154,7 @@ def _refuse_options(given: argparse.Namespace, options: Options) -> None:
     refuse_untimed(options, "--ray measures")
     if options.cluster and options.cluster.addresses:
         raise OptionError("--ray: must not be given with machines of a --cluster")
+    refuse_latency_limit(options)
     refuse_replicas(options)
 
 

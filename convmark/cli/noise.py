@@ -38,7 +38,7 @@ from convmark.core.statistics import median_of
 from convmark.core.suites import NETWORKS, cases, refuse_untimed
 from convmark.core.text import counted, duration_text
 from convmark.interpreter import Interpreter, zoo_folder
-from convmark.interpreter.inspection import devices_asked_for, inspect
+from convmark.interpreter.inspection import devices_asked_for, inspect, unbound_memory
 from convmark.machine.gpu.visible import card_of
 from convmark.machine.hardware import Machine, read_machine
 from convmark.report.noise import noise_text
@@ -75,6 +75,8 @@ def noise(given: argparse.Namespace, options: Options) -> int:
             _say(line)
         interpreter = stack.enter_context(make())
         found = inspect(interpreter, options.models or NETWORKS)
+        if line := unbound_memory([found]):
+            _say(line)
         asked = _cases(options, devices_asked_for(options.devices, found["devices"]))
         codes = _codes(asked, interpreter, options)
         if not codes:

@@ -24,7 +24,7 @@ ACROSS = "tensorflow, keras, python, backend, commit, machine, gpu or driver"
 _MEASURING = [option.name for option in OPTIONS if option.only != "pytest"]
 _OF_ONE_SIDE = (
     *("python", "env", "processes", "replicas", "cluster", "index"),
-    *("seeds", "target-accuracy", "fraction", "mnist", "sustain", "cooling"),
+    *("seeds", "target-accuracy", "fraction", "mnist", "latency-limit", "sustain", "cooling"),
 )
 _OF_A_PAIR = [name for name in _MEASURING if name not in (*_OF_ONE_SIDE, "layers")]
 """The options of commands with two sides, whose arguments name the interpreters."""
@@ -161,13 +161,24 @@ def _report(commands: Any) -> None:
     add(
         report,
         "--prices FILE",
-        "prices of machines, a TOML file with currency, unit, date and source, for samples/s per "
-        "price",
+        "prices of machines, a TOML file with currency, date and source, for the cost of samples "
+        "and of a training",
     )
     add(
         report,
         "--reference MACHINE",
         "compare the other machines with this one (default: the one with the most cases)",
+    )
+    add(
+        report,
+        "--power-log FILE...",
+        "CSV log of a wall meter, joined with the rows by time; with several machines MACHINE=FILE",
+    )
+    add(
+        report,
+        "--rank THROUGHPUT",
+        "compare machines by burst or by sustained throughput, that of --sustain (default: burst)",
+        default="burst",
     )
     add(
         report,
@@ -297,8 +308,8 @@ def _ab(commands: Any) -> None:
         add(
             ab,
             f"--set-{side} NAME=VALUE...",
-            f"a setting of {side.upper()}: backend, jit, threads, precision, or an environment "
-            "variable in capitals",
+            f"a setting of {side.upper()}: backend, cpus, jit, threads, precision, or an "
+            "environment variable in capitals",
         )
     _add_format(ab)
     _add_stopping_rule(ab)

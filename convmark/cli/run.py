@@ -20,13 +20,20 @@ from convmark.core.errors import OptionError, StoreError
 from convmark.core.files import write_whole
 from convmark.core.option_values import AUTO, Shapes
 from convmark.core.options import Options
-from convmark.core.suites import cases, refuse_replicas, refuse_runtimes, refuse_untimed
+from convmark.core.suites import (
+    cases,
+    refuse_latency_limit,
+    refuse_replicas,
+    refuse_runtimes,
+    refuse_untimed,
+)
 from convmark.core.table import Table, plain
 from convmark.core.text import counted, duration_text, painted
 from convmark.interpreter.environments.cache import interpreters
+from convmark.machine.cpus import bound
 from convmark.machine.doctor import left_out_gpus
 from convmark.machine.hardware import Machine, read_machine
-from convmark.report.advice import next_step
+from convmark.report.advice import next_step, say_step
 from convmark.report.describe import DESCRIPTION_SCHEMA, FOLDER, diagram, layers_of
 from convmark.report.summary import run_tables, summary_text
 from convmark.report.tables import Answer, check_form, print_tables
@@ -121,6 +128,7 @@ def _dry_run(given: argparse.Namespace, options: Options, machine: Machine, form
     for flag, value in (("--shard", given.shard), ("--resume", given.resume)):
         if value is not None:
             raise OptionError(f"--dry-run: must not be given with {flag}")
+    bound(options.bound_to)  # refuses CPUs that are not there
     devices = likely_devices(options, machine, os.environ)
     asked = cases(options, dict.fromkeys(options.backends, devices), _say)
     found = forecast(asked, options, machine, os.environ)
@@ -152,6 +160,7 @@ def check_plan(options: Options, shard: Shard | None = None) -> None:
         raise OptionError("--shard: must not be given with machines of a --cluster")
     if options.batch_sizes == AUTO:
         refuse_untimed(options, "--batch-sizes auto searches for")
+    refuse_latency_limit(options)
     refuse_replicas(options)
     refuse_runtimes(options)
 
@@ -237,7 +246,7 @@ def _measure(
             _say(session.kept)
         if not quiet:
             searched = bool(session.choices) and session.whole
-            _say(next_step(session.records, searched=searched))
+            say_step(next_step(session.records, searched=searched), "convmark run", _say)
         if describe:
             _describe(session)
         if session.options.layers:
@@ -287,6 +296,7 @@ def _describe(session: Session) -> None:
         session.run_file.path.parent,
         backend=session.options.backends[0],
         input_shape=session.options.input_shape,
+        cpus=session.options.bound_to,
     )
 
 
@@ -298,6 +308,7 @@ def describe_models(
     *,
     backend: str = DEFAULT_BACKEND,
     input_shape: Shapes | None = None,
+    cpus: str | None = None,
 ) -> list[Path]:
     """Have a fresh process describe each model; return the files written, JSON and SVG.
 
@@ -309,7 +320,7 @@ def describe_models(
     """
     written = []
     for model in dict.fromkeys(models):
-        case = Case(model=model, task="infer", backend=backend)
+        case = Case(model=model, task="infer", backend=backend, cpus=cpus)
         request = {"kind": "describe", "case": case.as_fields(), "seed": seed}
         if input_shape:
             request["input_shapes"] = dict(input_shape)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from statistics import fmean
 from typing import Any
 
-from convmark.core.case import PRECISIONS
+from convmark.core.case import NUMA, PRECISIONS
 from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIME_PRECISIONS
 from convmark.results.record import Record, asked_axes
 
@@ -47,6 +47,7 @@ class Comparability:
     training: str | None
     """`model`, or None where the harness has trained it, as it always had before schema 3."""
     threads: str
+    cpus: str | None
     dataset: str | None
     fraction: float | None
     epochs: int | None
@@ -102,6 +103,7 @@ class Comparability:
             ),
             "jit": self.jit,
             "threads": self.threads,
+            **self._binding,
             "backend": self.backend,
             "runtime": self.runtime or DEFAULT_RUNTIME,
             "input-shape": self.asked_shape or "default",
@@ -109,6 +111,14 @@ class Comparability:
             "learning-rate": recipe.get("learning_rate", "default"),
             "loss": recipe.get("loss", "default"),
         }
+
+    @property
+    def _binding(self) -> dict[str, str]:
+        """The options that bind the process to CPUs."""
+        node = (self.cpus or "").removeprefix(NUMA)
+        of_a_node = node != (self.cpus or "")
+        cpus = "default" if of_a_node or not self.cpus else self.cpus
+        return {"cpus": cpus, "numa": node if of_a_node else "default"}
 
 
 _AB = "`convmark ab` compares them live"
@@ -245,7 +255,8 @@ def difference(now: Comparability, then: Comparability, *, live: bool = False) -
             before, after = _PART.findall(theirs or ""), _PART.findall(ours or "")
             theirs = " ".join(one for one in before if one not in after) or "default"
             ours = " ".join(one for one in after if one not in before) or "default"
-        was, is_now = ("not known" if value is None else value for value in (theirs, ours))
+        absent = "all" if name == "cpus" else "not known"
+        was, is_now = (absent if value is None else value for value in (theirs, ours))
         command = _COMMANDS.get(name, _AB)
         if live and name in _OF_THE_MEASUREMENT:
             command = _NOT_USED

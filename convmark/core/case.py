@@ -23,7 +23,15 @@ from convmark.core.runtimes import (
 )
 from convmark.core.tasks import TASKS
 
-__all__ = ["ISOLATIONS", "PRECISIONS", "Case", "expand"]
+__all__ = [
+    "ISOLATIONS",
+    "NUMA",
+    "PRECISIONS",
+    "Case",
+    "cpu_list",
+    "cpu_numbers",
+    "expand",
+]
 
 PRECISIONS = ("float32", "tf32", "mixed_float16", "mixed_bfloat16")
 """Those that can be asked for."""
@@ -33,6 +41,10 @@ ISOLATIONS = ("fork", "spawn", "none")
 CLUSTERS = re.compile(r"local|hosts([1-9][0-9]{0,8})")
 THREADS = re.compile(r"default|0{0,8}[1-9][0-9]{0,8}")
 """Python reads no number of thousands of digits, which a file may hold."""
+NUMA = "numa"
+"""How a case's CPUs begin that are those of a NUMA node."""
+_CPU = r"(?:0|[1-9][0-9]{0,3})"
+_CPUS = re.compile(rf"{_CPU}(?:-{_CPU}(?::{_CPU})?)?")
 
 _DTYPE = (
     r"(?:u?int(?:4|8|16|32|64)|float(?:16|32|64)|bfloat16|float8[0-9a-z_]{0,12}|complex(?:64|128))"
@@ -87,9 +99,18 @@ class Case:
     `learning_rate=` and `loss=`, as many as were given, in this order, one space between."""
     runtime: str = DEFAULT_RUNTIME
     """What runs the forward pass: Keras, or what loads the file that Keras has exported."""
+    cpus: str | None = None
+    """The CPUs that the process is bound to, as `cpu_list` writes them, or `numaN`: those of a NUMA
+    node, with its memory. None where it is bound to none."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "runtime", self.runtime or DEFAULT_RUNTIME)  # an empty cell
+        object.__setattr__(self, "cpus", self.cpus or None)
+        if self.cpus is not None and not _are_cpus(self.cpus):
+            raise CaseError(
+                f"{self.model}: cpus must be a list such as 0-3,8, in order, or numaN, "
+                f"got {self.cpus!r}"
+            )
         for field, choices in _CHOICES.items():
             value = getattr(self, field)
             if value not in choices:
@@ -166,6 +187,9 @@ class Case:
             parts.append("jit")
         if self.threads != "default":
             parts.append(f"t{self.threads}")
+        if self.cpus is not None:
+            of_a_node = self.cpus.startswith(NUMA)
+            parts.append(self.cpus if of_a_node else f"cpus{self.cpus.replace(',', '+')}")
         if self.replicas != 1:
             parts.append(f"r{self.replicas}")
         if self.cluster is not None:
@@ -206,6 +230,49 @@ class Case:
         return asdict(self)
 
 
+def cpu_numbers(text: str) -> list[int]:
+    """Return the CPUs of a list as `taskset` and the kernel write it: `0-3,8`, `0-14:2`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found: set[int] = set()
+    for part in text.split(","):
+        if not _CPUS.fullmatch(part):
+            raise ValueError(part)
+        ends, _, step = part.partition(":")
+        first, _, last = ends.partition("-")
+        numbers = range(int(first), int(last or first) + 1, int(step or 1))
+        if not numbers:
+            raise ValueError(part)
+        found.update(numbers)
+    return sorted(found)
+
+
+def cpu_list(numbers: Iterable[int]) -> str:
+    """Return CPUs as a list in one spelling: ranges of neighbours, and of steps from three on."""
+    left, parts = sorted(set(numbers)), []
+    while left:
+        step = left[1] - left[0] if len(left) > 1 else 1
+        count = next((n for n, one in enumerate(left) if one != left[0] + n * step), len(left))
+        if step > 1 and count < 3:
+            count = 1
+        ends = f"{left[0]}-{left[count - 1]}" if count > 1 else str(left[0])
+        parts.append(ends + (f":{step}" if step > 1 and count > 1 else ""))
+        del left[:count]
+    return ",".join(parts)
+
+
+def _are_cpus(text: str) -> bool:
+    """Whether a case's CPUs are written as they are in every name."""
+    if text.startswith(NUMA):
+        return re.fullmatch(_CPU, text.removeprefix(NUMA)) is not None
+    try:
+        return cpu_list(cpu_numbers(text)) == text
+    except ValueError:
+        return False
+
+
 def _broken(runtime: Runtime, case: Case) -> str:
     """Return which of a runtime's rules a case breaks; empty where none.
 
@@ -237,12 +304,13 @@ def expand(
     batch_sizes: Sequence[int],
     precisions: Sequence[str] = ("float32",),
     jit: Sequence[str] = ("off",),
-    threads: str = "default",
+    threads: Sequence[str] = ("default",),
     backends: Sequence[str] = (DEFAULT_BACKEND,),
     replicas: Sequence[int] = (1,),
     cluster: str | None = None,
     recipe: str | None = None,
     runtimes: Sequence[str] = (DEFAULT_RUNTIME,),
+    cpus: str | None = None,
     left_out: Callable[[str], None] = lambda rule: None,
 ) -> list[Case]:
     """Return every combination once, models slowest, in the order given.
@@ -255,6 +323,7 @@ def expand(
     Args:
         cluster: what cases of more than one replica are spread over.
         recipe: what the cases of the task train ask for.
+        cpus: what all processes are bound to.
         left_out: is called with the rule for each combination that none of the runtimes can run,
             and for a file that another runtime than these loads.
 
@@ -265,7 +334,7 @@ def expand(
     if set(precisions) == {"tf32"} and set(devices) == {"cpu"}:
         raise CaseError("precision tf32 needs a GPU, got only the device 'cpu'")
     later_gpus = [device for device in devices if device != "cpu"][1:]
-    axes = (models, tasks, devices, batch_sizes, precisions, jit, backends, replicas)
+    axes = (models, tasks, devices, batch_sizes, precisions, jit, threads, backends, replicas)
     grid = itertools.product(*axes)
     found = (
         Case(
@@ -275,13 +344,14 @@ def expand(
             batch_size=batch_size,
             precision=precision,
             jit=compiled,
-            threads=threads,
+            threads=count,
             backend=backend,
             replicas=copies,
             cluster=cluster if copies > 1 else None,
             recipe=recipe if task == "train" else None,
+            cpus=cpus,
         )
-        for model, task, device, batch_size, precision, compiled, backend, copies in grid
+        for model, task, device, batch_size, precision, compiled, count, backend, copies in grid
         if (BACKENDS[backend].optional_compiler or compiled == jit[0])
         and (device, precision) != ("cpu", "tf32")
         and (copies == 1 or device not in later_gpus)

@@ -30,6 +30,7 @@ __all__ = [
     "open_regular",
     "read_regular",
     "write_output",
+    "write_through",
     "write_whole",
 ]
 
@@ -98,6 +99,18 @@ def read_regular(path: Path, most_bytes: int = -1) -> bytes:
     """
     with open(path, "rb", opener=open_regular) as file:
         return file.read(most_bytes)
+
+
+def write_through(descriptor: int, data: bytes) -> None:
+    """Write all of the data to an open file, through to the disk.
+
+    Raises:
+        OSError: the disk takes no more; a part may be written.
+    """
+    left = memoryview(data)
+    while left:
+        left = left[os.write(descriptor, left) :]
+    os.fsync(descriptor)
 
 
 def write_output(path: Path, content: bytes) -> None:

@@ -68,10 +68,16 @@ def _usable(columns: int) -> int | None:
     return max(LEAST_WIDTH, columns) if columns else None
 
 
-def wrapped(text: str) -> str:
-    """Return a paragraph in lines of the terminal's width, as it is where there is none."""
+def wrapped(text: str, *, before: str = "") -> str:
+    """Return a paragraph in lines of the terminal's width, as it is where there is none.
+
+    Args:
+        before: what stands before the first line; the lines below it are then indented.
+    """
     width = terminal_width()
-    return text if width is None else _wrapped(text, width, "")
+    if width is None:
+        return text
+    return _wrapped(f"{before}{text}", width, "  " if before else "").removeprefix(before)
 
 
 def fitted(grid: Grid, width: int, drawn: Callable[[Grid], str]) -> str:

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
+from convmark.core.case import cpu_list, cpu_numbers
 from convmark.core.errors import CaseError, OptionError
 from convmark.core.model_name import ModelName, split_names
 from convmark.core.text import NUMBER, is_plain
@@ -26,11 +27,13 @@ __all__ = [
     "parse_budget",
     "parse_count",
     "parse_counts",
+    "parse_cpus",
     "parse_devices",
     "parse_duration",
     "parse_file",
     "parse_folder",
     "parse_jit",
+    "parse_latency",
     "parse_margin",
     "parse_models",
     "parse_name",
@@ -186,8 +189,7 @@ def parse_batch_sizes(flag: str, text: str) -> tuple[int, ...] | Literal["auto"]
     return AUTO if text.strip() == AUTO else tuple(parse_counts(flag, text))
 
 
-def parse_threads(flag: str, text: str) -> str:
-    """Return `default` or a number of threads, as text."""
+def _threads(flag: str, text: str) -> str:
     if text == "default":
         return text
     try:
@@ -195,6 +197,20 @@ def parse_threads(flag: str, text: str) -> str:
     except OptionError:
         raise OptionError(
             f"{flag}: must be 'default' or a whole number of at least 1, got {text!r}"
+        ) from None
+
+
+parse_threads = _each(_threads)
+
+
+def parse_cpus(flag: str, text: str) -> str:
+    """Return a list of CPUs in one spelling."""
+    try:
+        return cpu_list(cpu_numbers(text.strip()))
+    except ValueError:
+        raise OptionError(
+            f"{flag}: must be CPUs as taskset lists them, such as 0-7 or 0,2,4 or 0-14:2, "
+            f"got {text!r}"
         ) from None
 
 
@@ -234,6 +250,21 @@ def parse_duration(flag: str, text: str) -> float:
         raise OptionError(
             f"{flag}: must be a time from {LEAST_SUSTAINED_S}s to {MOST_SECONDS}s with its unit, "
             f"such as 20m, 90s or 1h, got {text!r}"
+        )
+    return seconds
+
+
+LEAST_LATENCY_S, MOST_LATENCY_S = 1e-4, 60
+
+
+def parse_latency(flag: str, text: str) -> float:
+    """Return the seconds of a latency such as `10ms`, `500us` or `1s`."""
+    found = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)(us|ms|s)", text.strip())
+    seconds = float(found[1]) * {"us": 1e-6, "ms": 1e-3, "s": 1}[found[2]] if found else 0.0
+    if not LEAST_LATENCY_S <= seconds <= MOST_LATENCY_S:
+        raise OptionError(
+            f"{flag}: must be a latency from 100us to {MOST_LATENCY_S}s with its unit, such as "
+            f"10ms, 500us or 1s, got {text!r}"
         )
     return seconds
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from convmark.core import option_values as rules
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
-from convmark.core.case import ISOLATIONS, PRECISIONS
+from convmark.core.case import ISOLATIONS, NUMA, PRECISIONS
 from convmark.core.cluster import Cluster, parse_cluster, with_index
 from convmark.core.errors import OptionError
 from convmark.core.option import Option, option_field
@@ -142,11 +142,24 @@ class Options:
         "a loss of keras.losses, or default; for models that are not compiled; the step is then "
         "Keras's own train_step (default: cross-entropy for class scores, else mean squared error)",
     )
-    threads: str = option_field(
-        "--threads N",
+    threads: tuple[str, ...] = option_field(
+        "--threads NUMBERS",
         rules.parse_threads,
-        "threads of the measured process: a number, or default, the framework's own choice",
+        "threads of the measured process: numbers, such as 1,2,4, or default, the framework's own "
+        "choice",
         default="default",
+    )
+    cpus: str | None = option_field(
+        "--cpus LIST",
+        rules.or_default(rules.parse_cpus),
+        "bind the measured processes to these CPUs, such as 0-7 or 0,2,4, or default; Linux only "
+        "(default: all CPUs)",
+    )
+    numa: int | None = option_field(
+        "--numa NODE",
+        rules.or_default(rules.parse_place),
+        "bind them to the CPUs and the memory of a NUMA node, such as 0, or default; Linux only "
+        "(default: all nodes)",
     )
     backends: tuple[str, ...] = option_field(
         "--backend NAMES",
@@ -260,6 +273,13 @@ class Options:
         "and find when the throughput drops (default: no)",
         only="run",
     )
+    latency_limit_s: float | None = option_field(
+        "--latency-limit LATENCY",
+        rules.parse_latency,
+        "then search, in the first process of each case of the task infer, the highest rate of "
+        "arriving requests whose 99th percentile of latency is within a limit, such as 10ms "
+        "(default: no)",
+    )
     cooling: str | None = option_field(
         "--cooling TEXT",
         rules.parse_text,
@@ -310,6 +330,16 @@ class Options:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cluster", with_index(self.cluster, self.index))
+        if self.cpus is not None and self.numa is not None:
+            raise OptionError(
+                f"--numa: chooses the CPUs itself, got {self.numa} beside --cpus {self.cpus}; "
+                "leave one of them out, or give it as default"
+            )
+
+    @property
+    def bound_to(self) -> str | None:
+        """What the measured processes are bound to, as a case has it."""
+        return self.cpus if self.numa is None else f"{NUMA}{self.numa}"
 
     @property
     def recipe(self) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ __all__ = [
     "TRIM",
     "Estimate",
     "median_of",
+    "middle_of",
     "paired_log_ratio",
     "quantile",
     "scaling_efficiency",
@@ -42,9 +44,15 @@ class Estimate:
 
 
 def median_of(values: Iterable[float | None]) -> float | None:
-    """Return the median of the values that are known; None where none is."""
+    """Return the median of the values that are known, a float; None where none is."""
     known = [value for value in values if value is not None and value == value]
-    return median(known) if known else None
+    return float(median(known)) if known else None
+
+
+def middle_of(values: Iterable[Any]) -> Any:
+    """Return the median of numbers as a float, of texts the first; None where none is known."""
+    known = [value for value in values if value is not None and value == value]
+    return known[0] if known and isinstance(known[0], str) else median_of(known)
 
 
 def quantile(values: Values, share: float) -> float:

@@ -26,6 +26,7 @@ __all__ = [
     "Suite",
     "auto_name",
     "cases",
+    "refuse_latency_limit",
     "refuse_replicas",
     "refuse_runtimes",
     "refuse_untimed",
@@ -86,6 +87,7 @@ class Suite:
             precisions=options.precisions,
             jit=options.jit,
             threads=options.threads,
+            cpus=options.bound_to,
             recipe=options.recipe,
             runtimes=options.runtimes,
             left_out=left_out,
@@ -164,6 +166,27 @@ def refuse_untimed(options: Options, what: str) -> None:
     for task in options.tasks:
         if task not in TIMED_TASKS:
             raise OptionError(f"--tasks: {what} {' and '.join(TIMED_TASKS)} alone, got {task!r}")
+
+
+def refuse_latency_limit(options: Options) -> None:
+    """Refuse a latency limit where no rate can be searched at it.
+
+    Raises:
+        OptionError: one was asked for.
+    """
+    if options.latency_limit_s is None:
+        return
+    if "infer" not in options.tasks:
+        raise OptionError(
+            f"--latency-limit: is of the task infer, got --tasks {','.join(options.tasks)}"
+        )
+    if options.batch_sizes == AUTO:
+        raise OptionError(
+            "--latency-limit: needs --batch-sizes in numbers, the most requests that a step "
+            "answers, got auto"
+        )
+    if options.cluster is not None:
+        raise OptionError("--latency-limit: must not be given with --cluster")
 
 
 def refuse_replicas(options: Options) -> None:

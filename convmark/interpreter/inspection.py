@@ -16,6 +16,7 @@ __all__ = [
     "Interpreters",
     "devices_asked_for",
     "inspect",
+    "unbound_memory",
 ]
 
 
@@ -70,6 +71,16 @@ def devices_asked_for(
     return list(dict.fromkeys(devices))
 
 
+def unbound_memory(found: Iterable[Mapping[str, Any]]) -> str:
+    """Say why the memory of the workers is not bound to the node of --numa; empty where it is.
+
+    Args:
+        found: what interpreters have, as `inspect` returns it.
+    """
+    reasons = [str(one["memory_trouble"]) for one in found if one.get("memory_trouble")]
+    return f"--numa: the CPUs are bound, the memory is not: {reasons[0]}" if reasons else ""
+
+
 class Interpreters(contextlib.AbstractContextManager["Interpreters"]):
     """Answers requests as one `Interpreter` does; a context manager that ends them all."""
 
@@ -80,12 +91,24 @@ class Interpreters(contextlib.AbstractContextManager["Interpreters"]):
         *,
         isolation: str,
         time_limit_s: float,
+        cpus: str | None = None,
     ) -> None:
-        """Describe the interpreters; nothing is started yet."""
+        """Describe the interpreters; nothing is started yet.
+
+        Args:
+            cpus: what their processes are bound to, as a case has it.
+
+        Raises:
+            OptionError: this process may not bind them to it.
+        """
         self.python = python
         self._interpreters = {
             backend: launch.Interpreter(
-                python, isolation=isolation, backend=backend, time_limit_s=time_limit_s
+                python,
+                isolation=isolation,
+                backend=backend,
+                time_limit_s=time_limit_s,
+                cpus=cpus,
             )
             for backend in backends
         }

@@ -23,6 +23,7 @@ from convmark.core.installed import import_roots as find_import_roots
 from convmark.core.runtimes import EXPORTS
 from convmark.interpreter.follower import Answer, Follower, OnEvent, tail
 from convmark.interpreter.server import INTERPRETER_LOST, Server, ServerLost, Worker
+from convmark.machine.cpus import bound
 from convmark.machine.gpu.visible import alone
 from convmark.worker.protocol import encode
 
@@ -63,6 +64,7 @@ class Interpreter(contextlib.AbstractContextManager["Interpreter"]):
         isolation: str = "fork",
         backend: str = DEFAULT_BACKEND,
         time_limit_s: float = 600.0,
+        cpus: str | None = None,
         environ: Mapping[str, str] | None = None,
         zoo: Path | None = None,
         folder: Path | None = None,
@@ -72,12 +74,17 @@ class Interpreter(contextlib.AbstractContextManager["Interpreter"]):
         """Describe the interpreter; nothing is started yet.
 
         Args:
+            cpus: what its processes are bound to, as a case has it.
             zoo: the folder of the zoo, this harness's own by default.
             folder: the working folder of the measured processes; this process's by default.
             import_roots: folders whose modules go before all others once the framework is
                 imported, in order; by default those that `launch.import_roots` finds.
             moved: folders without symbolic links, and those that modules come from instead.
+
+        Raises:
+            OptionError: this process may not bind others to these CPUs.
         """
+        self._bound = bound(cpus)
         self.python = python
         self.isolation = isolation
         self._backend = backend
@@ -171,9 +178,14 @@ class Interpreter(contextlib.AbstractContextManager["Interpreter"]):
                 server.close()
 
     def _addressed(self, request: Mapping[str, Any], number: int) -> dict[str, Any]:
-        """Return the request with its number and with what shows the worker its one GPU."""
+        """Return the request with its number, its CPUs and what shows the worker its one GPU."""
         device = request.get("case", {}).get("device", "cpu")
-        return {**request, "id": number, "one_gpu": alone(device, self._environ)}
+        return {
+            **request,
+            **({"bound": self._bound} if self._bound else {}),
+            "id": number,
+            "one_gpu": alone(device, self._environ),
+        }
 
     def _new_server(self) -> Server:
         log = self._folder.path / "server.log"
@@ -186,6 +198,7 @@ class Interpreter(contextlib.AbstractContextManager["Interpreter"]):
                 "moved": self._moved,
                 "backend": self._backend,
                 "fork": self.isolation == "fork",
+                "bound": self._bound,
             },
             environ=self._environ,
             folder=self._folder_of_work,

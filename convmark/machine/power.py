@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -176,9 +176,13 @@ def _unreadable(path: Path) -> str:
     return f"{path} holds no number: measure with a wall meter"
 
 
-def others_busy() -> tuple[float, float]:
-    """Return the busy and all seconds so far of the CPUs that this process may not use."""
-    own = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+def others_busy(cpus: Collection[int] = ()) -> tuple[float, float]:
+    """Return the busy and all seconds so far of the CPUs that the measured process may not use.
+
+    Args:
+        cpus: those that it is bound to; without any, those of this process.
+    """
+    own = cpus or (os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ())
     times = psutil.cpu_times(percpu=True)
     others = [one for number, one in enumerate(times) if own and number not in own]
     idle = [one.idle + getattr(one, "iowait", 0.0) for one in others]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -95,18 +95,21 @@ def _topology(system: Path) -> str:
 
 def _modules(root: Path) -> str:
     """Return the memory's modules, with their speed where the firmware's table can be read."""
-    found = Counter(_dmi_modules(root / "sys/firmware/dmi/tables/DMI"))
+    listed = list(_dmi_modules(root / "sys/firmware/dmi/tables/DMI"))
     dimms = sorted((root / "sys/devices/system/edac/mc").glob("mc*/dimm*"))
-    if not found:
-        found = Counter(filter(None, map(_edac_module, dimms)))
+    found = Counter(module for module, _ in listed) or Counter(
+        filter(None, map(_edac_module, dimms))
+    )
     texts = [f"{number} x {module}" for module, number in sorted(found.items())]
     channels = {
         (one.parent.name, *re.findall(r"channel (\d+)", file_text(one / "dimm_location")))
         for one in dimms
         if file_text(one / "size").strip() not in ("", "0")
     }
-    known = [channel for channel in channels if len(channel) == 2]
-    return ", ".join([*texts, *([counted(len(known), "channel")] if texts and known else [])])
+    known = {channel for channel in channels if len(channel) == 2}
+    by_name = {channel for _, channel in listed}
+    count = len(known) or (len(by_name) if "" not in by_name else 0)
+    return ", ".join([*texts, *([counted(count, "channel")] if texts and count else [])])
 
 
 def _edac_module(dimm: Path) -> str:
@@ -115,8 +118,8 @@ def _edac_module(dimm: Path) -> str:
     return plain_text(f"{_size_text(int(size) * MIB)} {kind}") if known else ""
 
 
-def _dmi_modules(path: Path) -> Iterator[str]:
-    """Yield the modules that the firmware's table lists; it is for root alone."""
+def _dmi_modules(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield the modules that the firmware's table lists, each with its channel; for root alone."""
     try:
         table = read_regular(path)
     except OSError:
@@ -127,11 +130,15 @@ def _dmi_modules(path: Path) -> Iterator[str]:
         entry = table[place : place + length]
         if length < 4 or len(entry) < length:
             return
-        if entry[0] == 17 and (module := _dmi_module(entry)):
-            yield module
-        end = table.find(b"\0\0", place + length)  # the entry's texts
+        end = table.find(b"\0\0", place + length)  # of the entry's texts
         if end < 0:
             return
+        if entry[0] == 17 and (module := _dmi_module(entry)):
+            texts = table[place + length : end].decode("latin-1").split("\0")
+            yield (
+                module,
+                _channel_of([texts[n - 1] for n in entry[0x10:0x12] if n and n <= len(texts)]),
+            )
         place = end + 2
 
 
@@ -152,6 +159,15 @@ def _dmi_module(entry: bytes) -> str:
     return " ".join(filter(None, [*words, f"at {speed} MT/s" if 0 < speed < 0xFFFF else ""]))
 
 
+def _channel_of(locators: Sequence[str]) -> str:
+    """Return the channel that a module's locators name, with its socket; empty where none does.
+
+    Such as `P0 CHANNEL A` in a bank's, or `P0_Node0_Channel1_Dimm0`.
+    """
+    found = (re.match(r".*?channel[ _]?[a-z0-9]+", one, re.IGNORECASE) for one in locators)
+    return next((one[0].casefold() for one in found if one), "")
+
+
 def _size_text(size_bytes: int) -> str:
     whole = size_bytes % GIB == 0
     return f"{size_bytes // GIB} GiB" if whole else f"{size_bytes // MIB} MiB"
@@ -163,8 +179,12 @@ def _frequency(root: Path) -> Iterator[str]:
     cpu = root / "sys/devices/system/cpu"
     no_turbo = file_text(cpu / "intel_pstate/no_turbo").strip()
     boost = file_text(cpu / "cpufreq/boost").strip() or {"0": "1", "1": "0"}.get(no_turbo, "")
-    if boost in ("0", "1"):
-        yield f"turbo {'on' if boost == '1' else 'off'}"
+    each = {file_text(one).strip() for one in (cpu / "cpufreq").glob("policy*/boost")}
+    states = {"1": "on", "0": "off"}
+    if boost in states:
+        yield f"turbo {states[boost]}"
+    elif each and each <= states.keys():
+        yield f"turbo {' and '.join(sorted(states[one] for one in each))}"
 
 
 def _product(dmi: Path) -> str:

@@ -22,7 +22,7 @@ from convmark.core.model_name import TRUST
 from convmark.core.option_values import AUTO
 from convmark.core.options import OPTIONS, Options, pyproject_settings, read
 from convmark.core.processes import ReceivedSignal, as_interrupts
-from convmark.core.suites import auto_name, refuse_untimed
+from convmark.core.suites import auto_name, refuse_latency_limit, refuse_untimed
 from convmark.core.text import Say, coloured, duration_text, plain_text
 from convmark.plugin import bridge, short
 from convmark.plugin.judging import Baseline, judge
@@ -75,11 +75,13 @@ def pytest_configure(config: pytest.Config) -> None:
         if config.getoption(destination("accuracy"), None):
             tasks = tuple(dict.fromkeys([*options.tasks, "accuracy"]))
             options = dataclasses.replace(options, tasks=tasks)
+        refuse_latency_limit(options)
         _check_search(options, config.stash[_COMPARISON_KEY], before)
         if given["allow_change"] and not config.stash[_COMPARISON_KEY].asked:
             raise OptionError(f"{before}allow-change: needs --benchmark-compare")
-        if options.cluster is not None:
-            raise OptionError(f"[tool.convmark] cluster: {short.of_run('cluster')}")
+        for name, value in (("cluster", options.cluster), ("sustain", options.sustain_s)):
+            if value is not None:
+                raise OptionError(f"[tool.convmark] {name}: {short.of_run(name)}")
         config.stash[_OPTIONS_KEY] = options
         _check_resume(config.getoption(_RESUME), before)
     except ConvmarkError as error:
@@ -354,7 +356,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
         terminalreporter.write_line(coloured(text) if in_colour else text)
     ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
     if ended and config.option.verbose >= 0:
-        _say(config, run.next_step)
+        from convmark.report.advice import say_step
+
+        say_step(run.next_step, "convmark", functools.partial(_say, config))
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
@@ -363,4 +367,6 @@ def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, A
     if _RUN_KEY not in config.stash or not bridge.stores_rows(config):
         return None
     run = config.stash[_RUN_KEY]
-    return bridge.comparability(run.machine.name, run.versions(), run.options.threads)
+    return bridge.comparability(
+        run.machine.name, run.versions(), ",".join(sorted(run.options.threads))
+    )

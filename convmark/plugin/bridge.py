@@ -359,7 +359,8 @@ def _as_benchmarks(path: Path, records: Sequence[Record]) -> dict[str, Any]:
     if records:
         first = records[0]
         versions = [{name: getattr(row, name) for name in FRAMEWORKS} for row in records]
-        info = comparability(first.machine, versions, first.threads)
+        threads = ",".join(sorted({row.threads for row in records}))
+        info = comparability(first.machine, versions, threads)
     return {"machine_info": info, "benchmarks": benchmarks}
 
 

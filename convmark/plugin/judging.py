@@ -229,6 +229,7 @@ def _interpreter_maker(run: PytestRun) -> Callable[..., Interpreter]:
         run.python,
         isolation="fork" if run.options.isolation == "fork" else "spawn",
         time_limit_s=run.options.time_limit_s,
+        cpus=run.options.bound_to,
     )
 
 

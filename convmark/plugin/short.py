@@ -104,6 +104,8 @@ def of_run(name: str) -> str:
             "is of `convmark run`; pytest measures what the suites have, and a file chooses among "
             "them: pytest bench/test_inference.py"
         )
+    if name == "sustain":
+        return "is of `convmark run`, pytest measures a burst; use convmark run --sustain 20m"
     return f"is of `convmark run`, pytest measures in one process; use convmark run --{name}"
 
 

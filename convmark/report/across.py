@@ -257,11 +257,11 @@ def _cell(
         run=rows[-1].run,
         runs=len(value.runs),
         processes=len(rows),
-        throughput_samples_per_s=_median(rows, "throughput_samples_per_s"),
+        throughput_samples_per_s=median_of(values_of(rows, "throughput_samples_per_s")),
         step_time_p50_s=value.step_time_s,
         step_time_spread=spread(values_of(rows, "step_time_p50_s")),
-        time_to_first_step_s=_median(rows, "time_to_first_step_s"),
-        peak_host_memory_bytes=_median(rows, "peak_host_memory_bytes"),
+        time_to_first_step_s=median_of(values_of(rows, "time_to_first_step_s")),
+        peak_host_memory_bytes=median_of(values_of(rows, "peak_host_memory_bytes")),
         parameters=rows[-1].parameters,
         to_oldest=oldest,
         to_previous=previous,
@@ -270,12 +270,6 @@ def _cell(
         command=live.command if live else "",
         live=live,
     )
-
-
-def _median(rows: Sequence[Record], column: str) -> float | None:
-    """Return the median as a float, whatever the number of processes; None where none is known."""
-    found = median_of(values_of(rows, column))
-    return None if found is None else float(found)
 
 
 # -- what compares two values live -----------------------------------------------------------------

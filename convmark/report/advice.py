@@ -1,14 +1,25 @@
-"""The last line of a run or a gate: what it means, and the next command."""
+"""The last lines of a run or a gate: what it means, and below it the next command."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from convmark.compare.judgement import MACHINE, SAME_CODE, SAME_COMMIT, Judgement
-from convmark.core.text import counted
+from convmark.core.fitting import wrapped
+from convmark.core.text import Say, counted
 from convmark.results.record import BUSY_SHARE, Record
 
-__all__ = ["gate_step", "next_step"]
+__all__ = ["gate_step", "next_step", "say_step"]
+
+
+def say_step(step: str, name: str, say: Say) -> None:
+    """Say each line of a step, wrapped to the terminal's width; a command stays on a line.
+
+    Args:
+        name: what `say` puts before a line.
+    """
+    for line in step.splitlines():
+        say(wrapped(line, before=f"{name}: "))
 
 
 def next_step(records: Sequence[Record], *, searched: bool = False) -> str:
@@ -24,25 +35,25 @@ def next_step(records: Sequence[Record], *, searched: bool = False) -> str:
     if failed:
         return (
             f"{failed} of {counted(len(records), 'process')} without figures: the column "
-            "note has the reason; next: convmark doctor"
+            "note has the reason\nnext: convmark doctor"
         )
     if doubtful:
         return (
             f"{doubtful} of {counted(len(records), 'process')} unsteady or not judged, so "
-            "do not quote their cases: close other programs and measure again; next: convmark "
-            "doctor"
+            "do not quote their cases: close other programs and measure again\n"
+            "next: convmark doctor"
         )
     loads = [share for one in records if (share := one.other_cpu_share or 0.0) >= BUSY_SHARE]
     if loads:
         return (
             f"{len(loads)} of {counted(len(records), 'process')} measured while other programs "
             f"took up to {max(loads):.0%} of the CPUs' time, so step times are "
-            "longer than on an idle machine: close other programs and measure again; next: "
-            "convmark doctor"
+            "longer than on an idle machine: close other programs and measure again\n"
+            "next: convmark doctor"
         )
     return (
-        "all processes were measured; where spread is wide, give more --processes; next: "
-        "convmark report -o report.html"
+        "all processes were measured; where spread is wide, give more --processes\n"
+        "next: convmark report -o report.html"
     )
 
 
@@ -53,35 +64,35 @@ def gate_step(judgements: Sequence[Judgement]) -> str:
     failing = {one.case: one.verdict for one in judgements if one.fails}
     if failing:
         meant = next((case for case in failing if failing[case] in ("regressed", "changed")), "")
-        how = f"; if {meant} is to change, a commit may say `Benchmark-Accept: {meant}`"
+        how = f"; an intended change passes with this line in a commit:\nBenchmark-Accept: {meant}"
         return (
             f"the gate failed: {len(failing)} of {counted(len(cases), 'case')}"
-            f"{how if meant else ''}; next: convmark compare"
+            f"{how if meant else ''}\nnext: convmark compare"
         )
     times = [one for one in judgements if one.metric == "step_time"]
     unclear = sum(one.verdict == "inconclusive" for one in times)
     if unclear:
         return (
             f"{unclear} of {counted(len(times), 'step time')} inconclusive, so they may have "
-            "changed: run the command again, or with a larger --compare-budget; next: convmark "
-            "noise"
+            "changed: run the command again, or with a larger --compare-budget\n"
+            "next: convmark noise"
         )
     compared = [one for one in of_cases if one.verdict not in ("new", "missing")]
     if not compared:
         return (
             "nothing was compared, because there is no earlier run of these cases: this run is the "
-            "baseline; next: change the code and repeat the command"
+            "baseline\nnext: change the code and repeat the command"
         )
     timed = [one for one in compared if one.metric == "step_time"]
     if not timed:
         metrics = ", ".join(sorted({one.metric.replace("_", " ") for one in compared}))
         return (
-            f"the gate passed: no step time was compared, only {metrics}; next: convmark report -o "
-            "report.html"
+            f"the gate passed: no step time was compared, only {metrics}\n"
+            "next: convmark report -o report.html"
         )
     if all(one.note.startswith((SAME_CODE, SAME_COMMIT)) for one in timed):
         return (
             "the gate passed: the code of each case is that of the baseline, so nothing was "
-            "compared; next: change the code and repeat the command"
+            "compared\nnext: change the code and repeat the command"
         )
-    return "the gate passed: no case became slower; next: convmark report -o report.html"
+    return "the gate passed: no case became slower\nnext: convmark report -o report.html"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,8 @@ from convmark.report.rows import Rows, newest_rows, points, read_rows
 from convmark.report.sides import Sides, newest_versions, sides_of
 from convmark.report.tables.accuracy import accuracy
 from convmark.report.tables.answers import answers
+from convmark.report.tables.cores import cores_of_runs
+from convmark.report.tables.cost import COST, TRAINING_COST, cost_tables
 from convmark.report.tables.energy import energy
 from convmark.report.tables.hardware import BEST_BATCHES, hardware_tables
 from convmark.report.tables.history import (
@@ -43,11 +46,13 @@ from convmark.report.tables.runtimes import runtimes
 from convmark.report.tables.steps import (
     batch_sizes,
     distribution,
+    latency_limit,
     roofline,
     scaling,
     sustained,
     waterfall,
 )
+from convmark.report.wall import with_wall_power
 
 __all__ = ["FIRST", "STYLES", "VERDICTS", "Report", "build"]
 
@@ -60,8 +65,9 @@ FIRST = ("answers", "architectures", "applications", "accuracy")
 """Tables that Markdown without verdicts shows unfolded."""
 
 _WHERE_KNOWN = (
-    *(BEST_BATCHES, "energy", "nodes", "noise", "published", "published_times", "roofline"),
-    *("runtimes", "scaling", "sustained"),
+    *(BEST_BATCHES, "cores", COST, TRAINING_COST, "energy", "latency_limit", "nodes", "noise"),
+    "published",
+    *("published_times", "roofline", "runtimes", "scaling", "sustained"),
     *TASKS,
 )
 """Tables that appear only where rows have what they need."""
@@ -89,6 +95,7 @@ def build(
     style: str = "full",
     comparison: Comparison | None = None,
     verdicts: Table | None = None,
+    power_logs: Sequence[str] = (),
 ) -> Report:
     """Return the report of all runs in the places.
 
@@ -96,12 +103,16 @@ def build(
         places: results folders, machine folders or run files.
         comparison: what machines are compared by.
         verdicts: a table that comes first.
+        power_logs: files of wall meters, or `MACHINE=FILE`.
 
     Raises:
         StoreError: as `read_rows`.
-        OptionError: a price or a reference of a machine that is not there.
+        OptionError: a price, a log or a reference of a machine that is not there; or a log that
+            does not fit.
     """
     rows = read_rows(places)
+    frame, wall = with_wall_power(rows, power_logs)
+    rows = dataclasses.replace(rows, frame=frame)
     table = points(rows.frame)
     comparison = of_machines(comparison or Comparison(), rows.names, rows.frame)
     described = described_models([run.path for run in rows.runs])
@@ -114,7 +125,7 @@ def build(
         found = [applications(table, depths)]
     else:
         sides = _sides(rows)
-        found = _every_table(rows, table, described, comparison, sides)
+        found = _every_table(rows, table, described, comparison, sides, wall)
     return Report(
         title=_title(rows) if style == "full" else found[0].title,
         when=_when(rows),
@@ -137,6 +148,7 @@ def _every_table(
     described: Sequence[DescribedModel],
     comparison: Comparison,
     sides: Sides,
+    wall: Sequence[str],
 ) -> list[Table]:
     """Return the tables of a full report; those with nothing to show only where they say so."""
     labels = [run.label for run in rows.runs]
@@ -152,7 +164,8 @@ def _every_table(
         answers(frame, timed, machine_ratios[0], versions, rows.runs, changed),
         architectures(timed, labels),
         *machine_ratios,
-        energy(timed),
+        *cost_tables(rows.frame, comparison),
+        energy(timed, wall),
         history(
             timed, rows.runs, step_time_verdicts(rows.runs), marks(moved), runs_of_levels(moved)
         ),
@@ -160,12 +173,14 @@ def _every_table(
         accuracy(rows.frame, labels),
         batch_sizes(timed),
         distribution(timed),
+        latency_limit(timed),
         pareto(timed),
         published(timed),
         published_times(timed),
         roofline(timed, {model.model: model.traffic_elements for model in described}),
         runtimes(frame, timed),
         scaling(timed),
+        cores_of_runs(frame),
         sustained(timed),
         waterfall(table),
         beside,

@@ -15,7 +15,8 @@ from convmark.core.option_values import nearest, parse_file
 from convmark.core.table import Table
 from convmark.core.text import counted, painted
 from convmark.report.build import FIRST, STYLES, VERDICTS, Report, build
-from convmark.report.comparison import Comparison, read_prices
+from convmark.report.comparison import RANKS, Comparison
+from convmark.report.prices import read_prices
 from convmark.report.tables import (
     Answer,
     check_form,
@@ -114,6 +115,8 @@ def report(
     style: str = "full",
     prices: str | None = None,
     reference: str | None = None,
+    rank: str = RANKS[0],
+    power_logs: Sequence[str] = (),
     names: Sequence[str] = (),
     figures: str | None = None,
     against: str | None = None,
@@ -125,6 +128,8 @@ def report(
         output: file; its suffix names the format where `form` does not. `-` is standard output.
         prices: file with the prices of machines.
         reference: machine that others are held against.
+        rank: whether machines are compared by the burst or by the sustained throughput.
+        power_logs: files of wall meters, or texts such as `laptop=meter.csv`.
         names: texts such as `xeon-2=laptop`, kept in the machines' folders.
         figures: folder for SVG and PNG files.
         against: what the newest run's verdicts, which come first, are against.
@@ -139,12 +144,16 @@ def report(
     chosen = _format(output, form, figures, to_stdout=to_stdout)
     if output is not None:
         check_output("--output", Path(output), SUFFIXES)
-    _check(style, prices=prices, reference=reference, figures=figures)
+    _check_rank(rank)
+    of_full = {"--prices": prices, "--reference": reference, "--power-log": power_logs or None}
+    _check(style, {**of_full, "--rank": None if rank == RANKS[0] else rank}, figures)
     priced = {} if prices is None else read_prices(parse_file("--prices", prices))
     keep_names(places, names)
     verdicts = None if against is None else verdicts_against(places, against, Path.cwd(), _say)
-    compared = Comparison(prices=priced, reference=reference or "")
-    found = build(places, style=style, comparison=compared, verdicts=verdicts)
+    compared = Comparison(prices=priced, reference=reference or "", rank=rank)
+    found = build(
+        places, style=style, comparison=compared, verdicts=verdicts, power_logs=power_logs
+    )
     if figures is not None:
         _draw(found, figures)
     if chosen is None or (output is None and not show):
@@ -183,18 +192,27 @@ def _bytes(found: Report, form: str) -> bytes:
     return f"{text}\n".encode()
 
 
-def _check(style: str, *, prices: str | None, reference: str | None, figures: str | None) -> None:
+def _check_rank(rank: str) -> None:
+    if rank not in RANKS:
+        raise OptionError(f"--rank: must be {' or '.join(RANKS)}, got {rank!r}")
+
+
+def _check(style: str, of_full: Mapping[str, object], figures: str | None) -> None:
     """Refuse options that break their rule or do not go together.
+
+    Args:
+        of_full: by flag options that only the full report has; None for those not given.
 
     Raises:
         OptionError: one does.
     """
     if style not in STYLES:
         raise OptionError(f"--style: must be one of {', '.join(STYLES)}, got {style!r}")
-    for flag, value in (("--prices", prices), ("--reference", reference)):
+    for flag, value in of_full.items():
         if value is not None and style != "full":
             raise OptionError(f"{flag}: must not be given with --style {style}, which ignores it")
-    if reference is not None and not reference.strip():
+    reference = of_full["--reference"]
+    if isinstance(reference, str) and not reference.strip():
         raise OptionError(f"--reference: must be the name of a machine, got {reference!r}")
     if figures is not None:
         if not figures.strip():

@@ -115,6 +115,7 @@ def is_of_the_times(row: Mapping[str, object]) -> bool:
         and row["precision"] == "float32"
         and row["jit"] == "off"
         and row["threads"] == "default"
+        and not row.get("cpus")
         and row["replicas"] == 1
         and row["runtime"] == DEFAULT_RUNTIME
     )

@@ -27,6 +27,7 @@ __all__ = [
     "ends_text",
     "geometric_mean",
     "intervals_with_1",
+    "level",
     "ratio",
     "times_as_fast",
     "times_text",
@@ -108,6 +109,26 @@ def ratio(over_s: Units | Sequence[float], under_s: Units | Sequence[float]) -> 
     if over is None or under is None:
         return None
     return _with_interval(over.mean - under.mean, [(over, under)])
+
+
+def level(times_s: Units) -> Ratio | None:
+    """Return the geometric mean of the units' step times with its interval, seconds.
+
+    Returns:
+        None where no time is above 0.
+
+    Source:
+        Student's t on the logarithms.
+    """
+    side = _Side.of(times_s)
+    if side is None:
+        return None
+    if side.freedom < LEAST_PROCESSES - 1:
+        return Ratio(value=math.exp(side.mean))
+    half = t_quantile((1 + CONFIDENCE) / 2, side.freedom) * math.sqrt(_variance([side]))
+    return Ratio(
+        value=math.exp(side.mean), interval=Interval.around(side.mean, half).mapped(math.exp)
+    )
 
 
 def geometric_mean(ratios: Sequence[Ratio]) -> Ratio | None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from convmark.compare.rule.statistics import t_quantile
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
-from convmark.core.case import Case
+from convmark.core.case import NUMA, Case
 from convmark.core.errors import StoreError
 from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.results.columnar import case_name, read_columns, whole_file
@@ -148,7 +148,7 @@ def _names(columns: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
     """Return what the tables group by: the case's name, the hardware, whether there are figures."""
     import pandas as pd
 
-    empty = {"cluster": "", "runtime": DEFAULT_RUNTIME}
+    empty = {"cluster": "", "cpus": "", "runtime": DEFAULT_RUNTIME}
     filled = {
         name: [text if one is None else one for one in columns[name].tolist()]
         for name, text in empty.items()
@@ -211,6 +211,8 @@ _MEDIANS = (
         and (column.type is float or (column.type is int and column.title is not None))
     ),
     "bytes_per_sample",
+    *("wall_power_w", "wall_idle_power_w", "wall_joules_per_sample"),
+    "wall_above_idle_joules_per_sample",
 )
 _FIRST = (
     *("run", "started", "commit", "dirty", "framework", "keras", "machine", "not_judged"),
@@ -240,7 +242,8 @@ def points(frame: pd.DataFrame) -> pd.DataFrame:
 
     groups = frame.groupby(POINT, observed=True, sort=False)
     first = groups[[name for name in _FIRST if name in frame]].first()
-    first["cluster"] = first["cluster"].where(first["cluster"].notna(), "")  # to group by
+    for name in ("cluster", "cpus"):
+        first[name] = first[name].where(first[name].notna(), "")  # to group by
     measured = frame[frame["measured"]]
     figures = measured.groupby(POINT, observed=True, sort=False)
     names = [name for name in dict.fromkeys(_MEDIANS) if name in frame and name not in first]
@@ -257,6 +260,7 @@ def points(frame: pd.DataFrame) -> pd.DataFrame:
     table = table.join(counts).join(_trouble(frame))
     for column, name in (("throttle_reasons", "throttled"), ("unsteady", "why_unsteady")):
         table = table.join(_first_said(measured, column, name))
+    table = table.copy()  # joined again: pandas warns of more than a hundred parts
     table["load"] = table["other_cpu_share"].where(table["other_cpu_share"] >= BUSY_SHARE)
     return table.reset_index().sort_values("source", kind="stable", ignore_index=True)
 
@@ -361,6 +365,9 @@ def setting(row: Mapping[str, Any]) -> str:
         parts.append("jit")
     if row["threads"] != "default":
         parts.append(f"{row['threads']} thread" + "s" * (row["threads"] != "1"))
+    if cpus := text_of(row.get("cpus")):
+        node = cpus.removeprefix(NUMA)
+        parts.append(f"CPUs {cpus}" if node == cpus else f"NUMA node {node}")
     if row["replicas"] > 1:
         parts.append(f"{int(row['replicas'])} replicas{_spread_over(text_of(row['cluster']))}")
     if row["backend"] != DEFAULT_BACKEND:

@@ -68,6 +68,7 @@ AXES = (
     Axis(key="batch_size", title="batch size"),
     Axis(key="replicas", title="replicas", along=("cluster",)),
     Axis(key="threads", title="threads"),
+    Axis(key="cpus", title="CPUs that the process is bound to"),
     Axis(key="python", title="version of Python", along=("packages",)),
     Axis(key="driver", title="GPU driver"),
     Axis(key="commit", title="commit", along=("packages",)),
@@ -75,6 +76,7 @@ AXES = (
 
 _CASE = (
     *("model", "task", "batch_size", "precision", "jit", "replicas", "cluster", "threads"),
+    "cpus",
     *("backend", "runtime", "recipe", "asked_shape", "training"),
 )
 """Facts that make a case, wherever it is measured."""

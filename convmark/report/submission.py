@@ -52,7 +52,7 @@ from convmark.results.names import NAME_FILE, read_name
 from convmark.results.reading import RUN_NAME, StoreWarning
 from convmark.results.run_file import BESIDE
 from convmark.results.store import AB_FOLDER
-from convmark.session import learning, sustained
+from convmark.session import latency_limit, learning, sustained
 from convmark.session.ceilings import read_ceilings
 from convmark.session.fleet.part import read_part
 from convmark.session.layers import read_layers
@@ -146,7 +146,7 @@ MOST_DEPTH = 4
 
 _BESIDE = "|".join(map(re.escape, (".csv", *BESIDE)))
 _KNOWN_FILES = re.compile(
-    rf"(?:[^/]+/)?(?:[0-9]{{4,}}(?:{_BESIDE})|code/[0-9a-f]{{2}}/[0-9a-f]{{62}}"
+    rf"(?:[^/]+/)?(?:[0-9]{{4,9}}(?:{_BESIDE})|code/[0-9a-f]{{2}}/[0-9a-f]{{62}}"
     rf"|{MODELS}/[^/]+\.(?:json|svg)"
     rf"|(?:accepted|ceilings|layers|noise|verdicts)\.csv|{re.escape(NAME_FILE)})"
     r"|\.gitkeep|README\.md"
@@ -233,6 +233,7 @@ _READERS: Mapping[str, Callable[[Path], object]] = MappingProxyType(
         ".verdicts.csv": VERDICT_TABLE.read,
         ".sessions.csv": sessions_file.TABLE.read,
         ".epochs.csv": learning.TABLE.read,
+        ".latency.csv": latency_limit.TABLE.read,
         ".layers.csv": CHANGES_TABLE.read,
         ".sustained.csv": sustained.TABLE.read,
         ".plan.json": lambda path: read_part(_run_of(path)),

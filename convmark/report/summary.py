@@ -7,15 +7,17 @@ cases on GPUs; and how throughput grows, where several replicas were measured.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from operator import itemgetter
 from statistics import mean, median, stdev
 from typing import Any
 
 from convmark.core.case import Case
 from convmark.core.runtimes import DEFAULT_RUNTIME
-from convmark.core.statistics import median_of, scaling_efficiency, spread
+from convmark.core.statistics import median_of, middle_of, scaling_efficiency, spread
 from convmark.core.table import Heading, Table, heading, headings, plain, table_of
 from convmark.core.tasks import TASKS, TIMED_TASKS
+from convmark.report.tables.cores import cores
 from convmark.report.tables.energy import ENERGY_COLUMNS, ENERGY_HEADINGS, of_scopes
 from convmark.results.record import BUSY_SHARE, Record, shown_in
 from convmark.session.learning import WAYS
@@ -24,6 +26,7 @@ __all__ = [
     "by_case",
     "cards",
     "energy",
+    "latency_limit",
     "run_tables",
     "scaling",
     "spread",
@@ -39,6 +42,7 @@ SAMPLES_PER_S = (
 )
 
 _SUSTAINED = shown_in("sustained")
+_AT_LIMIT = shown_in("latency_limit")
 
 Groups = Mapping[str, Sequence[Record]]
 """The rows of each case by its name."""
@@ -66,8 +70,10 @@ def run_tables(records: Sequence[Record]) -> list[Table]:
         *summary(records),
         *cards(records),
         *energy(records),
+        *latency_limit(records),
         *sustained(records),
         *scaling(records),
+        *_over_cores(records),
     ]
 
 
@@ -102,9 +108,7 @@ def values_of(rows: Sequence[Record], column: str) -> list[Any]:
 
 
 def _middle(rows: Sequence[Record], column: str) -> Any:
-    """Return the median of numbers, the first of texts; None where there is none."""
-    values = values_of(rows, column)
-    return values[0] if values and isinstance(values[0], str) else median_of(values)
+    return middle_of(values_of(rows, column))
 
 
 def _count(rows: Sequence[Record]) -> int:
@@ -311,6 +315,18 @@ def energy(records: Sequence[Record]) -> list[Table]:
     return [table_of("energy", "Energy", "", whole, found, keep=["case"])] if found else []
 
 
+def latency_limit(records: Sequence[Record]) -> list[Table]:
+    """Return the rate at a latency limit of the cases it was searched for; none without."""
+    found = [
+        {**{one.name: getattr(row, one.name) for one in _AT_LIMIT}, "case": row.case.name}
+        for row in records
+        if row.latency_limit_s is not None
+    ]
+    columns = [heading("case", "case"), *map(Heading.of, _AT_LIMIT)]
+    title = "At a latency limit"
+    return [table_of("latency_limit", title, "", columns, found, keep=["case"])] if found else []
+
+
 def sustained(records: Sequence[Record]) -> list[Table]:
     """Return what became of the speed of cases whose steps went on; none where none did."""
     found = [
@@ -349,6 +365,14 @@ def scaling(records: Sequence[Record]) -> list[Table]:
     columns = headings("case replicas rate spread efficiency n", rate=("samples/s", "rate"))
     keep = [one.key for one in columns]
     return [table_of("scaling", "Replicas", "", columns, rows, keep=keep)] if rows else []
+
+
+def _over_cores(records: Sequence[Record]) -> list[Table]:
+    """Return the table of the numbers of threads; none where no case has several."""
+    timed = [row for row in records if row.measured and row.task in TIMED_TASKS]
+    rows = [{**asdict(row), "case": replace(row.case, threads="default").name} for row in timed]
+    found = cores([{**row, "source": 0} for row in rows], itemgetter("case"))
+    return [replace(found, caption="")] if found.rows else []
 
 
 def _scaling_row(

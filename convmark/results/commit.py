@@ -14,7 +14,15 @@ from convmark.core.errors import ConvmarkError
 from convmark.core.files import read_regular
 from convmark.core.git import Git
 
-__all__ = ["Commit", "are_of_commit", "folder_changes", "is_before", "is_changed", "read_commit"]
+__all__ = [
+    "Commit",
+    "are_of_commit",
+    "folder_changes",
+    "is_before",
+    "is_changed",
+    "names_of_commit",
+    "read_commit",
+]
 
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
@@ -188,6 +196,18 @@ def are_of_commit(top: Path, sha: str, paths: Iterable[Path]) -> bool:
             about, _, name = entry.partition("\t")
             blobs[name] = about.split()[2]
     return all(name in blobs and _is_blob(git, top / name, blobs[name]) for name in names)
+
+
+def names_of_commit(top: Path, sha: str, folder: Path) -> list[str]:
+    """Return the names in a folder of a commit; none where it is not there.
+
+    Args:
+        top: the repository's top folder.
+    """
+    place = folder.relative_to(top).as_posix()
+    below = [f"{place}/"] if place != "." else []
+    listed = Git.at(top).answer("ls-tree", "-z", "--full-tree", "--name-only", sha, "--", *below)
+    return [Path(name).name for name in (listed or "").split("\0") if name]
 
 
 def _is_blob(git: Git, path: Path, blob: str) -> bool:

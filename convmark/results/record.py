@@ -91,6 +91,7 @@ class Record(Schema):
             backend=self.backend,
             recipe=self.recipe,
             runtime=self.runtime or "",
+            cpus=self.cpus,
         )
 
 

@@ -20,7 +20,15 @@ from pathlib import Path
 import numpy as np
 
 from convmark.core.errors import StoreError
-from convmark.core.files import as_store_error, new_part, open_kept, open_regular, read_regular
+from convmark.core.files import (
+    as_store_error,
+    is_at,
+    new_part,
+    open_kept,
+    open_regular,
+    read_regular,
+    write_through,
+)
 from convmark.core.locks import PASSING_S, close_locked, lock
 from convmark.results.code.manifest import code_path
 from convmark.results.code.of_run import KeptCodes
@@ -33,8 +41,8 @@ __all__ = ["HEADER", "RunFile", "StoreWarning", "steps_path"]
 _FLAGS = os.O_RDWR | os.O_APPEND
 
 BESIDE = (
-    *(".code.json", ".epochs.csv", ".layers.csv", ".log", ".plan.json", ".sessions.csv"),
-    *(".steps.npz", ".sustained.csv", ".verdicts.csv"),
+    *(".code.json", ".epochs.csv", ".latency.csv", ".layers.csv", ".log", ".plan.json"),
+    *(".sessions.csv", ".steps.npz", ".sustained.csv", ".verdicts.csv"),
 )
 """What may stand beside a run's file, by its ending in place of `.csv`."""
 
@@ -75,7 +83,8 @@ class RunFile:
         """
         with as_store_error(path, "written"):
             descriptor = open_kept(path, _FLAGS)
-        if not _held(descriptor, within_s=PASSING_S):
+        # a file that another process has replaced meanwhile has a lock of its own
+        if not _held(descriptor, within_s=PASSING_S) or not is_at(descriptor, path):
             close_locked(descriptor)
             raise StoreError(f"{path}: another process is writing it; wait until it ends")
         return cls(path, descriptor, created=False)
@@ -119,7 +128,7 @@ class RunFile:
         """
         line = csv_bytes([to_cells(record)])
         try:
-            _write_through(self._descriptor, line)
+            write_through(self._descriptor, line)
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, self._size)  # no torn row stays
@@ -198,7 +207,7 @@ def _created(path: Path) -> int:
         descriptor = os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o644)
         _held(descriptor)
         try:
-            _write_through(descriptor, header)
+            write_through(descriptor, header)
         except BaseException:
             close_locked(descriptor)
             path.unlink(missing_ok=True)
@@ -212,7 +221,7 @@ def _fresh(path: Path, data: bytes) -> tuple[Path, int]:
     """Write data to a new file beside `path`; return it and its descriptor, held."""
     fresh, descriptor = new_part(path, 0o644)
     try:
-        _write_through(descriptor, data)
+        write_through(descriptor, data)
     except BaseException:
         close_locked(descriptor)
         fresh.unlink(missing_ok=True)
@@ -226,13 +235,6 @@ def _held(descriptor: int, within_s: float = 0.0) -> bool:
         return lock(descriptor, within_s=within_s)
     except OSError:  # a file system without locks
         return True
-
-
-def _write_through(descriptor: int, data: bytes) -> None:
-    left = memoryview(data)
-    while left:
-        left = left[os.write(descriptor, left) :]
-    os.fsync(descriptor)
 
 
 def _member(record: Record) -> str:

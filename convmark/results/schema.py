@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 from convmark.core.cells import column
 
 __all__ = ["MEASUREMENT_VERSION", "OLDEST_SCHEMA", "SCHEMA_VERSION", "Schema"]
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 OLDEST_SCHEMA = 2
 """Of files that are read; no release has written an earlier one."""
 MEASUREMENT_VERSION = 3
@@ -38,12 +39,20 @@ _power = functools.partial(_column, group="state", table="energy", since=5, boun
 _sustained = functools.partial(
     _column, group="sustained", table="sustained", since=5, bounds="at least 0"
 )
+_at_limit = functools.partial(
+    _column, group="latency limit", table="latency_limit", since=6, bounds="at least 0"
+)
 _check = functools.partial(_column, group="check", table="architectures")
 _learning = functools.partial(_column, group="learning", table="accuracy")
 _export = functools.partial(_column, group="export", table="runtimes", since=4, bounds="at least 0")
 _waterfall = functools.partial(_column, group="waterfall", table="waterfall")
 _step_time = functools.partial(_time, unit="s", bounds="above 0")
 _way = functools.partial(_waterfall, unit="s", bounds="above 0")
+
+
+def _moment(what: str) -> Any:
+    """Declare a moment of a process, which a wall meter's log is joined by."""
+    return _run(f"from `started` to {what}", unit="s", since=6, bounds="at least 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +86,14 @@ class Schema:
     concurrent: bool | None = _run(
         "whether other benchmark runs were allowed beside it (--allow-concurrent)"
     )
+    command_started: str | None = _run(
+        "when the command was started that had it measured", unit="UTC, ISO 8601", since=6
+    )
+    took_s: float | None = _moment("its end")
+    windows_from_s: float | None = _moment("the first window")
+    windows_until_s: float | None = _moment("the end of the last window")
+    sustained_from_s: float | None = _moment("the last quarter of the sustained steps")
+    sustained_until_s: float | None = _moment("the end of the sustained steps")
     status: str = _run("ok, unsteady (measured, but the step time did not hold still), error, ...")
     error: str | None = _run("one line that says what went wrong")
 
@@ -120,6 +137,16 @@ class Schema:
         "is keras",
         since=4,
     )
+    cpus: str | None = _case(
+        "CPUs that --cpus has bound the process to, such as 0-3; numaN: by --numa to those of a "
+        "NUMA node, with its memory; empty is none",
+        since=6,
+    )
+    pool_threads: int | None = _case(
+        "threads of operations: those asked for; at default as the framework tells, TensorFlow "
+        "and JAX have one for each CPU that the process may use",
+        since=6,
+    )
     training: str | None = _case(
         "who says how the model is trained: model (its compile or its own methods; step and loss "
         "are fit's, the loss a mean since the first step) or harness",
@@ -136,6 +163,9 @@ class Schema:
     cpu: str | None = _environment("CPU model", title="CPU")
     cores: int | None = _environment(
         "logical CPUs that the process could use", title="logical CPUs"
+    )
+    physical_cores: int | None = _environment(
+        "cores that these logical CPUs are of, where hyperthreads share one", since=6
     )
     ram_bytes: int | None = _environment("memory of the machine", unit="bytes", title="memory")
     topology: str | None = _environment(
@@ -235,6 +265,11 @@ class Schema:
     step_time_max_s: float | None = _step_time("longest step time")
     step_time_mean_s: float | None = _step_time("mean step time")
     step_time_std_s: float | None = _time("standard deviation of the step time", unit="s")
+    cpus_in_use: float | None = _time(
+        "CPU time of the process over the time of these steps: how many CPUs they kept busy",
+        unit="CPUs",
+        since=6,
+    )
     windows: int | None = _time("windows measured")
     window_steps: int | None = _time("steps of a window")
     throughput_samples_per_s: float | None = _time(
@@ -372,6 +407,46 @@ class Schema:
         title="other load",
         kind="share",
         bounds="share",
+    )
+
+    latency_limit_s: float | None = _at_limit(
+        "limit of --latency-limit for the 99th percentile of a request's latency, from when it "
+        "was due to its answer",
+        unit="s",
+        title="limit",
+    )
+    latency_limit_rate_per_s: float | None = _at_limit(
+        "highest rate of arriving requests, of a sample each, that held it; found to 2 %; "
+        "<run>.latency.csv has each try",
+        unit="1/s",
+        title="requests/s",
+    )
+    latency_limit_proved_per_s: float | None = _at_limit(
+        "highest rate that is proved to hold it: so few late requests are improbable where 1 % are",
+        unit="1/s",
+        title="proved",
+    )
+    latency_limit_p50_s: float | None = _at_limit(
+        "median latency at the proved rate, else at the found one", unit="s", title="p50"
+    )
+    latency_limit_p99_s: float | None = _at_limit("99th percentile there", unit="s", title="p99")
+    latency_limit_requests: int | None = _at_limit("requests of that try", title="requests")
+    latency_limit_requests_per_step: float | None = _at_limit(
+        "requests that a step answered there, at most the batch size", title="per step"
+    )
+    latency_limit_confidence: float | None = _at_limit(
+        "of the proof, over all rates tried for it", title="confidence", kind="share",
+        bounds="share",
+    )  # fmt: skip
+    latency_limit_search_s: float | None = _at_limit("seconds of the search", unit="s")
+    latency_limit_other_cpu_share: float | None = _at_limit(
+        "share of the CPUs' time that others took, median of the tries",
+        title="other load",
+        kind="share",
+        bounds="share",
+    )
+    latency_limit_note: str | None = _at_limit(
+        "why there is no rate, or no proof", title="note", bounds=""
     )
 
     loss_first: float | None = _check("training loss at step 1")

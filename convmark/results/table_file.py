@@ -23,7 +23,14 @@ from typing import Any, BinaryIO, Generic, TypeVar
 
 from convmark.core.cells import columns_of, from_cell, to_cell
 from convmark.core.errors import ConvmarkError, StoreError
-from convmark.core.files import as_store_error, open_kept, open_regular, write_whole
+from convmark.core.files import (
+    as_store_error,
+    is_at,
+    open_kept,
+    open_regular,
+    write_through,
+    write_whole,
+)
 from convmark.core.locks import close_locked, lock
 
 __all__ = [
@@ -170,28 +177,26 @@ class TableFile(Generic[Row]):
                 yield line, cells
 
     def append(self, path: Path, rows: Iterable[Row]) -> None:
-        """Append rows to a file, its header before the first; nothing for no rows.
+        """Append rows to a file, all or none, its header before the first; nothing for no rows.
 
         Raises:
-            StoreError: the file cannot be written, or has other columns.
+            StoreError: the file cannot be written, or has other columns; it has the rows it had.
         """
         wanted = list(rows)
         if not wanted:
             return
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
         with as_store_error(path, "written"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = open_kept(path, flags)
+            descriptor = _opened(path)
             try:
-                lock(descriptor, within_s=math.inf)  # let go when the file is closed
                 with os.fdopen(descriptor, "r+b", closefd=False) as file:
                     there = self._without_torn_line(path, file)
-                    columns = there or self.header
-                    body = csv_bytes(self._cells_of(path, row, columns) for row in wanted)
-                    file.write(body if there else csv_bytes([self.header]) + body)
-                    file.flush()
-                    os.fsync(descriptor)
+                columns = there or self.header
+                body = csv_bytes(self._cells_of(path, row, columns) for row in wanted)
+                _write_whole_rows(descriptor, body if there else csv_bytes([self.header]) + body)
             finally:
+                if not os.fstat(descriptor).st_size:
+                    path.unlink(missing_ok=True)
                 close_locked(descriptor)
 
     def replace(self, path: Path, rows: Iterable[Row]) -> None:
@@ -262,6 +267,30 @@ class TableFile(Generic[Row]):
             return self._row(**values)
         except (ConvmarkError, ValueError) as error:
             raise StoreError(f"{path}:{line}: {error}") from None
+
+
+def _opened(path: Path) -> int:
+    """Return the descriptor of a file to append to, made where it is not there, and locked."""
+    while True:
+        descriptor = open_kept(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+        lock(descriptor, within_s=math.inf)  # let go when the file is closed
+        if is_at(descriptor, path):
+            return descriptor
+        close_locked(descriptor)  # another process has removed or replaced it meanwhile
+
+
+def _write_whole_rows(descriptor: int, data: bytes) -> None:
+    """Write rows at the end of an open file; where the disk takes no more, none of them stays.
+
+    Raises:
+        OSError: it takes no more.
+    """
+    size = os.fstat(descriptor).st_size
+    try:
+        write_through(descriptor, data)
+    except OSError:
+        os.ftruncate(descriptor, size)
+        raise
 
 
 def _cells(line: bytes) -> list[str]:

@@ -1,6 +1,7 @@
 """Ceilings of each device, measured once per machine and saved: results/<machine>/ceilings.csv.
 
-A ceiling is of a device, a backend, a precision and a number of threads. A row is compared with it,
+A ceiling is of a device, a backend, a precision, a number of threads and the CPUs that the process
+is bound to. A row is compared with it,
 never judged by it; to measure anew, remove the file.
 """
 
@@ -34,8 +35,8 @@ __all__ = [
     "read_ceilings",
 ]
 
-Key = tuple[str, str, str, str]
-"""Device, backend, precision and threads."""
+Key = tuple[str, str, str, str, str | None]
+"""Device, backend, precision, threads and the CPUs that the process is bound to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +53,7 @@ class Ceiling:
     peak_flops_per_s: float = column("of the product of two square matrices", "FLOP/s")
     copy_bytes: int = column("size of what was copied", "bytes")
     peak_bytes_per_s: float = column("read and written by the copy", "bytes/s")
+    cpus: str | None = column("as in a case", default=None)
 
     def __post_init__(self) -> None:
         for name in ("peak_flops_per_s", "peak_bytes_per_s"):
@@ -63,15 +65,17 @@ class Ceiling:
     @property
     def key(self) -> Key:
         """What the ceiling was measured for."""
-        return self.device, self.backend, self.precision, self.threads
+        return self.device, self.backend, self.precision, self.threads, self.cpus
 
 
-TABLE = TableFile(Ceiling)
+_COLUMNS = [one.name for one in dataclasses.fields(Ceiling)]
+TABLE = TableFile(Ceiling, _COLUMNS[:-1])
+"""Earlier files lack the last column, as none of their processes was bound."""
 
 
 def key_of(case: Case) -> Key:
     """Return whose ceiling a case is under."""
-    return case.device, case.backend, case.precision, case.threads
+    return case.device, case.backend, case.precision, case.threads, case.cpus
 
 
 def ceilings_path(results: Path, machine: str) -> Path:
@@ -123,7 +127,7 @@ def gather(
     """
     known = read_ceilings(path)
     for case in _missing(cases, known, which):
-        device, backend, precision, _ = key_of(case)
+        device, backend, precision, *_ = key_of(case)
         say(f"measuring the ceilings of {device} in {precision} by {backend}, once")
         answer = ask(ceiling_request(case))
         ceiling = ceiling_of(case, answer, now())
@@ -144,6 +148,7 @@ def keep_ceilings(path: Path, ceilings: Iterable[Ceiling]) -> None:
     Raises:
         StoreError: it cannot be written, or does not fit.
     """
+    TABLE.lift(path)  # into earlier columns a bound process's would go as an unbound one's
     TABLE.append(path, ceilings)
 
 
@@ -186,6 +191,7 @@ def ceiling_of(case: Case, answer: Answer, now: datetime) -> Ceiling | None:
         backend=case.backend,
         precision=case.precision,
         threads=case.threads,
+        cpus=case.cpus,
         version=str(versions[case.backend]),
         matrix_size=product["matrix_size"],
         peak_flops_per_s=product["flops_per_s"],

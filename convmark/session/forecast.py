@@ -38,6 +38,7 @@ from convmark.session.layers import SESSION_SECONDS, why_no_layers
 
 __all__ = [
     "Forecast",
+    "after_s",
     "comparison_s",
     "expected_s",
     "forecast",
@@ -66,6 +67,9 @@ FEWEST_STEPS = 60
 SESSIONS, SESSION_S = 2.4, 2.0
 """Of the live comparison of a case whose code does the same work: how many, and the seconds of one
 where steps are short; it has as many steps as a process that measures the case, or fewer."""
+
+SEARCH_S = 100.0
+"""Of the rate at a latency limit, some ten tries, where steps are short; slow ones take longer."""
 
 SCALE = 10.0
 """Step time on a machine of a few cores / that in the table, whose server has 92 of them."""
@@ -123,6 +127,12 @@ class Forecast:
     """Of a live comparison of all cases."""
 
 
+def after_s(case: Case, options: Options) -> float:
+    """Return the seconds that the first process of a case goes on after its measurement."""
+    searches = options.latency_limit_s is not None and case.task == "infer"
+    return (options.sustain_s or 0.0) + SEARCH_S * searches
+
+
 def likely_devices(options: Options, machine: Machine, environ: Mapping[str, str]) -> list[str]:
     """Return the devices of a plan, known without the framework: the driver's word for `all`."""
     devices: list[str] = []
@@ -171,7 +181,7 @@ def forecast(
         count = sum(job.case == case for job in jobs)
         timed = case.task in TIMED_TASKS and not searched
         seconds = expected_s(case, options.time_budget_s, known) if timed else None
-        total_s += count * (seconds or 0.0) + (options.sustain_s or 0.0) * timed
+        total_s += count * (seconds or 0.0) + after_s(case, options) * timed
         unknown += 0 if timed else count
         source = ROWS if case.name in known else BUDGET
         records.append(

@@ -28,11 +28,13 @@ from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import Say, plain_text
 from convmark.interpreter import Answer
+from convmark.results.code.manifest import Code
+from convmark.results.code.of_run import files_apart
 from convmark.results.record import FRAMEWORK_COLUMNS, Record
 from convmark.results.table_file import TableFile
 from convmark.session.ceilings import Ceiling, key_of
 from convmark.session.facts import Facts
-from convmark.session.result import what_ran
+from convmark.session.result import code_of_answer, what_ran
 from convmark.session.run import asked_axes
 
 __all__ = [
@@ -182,7 +184,7 @@ def measure_layers(
     Raises:
         WorkerError: no worker can be started at all.
     """
-    found, ran = [], set()
+    found, ran, codes = [], [], []
     started = now()
     for session in range(options.processes):
         say(f"{case.name}: layers, session {session + 1} of {options.processes}")
@@ -193,9 +195,10 @@ def measure_layers(
             return []
         found.append(event)
         version = plain_text(str(environment[case.backend]))
-        ran.add(ran_by(what_ran(case, answer, options, facts, started)))
-    if len(ran) > 1:
-        say(f"{case.name}: no layers: the sessions ran different code or settings; measure again")
+        ran.append(what_ran(case, answer, options, facts, started))
+        codes.append(code_of_answer(answer, facts))
+    if why := _apart(ran, codes):
+        say(f"{case.name}: no layers: {why}")
         return []
     return combined(
         case,
@@ -203,8 +206,22 @@ def measure_layers(
         measured=now().isoformat(timespec="milliseconds"),
         version=version,
         machine=facts.machine.name,
-        ran=ran.pop(),
+        ran=ran_by(ran[0]),
         ceiling=facts.ceilings.get(key_of(case)),
+    )
+
+
+def _apart(ran: Sequence[Record], codes: Sequence[Code | None]) -> str:
+    """Return what the sessions differ in, and what to do; empty where they ran the same."""
+    columns = [name for name in _RAN if len({getattr(one, name) for one in ran}) > 1]
+    if not columns:
+        return ""
+    other = next((one for one in codes if one and codes[0] and one.hash != codes[0].hash), None)
+    if other is None or codes[0] is None:
+        return f"the sessions differ in {', '.join(columns)}; measure again"
+    return (
+        f"the sessions ran different code ({files_apart(codes[0], other)}); close programs that "
+        "open or change files of the model's folder, and measure again"
     )
 
 

@@ -197,7 +197,8 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
 
     def ended(self, job: Job, record: Record) -> None:
         """Show that a job is over and its row on the disk; a lane leaves a line for a failure."""
-        self._left.ended(job, self._clock() - self._began_s - (record.sustained_s or 0.0))
+        extra_s = (record.sustained_s or 0.0) + (record.latency_limit_search_s or 0.0)
+        self._left.ended(job, self._clock() - self._began_s - extra_s)
         self._over += 1
         left = duration_text(self._left.seconds())
         line = f"{job.case.name} #{job.process}: {outcome(record)}"

@@ -33,6 +33,8 @@ __all__ = [
     "EAGER",
     "MODEL",
     "Result",
+    "code_of_answer",
+    "missed_of",
     "result_of",
     "what_ran",
 ]
@@ -54,7 +56,9 @@ class Result:
     step_times_s: list[float]
     epochs: Sequence[learning.Epoch] = ()
     code: Code | None = None
-    """What the process ran; None where it did not come so far."""
+    """What the process ran; None where it did not come so far, or may have read more."""
+    missed: str = ""
+    """Why it may have read more; empty where it has not."""
     interrupted: bool = False
     """Whether the user ended the sustained steps, which follow the measurement."""
     stack: str = ""
@@ -94,8 +98,8 @@ def result_of(
     try:
         record = replace(record, **software(answer.event("environment") or {}), **_sizes(answer))
         record = replace(record, **_export_columns(answer, record.packages))
-        code = _code_of(answer, facts)
-        record = replace(record, **_code_columns(code, record))
+        code = code_of_answer(answer, facts)
+        record = replace(record, **_code_columns(code, record, answer))
         record = replace(record, **_state_of(job.case, answer, facts))
         if answer.status != "ok":
             stack = masked(str((answer.event("failed") or {}).get("stack") or ""))
@@ -136,16 +140,25 @@ def what_ran(
         **of_the_run(case, options, facts),
     )
     record = replace(record, **software(answer.event("environment") or {}))
-    record = replace(record, **_code_columns(_code_of(answer, facts), record))
+    record = replace(record, **_code_columns(code_of_answer(answer, facts), record, answer))
     return replace(record, **_state_of(case, answer, facts))
 
 
-def _code_of(answer: Answer, facts: Facts) -> Code | None:
+def code_of_answer(answer: Answer, facts: Facts) -> Code | None:
+    """Return what a process ran; None where it is not known."""
     event = answer.event("code")
-    return facts.codes.code(event) if facts.codes and event else None
+    return facts.codes.code(event) if facts.codes and event and not missed_of(answer) else None
 
 
-def _code_columns(code: Code | None, record: Record) -> dict[str, Any]:
+def missed_of(answer: Answer) -> str:
+    """Return why it is not known what a process ran; empty where it is, or nothing ran."""
+    return plain_text(str((answer.event("code") or {}).get("missed") or ""))
+
+
+def _code_columns(code: Code | None, record: Record, answer: Answer) -> dict[str, Any]:
+    """Return code, packages and commit; none of them where it is not known what ran."""
+    if missed_of(answer):
+        return {"commit": None}
     if code is None:
         return {}
     return {
@@ -238,6 +251,7 @@ def _figures(case: Case, answer: Answer) -> dict[str, Any]:
         "warm_up_steps": warm_up["steps"],
         "steps": len(steps["times_s"]),
         **{f"step_time_{name}_s": value for name, value in summary.items()},
+        "cpus_in_use": _cpus_in_use(case, steps),
         "windows": len(windows["times_s"]),
         "window_steps": windows["steps"],
         "throughput_samples_per_s": _throughput(case, windows),
@@ -252,6 +266,12 @@ def _figures(case: Case, answer: Answer) -> dict[str, Any]:
         "loss": proof[10] if training else None,
         "output_rms": None if training else proof[1],
     }
+
+
+def _cpus_in_use(case: Case, steps: Mapping[str, Any]) -> float | None:
+    """Return how many CPUs the steps kept busy; None where other processes worked too."""
+    cpu_s, wall_s = math.fsum(steps.get("cpu_times_s", ())), math.fsum(steps["times_s"])
+    return cpu_s / wall_s if cpu_s and wall_s and case.cluster is None else None
 
 
 def _steady_or_not(case: Case, figures: Mapping[str, Any]) -> dict[str, Any]:
@@ -345,6 +365,8 @@ def state_columns(
         "state": _pairs(inherited, {**found["model"], **environ}) or None,
         "call_path": found["call_path"],
         "cores": min(found["cores"] or facts.machine.cores, facts.machine.cores),
+        "physical_cores": found.get("physical_cores"),
+        "pool_threads": found.get("pool_threads"),
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,14 +18,18 @@ from convmark.core.errors import StoreError
 from convmark.core.files import open_kept
 from convmark.core.options import Options
 from convmark.core.tasks import TIMED_TASKS
+from convmark.core.text import counted
 from convmark.interpreter import Answer, OnEvent
+from convmark.machine.cpus import bound
 from convmark.machine.gpu.watch import Watch, watching
-from convmark.machine.power import PackageWatch
+from convmark.machine.power import PackageWatch, others_busy
 from convmark.results.record import Record
 from convmark.results.store import RunFile
 from convmark.session import learning
 from convmark.session.facts import Facts, Job
-from convmark.session.result import Result, result_of
+from convmark.session.latency_limit import LatencyWatch, Tried, append_tried
+from convmark.session.result import Result, missed_of, result_of
+from convmark.session.stretches import Stretches, utc_now
 from convmark.session.sustained import Interval, SustainedWatch, append_interval, leak
 from convmark.worker.protocol import one_line
 
@@ -79,7 +83,7 @@ def execute(
     observer: Observer,
     *,
     keep: Callable[[Result], None],
-    now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+    now: Callable[[], datetime] = utc_now,
 ) -> None:
     """Measure the jobs in order; each row is on the disk, then kept, before the next job begins.
 
@@ -100,6 +104,7 @@ def execute(
             facts,
             observer.phase,
             keep_interval=functools.partial(append_interval, run_file.path),
+            keep_tried=functools.partial(append_tried, run_file.path),
             now=now,
         )
         result = with_kept_stack(with_kept_code(result, run_file), run_file.path)
@@ -118,6 +123,8 @@ def with_kept_code(result: Result, run_file: RunFile) -> Result:
     Raises:
         StoreError: it cannot be kept.
     """
+    if result.missed:
+        run_file.codes.missed.append(result.missed)
     if result.code is None:
         return result
     run_file.codes.keep(result.code)
@@ -161,49 +168,54 @@ def measure(
     phase: Callable[[Job, str], None] = lambda job, phase: None,
     *,
     keep_interval: Callable[[Interval], None] = lambda interval: None,
-    now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+    keep_tried: Callable[[Tried], None] = lambda tried: None,
+    now: Callable[[], datetime] = utc_now,
 ) -> Result:
     """Measure one job and return its row, which is kept nowhere yet.
 
     Args:
         phase: is told what the worker does.
         keep_interval: is given each interval of sustained steps as it ends.
+        keep_tried: is given each rate that was tried at a latency limit.
 
     Raises:
         WorkerError: no worker can be started at all.
-        KeyboardInterrupt: the user has interrupted before there was an interval; after it the
-            result says so.
+        KeyboardInterrupt: the user has interrupted before there was an interval or a try; after
+            it the result says so.
     """
     started = now()
     fresh = options.isolation != "none"
-    package = PackageWatch(facts.rapl, facts.idle.cpu_w)
+    bound_to = (bound(job.case.cpus) or {}).get("cpus", ())
+    others = functools.partial(others_busy, bound_to)
+    package = PackageWatch(facts.rapl, facts.idle.cpu_w, others=others)
     first, interrupted, events = job.process == 1, False, []
     with watching(facts.cards(job.case), fresh=fresh) as cards:
         sustained = SustainedWatch(job, facts, cards, keep_interval)
-        watches = (cards, package, sustained)
+        limited = LatencyWatch(job, facts, options.latency_limit_s, keep_tried)
+        watches = (cards, package, sustained, limited, Stretches(started, now))
 
         def see(event: dict[str, Any]) -> None:
             events.append(event)
             _tell(phase, watches, job, event)
 
-        request = request_of(job.case, options, fed=first, sustained=first, seed=job.seed)
+        request = request_of(job.case, options, fed=first, goes_on=first, seed=job.seed)
         try:
             answer = interpreter.answer(request, see)
         except KeyboardInterrupt:
-            if not sustained.intervals:
+            if not sustained.intervals and not limited.tries:
                 raise
             interrupted = True  # the measurement before them is whole
             answer = Answer(status="ok", message="", events=events, ready_s=None)
     if answer.status == "ok" and (why := leak(sustained.intervals)):
         answer = replace(answer, status="error", message=why)
     result = result_of(job, answer, options, facts, started, watches)
-    return replace(result, interrupted=interrupted)
+    return replace(result, interrupted=interrupted, missed=missed_of(answer))
 
 
 def unmeasured(job: Job, options: Options, facts: Facts, why: str) -> Result:
     """Return the row of a job without an answer: its error says why."""
     answer = Answer(status="crashed", message=one_line(why), ready_s=None)
-    return result_of(job, answer, options, facts, datetime.now(timezone.utc))
+    return result_of(job, answer, options, facts, utc_now())
 
 
 _ASKED = {"precision": "precisions", "threads": "threads"}
@@ -221,7 +233,7 @@ def request_of(
     *,
     smoke: bool = False,
     fed: bool = True,
-    sustained: bool = False,
+    goes_on: bool = False,
     seed: int | None = None,
 ) -> dict[str, Any]:
     """Return what a worker is asked for one case.
@@ -229,7 +241,7 @@ def request_of(
     Args:
         smoke: runs it once, untimed.
         fed: measures the input-bound throughput too; one process of a case does, for its time.
-        sustained: has the steps go on, as `--sustain` asks.
+        goes_on: has the steps go on, as `--latency-limit` and `--sustain` ask.
         seed: of the process, where it has one of its own.
     """
     cluster = options.cluster.request(case) if options.cluster and case.cluster else None
@@ -242,10 +254,12 @@ def request_of(
         "fed": fed,
         "left_out": [str(options.results.absolute())],
         "asked": asked_axes(options),
-        **({"sustain_s": options.sustain_s} if sustained and options.sustain_s else {}),
+        **({"sustain_s": options.sustain_s} if goes_on and options.sustain_s else {}),
         **({"cluster": cluster} if cluster else {}),
         **({"input_shapes": dict(options.input_shape)} if options.input_shape else {}),
     }
+    if goes_on and options.latency_limit_s and case.task == "infer":
+        asked["latency_limit_s"] = options.latency_limit_s
     if asked["kind"] == learning.TASK:
         asked |= learning.lesson(options, options.seed if seed is None else seed)
     return asked
@@ -255,11 +269,16 @@ def kept(run_file: RunFile) -> str:
     """Say where the rows of a run are."""
     if not run_file.rows:
         return "no row was measured"
-    text = f"{run_file.rows} row{'s' if run_file.rows != 1 else ''} in {run_file.path}"
+    text = f"{counted(run_file.rows, 'row')} in {run_file.path}"
     if left_out := run_file.codes.left_out:
         names = ", ".join(str(one.place) for one in left_out[:3])
         more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
         text += f"; too large to be saved with the code that ran: {names}{more}"
+    if missed := run_file.codes.missed:
+        rows = counted(len(missed), "row")
+        text += (
+            f"; what ran is not known of {rows}, which no other code is the same as: {missed[0]}"
+        )
     return text
 
 

@@ -22,11 +22,13 @@ from convmark.core.options import Options
 from convmark.core.suites import NETWORKS, cases
 from convmark.core.text import Say
 from convmark.interpreter import zoo_folder
-from convmark.interpreter.inspection import Interpreters, devices_asked_for
+from convmark.interpreter.inspection import Interpreters, devices_asked_for, unbound_memory
 from convmark.machine.cautions import Preflight
+from convmark.machine.cpus import bound, thread_cautions
 from convmark.machine.hardware import Machine
 from convmark.machine.lock import alone
 from convmark.machine.power import idle_power
+from convmark.machine.state import own_cpu_quota
 from convmark.results.code.of_run import CodeReader
 from convmark.results.commit import Commit, read_commit
 from convmark.results.record import Record
@@ -34,7 +36,7 @@ from convmark.results.store import RunFile, Store
 from convmark.session.auto_batch import Choice, chosen_cases, find_sizes
 from convmark.session.ceilings import Ceiling, Key, ceilings_path, gather
 from convmark.session.facts import Facts, Job, facts_of, plan
-from convmark.session.forecast import expected_s, recent_seconds
+from convmark.session.forecast import after_s, expected_s, recent_seconds
 from convmark.session.layers import (
     LAYERS_TABLE,
     LayerRow,
@@ -93,6 +95,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             python,
             isolation=options.isolation,
             time_limit_s=options.time_limit_s,
+            cpus=options.bound_to,
         )
         self.found: dict[str, dict[str, Any]] = {}
         """What each backend's interpreter has."""
@@ -132,6 +135,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
             where = "" if python == sys.executable else f" in {python}"
             self.say(f"starting {self.interpreters.labels}{where}")
         self.found = self.interpreters.inspect(models)
+        if line := unbound_memory(self.found.values()):
+            self.say(line)
 
     def default_cases(self) -> list[Case]:
         """Return the cases of the default suites, on the devices that were asked for.
@@ -158,6 +163,10 @@ class Session(contextlib.AbstractContextManager["Session"]):
         if reasons and all(reasons):
             raise OptionError(f"--layers: no case has layers: {reasons[0]}")
         check_devices(asked, {name: its_own["devices"] for name, its_own in self.found.items()})
+        bound_to = bound(self.options.bound_to)
+        cpus = len(bound_to["cpus"]) if bound_to else self.machine.cores
+        for line in thread_cautions({case.threads for case in asked}, cpus, own_cpu_quota()):
+            self.say(line)
         self.options = with_digits(self.options, asked, self.interpreters.answer, os.environ)
         self.plan_cases = self.cases = list(asked)
 
@@ -245,10 +254,10 @@ class Session(contextlib.AbstractContextManager["Session"]):
         budget_s = self.options.time_budget_s
         load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
         slowdown = 1 + load / self.machine.cores
-        sustained_s = (self.options.sustain_s or 0.0) / self.options.processes  # in one of them
 
         def guess_s(case: Case) -> float:
-            return expected_s(case, budget_s, known, slowdown=slowdown) + sustained_s
+            in_each_s = after_s(case, self.options) / self.options.processes  # it is in one of them
+            return expected_s(case, budget_s, known, slowdown=slowdown) + in_each_s
 
         return RunProgress(stream, guess_s)
 

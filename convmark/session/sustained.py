@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from convmark.core.cells import column
+from convmark.core.cells import column, columns_of
 from convmark.machine.gpu.watch import CardsWatch
 from convmark.machine.power import Reading
 from convmark.machine.state import cpu_temperature_c
@@ -67,9 +67,18 @@ class Interval:
     power_scope: str | None = column("what power_w is of: card, package, package+dram, ...")
     memory_bytes: int | None = column("host memory that the process holds of its own", "bytes")
     other_cpu_share: float | None = column("share of the CPUs' time that others took")
+    device_memory_bytes: int | None = column(
+        "held by the device's allocator, where it tells", "bytes", default=None
+    )
+    card_memory_bytes: int | None = column(
+        "in use on the card, by everybody, as the driver shows it; of several the sum",
+        "bytes",
+        default=None,
+    )
 
 
-TABLE = TableFile(Interval)
+_NEW = ("device_memory_bytes", "card_memory_bytes")
+TABLE = TableFile(Interval, [one.name for one in columns_of(Interval) if one.name not in _NEW])
 
 
 def sustained_path(run: Path) -> Path:
@@ -123,19 +132,36 @@ def _deviations(logs: Sequence[float]) -> float:
 
 
 def leak(intervals: Sequence[Interval]) -> str:
-    """Return what is wrong with the process's memory in one line, empty where it stays flat."""
-    held = [one.memory_bytes for one in intervals if one.memory_bytes]
+    """Return what is wrong with the process's memory in one line, empty where it stays flat.
+
+    Of a device its allocator is judged, and where that does not tell, all that is in use on the
+    card: other processes may take some of that, and the line says so.
+    """
+    allocator = [one.device_memory_bytes for one in intervals]
+    card = [] if any(allocator) else [one.card_memory_bytes for one in intervals]
+    kinds = (
+        ("memory", [one.memory_bytes for one in intervals], ""),
+        ("memory of the device", allocator, ""),
+        ("memory in use on the card", card, ", or another process took it"),
+    )
+    return next(filter(None, (_growth(*kind, intervals[-1:]) for kind in kinds)), "")
+
+
+def _growth(
+    what: str, bytes_held: Sequence[int | None], unless: str, last: Sequence[Interval]
+) -> str:
+    held = [one for one in bytes_held if one]
     if len(held) < LEAST_FOR_LEAK:
         return ""
     quarter = len(held) // 4
     then, now = median(held[quarter : 2 * quarter]), median(held[-quarter:])
     if now <= then * (1 + MOST_GROWTH):
         return ""
-    seconds = intervals[-1].began_s + intervals[-1].seconds
+    seconds = last[0].began_s + last[0].seconds
     return (
-        f"memory must stay within {MOST_GROWTH:.0%} while steps go on, it grew from "
+        f"{what} must stay within {MOST_GROWTH:.0%} while steps go on, it grew from "
         f"{then / 2**20:.0f} to {now / 2**20:.0f} MiB in {seconds:.0f} s: the model keeps what its "
-        "steps make"
+        f"steps make{unless}"
     )
 
 
@@ -177,6 +203,7 @@ class SustainedWatch:
             case=case.name,
             throughput_samples_per_s=samples / event["seconds"],
             **{name: event[name] for name in _TOLD},
+            device_memory_bytes=event.get("device_memory_bytes"),
             **self._state(),
         )
 

@@ -26,6 +26,7 @@ from convmark.core.runtimes import DEFAULT_RUNTIME, EXPORTS, RUNTIMES, runtime_o
 from convmark.core.tasks import TASKS
 from convmark.worker import (
     backends,
+    binding,
     ceiling,
     cuda,
     duet,
@@ -75,8 +76,11 @@ def answer(request: dict[str, Any], framework: Any, descriptors: list[int]) -> i
     if "processes" in cluster:
         return _answer_together(request, framework, descriptors)
     told = {"failed", "finished"} if cluster.get("companion") else None
+    bound = request.get("bound") if "case" in request else None
 
     def emit(event: str, **fields: Any) -> None:
+        if bound and event in binding.LOOKED_AT:
+            binding.check_threads(Case(**request["case"]), bound)
         if told is None or event in told:
             _write_all(descriptors[0], encode({"event": event, **fields}))
 
@@ -188,6 +192,7 @@ def _inspect(request: dict[str, Any], framework: Any, emit: Emit) -> None:
         models=refusals,
         sources={name: _source(name) for name, refused in refusals.items() if refused is None},
         runtimes=" ".join(filter(None, map(runtimes.versions, RUNTIMES))),
+        memory_trouble=binding.memory_trouble(request.get("bound") or {}),
         **_versions(framework),
         **(_explained(framework) if request.get("explain") else {}),
     )
@@ -309,6 +314,7 @@ def _exported(request: dict[str, Any], case: Case, framework: Any, emit: Emit) -
 def _configured(request: dict[str, Any], framework: Any, emit: Emit) -> tuple[Case, Any]:
     """Set the framework up for the request's case, before any code of the model's is imported."""
     case = Case(**request["case"])
+    binding.check_process(case, request.get("bound"))
     place = Place.told(request.get("cluster"))
     if case.replicas > 1:
         framework = backends.replicated(case.replicas, place)
@@ -348,7 +354,7 @@ def _join(request: dict[str, Any], framework: Any, place: Place | None, emit: Em
     framework.join()
     if place is None:
         return
-    its_own = ("id", "cluster", "one_gpu", "left_out")
+    its_own = ("id", "bound", "cluster", "one_gpu", "left_out")
     common = {name: value for name, value in request.items() if name not in its_own}
     digest = hashlib.sha256(json.dumps(common, sort_keys=True).encode()).digest()
     asked = float(int.from_bytes(digest[:6], "big"))  # 48 bits: exact in a float
@@ -378,6 +384,7 @@ def _measure(request: dict[str, Any], framework: Any, emit: Emit) -> None:
             time_budget_s=request["time_budget_s"],
             fed=request.get("fed", True),
             sustain_s=request.get("sustain_s"),
+            latency_limit_s=request.get("latency_limit_s"),
         )
         measurement.measure(case, builder, plan, framework, emit)
 

@@ -1,17 +1,19 @@
 """The code of a process: the files that it opens and imports, and the packages it imports.
 
 Three witnesses, for none sees everything. An audit hook sees what Python opens, wherever it lies.
-The kernel (inotify, on Linux) sees what native code and child processes open in the folders of the
-user's code, weights in HDF5 or TensorFlow's own formats among it. Wrappers around the functions
-that read files in native code see those elsewhere. Modules that were imported before, such as the
-zoo's, are found in `sys.modules`. Too many files make two codes look different where they are the
-same, which costs a comparison; too few would make them look the same where they differ.
+The kernel (`kernel_opens`, on Linux) sees what native code and child processes open in the folders
+of the user's code, weights in HDF5 or TensorFlow's own formats among it. Wrappers around the
+functions that read files in native code see those elsewhere. Modules that were imported before,
+such as the zoo's, are found in `sys.modules`. Too many files make two codes look different where
+they are the same, which costs a comparison; too few would make them look the same where they
+differ.
 """
 
 from __future__ import annotations
 
 import ast
 import contextlib
+import csv
 import functools
 import hashlib
 import importlib.metadata
@@ -27,11 +29,12 @@ from typing import Any
 from convmark.core.backends import packages_shared
 from convmark.core.installed import PACKAGES, is_installed
 from convmark.core.model_name import PRESETS, ModelName
+from convmark.worker.looked import Looked
 from convmark.worker.model_files import files_of
 from convmark.worker.opened import Opened
 from convmark.worker.protocol import file_digest
 
-__all__ = ["CodeWatch", "installed_folders", "real_folder"]
+__all__ = ["CodeWatch", "installed_folders", "real_folder", "told_variables", "version_of"]
 
 MOST_VARIABLES = 40
 """Read one by one: more are a copy of them all, as for a child process."""
@@ -44,7 +47,7 @@ _OWN_COLUMNS = {"convmark", *packages_shared()}
 
 _HARMLESS = re.compile(
     r"HOME|PATH|PWD|OLDPWD|USER|LOGNAME|SHELL|TERM|COLUMNS|LINES|LANG|LC_.*|TZ|DISPLAY|TMPDIR|TEMP|"
-    r"TMP|HOSTNAME|XDG_.*|PYTHON.*|PYTEST_.*|CONVMARK_.*|NO_COLOR|FORCE_COLOR|CI"
+    r"TMP|HOSTNAME|XDG_.*|PYTHON.*|PYTEST_.*|CONVMARK_.*|NO_COLOR|FORCE_COLOR"
 )
 """Variables that say where things are, not what is computed."""
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH", re.IGNORECASE)
@@ -73,9 +76,13 @@ class CodeWatch:
         self._zoo = _real(os.path.dirname(sys.modules["convmark_zoo"].__file__ or ""))
         self._names = {PRESETS} if name.is_preset else set()
         self._variables: dict[str, str | None] = {}
+        self._users: dict[str, bool] = {}
+        """Whether a file's code is the user's."""
         self._active = True
         own = [real for real in map(_real, folders) if self._is_own(real, "")]
         self._opened = Opened([*own, *filter(None, map(_repository, own))])
+        self._looked = Looked(self._is_the_users)
+        self._mapped = set(_mapped_files())  # of the other code of a duet
         sys.addaudithook(self._note)
         self._environ_class = os.environ.__class__
         os.environ.__class__ = _reading(self._environ_class, self._note_variable)
@@ -88,6 +95,7 @@ class CodeWatch:
                 self._names.add(str(arguments[0]).partition(".")[0])
         else:
             self._opened.note(event, arguments)
+            self._looked.note(event, arguments)
 
     def _note_variable(self, name: Any, frame: FrameType) -> None:
         if isinstance(name, str) and self._is_asked_by_the_user(frame):
@@ -97,16 +105,28 @@ class CodeWatch:
         """Whether the nearest code that is not Python's own machinery is the user's."""
         while frame is not None and _is_machinery(frame.f_code.co_filename):
             frame = frame.f_back
-        if frame is None or not os.path.isabs(frame.f_code.co_filename):
-            return False
-        return self._is_own(_real(frame.f_code.co_filename), self._package)
+        return frame is not None and self._is_the_users(frame)
+
+    def _is_the_users(self, frame: FrameType) -> bool:
+        """Whether a frame is of the user's own code."""
+        file = frame.f_code.co_filename
+        if file not in self._users:
+            real = _real(file) if os.path.isabs(file) else ""
+            self._users[file] = bool(real) and self._is_own(real, self._package)
+        return self._users[file]
 
     def report(self, emit: Emit) -> None:
-        """Stop watching and report the files with their digests, once; later calls do nothing."""
+        """Stop watching and report the files with their digests, once; later calls do nothing.
+
+        Where files may be missing, the event has the reason as `missed`: what ran is not known.
+        """
         if not self._active:
             return
         read, written = self.close()
-        read |= self._own_modules()
+        there, looked, too_many = self._looked.close(
+            lambda path: path not in written and self._is_own(path, self._package)
+        )
+        read |= self._own_modules() | there | (set(_mapped_files()) - self._mapped)
         own = {path for path in read - written if self._is_own(path, self._package)}
         paths = sorted(own.union(files_of(self._model_file) if self._model_file else ()))
         digests = {path: found for path in paths if (found := file_digest(path)) is not None}
@@ -116,13 +136,16 @@ class CodeWatch:
         ]
         users = [path for path in digests if not _is_inside(path, (self._zoo,))]
         self._names |= {name for path in users for name in _imported_names(path)}
+        missed = self._opened.missed or too_many
         emit(
             "code",
+            **({"missed": missed} if missed else {}),
             folder=os.getcwd(),
             sys_path=[_real(entry or os.getcwd()) for entry in sys.path],
             files=files,
             packages=_versions(self._names),
-            environ=_told(self._variables),
+            environ=told_variables(self._variables, users),
+            **({"looked": looked} if looked else {}),
         )
 
     def _own_modules(self) -> set[str]:
@@ -148,6 +171,7 @@ class CodeWatch:
             return set(), set()
         self._active = False
         os.environ.__class__ = self._environ_class
+        self._looked.stop()
         return self._opened.close()
 
     def _is_own(self, path: str, package: str) -> bool:
@@ -225,8 +249,11 @@ def _holds_packages(folder: str) -> bool:
 
 @functools.cache
 def _is_machinery(file: str) -> bool:
-    """Whether a frame is of the import system, of `os` or of this module: it asks for another."""
-    if file.startswith("<frozen"):
+    """Whether a frame is of the import system, of `os` or of this module: it asks for another.
+
+    Code without a file, as `exec` runs it, asks for the code that called it.
+    """
+    if file.startswith("<"):
         return True
     name = os.path.basename(file)
     place = os.path.dirname(os.path.abspath(file))
@@ -243,17 +270,30 @@ def _module_files() -> Iterator[str]:
             yield file
 
 
+def _mapped_files() -> Iterator[str]:
+    """Yield the files in this process's memory, such as libraries, where the kernel lists them."""
+    with contextlib.suppress(OSError), open("/proc/self/maps") as maps:
+        for line in maps:
+            path = line.rstrip("\n").partition("/")[2]
+            if path and not path.endswith(" (deleted)"):
+                yield f"/{path}"
+
+
+def _tree_of(path: str) -> ast.AST:
+    """Return the syntax tree of a Python file; an empty one of any other."""
+    try:
+        if path.endswith(".py"):
+            with open(path, "rb") as file:
+                return ast.parse(file.read())
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        pass
+    return ast.Module(body=[], type_ignores=[])
+
+
 def _imported_names(path: str) -> set[str]:
     """Return the top names that a Python file imports, wherever in it."""
-    if not path.endswith(".py"):
-        return set()
-    try:
-        with open(path, "rb") as file:
-            tree = ast.parse(file.read())
-    except (OSError, SyntaxError, ValueError, RecursionError):
-        return set()
     names = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(_tree_of(path)):
         if isinstance(node, ast.Import):
             names |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -271,8 +311,22 @@ def _versions(names: Iterable[str]) -> dict[str, str]:
         if _is_inside(_real(file), installed_folders()):
             for distribution in _distributions(name):
                 with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-                    found[distribution] = importlib.metadata.version(distribution)
+                    found[distribution] = version_of(distribution)
     return {name: version for name, version in found.items() if name not in _OWN_COLUMNS}
+
+
+def version_of(distribution: str) -> str:
+    """Return its version, with a hash of its files where it was installed from an address.
+
+    What a branch or a folder holds may change while its version stays.
+    """
+    about = importlib.metadata.distribution(distribution)
+    if not about.read_text("direct_url.json"):
+        return about.version
+    rows = csv.reader((about.read_text("RECORD") or "").splitlines())
+    files = [row[:2] for row in rows if len(row) > 1 and row[1] and ".dist-info/" not in row[0]]
+    digest = hashlib.sha256(repr(sorted(files)).encode()).hexdigest()
+    return f"{about.version}@{digest[:8]}"
 
 
 def _distributions(module: str) -> list[str]:
@@ -281,6 +335,15 @@ def _distributions(module: str) -> list[str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return [importlib.metadata.distribution(name).metadata["Name"]]
     return sorted(set(importlib.metadata.packages_distributions().get(module, ())))
+
+
+def _words(path: str) -> set[str]:
+    """Return the words in the texts of a Python file that may begin a variable's name."""
+    found = set()
+    for node in ast.walk(_tree_of(path)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found |= set(re.findall(r"[A-Za-z][A-Za-z0-9_]{2,}", node.value))
+    return found
 
 
 def _reading(base: type, note: Callable[[Any, FrameType], None]) -> type:
@@ -298,15 +361,18 @@ def _reading(base: type, note: Callable[[Any, FrameType], None]) -> type:
     return Reading
 
 
-def _told(variables: Mapping[str, Any]) -> dict[str, str]:
+def told_variables(variables: Mapping[str, Any], users: Sequence[str]) -> dict[str, str]:
     """Return the variables that were read and are set, a long or secret value as its hash.
 
-    There are none where so many were read that the environment was copied as a whole.
+    Where so many were read that the environment was copied as a whole, those count that begin with
+    a word between quotes in the user's own files.
     """
     told: dict[str, str] = {}
-    if len(variables) > MOST_VARIABLES:
-        return told
+    copied = len(variables) > MOST_VARIABLES
+    words = tuple(set().union(*map(_words, users))) if copied else ("",)
     for name, raw in sorted(variables.items()):
+        if not name.startswith(words):
+            continue
         value = os.fsdecode(raw) if raw is not None else ""
         if not value or _HARMLESS.fullmatch(name):
             continue

@@ -69,6 +69,7 @@ class ExportedBackend:
         self._precision = case.precision
         self._precision_asked = precision_asked
         self._threads_before = _tasks()
+        self._threads: int | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._framework, name)
@@ -109,6 +110,10 @@ class ExportedBackend:
     def layer_precisions(self, model: Loaded) -> list[str]:
         """The file's own; of an export what was asked of the exporting process."""
         return [self._precision]
+
+    def pool_threads(self) -> int | None:
+        """Those of the runtime, once its first step is over."""
+        return self._threads
 
     def has_call(self, model: Loaded) -> bool:
         return True
@@ -207,7 +212,8 @@ class ExportedBackend:
         if exported.references:
             found = agreement(outputs, exported.references)
         figures = {} if found is None else found.columns
-        self._emit("agreement", runtime_threads=self._runtime_threads(model.engine), **figures)
+        self._threads = self._runtime_threads(model.engine)
+        self._emit("agreement", runtime_threads=self._threads, **figures)
         if found is not None:
             check(found, case.precision, f"{case.name}:", os.path.dirname(exported.path))
         return {}
@@ -228,6 +234,10 @@ class ExportedBackend:
     def peak_memory(self) -> int | None:
         """Nothing but for a SavedModel, whose allocator is the framework's."""
         return self._framework.peak_memory() if self._case.runtime == "savedmodel" else None
+
+    def held_memory(self) -> int | None:
+        """Nothing but for a SavedModel."""
+        return self._framework.held_memory() if self._case.runtime == "savedmodel" else None
 
     def _runtime_threads(self, engine: Any) -> int | None:
         """The threads of the runtime: as it tells, else those that have begun since."""

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from convmark.worker.binding import siblings
+
 __all__ = [
     "HostMemory",
     "Usage",
@@ -81,7 +83,10 @@ _USER_TO_STEAL = (0, 1, 2, 5, 6, 7)
 
 @dataclass(frozen=True)
 class Usage:
-    """CPU time up to now, of the CPUs that this process may run on."""
+    """CPU time up to now, of the cores that this process may run on.
+
+    A program on the other hyperthread of a core slows this one down, so that CPU counts too.
+    """
 
     busy_s: float
     """Not idle, of all programs, stolen time included."""
@@ -104,7 +109,7 @@ def usage(read: Callable[[], str] | None = None, companions: Iterable[int] = ())
         text = (read or _proc_stat)()
     except OSError:
         return None
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    allowed = siblings(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else set()
     ticks, cpus = 0, 0
     for match in re.finditer(r"^cpu(\d+) ((?:\d+ ?)+)", text, re.MULTILINE):
         fields = [int(word) for word in match.group(2).split()]

@@ -19,6 +19,7 @@ from typing import Any
 from convmark.core.case import Case
 from convmark.core.tasks import TASKS
 from convmark.worker import ceiling, flops, host, reference, timing
+from convmark.worker.arrivals import at_limit
 from convmark.worker.failure import CaseFailure
 from convmark.worker.host import HostMemory, forget_peak, peak_above
 from convmark.worker.phases import FED_WINDOWS, fed_windows, first_step
@@ -58,6 +59,8 @@ class Plan:
     """Whether the throughput of steps fed from host memory is measured too."""
     sustain_s: float | None = None
     """Seconds for which the steps go on afterwards."""
+    latency_limit_s: float | None = None
+    """Of requests, whose highest rate is searched before that."""
 
 
 def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) -> None:
@@ -89,6 +92,9 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
     count_work(case, model, step, backend, emit)
     proof.finish(timed.rounds())
     emit("state", **state())
+    if plan.latency_limit_s is not None:
+        samples, step_s = case.batch_size * case.replicas, timing.median(times_s)
+        at_limit(step, backend, samples, step_s, plan.latency_limit_s, plan.seed, emit, pulse)
     if plan.sustain_s is not None:
         sustain(step, backend, timing.median(times_s), plan.sustain_s, emit, pulse)
     emit("finished")

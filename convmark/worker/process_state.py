@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from convmark.core.case import FOUND_PRECISION, PRECISIONS, Case
+from convmark.worker.binding import cores_of, memory_state
 from convmark.worker.failure import CaseFailure
 
 __all__ = ["Witness", "process_settings"]
@@ -192,7 +193,7 @@ class Witness:
         }
         self._changed: Settings = {}
         self._reads = 0
-        self._cores: list[int] = []
+        self._cpus: list[set[int]] = []
         self.begin()
 
     def begin(self) -> None:
@@ -236,14 +237,14 @@ class Witness:
             if (value := now.get(name, "")) != self._before.get(name, ""):
                 self._changed[name] = value
         if hasattr(os, "sched_getaffinity"):
-            self._cores.append(len(os.sched_getaffinity(0)))
+            self._cpus.append(os.sched_getaffinity(0))
         kinds = Counter(self._backend.layer_precisions(self._model))
         precision = checked_precision(self._case, kinds, asked="precision" in self._asked)
         layers = ",".join(f"{kind}:{count}" for kind, count in sorted(kinds.items()))
         held = self._backend.weights_by_device(self._model)
         weights = ",".join(f"{kind}:{size}" for kind, size in sorted(held.items()))
         return {
-            "inherited": self._inherited,
+            "inherited": {**self._inherited, **memory_state(self._case)},
             "model": {
                 **self._changed,
                 **self._thread_pairs(),
@@ -253,8 +254,22 @@ class Witness:
             "environ": self._changed_environ(),
             "precision": precision,
             "threads": self._threads_in_force(),
-            "cores": min(self._cores, default=None),
+            **self._of_cpus(),
             "call_path": self._backend.call_path,
+        }
+
+    def _of_cpus(self) -> dict[str, int | None]:
+        """Return the logical CPUs and the cores of the process, and the threads of its pool.
+
+        The pool was made for the CPUs that there were then: where they have changed, it is not
+        known for which.
+        """
+        fewest = min(self._cpus, key=len, default=None)
+        steady = all(cpus == fewest for cpus in self._cpus)
+        return {
+            "cores": len(fewest) if fewest else None,
+            "physical_cores": cores_of(fewest) if fewest else None,
+            "pool_threads": self._backend.pool_threads() if steady else None,
         }
 
     def _threads_in_force(self) -> str:

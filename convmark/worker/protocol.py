@@ -18,12 +18,13 @@ import json
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from convmark.core.errors import WorkerError
 
 __all__ = [
+    "ABSENT",
     "DATAGRAM_BYTES",
     "LINE_BYTES",
     "PROTOCOL_VERSION",
@@ -33,10 +34,13 @@ __all__ = [
     "encode",
     "file_digest",
     "masked",
+    "names_digest",
     "one_line",
 ]
 
 PROTOCOL_VERSION = 1
+ABSENT = "absent"
+"""What is told of a path that was looked for and is not there."""
 
 _SECRET = re.compile(
     r"(://[^\s/:@]*:)[^\s/@]+(?=@)"
@@ -127,3 +131,9 @@ def file_digest(path: str | os.PathLike[str]) -> tuple[int, str] | None:
     except OSError:
         return None
     return found.st_size, hashed.hexdigest()
+
+
+def names_digest(names: Iterable[str]) -> str:
+    """Return the SHA-256 of a folder's names in order, without those that tools leave there."""
+    own = sorted(name for name in names if not name.startswith(".") and name != "__pycache__")
+    return hashlib.sha256("\n".join(own).encode(errors="surrogateescape")).hexdigest()

@@ -59,6 +59,7 @@ def sustain(
             seconds=round(took_s, 6),
             steps=steps,
             memory_bytes=memory_bytes(),
+            device_memory_bytes=backend.held_memory(),
             other_cpu_share=host.other_cpu_share(before, now),
         )
         before, done_s = now, done_s + took_s

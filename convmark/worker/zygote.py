@@ -23,6 +23,7 @@ from typing import Any
 
 from convmark.core.processes import die_with_parent
 from convmark.worker import backends
+from convmark.worker.binding import bind
 from convmark.worker.moved import move_imports
 from convmark.worker.protocol import (
     DATAGRAM_BYTES,
@@ -40,7 +41,13 @@ Answer = Callable[[dict[str, Any], list[int]], int]
 
 
 def serve(
-    *, control_fd: int, backend: str, fork: bool, import_roots: list[str], moved: dict[str, str]
+    *,
+    control_fd: int,
+    backend: str,
+    fork: bool,
+    import_roots: list[str],
+    moved: dict[str, str],
+    bound: dict[str, Any] | None,
 ) -> None:
     """Answer requests until the harness closes its end of the control socket.
 
@@ -48,12 +55,14 @@ def serve(
         import_roots: folders of the user's code, put first on `sys.path` once the framework is
             imported, so that no module of theirs takes the place of one of the framework's.
         moved: folders of the user's code, and those that modules come from instead.
+        bound: the CPUs and the memory that the process and all that it forks are bound to.
     """
     control = socket.socket(fileno=control_fd)
     control.set_inheritable(False)
     die_with_parent()
     adopt_orphans()
     try:
+        bind(bound)  # before the framework, which counts the CPUs as it is imported
         framework = backends.load(backend)
         from convmark.worker import child  # needs NumPy, so it fails where the framework does
     except Exception as error:

@@ -50,7 +50,9 @@ __all__ = [
 
 HERE = "."
 GIT = "git:"
-CASE_SETTINGS = ("backend", "jit", "precision", "runtime", "threads")
+CASE_SETTINGS = ("backend", "cpus", "jit", "precision", "runtime", "threads")
+OF_THE_INTERPRETER = ("backend", "cpus")
+"""Settings that a process has from its start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +133,7 @@ class SideSpec:
         """
         environ = self.whole_environ
         where = tree.settings(environ) if tree is not None else {"environ": environ}
-        own = {name: self.settings[name] for name in ("backend",) if name in self.settings}
+        own = {name: self.settings[name] for name in OF_THE_INTERPRETER if name in self.settings}
         return make(self.python, **where, **own)
 
     def commit(self, origin: Origin | None) -> str:
@@ -284,7 +286,8 @@ class Pair:
         a, b = self.a.spec, self.b.spec
         same = os.path.abspath(a.python) == os.path.abspath(b.python)
         backends = {one.settings.get("backend", DEFAULT_BACKEND) for one in (a, b)}
-        return same and a.whole_environ == b.whole_environ and len(backends) == 1
+        alike = len(backends) == 1 and a.settings.get("cpus") == b.settings.get("cpus")
+        return same and a.whole_environ == b.whole_environ and alike
 
 
 def inspected(spec: SideSpec, models: Sequence[str], make: MakeInterpreter) -> End:

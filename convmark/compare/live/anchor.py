@@ -221,6 +221,7 @@ class KeptTree:
         """
         roots = {name: root_folder(self.root, name) for name in self.code.roots}
         found = code_of(event, Roots(roots))
+        self._check_names(found)
         then = {one.place: one for one in self.code.files}
         for one in found.files:
             path = found.path_of(one.place)
@@ -236,6 +237,20 @@ class KeptTree:
                 raise ForeignCode(f"{self.name}: {path} is not as it was when it was measured")
             if before is None and one.place.root != NOWHERE:
                 raise ForeignCode(f"{self.name}: {path} is opened now, and was not by the run")
+
+    def _check_names(self, found: Code) -> None:
+        """Hold what the code looked for against what it looked for then.
+
+        Raises:
+            ForeignCode: a folder's names are others: files that were not opened are not saved.
+        """
+        then = dict(self.code.looked)
+        for place, names in found.looked:
+            if then.get(place, names) != names:
+                raise ForeignCode(
+                    f"{self.name}: the code reads which files {place} has, and those that it does "
+                    "not open are not saved; commit them"
+                )
 
     def hash_of(self, event: Mapping[str, Any]) -> str:
         """Return the hash of what a worker has run, wherever the files lie."""

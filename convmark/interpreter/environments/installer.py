@@ -37,7 +37,7 @@ _NAME_CHARS = 60
 
 _SECTIONS = ("global.", "install.", ":env:.")
 
-LAST_LINES = 4
+LAST_LINES = 6
 """Lines of uv's output that an error message quotes."""
 LINE_CHARS = 200
 PIP_LIMIT_S = 20.0
@@ -224,6 +224,7 @@ class Installer:
             again = [word for name in of_address for word in ("--reinstall-package", name)]
             done = self._run(
                 *("pip", "install", "--quiet", "--no-deps", "--requirements", "-"),
+                *_only_wheels(resolved.locked),
                 *("--python", str(folder / "bin" / "python")),
                 *again,
                 stdin=resolved.locked,
@@ -267,6 +268,15 @@ class Installer:
                 f"{last}; try by hand: {shlex.join(by_hand)}"
             )
         )
+
+
+def _only_wheels(locked: str) -> list[str]:
+    """Return uv's options by which nothing of an index is built, whose code would run.
+
+    What the user has named by its address, such as a branch, may be.
+    """
+    names = re.findall(r"^([A-Za-z0-9][\w.-]*) *(?:\[[^]]*\])? *==", locked, re.M)
+    return [word for name in names for word in ("--only-binary", name)]
 
 
 def _pip_settings(environ: Mapping[str, str]) -> dict[str, str]:

@@ -219,6 +219,7 @@ def union(samples: Sequence[Sample]) -> dict[str, Any]:
         "memory_clock_mhz": of("memory_clock_mhz", lambda values: float(median(values))),
         "temperature_c": of("temperature_c", lambda values: float(max(values))),
         "power_w": of("power_w", mean),
+        "used_bytes": of("used_bytes", lambda values: int(median(values))),
         "gpu_utilisation": of("utilisation", mean),
         "reasons": of("reasons", lambda values: reduce(or_, values)),
         "compute": of("compute", lambda values: frozenset().union(*values)),

@@ -42,7 +42,7 @@ class CardsWatch(Watch, Protocol):
     """The watch of all cards of a case."""
 
     def since_last(self) -> dict[str, float | None]:
-        """Return clock, temperature and power since the last call; none without cards."""
+        """Return clock, temperature, power and memory since the last call; none without cards."""
 
 
 class CardWatch:
@@ -131,7 +131,7 @@ class _Cards:
             card.see(event)
 
     def since_last(self) -> dict[str, float | None]:
-        """Return clock, temperature and power since the last call; none without cards."""
+        """Return clock, temperature, power and memory since the last call; none without cards."""
         found = [card.since_last() for card in self._cards]
         if not found:
             return {}
@@ -139,6 +139,7 @@ class _Cards:
             "clock_mhz": all_of(found, "sm_clock_mhz", min),
             "temperature_c": all_of(found, "temperature_c", max),
             "power_w": all_of(found, "power_w", sum),
+            "card_memory_bytes": all_of(found, "used_bytes", sum),
         }
 
     def columns(self, samples_per_step: int) -> dict[str, Any]:

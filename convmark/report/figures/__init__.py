@@ -17,6 +17,7 @@ from convmark.report.figures.compare import (
 from convmark.report.figures.figure import Figure, drawn
 from convmark.report.figures.series import (
     batch_figure,
+    cores_figure,
     history_figure,
     scaling_figure,
     sessions_figure,
@@ -35,6 +36,7 @@ DRAWN: Mapping[str, Callable[[Table], Figure | None]] = MappingProxyType(
         "pareto": pareto_figure,
         "published": published_figure,
         "roofline": roofline_figure,
+        "cores": cores_figure,
         "scaling": scaling_figure,
         "waterfall": waterfall_figure,
     }

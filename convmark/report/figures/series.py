@@ -25,6 +25,7 @@ from convmark.report.figures.figure import (
 
 __all__ = [
     "batch_figure",
+    "cores_figure",
     "history_figure",
     "scaling_figure",
     "sessions_figure",
@@ -172,7 +173,16 @@ def batch_figure(table: Table) -> Figure | None:
 
 def scaling_figure(table: Table) -> Figure | None:
     """Draw the efficiency over the number of replicas."""
-    if not has(table, "efficiency", "replicas"):
+    return _efficiency_figure(table, "replicas")
+
+
+def cores_figure(table: Table) -> Figure | None:
+    """Draw the efficiency over the number of threads."""
+    return _efficiency_figure(table, "threads")
+
+
+def _efficiency_figure(table: Table, number: str) -> Figure | None:
+    if not has(table, "efficiency", number):
         return None
     y = {"field": "efficiency", "type": "quantitative", "title": "efficiency",
          "axis": {"format": "%"}, "scale": {"zero": True}}  # fmt: skip
@@ -181,9 +191,10 @@ def scaling_figure(table: Table) -> Figure | None:
         "mark": {"type": "line", "point": {"filled": True, "size": 70}},
         "encoding": {
             "x": {
-                "field": "replicas",
+                "field": number,
                 "type": "ordinal",
-                "title": "replicas",
+                "title": number,
+                "sort": None,
                 "axis": {"labelAngle": 0},
             },
             "y": y,

@@ -17,7 +17,7 @@ MAIN = frozenset(
     {
         *("model", "case", "step_time_p50_s", "throughput_samples_per_s", "spread", "load"),
         *("speedup", "accuracy", "p50", "step_s", "share", "efficiency", "change", "verdict"),
-        *("run", "first", "kind", "detail"),
+        *("run", "first", "kind", "detail", "cost", "cost_epoch", "gross_j"),
     }
 )
 """Columns that a narrow window keeps longest; the first column always stays."""

@@ -8,10 +8,11 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from convmark.core.statistics import middle_of
 from convmark.core.table import FACETS, Heading, Table, heading, headings, table_of
 from convmark.report.rows import setting
 from convmark.results.record import shown_in
@@ -19,7 +20,7 @@ from convmark.results.record import shown_in
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["accuracy", "filling_command"]
+__all__ = ["accuracy", "filling_command", "trainings"]
 
 PUBLISHED: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
@@ -45,10 +46,7 @@ def accuracy(frame: pd.DataFrame, labels: Sequence[str]) -> Table:
     Args:
         labels: the runs' names by `source`.
     """
-    ordered = frame[frame["task"] == "accuracy"].sort_values("source", kind="stable")
-    newest = ordered.drop_duplicates([*_SAME, "seed"], keep="last")
-    groups = newest.groupby(list(_SAME), observed=True, sort=False, dropna=False)
-    records = [_record(rows, labels) for _, rows in groups]
+    records = [_record(rows, labels) for rows in _groups(frame)]
     records.sort(key=lambda row: (str(row["hardware"]), -row["fraction"], str(row["case"])))
     alike = _alike(records)
     return table_of(
@@ -87,6 +85,20 @@ def accuracy(frame: pd.DataFrame, labels: Sequence[str]) -> Table:
     )
 
 
+def _groups(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Yield the newest process of each seed of the same training."""
+    ordered = frame[frame["task"] == "accuracy"].sort_values("source", kind="stable")
+    newest = ordered.drop_duplicates([*_SAME, "seed"], keep="last")
+    for _, rows in newest.groupby(list(_SAME), observed=True, sort=False, dropna=False):
+        yield rows
+
+
+def trainings(frame: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """Yield the facts of each training, and its measured rows, one of each seed."""
+    for rows in _groups(frame):
+        yield {str(name): rows[name].iloc[-1] for name in rows}, rows[rows["measured"]]
+
+
 def _alike(records: Sequence[dict[str, Any]]) -> str:
     """Take out of the rows what they all share, and return the sentence that says it."""
     shared = []
@@ -117,11 +129,11 @@ def _record(every: pd.DataFrame, labels: Sequence[str]) -> dict[str, Any]:
         "target": first["target_accuracy"],
         "time_to_target_s": rows["time_to_target_s"].median(),
         "samples_to_target": rows["samples_to_target"].median(),
-        "top1_agreement": _over_seeds(rows["top1_agreement"]),
+        "top1_agreement": middle_of(rows["top1_agreement"].dropna()),
         "reached": f"{reached} of {seeds}" if seeds else None,
         "seeds": seeds,
         "failed": len(failed) or None,
-        **{column.name: _over_seeds(rows[column.name]) for column in _MORE},
+        **{column.name: middle_of(rows[column.name].dropna()) for column in _MORE},
         "why": f"{failed['status'].iloc[0]}: {failed['error'].iloc[0]}" if len(failed) else None,
         "runs": ", ".join(dict.fromkeys(labels[int(source)] for source in every["source"])),
     }
@@ -133,14 +145,6 @@ def _record(every: pd.DataFrame, labels: Sequence[str]) -> dict[str, Any]:
         found["accuracy_published"], found["loss_published"] = published
         found["accuracy_difference"] = found["accuracy"] - published[0]
     return found
-
-
-def _over_seeds(values: pd.Series) -> Any:
-    """Return the median of numbers, the last of texts; None where there is none."""
-    known = values.dropna()
-    if known.empty:
-        return None
-    return known.iloc[-1] if known.dtype == object else known.median()
 
 
 def filling_command() -> str:

@@ -185,7 +185,8 @@ def _machines(hardware: Table) -> Iterator[dict[str, str]]:
         software = "other software" if row["hardware"] in other else ""
         load = _load(one.get("load") for one in rows if one["hardware"] in (row["hardware"], base))
         cases = row["note"].partition(",")[0]
-        of = f"{row['hardware']} against {base}"
+        sustained = ", sustained" * hardware.title.endswith("sustained")
+        of = f"{row['hardware']} against {base}{sustained}"
         yield _line(
             RATIOS, of, times_as_fast(found), f"{cases} {brackets_text(found)}", software, load
         )

@@ -1,12 +1,12 @@
-"""Energy: power and joules per sample, each with what was counted: a card, or CPU packages.
+"""Energy: power and joules per sample, each with what was counted: a card, CPU packages, the wall.
 
 Figures of different scopes stand in different rows and are not compared: the package's counter
-holds no card, the card's no host, and neither the power supply.
+holds no card, the card's no host, and neither the power supply; a wall meter counts them all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from convmark.core.table import Heading, Table, headings, table_of
@@ -53,26 +53,43 @@ def of_scopes(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "above_idle_j": above_j if above_j is not None and above_j > 0 else None,
             "samples_per_joule": 1 / gross_j if gross_j else None,
         }
+    wall_j = _known(row.get("wall_joules_per_sample"))
+    if wall_j is not None:
+        yield {
+            "scope": "wall",
+            "n": None,  # not all processes of the case may be joined
+            "power_w": _known(row.get("wall_power_w")),
+            "idle_w": _known(row.get("wall_idle_power_w")),
+            "gross_j": wall_j,
+            "above_idle_j": _known(row.get("wall_above_idle_joules_per_sample")),
+            "samples_per_joule": 1 / wall_j if wall_j else None,
+        }
 
 
 def _known(value: Any) -> float | None:
     return None if value is None or value != value else float(value)
 
 
-def energy(table: pd.DataFrame) -> Table:
-    """Return the newest energy of each case, a row for each scope."""
+def energy(table: pd.DataFrame, lead: Sequence[str] = ()) -> Table:
+    """Return the newest energy of each case, a row for each scope.
+
+    Args:
+        lead: what is to be said of the wall meters' logs.
+    """
     return table_of(
         "energy",
         "Energy",
         "Medians over n processes, over the windows that throughput is measured in. Scope says "
         "what was counted: card is the whole GPU card, package the CPU package with all that runs "
-        "on it, dram its memory; none holds fans, disks and the losses of the power supply, so "
-        "rows of different scopes are not comparable. Idle is the power before the run; above "
-        "idle is the energy without it.",
+        "on it, dram its memory; these hold no fans, disks and losses of the power supply. wall is "
+        "what the machine draws from the mains, over the last quarter of the sustained steps where "
+        "there are some. Rows of different scopes are not comparable. Idle is the power before the "
+        "run; above idle is the energy without it.",
         [
             *headings("model task batch_size setting hardware"),
             *ENERGY_HEADINGS,
             *headings("load n run framework"),
         ],
         [{**row, **one} for row in newest_rows(table) for one in of_scopes(row)],
+        lead=lead,
     )

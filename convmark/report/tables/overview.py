@@ -149,6 +149,7 @@ def _machine(name: str, rows: pd.DataFrame) -> dict[str, Any]:
         "machine": _newest(rows, "machine"),
         "device": _newest(rows, "device"),
         **{column.name: _newest(rows, column.name) for column in _FACTS},
+        "cores": rows["cores"].max(),  # a process that is bound to some has fewer
         "framework": _distinct(rows["framework"]),
         "python": _distinct(rows["python"]),
         "runs": rows["source"].nunique(),

@@ -18,7 +18,7 @@ __all__ = ["runtimes"]
 PERHAPS, NOT_COMPARABLE = "perhaps", "not comparable"
 
 _SAME = (
-    *("hardware", "model", "batch_size", "threads", "asked_shape"),
+    *("hardware", "model", "batch_size", "threads", "cpus", "asked_shape"),
     *("framework", "keras", "code", "packages"),
 )
 """What cases must share to be ranked; of the packages all but the runtime's own."""

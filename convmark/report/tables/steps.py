@@ -28,6 +28,7 @@ __all__ = [
     "batch_sizes",
     "bytes_per_sample",
     "distribution",
+    "latency_limit",
     "roofline",
     "scaling",
     "sustained",
@@ -38,6 +39,7 @@ QUANTILES = ("min", "p10", "p25", "p50", "p75", "p90", "p95", "p99", "max")
 
 _AXES = (
     *("hardware", "model", "task", "batch_size", "precision", "jit", "threads", "backend"),
+    "cpus",
     "runtime",
 )
 
@@ -176,6 +178,36 @@ def sustained(table: pd.DataFrame) -> Table:
         ],
         rows,
     )
+
+
+def latency_limit(table: pd.DataFrame) -> Table:
+    """Return the rate of arriving requests at a limit of their latency, the highest first."""
+    rows = [row for row in newest_rows(table) if row["latency_limit_s"] == row["latency_limit_s"]]
+    rows.sort(key=lambda row: -_or_0(row["latency_limit_rate_per_s"]))
+    rows.sort(key=lambda row: (str(row["model"]), row["latency_limit_s"]))
+    return table_of(
+        "latency_limit",
+        "At a latency limit",
+        "The highest rate of arriving requests (--latency-limit) whose 99th percentile of latency, "
+        "waiting included, is within the limit: by model and limit, the fastest first. A step "
+        "answers up to a batch of requests that wait, 'per step' on average. Requests/s is found "
+        "to 2 %; proved is the highest rate whose few late requests are improbable if 1 % or more "
+        "are late; p50 and p99 are those at the proved rate, or at the found one without a proof.",
+        [
+            *headings("model limit hardware batch_size setting", limit=("limit", "seconds")),
+            *(
+                Heading.of(one)
+                for one in shown_in("latency_limit")
+                if one.name != "latency_limit_s"
+            ),
+            *headings("run framework"),
+        ],
+        [{**row, "limit": row["latency_limit_s"]} for row in rows],
+    )
+
+
+def _or_0(value: float | None) -> float:
+    return value if value is not None and value == value else 0.0
 
 
 def waterfall(table: pd.DataFrame) -> Table:

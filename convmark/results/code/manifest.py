@@ -79,6 +79,8 @@ class Code:
     """The working folder."""
     import_roots: tuple[Place, ...] = ()
     """The folders of the user's code on `sys.path`, in order."""
+    looked: tuple[tuple[Place, str], ...] = ()
+    """Sorted: what was looked for and is not there, and folders with the hash of their names."""
     of_commit: bool = False
     """Whether each file of the run's own repository is the commit's, and none comes from elsewhere
     but the zoo's."""
@@ -95,7 +97,8 @@ class Code:
 
     def _hash_of(self, packages: list[tuple[str, str]]) -> str:
         told = [[*asdict(one.place).values(), one.sha256] for one in self.files]
-        text = json.dumps([told, packages])
+        looked = [[*asdict(place).values(), found] for place, found in self.looked]
+        text = json.dumps([told, packages, *([looked] if looked else [])])
         return hashlib.sha256(text.encode()).hexdigest()[:_HASH_LENGTH]
 
     @property
@@ -171,6 +174,12 @@ def code_of(event: Mapping[str, Any], roots: Roots) -> Code:
         roots={name: str(folder) for name, folder in all_roots.folders.items()},
         folder=all_roots.place(Path(event["folder"])),
         import_roots=tuple(all_roots.place(one) for one in own),
+        looked=tuple(
+            sorted(
+                (all_roots.place(Path(path)), str(found))
+                for path, found in event.get("looked", {}).items()
+            )
+        ),
     )
 
 
@@ -243,6 +252,7 @@ def _code(told: Mapping[str, Any]) -> Code:
         roots={str(name): str(folder) for name, folder in told["roots"].items()},
         folder=_place(told["folder"]),
         import_roots=tuple(_place(one) for one in told["import_roots"]),
+        looked=tuple((_place(place), str(found)) for place, found in told.get("looked", ())),
         of_commit=told["of_commit"] is True,
     )
 

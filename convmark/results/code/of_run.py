@@ -23,13 +23,14 @@ from convmark.results.code.manifest import (
     write_codes,
 )
 from convmark.results.code.snapshot import keep_files
-from convmark.results.commit import are_of_commit, folder_changes, is_changed
-from convmark.worker.protocol import file_digest
+from convmark.results.commit import are_of_commit, folder_changes, is_changed, names_of_commit
+from convmark.worker.protocol import ABSENT, file_digest, names_digest
 
 __all__ = [
     "CodeReader",
     "KeptCodes",
     "changed_projects",
+    "files_apart",
     "folders_below",
     "other_copy",
     "ran_at",
@@ -158,7 +159,7 @@ class CodeReader:
             return False
         if changed_projects(code.packages, here, here, self.commit):
             return False
-        return _is_at(self.commit, here, inside)
+        return _lists_the_commits(code, here, self.commit) and _is_at(self.commit, here, inside)
 
 
 def _is_in(repository: Path, path: Path) -> bool:
@@ -184,7 +185,17 @@ def ran_at(code: Code, repository: Path, sha: str) -> bool:
             inside[path] = one
     if any(file_digest(path) != (one.size_bytes, one.sha256) for path, one in inside.items()):
         return False
-    return _is_at(sha, top, inside)
+    return _lists_the_commits(code, top, sha) and _is_at(sha, top, inside)
+
+
+def _lists_the_commits(code: Code, top: Path, sha: str) -> bool:
+    """Whether each folder of a repository whose names were read has those of the commit."""
+    folders = [(code.path_of(place), found) for place, found in code.looked if found != ABSENT]
+    return all(
+        names_digest(names_of_commit(top, sha, folder)) == found
+        for folder, found in folders
+        if _is_in(top, folder)
+    )
 
 
 def _is_at(sha: str, top: Path, paths: Collection[Path]) -> bool:
@@ -211,6 +222,12 @@ def _words_of_strings(path: Path) -> set[str]:
     return {word for part in quoted for word in _WORD.findall(part)}
 
 
+def files_apart(one: Code, other: Code) -> str:
+    """Name the files in which two codes differ, at most three."""
+    names = sorted({str(file.place) for file in set(one.files) ^ set(other.files)})
+    return ", ".join(names[:3]) or "a package"
+
+
 class KeptCodes:
     """The codes beside a run's file, and by which of them each case was measured."""
 
@@ -221,6 +238,8 @@ class KeptCodes:
         self._of_case: dict[str, str] = {}
         self.left_out: list[CodeFile] = []
         """Files that no commit has and that were too large to be kept."""
+        self.missed: list[str] = []
+        """Of each row of which it is not known what ran, the reason."""
 
     def keep(self, code: Code) -> None:
         """Keep a code's manifest, and where no commit has it its files.
@@ -254,8 +273,5 @@ class KeptCodes:
     def _difference(self, first: str, second: str) -> str:
         """Name the files in which two codes differ."""
         codes = self._codes or {}
-        if first not in codes or second not in codes:
-            return "it"
-        ours, theirs = set(codes[first].files), set(codes[second].files)
-        names = sorted({str(one.place) for one in ours ^ theirs})
-        return ", ".join(names[:3]) or "a package"
+        known = first in codes and second in codes
+        return files_apart(codes[first], codes[second]) if known else "it"

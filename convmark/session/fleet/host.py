@@ -98,6 +98,7 @@ def about_this_node() -> NodeFacts:
         python=platform.python_version(),
         niceness=_niceness(),
         cautions=tuple(cautions(machine, state, os.environ)),
+        asks_for_token=os.environ.get("RAY_AUTH_MODE") == "token",
     )
 
 

@@ -7,6 +7,7 @@ from collections import ChainMap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from convmark.core.errors import StoreError
 from convmark.core.text import Say, counted, is_folder_name
@@ -18,6 +19,7 @@ from convmark.results.record import Record
 from convmark.results.store import Store, oldest_first, read_run, read_step_times, run_files
 from convmark.session.fleet.part import Part, Shard, read_part, write_part
 from convmark.session.learning import Epoch, append_epochs, read_epochs
+from convmark.session.sustained import TABLE, Interval, sustained_path
 
 __all__ = ["MergedRun", "join", "joined", "missing", "sources"]
 
@@ -187,9 +189,12 @@ def join(one: MergedRun, store: Store, keep_beside: Callable[[Path], None]) -> P
     """
     codes = [(source.path.parent, read_codes(source.path)) for source in one.sources]
     epochs: dict[tuple[Path, int], list[Epoch]] = {}
+    intervals: dict[tuple[Path, int], list[Interval]] = {}
     for source in one.sources:
         for epoch in read_epochs(source.path):
             epochs.setdefault((source.path, epoch.order), []).append(epoch)
+        for interval in TABLE.read(sustained_path(source.path)):
+            intervals.setdefault((source.path, interval.order), []).append(interval)
     of_sources = [(source, record) for source in one.sources for record in source.records]
     of_sources.sort(key=lambda row: (row[1].order, row[1].started))
     run_file = store.create_run(one.machine)
@@ -200,11 +205,16 @@ def join(one: MergedRun, store: Store, keep_beside: Callable[[Path], None]) -> P
             steps = read_step_times(source.path, [record.order])
             if steps is not None:
                 run_file.keep_step_times(rows[-1], steps.tolist())
-            its_own = [
-                dataclasses.replace(epoch, run=run_file.run, order=order)
-                for epoch in epochs.get((source.path, record.order), ())
-            ]
-            append_epochs(run_file.path, its_own)
+            here: dict[str, Any] = {"run": run_file.run, "order": order}
+            its_own = (source.path, record.order)
+            append_epochs(
+                run_file.path,
+                [dataclasses.replace(epoch, **here) for epoch in epochs.get(its_own, ())],
+            )
+            TABLE.append(
+                sustained_path(run_file.path),
+                [dataclasses.replace(found, **here) for found in intervals.get(its_own, ())],
+            )
         if one.part:
             write_part(run_file.path, one.part)
         for folder, found in codes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ __all__ = [
     "read_labels",
     "refusal",
     "some",
+    "who_may_connect",
 ]
 
 PER = ("node", "machine-kind", "gpu-kind")
@@ -67,6 +69,8 @@ class NodeFacts:
     niceness: int
     """What its measuring processes would have; 0 where it can be taken back."""
     cautions: tuple[Caution, ...] = ()
+    asks_for_token: bool = False
+    """Whether Ray was started there so that who connects must have its token."""
 
 
 def read_labels(texts: Iterable[str]) -> dict[str, str]:
@@ -166,6 +170,28 @@ class CheckedNode:
     """What each backend's interpreter has."""
     refusals: Sequence[str] = ()
     """Why it would not measure; none where it would."""
+
+
+def who_may_connect(nodes: Sequence[CheckedNode]) -> str:
+    """Say which nodes run the code of whoever reaches them; empty where none does."""
+    found = [
+        one.name
+        for one in nodes
+        if one.about and not one.about.asks_for_token and not _is_this_host(one.node.address)
+    ]
+    if not found:
+        return ""
+    return (
+        f"{plain_text(some(found))}: whoever reaches the ports of Ray there may run code: start "
+        "the nodes with RAY_AUTH_MODE=token, or with --node-ip-address of a network that you trust"
+    )
+
+
+def _is_this_host(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
 
 
 def refusal(about: NodeFacts, *, version: str, code: str) -> str | None:

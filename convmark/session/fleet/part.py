@@ -205,7 +205,7 @@ def _part(found: Any) -> Part:
     )
 
 
-_OPTIONAL = ("cluster", "recipe")
+_OPTIONAL = ("cluster", "recipe", "cpus")
 """Axes of a case that may be empty."""
 
 

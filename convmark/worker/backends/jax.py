@@ -154,9 +154,15 @@ class Jax(Keras3Backend):
 
     def peak_memory(self) -> int | None:
         """Peak bytes held by the device's allocator, or None where it does not count."""
-        statistics = jax.devices()[0].memory_stats() or {}
-        peak = statistics.get("peak_bytes_in_use")
-        return None if peak is None else int(peak)
+        return self._allocated("peak_bytes_in_use")
+
+    def held_memory(self) -> int | None:
+        """Bytes that the device's allocator holds now, or None where it does not count."""
+        return self._allocated("bytes_in_use")
+
+    def _allocated(self, key: str) -> int | None:
+        found = (jax.devices()[0].memory_stats() or {}).get(key)
+        return None if found is None else int(found)
 
     def _training_step(
         self, model: Any, batch: Batch, new_optimizer: Callable[[], Any], compiled: bool

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -102,6 +103,11 @@ class KerasBackend(Framework):
     def thread_counts(self) -> tuple[int, int]:
         """The threads within and between operations; 0 is the framework's own choice."""
         return 0, 0
+
+    def pool_threads(self) -> int | None:
+        """The threads within operations; where none were asked for, one for each CPU."""
+        of_process = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+        return self.thread_counts()[0] or of_process or os.cpu_count()
 
     def layer_precisions(self, model: Any) -> list[str]:
         """What each layer with weights computes in, such as `mixed_bfloat16`."""

@@ -98,6 +98,10 @@ class Framework(abc.ABC):
         """The most bytes that the device allocator has held; None where it does not tell."""
 
     @abc.abstractmethod
+    def held_memory(self) -> int | None:
+        """The bytes that the device allocator holds now; None where it does not tell."""
+
+    @abc.abstractmethod
     def device_of(self, value: Any) -> str | None:
         """The kind of device that holds a tensor, `cpu` or `gpu`; None where it does not tell."""
 

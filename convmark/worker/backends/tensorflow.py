@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -119,6 +120,11 @@ class TensorFlow(KerasBackend):
             threading.get_inter_op_parallelism_threads(),
         )
 
+    def pool_threads(self) -> int | None:
+        asked = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
+        by_variable = int(asked) if asked.isdecimal() else 0
+        return self.thread_counts()[0] or by_variable or super().pool_threads()
+
     def layer_precisions(self, model: Any) -> list[str]:
         is_graph = isinstance(model, SavedModel)
         kinds = [model.precision] if is_graph else super().layer_precisions(model)
@@ -172,8 +178,15 @@ class TensorFlow(KerasBackend):
 
     def peak_memory(self) -> int | None:
         """Peak bytes held by the device's allocator, or None where it does not count."""
+        return self._allocated("peak")
+
+    def held_memory(self) -> int | None:
+        """Bytes that the device's allocator holds now, or None where it does not count."""
+        return self._allocated("current")
+
+    def _allocated(self, key: str) -> int | None:
         try:
-            return int(tf.config.experimental.get_memory_info(self._device)["peak"])
+            return int(tf.config.experimental.get_memory_info(self._device)[key])
         except ValueError:
             return None
 

@@ -93,6 +93,9 @@ class Torch(Keras3Backend):
         now = torch.get_num_threads(), torch.get_num_interop_threads()
         return (0, 0) if now == self._own_counts else now
 
+    def pool_threads(self) -> int:
+        return int(torch.get_num_threads())
+
     def layer_precisions(self, model: Any) -> list[str]:
         """What each layer with weights computes in; autocast has float32 in its own dtype."""
         kinds, of_float32 = super().layer_precisions(model), "float32"
@@ -126,6 +129,10 @@ class Torch(Keras3Backend):
     def peak_memory(self) -> int | None:
         """Peak bytes held by the device's allocator, or None where it does not count: the CPU."""
         return torch.cuda.max_memory_allocated() if self._device.type == "cuda" else None
+
+    def held_memory(self) -> int | None:
+        """Bytes that the device's allocator holds now, or None where it does not count: the CPU."""
+        return torch.cuda.memory_allocated() if self._device.type == "cuda" else None
 
     def _training_step(
         self, model: Any, batch: Batch, new_optimizer: Callable[[], Any], compiled: bool

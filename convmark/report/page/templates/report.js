@@ -261,6 +261,7 @@ const units = (function () {
   function narrowed(config, width) {
     config.legend.labelLimit = width - 130;
     config.axis.labelLimit = 120;
+    config.axisTop = { offset: ROOM }; // the first line's name stands below it
     config.axisYDiscrete = {
       labelAlign: "left", labelPadding: -8, labelOffset: -ROOM, labelLimit: width - 30,
       ticks: false, domain: false, grid: false,

@@ -43,12 +43,12 @@
     return one.value > 1 ? "B is faster" : "B is slower";
   }
 
-  const PLAIN = { precision: "float32", jit: "off", threads: "default", replicas: "1", cluster: "", recipe: "", asked_shape: "" };
+  const PLAIN = { precision: "float32", jit: "off", threads: "default", cpus: "", replicas: "1", cluster: "", recipe: "", asked_shape: "" };
   const NAMED = ["model", "task", "batch_size", ...Object.keys(PLAIN), "backend", "framework", "hardware"];
 
   function partOf(name, text) {
     if (text === PLAIN[name]) return "";
-    const worded = { batch_size: "batch " + text, jit: "jit", threads: text + " threads", replicas: text + " replicas", hardware: "on " + text };
+    const worded = { batch_size: "batch " + text, jit: "jit", threads: text + " threads", cpus: "CPUs " + text, replicas: text + " replicas", hardware: "on " + text };
     return worded[name] || text;
   }
 

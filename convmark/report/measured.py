@@ -1,0 +1,192 @@
+"""The cases of all hardware: the rows that a figure is shown of, and those that ratios are made of.
+
+The unit of every interval is the run where all cases of a machine have three runs that are alike,
+and the process of the newest run where they have fewer: then nothing is known of how the machine
+differs from run to run.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from convmark.core.errors import OptionError
+from convmark.core.statistics import median_of
+from convmark.report.comparison import RANKS, Comparison
+from convmark.report.prices import Price
+from convmark.report.ratios import LEAST_PROCESSES, Ratio, Units, ratio
+from convmark.report.rows import judged_rows, records_of, setting, text_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from typing_extensions import Self
+
+__all__ = ["BURST", "SAME", "SOFTWARE", "SUSTAINED", "Key", "Measured", "Row", "Sides", "named"]
+
+SAME = (
+    *("model", "task", "batch_size", "precision", "jit", "replicas", "cluster", "threads"),
+    "cpus",
+    *("backend", "runtime", "recipe", "asked_shape"),
+)
+SOFTWARE = (
+    *("framework", "keras", "python", "packages", "driver", "measurement_version", "flags"),
+)
+_OF_RUNS = ("state", "training", "isolation", "numpy", "cuda", "cudnn", "os", "gpu", "mig", "ecc")
+"""What else runs share that are taken together."""
+BURST, SUSTAINED = "throughput_samples_per_s", "sustained_throughput_samples_per_s"
+_FIGURES = (
+    *("step_time_p50_s", BURST, SUSTAINED, "loss", "joules_per_sample", "cpu_power_scope"),
+    *("cpu_joules_per_sample", "wall_joules_per_sample"),
+)
+_MOST_ROWS = 10 * LEAST_PROCESSES
+"""Of a case on a machine, the newest."""
+
+Key = tuple[Any, ...]
+Row = Mapping[str, Any]
+Sides = Mapping[str, list[dict[str, Any]]]
+"""By hardware the rows of a case."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """The cases of all hardware, and what it is held against."""
+
+    cases: Mapping[Key, Sides]
+    """The rows that ratios are made of."""
+    newest: Mapping[Key, Sides]
+    """Those of the newest run, whose figures are shown."""
+    names: Sequence[str]
+    base: str
+    by_run: frozenset[str]
+    """The hardware whose unit is the run."""
+    comparison: Comparison
+    places: Mapping[str, Mapping[str, Any]]
+    """By hardware its machine and device, which a page chooses rows by."""
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame, comparison: Comparison) -> Self:
+        """Return the cases of the rows.
+
+        Raises:
+            OptionError: the reference has no case with a figure.
+        """
+        near = _rows(frame)
+        newest = {
+            key: {name: _newest_run(rows) for name, rows in sides.items()}
+            for key, sides in near.items()
+        }
+        cases = {
+            key: {name: _for_ratios(rows) for name, rows in sides.items()}
+            for key, sides in near.items()
+        }
+        counts = Counter(name for sides in cases.values() for name in sides)
+        names = sorted(counts)
+        base = comparison.reference or max(names, key=counts.__getitem__, default="")
+        if names and base not in names:
+            raise OptionError(f"--reference: no timed case is measured on {base!r}")
+        by_run = frozenset(name for name in names if _has_runs(cases.values(), name, base))
+        for sides in cases.values():
+            for name in sides.keys() - by_run:
+                sides[name][:] = _of_newest_run(sides[name])
+        places = {
+            name: {fact: rows[0][fact] for fact in ("machine", "device")}
+            for sides in cases.values()
+            for name, rows in sides.items()
+        }
+        return cls(cases=cases, newest=newest, names=names, base=base, by_run=by_run,
+                   comparison=comparison, places=places)  # fmt: skip
+
+    @property
+    def others(self) -> list[str]:
+        """All hardware but the base."""
+        return [name for name in self.names if name != self.base]
+
+    def units(self, rows: Sequence[Row], name: str, figure: str) -> Units:
+        """Return a figure in seconds by unit; of a throughput the seconds of a sample."""
+        units: dict[Any, list[float]] = {}
+        for row in rows:
+            value = row.get(figure)
+            if value is not None and value > 0:
+                unit = row["source"] if name in self.by_run else (row["source"], row["process"])
+                units.setdefault(unit, []).append(
+                    1 / value if figure in (BURST, SUSTAINED) else value
+                )
+        return units
+
+    def speedup(self, sides: Sides, name: str, figure: str) -> Ratio | None:
+        """Return how many times faster than the base; above 1 is faster, and the base is 1."""
+        if self.base not in sides or name not in sides:
+            return None
+        if self.base == name:
+            return Ratio(value=1.0)
+        over, under = (self.units(sides[one], one, figure) for one in (self.base, name))
+        return ratio(over, under)
+
+    def throughput(self, name: str, key: Key) -> float:
+        """Return that of a case in its newest run, samples/s; 0 where it is not known."""
+        return median_of(row.get(self.rate) for row in self.newest[key][name]) or 0.0
+
+    @property
+    def rate(self) -> str:
+        """The column of the throughput that the comparison ranks by."""
+        return SUSTAINED if self.comparison.rank == RANKS[1] else BURST
+
+    def price(self, name: str) -> Price | None:
+        """Return the price of the machine that some hardware is of."""
+        return self.comparison.prices.get(str(self.places[name]["machine"]))
+
+
+def _rows(frame: pd.DataFrame) -> dict[Key, dict[str, list[dict[str, Any]]]]:
+    """Return per case and hardware the newest rows, and all of the newest run, newest first."""
+    measured = frame[frame["measured"] & (frame["step_time_p50_s"] > 0)]
+    columns = (*SAME, *SOFTWARE, *_OF_RUNS, *_FIGURES, "hardware", "machine", "device", "source",
+               "process", "not_judged", "code", "commit", "other_cpu_share")  # fmt: skip
+    newest = measured.sort_values("source", kind="stable", ascending=False)
+    groups = newest.groupby(["hardware", "case"], observed=True)
+    last = newest["source"] == groups["source"].transform("max")
+    near = newest[last | (groups.cumcount() < _MOST_ROWS)]
+    found: dict[Key, dict[str, list[dict[str, Any]]]] = {}
+    for row in records_of(near, columns):
+        optional = ("cluster", "cpus", "recipe", "asked_shape")
+        row |= {name: text_of(row.get(name)) for name in optional}
+        key = tuple(row[name] for name in SAME)
+        found.setdefault(key, {}).setdefault(str(row["hardware"]), []).append(row)
+    return found
+
+
+def _for_ratios(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of runs that are alike."""
+    clean = judged_rows(rows)
+    return [row for row in clean if _conditions(row) == _conditions(clean[0])]
+
+
+def _conditions(row: Row) -> list[str]:
+    """Return what runs share that are taken together; a row without a code has its commit's."""
+    code = text_of(row.get("code")) or text_of(row.get("commit"))
+    return [code, *(text_of(row.get(name)) for name in (*SOFTWARE, *_OF_RUNS))]
+
+
+def _has_runs(cases: Iterable[Sides], name: str, base: str) -> bool:
+    """Whether every case that both have has so many runs here that a run can be the unit."""
+    shared = [sides[name] for sides in cases if name in sides and (base in sides)]
+    counts = [len({row["source"] for row in rows}) for rows in shared]
+    return min(counts, default=0) >= LEAST_PROCESSES
+
+
+def _newest_run(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row for row in rows if row["source"] == rows[0]["source"]]
+
+
+def _of_newest_run(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the newest run's rows, with earlier ones where they are fewer than three."""
+    newest = _newest_run(rows)
+    return newest if len(newest) >= LEAST_PROCESSES else list(rows[:LEAST_PROCESSES])
+
+
+def named(key: Key) -> dict[str, Any]:
+    """Return what a table shows of a case, by column."""
+    facts = dict(zip(SAME, key, strict=True))
+    more = filter(None, [setting(facts), facts["recipe"], facts["asked_shape"]])
+    return {**facts, "setting": ", ".join(more)}

@@ -1,0 +1,225 @@
+"""Cost: what a million samples cost on each machine, and training to an accuracy, by its price.
+
+The interval is that of the rate; a price is exact, and so is taken what a sample draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+from convmark.core.statistics import median_of
+from convmark.core.table import Table, headings, table_of
+from convmark.core.tasks import TIMED_TASKS
+from convmark.core.text import counted
+from convmark.report.comparison import Comparison
+from convmark.report.measured import BURST, SUSTAINED, Measured, Row, named
+from convmark.report.prices import Price
+from convmark.report.ratios import LEAST_PROCESSES, Units, level
+from convmark.report.rows import setting, text_of
+from convmark.report.tables.accuracy import trainings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["COST", "TRAINING_COST", "cost_tables"]
+
+COST, TRAINING_COST = "cost", "training_cost"
+NOT_MEASURED = "not measured"
+RENT, WALL = "in the rent", "wall"
+WHOLE = {RENT, WALL}
+"""Scopes that hold all that a machine draws."""
+
+
+def cost_tables(frame: pd.DataFrame, comparison: Comparison) -> list[Table]:
+    """Return what samples and what trainings cost; none without prices.
+
+    Args:
+        frame: all rows.
+    """
+    if not comparison.prices:
+        return []
+    timed = frame[frame["task"].isin(TIMED_TASKS)]
+    return [_of_samples(Measured.of(timed, comparison)), _of_training(frame, comparison)]
+
+
+def _of_samples(found: Measured) -> Table:
+    """Return one row per case and hardware that has a price, the cheapest first."""
+    records: list[dict[str, Any]] = []
+    for key, sides in sorted(found.cases.items(), key=itemgetter(0)):
+        costs = [
+            {**named(key), **found.places[name], "hardware": name, **figures}
+            for name, rows in sides.items()
+            if (figures := _figures(found, name, rows))
+        ]
+        records += sorted(costs, key=itemgetter("cost"))
+    currency = _currency(found.comparison)
+    scopes = {str(record["energy"]) for record in records}
+    scope = f", energy: {scopes.pop()}" if len(scopes) == 1 else ""
+    return table_of(
+        COST,
+        f"Cost of a million samples in {currency}{scope}",
+        "Price of the whole machine over its throughput, whichever of its devices is busy; of a "
+        "bought one also the energy of a sample, gross. By says which throughput: sustained where "
+        "it was measured and is the lower one, else burst. Energy says what was counted: wall is "
+        "all that the machine draws, card and package a part of it. The throughput is the "
+        "geometric mean over runs or processes, the 95 % interval its own, from "
+        f"{LEAST_PROCESSES} of them; the price is taken as exact.",
+        headings(
+            "model task batch_size setting hardware cost low high by energy joules n framework "
+            "note",
+            cost=(f"{currency} per million", "number"),
+            low=("interval from", "number"),
+            high=("to", "number"),
+            joules=("J/sample", "joules"),
+        ),
+        records,
+        lead=[*_prices(found.comparison), *_unlike(records)],
+    )
+
+
+def _figures(found: Measured, name: str, rows: Sequence[Row]) -> dict[str, Any]:
+    """Return what the samples of a case cost; none without a price or a throughput."""
+    price = found.price(name)
+    burst, sustained = (found.units(rows, name, figure) for figure in (BURST, SUSTAINED))
+    times = [one for one in (level(burst), level(sustained)) if one is not None]
+    if price is None or not times:
+        return {}
+    slowest = max(times, key=lambda one: one.value)
+    by = "sustained" if sustained and slowest is times[-1] else "burst"
+    machines = _machines(rows)
+    scope, joules = _energy(rows) if price.per_kwh else (RENT, None)
+    units = sustained if by == "sustained" else burst
+
+    def cost(seconds_per_sample: float) -> float:
+        return price.per_million(seconds_per_sample * machines, joules or 0.0)
+
+    return {
+        "cost": cost(slowest.value),
+        **slowest.interval.mapped(cost).cells,
+        "by": by,
+        "energy": scope,
+        "joules": joules,
+        "n": len(units),
+        "framework": rows[0]["framework"],
+        "note": "; ".join(_notes(units, machines, scope, by)),
+    }
+
+
+def _notes(units: Units, machines: int, scope: str, by: str) -> Iterator[str]:
+    if len(units) < LEAST_PROCESSES:
+        yield f"no interval: {by} throughput of {counted(len(units), 'process')}"
+    if machines > 1:
+        yield f"price of {machines} machines"
+    if scope == NOT_MEASURED:
+        yield "energy is not in it"
+    elif by == "sustained" and scope not in WHOLE:
+        yield "energy is that of the burst"
+
+
+def _machines(rows: Sequence[Row]) -> int:
+    cluster = text_of(rows[0].get("cluster"))
+    return int(cluster.removeprefix("hosts")) if cluster.startswith("hosts") else 1
+
+
+def _energy(rows: Sequence[Row]) -> tuple[str, float | None]:
+    """Return what was counted, and the joules of a sample: the wall's, or all parts' together."""
+    wall = median_of(row.get("wall_joules_per_sample") for row in rows)
+    if wall is not None:
+        return WALL, wall
+    package = next(filter(None, (text_of(row.get("cpu_power_scope")) for row in rows)), "")
+    parts = {
+        "card": median_of(row.get("joules_per_sample") for row in rows),
+        package: median_of(row.get("cpu_joules_per_sample") for row in rows),
+    }
+    known = {scope: joules for scope, joules in parts.items() if joules is not None}
+    return " and ".join(known) or NOT_MEASURED, sum(known.values()) if known else None
+
+
+def _currency(comparison: Comparison) -> str:
+    return next(iter(comparison.prices.values())).currency
+
+
+def _prices(comparison: Comparison) -> list[str]:
+    prices = [str(one) for _, one in sorted(comparison.prices.items())]
+    return [f"Prices: {'; '.join(prices)}."]
+
+
+def _unlike(records: Sequence[Row]) -> list[str]:
+    """Say where costs are not of the same parts of a machine."""
+    scopes = {str(record["energy"]) for record in records}
+    if len(scopes) < 2 or scopes <= WHOLE:
+        return []
+    return [
+        f"Not all costs hold the same energy ({', '.join(sorted(scopes))}): compare those of one "
+        "scope only, or measure bought machines by a wall meter (--power-log)."
+    ]
+
+
+def _of_training(frame: pd.DataFrame, comparison: Comparison) -> Table:
+    """Return one row per training on data: the cost of an epoch, and to the target accuracy."""
+    currency = _currency(comparison)
+    records = [
+        record
+        for first, rows in trainings(frame)
+        if (record := _training_record(first, rows, comparison.prices))
+    ]
+    records.sort(key=lambda record: (record["model"], record["cost_epoch"]))
+    return table_of(
+        TRAINING_COST,
+        f"Cost of training in {currency}, without energy",
+        "Price of the whole machine for the training time of an epoch, and of all epochs up to the "
+        "end of the first whose validation accuracy reached the target; starting, validation and "
+        "energy are not in it. The 95 % interval is that of the time, over the seeds, from "
+        f"{LEAST_PROCESSES} of them; the price is taken as exact.",
+        headings(
+            "model hardware setting framework cost_epoch epoch_low epoch_high target cost_target "
+            "target_low target_high reached seeds note",
+            cost_epoch=(f"{currency} per epoch", "number"),
+            epoch_low=("interval from", "number"),
+            epoch_high=("to", "number"),
+            target=("target", "number"),
+            cost_target=(f"{currency} to the target", "number"),
+            target_low=("interval from", "number"),
+            target_high=("to", "number"),
+            reached="reached it",
+            seeds=("seeds", "count"),
+        ),
+        records,
+        lead=_prices(comparison),
+    )
+
+
+def _training_record(
+    first: Mapping[str, Any], rows: pd.DataFrame, prices: Mapping[str, Price]
+) -> dict[str, Any]:
+    """Return what a training costs; none without a price or a time."""
+    price = prices.get(str(first["machine"]))
+    epoch = level(_by_seed(rows, "epoch_time_s"))
+    if price is None or epoch is None:
+        return {}
+    target = level(reached := _by_seed(rows, "time_to_target_s"))
+    part = "" if first["fraction"] == 1 else f"{first['fraction']:.0%} of the data"
+    batch = f"batch {int(first['batch_size'])}"
+    found = {
+        **first,
+        "setting": ", ".join(filter(None, [batch, part, setting(first)])),
+        "cost_epoch": price.of_seconds(epoch.value),
+        "target": first["target_accuracy"],
+        "cost_target": price.of_seconds(target.value) if target else None,
+        "reached": f"{len(reached)} of {len(rows)}",
+        "seeds": len(rows),
+        "note": "the target's cost is of the seeds that reached it alone"
+        if 0 < len(reached) < len(rows)
+        else "",
+    }
+    for name, time in (("epoch", epoch), ("target", target)):
+        ends = time.interval.mapped(price.of_seconds).cells if time else {}
+        found |= {f"{name}_{end}": value for end, value in ends.items()}
+    return found
+
+
+def _by_seed(rows: pd.DataFrame, column: str) -> Units:
+    known = rows[rows[column] > 0]
+    return {seed: [time] for seed, time in zip(known["seed"], known[column], strict=True)}

@@ -1,0 +1,147 @@
+"""The rate at a latency limit on the harness side: the tries of a process, and what they found.
+
+    results/<machine>/0007.latency.csv     each rate that was tried, and how long its requests took
+
+A try is on the disk when it ends. The row has the highest rate whose 99th percentile held the
+limit, and the highest that is proved to hold it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from convmark.core.cells import column
+from convmark.core.text import counted, seconds_text
+from convmark.results.record import BUSY_SHARE
+from convmark.results.table_file import TableFile
+from convmark.session.facts import Facts, Job
+
+__all__ = ["TABLE", "LatencyWatch", "Tried", "append_tried", "latency_path"]
+
+CONFIDENCE = 0.99
+"""Of the proof: `convmark.worker.arrivals` has its rule."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """One row of the tries' file."""
+
+    run: str = column("name of the run")
+    order: int = column("place in the run's plan, as in the run's file")
+    case: str = column("name of the case")
+    process: int = column("number of the case's process, from 1")
+    number: int = column("of the try in its process, from 1")
+    rate_per_s: float = column("requests that arrive per second", "1/s")
+    requests: int = column("that were answered; fewer than planned where too many were late")
+    late: int = column("requests whose latency was beyond the limit")
+    seconds: float = column("from the first request's schedule to the last answer", "s")
+    p50_s: float = column("latency, from when a request was due to its answer", "s")
+    p99_s: float = column("the same", "s")
+    steps: int = column("that answered them")
+    load: float = column("rate / what full batches could answer")
+    holds: bool = column("whether at most 1 % were late and the load at most 0.95")
+    proved: bool = column("whether so few late ones are improbable where 1 % or more are late")
+    other_cpu_share: float | None = column("share of the CPUs' time that others took")
+
+
+TABLE = TableFile(Tried)
+
+
+def latency_path(run: Path) -> Path:
+    """Return where the tries of a run's file are kept."""
+    return run.with_name(f"{run.stem}.latency.csv")
+
+
+def append_tried(run: Path, tried: Tried) -> None:
+    """Write a try beside the run's file.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    TABLE.append(latency_path(run), [tried])
+
+
+class LatencyWatch:
+    """Makes the tries of a process from its events, and keeps each as it comes."""
+
+    def __init__(
+        self, job: Job, facts: Facts, limit_s: float | None, keep: Callable[[Tried], None]
+    ) -> None:
+        """Watch.
+
+        Args:
+            limit_s: that was asked for.
+            keep: is given each try.
+        """
+        self._job, self._facts, self._limit_s, self._keep = job, facts, limit_s, keep
+        self._begun = False
+        self._found: Mapping[str, Any] | None = None
+        self.tries: list[Tried] = []
+
+    def see(self, event: Mapping[str, Any]) -> None:
+        """Take note of an event."""
+        if event["event"] == "phase" and event.get("phase") == "latency limit":
+            self._begun = True
+        elif event["event"] == "latency_limit":
+            self._found = event
+        elif event["event"] == "try":
+            told = {name: value for name, value in event.items() if name != "event"}
+            case = self._job.case.name
+            self.tries.append(Tried(run=self._facts.run, order=self._job.order, case=case,
+                                    process=self._job.process, **told))  # fmt: skip
+            self._keep(self.tries[-1])
+
+    def columns(self, samples_per_step: int) -> dict[str, Any]:
+        """Return the row's columns, none where no rate was searched."""
+        if not self._begun:
+            return {}
+        found = self._found or {}
+        best, proved = (self._tried(found.get(name)) for name in ("rate_per_s", "proved_per_s"))
+        others = [one.other_cpu_share for one in self.tries if one.other_cpu_share is not None]
+        columns = {
+            "latency_limit_s": self._limit_s,
+            "latency_limit_note": self._note(best, proved),
+            "latency_limit_search_s": found.get("seconds"),
+            "latency_limit_other_cpu_share": median(others) if others else None,
+        }
+        if best is None:
+            return columns
+        shown = proved or best
+        return {
+            **columns,
+            "latency_limit_rate_per_s": best.rate_per_s,
+            "latency_limit_proved_per_s": proved and proved.rate_per_s,
+            "latency_limit_p50_s": shown.p50_s,
+            "latency_limit_p99_s": shown.p99_s,
+            "latency_limit_requests": shown.requests,
+            "latency_limit_requests_per_step": shown.requests / shown.steps,
+            "latency_limit_confidence": CONFIDENCE if proved else None,
+        }
+
+    def _tried(self, rate_per_s: float | None) -> Tried | None:
+        return next((one for one in reversed(self.tries) if one.rate_per_s == rate_per_s), None)
+
+    def _note(self, best: Tried | None, proved: Tried | None) -> str | None:
+        """Return what the figures lack, in one line."""
+        if self._found is None:
+            return f"not found: the search ended early, after {counted(len(self.tries), 'try')}"
+        step = f"a single step takes {seconds_text(self._found['step_time_s'])}"
+        if best is None and self.tries:
+            low = min(self.tries, key=lambda one: one.rate_per_s)
+            busy = max((one.other_cpu_share or 0.0) for one in self.tries)
+            if busy >= BUSY_SHARE:
+                return (
+                    f"not found: other programs took up to {busy:.0%} of the CPUs' time; close "
+                    "them and measure again"
+                )
+            return (
+                f"not reachable: {step}, and at {low.rate_per_s:.3g} requests/s the 99th "
+                f"percentile is {seconds_text(low.p99_s)}"
+            )
+        if best is None:
+            return f"not reachable: {step}"
+        return None if proved else "not proved: too few requests, or too many late ones"

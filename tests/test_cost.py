@@ -1,0 +1,138 @@
+"""What a million samples and a training cost, worked out by hand."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_rows import FAST, SLOW, keep_run, measured
+
+from convmark.core.table import Table
+from convmark.report.comparison import Comparison
+from convmark.report.prices import Price
+from convmark.report.rows import read_rows
+from convmark.report.tables.cost import cost_tables
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*is the only row")  # one is enough here
+
+STATED = {"currency": "USD", "date": "2026-01-31", "source": "the invoice"}
+
+
+def rented(machine: str, per_hour: float = 3.6) -> Price:
+    return Price(machine=machine, per_hour=per_hour, **STATED)
+
+
+def bought(machine: str) -> Price:
+    return Price(machine=machine, per_hour=3.6, bought="so", per_kwh=0.36, **STATED)
+
+
+def runs(machine: str, *rates: float, **more: Any) -> list[Any]:
+    return [
+        measured(machine, 1, "lenet5", n, throughput_samples_per_s=rate, **more)
+        for n, rate in enumerate(rates, 1)
+    ]
+
+
+def tables(folder: Path, prices: dict[str, Price], *rows: list[Any]) -> list[Table]:
+    for one in rows:
+        keep_run(folder / "results", one)
+    return cost_tables(read_rows([folder / "results"]).frame, Comparison(prices=prices))
+
+
+def test_a_million_samples_cost_the_price_over_the_rate_with_the_rate_s_interval(
+    tmp_path: Path,
+) -> None:
+    rates = (900.0, 1000.0, 1111.0)
+    found, _ = tables(tmp_path, {SLOW: rented(SLOW)}, runs(SLOW, *rates))
+    (row,) = found.records()
+    mean = math.prod(rates) ** (1 / 3)
+    assert row["cost"] == pytest.approx(1e6 * 0.001 / mean)  # 3.60 an hour are 0.001 a second
+    logs = [math.log(rate / mean) for rate in rates]
+    half = 4.302653 * math.sqrt(sum(log**2 for log in logs) / 2 / 3)  # t of two degrees of freedom
+    ends = (row["low"] / row["cost"], row["high"] / row["cost"])
+    assert ends == pytest.approx((math.exp(-half), math.exp(half)))
+    assert (row["by"], row["n"], row["energy"]) == ("burst", 3, "in the rent")
+    assert found.title == "Cost of a million samples in USD, energy: in the rent"
+
+
+def test_the_cheapest_comes_first_and_a_machine_without_a_price_has_no_cost(tmp_path: Path) -> None:
+    prices = {SLOW: rented(SLOW, 1.0), FAST: rented(FAST, 100.0)}
+    rows = runs(SLOW, 1000.0), runs(FAST, 2000.0), runs("mac", 9000.0)
+    found, _ = tables(tmp_path, prices, *rows)
+    assert found.column("hardware") == [f"{SLOW} cpu", f"{FAST} cpu"]
+    assert found.column("note") == ["no interval: burst throughput of 1 process"] * 2
+
+
+def test_sustained_throughput_counts_where_it_is_the_lower_one(tmp_path: Path) -> None:
+    sustained = [
+        runs(machine, 1000.0, sustained_s=600.0, sustained_throughput_samples_per_s=rate)
+        for machine, rate in ((SLOW, 500.0), (FAST, 1100.0))
+    ]
+    prices = {SLOW: rented(SLOW), FAST: rented(FAST)}
+    found, _ = tables(tmp_path, prices, *sustained)
+    assert found.column("by") == ["burst", "sustained"]
+    assert found.column("cost") == pytest.approx([1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("columns", "scope", "joules"),
+    [
+        ({"cpu_joules_per_sample": 2.0, "cpu_power_scope": "package"}, "package", 2.0),
+        (
+            {"cpu_joules_per_sample": 2.0, "cpu_power_scope": "package", "joules_per_sample": 3.0},
+            "card and package",
+            5.0,
+        ),
+        ({}, "not measured", 0.0),
+    ],
+)
+def test_the_energy_of_a_bought_machine_is_added_and_its_scope_stands_in_the_title(
+    tmp_path: Path, columns: dict[str, Any], scope: str, joules: float
+) -> None:
+    rows = runs(SLOW, 1000.0, 1000.0, 1000.0, **columns)
+    found, _ = tables(tmp_path, {SLOW: bought(SLOW)}, rows)
+    (row,) = found.records()
+    assert row["cost"] == pytest.approx(1.0 + joules / 10)  # 0.36 a kWh are 1e-7 a joule
+    assert (row["low"], row["high"]) == pytest.approx((row["cost"], row["cost"]))
+    assert found.title == f"Cost of a million samples in USD, energy: {scope}"
+    assert ("energy is not in it" in (row.get("note") or "")) == (not joules)
+
+
+def test_costs_with_unlike_energy_are_told_apart(tmp_path: Path) -> None:
+    rows = runs(SLOW, 1000.0, joules_per_sample=3.0), runs(FAST, 1000.0)
+    found, _ = tables(tmp_path, {SLOW: bought(SLOW), FAST: bought(FAST)}, *rows)
+    assert "energy:" not in found.title
+    assert found.lead[1].startswith("Not all costs hold the same energy (card, not measured)")
+    rent = {SLOW: rented(SLOW), FAST: bought(FAST)}
+    found, _ = tables(tmp_path, rent)
+    assert found.lead[1].startswith("Not all costs hold the same energy (in the rent, not measur")
+
+
+def test_several_machines_are_paid_for(tmp_path: Path) -> None:
+    rows = runs(SLOW, 1000.0, cluster="hosts2", replicas=2)
+    found, _ = tables(tmp_path, {SLOW: rented(SLOW)}, rows)
+    assert found.column("cost") == pytest.approx([2.0])
+    assert "price of 2 machines" in found.column("note")[0]
+
+
+def test_a_training_costs_its_epochs_up_to_the_target_over_the_seeds_that_reached_it(
+    tmp_path: Path,
+) -> None:
+    times = [(36.0, 72.0), (36.0, None), (36.0, 144.0)]
+    trained = [
+        measured(SLOW, 1, "lenet5", n, task="accuracy", seed=n, batch_size=256,
+                 step_time_p50_s=None, epoch_time_s=epoch_s, time_to_target_s=target_s,
+                 target_accuracy=0.98, fraction=1.0, epochs=5)
+        for n, (epoch_s, target_s) in enumerate(times, 1)
+    ]  # fmt: skip
+    samples, training = tables(tmp_path, {SLOW: rented(SLOW, 100.0)}, trained)
+    (row,) = training.records()
+    assert row["cost_epoch"] == pytest.approx(1.0)
+    assert (row["epoch_low"], row["epoch_high"]) == pytest.approx((1.0, 1.0))
+    assert row["cost_target"] == pytest.approx(math.sqrt(8))
+    assert (row["reached"], row["target"], "target_low" in row) == ("2 of 3", 0.98, False)
+    assert "of the seeds that reached it alone" in row["note"]
+    assert not samples.rows
+    assert cost_tables(read_rows([tmp_path / "results"]).frame, Comparison()) == []
