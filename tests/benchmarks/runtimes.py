@@ -89,6 +89,9 @@ _BARE: Mapping[str, tuple[str, str]] = {
         "with torch.inference_mode(): one(torch.from_numpy(batch))[0].numpy()",
     ),
 }
+_FLOAT32 = ["-infer_precision", "f32", "-ip", "f32"]
+"""Without these benchmark_app takes u8 and computes in bfloat16 where the CPU can."""
+
 _TOOLS: Mapping[str, tuple[list[str], str, float]] = {
     "litert": (
         ["litert-benchmark", "--model", "{path}", "--num_runs", "200", "--warmup_runs", "30"],
@@ -96,7 +99,7 @@ _TOOLS: Mapping[str, tuple[list[str], str, float]] = {
         1e-3,
     ),
     "openvino": (
-        ["benchmark_app", "-m", "{path}", "-hint", "latency", "-api", "sync", "-t", "5"],
+        ["benchmark_app", "-m", "{path}", "-hint", "latency", "-api", "sync", "-t", "5", *_FLOAT32],
         r"Median: +([0-9.]+) ms",
         1e-3,
     ),
