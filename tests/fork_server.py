@@ -118,7 +118,8 @@ class Server:
                 del sys.modules[name]
             sys.modules["bootstrap"].load_package("convmark_zoo", settings["zoo"])
         sys.modules["__main__"] = sys.modules.pop("bootstrap")  # as it is of an interpreter
-        served = {name: settings[name] for name in ("backend", "fork", "import_roots", "moved")}
+        own = ("control", "convmark", "zoo")  # the rest is the zygote's, whatever it may be
+        served = {name: value for name, value in settings.items() if name not in own}
         sys.modules["convmark.worker.zygote"].serve(control_fd=control, **served)
 
 
