@@ -134,6 +134,7 @@ def main() -> None:
         fork=settings["fork"],
         import_roots=settings["import_roots"],
         moved=settings["moved"],
+        bound=settings["bound"],
     )
 
 

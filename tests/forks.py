@@ -214,7 +214,8 @@ def _popen(command: list[str], **how: Any) -> Any:
     path = Path(os.environ.get(SOCKETS, "none"), settings["backend"])
     own = (command[0], settings["convmark"], settings["fork"])
     known = path.with_suffix(".json")
-    if own != (sys.executable, str(_PACKAGE), True) or not known.exists():
+    cold = settings.get("bound") or not known.exists()  # a framework counts CPUs at its import
+    if own != (sys.executable, str(_PACKAGE), True) or cold:
         return subprocess.Popen(command, **how)
     if _of_start(how["env"]) != json.loads(known.read_text()):
         return subprocess.Popen(command, **how)
