@@ -85,7 +85,7 @@ def filled(row: Record) -> str:
 
 
 def test_ctrl_c_ends_the_workers_keeps_the_rows_and_says_where_they_are(
-    harness: Forks, warm: None, tmp_path: Path
+    harness: Forks, tmp_path: Path
 ) -> None:
     asked = ("run", *LONG, f"--results={tmp_path}")
     process = harness.start(COMMAND, *asked, cwd=tmp_path, environ=os.environ)
@@ -108,9 +108,7 @@ def test_ctrl_c_ends_the_workers_keeps_the_rows_and_says_where_they_are(
     assert "Traceback" not in output
 
 
-def test_ctrl_c_under_pytest_keeps_the_rows_and_exits_2(
-    harness: Forks, warm: None, tmp_path: Path
-) -> None:
+def test_ctrl_c_under_pytest_keeps_the_rows_and_exits_2(harness: Forks, tmp_path: Path) -> None:
     asked = ("bench", *LONG, f"--results={tmp_path}", *UNCACHED)
     process = harness.start(SESSION, *asked, cwd=CHECKOUT, environ=os.environ)
     await_text(

@@ -195,7 +195,7 @@ def test_1000_more_kills_at_random_moments_lose_no_reported_row(
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="needs real workers")
 @pytest.mark.parametrize("rows", [1, pytest.param(3, marks=pytest.mark.long)])
 def test_a_kill_with_real_workers_loses_nothing_and_leaves_no_process(
-    rows: int, warm: None, tmp_path: Path
+    rows: int, tmp_path: Path
 ) -> None:
     options = ("--models", "separable_layer", "--tasks", "train", "--processes", "4")
     command = ("convmark", "run", *options, "--time-budget", "0.1", "--results", "results")

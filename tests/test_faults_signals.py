@@ -176,7 +176,7 @@ def _drain(leader: int) -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="needs real workers")
-def test_real_workers_are_gone_in_time(warm: None, tmp_path: Path) -> None:
+def test_real_workers_are_gone_in_time(tmp_path: Path) -> None:
     process = start(
         "convmark", "run", "--models=separable_layer", "--time-budget=3", "--results=results",
         folder=tmp_path,
