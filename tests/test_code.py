@@ -543,18 +543,33 @@ def test_what_code_looks_for_is_known_though_it_opens_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "parts").mkdir()
-    for name in ("here.flag", "parts/one.npz", "parts/two.npz", "parts/.hidden"):
+    for name in ("here.flag", "parts/one.npz", "parts/two.npz", "parts/.hidden", "more/one.npz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     looks: dict[str, Callable[[], object]] = {
         "exists": lambda: os.path.exists("gone.flag"),
         "pathlib": lambda: Path("gone.json").is_file(),
         "open": lambda: _tried("gone.txt"),
         "exec": lambda: exec("import os; os.path.exists('gone.exec')"),
+        "lexists": lambda: os.path.lexists("gone.link"),
+        "is_symlink": lambda: Path("gone.symlink").is_symlink(),
+        "access": lambda: os.access("gone.access", os.R_OK),
+        "strict": lambda: _tried("gone.strict", lambda name: Path(name).resolve(strict=True)),
+        "no magic": lambda: glob.glob("gone.glob"),
+        "Python 3.10": lambda: _tried("gone.310", accessor.stat),
+        "TensorFlow": lambda: gfile.exists("gone.tensorflow"),
+        "TensorFlow's glob": lambda: gfile.glob(["more/*.npz"]),
+        "a bucket": lambda: gfile.exists("gs://bucket/flag"),
         "found": lambda: os.path.exists("here.flag"),
         "makes": lambda: os.makedirs("made/deep"),
         "glob": lambda: glob.glob("parts/*.npz"),
     }
+    accessor = SimpleNamespace(stat=os.stat)
+    monkeypatch.setattr("pathlib._normal_accessor", accessor, raising=False)
+    gfile = SimpleNamespace(exists=lambda path: False, glob=lambda pattern: [])
+    monkeypatch.setitem(
+        sys.modules, "tensorflow", SimpleNamespace(io=SimpleNamespace(gfile=gfile))
+    )
     asked = Looked(lambda frame: frame.f_code.co_filename == __file__)
     auditing = [True]
     sys.addaudithook(lambda *told: asked.note(*told) if auditing[0] else None)
@@ -565,8 +580,10 @@ def test_what_code_looks_for_is_known_though_it_opens_nothing(
     files, told, why = asked.close(lambda path: path.startswith(str(tmp_path)))
     assert {Path(path).name for path in files} == {"here.flag"}
     assert {Path(path).name for path, found in told.items() if found == ABSENT} == {
-        *("gone.flag", "gone.json", "gone.txt", "gone.exec"),
+        *("gone.flag", "gone.json", "gone.txt", "gone.exec", "gone.link", "gone.symlink"),
+        *("gone.access", "gone.strict", "gone.glob", "gone.310", "gone.tensorflow"),
     }
+    assert str(tmp_path / "more") in told
     assert why == ""
     names = told[str(tmp_path / "parts")]
     (tmp_path / "parts/three.npz").touch()
@@ -574,7 +591,9 @@ def test_what_code_looks_for_is_known_though_it_opens_nothing(
     again.note_path("parts", again._folders)
     again.stop()
     assert again.close(lambda path: True)[1][str(tmp_path / "parts")] != names
-    assert os.stat.__module__ == "posix"
+    assert {os.stat.__module__, os.lstat.__module__, accessor.stat.__module__} == {"posix"}
+    assert not hasattr(os.access, "__wrapped__")
+    assert not hasattr(gfile.exists, "__wrapped__")
 
 
 def test_of_an_environment_that_is_copied_the_variables_that_the_code_names_are_told(
@@ -609,9 +628,9 @@ def test_a_package_from_an_address_is_known_by_its_files_and_not_its_version_alo
     assert one.startswith("1.0@")
 
 
-def _tried(name: str) -> None:
+def _tried(name: str, of: Callable[[str], object] = lambda name: open(name).close()) -> None:
     with contextlib.suppress(FileNotFoundError):
-        open(name).close()
+        of(name)
 
 
 def test_a_code_is_another_where_a_file_that_it_looks_for_is_there(

@@ -1,14 +1,18 @@
 """What the user's code looks for without opening it: files that may be there, and folders' names.
 
 A flag that is there, or one file more in a folder, decides what a model is as a line of code does.
-`os.stat` tells no audit hook of itself, so a witness stands in its place while the code is watched;
-`os.path`, `pathlib` and `glob` all come by it or by `os.scandir`.
+`os.stat`, `os.lstat`, `os.access` and TensorFlow's `tf.io.gfile` tell no audit hook of themselves,
+so witnesses stand in their place while the code is watched; `os.path`, `pathlib` and `glob` all
+come by these or by `os.scandir`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import glob
 import os
+import pathlib
 import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -21,7 +25,13 @@ __all__ = ["Looked", "asker"]
 MOST = 1000
 """Paths that are told: more are no names that somebody has thought of."""
 _LISTINGS = ("os.listdir", "os.scandir")
-_SETS = ("supports_dir_fd", "supports_fd", "supports_follow_symlinks")
+_LOOKS = ("stat", "lstat", "access")
+"""Functions of `os` that tell whether a path is there."""
+_FOLLOWERS = ("realpath", "_joinrealpath")
+"""Functions of the standard library that ask of each folder on the way to a path."""
+_GFILE = {"exists": False, "isdir": False, "stat": False, "listdir": True, "glob": True}
+"""Functions of `tf.io.gfile`, whether they tell of a folder's names."""
+_SETS = ("supports_dir_fd", "supports_effective_ids", "supports_fd", "supports_follow_symlinks")
 """In `os`: what its functions can do, by the functions themselves."""
 _STANDARD = os.path.dirname(os.path.abspath(os.__file__))
 _INSTALLED = tuple(os.path.join(_STANDARD, name, "") for name in ("site-packages", "dist-packages"))
@@ -46,22 +56,70 @@ class Looked:
         self._asks = asks
         self._paths: set[str] = set()
         self._folders: set[str] = set()
-        self._stat = os.stat
-        self._instead = self._noting()
-        for name in _SETS:
-            getattr(os, name).add(self._instead)
-        os.stat = self._instead
+        self._restore: list[Callable[[], None]] = []
+        for name in _LOOKS:
+            self._stand_in(os, name, self._noting(getattr(os, name)))
+        if accessor := getattr(pathlib, "_normal_accessor", None):  # Python 3.10 keeps its own
+            self._stand_in(accessor, "stat", os.stat)
+        gfile = getattr(getattr(sys.modules.get("tensorflow"), "io", None), "gfile", None)
+        for name, is_listing in _GFILE.items():
+            if original := getattr(gfile, name, None):
+                self._stand_in(gfile, name, self._noting_gfile(original, is_listing))
 
-    def _noting(self) -> Any:
-        original = self._stat
+    def _stand_in(self, holder: Any, name: str, witness: Any) -> None:
+        """Put a witness in a function's place, and in what `os` says that it can do."""
+        original = getattr(holder, name)
+        setattr(holder, name, witness)
+        able = [one for known in _SETS if original in (one := getattr(os, known))]
+        for one in able:
+            one.add(witness)
 
-        def stat(path: Any, **how: Any) -> os.stat_result:
-            follows = how.get("dir_fd") is None and how.get("follow_symlinks", True)
-            if follows and isinstance(path, (str, bytes, os.PathLike)):
+        def restore() -> None:
+            if getattr(holder, name) is witness:
+                setattr(holder, name, original)
+            for one in able:
+                one.discard(witness)
+
+        self._restore.append(restore)
+
+    def _noting(self, original: Any) -> Any:
+        """Return a function of `os` that notes the path which it is asked of."""
+
+        @functools.wraps(original)
+        def asked(path: Any, *more: Any, **how: Any) -> Any:
+            counts = how.get("dir_fd") is None and isinstance(path, (str, bytes, os.PathLike))
+            if not counts or sys._getframe(1).f_code.co_name in _FOLLOWERS:
+                return self._followed(original, path, *more, **how)
+            self.note_path(path)
+            return original(path, *more, **how)
+
+        return asked
+
+    def _followed(self, original: Any, path: Any, *more: Any, **how: Any) -> Any:
+        """Call a function of `os` on the way to a path, which counts where it ends there."""
+        try:
+            return original(path, *more, **how)
+        except FileNotFoundError:
+            if isinstance(path, (str, bytes, os.PathLike)) and how.get("dir_fd") is None:
                 self.note_path(path)
-            return original(path, **how)
+            raise
 
-        return stat
+    def _noting_gfile(self, original: Any, is_listing: bool) -> Any:
+        """Return a function of `tf.io.gfile` that notes the path, or the folder of a pattern."""
+
+        @functools.wraps(original)
+        def asked(*paths: Any, **named: Any) -> Any:
+            path = next(iter((*paths, *named.values())), None)
+            for one in path if isinstance(path, (list, tuple)) else [path]:
+                if isinstance(one, (str, bytes, os.PathLike)):
+                    place = os.fsdecode(one)
+                    while is_listing and glob.has_magic(place):
+                        place = os.path.dirname(place) or "."
+                    if "://" not in place:  # else it is on another machine
+                        self.note_path(place, self._folders if is_listing else self._paths)
+            return original(*paths, **named)
+
+        return asked
 
     def note(self, event: str, arguments: Any) -> None:
         """Note what an audit event tells: a file to be opened, or a folder whose names are read."""
@@ -79,11 +137,9 @@ class Looked:
                 (self._paths if among is None else among).add(found)
 
     def stop(self) -> None:
-        """Put `os.stat` back."""
-        if os.stat is self._instead:
-            os.stat = self._stat
-        for name in _SETS:
-            getattr(os, name).discard(self._instead)
+        """Put the functions back."""
+        while self._restore:
+            self._restore.pop()()
 
     def close(self, counts: Callable[[str], bool]) -> tuple[set[str], dict[str, str], str]:
         """Return the files that were found, what was told of the other paths, and why it is less.
