@@ -567,9 +567,7 @@ def test_what_code_looks_for_is_known_though_it_opens_nothing(
     accessor = SimpleNamespace(stat=os.stat)
     monkeypatch.setattr("pathlib._normal_accessor", accessor, raising=False)
     gfile = SimpleNamespace(exists=lambda path: False, glob=lambda pattern: [])
-    monkeypatch.setitem(
-        sys.modules, "tensorflow", SimpleNamespace(io=SimpleNamespace(gfile=gfile))
-    )
+    monkeypatch.setitem(sys.modules, "tensorflow", SimpleNamespace(io=SimpleNamespace(gfile=gfile)))
     asked = Looked(lambda frame: frame.f_code.co_filename == __file__)
     auditing = [True]
     sys.addaudithook(lambda *told: asked.note(*told) if auditing[0] else None)
