@@ -142,6 +142,18 @@ def test_a_machine_may_have_a_card_that_was_not_measured_on(folder: Path) -> Non
     assert found(folder, other) == {"machine": 8}
 
 
+@pytest.mark.parametrize("cpu", ["CPU slow", "Intel(R) Xeon(R) Platinum 8481C of a long name"])
+def test_a_machine_may_have_cards_of_two_kinds_each_of_which_was_measured_on(
+    cpu: str, folder: Path
+) -> None:
+    cards = ["NVIDIA GeForce RTX 3090", "NVIDIA GeForce RTX 4090"]
+    two = machine_name(cpu=cpu, cores=2, ram_bytes=2**34, gpu_names=cards)
+    for run, gpu in enumerate([*cards, "NVIDIA A100", "NVIDIA GeForce RTX 309"], 3):
+        machine = {"machine": two, "cpu": cpu, "gpu": gpu, "device": "gpu:0"}
+        rules = found(folder, changed(lambda row, machine=machine: machine, run))
+        assert ("machine" in rules) == (gpu not in cards), gpu
+
+
 def test_a_row_that_was_removed_is_missed_but_of_a_part_of_a_plan(folder: Path) -> None:
     rows = honest("slow", 2)
     assert found(folder, [*rows[:3], *rows[4:]]) == {"incomplete": 1}

@@ -20,12 +20,14 @@ from convmark.core.errors import ConvmarkError
 from convmark.core.text import file_text, plain_text
 from convmark.machine.gpu.devices import Gpu, load_nvml, read_amd, read_apple, read_gpus, say
 
-__all__ = ["GIB", "Machine", "cpu_model", "machine_name", "read_machine"]
+__all__ = ["GIB", "Machine", "cpu_model", "has_other_cards", "machine_name", "read_machine"]
 
 GIB = 1024**3
 
 _NAME_LENGTH = 80
 _NAME = re.compile(rf"[a-z0-9-]{{1,{_NAME_LENGTH}}}")
+_MAKERS_CARD = re.compile(r"(?:\d+x-)?(?:nvidia|tesla|geforce|quadro|titan|amd|radeon|instinct)\b")
+"""How a card's part of a machine's name begins."""
 _CPU_NOISE = re.compile(r"\((?:r|tm|c)\)|@.*|\bwith\b.*|\b\d+-core\b|\bcpu\b|\bprocessor\b")
 
 # Source: Linux, arch/arm64/include/asm/cputype.h. A new entry renames the machines that have it,
@@ -127,6 +129,25 @@ def machine_name(*, cpu: str, cores: int, ram_bytes: int, gpu_names: Sequence[st
     cpu_slug = _slug(_CPU_NOISE.sub(" ", cpu.lower()))[:40].strip("-")
     readable = "-".join([cpu_slug, f"{cores}cpu", f"{gib}gib", *gpus])
     return f"{readable[: _NAME_LENGTH - 9].strip('-')}-{digest}"
+
+
+def has_other_cards(name: str, without_cards: str, card: str) -> bool:
+    """Whether a machine of this name may have cards of several kinds, this one among them.
+
+    Its hash is of all of them, which nobody can work out from one. A long name has lost its end.
+
+    Args:
+        without_cards: the name that the machine would have without any.
+    """
+    known, found = without_cards[:-9], name[:-9]
+    cards = found.removeprefix(f"{known}-")
+    if cards == found or not _MAKERS_CARD.match(cards):
+        return False
+    slug, is_cut = _slug(card), len(found) >= _NAME_LENGTH - 10
+    if whole := re.fullmatch(rf"(?:(.+)-)?(?:\d+x-)?{slug}(?:-(.+))?", cards):
+        others = [one for one in whole.groups() if one]
+        return all(map(_MAKERS_CARD.match, others)) and (bool(others) or is_cut)
+    return is_cut and re.sub(r"^\d+x-", "", cards) < slug  # cards are in alphabetical order
 
 
 def cpu_model(cpuinfo: str) -> str | None:

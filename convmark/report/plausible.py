@@ -15,7 +15,7 @@ from typing import Any
 
 from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.core.tasks import TIMED_TASKS
-from convmark.machine.hardware import machine_name
+from convmark.machine.hardware import has_other_cards, machine_name
 from convmark.results.record import BUSY_SHARE, COLUMNS, FRAMEWORK_COLUMNS, MEASURED
 from convmark.results.schema import MEASUREMENT_VERSION
 from convmark.worker.timing import (
@@ -141,6 +141,8 @@ def _other_machine(found: str, cpu: str, cores: int, ram_bytes: int, gpu: str | 
     words = fingerprint["words"] if fingerprint else ""
     if own and gpu in (None, "", NO_CARD) and words.startswith(f"{own['words']}-"):
         return ""  # it has a card that is not the row's device
+    if gpu and has_other_cards(found, alone, gpu):
+        return ""
     return others[0] if others else alone
 
 
