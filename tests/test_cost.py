@@ -110,6 +110,53 @@ def test_costs_with_unlike_energy_are_told_apart(tmp_path: Path) -> None:
     assert found.lead[1].startswith("Not all costs hold the same energy (in the rent, not measur")
 
 
+def test_only_packages_of_the_newest_scope_are_in_the_energy_of_that_name(tmp_path: Path) -> None:
+    rows = [
+        [measured(SLOW, run, "lenet5", 1, throughput_samples_per_s=1000.0, commit="c",
+                  tensorflow="2.21.0", cpu_power_scope=scope, cpu_joules_per_sample=joules)]
+        for run, (scope, joules) in enumerate(
+            [("package", 1.0), ("package", 1.0), ("package+dram", 4.0)], 1
+        )
+    ]  # fmt: skip
+    found, _ = tables(tmp_path, {SLOW: bought(SLOW)}, *rows)
+    (row,) = found.records()
+    assert (row["energy"], row["joules"], row["n"]) == ("package+dram", 4.0, 3)
+
+
+def test_a_burst_beside_sustained_throughput_and_unlike_times_are_told(tmp_path: Path) -> None:
+    def sustained(machine: str, seconds: float) -> list[Any]:
+        return runs(machine, 1000.0, sustained_s=seconds, sustained_throughput_samples_per_s=500.0)
+
+    prices = {name: rented(name) for name in (SLOW, FAST, "mac")}
+    rows = runs(SLOW, 1000.0), sustained(FAST, 600.0), sustained("mac", 605.0)
+    found, _ = tables(tmp_path, prices, *rows)
+    (said,) = found.lead[1:]
+    assert said.startswith(f"Not sustained on {SLOW} cpu, as others were in the same case")
+    found, _ = tables(tmp_path / "other", prices, sustained(FAST, 600.0), sustained("mac", 60.0))
+    (said,) = found.lead[1:]
+    assert said.startswith(f"Steps did not go on for the same time (600 s on {FAST} cpu, 60 s on m")
+
+
+def test_the_load_and_why_rows_are_not_judged_stand_beside_the_cost(tmp_path: Path) -> None:
+    loaded = runs(SLOW, 1000.0, other_cpu_share=0.5, not_judged="other load")
+    found, _ = tables(tmp_path, {SLOW: rented(SLOW)}, loaded)
+    (row,) = found.records()
+    assert row["load"] == 0.5
+    assert row["note"].endswith("; not judged: other load")
+
+
+def test_trainings_to_unlike_targets_are_unlike(tmp_path: Path) -> None:
+    trained = [
+        [measured(SLOW, run, "lenet5", n, task="accuracy", seed=n, step_time_p50_s=None,
+                  epoch_time_s=36.0, time_to_target_s=to_s, target_accuracy=target, fraction=1.0,
+                  epochs=5) for n in seeds]
+        for run, seeds, target, to_s in ((1, (1, 2, 3), 0.98, 144.0), (2, (1,), 0.5, 36.0))
+    ]  # fmt: skip
+    _, training = tables(tmp_path, {SLOW: rented(SLOW, 100.0)}, *trained)
+    costs = {row["target"]: (row["cost_target"], row["reached"]) for row in training.records()}
+    assert costs == {0.98: (pytest.approx(4.0), "3 of 3"), 0.5: (pytest.approx(1.0), "1 of 1")}
+
+
 def test_several_machines_are_paid_for(tmp_path: Path) -> None:
     rows = runs(SLOW, 1000.0, cluster="hosts2", replicas=2)
     found, _ = tables(tmp_path, {SLOW: rented(SLOW)}, rows)

@@ -324,6 +324,20 @@ def test_ctrl_c_keeps_the_row_and_the_tries_so_far(
     assert only.latency_limit_note.startswith(f"not found: the search ended early, after {count} t")
 
 
+def test_a_merge_takes_the_tries_along_and_they_know_their_rows(command: list[str]) -> None:
+    for folder in ("one", "two"):
+        assert main([*command, "--tasks", "infer", "--results", folder]) == 0
+    assert main(["merge", "one", "two"]) == 0
+    paths = sorted(Path("results").glob("*/000?.csv"))
+    for path, folder in zip(paths, ("one", "two"), strict=True):
+        (before,) = Path(folder).glob("*/0001.csv")
+        found = TABLE.read(latency_path(path))
+        assert {one.run for one in found} == {path.stem}
+        assert [dataclasses.replace(one, run="0001") for one in found] == TABLE.read(
+            latency_path(before)
+        )
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [

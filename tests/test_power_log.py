@@ -203,6 +203,14 @@ def test_a_row_without_a_sure_time_has_no_power_and_the_reason_is_told(
     assert f"; without power from the wall: {why}" in said
 
 
+def test_a_row_in_whose_time_the_machine_was_idle_by_the_log_has_no_power(tmp_path: Path) -> None:
+    """The meter's clock is an hour off, and its noise lets the row draw a little more than idle."""
+    watts = [50.0 + 0.5 * (n % 7 == 0) + 0.05 * (n > 60) for n in range(400)]
+    log = written(tmp_path, "time,watts", *(line(n, value) for n, value in enumerate(watts)))
+    with pytest.raises(OptionError, match="1 row with no more power than before the run"):
+        joined(tmp_path, sustained_row(), log=log)
+
+
 def test_rows_that_were_measured_together_have_no_power(tmp_path: Path) -> None:
     both = sustained_row(), sustained_row(began_s=90.0, process=2)
     with pytest.raises(OptionError, match="joins no row: 2 rows measured at the same time as anot"):

@@ -357,6 +357,46 @@ def test_the_order_by_sustained_throughput_is_told_and_can_be_chosen(tmp_path: P
     assert found(sustained, model=GEOMETRIC_MEAN)["speedup"] == pytest.approx(0.5)
 
 
+def sustained(machine: str, rate: float, seconds: float = 600.0, **more: Any) -> list[Record]:
+    more |= {"sustained_s": seconds, "sustained_throughput_samples_per_s": rate}
+    return [measured(machine, 1, "lenet5", 1, **more)]
+
+
+def test_sustained_throughputs_of_unlike_times_are_told_with_their_load(tmp_path: Path) -> None:
+    slow = sustained(SLOW, 400.0, sustained_other_cpu_share=0.5)
+    rows = kept(tmp_path, slow, sustained(FAST, 500.0, 30.0))
+    words = f"Steps did not go on for the same time (30 s on {FAST} cpu, 600 s on {SLOW} cpu)"
+    for rank in ("burst", "sustained"):
+        table = hardware(rows.frame, rank)
+        assert table.lead[-1].startswith(words)
+        loads = {row["hardware"]: row.get("load") for row in table.records() if row["batch_size"]}
+        assert loads == {f"{FAST} cpu": None, f"{SLOW} cpu": 0.5 if rank == "sustained" else None}
+
+
+def test_what_was_not_sustained_is_no_reference_of_sustained_throughput(tmp_path: Path) -> None:
+    """Though it has the most cases."""
+    slow = [*three(SLOW, 1, "lenet5", 1.0), *three(SLOW, 1, "mini_resnet", 1.0)]
+    rows = kept(tmp_path, slow, sustained(FAST, 500.0), sustained("mac", 250.0))
+    table = hardware(rows.frame, "sustained")
+    assert table.lead[0].startswith(f"mac cpu is 0.5 times {FAST} cpu")
+    (row,) = (one for one in table.records() if one["hardware"] == f"{SLOW} cpu"
+              and one["model"] == "lenet5")  # fmt: skip
+    assert (row.get("speedup"), row["note"]) == (None, "not sustained")
+    with pytest.raises(OptionError, match=f"the reference {SLOW} cpu has no sustained throughput"):
+        hardware_tables(rows.frame, Comparison(rank="sustained", reference=f"{SLOW} cpu"))
+
+
+def test_the_best_batch_is_known_only_where_each_was_sustained(tmp_path: Path) -> None:
+    every = [*sustained(FAST, 90.0, batch_size=1), *sustained(FAST, 900.0, batch_size=32)]
+    some = [*sustained(SLOW, 90.0, batch_size=1), measured(SLOW, 1, "lenet5", 1, batch_size=32)]
+    rows = kept(tmp_path, every, some)
+    best = hardware_tables(rows.frame, Comparison(rank="sustained"))[1]
+    notes = {row["hardware"]: row["note"] for row in best.records() if row["model"] == "lenet5"}
+    assert notes[f"{FAST} cpu"].startswith("best of 1, 32")
+    assert notes[f"{SLOW} cpu"].startswith("not known: not each of 1, 32 was sustained")
+    assert found(best, model=GEOMETRIC_MEAN).get("speedup") is None
+
+
 def test_what_was_not_sustained_ranks_nothing(tmp_path: Path) -> None:
     rows = kept(tmp_path, three(SLOW, 1, "lenet5", 1.0), three(FAST, 1, "lenet5", 2.0))
     with pytest.raises(OptionError, match="--rank sustained: no row has a sustained throughput"):

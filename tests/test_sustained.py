@@ -19,6 +19,7 @@ from convmark.cli import main
 from convmark.core.errors import OptionError
 from convmark.core.options import read
 from convmark.core.table import plain
+from convmark.machine.gpu.watch import watching
 from convmark.report.build import build
 from convmark.report.summary import sustained as summarised
 from convmark.results.store import read_run
@@ -285,6 +286,28 @@ def test_times_are_of_the_machine_s_clock_and_none_where_it_was_set_meanwhile() 
         del found["command_started"]
         assert found == {"took_s": 11.0, "windows_from_s": 1.0, "windows_until_s": 2.0,
                          "sustained_from_s": 9.0, "sustained_until_s": 11.0}  # fmt: skip
+
+
+def test_a_driver_that_is_slow_to_open_does_not_pass_for_a_clock_that_was_set(
+    command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, now_s = datetime(2026, 1, 2, tzinfo=timezone.utc), [0.0]
+
+    def slow(*given: Any, **more: Any) -> Any:
+        now_s[0] += 3.0
+        return watching(*given, **more)
+
+    monkeypatch.setattr("convmark.session.run.watching", slow)
+    monkeypatch.setattr(
+        "convmark.session.run.Stretches",
+        lambda started, now: Stretches(
+            began, lambda: began + timedelta(seconds=now_s[0]), lambda: now_s[0]
+        ),
+    )
+    monkeypatch.setattr("convmark.session.run.utc_now", lambda: began)
+    assert main(command) == 0
+    rows, _ = rows_and_intervals()
+    assert rows[0].took_s == 3.0
 
 
 @pytest.mark.parametrize("text", ["20 m", "m", "1e3s", "-5m", "99999999h"])

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from convmark.core.errors import OptionError
@@ -18,12 +19,24 @@ from convmark.report.comparison import RANKS, Comparison
 from convmark.report.prices import Price
 from convmark.report.ratios import LEAST_PROCESSES, Ratio, Units, ratio
 from convmark.report.rows import judged_rows, records_of, setting, text_of
+from convmark.results.record import BUSY_SHARE
 
 if TYPE_CHECKING:
     import pandas as pd
     from typing_extensions import Self
 
-__all__ = ["BURST", "SAME", "SOFTWARE", "SUSTAINED", "Key", "Measured", "Row", "Sides", "named"]
+__all__ = [
+    "BURST",
+    "SAME",
+    "SOFTWARE",
+    "SUSTAINED",
+    "Key",
+    "Measured",
+    "Row",
+    "Sides",
+    "named",
+    "unlike_times",
+]
 
 SAME = (
     *("model", "task", "batch_size", "precision", "jit", "replicas", "cluster", "threads"),
@@ -38,8 +51,13 @@ _OF_RUNS = ("state", "training", "isolation", "numpy", "cuda", "cudnn", "os", "g
 BURST, SUSTAINED = "throughput_samples_per_s", "sustained_throughput_samples_per_s"
 _FIGURES = (
     *("step_time_p50_s", BURST, SUSTAINED, "loss", "joules_per_sample", "cpu_power_scope"),
-    *("cpu_joules_per_sample", "wall_joules_per_sample"),
+    *("cpu_joules_per_sample", "wall_joules_per_sample", "sustained_s", "other_cpu_share"),
+    "sustained_other_cpu_share",
 )
+_LOADS = MappingProxyType({BURST: "other_cpu_share", SUSTAINED: "sustained_other_cpu_share"})
+"""By throughput the other programs' share of the CPUs' time meanwhile."""
+_ALIKE_TIMES = 1.1
+"""Times as long as others that steps may have gone on, to be compared without a word."""
 _MOST_ROWS = 10 * LEAST_PROCESSES
 """Of a case on a machine, the newest."""
 
@@ -81,8 +99,13 @@ class Measured:
             key: {name: _for_ratios(rows) for name, rows in sides.items()}
             for key, sides in near.items()
         }
-        counts = Counter(name for sides in cases.values() for name in sides)
-        names = sorted(counts)
+        names = sorted({name for sides in cases.values() for name in sides})
+        counts = Counter(
+            name
+            for sides in cases.values()
+            for name, rows in sides.items()
+            if comparison.rank == RANKS[0] or any(_known(row[SUSTAINED]) for row in rows)
+        )
         base = comparison.reference or max(names, key=counts.__getitem__, default="")
         if names and base not in names:
             raise OptionError(f"--reference: no timed case is measured on {base!r}")
@@ -107,8 +130,7 @@ class Measured:
         """Return a figure in seconds by unit; of a throughput the seconds of a sample."""
         units: dict[Any, list[float]] = {}
         for row in rows:
-            value = row.get(figure)
-            if value is not None and value > 0:
+            if value := _known(row.get(figure)):
                 unit = row["source"] if name in self.by_run else (row["source"], row["process"])
                 units.setdefault(unit, []).append(
                     1 / value if figure in (BURST, SUSTAINED) else value
@@ -119,14 +141,19 @@ class Measured:
         """Return how many times faster than the base; above 1 is faster, and the base is 1."""
         if self.base not in sides or name not in sides:
             return None
-        if self.base == name:
-            return Ratio(value=1.0)
         over, under = (self.units(sides[one], one, figure) for one in (self.base, name))
+        if self.base == name:
+            return Ratio(value=1.0) if over else None
         return ratio(over, under)
 
     def throughput(self, name: str, key: Key) -> float:
         """Return that of a case in its newest run, samples/s; 0 where it is not known."""
         return median_of(row.get(self.rate) for row in self.newest[key][name]) or 0.0
+
+    def load(self, key: Key, name: str, rate: str) -> float | None:
+        """Return the other programs' share while a throughput was measured, where it is large."""
+        share = median_of(row.get(_LOADS[rate]) for row in self.newest[key][name])
+        return share if share is not None and share >= BUSY_SHARE else None
 
     @property
     def rate(self) -> str:
@@ -142,7 +169,7 @@ def _rows(frame: pd.DataFrame) -> dict[Key, dict[str, list[dict[str, Any]]]]:
     """Return per case and hardware the newest rows, and all of the newest run, newest first."""
     measured = frame[frame["measured"] & (frame["step_time_p50_s"] > 0)]
     columns = (*SAME, *SOFTWARE, *_OF_RUNS, *_FIGURES, "hardware", "machine", "device", "source",
-               "process", "not_judged", "code", "commit", "other_cpu_share")  # fmt: skip
+               "process", "not_judged", "code", "commit")  # fmt: skip
     newest = measured.sort_values("source", kind="stable", ascending=False)
     groups = newest.groupby(["hardware", "case"], observed=True)
     last = newest["source"] == groups["source"].transform("max")
@@ -160,6 +187,35 @@ def _for_ratios(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the rows of runs that are alike."""
     clean = judged_rows(rows)
     return [row for row in clean if _conditions(row) == _conditions(clean[0])]
+
+
+def _known(value: float | None) -> float | None:
+    """Return a figure above 0; None for any other."""
+    return value if value is not None and value > 0 else None
+
+
+def unlike_times(hardware: Iterable[tuple[str, Sequence[Row]]]) -> list[str]:
+    """Say how long steps went on where sustained throughputs are of unlike times.
+
+    Args:
+        hardware: names and rows that are compared.
+    """
+    times: dict[str, list[float]] = {}
+    for name, rows in hardware:
+        known = [_known(row["sustained_s"]) for row in rows if _known(row[SUSTAINED])]
+        times.setdefault(name, []).extend(filter(None, known))
+    every = [one for its in times.values() for one in its]
+    if not every or max(every) <= _ALIKE_TIMES * min(every):
+        return []
+    words = [
+        f"{' to '.join(dict.fromkeys(f'{end:,.0f}' for end in (min(its), max(its))))} s on {name}"
+        for name, its in sorted(times.items())
+        if its
+    ]
+    return [
+        f"Steps did not go on for the same time ({', '.join(words)}): what goes on for longer may "
+        "become slower yet; measure all with one --sustain."
+    ]
 
 
 def _conditions(row: Row) -> list[str]:

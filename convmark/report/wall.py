@@ -207,12 +207,12 @@ def _figures(log: PowerLog, one: _Timed, others: Sequence[_Timed]) -> dict[str, 
             f"too short for a value each {log.step_s:.3g} s (--sustain makes the first of a case "
             "longer)"
         )
-    power_w, idle_w = log.mean_w(from_s, until_s), _idle_w(log, one, others)
+    power_w, (idle_w, most_idle_w) = log.mean_w(from_s, until_s), _idle_w(log, one, others)
     third_s = (until_s - from_s) / 3
     ends = [log.mean_w(from_s, from_s + third_s), log.mean_w(until_s - third_s, until_s)]
     if abs(ends[1] - ends[0]) > MOST_CHANGE * power_w:
         return "with power that changed: compare the clocks of meter and machine"
-    if idle_w is not None and power_w <= idle_w:
+    if power_w <= most_idle_w:
         return "with no more power than before the run: compare the clocks of meter and machine"
     above = {} if idle_w is None else {
         "wall_idle_power_w": idle_w,
@@ -221,19 +221,23 @@ def _figures(log: PowerLog, one: _Timed, others: Sequence[_Timed]) -> dict[str, 
     return {"wall_power_w": power_w, "wall_joules_per_sample": power_w / rate, **above}
 
 
-def _idle_w(log: PowerLog, one: _Timed, others: Sequence[_Timed]) -> float | None:
-    """Return the power just before the command; None where the machine may not have been idle."""
+def _idle_w(log: PowerLog, one: _Timed, others: Sequence[_Timed]) -> tuple[float | None, float]:
+    """Return mean and highest power just before the command.
+
+    None and 0 where the machine may not have been idle.
+    """
+    unknown = (None, 0.0)
     if not (text := text_of(one.row["command_started"])):
-        return None
+        return unknown
     until_s = datetime.fromisoformat(text).timestamp() - max(IDLE_APART_S, log.step_s)
     from_s = max(until_s - IDLE_S, log.first_s)
     if until_s - from_s < LEAST_IDLE_S or until_s > log.last_s or log.gap(from_s, until_s):
-        return None
+        return unknown
     if any(other.overlaps(from_s, until_s) for other in others):
-        return None
+        return unknown
     values, mean_w = log.within(from_s, until_s), log.mean_w(from_s, until_s)
     steady = len(values) > 1 and float(values.max() - values.min()) <= STEADY * mean_w
-    return mean_w if steady else None
+    return (mean_w, float(values.max())) if steady else unknown
 
 
 def _span(log: PowerLog) -> str:

@@ -184,6 +184,7 @@ def measure(
             it the result says so.
     """
     started = now()
+    stretches = Stretches(started, now)  # its two clocks begin together
     fresh = options.isolation != "none"
     bound_to = (bound(job.case.cpus) or {}).get("cpus", ())
     others = functools.partial(others_busy, bound_to)
@@ -192,7 +193,7 @@ def measure(
     with watching(facts.cards(job.case), fresh=fresh) as cards:
         sustained = SustainedWatch(job, facts, cards, keep_interval)
         limited = LatencyWatch(job, facts, options.latency_limit_s, keep_tried)
-        watches = (cards, package, sustained, limited, Stretches(started, now))
+        watches = (cards, package, sustained, limited, stretches)
 
         def see(event: dict[str, Any]) -> None:
             events.append(event)

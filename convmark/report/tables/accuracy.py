@@ -34,7 +34,7 @@ PUBLISHED: Mapping[str, tuple[float, float]] = MappingProxyType(
 
 BATCH_SIZE = 256
 
-_SAME = ("hardware", "case", "fraction", "epochs", "framework", "keras")
+_SAME = ("hardware", "case", "fraction", "epochs", "framework", "keras", "target_accuracy")
 """What rows must share to be seeds of the same training."""
 _MORE = shown_in("accuracy")
 """Columns that need nothing of their own here."""

@@ -5,7 +5,7 @@ The interval is that of the rate; a price is exact, and so is taken what a sampl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,10 @@ from convmark.core.table import Table, headings, table_of
 from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import counted
 from convmark.report.comparison import Comparison
-from convmark.report.measured import BURST, SUSTAINED, Measured, Row, named
+from convmark.report.measured import BURST, SUSTAINED, Key, Measured, Row, named, unlike_times
 from convmark.report.prices import Price
 from convmark.report.ratios import LEAST_PROCESSES, Units, level
-from convmark.report.rows import setting, text_of
+from convmark.report.rows import left_out_text, setting, text_of
 from convmark.report.tables.accuracy import trainings
 
 if TYPE_CHECKING:
@@ -47,13 +47,18 @@ def cost_tables(frame: pd.DataFrame, comparison: Comparison) -> list[Table]:
 def _of_samples(found: Measured) -> Table:
     """Return one row per case and hardware that has a price, the cheapest first."""
     records: list[dict[str, Any]] = []
+    compared: list[tuple[str, Sequence[Row]]] = []
+    bursts: set[str] = set()
     for key, sides in sorted(found.cases.items(), key=itemgetter(0)):
         costs = [
             {**named(key), **found.places[name], "hardware": name, **figures}
             for name, rows in sides.items()
-            if (figures := _figures(found, name, rows))
+            if (figures := _figures(found, key, name, rows))
         ]
         records += sorted(costs, key=itemgetter("cost"))
+        if len(costs) > 1:
+            compared += [(name, rows) for name, rows in sides.items() if found.price(name)]
+            bursts |= _bursts(costs)
     currency = _currency(found.comparison)
     scopes = {str(record["energy"]) for record in records}
     scope = f", energy: {scopes.pop()}" if len(scopes) == 1 else ""
@@ -67,19 +72,24 @@ def _of_samples(found: Measured) -> Table:
         "geometric mean over runs or processes, the 95 % interval its own, from "
         f"{LEAST_PROCESSES} of them; the price is taken as exact.",
         headings(
-            "model task batch_size setting hardware cost low high by energy joules n framework "
-            "note",
+            "model task batch_size setting hardware cost low high by energy joules load n "
+            "framework note",
             cost=(f"{currency} per million", "number"),
             low=("interval from", "number"),
             high=("to", "number"),
             joules=("J/sample", "joules"),
         ),
         records,
-        lead=[*_prices(found.comparison), *_unlike(records)],
+        lead=[
+            *_prices(found.comparison),
+            *_unlike(records),
+            *_of_bursts(bursts),
+            *unlike_times(compared),
+        ],
     )
 
 
-def _figures(found: Measured, name: str, rows: Sequence[Row]) -> dict[str, Any]:
+def _figures(found: Measured, key: Key, name: str, rows: Sequence[Row]) -> dict[str, Any]:
     """Return what the samples of a case cost; none without a price or a throughput."""
     price = found.price(name)
     burst, sustained = (found.units(rows, name, figure) for figure in (BURST, SUSTAINED))
@@ -91,6 +101,7 @@ def _figures(found: Measured, name: str, rows: Sequence[Row]) -> dict[str, Any]:
     machines = _machines(rows)
     scope, joules = _energy(rows) if price.per_kwh else (RENT, None)
     units = sustained if by == "sustained" else burst
+    left_out = left_out_text(found.newest[key][name], rows).replace("speed-up", "cost")
 
     def cost(seconds_per_sample: float) -> float:
         return price.per_million(seconds_per_sample * machines, joules or 0.0)
@@ -101,9 +112,11 @@ def _figures(found: Measured, name: str, rows: Sequence[Row]) -> dict[str, Any]:
         "by": by,
         "energy": scope,
         "joules": joules,
+        "load": found.load(key, name, SUSTAINED if by == "sustained" else BURST),
         "n": len(units),
         "framework": rows[0]["framework"],
-        "note": "; ".join(_notes(units, machines, scope, by)),
+        "note": "; ".join([*_notes(units, machines, scope, by), *filter(None, [left_out])]),
+        "was_sustained": bool(sustained),
     }
 
 
@@ -131,7 +144,11 @@ def _energy(rows: Sequence[Row]) -> tuple[str, float | None]:
     package = next(filter(None, (text_of(row.get("cpu_power_scope")) for row in rows)), "")
     parts = {
         "card": median_of(row.get("joules_per_sample") for row in rows),
-        package: median_of(row.get("cpu_joules_per_sample") for row in rows),
+        package: median_of(
+            row.get("cpu_joules_per_sample")
+            for row in rows
+            if text_of(row.get("cpu_power_scope")) == package
+        ),
     }
     known = {scope: joules for scope, joules in parts.items() if joules is not None}
     return " and ".join(known) or NOT_MEASURED, sum(known.values()) if known else None
@@ -154,6 +171,23 @@ def _unlike(records: Sequence[Row]) -> list[str]:
     return [
         f"Not all costs hold the same energy ({', '.join(sorted(scopes))}): compare those of one "
         "scope only, or measure bought machines by a wall meter (--power-log)."
+    ]
+
+
+def _bursts(costs: Sequence[Row]) -> set[str]:
+    """Return the hardware that was not sustained, where others of the case were."""
+    without = {str(cost["hardware"]) for cost in costs if not cost["was_sustained"]}
+    return without if len(without) < len(costs) else set()
+
+
+def _of_bursts(hardware: Collection[str]) -> list[str]:
+    """Say which costs are of the burst alone beside others of sustained throughput."""
+    if not hardware:
+        return []
+    return [
+        f"Not sustained on {', '.join(sorted(hardware))}, as others were in the same case: a "
+        "machine that becomes slower after minutes looks cheaper there; measure all with one "
+        "--sustain."
     ]
 
 

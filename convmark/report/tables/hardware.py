@@ -29,6 +29,7 @@ from convmark.report.measured import (
     Row,
     Sides,
     named,
+    unlike_times,
 )
 from convmark.report.ratios import (
     LEAST_PROCESSES,
@@ -39,7 +40,6 @@ from convmark.report.ratios import (
     times_text,
 )
 from convmark.report.rows import left_out_text, text_of
-from convmark.results.record import BUSY_SHARE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,6 +70,11 @@ def hardware_tables(frame: pd.DataFrame, comparison: Comparison) -> list[Table]:
         raise OptionError(
             "--rank sustained: no row has a sustained throughput; measure with convmark run "
             "--sustain 20m"
+        )
+    if found.sustained and not found.is_sustained(found.base):
+        raise OptionError(
+            f"--rank sustained: the reference {found.base} has no sustained throughput; measure it "
+            "with convmark run --sustain 20m, or give another --reference"
         )
     return [_equal_batches(found), _best_batches(found)]
 
@@ -123,15 +128,23 @@ def _best_batches(found: _Shown) -> Table:
             its_own = groups.setdefault((*key[:_BATCH], *key[_BATCH + 1 :]), {})
             its_own.setdefault(name, []).append(key)
     several = [keys for keys in groups.values() if any(len(one) > 1 for one in keys.values())]
-    records, compared = [], []
+    records: list[dict[str, Any]] = []
+    compared = []
     for keys in several:
-        best = {name: max(its, key=partial(found.throughput, name)) for name, its in keys.items()}
+        known = {name: its for name, its in keys.items() if found.all_known(name, its)}
+        best = {name: max(its, key=partial(found.throughput, name)) for name, its in known.items()}
         sides = {name: found.cases[key][name] for name, key in best.items()}
         compared.append(sides)
-        for name in sorted(best):
-            tried = f"best of {', '.join(f'{key[_BATCH]:.0f}' for key in keys[name])}"
-            record = found.record(best[name], sides, name, found.rate, tried)
-            records.append({**record, _STEP: None})
+        for name in sorted(keys):
+            sizes = ", ".join(f"{key[_BATCH]:.0f}" for key in keys[name])
+            if name in best:
+                tried = f"best of {sizes}"
+                record = found.record(best[name], sides, name, found.rate, tried)
+                records.append({**record, _STEP: None})
+            else:
+                why = f"not known: not each of {sizes} was sustained in the newest run"
+                own = {**named(keys[name][0]), "batch_size": None, **found.places[name]}
+                records.append({**own, "hardware": name, "note": why})
     return found.table(
         BEST_BATCHES,
         f"Hardware at its own best batch size{', sustained' * found.sustained}",
@@ -155,8 +168,16 @@ class _Shown(Measured):
     @property
     def has_sustained(self) -> bool:
         """Whether any row has a sustained throughput."""
-        sides = (rows for sides in self.cases.values() for rows in sides.items())
-        return any(self.units(rows, name, SUSTAINED) for name, rows in sides)
+        return any(map(self.is_sustained, self.names))
+
+    def is_sustained(self, hardware: str) -> bool:
+        """Whether any of its rows has a sustained throughput."""
+        every = (sides.get(hardware, ()) for sides in self.cases.values())
+        return any(self.units(rows, hardware, SUSTAINED) for rows in every)
+
+    def all_known(self, name: str, keys: Sequence[Key]) -> bool:
+        """Whether the best of some cases is known: each of them was sustained, if that ranks."""
+        return not self.sustained or all(self.throughput(name, key) for key in keys)
 
     def speedups(self, compared: Sequence[Sides], figure: str) -> _Speedups:
         """Return by hardware, but for the base, the speed-ups of the cases that both have."""
@@ -203,13 +224,12 @@ class _Shown(Measured):
             median_of(row.get(figure) for row in newest)
             for figure in (_STEP, BURST, SUSTAINED, "joules_per_sample", "loss")
         )
-        load = median_of(row.get("other_cpu_share") for row in newest)
         found = {
             "step_time_p50_s": step_s,
             "throughput_samples_per_s": throughput,
             "runs": len({row["source"] for row in rows}),
             "n": len(newest),
-            "load": load if load is not None and load >= BUSY_SHARE else None,
+            "load": self.load(key, name, self.rate),
             "sustained_throughput_samples_per_s": sustained,
             "samples_per_joule": 1 / joules if joules else None,
             "framework": newest[0]["framework"],
@@ -293,6 +313,7 @@ class _Shown(Measured):
                 yield f"{words}: {self._against_base(name, other[name])}"
         if known != [name for name in self.ranked(speedups) if name in known]:
             yield f"By {words.lower()} throughput the order is another: {', '.join(known)}."
+        yield from unlike_times(side for sides in compared for side in sides.items())
 
     def _against_base(self, name: str, speedups: Sequence[Ratio]) -> str:
         mean = geometric_mean(_with_intervals(speedups))
