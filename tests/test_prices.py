@@ -79,6 +79,8 @@ OWN = f"{SHARED}[mac]\n{BOUGHT}"
         (f"{SHARED}[mac]\nper_kwh = 1\n", "must have purchase beside per_kwh, it has none"),
         (f"{OWN}hours_per_day = 25\n", "hours_per_day must be at most 24, got 25"),
         (OWN.replace("years = 2", "years = 2000"), "years must be at most 100, got 2000"),
+        (OWN.replace("years = 2", "years = 1e-300"), "years must be at least 0.01, got 1e-300"),
+        (MAC.replace("= 1\n", "= 1e300\n"), "per_hour must be at most 1e+12, got 1e+300"),
     ],
 )
 def test_what_is_no_price_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:

@@ -45,6 +45,9 @@ JOULES_PER_KWH = 3.6e6
 SECONDS_PER_HOUR = 3600.0
 
 _MOST = {"years": 100.0, "hours_per_day": HOURS_PER_DAY}
+_LEAST = {"years": 0.01, "hours_per_day": 0.01}
+MOST_AMOUNT = 1e12
+"""Of a currency: a cost of it has no more digits than a table can show."""
 _CURRENCY = re.compile(r"[A-Z]{3}")
 """Source: ISO 4217."""
 
@@ -188,9 +191,11 @@ def _of_one_form(subject: str, shared: Mapping[str, Any], own: Mapping[str, Any]
 def _check_amount(subject: str, key: str, value: Any) -> None:
     if not _is_amount(value):
         raise OptionError(f"{subject}: {key} must be a finite number above 0, got {value!r}")
-    most = _MOST.get(key, math.inf)
+    least, most = _LEAST.get(key, 0.0), _MOST.get(key, MOST_AMOUNT)
     if value > most:
         raise OptionError(f"{subject}: {key} must be at most {most:g}, got {value!r}")
+    if value < least:
+        raise OptionError(f"{subject}: {key} must be at least {least:g}, got {value!r}")
 
 
 def _is_amount(value: Any) -> bool:
