@@ -24,6 +24,10 @@ from convmark.results.record import Record
 from convmark.results.store import read_run
 from convmark.session.fleet.host import _as_the_node_was_started, _niceness
 from convmark.session.fleet.nodes import read_labels
+from convmark.session.latency_limit import TABLE as TRIES
+from convmark.session.latency_limit import latency_path
+from convmark.session.sustained import TABLE as INTERVALS
+from convmark.session.sustained import sustained_path
 
 __all__ = ["here"]  # a fixture
 
@@ -77,6 +81,31 @@ def test_every_node_measures_the_whole_plan_in_a_run_of_its_own(
     assert "x: 6 rows in results/xeon-2/0001.csv" in printed.out
     assert "x [1/6] lenet5-" in printed.err
     assert cluster.closed
+
+
+def test_what_a_node_notes_beside_its_rows_is_kept_under_the_name_of_the_run(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Noting(fake_worker.FakeInterpreter):
+        def answer(self, request: Any, on_event: Callable[..., None] = lambda event: None) -> Any:
+            answer = super().answer(request, on_event)
+            if request.get("sustain_s"):
+                state = {"memory_bytes": 2**20, "other_cpu_share": 0.0}
+                tried = {"rate_per_s": 9.0, "requests": 90, "seconds": 10.0, "p50_s": 0.01,
+                         "p99_s": 0.1, "steps": 90, "load": 0.1, "holds": True, "proved": False,
+                         "other_cpu_share": 0.0, "late": 0, "number": 1}  # fmt: skip
+                on_event({"event": "try", **tried})
+                on_event({"event": "interval", "began_s": 0.0, "seconds": 1.0, "steps": 9, **state})
+            return answer
+
+    monkeypatch.setattr("convmark.interpreter.Interpreter", Noting)
+    fleet("a", "b")
+    assert run("--sustain", "1m", "--latency-limit", "1s") == 0
+    for path in Path("results").glob("*/????.csv"):
+        wanted = {(path.stem, row.order) for row in read_run(path) if row.sustained_s}
+        assert len(wanted) == CASES
+        for table, beside in ((INTERVALS, sustained_path(path)), (TRIES, latency_path(path))):
+            assert {(one.run, one.order) for one in table.read(beside)} == wanted
 
 
 def test_nodes_that_run_the_code_of_whoever_reaches_them_are_named(

@@ -26,7 +26,9 @@ from convmark.results.schema import MEASUREMENT_VERSION
 from convmark.session import learning
 from convmark.session.ceilings import efficiency, key_of
 from convmark.session.facts import Facts, Job, of_the_machine, of_the_run, software
+from convmark.session.latency_limit import Tried
 from convmark.session.steadiness import unsteady
+from convmark.session.sustained import Interval
 from convmark.worker.protocol import masked, one_line
 
 __all__ = [
@@ -59,6 +61,10 @@ class Result:
     """What the process ran; None where it did not come so far, or may have read more."""
     missed: str = ""
     """Why it may have read more; empty where it has not."""
+    intervals: Sequence[Interval] = ()
+    """Of sustained steps."""
+    tries: Sequence[Tried] = ()
+    """At a latency limit."""
     interrupted: bool = False
     """Whether the user ended the sustained steps, which follow the measurement."""
     stack: str = ""

@@ -210,7 +210,13 @@ def measure(
     if answer.status == "ok" and (why := leak(sustained.intervals)):
         answer = replace(answer, status="error", message=why)
     result = result_of(job, answer, options, facts, started, watches)
-    return replace(result, interrupted=interrupted, missed=missed_of(answer))
+    return replace(
+        result,
+        intervals=tuple(sustained.intervals),
+        tries=tuple(limited.tries),
+        interrupted=interrupted,
+        missed=missed_of(answer),
+    )
 
 
 def unmeasured(job: Job, options: Options, facts: Facts, why: str) -> Result:
