@@ -169,6 +169,16 @@ def test_the_energy_table_and_the_cost_have_the_wall(tmp_path: Path) -> None:
     assert table.lead[0].startswith(f"Wall: {SLOW} by ")
 
 
+def test_a_later_run_does_not_hide_the_energy_at_the_wall(tmp_path: Path) -> None:
+    keep_run(tmp_path / "results", [sustained_row()])
+    later = measured(SLOW, 2, "lenet5", 1, cpu_power_scope="package", cpu_joules_per_sample=0.5)
+    keep_run(tmp_path / "results", [later])
+    found = build([tmp_path / "results"], power_logs=[str(power_log(tmp_path))])
+    (table,) = (one for one in found.tables if one.key == "energy")
+    rows = {row["scope"]: (row["run"], row["gross_j"]) for row in table.records()}
+    assert rows == {"package": ("0002", 0.5), "wall": ("0001", pytest.approx(1.1))}
+
+
 def test_idle_power_is_unknown_where_the_machine_was_busy_before(tmp_path: Path) -> None:
     before = sustained_row(began_s=20.0, took_s=30.0, process=2, sustained_from_s=None,
                            sustained_until_s=None, windows_until_s=25.0,

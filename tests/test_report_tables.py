@@ -29,9 +29,11 @@ from convmark.report.tables.steps import (
     batch_sizes,
     bytes_per_sample,
     distribution,
+    latency_limit,
     roofline,
     scaling,
 )
+from convmark.report.tables.steps import sustained as sustained_table
 from convmark.report.verdicts import judged
 from convmark.results.record import Record
 
@@ -384,6 +386,23 @@ def test_what_was_not_sustained_is_no_reference_of_sustained_throughput(tmp_path
     assert (row.get("speedup"), row["note"]) == (None, "not sustained")
     with pytest.raises(OptionError, match=f"the reference {SLOW} cpu has no sustained throughput"):
         hardware_tables(rows.frame, Comparison(rank="sustained", reference=f"{SLOW} cpu"))
+
+
+def test_a_later_run_without_it_does_not_hide_what_was_sustained_or_found_at_a_limit(
+    tmp_path: Path,
+) -> None:
+    at = {"latency_limit_s": 0.01, "latency_limit_rate_per_s": 5.0}
+    later = [
+        three(SLOW, 2, "lenet5", 1.0),
+        three(FAST, 2, "lenet5", 1.0, latency_limit_s=0.02, latency_limit_rate_per_s=7.0),
+    ]
+    first = sustained(SLOW, 400.0, **at), sustained(FAST, 500.0, **at)
+    rows = kept(tmp_path, *first, *later)
+    table = points(rows.frame)
+    assert sustained_table(table).column("run") == ["0001", "0001"]
+    limits = [(row["limit"], row["hardware"]) for row in latency_limit(table).records()]
+    assert sorted(limits) == [(0.01, f"{FAST} cpu"), (0.01, f"{SLOW} cpu"), (0.02, f"{FAST} cpu")]
+    assert hardware(rows.frame, "sustained").lead[0].startswith(f"{SLOW} cpu is 0.8 times {FAST}")
 
 
 def test_the_best_batch_is_known_only_where_each_was_sustained(tmp_path: Path) -> None:

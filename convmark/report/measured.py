@@ -90,7 +90,7 @@ class Measured:
         Raises:
             OptionError: the reference has no case with a figure.
         """
-        near = _rows(frame)
+        near = _rows(_sustained_runs(frame) if comparison.rank == RANKS[1] else frame)
         newest = {
             key: {name: _newest_run(rows) for name, rows in sides.items()}
             for key, sides in near.items()
@@ -163,6 +163,17 @@ class Measured:
     def price(self, name: str) -> Price | None:
         """Return the price of the machine that some hardware is of."""
         return self.comparison.prices.get(str(self.places[name]["machine"]))
+
+
+def _sustained_runs(frame: pd.DataFrame) -> pd.DataFrame:
+    """Leave out later runs in which a case was not sustained, where it was in another one."""
+    rates = frame[SUSTAINED].where(frame["measured"])
+    cases = [frame["hardware"], frame["case"]]
+    in_run, ever = (
+        rates.groupby(by, observed=True).transform("max").notna()
+        for by in ([*cases, frame["source"]], cases)
+    )
+    return frame[in_run | ~ever]
 
 
 def _rows(frame: pd.DataFrame) -> dict[Key, dict[str, list[dict[str, Any]]]]:

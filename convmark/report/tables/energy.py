@@ -29,6 +29,8 @@ ENERGY_HEADINGS: tuple[Heading, ...] = tuple(
 )
 _CARD = ("power_w", "idle_power_w", "joules_per_sample")
 _PACKAGE = ("cpu_power_w", "cpu_idle_power_w", "cpu_joules_per_sample")
+_COUNTED = (_CARD[-1], _PACKAGE[-1])
+_WALL = "wall_joules_per_sample"
 ENERGY_COLUMNS = (*_CARD, "cpu_power_scope", *_PACKAGE)
 
 
@@ -53,7 +55,7 @@ def of_scopes(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "above_idle_j": above_j if above_j is not None and above_j > 0 else None,
             "samples_per_joule": 1 / gross_j if gross_j else None,
         }
-    wall_j = _known(row.get("wall_joules_per_sample"))
+    wall_j = _known(row.get(_WALL))
     if wall_j is not None:
         yield {
             "scope": "wall",
@@ -64,6 +66,17 @@ def of_scopes(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "above_idle_j": _known(row.get("wall_above_idle_joules_per_sample")),
             "samples_per_joule": 1 / wall_j if wall_j else None,
         }
+
+
+def _newest(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Yield the newest figures of each case; those of the wall of the newest run that has some."""
+    wall = table[table[_WALL].notna()] if _WALL in table else table.iloc[:0]
+    joined = {(row["hardware"], row["case"]): row for row in newest_rows(wall)}
+    for row in newest_rows(table):
+        earlier = joined.pop((row["hardware"], row["case"]), row)
+        yield row
+        if earlier["source"] != row["source"]:
+            yield {name: value for name, value in earlier.items() if name not in _COUNTED}
 
 
 def _known(value: Any) -> float | None:
@@ -90,6 +103,6 @@ def energy(table: pd.DataFrame, lead: Sequence[str] = ()) -> Table:
             *ENERGY_HEADINGS,
             *headings("load n run framework"),
         ],
-        [{**row, **one} for row in newest_rows(table) for one in of_scopes(row)],
+        [{**row, **one} for row in _newest(table) for one in of_scopes(row)],
         lead=lead,
     )

@@ -158,8 +158,8 @@ _SHOWN: Mapping[str, tuple[str, str, str]] = MappingProxyType(
 
 
 def sustained(table: pd.DataFrame) -> Table:
-    """Return what became of the speed of each case whose steps went on for minutes."""
-    rows = [row for row in newest_rows(table) if row["sustained_s"] == row["sustained_s"]]
+    """Return what became of each case in the newest run in which its steps went on for minutes."""
+    rows = newest_rows(table[table["sustained_s"].notna()])
     rows.sort(key=lambda row: -row["sustained_throughput_samples_per_s"])
     return table_of(
         "sustained",
@@ -181,8 +181,13 @@ def sustained(table: pd.DataFrame) -> Table:
 
 
 def latency_limit(table: pd.DataFrame) -> Table:
-    """Return the rate of arriving requests at a limit of their latency, the highest first."""
-    rows = [row for row in newest_rows(table) if row["latency_limit_s"] == row["latency_limit_s"]]
+    """Return the newest rate of arriving requests at a limit of their latency, highest first.
+
+    A case has a row for each limit.
+    """
+    found = table[table["latency_limit_s"].notna()]
+    rows = [row for limit in found["latency_limit_s"].unique()
+            for row in newest_rows(found[found["latency_limit_s"] == limit])]  # fmt: skip
     rows.sort(key=lambda row: -_or_0(row["latency_limit_rate_per_s"]))
     rows.sort(key=lambda row: (str(row["model"]), row["latency_limit_s"]))
     return table_of(
