@@ -250,6 +250,21 @@ def test_ctrl_c_keeps_the_row_and_the_intervals_so_far(
     assert only.sustained_drop == pytest.approx(0.25)
 
 
+def test_a_resumed_run_has_no_intervals_of_a_process_that_was_killed(command: list[str]) -> None:
+    assert main(command) == 0
+    (first, _), intervals = rows_and_intervals()
+    (path,) = Path("results").glob("*/0001.csv")
+    header, _, second = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text(header + second, encoding="utf-8")  # no row came of the first
+    path.with_suffix(".steps.npz").unlink()
+    assert main([*command, "--resume"]) == 0
+    rows, again = rows_and_intervals()
+    assert sorted(row.order for row in rows) == [1, 2]
+    assert [(one.order, one.began_s) for one in again] == [
+        (first.order, one.began_s) for one in intervals
+    ]
+
+
 def test_a_merge_takes_the_intervals_along_and_they_know_their_rows(command: list[str]) -> None:
     for folder in ("one", "two"):
         assert main([*command, "--results", folder]) == 0

@@ -31,7 +31,7 @@ from convmark.results.store import Store, read_run, read_step_times
 from convmark.session import learning
 from convmark.session.facts import Facts, Job, of_the_run, software
 from convmark.session.result import Result
-from convmark.session.run import NOT_MEASURED
+from convmark.session.run import NOT_MEASURED, OF_ROWS
 
 __all__ = [
     "Columns",
@@ -197,6 +197,7 @@ class InterruptedRun:
         """
         check(self.run_file.path, self.records, cases, columns, jobs)
         self.run_file.keep(self.records)
+        self._take_out_beside()
         for record in self.records:
             self.run_file.codes.other_than_before(record.case.name, record.code)
         epochs, results = learning.read_epochs(self.run_file.path), []
@@ -212,6 +213,15 @@ class InterruptedRun:
                 )
             )
         return results
+
+    def _take_out_beside(self) -> None:
+        """Take out what was noted of processes whose rows never came: they are measured again."""
+        orders = {record.order for record in self.records}
+        for table, path_of in OF_ROWS:
+            noted = table.read(path := path_of(self.run_file.path))
+            stay = [one for one in noted if one.order in orders]
+            if len(stay) < len(noted):
+                table.replace(path, stay)
 
     def described(self, jobs: Sequence[Job] | None) -> str:
         """Say in one line what is there and what is left."""

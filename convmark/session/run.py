@@ -25,16 +25,26 @@ from convmark.machine.gpu.watch import Watch, watching
 from convmark.machine.power import PackageWatch, others_busy
 from convmark.results.record import Record
 from convmark.results.store import RunFile
+from convmark.results.table_file import TableFile
 from convmark.session import learning
 from convmark.session.facts import Facts, Job
-from convmark.session.latency_limit import LatencyWatch, Tried, append_tried
+from convmark.session.latency_limit import TABLE as TRIES
+from convmark.session.latency_limit import LatencyWatch, Tried, append_tried, latency_path
 from convmark.session.result import Result, missed_of, result_of
 from convmark.session.stretches import Stretches, utc_now
-from convmark.session.sustained import Interval, SustainedWatch, append_interval, leak
+from convmark.session.sustained import TABLE as INTERVALS
+from convmark.session.sustained import (
+    Interval,
+    SustainedWatch,
+    append_interval,
+    leak,
+    sustained_path,
+)
 from convmark.worker.protocol import one_line
 
 __all__ = [
     "NOT_MEASURED",
+    "OF_ROWS",
     "Observer",
     "Serving",
     "asked_axes",
@@ -56,6 +66,13 @@ class Serving(Protocol):
 
     def answer(self, request: Mapping[str, Any], on_event: OnEvent = ...) -> Answer:
         """Serve the request, passing each event on, and return the answer."""
+
+
+OF_ROWS: Sequence[tuple[TableFile[Any], Callable[[Path], Path]]] = (
+    (INTERVALS, sustained_path),
+    (TRIES, latency_path),
+)
+"""Tables beside a run's file that are written while a row is measured, and where each is."""
 
 
 class Observer(Protocol):

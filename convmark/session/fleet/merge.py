@@ -17,13 +17,9 @@ from convmark.results.names import keep_name, read_name
 from convmark.results.reading import shared_columns
 from convmark.results.record import Record
 from convmark.results.store import Store, oldest_first, read_run, read_step_times, run_files
-from convmark.results.table_file import TableFile
 from convmark.session.fleet.part import Part, Shard, read_part, write_part
-from convmark.session.latency_limit import TABLE as TRIES
-from convmark.session.latency_limit import latency_path
 from convmark.session.learning import Epoch, append_epochs, read_epochs
-from convmark.session.sustained import TABLE as INTERVALS
-from convmark.session.sustained import sustained_path
+from convmark.session.run import OF_ROWS
 
 __all__ = ["MergedRun", "join", "joined", "missing", "sources"]
 
@@ -179,13 +175,6 @@ def _lack(lacking: Sequence[tuple[str, int]], wanted: int) -> str:
     return f"{count} {counted(wanted, 'process')} missing: {names}{more}"
 
 
-_BESIDE: Sequence[tuple[TableFile[Any], Callable[[Path], Path]]] = (
-    (INTERVALS, sustained_path),
-    (TRIES, latency_path),
-)
-"""Tables of a run's file that know their rows by order, and where each is."""
-
-
 def join(one: MergedRun, store: Store, keep_beside: Callable[[Path], None]) -> Path:
     """Write one joined run, its rows in the order of the plan; return its file.
 
@@ -204,7 +193,7 @@ def join(one: MergedRun, store: Store, keep_beside: Callable[[Path], None]) -> P
     for source in one.sources:
         for epoch in read_epochs(source.path):
             epochs.setdefault((source.path, epoch.order), []).append(epoch)
-        for place, (kind, path_of) in enumerate(_BESIDE):
+        for place, (kind, path_of) in enumerate(OF_ROWS):
             for row in kind.read(path_of(source.path)):
                 beside.setdefault((source.path, row.order, place), []).append(row)
     of_sources = [(source, record) for source in one.sources for record in source.records]
@@ -223,7 +212,7 @@ def join(one: MergedRun, store: Store, keep_beside: Callable[[Path], None]) -> P
                 run_file.path,
                 [dataclasses.replace(epoch, **here) for epoch in epochs.get(its_own, ())],
             )
-            for place, (kind, path_of) in enumerate(_BESIDE):
+            for place, (kind, path_of) in enumerate(OF_ROWS):
                 of_row = beside.get((*its_own, place), ())
                 kind.append(
                     path_of(run_file.path), [dataclasses.replace(one, **here) for one in of_row]
