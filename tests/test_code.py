@@ -29,6 +29,7 @@ from convmark.results.commit import are_of_commit
 from convmark.worker import protocol
 from convmark.worker.code_watch import (
     MOST_VARIABLES,
+    _mapped_files,
     installed_folders,
     real_folder,
     told_variables,
@@ -592,6 +593,30 @@ def test_what_code_looks_for_is_known_though_it_opens_nothing(
     assert {os.stat.__module__, os.lstat.__module__, accessor.stat.__module__} == {"posix"}
     assert not hasattr(os.access, "__wrapped__")
     assert not hasattr(gfile.exists, "__wrapped__")
+
+
+def test_what_the_process_has_in_memory_is_code_but_for_what_it_writes_and_cuda(
+    tmp_path: Path,
+) -> None:
+    maps = tmp_path / "maps"
+    begin = "7f00-7f01 {} 00000000 fd:00 12 "
+    lines = {
+        "r-xp": ["/home/ada/my ops/lib op.so", "/cluster/cuda/lib64/libcublasLt.so.12.6",
+                 "/cluster/cuda/lib64/libcudnn_engines_precompiled.so.9",
+                 "/home/ada/libcuda_ops.so",
+                 "/usr/local/cuda-12/lib64/libcupti.so", "/opt/rocm/lib/libMIOpen.so",
+                 "/home/ada/gone.so (deleted)", "[vdso]"],
+        "r--s": ["/home/ada/weights.bin"],
+        "rw-s": ["/home/ada/.cache/onnxruntime.db-shm"],
+        "rw-p": ["/home/ada/libdata.so", ""],
+    }  # fmt: skip
+    maps.write_text(
+        "".join(
+            f"{begin.format(how)}    {path}\n" for how, paths in lines.items() for path in paths
+        )
+    )
+    names = {"my ops/lib op.so", "libcuda_ops.so", "weights.bin", "libdata.so"}
+    assert set(_mapped_files(str(maps))) == {f"/home/ada/{name}" for name in names}
 
 
 def test_of_an_environment_that_is_copied_the_variables_that_the_code_names_are_told(

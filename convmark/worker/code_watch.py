@@ -42,6 +42,13 @@ MOST_VARIABLES = 40
 _SYSTEM = ("/proc", "/sys", "/dev", "/run", "/etc", "/usr/lib", "/usr/share", "/lib", "/lib64")
 """Folders of the operating system, whose release the row tells."""
 
+_MANAGED = ("/usr", "/opt")
+"""Where package managers and installers put libraries."""
+_OF_CUDA = re.compile(
+    r"lib(cuda|cudart|cublas|cublasLt|cufft|cufile|cupti|curand|cusolver|cusparse|cudnn(_\w+)?|nccl|"
+    r"nvrtc|nvrtc-builtins|nvJitLink|nvToolsExt|nvidia-[\w-]+)\.so"
+)
+
 _OWN_COLUMNS = {"convmark", *packages_shared()}
 """Packages whose versions the row tells in columns of their own."""
 
@@ -270,13 +277,23 @@ def _module_files() -> Iterator[str]:
             yield file
 
 
-def _mapped_files() -> Iterator[str]:
-    """Yield the files in this process's memory, such as libraries, where the kernel lists them."""
-    with contextlib.suppress(OSError), open("/proc/self/maps") as maps:
-        for line in maps:
-            path = line.rstrip("\n").partition("/")[2]
-            if path and not path.endswith(" (deleted)"):
-                yield f"/{path}"
+def _mapped_files(maps: str = "/proc/self/maps") -> Iterator[str]:
+    """Yield the files in this process's memory, such as libraries, where the kernel lists them.
+
+    One that the process writes to, as a database's, is none. Nor is a library of a package manager
+    or of CUDA, whose version the row tells: which of them are loaded late is the framework's
+    choice. The kernel sees those of the user's folders, wherever they lie, as they are opened.
+    """
+    with contextlib.suppress(OSError), open(maps) as lines:
+        for line in lines:
+            words = line.rstrip("\n").split(maxsplit=5)
+            path = words[5] if len(words) > 5 else ""
+            is_written = words[1].startswith("rw") and words[1].endswith("s")
+            if not path.startswith("/") or path.endswith(" (deleted)") or is_written:
+                continue
+            is_managed = _is_inside(path, _MANAGED) and not _is_inside(path, installed_folders())
+            if not is_managed and not _OF_CUDA.match(os.path.basename(path)):
+                yield path
 
 
 def _tree_of(path: str) -> ast.AST:
