@@ -384,6 +384,8 @@ def test_what_was_not_sustained_is_no_reference_of_sustained_throughput(tmp_path
     (row,) = (one for one in table.records() if one["hardware"] == f"{SLOW} cpu"
               and one["model"] == "lenet5")  # fmt: skip
     assert (row.get("speedup"), row["note"]) == (None, "not sustained")
+    (answers, *_) = build([tmp_path / "results"], comparison=Comparison(rank="sustained")).tables
+    assert "step times, but those of machines of sustained throughput, above 1" in answers.caption
     with pytest.raises(OptionError, match=f"the reference {SLOW} cpu has no sustained throughput"):
         hardware_tables(rows.frame, Comparison(rank="sustained", reference=f"{SLOW} cpu"))
 

@@ -70,7 +70,7 @@ def answers(
         "Fastest: by the median step time of the newest run of each case, against the next model "
         "on the same hardware in the same setting, with the same input shape, recipe and version; "
         "settings with at most half as many models as another are left out. "
-        "Ratios are of plain step times, above 1 is "
+        f"Ratios are of plain step times{_but_for(hardware)}, above 1 is "
         "faster, with 95 % intervals in brackets; those of versions are over cases of the same "
         "code under the same conditions but for packages. Changes are the verdicts of each "
         "machine's newest judged run. Trust is good where at most 5 % of the newest figures are "
@@ -171,6 +171,14 @@ def _times(frame: pd.DataFrame, row: Mapping[str, Any]) -> list[float]:
 # Machines and versions
 
 
+def _is_sustained(hardware: Table) -> bool:
+    return hardware.title.endswith("sustained")
+
+
+def _but_for(hardware: Table) -> str:
+    return ", but those of machines of sustained throughput" * _is_sustained(hardware)
+
+
 def _machines(hardware: Table) -> Iterator[dict[str, str]]:
     """Yield the geometric mean of each machine against the one that has most cases."""
     rows = [row for row in hardware.records() if row.get("speedup")]
@@ -185,7 +193,7 @@ def _machines(hardware: Table) -> Iterator[dict[str, str]]:
         software = "other software" if row["hardware"] in other else ""
         load = _load(one.get("load") for one in rows if one["hardware"] in (row["hardware"], base))
         cases = row["note"].partition(",")[0]
-        sustained = ", sustained" * hardware.title.endswith("sustained")
+        sustained = ", sustained" * _is_sustained(hardware)
         of = f"{row['hardware']} against {base}{sustained}"
         yield _line(
             RATIOS, of, times_as_fast(found), f"{cases} {brackets_text(found)}", software, load
