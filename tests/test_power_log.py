@@ -179,6 +179,14 @@ def test_a_later_run_does_not_hide_the_energy_at_the_wall(tmp_path: Path) -> Non
     assert rows == {"package": ("0002", 0.5), "wall": ("0001", pytest.approx(1.1))}
 
 
+def test_the_load_beside_the_energy_at_the_wall_is_that_of_the_same_steps(tmp_path: Path) -> None:
+    loads = {"other_cpu_share": 0.0, "sustained_other_cpu_share": 0.4}
+    keep_run(tmp_path / "results", [sustained_row(**loads)])
+    found = build([tmp_path / "results"], power_logs=[str(power_log(tmp_path))])
+    (table,) = (one for one in found.tables if one.key == "energy")
+    assert table.column("load") == [0.4]
+
+
 def test_idle_power_is_unknown_where_the_machine_was_busy_before(tmp_path: Path) -> None:
     before = sustained_row(began_s=20.0, took_s=30.0, process=2, sustained_from_s=None,
                            sustained_until_s=None, windows_until_s=25.0,

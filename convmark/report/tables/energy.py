@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from convmark.core.table import Heading, Table, headings, table_of
 from convmark.report.rows import newest_rows, text_of
+from convmark.results.record import BUSY_SHARE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,12 +61,21 @@ def of_scopes(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield {
             "scope": "wall",
             "n": None,  # not all processes of the case may be joined
+            **_load_meanwhile(row),
             "power_w": _known(row.get("wall_power_w")),
             "idle_w": _known(row.get("wall_idle_power_w")),
             "gross_j": wall_j,
             "above_idle_j": _known(row.get("wall_above_idle_joules_per_sample")),
             "samples_per_joule": 1 / wall_j if wall_j else None,
         }
+
+
+def _load_meanwhile(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the other programs' share of the sustained steps, whose power the wall's is."""
+    share = _known(row.get("sustained_other_cpu_share"))
+    if _known(row.get("sustained_throughput_samples_per_s")) is None:
+        return {}
+    return {"load": share if share is not None and share >= BUSY_SHARE else None}
 
 
 def _newest(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
