@@ -501,6 +501,9 @@ def test_threads_that_were_asked_for_are_in_force(lenet5: Measured) -> None:
     found = lenet5("onnxruntime").event("agreement")
     assert found is not None
     assert found["runtime_threads"] == 1
+    for runtime in ("onnxruntime", "savedmodel"):  # TensorFlow begins others, which compute nothing
+        told = [one["pool_threads"] for one in lenet5(runtime).events if "pool_threads" in one]
+        assert told == [1], runtime
 
 
 @pytest.mark.parametrize("kind", ["describe", "layers", "probe"])

@@ -113,7 +113,8 @@ class ExportedBackend:
 
     def pool_threads(self) -> int | None:
         """Those of the runtime, once its first step is over."""
-        return self._threads
+        of_tensorflow = self._case.runtime == "savedmodel"  # which has others that compute nothing
+        return self._framework.pool_threads() if of_tensorflow else self._threads
 
     def has_call(self, model: Loaded) -> bool:
         return True
