@@ -26,9 +26,10 @@ from convmark.results.code.manifest import Code, Roots, code_of, code_path, read
 from convmark.results.code.of_run import CodeReader, KeptCodes, ran_at
 from convmark.results.code.snapshot import FOLDER, keep_files, lay_out, root_folder
 from convmark.results.commit import are_of_commit
-from convmark.worker import protocol
+from convmark.worker import code_watch, protocol
 from convmark.worker.code_watch import (
     MOST_VARIABLES,
+    CodeWatch,
     _mapped_files,
     installed_folders,
     real_folder,
@@ -526,6 +527,32 @@ def test_where_the_kernel_may_not_have_told_all_the_reason_is_known(
             pytest.skip("the kernel keeps more than can be opened in a second")
     opened.close()
     assert opened.missed.startswith(why)
+
+
+@pytest.mark.parametrize(
+    ("model", "imported", "known"),
+    [
+        ("lenet5", ["zoo/lenet.py"], True),
+        ("lenet5", ["zoo/lenet.py", "project/sitecustomize.py"], False),
+        ("nets:net", ["zoo/registry.py"], False),
+    ],
+)
+def test_of_the_zoo_alone_it_is_known_what_ran_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, imported: list[str], known: bool
+) -> None:
+    for name in ("zoo/__init__.py", *imported):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    package = SimpleNamespace(__file__=str(tmp_path / "zoo/__init__.py"))
+    monkeypatch.setitem(sys.modules, "convmark_zoo", package)
+    monkeypatch.setattr(code_watch, "_not_code", lambda: ())
+    paths = [str(tmp_path / name) for name in imported]
+    monkeypatch.setattr(code_watch, "_module_files", lambda: iter(paths))
+    watch = CodeWatch(model, [str(tmp_path)])
+    watch._opened.missed = "the folders of the code are more than 8192"
+    told: dict[str, Any] = {}
+    watch.report(lambda event, **fields: told.update(fields))
+    assert ("missed" not in told) == known
 
 
 def refusing(function: str, code: int) -> Any:

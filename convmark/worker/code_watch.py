@@ -125,7 +125,8 @@ class CodeWatch:
     def report(self, emit: Emit) -> None:
         """Stop watching and report the files with their digests, once; later calls do nothing.
 
-        Where files may be missing, the event has the reason as `missed`: what ran is not known.
+        Where files may be missing, the event has the reason as `missed`: what ran is not known. Of
+        the zoo alone nothing can be missing, for its modules are known and it reads no other file.
         """
         if not self._active:
             return
@@ -133,7 +134,8 @@ class CodeWatch:
         there, looked, too_many = self._looked.close(
             lambda path: path not in written and self._is_own(path, self._package)
         )
-        read |= self._own_modules() | there | (set(_mapped_files()) - self._mapped)
+        modules = self._own_modules()
+        read |= modules | there | (set(_mapped_files()) - self._mapped)
         own = {path for path in read - written if self._is_own(path, self._package)}
         paths = sorted(own.union(files_of(self._model_file) if self._model_file else ()))
         digests = {path: found for path in paths if (found := file_digest(path)) is not None}
@@ -143,7 +145,8 @@ class CodeWatch:
         ]
         users = [path for path in digests if not _is_inside(path, (self._zoo,))]
         self._names |= {name for path in users for name in _imported_names(path)}
-        missed = self._opened.missed or too_many
+        zoo_alone = not (self._package or self._model_file or modules & set(users))
+        missed = "" if zoo_alone else self._opened.missed or too_many
         emit(
             "code",
             **({"missed": missed} if missed else {}),
