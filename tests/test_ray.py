@@ -113,7 +113,8 @@ def test_the_doctor_finds_both_nodes(doctored: str) -> None:
 
 
 MEASURED_GROUPS = ("time", "memory", "state")
-OF_ITS_OWN = {"run", "started", "commit", "dirty", "status"}
+OF_ITS_OWN = {"run", "started", "commit", "dirty", "status", "command_started", "took_s",
+              "windows_from_s", "windows_until_s"}  # fmt: skip
 """The status is ok or unsteady, as it happens."""
 SAME_TIME_COLUMNS = {"reference", "reference_version", "measurement_version"}
 OF_A_BUSY_MACHINE = {"step_time_p95_s", "step_time_p99_s", "unsteady"}

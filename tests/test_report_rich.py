@@ -16,7 +16,7 @@ from convmark.report.command import report
 __all__ = ["pytestmark"]
 
 FIGURES = ["architectures", "hardware", "history", "batch", "batch", "distribution", "pareto",
-           "published", "roofline", "scaling", "waterfall"]  # fmt: skip
+           "published", "roofline", "scaling", "cores", "waterfall"]  # fmt: skip
 
 OVERLAPS = """
 const shown = (e) => e.textContent.trim() && getComputedStyle(e).opacity !== '0'

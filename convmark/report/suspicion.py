@@ -17,6 +17,7 @@ import numpy as np
 
 from convmark.core.case import Case
 from convmark.core.tasks import TIMED_TASKS
+from convmark.core.text import counted
 from convmark.report.plausible import implausible, there
 from convmark.report.rows import text_of
 from convmark.results.agreement import utc_of
@@ -319,7 +320,8 @@ def _gaps(run: Published) -> Iterator[tuple[int, str]]:
     missing = next((place for place, order in enumerate(orders, 1) if place != order), None)
     part = part_path(run.path).exists() or any(not one or " of " in one for one in plans)
     if missing and not part:
-        words = f"{orders[-1] - len(orders)} of {orders[-1]} rows are not there, the first of order"
+        gone = f"{orders[-1] - len(orders)} of {counted(orders[-1], 'row')}"
+        words = f"{gone} not there, the first of order"
         yield 2, f"{words} {missing}"
 
 

@@ -414,7 +414,7 @@ def patched(owner: Callable[[str], str | None], before: Content) -> str | None:
         for attribute, value in list(vars(module).items()):
             if type(value) in _LOOKED_AT:
                 look(f"{name}.{attribute}", value)
-            elif isinstance(value, type):  # another framework module's is looked at there
+            elif issubclass(type(value), type):  # another framework module's is looked at there
                 known = id(value) in seen
                 seen.add(id(value))
                 if value.__module__ != name and (known or _is_of_a_framework(value)):
