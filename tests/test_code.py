@@ -543,16 +543,49 @@ def test_of_the_zoo_alone_it_is_known_what_ran_from_any_folder(
     for name in ("zoo/__init__.py", *imported):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    package = SimpleNamespace(__file__=str(tmp_path / "zoo/__init__.py"))
-    monkeypatch.setitem(sys.modules, "convmark_zoo", package)
-    monkeypatch.setattr(code_watch, "_not_code", lambda: ())
-    paths = [str(tmp_path / name) for name in imported]
-    monkeypatch.setattr(code_watch, "_module_files", lambda: iter(paths))
-    watch = CodeWatch(model, [str(tmp_path)])
+    watch = watching(model, tmp_path, imported, monkeypatch)
     watch._opened.missed = "the folders of the code are more than 8192"
     told: dict[str, Any] = {}
     watch.report(lambda event, **fields: told.update(fields))
     assert ("missed" not in told) == known
+
+
+def watching(
+    model: str, place: Path, imported: list[str], monkeypatch: pytest.MonkeyPatch
+) -> CodeWatch:
+    """Begin to watch a process that imports these files, the folder zoo among them."""
+    package = SimpleNamespace(__file__=str(place / "zoo/__init__.py"))
+    monkeypatch.setitem(sys.modules, "convmark_zoo", package)
+    monkeypatch.setattr(code_watch, "_not_code", lambda: ())
+    paths = [str(place / name) for name in imported]
+    monkeypatch.setattr(code_watch, "_module_files", lambda: iter(paths))
+    return CodeWatch(model, [str(place)])
+
+
+@pytest.mark.parametrize(
+    ("name", "by_itself", "missed"),
+    [
+        ("nets.py", False, "nets.py was changed while it ran"),
+        ("nets.py", True, None),
+        ("zoo/__init__.py", False, "__init__.py was changed while it ran"),
+        ("notes.py", False, None),
+    ],
+)
+def test_of_a_module_that_another_program_changes_meanwhile_it_is_not_known_what_ran(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, by_itself: bool, missed: str | None
+) -> None:
+    for one in ("zoo/__init__.py", "nets.py", "notes.py"):
+        (tmp_path / one).parent.mkdir(exist_ok=True)
+        (tmp_path / one).touch()
+    watch = watching("nets:net", tmp_path, ["nets.py", "zoo/__init__.py"], monkeypatch)
+    if by_itself:
+        (tmp_path / name).write_text("")
+    else:
+        while (tmp_path / name).stat().st_ctime_ns < watch._began_ns:  # files' clock has ticks
+            os.utime(tmp_path / name)
+    told: dict[str, Any] = {}
+    watch.report(lambda event, **fields: told.update(fields))
+    assert told.get("missed") == missed
 
 
 def refusing(function: str, code: int) -> Any:

@@ -21,6 +21,7 @@ import os
 import re
 import sys
 import sysconfig
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -86,6 +87,7 @@ class CodeWatch:
         self._users: dict[str, bool] = {}
         """Whether a file's code is the user's."""
         self._active = True
+        self._began_ns = time.time_ns()
         own = [real for real in map(_real, folders) if self._is_own(real, "")]
         self._opened = Opened([*own, *filter(None, map(_repository, own))])
         self._looked = Looked(self._is_the_users)
@@ -147,6 +149,7 @@ class CodeWatch:
         self._names |= {name for path in users for name in _imported_names(path)}
         zoo_alone = not (self._package or self._model_file or modules & set(users))
         missed = "" if zoo_alone else self._opened.missed or too_many
+        missed = missed or self._changed(modules & set(digests) - self._opened.own_written)
         emit(
             "code",
             **({"missed": missed} if missed else {}),
@@ -157,6 +160,17 @@ class CodeWatch:
             environ=told_variables(self._variables, users),
             **({"looked": looked} if looked else {}),
         )
+
+    def _changed(self, modules: Iterable[str]) -> str:
+        """Say which module another program has changed since the watch began; empty for none.
+
+        The digest is of what the file holds now. By its time of change, which nobody can set.
+        """
+        for path in sorted(modules):
+            with contextlib.suppress(OSError):
+                if self._began_ns <= os.stat(path).st_ctime_ns <= time.time_ns():
+                    return f"{os.path.basename(path)} was changed while it ran"
+        return ""
 
     def _own_modules(self) -> set[str]:
         """Return the files of imported modules, without those of folders that hold none that count.

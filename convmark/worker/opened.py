@@ -49,6 +49,8 @@ class Opened:
         self._kernel = KernelOpens(folders)
         self.missed = ""
         """Why more files may have been opened; known once it is closed."""
+        self.own_written: set[str] = set()
+        """Files that this process or one that it started is known to have written; once closed."""
         self._started_another = False
         self._restore = list(_wrapped(self._note_native))
 
@@ -101,6 +103,7 @@ class Opened:
             restore()
         seen = self._kernel.close(started_another=self._started_another)
         self.missed = self.missed or seen.missed
+        self.own_written = self._written | (seen.written if self._kernel.tells_whose else set())
         others = {path for path in seen.others if not _OF_TOOLS.fullmatch(os.path.basename(path))}
         if not seen.by_children:
             others = {path for path in others if not path.endswith((".py", ".pyi"))}
