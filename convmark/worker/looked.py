@@ -41,6 +41,9 @@ _HOOK = "_note"
 _MAKERS = ("makedirs", "mkdir")
 """Functions of the standard library that look for what they are about to make."""
 
+_FINDERS = "__editable__"
+"""How the names of the modules begin by which Python finds what `pip install -e` has installed."""
+
 Asks = Callable[[FrameType], bool]
 
 
@@ -167,7 +170,7 @@ class Looked:
 def asker() -> FrameType | None:
     """Return the nearest frame that is neither of the standard library nor of the worker.
 
-    None where it is the import system's, which looks for modules, or the worker's own. Code without
+    None where it is the import system's or a finder's, which look for modules, or the worker's. Code without
     a file, as `exec` runs it, stands for the code that called it.
     """
     for frame in _frames():
@@ -180,6 +183,8 @@ def asker() -> FrameType | None:
         elif file.startswith(_OWN):
             if file != __file__ and frame.f_code.co_name != _HOOK:
                 return None
+        elif os.path.basename(file).startswith(_FINDERS):
+            return None
         elif not file.startswith("<"):
             return frame
     return None
