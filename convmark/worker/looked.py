@@ -170,8 +170,8 @@ class Looked:
 def asker() -> FrameType | None:
     """Return the nearest frame that is neither of the standard library nor of the worker.
 
-    None where it is the import system's or a finder's, which look for modules, or the worker's. Code without
-    a file, as `exec` runs it, stands for the code that called it.
+    None where it is the import system's or a finder's, which look for modules, or the worker's own.
+    Code without a file, as `exec` runs it, stands for the code that called it.
     """
     for frame in _frames():
         file = frame.f_code.co_filename
