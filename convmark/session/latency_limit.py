@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any
 
 from convmark.core.cells import column
-from convmark.core.text import counted, seconds_text
+from convmark.core.text import seconds_text
 from convmark.results.record import BUSY_SHARE
 from convmark.results.table_file import TableFile
 from convmark.session.facts import Facts, Job
@@ -128,7 +128,7 @@ class LatencyWatch:
     def _note(self, best: Tried | None, proved: Tried | None) -> str | None:
         """Return what the figures lack, in one line."""
         if self._found is None:
-            return f"not found: the search ended early, after {counted(len(self.tries), 'try')}"
+            return f"not found: the search ended early; rates tried: {len(self.tries)}"
         step = f"a single step takes {seconds_text(self._found['step_time_s'])}"
         if best is None and self.tries:
             low = min(self.tries, key=lambda one: one.rate_per_s)
