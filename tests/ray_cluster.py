@@ -118,6 +118,7 @@ class LocalCluster:
             folder / "head.log",
             *("--head", f"--port={self.port}", "--include-dashboard=false"),
             *(f"--ray-client-server-port={free_port()}", f"--temp-dir={folder}"),
+            f"--dashboard-agent-listen-port={free_port()}",  # its usual one may be taken by another
             "--labels=rack=1",
         )
         self.other: RayNode | None = None

@@ -352,7 +352,7 @@ def framework_content() -> Content:
             continue
         found[name] = module, dict(vars(module))
         for attribute, value in found[name][1].items():
-            if isinstance(value, type) and value.__module__ == name:
+            if issubclass(type(value), type) and value.__module__ == name:
                 found[f"{name}.{attribute}"] = value, dict(vars(value))
     return found
 
