@@ -156,23 +156,27 @@ def report(
     )
     if figures is not None:
         _draw(found, figures)
-    if chosen is None or (output is None and not show):
-        return found
+    if chosen is not None and (output is not None or show):
+        _give(found, chosen, output)
+    return found
+
+
+def _give(found: Report, chosen: str, output: str | None) -> None:
+    """Print the report, or write it where it was asked for and say so."""
     if output is None and chosen not in _OWN:
         print_tables(_answer(found), chosen)
-        return found
+        return
     data = _bytes(found, chosen)
     if output is None:
         text = data.decode().removesuffix("\n")
         print(painted(text, sys.stdout, os.environ) if chosen == "text" else text)
-        return found
+        return
     try:
         write_output(Path(output), data)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise StoreError(f"--output: {output} must be writable: {reason}") from None
     print(output, file=sys.stderr)
-    return found
 
 
 def _draw(found: Report, folder: str) -> None:
