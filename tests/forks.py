@@ -122,7 +122,7 @@ class Forks:
         )
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == b"listening\n"
-        self._environ = dict(environ)
+        self._environ = environ  # what it says when a fork is made, not now
 
     def start(
         self,
