@@ -237,7 +237,18 @@ def test_more_requests_are_asked_for_where_more_steps_fit_in_the_limit() -> None
     asked = [arrivals.requests_at(100.0, 1, steps * STEP_S, STEP_S) for steps in (2, 8, 100)]
     assert asked == [1000, 3840, 20_000]
     assert arrivals.requests_at(10_000.0, 256, 0.01, 0.02) == 128_000
-    assert arrivals.requests_at(1000.0, 1, 1.0, STEP_S) == 100_000
+    assert arrivals.requests_at(1000.0, 1, 0.2, STEP_S) == 20_000
+
+
+def test_a_limit_that_load_alone_decides_asks_for_no_more_requests() -> None:
+    assert arrivals.requests_at(1000.0, 1, 60.0, STEP_S) == 20_000
+    rate_per_s = arrivals.MOST_LOAD / STEP_S
+    due = schedule(rate_per_s, 200_000, random.Random(5))
+    draw = random.Random(6)
+    found = Machine(lambda: draw.expovariate(1 / STEP_S)).serve(
+        due, limit_s=arrivals.MOST_STEPS_WAITED * STEP_S
+    )
+    assert not sum(found.late)
 
 
 # A run

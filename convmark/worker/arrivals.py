@@ -50,6 +50,9 @@ as arrive in `WANTED_S`."""
 WANTED_S = 10.0
 MOST_LOAD = 0.95
 """Requests / what full batches could answer: nearer to 1 a queue grows for longer than a try."""
+MOST_STEPS_WAITED = 200
+"""At that load no request waits for so many steps, of exponential lengths even: of a limit beyond
+them no longer try would tell more."""
 OVERRUN = 10
 """Times the late requests that are allowed: a try ends there, its rate is too high."""
 BLOCKS = 20
@@ -213,6 +216,7 @@ def requests_at(rate_per_s: float, batch_size: int, limit_s: float, step_s: floa
     A queue that fits in the limit needs the square of its length until it has become steady; and
     one that grows by 1 % of the time has passed the limit after a hundred of them.
     """
+    limit_s = min(limit_s, MOST_STEPS_WAITED * step_s)
     crowd = limit_s / step_s * batch_size
     wanted = max(60 * crowd**2, min(WANTED_S * rate_per_s, MOST_REQUESTS / 2), LEAST_REQUESTS)
     least = min(wanted, MOST_REQUESTS)
