@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_worker import FakeInterpreter
+from fake_worker import Answer, FakeInterpreter
 from rows import row
 
 from convmark.cli import main
@@ -210,6 +210,26 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def rows_and_intervals() -> tuple[list[Any], list[Interval]]:
     (path,) = (one for one in Path("results").glob("*/0001.csv"))
     return read_run(path), TABLE.read(sustained_path(path))
+
+
+def test_of_searched_sizes_the_fastest_alone_is_sustained_by_a_process_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Worker(Sustaining):
+        def answer(self, request: Any, on_event: Callable[..., None] = lambda event: None) -> Any:
+            if request["kind"] == "measure" and request["case"]["batch_size"] > 128:
+                return Answer(status="out_of_memory", message="full", ready_s=0.1)
+            return super().answer(request, on_event)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("convmark.interpreter.Interpreter", Worker)
+    asked = ["run", "--models", "lenet5", "--tasks", "train", "--batch-sizes", "auto"]
+    assert main([*asked, "--processes", "2", "--sustain", "2m"]) == 0
+    rows, intervals = rows_and_intervals()
+    sustained = [(row.batch_size, row.process) for row in rows if row.sustained_s]
+    assert sustained == [(128, 3)]
+    assert {row.process for row in rows if row.batch_size == 128} == {1, 2, 3}
+    assert len(intervals) == 24
 
 
 def test_a_run_keeps_intervals_and_shows_when_the_speed_dropped(

@@ -210,7 +210,8 @@ def find_sizes(
     """Find each case's batch sizes, and give those found the rest of their processes.
 
     Where these show that another size is the fastest after all, it is given its own: the fastest of
-    many single figures is a lucky one.
+    many single figures is a lucky one. The steps of `--sustain` are those of one more process, of
+    the fastest size.
 
     Args:
         measure: measures jobs, whose results are then among `results`.
@@ -243,6 +244,9 @@ def find_sizes(
         with progress() as observer:
             measure(left, observer)
         choices = [choice.by_medians(records()) for choice in choices]
+    if options.sustain_s and (last := _sustained(choices, options, records(), place())):
+        with progress() as observer:
+            measure(last, observer)
     return choices
 
 
@@ -253,6 +257,21 @@ def _left(
     jobs = plan(chosen_cases(choices), options.processes - 1, options.seed, after=(1, place))
     left = missing(jobs, [result.record for result in results])
     return [replace(job, order=place + number) for number, job in enumerate(left, 1)]
+
+
+def _sustained(
+    choices: Sequence[Choice], options: Options, records: Sequence[Record], place: int
+) -> list[Job]:
+    """Return a process of each case's fastest size whose steps go on, unless it is there."""
+    fastest = [
+        replace(choice.case, batch_size=choice.found.best) for choice in choices if choice.whole
+    ]
+    last = options.processes + 1
+    jobs = [
+        Job(case=case, process=last, order=place + number, goes_on=True)
+        for number, case in enumerate(fastest, 1)
+    ]
+    return missing(jobs, records)
 
 
 def explore(

@@ -51,6 +51,8 @@ class Job:
     order: int
     seed: int | None = None
     """Of the task accuracy, whose processes have a seed each."""
+    goes_on: bool = False
+    """Whether its steps go on after the measurement, as `--latency-limit` and `--sustain` ask."""
 
 
 def plan(
@@ -64,6 +66,7 @@ def plan(
     """Return every process of every case; each case once before any a second time, in random order.
 
     A case's processes are so spread over the run that a disturbance of seconds hits one of them.
+    The steps of each case's first process go on.
 
     Args:
         after: processes of each case, and rows, that the run has already.
@@ -79,7 +82,15 @@ def plan(
             if process - processes_before <= (len(seeds) if learns else processes):
                 its_seed = seeds[process - processes_before - 1] if learns else None
                 place = rows_before + len(jobs) + 1
-                jobs.append(Job(case=case, process=process, order=place, seed=its_seed))
+                jobs.append(
+                    Job(
+                        case=case,
+                        process=process,
+                        order=place,
+                        seed=its_seed,
+                        goes_on=process == 1,
+                    )
+                )
     return jobs
 
 

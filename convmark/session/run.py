@@ -216,7 +216,7 @@ def measure(
             events.append(event)
             _tell(phase, watches, job, event)
 
-        request = request_of(job.case, options, fed=first, goes_on=first, seed=job.seed)
+        request = request_of(job.case, options, fed=first, goes_on=job.goes_on, seed=job.seed)
         try:
             answer = interpreter.answer(request, see)
         except KeyboardInterrupt:
