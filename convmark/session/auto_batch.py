@@ -22,7 +22,7 @@ from convmark.core.table import headings, printed
 from convmark.core.text import Say, bytes_text, seconds_text
 from convmark.machine.state import read_state
 from convmark.results.record import Record
-from convmark.session.facts import Job, plan
+from convmark.session.facts import Job, most_processes, plan
 from convmark.session.progress import RunProgress
 from convmark.session.result import Result
 from convmark.session.resume import missing
@@ -264,9 +264,11 @@ def _sustained(
 ) -> list[Job]:
     """Return a process of each case's fastest size whose steps go on, unless it is there."""
     fastest = [
-        replace(choice.case, batch_size=choice.found.best) for choice in choices if choice.whole
+        replace(choice.case, batch_size=choice.found.best)
+        for choice in choices
+        if not choice.failure and choice.found.best is not None
     ]
-    last = options.processes + 1
+    last = most_processes(options)
     jobs = [
         Job(case=case, process=last, order=place + number, goes_on=True)
         for number, case in enumerate(fastest, 1)

@@ -15,7 +15,7 @@ from typing import Any
 import convmark
 from convmark.core.backends import BACKENDS
 from convmark.core.case import Case
-from convmark.core.option_values import shapes_text
+from convmark.core.option_values import AUTO, shapes_text
 from convmark.core.options import Options
 from convmark.core.text import plain_text
 from convmark.machine.cautions import speed_flags
@@ -35,6 +35,7 @@ __all__ = [
     "Facts",
     "Job",
     "facts_of",
+    "most_processes",
     "of_the_machine",
     "of_the_run",
     "plan",
@@ -94,6 +95,11 @@ def plan(
     return jobs
 
 
+def most_processes(options: Options) -> int:
+    """Return how many processes a case has at most: of searched sizes one more is sustained."""
+    return options.processes + bool(options.batch_sizes == AUTO and options.sustain_s)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What every row of a run shares."""
@@ -132,7 +138,7 @@ class Facts:
 
 def of_the_run(case: Case, options: Options, facts: Facts) -> dict[str, Any]:
     """Return the columns in which every row of a case in one run is the same, but for figures."""
-    own = {"processes": options.processes, "seed": options.seed}
+    own = {"processes": most_processes(options), "seed": options.seed}
     return {
         "schema": SCHEMA_VERSION,
         "run": facts.run,
