@@ -7,6 +7,7 @@ import os
 import resource
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,3 +192,23 @@ def test_a_file_that_cannot_be_written_is_one_line(path: Path, write: object) ->
     with pytest.raises(StoreError, match="cannot be read"):
         TABLE.read(path)
     assert os.listdir(path.parent) == [path.name]
+
+
+def test_a_row_appended_while_a_file_gets_new_columns_is_not_lost(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.parent.mkdir()
+    path.write_text("count,name,seconds,sure,gone\n1,a,,true,\n")
+    other = threading.Thread(target=lambda: TABLE.append(path, [TWO]))
+    replace = TableFile.replace
+
+    def replaced(*rest: Any) -> None:
+        other.start()
+        other.join(0.1)  # it is over at once, or waits until the file is replaced
+        replace(*rest)
+
+    monkeypatch.setattr(TableFile, "replace", replaced)
+    TABLE.lift(path)
+    other.join()
+    assert path.read_text().startswith("name,count,seconds,sure,note,runs,since\n")
+    assert [figure.name for figure in TABLE.read(path)] == ["a", TWO.name]

@@ -187,17 +187,12 @@ class TableFile(Generic[Row]):
             return
         with as_store_error(path, "written"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = _opened(path)
-            try:
+            with _held(path) as descriptor:
                 with os.fdopen(descriptor, "r+b", closefd=False) as file:
                     there = self._without_torn_line(path, file)
                 columns = there or self.header
                 body = csv_bytes(self._cells_of(path, row, columns) for row in wanted)
                 _write_whole_rows(descriptor, body if there else csv_bytes([self.header]) + body)
-            finally:
-                if not os.fstat(descriptor).st_size:
-                    path.unlink(missing_ok=True)
-                close_locked(descriptor)
 
     def replace(self, path: Path, rows: Iterable[Row]) -> None:
         """Make these the rows of the file, in one step or not at all.
@@ -215,10 +210,16 @@ class TableFile(Generic[Row]):
         Raises:
             StoreError: it does not fit, or cannot be written.
         """
+        if self._has_earlier_columns(path):
+            with as_store_error(path, "written"), _held(path):  # no other process appends meanwhile
+                if self._has_earlier_columns(path):
+                    self.replace(path, self.read(path))
+
+    def _has_earlier_columns(self, path: Path) -> bool:
         with contextlib.suppress(FileNotFoundError):
             _, header = next(csv_rows(path), (0, self.header))
-            if header != self.header:
-                self.replace(path, self.read(path))
+            return header != self.header
+        return False
 
     def _without_torn_line(self, path: Path, file: BinaryIO) -> list[str]:
         """Cut off the torn last line that a reader would leave out; return the columns, if any.
@@ -269,14 +270,24 @@ class TableFile(Generic[Row]):
             raise StoreError(f"{path}:{line}: {error}") from None
 
 
-def _opened(path: Path) -> int:
-    """Return the descriptor of a file to append to, made where it is not there, and locked."""
+@contextlib.contextmanager
+def _held(path: Path) -> Iterator[int]:
+    """Give the descriptor of a file to append to, made where it is not there, and locked.
+
+    A file that is empty in the end is removed.
+    """
     while True:
         descriptor = open_kept(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         lock(descriptor, within_s=math.inf)  # let go when the file is closed
         if is_at(descriptor, path):
-            return descriptor
+            break
         close_locked(descriptor)  # another process has removed or replaced it meanwhile
+    try:
+        yield descriptor
+    finally:
+        if not os.fstat(descriptor).st_size:
+            path.unlink(missing_ok=True)
+        close_locked(descriptor)
 
 
 def _write_whole_rows(descriptor: int, data: bytes) -> None:
