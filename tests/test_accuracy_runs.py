@@ -16,7 +16,7 @@ from convmark.report.build import build
 from convmark.report.figures import figures_of
 from convmark.report.figures.figure import drawn_svg, figure_rows, whole_spec
 from convmark.results.store import read_run
-from convmark.session.learning import read_epochs
+from convmark.session.learning import TABLE
 
 ACCURACY = ["run", "--tasks", "accuracy", "--models", "lenet5,mini_resnet"]
 
@@ -47,7 +47,7 @@ def test_a_run_has_a_row_for_each_seed_and_five_epochs_for_each_row(
     assert {(row.fraction, row.epochs, row.target_accuracy) for row in rows} == {(1.0, 5, 0.97)}
     assert {row.seed: row.accuracy for row in rows} == pytest.approx({5: 0.985, 7: 0.987})
     assert {row.samples_to_target for row in rows} == {150_000}
-    epochs = read_epochs(only_run(folder))
+    epochs = TABLE.of(only_run(folder))
     assert len(epochs) == 4 * 5
     assert {(one.order, one.seed) for one in epochs} == {(row.order, row.seed) for row in rows}
     printed = capsys.readouterr()
@@ -107,7 +107,7 @@ def test_an_interrupted_run_goes_on_with_the_seeds_that_it_lacks(
     assert sorted((row.model, row.seed) for row in rows) == [
         (model, seed) for model in ("lenet5", "mini_resnet") for seed in (5, 7, 9)
     ]
-    assert len(read_epochs(only_run(folder))) == 6 * 5
+    assert len(TABLE.of(only_run(folder))) == 6 * 5
 
 
 BAD = [

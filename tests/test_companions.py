@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from convmark.compare import sessions_file
 from convmark.compare.files import verdicts_path
 from convmark.compare.live.ab_files import changes_path
-from convmark.compare.sessions_file import sessions_path
 from convmark.results.code.manifest import code_path
 from convmark.results.run_file import steps_path
 from convmark.results.store import Store
+from convmark.session import learning
 from convmark.session.fleet.part import part_path
-from convmark.session.learning import epochs_path
 
 COMPANIONS = (
-    *(changes_path, code_path, part_path, sessions_path, verdicts_path, epochs_path, steps_path),
+    *(
+        changes_path,
+        code_path,
+        part_path,
+        verdicts_path,
+        learning.TABLE.path,
+        sessions_file.TABLE.path,
+        steps_path,
+    ),
 )
 
 

@@ -25,9 +25,7 @@ from convmark.results.store import read_run
 from convmark.session.fleet.host import _as_the_node_was_started, _niceness
 from convmark.session.fleet.nodes import read_labels
 from convmark.session.latency_limit import TABLE as TRIES
-from convmark.session.latency_limit import latency_path
 from convmark.session.sustained import TABLE as INTERVALS
-from convmark.session.sustained import sustained_path
 
 __all__ = ["here"]  # a fixture
 
@@ -104,8 +102,8 @@ def test_what_a_node_notes_beside_its_rows_is_kept_under_the_name_of_the_run(
     for path in Path("results").glob("*/????.csv"):
         wanted = {(path.stem, row.order) for row in read_run(path) if row.sustained_s}
         assert len(wanted) == CASES
-        for table, beside in ((INTERVALS, sustained_path(path)), (TRIES, latency_path(path))):
-            assert {(one.run, one.order) for one in table.read(beside)} == wanted
+        for beside in (INTERVALS.of(path), TRIES.of(path)):
+            assert {(one.run, one.order) for one in beside} == wanted
 
 
 def test_nodes_that_run_the_code_of_whoever_reaches_them_are_named(

@@ -19,7 +19,7 @@ from convmark.cli import main
 from convmark.core.table import plain
 from convmark.report.build import build
 from convmark.results.store import read_run
-from convmark.session.latency_limit import TABLE, latency_path
+from convmark.session.latency_limit import TABLE
 from convmark.worker import arrivals
 from convmark.worker.arrivals import (
     Try,
@@ -299,7 +299,7 @@ def test_a_run_keeps_the_tries_and_shows_the_rate(
     assert first.latency_limit_p50_s < first.latency_limit_p99_s <= first.latency_limit_s == 0.008
     assert (first.latency_limit_confidence, first.latency_limit_note) == (0.99, None)
     assert second.latency_limit_s is None
-    kept = TABLE.read(latency_path(path))
+    kept = TABLE.of(path)
     assert [one.number for one in kept] == list(range(1, len(kept) + 1))
     best = max(one.rate_per_s for one in kept if one.holds and one.requests > 5000)
     assert first.latency_limit_rate_per_s == best  # of the long tries
@@ -330,7 +330,7 @@ def test_ctrl_c_keeps_the_row_and_the_tries_so_far(
     monkeypatch.setattr(Limited, "interrupted", True)
     assert main([*command, "--tasks", "infer"]) == 130
     (only,), path = rows_of_inference()
-    count = len(TABLE.read(latency_path(path)))
+    count = len(TABLE.of(path))
     assert only.status == "ok"
     assert only.latency_limit_note == f"not found: the search ended early; rates tried: {count}"
 
@@ -342,10 +342,10 @@ def test_a_merge_takes_the_tries_along_and_they_know_their_rows(command: list[st
     paths = sorted(Path("results").glob("*/000?.csv"))
     for path, folder in zip(paths, ("one", "two"), strict=True):
         (before,) = Path(folder).glob("*/0001.csv")
-        found = TABLE.read(latency_path(path))
+        found = TABLE.of(path)
         assert {one.run for one in found} == {path.stem}
         assert [dataclasses.replace(one, run="0001") for one in found] == TABLE.read(
-            latency_path(before)
+            TABLE.path(before)
         )
 
 

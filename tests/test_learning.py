@@ -19,11 +19,9 @@ from convmark.results.store import Store
 from convmark.session.facts import plan
 from convmark.session.learning import (
     EPOCHS,
-    append_epochs,
+    TABLE,
     epochs_of,
-    epochs_path,
     learned_columns,
-    read_epochs,
     with_digits,
 )
 from convmark.session.run import request_of
@@ -124,11 +122,11 @@ def test_epochs_stand_beside_the_run_and_read_as_they_were(tmp_path: Path) -> No
     run = tmp_path / "0007.csv"
     first = epochs_of(learned_row(run="0007"), answer(*RISING))
     second = epochs_of(learned_row(run="0007", seed=8, process=2, order=4), answer(0.5))
-    append_epochs(run, first)
-    append_epochs(run, second)
-    assert epochs_path(run) == tmp_path / "0007.epochs.csv"
-    assert read_epochs(run) == [*first, *second]
-    table = pd.read_csv(epochs_path(run), dtype={"run": str})
+    TABLE.keep(run, first)
+    TABLE.keep(run, second)
+    assert TABLE.path(run) == tmp_path / "0007.epochs.csv"
+    assert TABLE.of(run) == [*first, *second]
+    table = pd.read_csv(TABLE.path(run), dtype={"run": str})
     assert table["run"].unique().tolist() == ["0007"]
     assert table["seed"].tolist() == [7] * 5 + [8]
     assert table["epoch"].tolist() == [1, 2, 3, 4, 5, 1]
@@ -140,9 +138,9 @@ def test_the_epochs_file_is_no_run_and_no_epochs_make_none(tmp_path: Path) -> No
     store = Store(tmp_path)
     with_rows = store.create_run("xeon-2")
     with_rows.append(learned_row(run="0001"))
-    append_epochs(with_rows.path, [])
-    assert not epochs_path(with_rows.path).exists()
-    append_epochs(with_rows.path, epochs_of(learned_row(run="0001"), answer(0.5)))
+    TABLE.keep(with_rows.path, [])
+    assert not TABLE.path(with_rows.path).exists()
+    TABLE.keep(with_rows.path, epochs_of(learned_row(run="0001"), answer(0.5)))
     with_rows.close()
     assert store.runs("xeon-2") == [with_rows.path]
     assert store.create_run("xeon-2").run == "0002"
@@ -150,11 +148,11 @@ def test_the_epochs_file_is_no_run_and_no_epochs_make_none(tmp_path: Path) -> No
 
 def test_a_damaged_epochs_file_is_refused_by_name_and_line(tmp_path: Path) -> None:
     run = tmp_path / "0001.csv"
-    append_epochs(run, epochs_of(learned_row(run="0001"), answer(0.5, 0.6)))
-    path = epochs_path(run)
+    TABLE.keep(run, epochs_of(learned_row(run="0001"), answer(0.5, 0.6)))
+    path = TABLE.path(run)
     path.write_text(path.read_text().replace(",0.6\n", ",much\n", 1))
     with pytest.raises(StoreError, match=r"0001\.epochs\.csv:3: "):
-        read_epochs(run)
+        TABLE.of(run)
 
 
 def test_a_process_of_accuracy_has_a_seed_and_other_cases_are_planned_as_ever() -> None:

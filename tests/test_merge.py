@@ -21,7 +21,7 @@ from convmark.results.record import Record
 from convmark.results.run_file import RunFile
 from convmark.results.store import read_run, read_step_times, run_files
 from convmark.session.fleet.part import part_path, read_part
-from convmark.session.learning import EPOCHS, epochs_path, read_epochs
+from convmark.session.learning import EPOCHS, TABLE
 
 SMALL = ("--models", "lenet5,mini_resnet", "--processes", "2")
 
@@ -278,10 +278,10 @@ def test_the_epochs_of_rows_come_along_and_know_their_rows(fake: Path) -> None:
     merged = sorted(Path("all").glob("*/000?.csv"))
     assert len(merged) == 2
     for path, folder in zip(merged, ("one", "other"), strict=True):
-        before = read_epochs(run_of(folder))
+        before = TABLE.of(run_of(folder))
         assert len(before) == 2 * EPOCHS
-        assert {epoch.run for epoch in read_epochs(path)} == {path.stem}
-        unnamed = [dataclasses.replace(epoch, run="0001") for epoch in read_epochs(path)]
+        assert {epoch.run for epoch in TABLE.of(path)} == {path.stem}
+        unnamed = [dataclasses.replace(epoch, run="0001") for epoch in TABLE.of(path)]
         assert unnamed == before
         assert {epoch.order for epoch in unnamed} == {row.order for row in read_run(path)}
 
@@ -291,7 +291,7 @@ def test_epochs_that_do_not_fit_are_refused_before_anything_is_written(
 ) -> None:
     trained = ["run", "--tasks", "accuracy", "--models", "lenet5", "--seeds", "0"]
     assert main([*trained, "--results", "one"]) == 0
-    path = epochs_path(run_of("one"))
+    path = TABLE.path(run_of("one"))
     path.write_text(path.read_text().replace(",lenet5,", ",", 1))
     assert f"{path}:2: must have " in refused(capsys, "one")
 
@@ -331,7 +331,7 @@ def test_codes_their_kept_files_and_sessions_come_along_so_that_the_run_can_be_a
     assert main(["merge", *parts, "--results", "all"]) == 0
     path = run_of("all")
     assert read_codes(path) == {code.hash: code for code, _ in kept}
-    assert sessions_file.read(path) == [session for _, session in kept]
+    assert sessions_file.TABLE.of(path) == [session for _, session in kept]
     for part in parts[:2]:
         shutil.rmtree(part)
     for place, (code, _) in enumerate(kept):

@@ -13,11 +13,10 @@ from test_verdict import LENET, confirmed
 
 from convmark.compare.judgement import LiveComparison, LiveSession
 from convmark.compare.sessions_file import (
+    TABLE,
     EarlierSessions,
     conditions_of,
     keep_sessions,
-    read,
-    sessions_path,
 )
 
 ROW = run_of("0001", 0.0, code="c2")[0]
@@ -120,12 +119,12 @@ def test_a_run_that_went_on_has_what_its_last_session_has_decided(tmp_path: Path
     assert earlier(run).left_over(LENET)
     keep(run, sessions(0.2, 0.2, 0.2), "regressed")
     assert not earlier(run).left_over(LENET)
-    assert [one.wall for one in read(run)] == [0.2, 0.2, 0.2]
+    assert [one.wall for one in TABLE.of(run)] == [0.2, 0.2, 0.2]
 
 
 @pytest.mark.parametrize("cell", ["nan", "", "x", "1e999"])
 def test_a_damaged_file_gives_nothing(cell: str, tmp_path: Path) -> None:
     run = keep(tmp_path / "0001.csv", sessions(0.0125))
-    path = sessions_path(run)
+    path = TABLE.path(run)
     path.write_text(path.read_text().replace("0.0125", cell))
     assert earlier(run).of(LENET, "c1", "c2", apart=False).sessions == ()

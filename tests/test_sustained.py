@@ -24,7 +24,7 @@ from convmark.report.build import build
 from convmark.report.summary import sustained as summarised
 from convmark.results.store import read_run
 from convmark.session.stretches import Stretches
-from convmark.session.sustained import TABLE, Drop, Interval, drop_of, leak, sustained_path
+from convmark.session.sustained import TABLE, Drop, Interval, drop_of, leak
 from convmark.worker import host
 from convmark.worker.sustained import sustain
 from convmark.worker.timing import Pulse
@@ -209,7 +209,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def rows_and_intervals() -> tuple[list[Any], list[Interval]]:
     (path,) = (one for one in Path("results").glob("*/0001.csv"))
-    return read_run(path), TABLE.read(sustained_path(path))
+    return read_run(path), TABLE.of(path)
 
 
 def test_of_searched_sizes_the_fastest_alone_is_sustained_by_a_process_of_its_own(
@@ -292,9 +292,9 @@ def test_a_merge_takes_the_intervals_along_and_they_know_their_rows(command: lis
     paths = sorted(Path("results").glob("*/000?.csv"))
     for path, folder in zip(paths, ("one", "two"), strict=True):
         (before,) = Path(folder).glob("*/0001.csv")
-        found = TABLE.read(sustained_path(path))
+        found = TABLE.of(path)
         assert {one.run for one in found} == {path.stem}
-        assert [replace(one, run="0001") for one in found] == TABLE.read(sustained_path(before))
+        assert [replace(one, run="0001") for one in found] == TABLE.of(before)
         (order,) = {one.order for one in found}
         (row,) = (row for row in read_run(path) if row.order == order)
         assert row.sustained_s == 120

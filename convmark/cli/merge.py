@@ -69,7 +69,7 @@ def _say_where(runs: Iterable[MergedRun]) -> None:
 
 def _keep_beside(one: MergedRun, path: Path) -> None:
     """Keep sessions and layers of the runs, and the descriptions of models not there yet."""
-    sessions = [found for source in one.sources for found in sessions_file.read(source.path)]
+    sessions = [found for source in one.sources for found in sessions_file.TABLE.of(source.path)]
     sessions_file.write(path, sessions)
     layers = [
         rows

@@ -21,7 +21,7 @@ from convmark.compare.rule.statistics import summary
 from convmark.core.errors import MeasurementError, StoreError
 from convmark.core.runtimes import as_hashed
 from convmark.results.record import Record
-from convmark.results.table_file import TableFile
+from convmark.results.table_file import TableBeside
 
 __all__ = [
     "TABLE",
@@ -30,7 +30,6 @@ __all__ = [
     "KeptSession",
     "conditions_of",
     "keep_sessions",
-    "sessions_path",
 ]
 
 MOST_LOOKED_INTO = 30
@@ -65,12 +64,7 @@ class KeptSession:
             raise MeasurementError(f"{self.case}: a session must take time, got {self.seconds} s")
 
 
-TABLE = TableFile(KeptSession)
-
-
-def sessions_path(run: Path) -> Path:
-    """Return where the sessions of a run's file are kept."""
-    return run.with_suffix(".sessions.csv")
+TABLE = TableBeside(".sessions.csv", KeptSession)
 
 
 def conditions_of(row: Record) -> str:
@@ -121,22 +115,13 @@ def write(run: Path, sessions: Sequence[KeptSession]) -> None:
         StoreError: they cannot be written.
     """
     if sessions:
-        TABLE.replace(sessions_path(run), sessions)
-
-
-def read(run: Path) -> list[KeptSession]:
-    """Return the sessions of a run; none where there are none.
-
-    Raises:
-        StoreError: the file cannot be read, or does not fit; the message names file and line.
-    """
-    return TABLE.read(sessions_path(run))
+        TABLE.replace(TABLE.path(run), sessions)
 
 
 def _believed(run: Path) -> list[KeptSession]:
     """Return the sessions of a run; none of a damaged file: they only save measuring anew."""
     try:
-        return read(run)
+        return TABLE.of(run)
     except StoreError:
         return []
 

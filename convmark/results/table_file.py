@@ -270,6 +270,27 @@ class TableFile(Generic[Row]):
             raise StoreError(f"{path}:{line}: {error}") from None
 
 
+class TableBeside(TableFile[Row]):
+    """The rows of one kind that a run has beside its file, such as `0007.epochs.csv`."""
+
+    def __init__(self, ending: str, row: type[Row], *earlier: Sequence[str]) -> None:
+        """Describe it; `ending` is what the file's name has in place of the run's `.csv`."""
+        super().__init__(row, *earlier)
+        self._ending = ending
+
+    def path(self, run: Path) -> Path:
+        """Return where the rows of a run's file are."""
+        return run.with_suffix(self._ending)
+
+    def of(self, run: Path) -> list[Row]:
+        """Return the rows of a run; as `read`."""
+        return self.read(self.path(run))
+
+    def keep(self, run: Path, rows: Iterable[Row]) -> None:
+        """Append rows of a run; as `append`."""
+        self.append(self.path(run), rows)
+
+
 @contextlib.contextmanager
 def _held(path: Path) -> Iterator[int]:
     """Give the descriptor of a file to append to, made where it is not there, and locked.

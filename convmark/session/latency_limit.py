@@ -8,7 +8,7 @@ limit, and the highest that is proved to hold it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -17,10 +17,10 @@ from typing import Any
 from convmark.core.cells import column
 from convmark.core.text import seconds_text
 from convmark.results.record import BUSY_SHARE
-from convmark.results.table_file import TableFile
+from convmark.results.table_file import TableBeside
 from convmark.session.facts import Facts, Job
 
-__all__ = ["TABLE", "LatencyWatch", "Tried", "append_tried", "latency_path"]
+__all__ = ["TABLE", "LatencyWatch", "Tried"]
 
 CONFIDENCE = 0.99
 """Of the proof: `convmark.worker.arrivals` has its rule."""
@@ -48,36 +48,22 @@ class Tried:
     other_cpu_share: float | None = column("share of the CPUs' time that others took")
 
 
-TABLE = TableFile(Tried)
-
-
-def latency_path(run: Path) -> Path:
-    """Return where the tries of a run's file are kept."""
-    return run.with_name(f"{run.stem}.latency.csv")
-
-
-def append_tried(run: Path, tried: Tried) -> None:
-    """Write a try beside the run's file.
-
-    Raises:
-        StoreError: it cannot be written.
-    """
-    TABLE.append(latency_path(run), [tried])
+TABLE = TableBeside(".latency.csv", Tried)
 
 
 class LatencyWatch:
     """Makes the tries of a process from its events, and keeps each as it comes."""
 
     def __init__(
-        self, job: Job, facts: Facts, limit_s: float | None, keep: Callable[[Tried], None]
+        self, job: Job, facts: Facts, limit_s: float | None, run: Path | None = None
     ) -> None:
         """Watch.
 
         Args:
             limit_s: that was asked for.
-            keep: is given each try.
+            run: the file beside which each try is kept as it ends; None to keep none.
         """
-        self._job, self._facts, self._limit_s, self._keep = job, facts, limit_s, keep
+        self._job, self._facts, self._limit_s, self._run = job, facts, limit_s, run
         self._begun = False
         self._found: Mapping[str, Any] | None = None
         self.tries: list[Tried] = []
@@ -93,7 +79,8 @@ class LatencyWatch:
             case = self._job.case.name
             self.tries.append(Tried(run=self._facts.run, order=self._job.order, case=case,
                                     process=self._job.process, **told))  # fmt: skip
-            self._keep(self.tries[-1])
+            if self._run:
+                TABLE.keep(self._run, self.tries[-1:])
 
     def columns(self, samples_per_step: int) -> dict[str, Any]:
         """Return the row's columns, none where no rate was searched."""

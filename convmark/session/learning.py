@@ -24,7 +24,7 @@ from convmark.core.errors import OptionError
 from convmark.core.options import Options
 from convmark.core.statistics import quantile
 from convmark.results.record import Record
-from convmark.results.table_file import TableFile
+from convmark.results.table_file import TableBeside
 
 if TYPE_CHECKING:
     from convmark.interpreter import Answer
@@ -34,17 +34,15 @@ if TYPE_CHECKING:
 __all__ = [
     "EPOCHS",
     "HOST",
+    "TABLE",
     "TASK",
     "WATERFALL",
     "WAYS",
     "Epoch",
-    "append_epochs",
     "asked_columns",
     "epochs_of",
-    "epochs_path",
     "learned_columns",
     "lesson",
-    "read_epochs",
     "waterfall_columns",
     "with_digits",
 ]
@@ -102,7 +100,7 @@ class Epoch:
     validation_accuracy: float = column("accuracy on the validation samples after it")
 
 
-TABLE = TableFile(Epoch)
+TABLE = TableBeside(".epochs.csv", Epoch)
 
 
 def with_digits(
@@ -202,29 +200,6 @@ def epochs_of(record: Record, answer: Answer) -> list[Epoch]:
         for event in answer.events
         if event["event"] == "epoch"
     ]
-
-
-def epochs_path(run: Path) -> Path:
-    """Return where the epochs of a run's file are kept."""
-    return run.with_name(f"{run.stem}.epochs.csv")
-
-
-def append_epochs(run: Path, epochs: Sequence[Epoch]) -> None:
-    """Write a process's epochs beside the run's file; nothing for none.
-
-    Raises:
-        StoreError: they cannot be written.
-    """
-    TABLE.append(epochs_path(run), epochs)
-
-
-def read_epochs(run: Path) -> list[Epoch]:
-    """Return the epochs beside a run's file, none where there are none.
-
-    Raises:
-        StoreError: the file does not fit; the message names file and line.
-    """
-    return TABLE.read(epochs_path(run))
 
 
 def waterfall_columns(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

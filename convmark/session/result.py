@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -23,17 +23,17 @@ from convmark.results.agreement import phases_apart
 from convmark.results.code.manifest import Code
 from convmark.results.record import Record
 from convmark.results.schema import MEASUREMENT_VERSION
-from convmark.session import learning
+from convmark.results.table_file import TableBeside
+from convmark.session import latency_limit, learning, sustained
 from convmark.session.ceilings import efficiency, key_of
 from convmark.session.facts import Facts, Job, of_the_machine, of_the_run, software
-from convmark.session.latency_limit import Tried
 from convmark.session.steadiness import unsteady
-from convmark.session.sustained import Interval
 from convmark.worker.protocol import masked, one_line
 
 __all__ = [
     "EAGER",
     "MODEL",
+    "OF_ROWS",
     "Result",
     "code_of_answer",
     "missed_of",
@@ -48,6 +48,9 @@ MODEL = "model:"
 HASHED = "sha256:"
 """How the hash of a value begins, as the worker's too."""
 
+OF_ROWS: Sequence[TableBeside[Any]] = (learning.TABLE, sustained.TABLE, latency_limit.TABLE)
+"""Tables beside a run's file that say more of its rows, by their `order`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
@@ -61,9 +64,9 @@ class Result:
     """What the process ran; None where it did not come so far, or may have read more."""
     missed: str = ""
     """Why it may have read more; empty where it has not."""
-    intervals: Sequence[Interval] = ()
+    intervals: Sequence[sustained.Interval] = ()
     """Of sustained steps."""
-    tries: Sequence[Tried] = ()
+    tries: Sequence[latency_limit.Tried] = ()
     """At a latency limit."""
     interrupted: bool = False
     """Whether the user ended the sustained steps, which follow the measurement."""
@@ -74,6 +77,11 @@ class Result:
     def replayed_s(self) -> list[float]:
         """What a benchmark shows: the steps, of the task accuracy the epochs, seconds."""
         return self.step_times_s or [epoch.epoch_time_s for epoch in self.epochs]
+
+    @property
+    def beside(self) -> Iterator[tuple[TableBeside[Any], Sequence[Any]]]:
+        """The rows of each table in `OF_ROWS`."""
+        return zip(OF_ROWS, (self.epochs, self.intervals, self.tries), strict=True)
 
 
 def result_of(

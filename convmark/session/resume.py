@@ -30,8 +30,8 @@ from convmark.results.schema import MEASUREMENT_VERSION, SCHEMA_VERSION
 from convmark.results.store import Store, read_run, read_step_times
 from convmark.session import learning
 from convmark.session.facts import Facts, Job, of_the_run, software
-from convmark.session.result import Result
-from convmark.session.run import NOT_MEASURED, OF_ROWS
+from convmark.session.result import OF_ROWS, Result
+from convmark.session.run import NOT_MEASURED
 
 __all__ = [
     "Columns",
@@ -200,7 +200,7 @@ class InterruptedRun:
         self._take_out_beside()
         for record in self.records:
             self.run_file.codes.other_than_before(record.case.name, record.code)
-        epochs, results = learning.read_epochs(self.run_file.path), []
+        epochs, results = learning.TABLE.of(self.run_file.path), []
         for record in self.records:
             times_s = read_step_times(self.run_file.path, [record.order])
             its_own = [epoch for epoch in epochs if epoch.order == record.order]
@@ -217,11 +217,11 @@ class InterruptedRun:
     def _take_out_beside(self) -> None:
         """Take out what was noted of processes whose rows never came: they are measured again."""
         orders = {record.order for record in self.records}
-        for table, path_of in OF_ROWS:
-            noted = table.read(path := path_of(self.run_file.path))
+        for table in OF_ROWS:
+            noted = table.of(self.run_file.path)
             stay = [one for one in noted if one.order in orders]
             if len(stay) < len(noted):
-                table.replace(path, stay)
+                table.replace(table.path(self.run_file.path), stay)
 
     def described(self, jobs: Sequence[Job] | None) -> str:
         """Say in one line what is there and what is left."""

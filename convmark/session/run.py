@@ -25,26 +25,16 @@ from convmark.machine.gpu.watch import Watch, watching
 from convmark.machine.power import PackageWatch, others_busy
 from convmark.results.record import Record
 from convmark.results.store import RunFile
-from convmark.results.table_file import TableFile
 from convmark.session import learning
 from convmark.session.facts import Facts, Job
-from convmark.session.latency_limit import TABLE as TRIES
-from convmark.session.latency_limit import LatencyWatch, Tried, append_tried, latency_path
+from convmark.session.latency_limit import LatencyWatch
 from convmark.session.result import Result, missed_of, result_of
 from convmark.session.stretches import Stretches, utc_now
-from convmark.session.sustained import TABLE as INTERVALS
-from convmark.session.sustained import (
-    Interval,
-    SustainedWatch,
-    append_interval,
-    leak,
-    sustained_path,
-)
+from convmark.session.sustained import SustainedWatch, leak
 from convmark.worker.protocol import one_line
 
 __all__ = [
     "NOT_MEASURED",
-    "OF_ROWS",
     "Observer",
     "Serving",
     "asked_axes",
@@ -66,13 +56,6 @@ class Serving(Protocol):
 
     def answer(self, request: Mapping[str, Any], on_event: OnEvent = ...) -> Answer:
         """Serve the request, passing each event on, and return the answer."""
-
-
-OF_ROWS: Sequence[tuple[TableFile[Any], Callable[[Path], Path]]] = (
-    (INTERVALS, sustained_path),
-    (TRIES, latency_path),
-)
-"""Tables beside a run's file that are written while a row is measured, and where each is."""
 
 
 class Observer(Protocol):
@@ -120,14 +103,13 @@ def execute(
             options,
             facts,
             observer.phase,
-            keep_interval=functools.partial(append_interval, run_file.path),
-            keep_tried=functools.partial(append_tried, run_file.path),
+            beside=run_file.path,
             now=now,
         )
         result = with_kept_stack(with_kept_code(result, run_file), run_file.path)
         if not job.case.spans_machines or options.cluster is None or options.cluster.keeps_rows:
             run_file.append(result.record, result.step_times_s)
-            learning.append_epochs(run_file.path, result.epochs)
+            learning.TABLE.keep(run_file.path, result.epochs)
         keep(result)
         observer.ended(job, result.record)
         if result.interrupted:
@@ -184,16 +166,15 @@ def measure(
     facts: Facts,
     phase: Callable[[Job, str], None] = lambda job, phase: None,
     *,
-    keep_interval: Callable[[Interval], None] = lambda interval: None,
-    keep_tried: Callable[[Tried], None] = lambda tried: None,
+    beside: Path | None = None,
     now: Callable[[], datetime] = utc_now,
 ) -> Result:
     """Measure one job and return its row, which is kept nowhere yet.
 
     Args:
         phase: is told what the worker does.
-        keep_interval: is given each interval of sustained steps as it ends.
-        keep_tried: is given each rate that was tried at a latency limit.
+        beside: the run's file, beside which each interval of sustained steps and each rate that
+            was tried at a latency limit is kept as it ends.
 
     Raises:
         WorkerError: no worker can be started at all.
@@ -208,8 +189,8 @@ def measure(
     package = PackageWatch(facts.rapl, facts.idle.cpu_w, others=others)
     first, interrupted, events = job.process == 1, False, []
     with watching(facts.cards(job.case), fresh=fresh) as cards:
-        sustained = SustainedWatch(job, facts, cards, keep_interval)
-        limited = LatencyWatch(job, facts, options.latency_limit_s, keep_tried)
+        sustained = SustainedWatch(job, facts, cards, beside)
+        limited = LatencyWatch(job, facts, options.latency_limit_s, beside)
         watches = (cards, package, sustained, limited, stretches)
 
         def see(event: dict[str, Any]) -> None:

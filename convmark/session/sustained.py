@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -23,19 +23,10 @@ from convmark.core.cells import column, columns_of
 from convmark.machine.gpu.watch import CardsWatch
 from convmark.machine.power import Reading
 from convmark.machine.state import cpu_temperature_c
-from convmark.results.table_file import TableFile
+from convmark.results.table_file import TableBeside
 from convmark.session.facts import Facts, Job
 
-__all__ = [
-    "TABLE",
-    "Drop",
-    "Interval",
-    "SustainedWatch",
-    "append_interval",
-    "drop_of",
-    "leak",
-    "sustained_path",
-]
+__all__ = ["TABLE", "Drop", "Interval", "SustainedWatch", "drop_of", "leak"]
 
 LEAST_DROP = 0.03
 ERRORS = 4.0
@@ -78,21 +69,11 @@ class Interval:
 
 
 _NEW = ("device_memory_bytes", "card_memory_bytes")
-TABLE = TableFile(Interval, [one.name for one in columns_of(Interval) if one.name not in _NEW])
-
-
-def sustained_path(run: Path) -> Path:
-    """Return where the intervals of a run's file are kept."""
-    return run.with_name(f"{run.stem}.sustained.csv")
-
-
-def append_interval(run: Path, interval: Interval) -> None:
-    """Write an interval beside the run's file.
-
-    Raises:
-        StoreError: it cannot be written.
-    """
-    TABLE.append(sustained_path(run), [interval])
+TABLE = TableBeside(
+    ".sustained.csv",
+    Interval,
+    [one.name for one in columns_of(Interval) if one.name not in _NEW],
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,20 +149,14 @@ def _growth(
 class SustainedWatch:
     """Makes the intervals of a process from its events, and keeps each as it comes."""
 
-    def __init__(
-        self,
-        job: Job,
-        facts: Facts,
-        cards: CardsWatch,
-        keep: Callable[[Interval], None],
-    ) -> None:
+    def __init__(self, job: Job, facts: Facts, cards: CardsWatch, run: Path | None = None) -> None:
         """Watch.
 
         Args:
             cards: the watch of the case's cards.
-            keep: is given each interval.
+            run: the file beside which each interval is kept as it ends; None to keep none.
         """
-        self._job, self._facts, self._cards, self._keep = job, facts, cards, keep
+        self._job, self._facts, self._cards, self._run = job, facts, cards, run
         self._before: Reading | None = None
         self.intervals: list[Interval] = []
 
@@ -191,7 +166,8 @@ class SustainedWatch:
             self._state()
         elif event["event"] == "interval":
             self.intervals.append(self._interval(event))
-            self._keep(self.intervals[-1])
+            if self._run:
+                TABLE.keep(self._run, self.intervals[-1:])
 
     def _interval(self, event: Mapping[str, Any]) -> Interval:
         case = self._job.case

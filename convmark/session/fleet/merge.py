@@ -18,8 +18,7 @@ from convmark.results.reading import shared_columns
 from convmark.results.record import Record
 from convmark.results.store import Store, oldest_first, read_run, read_step_times, run_files
 from convmark.session.fleet.part import Part, Shard, read_part, write_part
-from convmark.session.learning import Epoch, append_epochs, read_epochs
-from convmark.session.run import OF_ROWS
+from convmark.session.result import OF_ROWS
 
 __all__ = ["MergedRun", "join", "joined", "missing", "sources"]
 
@@ -188,14 +187,11 @@ def join(one: MergedRun, store: Store, keep_beside: Callable[[Path], None]) -> P
         StoreError: it cannot be written, or what stands beside a source does not fit.
     """
     codes = [(source.path.parent, read_codes(source.path)) for source in one.sources]
-    epochs: dict[tuple[Path, int], list[Epoch]] = {}
-    beside: dict[tuple[Path, int, int], list[Any]] = {}
+    beside: dict[tuple[Path, int, object], list[Any]] = {}
     for source in one.sources:
-        for epoch in read_epochs(source.path):
-            epochs.setdefault((source.path, epoch.order), []).append(epoch)
-        for place, (kind, path_of) in enumerate(OF_ROWS):
-            for row in kind.read(path_of(source.path)):
-                beside.setdefault((source.path, row.order, place), []).append(row)
+        for table in OF_ROWS:
+            for row in table.of(source.path):
+                beside.setdefault((source.path, row.order, table), []).append(row)
     of_sources = [(source, record) for source in one.sources for record in source.records]
     of_sources.sort(key=lambda row: (row[1].order, row[1].started))
     run_file = store.create_run(one.machine)
@@ -207,16 +203,9 @@ def join(one: MergedRun, store: Store, keep_beside: Callable[[Path], None]) -> P
             if steps is not None:
                 run_file.keep_step_times(rows[-1], steps.tolist())
             here: dict[str, Any] = {"run": run_file.run, "order": order}
-            its_own = (source.path, record.order)
-            append_epochs(
-                run_file.path,
-                [dataclasses.replace(epoch, **here) for epoch in epochs.get(its_own, ())],
-            )
-            for place, (kind, path_of) in enumerate(OF_ROWS):
-                of_row = beside.get((*its_own, place), ())
-                kind.append(
-                    path_of(run_file.path), [dataclasses.replace(one, **here) for one in of_row]
-                )
+            for table in OF_ROWS:
+                of_row = beside.get((source.path, record.order, table), ())
+                table.keep(run_file.path, [dataclasses.replace(each, **here) for each in of_row])
         if one.part:
             write_part(run_file.path, one.part)
         for folder, found in codes:

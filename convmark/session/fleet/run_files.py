@@ -26,8 +26,6 @@ from convmark.results.run_file import RunFile
 from convmark.results.store import Store, read_head, read_run
 from convmark.session.facts import Facts, Job, software
 from convmark.session.fleet.host import PreparedNode
-from convmark.session.latency_limit import append_tried
-from convmark.session.learning import append_epochs
 from convmark.session.result import Result
 from convmark.session.resume import (
     Columns,
@@ -38,7 +36,6 @@ from convmark.session.resume import (
     open_interrupted,
 )
 from convmark.session.run import with_kept_code, with_kept_stack
-from convmark.session.sustained import append_interval
 
 __all__ = [
     "Found",
@@ -114,19 +111,11 @@ class RunFiles:
         record = with_kept_stack(result, run_file.path).record
         record = dataclasses.replace(record, run=run_file.run)
         run_file.append(record, result.step_times_s)
-        self._append_beside(run_file, result)
+        for table, rows in result.beside:
+            table.keep(run_file.path, [replace(one, run=run_file.run) for one in rows])
         self.records.setdefault(key, []).append(record)
         self.begins_with(key[0], run_file.path)
         return record
-
-    def _append_beside(self, run_file: RunFile, result: Result) -> None:
-        """Keep what a node has noted while it measured, under the run's name."""
-        run = run_file.run
-        append_epochs(run_file.path, [replace(one, run=run) for one in result.epochs])
-        for interval in result.intervals:
-            append_interval(run_file.path, replace(interval, run=run))
-        for tried in result.tries:
-            append_tried(run_file.path, replace(tried, run=run))
 
     def _plan_of(self, key: Key, plan: str | None) -> str | None:
         target, node = key
