@@ -17,7 +17,7 @@ from statistics import mean
 import pytest
 from ray_cluster import LocalCluster, free_port, local_cluster
 
-from convmark.compare.rule.statistics import t_quantile
+from convmark.core.statistics import t_quantile
 from convmark.results.record import COLUMNS, Record
 from convmark.results.store import read_run
 

@@ -38,14 +38,13 @@ from convmark.compare.live.live import LiveOptions, Pairing, compare_live
 from convmark.compare.live.session import Session
 from convmark.compare.live.tree import ForeignCode
 from convmark.compare.rule.decision import Limits
-from convmark.compare.rule.statistics import t_quantile
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, MeasurementError, OptionError
 from convmark.core.interval import Interval, share_of
 from convmark.core.option_values import AUTO, parse_percent, parse_seconds
 from convmark.core.options import Options
-from convmark.core.statistics import Estimate
+from convmark.core.statistics import Estimate, interval_around
 from convmark.core.suites import NETWORKS, cases, refuse_untimed
 from convmark.core.table import Heading
 from convmark.core.text import Say, counted, painted
@@ -405,5 +404,5 @@ def _frameworks(end: End, but: str = "") -> list[str]:
 
 def _change(session: Estimate) -> tuple[float, Interval]:
     """Return a session's change and its 95 % interval, as shares."""
-    half = t_quantile(0.975, math.inf) * (session.error or 0.0)
-    return share_of(session.value), Interval.around(session.value, half).shares()
+    interval = interval_around(session.value, session.error or 0.0, math.inf)
+    return share_of(session.value), interval.shares()

@@ -8,8 +8,9 @@ from dataclasses import KW_ONLY, dataclass
 from statistics import mean, median, stdev
 from typing import Literal
 
-from convmark.compare.rule.statistics import pooled_variance, t_quantile
+from convmark.compare.rule.statistics import pooled_variance
 from convmark.core.interval import share_of
+from convmark.core.statistics import t_quantile
 from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.core.text import counted
 from convmark.results.record import Record

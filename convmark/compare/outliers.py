@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from convmark.compare.rule.statistics import pooled_variance, t_quantile
-from convmark.core.statistics import trimmed_mean
+from convmark.compare.rule.statistics import pooled_variance
+from convmark.core.statistics import t_quantile, trimmed_mean
 
 __all__ = ["LEAST_CHANGE", "LEAST_NODES", "Deviation", "deviations"]
 

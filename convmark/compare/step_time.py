@@ -19,8 +19,8 @@ from convmark.compare.comparability import load_of, loads_alike
 from convmark.compare.history import Anchor
 from convmark.compare.judgement import MACHINE, SAME_CODE, SAME_COMMIT, Judgement, LiveComparison
 from convmark.compare.rule.decision import Decision
-from convmark.compare.rule.statistics import t_quantile
 from convmark.core.interval import Interval, share_of
+from convmark.core.statistics import t_quantile
 from convmark.core.text import counted, percent
 from convmark.results.record import Record
 

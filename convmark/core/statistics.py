@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median, stdev
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from convmark.core.errors import MeasurementError
+from convmark.core.interval import NOT_KNOWN, Interval
 
 __all__ = [
+    "CONFIDENCE",
     "TRIM",
     "Estimate",
+    "interval_around",
+    "interval_of_mean",
     "median_of",
     "middle_of",
     "paired_log_ratio",
@@ -22,8 +26,12 @@ __all__ = [
     "scaling_efficiency",
     "spread",
     "step_time_summary",
+    "t_quantile",
     "trimmed_mean",
 ]
+
+CONFIDENCE = 0.95
+"""Of every interval that is shown."""
 
 TRIM = 0.2
 """Share cut from each end of a trimmed mean."""
@@ -67,6 +75,34 @@ def quantile(values: Values, share: float) -> float:
     if len(values) == 0:
         raise MeasurementError(f"a quantile needs at least one value, got none (share {share})")
     return float(np.quantile(np.asarray(values, np.float64), share))
+
+
+def t_quantile(probability: float, freedom: float) -> float:
+    """Return Student's t quantile, dimensionless; a normal's for infinite degrees of freedom.
+
+    SciPy is imported here: a run without verdicts does not pay for it.
+    """
+    from scipy.special import stdtrit  # type: ignore[import-untyped] # SciPy ships no types
+
+    return float(stdtrit(min(freedom, 1e6), probability))
+
+
+def interval_around(estimate: float, error: float, freedom: float) -> Interval:
+    """Return the 95 % interval of an estimate by Student's t, in its unit.
+
+    Args:
+        error: the estimate's standard error.
+        freedom: degrees of freedom of the error.
+    """
+    return Interval.around(estimate, t_quantile((1 + CONFIDENCE) / 2, freedom) * error)
+
+
+def interval_of_mean(values: Sequence[float]) -> Interval:
+    """Return the 95 % interval of a mean by Student's t; not known of fewer than two values."""
+    if len(values) < 2:
+        return NOT_KNOWN
+    error = stdev(values) / len(values) ** 0.5
+    return interval_around(fmean(values), error, len(values) - 1)
 
 
 def scaling_efficiency(throughput: float, replicas: int, alone: float) -> float:

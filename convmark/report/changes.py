@@ -23,10 +23,11 @@ from convmark.compare.comparability import Comparability, Conditions, comparable
 from convmark.compare.history import BASELINE_RUNS, same_code, steady
 from convmark.compare.judgement import SAME_CODE
 from convmark.compare.rule.decision import CaseSessions, Decision, decide
-from convmark.compare.rule.statistics import pooled_variance, t_quantile
+from convmark.compare.rule.statistics import pooled_variance
 from convmark.core.interval import NOT_KNOWN, Interval, share_of
+from convmark.core.statistics import interval_around
 from convmark.core.text import interval_text
-from convmark.report.ratios import CONFIDENCE, ratio
+from convmark.report.ratios import ratio
 from convmark.results.record import FRAMEWORK_COLUMNS, Record
 
 __all__ = ["LEAST_PAIRS", "Change", "Pair", "Value", "changes"]
@@ -235,10 +236,9 @@ def _change(pair: Pair, decision: Decision | None, why: str, software: str) -> C
     within, freedom = pooled_variance(value.logs.values() for value in pair.others)
     if freedom:
         error = math.sqrt(within * (1 / len(old) + 1 / len(new)))
-        half = t_quantile((1 + CONFIDENCE) / 2, freedom) * error
         return Change(
             change=share_of(estimate),
-            interval=Interval.around(estimate, half).shares(),
+            interval=interval_around(estimate, error, freedom).shares(),
             basis="runs",
             verdict=verdict,
             note=note,

@@ -15,11 +15,10 @@ from types import MappingProxyType
 
 import numpy as np
 
-from convmark.compare.rule.statistics import t_quantile
 from convmark.core.interval import NOT_KNOWN, Interval
+from convmark.core.statistics import interval_around
 
 __all__ = [
-    "CONFIDENCE",
     "LEAST_PROCESSES",
     "Ratio",
     "Units",
@@ -35,8 +34,6 @@ __all__ = [
 
 LEAST_PROCESSES = 3
 """Of fewer units on either side no interval is given: two tell a spread by luck."""
-
-CONFIDENCE = 0.95
 
 Units = Mapping[Hashable, Sequence[float]]
 """By unit the median step time of each of its processes, seconds."""
@@ -125,10 +122,8 @@ def level(times_s: Units) -> Ratio | None:
         return None
     if side.freedom < LEAST_PROCESSES - 1:
         return Ratio(value=math.exp(side.mean))
-    half = t_quantile((1 + CONFIDENCE) / 2, side.freedom) * math.sqrt(_variance([side]))
-    return Ratio(
-        value=math.exp(side.mean), interval=Interval.around(side.mean, half).mapped(math.exp)
-    )
+    interval = interval_around(side.mean, math.sqrt(_variance([side])), side.freedom)
+    return Ratio(value=math.exp(side.mean), interval=interval.mapped(math.exp))
 
 
 def geometric_mean(ratios: Sequence[Ratio]) -> Ratio | None:
@@ -172,10 +167,9 @@ def _with_interval(difference: float, pairs: Sequence[tuple[_Side, _Side]]) -> R
     variance = sum(parts)
     squares = sum(part**2 / freedom for part, freedom in zip(parts, freedoms, strict=True))
     freedom = variance**2 / squares if squares else float(min(freedoms))
-    half = t_quantile((1 + CONFIDENCE) / 2, freedom) * math.sqrt(variance)
     return Ratio(
         value=math.exp(difference),
-        interval=Interval.around(difference, half).mapped(math.exp),
+        interval=interval_around(difference, math.sqrt(variance), freedom).mapped(math.exp),
         freedom=freedom,
         sides=sides,
     )

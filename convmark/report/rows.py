@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from convmark.compare.rule.statistics import t_quantile
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import NUMA, Case
 from convmark.core.errors import StoreError
 from convmark.core.runtimes import DEFAULT_RUNTIME
+from convmark.core.statistics import CONFIDENCE, t_quantile
 from convmark.results.columnar import case_name, read_columns, whole_file
 from convmark.results.names import names_of
 from convmark.results.record import (
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "CONFIDENCE",
     "POINT",
     "Rows",
     "group_of",
@@ -192,10 +191,6 @@ def _hardware(machine: str, device: str) -> str:
 
 
 # -- points: the processes of a case in a run as one row -------------------------------------------
-
-
-CONFIDENCE = 0.95
-"""Of every interval in a report."""
 
 
 POINT = ["source", "hardware", "case"]

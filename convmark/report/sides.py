@@ -15,9 +15,9 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from convmark.compare.comparability import Comparability, facts_of
-from convmark.compare.rule.statistics import t_quantile
+from convmark.core.statistics import CONFIDENCE, t_quantile
 from convmark.core.text import counted
-from convmark.report.ratios import CONFIDENCE, LEAST_PROCESSES, Units, geometric_mean, ratio
+from convmark.report.ratios import LEAST_PROCESSES, Units, geometric_mean, ratio
 from convmark.report.rows import POINT, judged_rows, left_out_text, records_of, text_of
 from convmark.report.tables.answers import Versions
 from convmark.report.tables.history import DIRTY, commit_text

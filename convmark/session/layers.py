@@ -25,6 +25,7 @@ from convmark.core.cells import column
 from convmark.core.errors import StoreError
 from convmark.core.options import Options
 from convmark.core.runtimes import DEFAULT_RUNTIME
+from convmark.core.statistics import interval_of_mean
 from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import Say, plain_text
 from convmark.interpreter import Answer
@@ -42,7 +43,6 @@ __all__ = [
     "REST",
     "LayerRow",
     "combined",
-    "interval_of",
     "keep_other_layers",
     "layer_request",
     "layers_of",
@@ -59,7 +59,6 @@ SESSION_SECONDS = 10.0
 """Rounds of a session, for each second of --time-budget."""
 FUSED = 0.003
 """Of the step: a layer that takes so much less than nothing makes the one before it faster."""
-CONFIDENCE = 0.95
 FAR = 0.5
 """Of the peak: a layer that reaches less may be helped."""
 _MULTIPLES: Mapping[str, int] = MappingProxyType({"tf32": 4, "mixed_float16": 8})
@@ -299,8 +298,10 @@ class _Row:
         """Whether the layer makes the one before it faster, by more than sessions differ."""
         if self.facts["group"] != before.facts["group"]:
             return False  # pieces of their own
-        _, high = interval_of(self.shares)
-        return statistics.fmean(self.shares) < -FUSED and (high is None or high < 0)
+        interval = interval_of_mean(self.shares)
+        return statistics.fmean(self.shares) < -FUSED and not (
+            interval.known and interval.high >= 0
+        )
 
 
 def combined(
@@ -382,7 +383,7 @@ def _sums(one: Sequence[float], other: Sequence[float]) -> list[float]:
 def _columns(row: _Row, step_s: float, ceiling: Ceiling | None, case: Case) -> dict[str, Any]:
     """Return the columns of one row that are its own."""
     facts = row.facts
-    low, high = interval_of(row.shares)
+    ends_s = interval_of_mean(row.shares).mapped(lambda share: step_s * share).cells
     forward_s = step_s * statistics.fmean(row.forward) if row.forward else None
     flops, moved = facts.get("flops"), facts.get("moved_bytes")
     of_peak, bound = _roofline(flops, moved, forward_s, ceiling)
@@ -391,8 +392,8 @@ def _columns(row: _Row, step_s: float, ceiling: Ceiling | None, case: Case) -> d
         "kind": plain_text(facts["kind"]) or None,
         "shape": "x".join("?" if axis is None else str(axis) for axis in facts["shape"]) or None,
         "time_s": step_s * statistics.fmean(row.shares),
-        "time_low_s": None if low is None else step_s * low,
-        "time_high_s": None if high is None else step_s * high,
+        "time_low_s": ends_s["low"],
+        "time_high_s": ends_s["high"],
         "forward_s": forward_s,
         "flops": flops,
         "moved_bytes": moved,
@@ -421,18 +422,6 @@ def _advice(facts: Mapping[str, Any], of_peak: float | None, case: Case) -> str:
     if channels % multiple == 0:
         return ""
     return f"{channels} channels: tensor cores need a multiple of {multiple}"
-
-
-def interval_of(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Return the 95 % interval of a mean by Student's t; None of fewer than two values."""
-    from scipy.special import stdtrit  # type: ignore[import-untyped] # SciPy ships no types
-
-    if len(values) < 2:
-        return None, None
-    error = statistics.stdev(values) / math.sqrt(len(values))
-    half = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2)) * error
-    mean = statistics.fmean(values)
-    return mean - half, mean + half
 
 
 def _roofline(

@@ -15,10 +15,11 @@ from typing import Any
 
 from convmark.core.backends import BACKENDS
 from convmark.core.case import PRECISIONS, Case
+from convmark.core.interval import Interval
 from convmark.core.options import Options
+from convmark.core.statistics import interval_of_mean
 from convmark.core.text import Say
 from convmark.interpreter import Answer
-from convmark.session.layers import interval_of
 from convmark.session.run import request_of
 
 __all__ = ["Remedy", "remedies", "settings_to_try"]
@@ -34,14 +35,13 @@ class Remedy:
     """Mean over the processes of each one's median."""
     change: float
     """Of the step time, as a log ratio."""
-    low: float | None
-    high: float | None
-    """Ends of the 95 % interval of the change."""
+    interval: Interval
+    """Of the change at 95 %."""
 
     @property
     def helps(self) -> bool:
         """Whether the step is faster for sure."""
-        return self.high is not None and self.high < 0
+        return self.interval.high < 0
 
 
 def settings_to_try(case: Case) -> dict[str, Case]:
@@ -88,11 +88,9 @@ def remedies(
 
 def _remedy(option: str, own_s: list[float], steps_s: list[float]) -> Remedy:
     changes = [math.log(one / own) for one, own in zip(steps_s, own_s, strict=True)]
-    low, high = interval_of(changes)
     return Remedy(
         option=option,
         step_s=statistics.fmean(steps_s),
         change=statistics.fmean(changes),
-        low=low,
-        high=high,
+        interval=interval_of_mean(changes),
     )

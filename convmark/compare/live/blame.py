@@ -21,6 +21,7 @@ from convmark.compare.judgement import BUDGET_SPENT
 from convmark.compare.live.session import NEW, OLD, LiveSide
 from convmark.core.errors import MeasurementError
 from convmark.core.options import Options
+from convmark.core.statistics import interval_around, t_quantile
 from convmark.core.text import Say, duration_text, plain_text
 from convmark.session.layers import REST, SESSION_SECONDS, layer_request, why_no_layers
 
@@ -171,20 +172,18 @@ def _change(
     case: str, pair: _Pair, error_s: float, step_s: float, change_s: float, layers: int
 ) -> LayerChange:
     """Return what became of one layer; its share of the error rate is that of all layers."""
-    from scipy.special import stdtrit  # type: ignore[import-untyped] # SciPy ships no types
-
     differences_s = pair.differences_s
     mean_s, degrees = statistics.fmean(differences_s), 2 * (len(differences_s) - 1)
-    half_s = float(stdtrit(degrees, 0.975)) * error_s
-    sure_s = float(stdtrit(degrees, 1 - ERROR_RATE / 2 / layers)) * error_s
+    interval_s = interval_around(mean_s, error_s, degrees)
+    sure_s = t_quantile(1 - ERROR_RATE / 2 / layers, degrees) * error_s
     return LayerChange(
         case=case,
         layer=plain_text(pair.name),
         old_s=None if pair.old_s is None else statistics.fmean(pair.old_s),
         new_s=None if pair.new_s is None else statistics.fmean(pair.new_s),
         difference_s=mean_s,
-        low_s=mean_s - half_s,
-        high_s=mean_s + half_s,
+        low_s=interval_s.low,
+        high_s=interval_s.high,
         part=mean_s / change_s if change_s else None,
         moved=abs(mean_s) > max(sure_s, LEAST * step_s),
     )

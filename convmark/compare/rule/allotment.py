@@ -30,8 +30,8 @@ from convmark.compare.rule.statistics import (
     case_error_rate,
     least_shift,
     look_at,
-    t_quantile,
 )
+from convmark.core.statistics import t_quantile
 
 __all__ = [
     "CHANGES",

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from convmark.compare.rule.statistics import t_quantile
 from convmark.core.errors import MeasurementError
 from convmark.core.interval import NOT_KNOWN, Interval
+from convmark.core.statistics import interval_around, t_quantile
 
 __all__ = [
     "FEWEST_RUNS",
@@ -59,8 +59,6 @@ _PART_DISADVANTAGE = 6.0
 """A slope beside steps to its own side must be better by so much of BIC than one slope alone."""
 _SLOPE_ENDS = 40
 """Places that are tried for either end of a slope."""
-CONFIDENCE = 0.95
-"""Of the interval of a change of level."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,8 +140,6 @@ def _rises_or_falls(part: Array, shares: Array) -> bool:
     Source:
         Student's t of the slope of a weighted regression on the runs' places.
     """
-    from scipy.special import stdtrit  # type: ignore[import-untyped] # it ships no types
-
     count = len(part)
     if count < 2 * FEWEST_RUNS:
         return False
@@ -153,7 +149,7 @@ def _rises_or_falls(part: Array, shares: Array) -> bool:
     squares = float(shares @ centred**2)
     left = max(squares - along**2 / scale, 1e-12 * squares + _rounding(part, shares))
     error = math.sqrt(left / (count - 2) / scale)
-    return abs(along / scale) > float(stdtrit(count - 2, 1 - FALSE_RATE / 2)) * error
+    return abs(along / scale) > t_quantile(1 - FALSE_RATE / 2, count - 2) * error
 
 
 def cleaned(values: Array) -> Array:
@@ -342,7 +338,7 @@ class Level:
     """From the level before; of a creep from the level before to its end. None for the first
     level, and for one that a creep led to."""
     interval: Interval = NOT_KNOWN
-    """Of the change, at `CONFIDENCE`."""
+    """Of the change, at 95 %."""
 
 
 def levels(runs: Sequence[Run], process_variance: float = 0.0) -> list[Level]:
@@ -371,8 +367,7 @@ def levels(runs: Sequence[Run], process_variance: float = 0.0) -> list[Level]:
         shares = (
             1 / weights[begin:first].sum() + 1 / weights[last if creep else first : end + 1].sum()
         )
-        half = t_quantile((1 + CONFIDENCE) / 2, freedom) * math.sqrt(variance * shares)
-        interval = Interval.around(change.size, half)
+        interval = interval_around(change.size, math.sqrt(variance * shares), freedom)
         found.append(
             Level(first=first, last=last, creep=creep, change=change.size, interval=interval)
         )

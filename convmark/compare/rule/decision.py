@@ -44,10 +44,10 @@ from convmark.compare.rule.statistics import (
     look_at,
     pooled_prior,
     summary,
-    t_quantile,
 )
 from convmark.core.errors import MeasurementError
 from convmark.core.interval import NOT_KNOWN, Interval, share_of
+from convmark.core.statistics import t_quantile
 from convmark.core.text import interval_text, share_text
 
 __all__ = [

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convmark.core.errors import MeasurementError
-from convmark.core.statistics import TRIM
+from convmark.core.statistics import TRIM, t_quantile
 
 __all__ = [
     "ASSUMED",
@@ -33,7 +33,6 @@ __all__ = [
     "pooled_variance",
     "sign_looks",
     "summary",
-    "t_quantile",
 ]
 
 Array = npt.NDArray[np.float64]
@@ -196,16 +195,6 @@ def pooled_variance(groups: Iterable[Collection[float]]) -> tuple[float, int]:
     freedom = sum(len(group) - 1 for group in several)
     squares = sum((len(group) - 1) * variance(group) for group in several)
     return (squares / freedom if freedom else 0.0), freedom
-
-
-def t_quantile(probability: float, freedom: float) -> float:
-    """Return Student's t quantile, dimensionless; a normal's for infinite degrees of freedom.
-
-    SciPy is imported here: a run without verdicts does not pay for it.
-    """
-    from scipy.special import stdtrit
-
-    return float(stdtrit(min(freedom, 1e6), probability))
 
 
 # -- the signed-rank test: how often chance alone makes so many sessions point one way -------------

@@ -195,7 +195,9 @@ def remedies_table(case: str, found: Sequence[Remedy]) -> Table:
             "step_time_s": one.step_s,
             "change": signed_percent(share_of(one.change)),
             "interval": " to ".join(
-                signed_percent(share_of(end)) for end in (one.low, one.high) if end is not None
+                signed_percent(end)
+                for end in one.interval.shares().cells.values()
+                if end is not None
             ),
             "helps": "yes" if one.helps else "not for sure",
         }
