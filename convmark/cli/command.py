@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, NoReturn
 
+from convmark.core.files import new_folder, writing
 from convmark.core.options import OPTIONS
 from convmark.core.text import Say, plain_text
 
@@ -44,6 +47,21 @@ def exit_status(good: bool, *, interrupted: bool = False) -> int:
 def sayer(name: str) -> Say:
     """Return what writes a line to standard error, with the name of the program or command."""
     return lambda line: print(f"{name}: {line}", file=sys.stderr)
+
+
+ANOTHER_PLACE = "; make it so, or name another place"
+
+
+def write_folder(output: Path, files: Iterable[tuple[str, bytes]]) -> None:
+    """Write files beside the new folder, then rename: nobody sees a part of it.
+
+    Raises:
+        StoreError: they cannot be written.
+    """
+    with writing(f"--output: {output}", ANOTHER_PLACE), new_folder(output.absolute()) as beside:
+        for name, content in files:
+            (beside / name).parent.mkdir(parents=True, exist_ok=True)
+            (beside / name).write_bytes(content)
 
 
 _NOT_ONE_OF = re.compile(r"invalid choice: '(?P<given>.*)' \(choose from ")

@@ -12,7 +12,7 @@ from pathlib import Path
 from convmark.cli.command import EXIT_OK, sayer
 from convmark.compare.files import read_verdicts
 from convmark.core.errors import OptionError, StoreError
-from convmark.core.files import read_regular, write_output
+from convmark.core.files import read_regular, write_output, writing
 from convmark.core.option_values import choice_of
 from convmark.core.options import Options
 from convmark.report.comment import Gate, badge_text, comment_text
@@ -50,7 +50,8 @@ def comment(given: argparse.Namespace, options: Options) -> int:
     if given.post:
         _say(_posted(gate, text, pull, os.environ))
     if given.badge is not None:
-        _write_badge(given.badge, badge_text(gate))
+        with writing(f"--badge: {given.badge}"):
+            write_output(Path(given.badge), f"{badge_text(gate)}\n".encode())
     return EXIT_OK
 
 
@@ -160,11 +161,3 @@ def _check_badge(name: str) -> None:
         held = None
     if not isinstance(held, dict) or "schemaVersion" not in held:
         raise OptionError(f"--badge: must be a new file or a badge, got {name!r}")
-
-
-def _write_badge(name: str, text: str) -> None:
-    try:
-        write_output(Path(name), f"{text}\n".encode())
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise StoreError(f"--badge: {name} must be writable: {reason}") from None

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from convmark.cli.command import EXIT_OK, sayer
-from convmark.core.errors import OptionError, StoreError
-from convmark.core.files import new_folder, write_output
+from convmark.cli.command import ANOTHER_PLACE, EXIT_OK, sayer, write_folder
+from convmark.core.errors import OptionError
+from convmark.core.files import write_output, writing
 from convmark.core.option_values import choice_of
 from convmark.core.options import Options
 from convmark.core.text import counted
@@ -64,21 +64,12 @@ def _check(target: str, output: Path | None, places: Sequence[Path]) -> None:
 
 
 def _write(output: Path, files: Mapping[str, str]) -> None:
-    """Write beside the output, then rename: nobody sees a part of it."""
-    try:
-        if "" in files:
+    """Write the file, or the files of a new folder."""
+    if "" in files:
+        with writing(f"--output: {output}", ANOTHER_PLACE):
             write_output(output, files[""].encode())
-            return
-        with new_folder(output.absolute()) as beside:
-            for name, text in files.items():
-                path = beside / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(text, encoding="utf-8")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise StoreError(
-            f"--output: {output} must be writable: {reason}; make it so, or name another place"
-        ) from None
+    else:
+        write_folder(output, ((name, text.encode()) for name, text in files.items()))
 
 
 def _words(found: Export) -> str:

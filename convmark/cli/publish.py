@@ -6,9 +6,7 @@ import argparse
 from datetime import datetime, timezone
 from pathlib import Path
 
-from convmark.cli.command import EXIT_OK, sayer
-from convmark.core.errors import StoreError
-from convmark.core.files import new_folder
+from convmark.cli.command import EXIT_OK, sayer, write_folder
 from convmark.core.options import Options
 from convmark.report.page.site import PARQUET, site_files
 from convmark.results.names import check_output_folder
@@ -29,16 +27,7 @@ def publish(given: argparse.Namespace, options: Options) -> int:
     output = Path(given.output)
     check_output_folder("--output", output, new=True, inputs=places)
     made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    try:
-        with new_folder(output.absolute()) as beside:
-            for name, content in site_files(places, made=made):
-                (beside / name).parent.mkdir(exist_ok=True)
-                (beside / name).write_bytes(content)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise StoreError(
-            f"--output: {output} must be writable: {reason}; make it so, or name another place"
-        ) from None
+    write_folder(output, site_files(places, made=made))
     if not (output / PARQUET).exists():
         _say(f"{PARQUET} was left out, it needs pyarrow: pip install pyarrow")
     _say(f"{output / 'index.html'}")

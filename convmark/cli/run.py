@@ -16,8 +16,8 @@ from typing import Any
 from convmark.cli.command import exit_status, sayer
 from convmark.core.backends import DEFAULT_BACKEND
 from convmark.core.case import Case
-from convmark.core.errors import OptionError, StoreError
-from convmark.core.files import write_whole
+from convmark.core.errors import OptionError
+from convmark.core.files import write_whole, writing
 from convmark.core.option_values import AUTO, Shapes
 from convmark.core.options import Options
 from convmark.core.suites import (
@@ -341,11 +341,9 @@ def _keep_description(folder: Path, value: dict[str, Any]) -> list[Path]:
     paths = [folder / f"{stem}.json", folder / f"{stem}.svg"]
     facts = {key: value[key] for key in value if key not in ("event", "layers")}
     text = json.dumps({"schema": DESCRIPTION_SCHEMA, **facts, "layers": value["layers"]}, indent=1)
-    try:
+    with writing(f"{folder}:"):
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(paths[0], f"{text}\n".encode())
         drawn = diagram(value["model"], layers_of(value["layers"]))
         write_whole(paths[1], f"{drawn}\n".encode())
-    except OSError as error:
-        raise StoreError(f"{folder}: must be writable: {error.strerror or error}") from None
     return paths

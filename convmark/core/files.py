@@ -32,6 +32,7 @@ __all__ = [
     "write_output",
     "write_through",
     "write_whole",
+    "writing",
 ]
 
 PREFIX = "convmark-"
@@ -49,6 +50,21 @@ def as_store_error(path: Path, done: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise StoreError(f"{path}: cannot be {done}: {error.strerror or error}") from None
+
+
+@contextlib.contextmanager
+def writing(what: str, remedy: str = "") -> Iterator[None]:
+    """Raise a `StoreError` where the system refuses to write what a user has named.
+
+    Args:
+        what: the option and the place, such as `--output: report.html`.
+        remedy: what the message ends in.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as error:  # a name with a NUL is a ValueError
+        reason = getattr(error, "strerror", None) or error
+        raise StoreError(f"{what} must be writable: {reason}{remedy}") from None
 
 
 def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY, mode: int = 0o666) -> int:

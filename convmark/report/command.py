@@ -9,8 +9,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from types import MappingProxyType
 
-from convmark.core.errors import OptionError, StoreError
-from convmark.core.files import write_output
+from convmark.core.errors import OptionError
+from convmark.core.files import write_output, writing
 from convmark.core.option_values import nearest, parse_file
 from convmark.core.table import Table
 from convmark.core.text import counted, painted
@@ -171,11 +171,8 @@ def _give(found: Report, chosen: str, output: str | None) -> None:
         text = data.decode().removesuffix("\n")
         print(painted(text, sys.stdout, os.environ) if chosen == "text" else text)
         return
-    try:
+    with writing(f"--output: {output}"):
         write_output(Path(output), data)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise StoreError(f"--output: {output} must be writable: {reason}") from None
     print(output, file=sys.stderr)
 
 

@@ -22,7 +22,7 @@ from typing import TypeVar
 import numpy as np
 
 from convmark.core.errors import StoreError
-from convmark.core.files import open_regular
+from convmark.core.files import open_regular, writing
 from convmark.core.text import is_folder_name
 from convmark.results.reading import HEADER, RUN_NAME, StoreWarning, head_cells, read_head, read_run
 from convmark.results.run_file import RunFile, steps_path
@@ -106,7 +106,7 @@ class Store:
             StoreError: the file cannot be made.
         """
         folder = self.folder / name
-        try:
+        with writing(f"--results: {folder}"):
             folder.mkdir(parents=True, exist_ok=True)
             named = _named_in_tables(folder)
             number = max([0, *named, *(int(run.stem) for run in self.runs(name))]) + 1
@@ -120,10 +120,6 @@ class Store:
                     return make(folder / f"{number:04d}.csv")
                 except FileExistsError:
                     number += 1
-        except OSError as error:
-            raise StoreError(
-                f"--results: {folder} must be writable: {error.strerror or error}"
-            ) from None
 
     def machines(self) -> list[str]:
         """Return the names of the machines that have runs, sorted."""

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from convmark.core.case import Case
-from convmark.core.errors import StoreError
-from convmark.core.files import open_kept
+from convmark.core.files import open_kept, writing
 from convmark.core.options import Options
 from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import counted
@@ -147,14 +146,12 @@ def with_kept_stack(result: Result, path: Path) -> Result:
     if not result.stack:
         return result
     log, record = path.with_suffix(".log"), result.record
-    try:
+    with writing(f"{log}:"):
         known = log.read_text(encoding="utf-8") if log.is_file() else ""
         entry = f"\n{result.stack.rstrip()}\n"
         if f"model {record.model}{entry}" not in known:
             with open(log, "a", encoding="utf-8", opener=open_kept) as file:
                 file.write(f"{record.case.name} #{record.process}, model {record.model}{entry}\n")
-    except OSError as error:
-        raise StoreError(f"{log}: must be writable: {error.strerror or error}") from None
     named = f"{record.error}; stack in {log.name}"
     return replace(result, record=replace(record, error=named))
 

@@ -20,8 +20,7 @@ from typing import Any
 from convmark.compare.live.case_result import CaseResult
 from convmark.compare.live.session import NEW, OLD, Session
 from convmark.core.cells import column
-from convmark.core.errors import StoreError
-from convmark.core.files import write_whole
+from convmark.core.files import as_store_error, write_whole
 from convmark.core.interval import Interval, share_of
 from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.core.statistics import trimmed_mean
@@ -237,10 +236,8 @@ def keep_figure(sessions: Path, case: str, svg: str) -> Path:
     """
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", case)[:100]
     path = sessions.with_name(f"{sessions.stem}-{name}.svg")
-    try:
+    with as_store_error(path, "written"):
         write_whole(path, svg.encode())
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from None
     return path
 
 

@@ -12,8 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from convmark.core.errors import StoreError
-from convmark.core.files import write_output
+from convmark.core.files import write_output, writing
 from convmark.core.table import Table, cell_text
 
 __all__ = [
@@ -221,16 +220,13 @@ def export_figures(figures: Sequence[Figure], folder: Path) -> list[Path]:
     import vl_convert
 
     written = []
-    try:
+    with writing(f"--figures: {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         for name, spec in _drawings(figures):
             svg, png = folder / f"{name}.svg", folder / f"{name}.png"
             write_output(svg, drawn_svg(spec).encode())
             write_output(png, vl_convert.vegalite_to_png(spec, scale=PNG_SCALE))
             written += [svg, png]
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise StoreError(f"--figures: {folder} must be writable: {reason}") from None
     return written
 
 
