@@ -8,18 +8,14 @@ import pty
 import pytest
 
 from convmark.core.fitting import terminal_width, wrapped
-from convmark.core.table import heading, printed
+from convmark.core.table import headings, printed
 
-HEADINGS = [
-    heading("machine", "machine"),
-    heading("model", "model"),
-    heading("task", "task"),
-    heading("step", "step p50", "seconds"),
-    heading("rate", "samples/s", "rate"),
-    heading("peak", "host peak", "bytes"),
-    heading("parameters", "parameters", "count"),
-    heading("note", "note"),
-]
+HEADINGS = headings(
+    "machine model task step rate peak parameters note",
+    step=("step p50", "seconds"),
+    rate=("samples/s", "rate"),
+    peak=("host peak", "bytes"),
+)
 NOTE = "1 of 3 unsteady: the step time changed its level by -60% after step 25 of 100 in run 0003"
 
 

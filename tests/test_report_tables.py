@@ -14,7 +14,7 @@ from report_rows import FAST, HOSTILE, SLOW, keep_run, measured, results_of_two_
 from test_verdicts_file import judgement
 
 from convmark.core.errors import MeasurementError, OptionError
-from convmark.core.table import Table, heading, table_of
+from convmark.core.table import Table, headings, table_of
 from convmark.report.build import build
 from convmark.report.comparison import Comparison
 from convmark.report.prices import Price
@@ -71,8 +71,8 @@ def found(table: Table, **wanted: Any) -> dict[str, Any]:
 
 
 def test_a_table_leaves_out_columns_that_no_row_fills_and_prints_units() -> None:
-    headings = [heading("a", "a", "seconds"), heading("b", "b"), heading("c", "c", "bytes")]
-    table = table_of("t", "T", "", headings, [{"a": 0.0101, "b": "x"}, {"a": math.nan, "b": ""}])
+    columns = headings("a b c", a=("a", "seconds"), c=("c", "bytes"))
+    table = table_of("t", "T", "", columns, [{"a": 0.0101, "b": "x"}, {"a": math.nan, "b": ""}])
     assert [one.key for one in table.headings] == ["a", "b"]
     assert table.rows == ((0.0101, "x"), (None, None))
     assert table.texts() == [["10.1 ms", "x"], ["", ""]]
@@ -80,9 +80,9 @@ def test_a_table_leaves_out_columns_that_no_row_fills_and_prints_units() -> None
 
 def test_a_table_refuses_a_row_of_another_width_and_an_unknown_kind() -> None:
     with pytest.raises(MeasurementError, match="t: a row must have 1 cells, has 2"):
-        Table(key="t", title="", caption="", headings=(heading("a", "a"),), rows=(("x", "y"),))
+        Table(key="t", title="", caption="", headings=tuple(headings("a")), rows=(("x", "y"),))
     with pytest.raises(MeasurementError, match="a: kind must be one of"):
-        heading("a", "a", "parsecs")
+        headings("a", a=("a", "parsecs"))
 
 
 # Architectures

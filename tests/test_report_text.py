@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import io
 
-from convmark.core.table import Table, heading
+from convmark.core.table import Table, headings
 from convmark.report.tables import CSV_HEADER, csv_text, markdown_text, terminal_text
 
-HEADINGS = (heading("model", "model"), heading("step", "step p50", "seconds"))
+HEADINGS = tuple(headings("model step", step=("step p50", "seconds")))
 
 
 def table(*rows: tuple[object, ...], key: str = "t") -> Table:

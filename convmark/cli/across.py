@@ -19,7 +19,7 @@ from convmark.compare.live.ab_files import VerdictRow
 from convmark.core.errors import ConvmarkError, OptionError, StoreError
 from convmark.core.option_values import parse_percent, parse_seconds
 from convmark.core.options import Options, pyproject_settings, read
-from convmark.core.table import heading
+from convmark.core.table import headings
 from convmark.core.text import listed, markdown_cell, plain_text, shown
 from convmark.machine.lock import alone
 from convmark.report.across import Cell, LiveCases, across_report, cells_table, live_cases
@@ -148,7 +148,7 @@ def _live(given: argparse.Namespace, options: Options, cells: Sequence[Cell], fo
                 _say(plain_text(f"{one.a} -> {one.b}: {error}"))
             if interrupted:
                 break
-    print_verdicts("compare", rows, form, (heading("a", "A"), heading("b", "B")))
+    print_verdicts("compare", rows, form, headings("a b", a="A", b="B"))
     left = _not_compared(cells, rows)
     if left and form in ("text", "markdown"):
         clean = markdown_cell if form == "markdown" else shown

@@ -11,7 +11,7 @@ import convmark.interpreter
 from convmark.cli.command import exit_status, sayer
 from convmark.core.errors import ConvmarkError
 from convmark.core.options import Options
-from convmark.core.table import Table, heading, table_of
+from convmark.core.table import Table, headings, table_of
 from convmark.interpreter.environments.cache import interpreters
 from convmark.interpreter.inspection import inspect
 from convmark.machine.cautions import cautions, speed_flags
@@ -60,8 +60,7 @@ def _table(rows: Sequence[tuple[str, str, Finding]]) -> Table:
         for path, backend, one in rows
     ]
     keys = ("interpreter", "backend", *names)
-    headings = [heading(key, key) for key in keys]
-    return table_of("findings", "Findings", "", headings, records, keep=keys)
+    return table_of("findings", "Findings", "", headings(" ".join(keys)), records, keep=keys)
 
 
 def _page(

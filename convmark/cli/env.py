@@ -8,7 +8,7 @@ from convmark.cli.command import EXIT_OK, sayer
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.errors import OptionError
 from convmark.core.options import Options
-from convmark.core.table import heading, table_of
+from convmark.core.table import headings, table_of
 from convmark.interpreter.environments.cache import Cache, Made
 from convmark.interpreter.environments.installer import wanted
 from convmark.report.tables import Answer, check_form, print_tables
@@ -54,8 +54,8 @@ def _list(cache: Cache, form: str) -> None:
         }
         for one in found
     ]
-    headings = [heading(name, name) for name in names]
-    table = table_of("environments", "Environments", "", headings, records, keep=names)
+    columns = headings(" ".join(names))
+    table = table_of("environments", "Environments", "", columns, records, keep=names)
     print_tables(Answer(command="env list", tables=[table]), form)
 
 

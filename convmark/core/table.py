@@ -20,7 +20,6 @@ __all__ = [
     "Table",
     "cell_text",
     "grid",
-    "heading",
     "headings",
     "plain",
     "printed",
@@ -112,11 +111,6 @@ class Heading:
         return KINDS[self.kind][0]
 
 
-def heading(key: str, label: str, kind: str = "text") -> Heading:
-    """Return a heading; tables have many."""
-    return Heading(key=key, label=label, kind=kind)
-
-
 USUAL: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "accuracy": ("accuracy", "score"),
@@ -158,7 +152,7 @@ def headings(keys: str, **own: str | tuple[str, str]) -> list[Heading]:
     for key in keys.split():
         given = own.get(key, USUAL.get(key, key.replace("_", " ")))
         label, kind = (given, "text") if isinstance(given, str) else given
-        found.append(heading(key, label, kind))
+        found.append(Heading(key=key, label=label, kind=kind))
     return found
 
 

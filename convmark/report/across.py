@@ -18,7 +18,7 @@ from convmark.core.fitting import wrapped
 from convmark.core.interval import NOT_KNOWN
 from convmark.core.option_values import parse_models
 from convmark.core.statistics import median_of, spread
-from convmark.core.table import Table, heading, headings, printed, table_of
+from convmark.core.table import Table, headings, printed, table_of
 from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import counted, markdown_cell, natural_order, shown
 from convmark.report.changes import LEAST_PAIRS, Change, Pair, Value, changes
@@ -358,7 +358,8 @@ def cells_table(cells: Sequence[Cell]) -> Table:
     ends = product(("to_oldest", "to_previous"), ("", "_low", "_high"))
     kinds = {"step_time_spread": "share", **dict.fromkeys(map("".join, ends), "change")}
     columns = [
-        heading(one.key, one.key, kinds.get(one.key, one.kind)) for one in headings(" ".join(names))
+        replace(one, label=one.key, kind=kinds.get(one.key, one.kind))
+        for one in headings(" ".join(names))
     ]
     records = [cell.record for cell in cells]
     return table_of("across", "Step times over values", "", columns, records, keep=names)
@@ -388,16 +389,15 @@ def _table(cells: Sequence[Cell], column: str, *, markdown: bool) -> str:
     longest = max((sum(cell.case == one.case for one in cells) for cell in cells), default=0)
     several = column not in _AGELESS and longest > 2
     columns = [
-        heading("case", "case"),
-        heading("value", column),
         *headings(
-            "throughput_samples_per_s step_time_p50_s step_time_spread",
+            "case value throughput_samples_per_s step_time_p50_s step_time_spread",
+            value=column,
             step_time_p50_s=("step time", "seconds"),
             step_time_spread=("spread", "share"),
         ),
         *([] if column in _AGELESS else headings("before verdict", before=TO_BEFORE)),
-        *([heading("first", "step time to the oldest")] if several else []),
-        *([heading("first", "step time to the first")] if column in _AGELESS else []),
+        *(headings("first", first="step time to the oldest") if several else []),
+        *(headings("first", first="step time to the first") if column in _AGELESS else []),
         *headings(
             "time_to_first_step_s peak_host_memory_bytes parameters runs processes note",
             processes=("n", "count"),

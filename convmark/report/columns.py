@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from itertools import groupby
 
 from convmark.core.cells import Column
-from convmark.core.table import heading, printed
+from convmark.core.table import headings, printed
 from convmark.results.record import COLUMNS, STATUSES
 from convmark.results.schema import OLDEST_SCHEMA, SCHEMA_VERSION
 
@@ -54,8 +54,7 @@ def columns_page() -> str:
     return "\n".join([NOTES, *groups])
 
 
-def _table(columns: Iterable[Column]) -> str:
-    names = ("column", "type", "unit", "empty", "since", "meaning")
+def _table(group: Iterable[Column]) -> str:
     records = [
         {
             "column": f"`{column.name}`",
@@ -65,10 +64,10 @@ def _table(columns: Iterable[Column]) -> str:
             "since": str(column.since),
             "meaning": column.meaning,
         }
-        for column in columns
+        for column in group
     ]
-    headings = [heading(name, name) for name in names]
-    return printed(headings, records, "pipe", clean=str, drop_empty=False)
+    columns = headings("column type unit empty since meaning")
+    return printed(columns, records, "pipe", clean=str, drop_empty=False)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 from convmark.core.case import Case
 from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.core.statistics import median_of, middle_of, scaling_efficiency, spread
-from convmark.core.table import Heading, Table, heading, headings, plain, table_of
+from convmark.core.table import Heading, Table, headings, plain, table_of
 from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.report.tables.cores import cores
 from convmark.report.tables.energy import ENERGY_COLUMNS, ENERGY_HEADINGS, of_scopes
@@ -195,11 +195,12 @@ def _learned(groups: Groups) -> Table:
     every = [row for rows in groups.values() for row in rows]
     goals = {row.target_accuracy for row in every}
     goal = f"to {goals.pop():g}" if len(goals) == 1 and None not in goals else "to the target"
-    columns = [
-        *headings("case accuracy accuracy_sd loss loss_sd epoch_time_s"),
-        heading("time_to_target_s", goal, "seconds"),
-        *headings("reached n note", reached=("reached", "figure"), n=("seeds", "count")),
-    ]
+    columns = headings(
+        "case accuracy accuracy_sd loss loss_sd epoch_time_s time_to_target_s reached n note",
+        time_to_target_s=(goal, "seconds"),
+        reached=("reached", "figure"),
+        n=("seeds", "count"),
+    )
     records = [_learned_row(name, rows) for name, rows in groups.items()]
     fractions = {row.fraction for row in every}
     shares = ", ".join(f"{share:g}" for share in sorted(filter(None, fractions)))
@@ -223,8 +224,8 @@ def _ways(groups: Groups) -> Table:
     """The seconds per step of each way to call a model."""
     labels = {column: way.replace("_", " ") for way, column in WAYS.items()}
     labels |= {"fit_call_s": "fit call", "predict_call_s": "predict call"}
-    columns = [heading(key, label, "seconds") for key, label in labels.items()]
-    return _columns("waterfall", columns, groups)
+    kinds = {key: (label, "seconds") for key, label in labels.items()}
+    return _columns("waterfall", headings(" ".join(kinds), **kinds), groups)
 
 
 def _columns(task: str, columns: Sequence[Heading], groups: Groups) -> Table:
@@ -236,8 +237,7 @@ def _columns(task: str, columns: Sequence[Heading], groups: Groups) -> Table:
         }
         for name, rows in groups.items()
     ]
-    ends = heading("n", "n", "count"), heading("note", "note")
-    whole = [heading("case", "case"), *columns, *ends]
+    whole = [*headings("case"), *columns, *headings("n note")]
     return table_of(task, task.capitalize(), "", whole, records, keep=["case"])
 
 
@@ -311,7 +311,7 @@ def energy(records: Sequence[Record]) -> list[Table]:
         for name, rows in by_case(measured).items()
         for one in of_scopes({column: _middle(rows, column) for column in columns})
     ]
-    whole = [heading("case", "case"), *ENERGY_HEADINGS, heading("n", "n", "count")]
+    whole = [*headings("case"), *ENERGY_HEADINGS, *headings("n")]
     return [table_of("energy", "Energy", "", whole, found, keep=["case"])] if found else []
 
 
@@ -322,7 +322,7 @@ def latency_limit(records: Sequence[Record]) -> list[Table]:
         for row in records
         if row.latency_limit_s is not None
     ]
-    columns = [heading("case", "case"), *map(Heading.of, _AT_LIMIT)]
+    columns = [*headings("case"), *map(Heading.of, _AT_LIMIT)]
     title = "At a latency limit"
     return [table_of("latency_limit", title, "", columns, found, keep=["case"])] if found else []
 
@@ -335,8 +335,8 @@ def sustained(records: Sequence[Record]) -> list[Table]:
         for row in records
         if row.sustained_s is not None
     ]  # fmt: skip
-    columns = [heading("case", "case"), heading("burst", "burst samples/s", "rate"),
-               *map(Heading.of, _SUSTAINED)]  # fmt: skip
+    first = headings("case burst", burst=("burst samples/s", "rate"))
+    columns = [*first, *map(Heading.of, _SUSTAINED)]
     return [table_of("sustained", "Sustained", "", columns, found, keep=["case"])] if found else []
 
 

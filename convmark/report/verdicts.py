@@ -21,7 +21,7 @@ from convmark.compare.judgement import MACHINE, SAME_CODE, SAME_COMMIT, Judgemen
 from convmark.compare.verdict import conclude, review
 from convmark.core.errors import OptionError
 from convmark.core.git import Git
-from convmark.core.table import Heading, Table, grid, heading, headings, printed, table_of
+from convmark.core.table import Heading, Table, grid, headings, printed, table_of
 from convmark.core.text import (
     bytes_text,
     counted,
@@ -275,7 +275,7 @@ def comparison_table(rows: Sequence[Any], form: str = "text", more: Sequence[Hea
 def compared(rows: Sequence[Any], more: Sequence[Heading] = ()) -> Table:
     """Return the verdicts of a comparison, a line for each case; as `comparison_table`."""
     columns = [
-        heading("case", "case"),
+        *headings("case"),
         *more,
         *headings(
             "change interval verdict control_change sessions note",

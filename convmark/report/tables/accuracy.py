@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from convmark.core.statistics import middle_of
-from convmark.core.table import FACETS, Heading, Table, heading, headings, table_of
+from convmark.core.table import FACETS, Heading, Table, headings, table_of
 from convmark.report.rows import setting
 from convmark.results.record import shown_in
 
@@ -78,7 +78,7 @@ def accuracy(frame: pd.DataFrame, labels: Sequence[str]) -> Table:
                 failed=("failed", "count"),
             ),
             *map(Heading.of, _MORE),
-            heading("runs", "runs"),
+            *headings("runs", runs="runs"),
         ],
         records,
         empty=f"Nothing was trained on data. Fill it by: {filling_command()}",

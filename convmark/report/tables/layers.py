@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from convmark.core.files import as_store_error, write_whole
 from convmark.core.interval import share_of, signed_percent
-from convmark.core.table import Table, heading, table_of
+from convmark.core.table import Table, headings, table_of
 from convmark.core.text import counted, seconds_text, share_text
 from convmark.report.describe import FOLDER
 from convmark.results.names import read_name
@@ -39,16 +39,6 @@ TOP = 20
 
 ROW, LEFT, WIDTH, RIGHT = 18, 260, 420, 130
 """Pixels: a bar's height with its gap, the names' width, the longest bar, the figures' width."""
-
-
-_OF_TRAINING = (
-    heading("forward_s", "forward", "seconds"),
-    heading("backward_s", "backward", "seconds"),
-)
-_ENDS = (
-    heading("time_low_s", "interval from", "seconds"),
-    heading("time_high_s", "to", "seconds"),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,24 +119,25 @@ def layers_table(rows: Sequence[LayerRow], top: int | None = None) -> Table:
         f"share of the peak are of the forward pass. The rest: dispatch, fusion over layers"
         f"{', loss, update' if trains else ''}."
     )
-    ends = (heading("interval", "interval"),) if top is not None else _ENDS
-    headings = [
-        heading("place", "number", "count"),
-        heading("layer", "layer"),
-        heading("kind", "kind"),
-        heading("shape", "output shape"),
-        heading("time_s", "time", "seconds"),
-        *ends,
-        heading("share", "share", "share"),
-        *(_OF_TRAINING if trains else ()),
-        heading("flops_per_s", "FLOP/s", "flops_rate"),
-        heading("of_peak", "of peak", "share"),
-        heading("moved_bytes", "bytes", "bytes"),
-        heading("bound", "bound by"),
-        heading("note", "note"),
-    ]
+    ends = "time_low_s time_high_s" if top is None else "interval"
+    columns = headings(
+        f"place layer kind shape time_s {ends} share {'forward_s backward_s' * trains} "
+        "flops_per_s of_peak moved_bytes bound note",
+        place=("number", "count"),
+        shape="output shape",
+        time_s=("time", "seconds"),
+        time_low_s=("interval from", "seconds"),
+        time_high_s=("to", "seconds"),
+        share=("share", "share"),
+        forward_s=("forward", "seconds"),
+        backward_s=("backward", "seconds"),
+        flops_per_s=("FLOP/s", "flops_rate"),
+        of_peak=("of peak", "share"),
+        moved_bytes=("bytes", "bytes"),
+        bound="bound by",
+    )
     return table_of(
-        f"layers-{first.case}", f"Time per layer of {first.case}", caption, headings, records
+        f"layers-{first.case}", f"Time per layer of {first.case}", caption, columns, records
     )
 
 
@@ -182,13 +173,13 @@ def _record(row: LayerRow) -> dict[str, object]:
 
 def remedies_table(case: str, found: Sequence[Remedy]) -> Table:
     """Return what each setting that was tried does to the step of a case, the best first."""
-    headings = [
-        heading("option", "setting"),
-        heading("step_time_s", "step time", "seconds"),
-        heading("change", "change"),
-        heading("interval", "interval"),
-        heading("helps", "faster"),
-    ]
+    columns = headings(
+        "option step_time_s change interval helps",
+        option="setting",
+        step_time_s=("step time", "seconds"),
+        change="change",
+        helps="faster",
+    )
     records = [
         {
             "option": one.option,
@@ -208,7 +199,7 @@ def remedies_table(case: str, found: Sequence[Remedy]) -> Table:
         "processes. The interval of the change is at 95 %. A lower precision also changes what "
         "the model gives; `convmark run --tasks accuracy` measures that."
     )
-    return table_of(f"settings-{case}", f"Settings for {case}", caption, headings, records)
+    return table_of(f"settings-{case}", f"Settings for {case}", caption, columns, records)
 
 
 def bars(rows: Sequence[LayerRow], top: int | None = None) -> str:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from convmark.compare.outliers import LEAST_CHANGE, LEAST_NODES, Deviation, deviations
-from convmark.core.table import Heading, Table, heading, headings, table_of
+from convmark.core.table import Heading, Table, headings, table_of
 from convmark.core.text import counted
 from convmark.report.rows import latest, newest_rows, text_of
 from convmark.results.record import shown_in
@@ -128,7 +128,7 @@ def machines(frame: pd.DataFrame) -> Table:
         "One row per machine and device. A process is one row of the results: a fresh "
         "operating-system process that measured one case once. Times are UTC.",
         [
-            heading("hardware", "hardware"),
+            *headings("hardware"),
             *map(Heading.of, _FACTS),
             *headings(
                 "framework python runs commits cases processes without_figures first last",

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIMES
-from convmark.core.table import Table, heading, table_of
+from convmark.core.table import Table, headings, table_of
 from convmark.report.ratios import ratio
 from convmark.report.rows import POINT, latest, records_of, text_of
 
@@ -24,18 +24,8 @@ _SAME = (
 """What cases must share to be ranked; of the packages all but the runtime's own."""
 _COLUMNS = (
     *_SAME,
-    *(
-        "commit",
-        "task",
-        "backend",
-        "jit",
-        "replicas",
-        "runtime",
-        "precision",
-        "n",
-        "machine",
-        "device",
-    ),
+    *("commit", "task", "backend", "jit", "replicas", "runtime", "precision", "n"),
+    *("machine", "device"),
     *("step_time_p50_s", "time_to_first_step_s", "export_s", "load_s", "exported_bytes"),
     *("peak_host_memory_bytes", "runtime_threads", "largest_rel_error", "top1_agreement"),
     *("spread", "source", "case"),
@@ -91,26 +81,19 @@ def runtimes(frame: pd.DataFrame, table: pd.DataFrame) -> Table:
         "runtimes",
         "Runtimes",
         _CAPTION,
-        [
-            heading("model", "model"),
-            heading("hardware", "measured on"),
-            heading("batch_size", "batch", "count"),
-            heading("runtime", "runtime"),
-            heading("precision", "precision"),
-            heading("framework", "version"),
-            heading("step_time_p50_s", "step p50", "seconds"),
-            heading("spread", "spread", "share"),
-            heading("fastest", "fastest"),
-            heading("time_to_first_step_s", "first step", "seconds"),
-            heading("load_s", "load", "seconds"),
-            heading("export_s", "export", "seconds"),
-            heading("exported_bytes", "file", "bytes"),
-            heading("peak_host_memory_bytes", "host peak", "bytes"),
-            heading("largest_rel_error", "error", "error"),
-            heading("top1_agreement", "top-1 agreement", "share"),
-            heading("runtime_threads", "threads", "count"),
-            heading("n", "n", "count"),
-        ],
+        headings(
+            "model hardware batch_size runtime precision framework step_time_p50_s spread fastest "
+            "time_to_first_step_s load_s export_s exported_bytes peak_host_memory_bytes "
+            "largest_rel_error top1_agreement runtime_threads n",
+            hardware="measured on",
+            framework="version",
+            load_s=("load", "seconds"),
+            export_s=("export", "seconds"),
+            exported_bytes=("file", "bytes"),
+            largest_rel_error=("error", "error"),
+            top1_agreement=("top-1 agreement", "share"),
+            runtime_threads=("threads", "count"),
+        ),
         records,
     )
 

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from convmark.core.statistics import scaling_efficiency
-from convmark.core.table import Heading, Table, heading, headings, table_of
+from convmark.core.table import Heading, Table, headings, table_of
 from convmark.core.tasks import TASKS
 from convmark.report.rows import group_of, newest_rows, setting
 from convmark.results.record import shown_in
@@ -93,11 +93,10 @@ def distribution(table: pd.DataFrame) -> Table:
         "Of the newest run of each case: each quantile is the median over processes of the "
         "process's own. In inference this is the latency. The bar spans the middle half of the "
         "steps, the line p10 to p90; p95 needs 100 steps, p99 1,000.",
-        [
-            *headings("model group"),
-            *(heading(name, name, "seconds") for name in QUANTILES),
-            *headings("load n"),
-        ],
+        headings(
+            f"model group {' '.join(QUANTILES)} load n",
+            **{name: (name, "seconds") for name in QUANTILES},
+        ),
         records,
     )
 
@@ -171,8 +170,10 @@ def sustained(table: pd.DataFrame) -> Table:
         "too, and is shown. Clock, temperature and power of each interval are in "
         "<run>.sustained.csv.",
         [
-            *headings("model task batch_size setting hardware"),
-            heading("throughput_samples_per_s", "burst samples/s", "rate"),
+            *headings(
+                "model task batch_size setting hardware throughput_samples_per_s",
+                throughput_samples_per_s=("burst samples/s", "rate"),
+            ),
             *map(Heading.of, shown_in("sustained")),
             *headings("run framework"),
         ],
@@ -243,7 +244,7 @@ def waterfall(table: pd.DataFrame) -> Table:
                 call_s=("per call", "seconds"),
             ),
             *map(Heading.of, _MORE),
-            heading("n", "n", "count"),
+            *headings("n"),
         ],
         records,
     )

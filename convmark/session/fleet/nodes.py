@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from convmark.core.errors import OptionError
-from convmark.core.table import Table, grid, heading, table_of
+from convmark.core.table import Table, grid, headings, table_of
 from convmark.core.text import plain_text
 from convmark.machine.cautions import Caution
 from convmark.machine.doctor import UNRELIABLE
@@ -242,7 +242,7 @@ def fleet_tables(nodes: Sequence[CheckedNode]) -> list[Table]:
 def _texts(
     key: str, title: str, names: Sequence[str], records: Sequence[Mapping[str, str]]
 ) -> Table:
-    return table_of(key, title, "", [heading(name, name) for name in names], records, keep=names)
+    return table_of(key, title, "", headings(" ".join(names)), records, keep=names)
 
 
 def caution_lines(abouts: Mapping[str, NodeFacts]) -> list[str]:
