@@ -19,6 +19,7 @@ __all__ = [
     "Estimate",
     "interval_around",
     "interval_of_mean",
+    "is_known",
     "median_of",
     "middle_of",
     "paired_log_ratio",
@@ -51,15 +52,20 @@ class Estimate:
     """None where too few values remain to know it."""
 
 
+def is_known(value: Any) -> bool:
+    """Whether a cell has a value: neither None nor NaN."""
+    return value is not None and value == value
+
+
 def median_of(values: Iterable[float | None]) -> float | None:
     """Return the median of the values that are known, a float; None where none is."""
-    known = [value for value in values if value is not None and value == value]
+    known = list(filter(is_known, values))
     return float(median(known)) if known else None
 
 
 def middle_of(values: Iterable[Any]) -> Any:
     """Return the median of numbers as a float, of texts the first; None where none is known."""
-    known = [value for value in values if value is not None and value == value]
+    known = list(filter(is_known, values))
     return known[0] if known and isinstance(known[0], str) else median_of(known)
 
 

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from convmark.core.runtimes import DEFAULT_RUNTIME
+from convmark.core.statistics import is_known
 from convmark.core.tasks import TIMED_TASKS
 from convmark.machine.hardware import has_other_cards, machine_name
 from convmark.results.record import BUSY_SHARE, COLUMNS, FRAMEWORK_COLUMNS, MEASURED
@@ -79,7 +80,7 @@ Found = Iterator[tuple[str, str]]
 
 def there(row: Row, *names: str) -> bool:
     """Whether a row has a value in each of the columns."""
-    return all(row[name] is not None and row[name] == row[name] for name in names)
+    return all(is_known(row[name]) for name in names)
 
 
 def implausible(row: Row) -> Found:

@@ -9,7 +9,7 @@ So the geometric mean of several cases takes its error from the units, and not f
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -24,6 +24,7 @@ __all__ = [
     "Units",
     "brackets_text",
     "ends_text",
+    "fastest_marks",
     "geometric_mean",
     "intervals_with_1",
     "level",
@@ -182,6 +183,31 @@ def _variance(cases: Sequence[_Side]) -> float:
         for unit, error in side.errors.items():
             errors[unit] = errors.get(unit, 0.0) + error / len(cases)
     return sum(error**2 for error in errors.values())
+
+
+PERHAPS, NOT_COMPARABLE = "perhaps", "not comparable"
+
+
+def fastest_marks(
+    times_s: Sequence[Sequence[float]], best: int, alike: Callable[[int], bool] = lambda place: True
+) -> list[str]:
+    """Return whether each side is the fastest: yes, perhaps, not comparable, or empty for no.
+
+    Args:
+        times_s: by side the median step time of each process, seconds.
+        best: the place of the side with the shortest time.
+        alike: whether the side at a place was measured as the best one was.
+    """
+    marks = [""] * len(times_s)
+    for place, its_own_s in enumerate(times_s):
+        found = ratio(its_own_s, times_s[best])
+        if not alike(place) or found is None or not found.interval.known:
+            marks[place] = NOT_COMPARABLE
+        elif found.interval.low <= 1:
+            marks[place] = PERHAPS
+    marks[best] = ""
+    marks[best] = next((mark for mark in (PERHAPS, NOT_COMPARABLE) if mark in marks), "yes")
+    return marks
 
 
 # -- as text ---------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from convmark.compare.comparability import Comparability, facts_of
-from convmark.core.statistics import CONFIDENCE, t_quantile
+from convmark.core.statistics import CONFIDENCE, is_known, t_quantile
 from convmark.core.text import counted
 from convmark.report.ratios import LEAST_PROCESSES, Units, geometric_mean, ratio
 from convmark.report.rows import POINT, judged_rows, left_out_text, records_of, text_of
@@ -347,7 +347,7 @@ def _by_side(rows: pd.DataFrame) -> Iterator[tuple[tuple[Any, ...], dict[str, An
 @functools.lru_cache(maxsize=65536)
 def _facts(values: tuple[Any, ...], hardware: str, framework: str) -> tuple[str, ...]:
     names = [field.name for field in fields(Comparability)]
-    known = [None if value != value else value for value in values]
+    known = [value if is_known(value) else None for value in values]
     told = facts_of(dict(zip(names, known, strict=True)))
     own = {"hardware": hardware, "framework": framework}
     return tuple(own[name] if name in own else _text(getattr(told, name)) for name in FACTS)

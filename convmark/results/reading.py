@@ -21,6 +21,7 @@ from convmark.core.case import Case
 from convmark.core.cells import Column
 from convmark.core.errors import CaseError, StoreError
 from convmark.core.files import as_store_error
+from convmark.core.statistics import is_known
 from convmark.results.record import COLUMNS, FRAMEWORK_COLUMNS, MEASURED, Record, from_cells
 from convmark.results.schema import OLDEST_SCHEMA, SCHEMA_VERSION
 from convmark.results.table_file import csv_rows
@@ -153,7 +154,7 @@ def rows_agree(found: Mapping[str, Any], path: Path) -> bool:
 
 def _values(column: np.ndarray[Any, Any]) -> set[Any]:
     """Return the values of a column, the absent ones left out; NaN equals nothing."""
-    return {value for value in column.tolist() if value is not None and value == value}
+    return set(filter(is_known, column.tolist()))
 
 
 def _distinct(columns: list[Any], where: np.ndarray[Any, Any]) -> bool:

@@ -12,6 +12,7 @@ from convmark.compare.files import read_verdicts
 from convmark.compare.judgement import MACHINE, Judgement
 from convmark.core.backends import DEFAULT_BACKEND
 from convmark.core.interval import Interval
+from convmark.core.statistics import is_known
 from convmark.core.table import Table, headings, table_of
 from convmark.core.tasks import TASKS
 from convmark.core.text import counted, interval_text, seconds_text
@@ -151,7 +152,7 @@ def _winner(
 
 def _load(shares: Iterable[float | None]) -> str:
     """Say under how much other load figures were measured; empty where it was little."""
-    known = [share for share in shares if share is not None and share == share]
+    known = [share for share in shares if share is not None and is_known(share)]
     return f"under {max(known):.0%} other load" if known else ""
 
 

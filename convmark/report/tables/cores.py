@@ -11,11 +11,11 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
+from convmark.core.statistics import is_known
 from convmark.core.table import Table, headings, table_of
 from convmark.core.text import counted
-from convmark.report.ratios import LEAST_PROCESSES, Ratio, ratio
+from convmark.report.ratios import LEAST_PROCESSES, Ratio, fastest_marks, ratio
 from convmark.report.rows import group_of, judged_rows, records_of, text_of
-from convmark.report.tables.runtimes import NOT_COMPARABLE, PERHAPS
 from convmark.results.record import BUSY_SHARE
 
 if TYPE_CHECKING:
@@ -103,7 +103,8 @@ def _records(groups: list[list[Row]], name: Callable[[Row], str]) -> list[dict[s
     """Return the rows of one case, the fewest threads first."""
     groups = sorted((judged_rows(rows) for rows in groups), key=_order)
     times = [[row["step_time_p50_s"] for row in rows] for rows in groups]
-    marks = _fastest(times)
+    means = [fmean(map(math.log, times_s)) for times_s in times]
+    marks = fastest_marks(times, means.index(min(means)))
     base = groups[0]
     found = []
     for rows, times_s, mark in zip(groups, times, marks, strict=True):
@@ -152,24 +153,7 @@ def _threads_text(rows: Sequence[Row]) -> str:
 
 
 def _values(rows: Sequence[Row], column: str) -> list[float]:
-    found = (row.get(column) for row in rows)
-    return [value for value in found if value is not None and value == value]
-
-
-def _fastest(times: Sequence[Sequence[float]]) -> list[str]:
-    """Return of each number of threads whether it is the fastest."""
-    means = [fmean(map(math.log, times_s)) for times_s in times]
-    best = means.index(min(means))
-    marks = ["" for _ in times]
-    for place, times_s in enumerate(times):
-        found = ratio(times_s, times[best])
-        if place != best and (found is None or not found.interval.known):
-            marks[place] = NOT_COMPARABLE
-        elif place != best and found is not None and found.interval.low <= 1:
-            marks[place] = PERHAPS
-    doubts = [mark for mark in (PERHAPS, NOT_COMPARABLE) if mark in marks]
-    marks[best] = doubts[0] if doubts else "yes"
-    return marks
+    return list(filter(is_known, (row.get(column) for row in rows)))
 
 
 def _unlike(rows: Sequence[Row], base: Sequence[Row]) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from convmark.core.statistics import is_known
 from convmark.core.table import Heading, Table, headings, table_of
 from convmark.report.rows import newest_rows, text_of
 from convmark.results.record import BUSY_SHARE
@@ -90,7 +91,7 @@ def _newest(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def _known(value: Any) -> float | None:
-    return None if value is None or value != value else float(value)
+    return float(value) if is_known(value) else None
 
 
 def energy(table: pd.DataFrame, lead: Sequence[str] = ()) -> Table:

@@ -17,6 +17,7 @@ from convmark.compare.files import read_step_time_verdicts, verdicts_paths
 from convmark.compare.rule.change_points import FEWEST_RUNS
 from convmark.compare.trend import Commits, Point, Stretch, Trend, live_comparison, trend
 from convmark.core.interval import share_of
+from convmark.core.statistics import is_known
 from convmark.core.table import Table, headings, printed, table_of
 from convmark.core.text import counted, interval_text, listed, shown
 from convmark.report.rows import POINT, pooled_half_widths, records_of, text_of
@@ -212,7 +213,7 @@ def trends(frame: pd.DataFrame, runs: Sequence[RunSource]) -> Trends:
 
 def _cells(table: pd.DataFrame, name: str) -> list[Any]:
     """Return a column's values as a row of a file has them, None where absent."""
-    values = [None if value is None or value != value else value for value in table[name].tolist()]
+    values = [value if is_known(value) else None for value in table[name].tolist()]
     return [value and int(value) for value in values] if name in _WHOLE else values
 
 

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIMES
 from convmark.core.table import Table, headings, table_of
-from convmark.report.ratios import ratio
+from convmark.report.ratios import fastest_marks
 from convmark.report.rows import POINT, latest, records_of, text_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["runtimes"]
-
-PERHAPS, NOT_COMPARABLE = "perhaps", "not comparable"
 
 _SAME = (
     *("hardware", "model", "batch_size", "threads", "cpus", "asked_shape"),
@@ -122,22 +120,6 @@ def _fastest(ranked: Sequence[Mapping[str, Any]], times_s: Sequence[Sequence[flo
         return [""]
     threads = {text_of(row["runtime_threads"]) for row in ranked}
     more = "" if len(threads) == 1 else ", threads differ"
-    marks = [
-        _mark(ranked[0], times_s[0], row, its_own)
-        for row, its_own in zip(ranked[1:], times_s[1:], strict=True)
-    ]
-    first = next((mark for mark in (PERHAPS, NOT_COMPARABLE) if mark in marks), "yes")
-    return [f"{first}{more}", *(f"{mark}{more}" if mark else "" for mark in marks)]
-
-
-def _mark(
-    first: Mapping[str, Any],
-    first_s: Sequence[float],
-    row: Mapping[str, Any],
-    its_own_s: Sequence[float],
-) -> str:
-    """Return whether a row may be as fast as the first one of the ranking; empty where not."""
-    found = ratio(its_own_s, first_s)
-    if row["source"] != first["source"] or found is None or not found.interval.known:
-        return NOT_COMPARABLE
-    return "" if found.interval.low > 1 else PERHAPS
+    run = ranked[0]["source"]
+    marks = fastest_marks(times_s, 0, lambda place: bool(ranked[place]["source"] == run))
+    return [mark and f"{mark}{more}" for mark in marks]

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from convmark.core.statistics import scaling_efficiency
+from convmark.core.statistics import median_of, scaling_efficiency
 from convmark.core.table import Heading, Table, headings, table_of
 from convmark.core.tasks import TASKS
 from convmark.report.rows import group_of, newest_rows, setting
@@ -189,7 +189,7 @@ def latency_limit(table: pd.DataFrame) -> Table:
     found = table[table["latency_limit_s"].notna()]
     rows = [row for limit in found["latency_limit_s"].unique()
             for row in newest_rows(found[found["latency_limit_s"] == limit])]  # fmt: skip
-    rows.sort(key=lambda row: -_or_0(row["latency_limit_rate_per_s"]))
+    rows.sort(key=lambda row: -(median_of([row["latency_limit_rate_per_s"]]) or 0.0))
     rows.sort(key=lambda row: (str(row["model"]), row["latency_limit_s"]))
     return table_of(
         "latency_limit",
@@ -210,10 +210,6 @@ def latency_limit(table: pd.DataFrame) -> Table:
         ],
         [{**row, "limit": row["latency_limit_s"]} for row in rows],
     )
-
-
-def _or_0(value: float | None) -> float:
-    return value if value is not None and value == value else 0.0
 
 
 def waterfall(table: pd.DataFrame) -> Table:
