@@ -22,14 +22,14 @@ from typing import Any
 
 from convmark.core.case import PRECISIONS, Case
 from convmark.core.model_name import ModelName
-from convmark.core.runtimes import DEFAULT_RUNTIME, EXPORTS, RUNTIMES, runtime_of_file
+from convmark.core.runtimes import DEFAULT_RUNTIME, EXPORTS, runtime_of_file
 from convmark.core.tasks import TASKS
 from convmark.worker import (
     backends,
     binding,
     ceiling,
-    cuda,
     duet,
+    inspection,
     layers,
     measurement,
     mnist,
@@ -42,7 +42,7 @@ from convmark.worker.companions import Companions, Place, free_addresses
 from convmark.worker.exported import ExportedBackend
 from convmark.worker.failure import UnknownModelError, message_of, stack_of
 from convmark.worker.model_files import check_file
-from convmark.worker.protocol import encode, one_line
+from convmark.worker.protocol import encode
 from convmark.worker.runtimes.export import Exported, export, in_a_process
 
 __all__ = ["answer"]
@@ -177,63 +177,6 @@ def _message(error: BaseException, status: str, framework: Any) -> str:
     return message_of(error) + ("" if ours or status != "error" else framework.chosen_shapes())
 
 
-def _inspect(request: dict[str, Any], framework: Any, emit: Emit) -> None:
-    """Say what this interpreter has, and which of the models asked for it knows."""
-    emit("ready")
-    refusals = {}
-    for name in request["models"]:
-        emit("importing", model=name)
-        refusals[name] = _refusal(name, framework)
-    emit("imported")
-    emit(
-        "inspected",
-        executable=sys.executable,
-        devices=framework.devices(),
-        models=refusals,
-        sources={name: _source(name) for name, refused in refusals.items() if refused is None},
-        runtimes=" ".join(filter(None, map(runtimes.versions, RUNTIMES))),
-        memory_trouble=binding.memory_trouble(request.get("bound") or {}),
-        **_versions(framework),
-        **(_explained(framework) if request.get("explain") else {}),
-    )
-
-
-def _explained(framework: Any) -> dict[str, Any]:
-    """Say what may keep the framework from a GPU, as far as this interpreter can tell."""
-    versions = framework.versions()
-    compiled_for = getattr(framework, "architectures", list)
-    return {
-        "packages": cuda.packages(),
-        "architectures": compiled_for(),
-        "cuda_trouble": cuda.trouble(versions.get("cuda") or "", versions.get("cudnn") or ""),
-    }
-
-
-def _versions(framework: Any) -> dict[str, Any]:
-    return {"python": ".".join(map(str, sys.version_info[:3])), **framework.versions()}
-
-
-def _refusal(name: str, framework: Any) -> str | None:
-    try:
-        builder(name, framework)
-    except UnknownModelError as error:
-        return one_line(error)
-    return None
-
-
-def _source(name: str) -> list[str] | None:
-    """Return the module of a model of the user's own, and its file, or the file of a model.
-
-    None for the zoo's and for presets, or where it is not known.
-    """
-    parts = ModelName.of(name)
-    if parts.file:
-        return ["", os.path.abspath(parts.file)]
-    module = sys.modules.get(parts.module) if not parts.is_preset else None
-    file = getattr(module, "__file__", None)
-    return [parts.module, os.path.abspath(file)] if file else None
-
-
 def _make_ready(request: dict[str, Any], framework: Any, emit: Emit) -> tuple[Case, Any, Any, Emit]:
     """Set the framework up for the request's case, and read the process before the model's code.
 
@@ -329,7 +272,7 @@ def _configured(request: dict[str, Any], framework: Any, emit: Emit) -> tuple[Ca
         seed=request["seed"],
     )
     emit("ready")
-    emit("environment", **_versions(framework))
+    emit("environment", **inspection.versions(framework))
     if case.replicas > 1:
         _join(request, framework, place, emit)
     return case, framework
@@ -459,7 +402,7 @@ _KINDS = {
     "describe": _describe,
     "digits": _digits,
     "duet": _duet,
-    "inspect": _inspect,
+    "inspect": inspection.inspect,
     "layers": _layers,
     "measure": _measure,
     "probe": _probe,

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import re
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,7 @@ from convmark.worker.backends.own_training import OwnData
 from convmark.worker.backends.step import Step
 from convmark.worker.backends.torch_dispatch import dispatched_work
 from convmark.worker.backends.torch_export import Forward
+from convmark.worker.backends.torch_settings import DEFAULTS, READERS, set_tf32, switches, tf32
 from convmark.worker.inputs import filled, flat, mapped
 from convmark.worker.work import Work, per_sample
 
@@ -79,15 +77,15 @@ class Torch(Keras3Backend):
             self._device = torch.device("cuda")
         # kept for as long as the process lives: dropped, it would put Keras back on the CPU
         self._keras_device.enter_context(keras.device(self._device.type))
-        _set_tf32(precision == "tf32")
+        set_tf32(precision == "tf32")
         set_policy(dtype_policy(precision))
         self.seed(seed)
 
     def default_settings(self, precision: str) -> dict[str, str]:
-        return {**super().default_settings(precision), **_DEFAULTS}
+        return {**super().default_settings(precision), **DEFAULTS}
 
     def settings(self) -> dict[str, str]:
-        return {**super().settings(), **read_all({**_switches(), **_READERS})}
+        return {**super().settings(), **read_all({**switches(), **READERS})}
 
     def thread_counts(self) -> tuple[int, int]:
         now = torch.get_num_threads(), torch.get_num_interop_threads()
@@ -99,7 +97,7 @@ class Torch(Keras3Backend):
     def layer_precisions(self, model: Any) -> list[str]:
         """What each layer with weights computes in; autocast has float32 in its own dtype."""
         kinds, of_float32 = super().layer_precisions(model), "float32"
-        if self._device.type == "cuda" and "tf32" in _tf32():
+        if self._device.type == "cuda" and "tf32" in tf32():
             of_float32 = "tf32"
         if torch.is_autocast_enabled(self._device.type):
             dtype = str(torch.get_autocast_dtype(self._device.type)).removeprefix("torch.")
@@ -339,105 +337,6 @@ class Torch(Keras3Backend):
         if tensor.ndim == 4:
             tensor = tensor.permute(3, 2, 0, 1).contiguous()
         return tensor.requires_grad_()
-
-
-def _set_tf32(on: bool) -> None:
-    """Let products of float32 run in TF32 or not: PyTorch alone would let convolutions."""
-    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # from 2.9; the old names warn
-        precision = "tf32" if on else "ieee"
-        torch.backends.cuda.matmul.fp32_precision = precision
-        torch.backends.cudnn.conv.fp32_precision = precision
-        torch.backends.cudnn.rnn.fp32_precision = precision
-    else:
-        torch.backends.cuda.matmul.allow_tf32 = on
-        torch.backends.cudnn.allow_tf32 = on
-
-
-def _tf32() -> str:
-    """Return what products and convolutions of float32 run in on a GPU."""
-    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
-        matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv
-        return f"{matmul.fp32_precision},{conv.fp32_precision}"
-    flags = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    return ",".join("tf32" if flag else "ieee" for flag in flags)
-
-
-def _autocast() -> str:
-    on = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
-    return ",".join(f"{kind}:{torch.get_autocast_dtype(kind)}" for kind in on)
-
-
-_READERS: Mapping[str, Callable[[], object]] = {
-    "default_dtype": torch.get_default_dtype,
-    "default_device": lambda: torch.get_default_device(),
-    "deterministic": lambda: torch.get_deterministic_debug_mode(),
-    "matmul_tf32": _tf32,
-    "mkldnn_matmul": lambda: torch.backends.mkldnn.matmul.fp32_precision,
-    "mkldnn_conv": lambda: torch.backends.mkldnn.conv.fp32_precision,
-    "nnpack": lambda: torch.backends.nnpack.is_available(),
-    "cudnn_rnn": lambda: torch.backends.cudnn.rnn.fp32_precision,
-    "einsum": lambda: torch.backends.opt_einsum.strategy,
-    "linalg": lambda: torch._C._get_linalg_preferred_backend(),
-    "anomaly": torch.is_anomaly_enabled,
-    "autocast": _autocast,
-    "grad": torch.is_grad_enabled,
-    "inference_mode": lambda: torch.is_inference_mode_enabled(),
-    "profiler": lambda: torch.autograd.profiler._is_profiler_enabled,
-    "compiler": lambda: _compiler_options(),
-    "backward_threads": torch.autograd.is_multithreading_enabled,
-    "saved_tensors_hooks": lambda: torch._C._autograd._top_saved_tensors_default_hooks(True),
-    "function_mode": lambda: len(torch.overrides._get_current_function_mode_stack()),
-    "dispatch_mode": lambda: len(torch.utils._python_dispatch._get_current_dispatch_mode_stack()),
-}
-"""Each is of the whole process, or of its first thread, which takes the steps."""
-
-_DEFAULTS: Mapping[str, str] = {
-    "default_dtype": "torch.float32",
-    "deterministic": "0",
-    "mkldnn_enabled": "True",
-    "cudnn_enabled": "True",
-    "cudnn_benchmark": "False",
-    "cudnn_deterministic": "False",
-    "anomaly": "False",
-    "autocast": "",
-    "grad": "True",
-    "inference_mode": "False",
-    "profiler": "False",
-}
-
-
-_CONFIGURED = ("torch._dynamo.config", "torch._functorch.config", "torch._inductor.config")
-_SWITCH = re.compile(r"_get_\w*(sdp|reduced|reduction|accumulation)\w*")
-
-
-def _switches() -> dict[str, Callable[[], object]]:
-    """What reads the switches of PyTorch's libraries, whatever this release has, by name."""
-    return {
-        **{
-            f"{library}_{name}": functools.partial(getattr, module, name)
-            for library in ("cudnn", "mkldnn")
-            for module in [getattr(torch.backends, library)]
-            for name, one in vars(type(module)).items()
-            if isinstance(one, torch.backends.ContextProp) and name != "allow_tf32"  # it may warn
-        },
-        **{
-            name.removeprefix("_get_"): read
-            for name, read in vars(torch._C).items()
-            if _SWITCH.fullmatch(name)
-        },
-    }
-
-
-def _compiler_options() -> str:
-    """Return the options of torch.compile that are not the default ones."""
-    configs = [sys.modules[name] for name in _CONFIGURED if name in sys.modules]
-    pairs = [
-        f"{name}:{functools.reduce(getattr, name.split('.'), config)}"
-        for config in configs
-        for name in config._config
-        if not config._is_default(name)
-    ]
-    return ",".join(sorted(pairs))
 
 
 def _own_threads() -> int:
