@@ -11,11 +11,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 ADDED = {
+    "results/row_facts.py": (
+        "    gpu: str | None",
+        """\
+    cache_bytes: int | None = _environment("last-level cache", unit="bytes", title="")
+""",
+    ),
     "results/schema.py": (
         "    waterfall_rounds: int",
         """\
     fan_speed_rpm: int | None = _state("speed of the fan, median", unit="rpm", title="")
-    cache_bytes: int | None = _environment("last-level cache", unit="bytes", title="")
     hint: str | None = _time("what the worker noticed", title="")
     kept: float | None = _learning("share of the weights kept", title="", kind="share")
     second_import_s: float | None = _column(
