@@ -323,9 +323,7 @@ def expand(
     Args:
         cluster: what cases of more than one replica are spread over.
         recipe: what the cases of the task train ask for.
-        cpus: what all processes are bound to.
-        left_out: is called with the rule for each combination that none of the runtimes can run,
-            and for a file that another runtime than these loads.
+        left_out: is called with the rule that keeps a combination from all of the runtimes.
 
     Raises:
         CaseError: a value that a case refuses, or TF32 alone on CPUs alone.

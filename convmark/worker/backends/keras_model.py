@@ -416,14 +416,9 @@ class KerasBackend(Framework):
             return self._fit_training(model, batch_size, seed, compiled, recipe)
         rate = self.learning_rate if recipe.learning_rate is None else recipe.learning_rate
         step = self.training_step(model, batch_size, seed, rate, compiled, recipe)
-        return step, lambda: self._of_harness(model, recipe).as_fields()
-
-    def _of_harness(self, model: Any, recipe: Recipe) -> Training:
-        classes = is_classes(self.output_shapes(model))
-        names = ["sparse_categorical_crossentropy" if classes else "mean_squared_error"]
-        names += ["losses added"] if model.losses else []
-        named = type(recipe.new_optimizer(self.learning_rate)) if recipe.optimizer else None
-        return Training("harness", named.__name__ if named else "SGD", " + ".join(names))
+        return step, lambda: Training.of_harness(
+            model, recipe, rate, classes=is_classes(self.output_shapes(model))
+        ).as_fields()
 
     def _fit_training(
         self, model: Any, batch_size: int, seed: int, compiled: bool, recipe: Recipe
@@ -446,11 +441,8 @@ class KerasBackend(Framework):
         pictures = images(self.inputs(model), batch_size * self.replicas, seed)
         targets = own.targets(batch_size * self.replicas, seed)
         step = self._fit_step(model, own, (pictures, targets), compiled)
-
-        def describe() -> dict[str, str | None]:
-            return Training.of_compiled(model, by, adds_losses=own.adds_losses).as_fields()
-
-        return step, describe
+        described = functools.partial(Training.of_compiled, model, by)
+        return step, lambda: described(adds_losses=own.adds_losses).as_fields()
 
     def settle(self, model: Any) -> None:
         """Have the model hold its weights as they are now, where the steps keep them apart."""

@@ -106,6 +106,14 @@ class Training:
         names += ["losses added"] if adds_losses else []
         return cls(by, " + ".join(optimizers) or None, " + ".join(dict.fromkeys(names)) or None)
 
+    @classmethod
+    def of_harness(cls, model: Any, recipe: Recipe, rate: float, *, classes: bool) -> Training:
+        """Return what the harness trains a model with that brings nothing of its own."""
+        names = ["sparse_categorical_crossentropy" if classes else "mean_squared_error"]
+        names += ["losses added"] if model.losses else []
+        named = type(recipe.new_optimizer(rate)) if recipe.optimizer else None
+        return cls("harness", named.__name__ if named else "SGD", " + ".join(names))
+
 
 def _is_used(optimizer: Any) -> bool:
     """Whether an optimizer has met the weights that it changes; Keras's old ones do not tell."""
