@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import math
 import os
@@ -172,7 +173,7 @@ class Compared:
     path: Path
     """The file of the sessions."""
     kept: str
-    """How many cases were compared, and where the sessions are, in words."""
+    """Where the sessions are, in words."""
     interrupted: bool
     failure: str
     """Why a case could not be compared; empty where each was."""
@@ -188,22 +189,11 @@ def compare_sides(a: SideSpec, b: SideSpec, wanted: StoppingRule, options: Optio
     Store(options.results).check_writable()
     with alone(wait=options.wait, concurrent=options.allow_concurrent, say=_say):
         comparing = SideComparison.opened(options, a, b)
-        print(comparing.title, file=sys.stderr)
-        if run_the_same(comparing.pair, comparing.cases):
-            _say("A and B are identical: any difference is noise")
-        outcomes = comparing.outcomes(wanted)
-    interrupted = any(found.closed == INTERRUPTED for _, found in outcomes)
-    if interrupted:
+        found = comparing.compared(wanted)
+    if found.interrupted:
         _say(INTERRUPTED)
-    rows = [row for row, found in outcomes if found.closed != INTERRUPTED or found.has_verdict]
-    failed = [row for row, found in outcomes if found.failed]
-    return Compared(
-        rows=rows,
-        path=comparing.path,
-        kept=f"{len(rows)} of {counted(len(comparing.cases), 'case')}; {comparing.kept}",
-        interrupted=interrupted,
-        failure=f"{failed[0].case}: {failed[0].note}" if failed else "",
-    )
+    cases = f"{len(found.rows)} of {counted(len(comparing.cases), 'case')}"
+    return dataclasses.replace(found, kept=f"{cases}; {found.kept}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,6 +256,21 @@ class SideComparison:
     def kept(self) -> str:
         """Where the sessions are."""
         return f"sessions in {self.path}"
+
+    def compared(self, wanted: StoppingRule) -> Compared:
+        """Say what is compared, and compare all cases."""
+        print(self.title, file=sys.stderr)
+        if run_the_same(self.pair, self.cases):
+            _say("A and B are identical: any difference is noise")
+        outcomes = self.outcomes(wanted)
+        failed = [row for row, found in outcomes if found.failed]
+        return Compared(
+            rows=[row for row, one in outcomes if one.closed != INTERRUPTED or one.has_verdict],
+            path=self.path,
+            kept=self.kept,
+            interrupted=any(found.closed == INTERRUPTED for _, found in outcomes),
+            failure=f"{failed[0].case}: {failed[0].note}" if failed else "",
+        )
 
     def outcomes(self, wanted: StoppingRule) -> list[tuple[VerdictRow, CaseResult]]:
         """Compare all cases; return each one's verdict, and what it rests on.

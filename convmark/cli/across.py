@@ -13,7 +13,6 @@ from pathlib import Path
 
 from convmark.cli.ab import SideComparison, StoppingRule, print_verdicts
 from convmark.cli.command import BUDGET, EXIT_USAGE, TARGET, exit_status, sayer
-from convmark.compare.judgement import INTERRUPTED
 from convmark.compare.live.ab import sides
 from convmark.compare.live.ab_files import VerdictRow
 from convmark.core.errors import ConvmarkError, OptionError, StoreError
@@ -177,15 +176,12 @@ def _compared(
         wanted.models,
         say=sayer("convmark"),
     )
-    comparing = SideComparison.opened(of_pair, a, b)
-    print(comparing.title, file=sys.stderr)
-    outcomes = comparing.outcomes(rule)
-    rows += [row for row, found in outcomes if found.closed != INTERRUPTED or found.has_verdict]
-    print(f"{comparing.kept}", file=sys.stderr)
-    lost = [row for row, found in outcomes if found.failed]
-    if lost:
-        raise ConvmarkError(f"{lost[0].case}: {lost[0].note}")
-    return any(found.closed == INTERRUPTED for _, found in outcomes)
+    found = SideComparison.opened(of_pair, a, b).compared(rule)
+    rows += found.rows
+    print(found.kept, file=sys.stderr)
+    if found.failure:
+        raise ConvmarkError(found.failure)
+    return found.interrupted
 
 
 def _not_compared(cells: Sequence[Cell], rows: Sequence[VerdictRow]) -> list[str]:

@@ -35,7 +35,7 @@ from convmark.core.errors import OptionError, StoreError
 from convmark.core.option_values import check_patterns, nearest
 from convmark.core.options import Options
 from convmark.core.table import headings, table_of
-from convmark.core.text import painted
+from convmark.core.text import commit_text, painted
 from convmark.machine.hardware import read_machine
 from convmark.report.across import COLUMNS as ACROSS
 from convmark.report.noise import noise_line
@@ -249,7 +249,7 @@ def _row(run: Path, found: CaseFigures, index: Index) -> dict[str, Any]:
     return {
         "run": run.stem,
         "started": found.started,
-        "commit": (entry.commit or "")[:12] + " (dirty)" * bool(entry.dirty),
+        "commit": commit_text(entry.commit, bool(entry.dirty)),
         "step_time_p50_s": found.step_time_p50_s or None,
         "spread": found.spread,
         "n": found.processes,

@@ -16,6 +16,7 @@ from convmark.core.case import Case
 from convmark.core.errors import StoreError
 from convmark.core.options import Options
 from convmark.core.table import Table, headings, table_of
+from convmark.core.text import commit_text
 from convmark.report.summary import run_tables
 from convmark.report.tables import Answer, check_form, print_tables
 from convmark.report.tables.layers import TOP, layers_tables
@@ -29,9 +30,6 @@ __all__ = [
     "list_runs",
     "show",
 ]
-
-SHOWN = 12
-"""Characters of a commit that are shown."""
 
 
 def list_runs(given: argparse.Namespace, options: Options) -> int:
@@ -87,7 +85,7 @@ def _record(path: Path, *, whole: bool) -> dict[str, Any]:
         **known,
         "machine": name or rows["machine"][0] or folder.name,
         "started": rows["started"][0][:19].replace("T", " "),
-        "commit": (rows["commit"][0] or "")[:SHOWN] + " (dirty)" * bool(rows["dirty"][0]),
+        "commit": commit_text(rows["commit"][0], rows["dirty"][0]),
         "versions": _versions(rows),
         "cases": len(cases),
         "processes": len(rows["status"]),

@@ -14,11 +14,13 @@ from convmark.core.files import read_regular
 from convmark.core.interval import Interval, share_of, signed_percent
 
 __all__ = [
+    "DIRTY",
     "NUMBER",
     "Say",
     "bytes_text",
     "change_text",
     "coloured",
+    "commit_text",
     "count_text",
     "counted",
     "duration_text",
@@ -93,6 +95,15 @@ def listed(names: Sequence[str], most: int) -> str:
     """Return the first names and how many more there are, such as `a, b and 3 more`."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return f"{', '.join(names[:most])}{more}"
+
+
+DIRTY = " (dirty)"
+"""Ends a commit whose files were changed."""
+
+
+def commit_text(commit: str | None, dirty: object) -> str:
+    """Return a commit as tables show it; empty where it is not known."""
+    return f"{(commit or '')[:12]}{DIRTY * (dirty is True)}"
 
 
 def natural_order(value: str) -> tuple[tuple[int, int | str], ...]:

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from convmark.compare.comparability import Comparability, facts_of
 from convmark.core.statistics import CONFIDENCE, is_known, t_quantile
-from convmark.core.text import counted
+from convmark.core.text import DIRTY, commit_text, counted
 from convmark.report.ratios import LEAST_PROCESSES, Units, geometric_mean, ratio
 from convmark.report.rows import POINT, judged_rows, left_out_text, records_of, text_of
 from convmark.report.tables.answers import Versions
-from convmark.report.tables.history import DIRTY, commit_text
 from convmark.results.code.manifest import files_hash_of
 from convmark.results.store import RunSource
 
@@ -340,7 +339,7 @@ def _by_side(rows: pd.DataFrame) -> Iterator[tuple[tuple[Any, ...], dict[str, An
     cells = zip(*(rows[name].tolist() for name in names), strict=True)
     for values, row in zip(cells, records_of(rows, _COLUMNS), strict=True):
         facts = _facts(values, str(row["hardware"]), text_of(row["framework"]))
-        commit = commit_text(row["commit"], row["dirty"])
+        commit = commit_text(text_of(row["commit"]), row["dirty"])
         yield (facts, text_of(row["code"]), commit), row
 
 

@@ -26,6 +26,7 @@ from convmark.core.text import (
     bytes_text,
     counted,
     interval_text,
+    listed,
     markdown_cell,
     rate_text,
     seconds_text,
@@ -108,8 +109,7 @@ def could_see(judgements: Sequence[Judgement]) -> str:
         parts.append(f"changes above {100 * median(seen.values()):.1f} % (median case)")
         parts.append(f"{100 * seen[worst]:.1f} % (worst case: {shown(worst)})")
     if blind:
-        more = f" and {len(blind) - 1} more" if len(blind) > 1 else ""
-        parts.append(f"no change at all in {shown(blind[0])}{more}")
+        parts.append(f"no change at all in {listed(list(map(shown, blind)), 1)}")
     return f"could have detected {', '.join(parts)}" if parts else ""
 
 

@@ -17,7 +17,7 @@ from convmark.core.case import Case
 from convmark.core.files import open_kept, writing
 from convmark.core.options import Options
 from convmark.core.tasks import TIMED_TASKS
-from convmark.core.text import counted
+from convmark.core.text import counted, listed
 from convmark.interpreter import Answer, OnEvent
 from convmark.machine.cpus import bound
 from convmark.machine.gpu.watch import Watch, watching
@@ -273,9 +273,8 @@ def kept(run_file: RunFile) -> str:
         return "no row was measured"
     text = f"{counted(run_file.rows, 'row')} in {run_file.path}"
     if left_out := run_file.codes.left_out:
-        names = ", ".join(str(one.place) for one in left_out[:3])
-        more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
-        text += f"; too large to be saved with the code that ran: {names}{more}"
+        names = listed([str(one.place) for one in left_out], 3)
+        text += f"; too large to be saved with the code that ran: {names}"
     if missed := run_file.codes.missed:
         rows = counted(len(missed), "row")
         text += (

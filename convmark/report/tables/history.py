@@ -19,7 +19,7 @@ from convmark.compare.trend import Commits, Point, Stretch, Trend, live_comparis
 from convmark.core.interval import share_of
 from convmark.core.statistics import is_known
 from convmark.core.table import Table, headings, printed, table_of
-from convmark.core.text import counted, interval_text, listed, shown
+from convmark.core.text import commit_text, counted, interval_text, listed, shown
 from convmark.report.rows import POINT, pooled_half_widths, records_of, text_of
 from convmark.results.record import COLUMNS
 from convmark.results.store import RunSource
@@ -28,11 +28,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "DIRTY",
     "MOST_NAMED",
     "MOST_POINTS",
     "change_text",
-    "commit_text",
     "history",
     "levels",
     "marks",
@@ -41,9 +39,6 @@ __all__ = [
     "trend_text",
     "trends",
 ]
-
-DIRTY = " (dirty)"
-"""Ends a commit whose files were changed."""
 
 MOST_POINTS = 20_000
 """Points of all cases together; beyond them each keeps its newest, so that a page stays small."""
@@ -115,7 +110,7 @@ def history(
                 **row,
                 **_rounded({**row, "level_s": level_s}),
                 "run": runs[source].label,
-                "commit": commit_text(row["commit"], row["dirty"]),
+                "commit": commit_text(text_of(row["commit"]), row["dirty"]),
                 "started": row["started"][:19].replace("T", " "),
                 "level": number,
                 "moved": marks.get(key, ""),
@@ -129,11 +124,6 @@ def history(
         else ""
     )
     return _history_table(records, limit)
-
-
-def commit_text(commit: str | None, dirty: bool | None) -> str:
-    """Return a commit as tables show it; empty where it is not known."""
-    return text_of(commit)[:12] + DIRTY * (dirty is True)
 
 
 def _rounded(row: Mapping[str, Any]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from convmark.core.errors import StoreError
-from convmark.core.text import Say, counted, is_folder_name
+from convmark.core.text import Say, counted, is_folder_name, listed
 from convmark.results.code.manifest import read_codes, write_codes
 from convmark.results.code.snapshot import copy_kept
 from convmark.results.names import keep_name, read_name
@@ -168,10 +168,9 @@ def missing(found: Sequence[SourceRun]) -> list[str]:
 
 
 def _lack(lacking: Sequence[tuple[str, int]], wanted: int) -> str:
-    names = ", ".join(f"{name} #{process}" for name, process in lacking[:MOST_NAMED])
-    more = f" and {len(lacking) - MOST_NAMED} more" if len(lacking) > MOST_NAMED else ""
+    names = listed([f"{name} #{process}" for name, process in lacking], MOST_NAMED)
     count = "all" if len(lacking) == wanted else f"{len(lacking)} of"
-    return f"{count} {counted(wanted, 'process')} missing: {names}{more}"
+    return f"{count} {counted(wanted, 'process')} missing: {names}"
 
 
 def join(one: MergedRun, store: Store, keep_beside: Callable[[Path], None]) -> Path:

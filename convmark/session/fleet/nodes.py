@@ -10,7 +10,7 @@ from typing import Any
 
 from convmark.core.errors import OptionError
 from convmark.core.table import Table, grid, headings, table_of
-from convmark.core.text import plain_text
+from convmark.core.text import listed, plain_text
 from convmark.machine.cautions import Caution
 from convmark.machine.doctor import UNRELIABLE
 from convmark.machine.hardware import GIB, Machine
@@ -142,8 +142,7 @@ def labels_text(labels: Mapping[str, str]) -> str:
 
 def some(names: Sequence[str]) -> str:
     """Return the first names, and how many more there are."""
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(names[:MOST_NAMED]) + more
+    return listed(names, MOST_NAMED)
 
 
 def node_names(abouts: Mapping[str, NodeFacts]) -> dict[str, str]:
