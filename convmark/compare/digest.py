@@ -19,7 +19,7 @@ from convmark.results.columnar import case_name
 from convmark.results.reading import HEADER, read_cells, read_run
 from convmark.results.record import COLUMNS, MEASURED, STATUSES, from_cells
 
-__all__ = ["CaseFigures", "Digest", "Held", "digest_of"]
+__all__ = ["CaseFigures", "Digest", "digest_of"]
 
 _PLACES = {name: place for place, name in enumerate(HEADER)}
 _CASE = operator.itemgetter(*(_PLACES[name] for name in Case.__dataclass_fields__))

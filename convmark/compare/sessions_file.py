@@ -25,7 +25,6 @@ from convmark.results.table_file import TableBeside
 
 __all__ = [
     "TABLE",
-    "CarriedOver",
     "EarlierSessions",
     "KeptSession",
     "conditions_of",

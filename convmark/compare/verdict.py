@@ -29,7 +29,7 @@ from convmark.core.interval import share_of
 from convmark.core.tasks import TASKS
 from convmark.results.record import Record
 
-__all__ = ["CaseReview", "Review", "conclude", "review"]
+__all__ = ["Review", "conclude", "review"]
 
 STEP_TIME = METRICS[0]
 _ACCURACY = next(metric for metric in METRICS if metric.name == "accuracy")

@@ -23,7 +23,6 @@ __all__ = [
     "as_store_error",
     "cache_folder",
     "is_at",
-    "lock_of_nobody",
     "new_folder",
     "new_part",
     "open_kept",

@@ -18,7 +18,6 @@ from convmark.worker.protocol import LINE_BYTES, UNSAFE_FORK, decode_event, one_
 
 __all__ = [
     "Answer",
-    "Followed",
     "Follower",
     "OnEvent",
     "cause",

@@ -36,7 +36,6 @@ _OPTIONS_OF_THE_TABLE = re.compile(
 
 __all__ = [
     "Comparison",
-    "CsvStorage",
     "comparability",
     "drop_comparison",
     "hide_table",

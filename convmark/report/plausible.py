@@ -28,7 +28,7 @@ from convmark.worker.timing import (
     enough_steps,
 )
 
-__all__ = ["beyond_ceilings", "implausible", "there"]
+__all__ = ["implausible", "there"]
 
 WINOGRAD = 2.25
 """By so much convolutions may be faster than matrix products, for they multiply less often.

@@ -24,7 +24,7 @@ from convmark.report.rows import Rows, records_of, text_of
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["WALL_COLUMNS", "with_wall_power"]
+__all__ = ["with_wall_power"]
 
 WALL_COLUMNS = (
     *("wall_power_w", "wall_idle_power_w", "wall_joules_per_sample"),

@@ -48,7 +48,6 @@ __all__ = [
     "layers_of",
     "layers_path",
     "measure_layers",
-    "ran_by",
     "read_layers",
     "why_no_layers",
 ]

@@ -10,7 +10,6 @@ from typing import Any
 from convmark.worker import host, timing
 
 __all__ = [
-    "Synchronised",
     "held_bytes",
     "measure",
     "synchronised",

@@ -18,11 +18,9 @@ from convmark.worker.flops import LayerCall, call_flops, traced_calls
 from convmark.worker.inputs import flat, mapped, symbols
 
 __all__ = [
-    "MOST_TOGETHER",
     "Cut",
     "Unit",
     "cut",
-    "depth_of",
     "groups_of",
     "moved_bytes",
     "unit_facts",

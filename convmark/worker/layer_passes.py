@@ -11,7 +11,7 @@ from convmark.core.case import Case
 from convmark.worker.backends.step import Chain, Piece
 from convmark.worker.cuts import Cut
 
-__all__ = ["FORWARD", "WITH_BACKWARD", "Pass", "Passes", "Place"]
+__all__ = ["FORWARD", "Pass", "Passes", "Place"]
 
 FORWARD, WITH_BACKWARD = "forward", "with_backward"
 

@@ -22,7 +22,7 @@ from convmark.worker.failure import CaseFailure
 from convmark.worker.measurement import Builder, Emit, build
 from convmark.worker.runtimes.tested import tested
 
-__all__ = ["LEARNING_RATE", "Lesson", "check_count", "compiled_model", "learn"]
+__all__ = ["LEARNING_RATE", "check_count", "compiled_model", "learn"]
 
 LEARNING_RATE = 0.1
 

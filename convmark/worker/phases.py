@@ -11,7 +11,6 @@ from convmark.worker.timing import Clock, Pulse, Windows, timed_step, windows
 
 __all__ = [
     "FED_WINDOWS",
-    "FirstStep",
     "fed_windows",
     "first_step",
 ]

@@ -39,7 +39,6 @@ __all__ = [
     "End",
     "Pair",
     "SideSpec",
-    "SideText",
     "check_models",
     "inspected",
     "paired",

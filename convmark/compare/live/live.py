@@ -49,7 +49,7 @@ from convmark.core.text import Say, counted, duration_text, percent
 from convmark.interpreter import Interpreter, import_roots
 from convmark.machine.gpu.watch import watching
 
-__all__ = ["LiveOptions", "OnSession", "Pairing", "compare_live"]
+__all__ = ["LiveOptions", "Pairing", "compare_live"]
 
 MOST_FAILURES = 2
 """So many sessions that die of themselves close a case."""

@@ -25,7 +25,7 @@ from convmark.machine.gpu.sampler import (
     union,
 )
 
-__all__ = ["CardWatch", "CardsWatch", "Watch", "reader_of", "watching"]
+__all__ = ["CardsWatch", "Watch", "reader_of", "watching"]
 
 
 class Watch(Protocol):

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from convmark.report.rows import Rows
 
-__all__ = ["PARQUET", "PART", "site_files"]
+__all__ = ["PARQUET", "site_files"]
 
 PART = 5_000
 """Rows of a part: some 500 kB."""

@@ -29,10 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CSV_HEADER",
-    "FORMS",
     "TABLES_SCHEMA",
     "Answer",
-    "as_csv",
     "check_form",
     "csv_text",
     "formatted",

@@ -20,7 +20,6 @@ from convmark.worker.protocol import WHOLE_BYTES, file_digest
 
 __all__ = [
     "FOLDER",
-    "MOST_FILE_BYTES",
     "copy_kept",
     "keep_files",
     "lay_out",
