@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from convmark.core.files import TemporaryFolder, new_folder, write_whole
-from convmark.core.locks import lock
+from convmark.core.files import TemporaryFolder, lock, new_folder, write_whole
 from convmark.machine.lock import alone
 from convmark.results.run_file import RunFile
 from convmark.results.store import Store
@@ -164,7 +163,7 @@ def test_nothing_that_was_locked_and_closed_is_kept_for_a_child_to_drop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own: dict[int, os.stat_result] = {}
-    monkeypatch.setattr("convmark.core.locks._OWN", own)
+    monkeypatch.setattr("convmark.core.files._OWN", own)
     runtime = tmp_path / "runtime"
     runtime.mkdir(mode=0o755)
     (runtime / "4000000.lock").touch()

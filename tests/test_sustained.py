@@ -23,10 +23,10 @@ from convmark.machine.gpu.watch import watching
 from convmark.report.build import build
 from convmark.report.summary import sustained as summarised
 from convmark.results.store import read_run
-from convmark.session.stretches import Stretches
+from convmark.session.run import Stretches
 from convmark.session.sustained import TABLE, Drop, Interval, drop_of, leak
 from convmark.worker import host
-from convmark.worker.sustained import sustain
+from convmark.worker.phases import sustain
 from convmark.worker.timing import Pulse
 
 MIB = 2**20

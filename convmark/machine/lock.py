@@ -26,7 +26,7 @@ from pathlib import Path
 import psutil
 
 from convmark.core.errors import BusyError
-from convmark.core.locks import PASSING_S, close_locked, lock
+from convmark.core.files import PASSING_S, close_locked, lock
 from convmark.core.text import Say
 
 __all__ = ["alone", "runtime_folder"]

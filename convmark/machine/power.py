@@ -261,7 +261,6 @@ def idle_power(
     rapl: Rapl,
     cards: Sequence[Card],
     *,
-    nvml: Callable[[], Any] = load_nvml,
     busy_percent: Callable[[float], float] = psutil.cpu_percent,
     clock: Clock = time.monotonic,
 ) -> Idle:
@@ -272,7 +271,7 @@ def idle_power(
         busy_percent: waits so many seconds and returns how busy all CPUs were.
     """
     known = [card for card in dict.fromkeys(cards) if card.gpu.vendor == "nvidia"]
-    with opened(nvml() if known else None) as ready:
+    with opened(load_nvml() if known else None) as ready:
         readers = {card: reader_of(ready, card) for card in known} if ready else {}
         looks = {card: reader for card, reader in readers.items() if reader is not None}
         if not rapl.counters and not looks:

@@ -193,10 +193,8 @@ _READ = f"{OLDEST_SCHEMA} to {SCHEMA_VERSION}"
 LAYOUTS = layouts(COLUMNS, SCHEMA_VERSION)
 
 
-def read_run(
-    path: Path, keep: Callable[[Sequence[str]], bool] = lambda cells: True
-) -> list[Record]:
-    """Return the rows of a run's file, all or those whose cells are to be kept.
+def read_run(path: Path) -> list[Record]:
+    """Return the rows of a run's file.
 
     A last line without its newline is what a killed writer leaves: it is left out with a
     `StoreWarning`. Everything else that does not fit the schema is refused.
@@ -212,9 +210,8 @@ def read_run(
     records: list[Record] = []
     one_run = RowsOfOneRun(path)
     for line, cells in read_cells(path, warn):
-        if keep(cells):
-            records.append(_record(path, line, cells))
-            one_run.check(line, records[-1])
+        records.append(_record(path, line, cells))
+        one_run.check(line, records[-1])
     return records
 
 

@@ -21,15 +21,17 @@ import numpy as np
 
 from convmark.core.errors import StoreError
 from convmark.core.files import (
+    PASSING_S,
     as_store_error,
+    close_locked,
     is_at,
+    lock,
     new_part,
     open_kept,
     open_regular,
     read_regular,
     write_through,
 )
-from convmark.core.locks import PASSING_S, close_locked, lock
 from convmark.results.code.manifest import code_path
 from convmark.results.code.of_run import KeptCodes
 from convmark.results.reading import HEADER, StoreWarning

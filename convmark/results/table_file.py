@@ -25,13 +25,14 @@ from convmark.core.cells import columns_of, from_cell, to_cell
 from convmark.core.errors import ConvmarkError, StoreError
 from convmark.core.files import (
     as_store_error,
+    close_locked,
     is_at,
+    lock,
     open_kept,
     open_regular,
     write_through,
     write_whole,
 )
-from convmark.core.locks import close_locked, lock
 
 __all__ = [
     "TableFile",

@@ -7,11 +7,14 @@ an observer; where the rows go is a `RunFile`.
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol
+
+import psutil
 
 from convmark.core.case import Case
 from convmark.core.files import open_kept, writing
@@ -28,7 +31,6 @@ from convmark.session import learning
 from convmark.session.facts import Facts, Job
 from convmark.session.latency_limit import LatencyWatch
 from convmark.session.result import Result, missed_of, result_of
-from convmark.session.stretches import Stretches, utc_now
 from convmark.session.sustained import SustainedWatch, leak
 from convmark.worker.protocol import one_line
 
@@ -36,12 +38,15 @@ __all__ = [
     "NOT_MEASURED",
     "Observer",
     "Serving",
+    "Stretches",
     "asked_axes",
+    "command_started",
     "execute",
     "kept",
     "measure",
     "request_of",
     "unmeasured",
+    "utc_now",
     "with_kept_code",
     "with_kept_stack",
 ]
@@ -55,6 +60,72 @@ class Serving(Protocol):
 
     def answer(self, request: Mapping[str, Any], on_event: OnEvent = ...) -> Answer:
         """Serve the request, passing each event on, and return the answer."""
+
+
+# -- when a process was measured: a wall meter's log is joined by it -------------------------------
+
+
+MOST_APART_S = 0.5
+"""Of the two clocks over the time of a process."""
+
+
+def utc_now() -> datetime:
+    """Return the time now."""
+    return datetime.now(timezone.utc)
+
+
+def command_started() -> str:
+    """Return when this process was started, UTC, ISO 8601."""
+    began = datetime.fromtimestamp(psutil.Process().create_time(), timezone.utc)
+    return began.isoformat(timespec="milliseconds")
+
+
+class Stretches:
+    """Notes the times of a worker's events, seconds since `started` by the machine's clock.
+
+    A clock that was set meanwhile, which a second clock tells, leaves the columns empty.
+    """
+
+    def __init__(
+        self,
+        started: datetime,
+        now: Callable[[], datetime] = utc_now,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begin at the time at which the process was asked for."""
+        self._started, self._now, self._clock = started, now, clock
+        self._began_s = clock()
+        self._windows: list[float] = []
+        self._intervals: list[float] = []
+        """Ends of the sustained intervals; the first is where their steps began."""
+
+    def see(self, event: Mapping[str, Any]) -> None:
+        """Take note of an event."""
+        name, phase = event["event"], event.get("phase")
+        if name == "windows" or (name == "phase" and phase == "windows"):
+            self._windows.append(self._since_s())
+        elif name == "interval" or (name == "phase" and phase == "sustained"):
+            self._intervals.append(self._since_s())
+
+    def _since_s(self) -> float:
+        return round((self._now() - self._started).total_seconds(), 3)
+
+    def columns(self, samples_per_step: int) -> dict[str, Any]:
+        """Return the row's columns; none where the clock was set meanwhile."""
+        took_s = self._since_s()
+        if abs(took_s - (self._clock() - self._began_s)) > MOST_APART_S:
+            return {}
+        found = {"command_started": command_started(), "took_s": took_s}
+        if len(self._windows) == 2:
+            found |= dict(zip(("windows_from_s", "windows_until_s"), self._windows, strict=True))
+        late = max(1, (len(self._intervals) - 1) // 4)
+        if len(self._intervals) > 1:
+            found["sustained_from_s"] = self._intervals[-1 - late]
+            found["sustained_until_s"] = self._intervals[-1]
+        return found
+
+
+# -- one execution ---------------------------------------------------------------------------------
 
 
 class Observer(Protocol):

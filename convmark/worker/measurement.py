@@ -22,9 +22,8 @@ from convmark.worker import ceiling, flops, host, reference, timing
 from convmark.worker.arrivals import at_limit
 from convmark.worker.failure import CaseFailure
 from convmark.worker.host import HostMemory, forget_peak, peak_above
-from convmark.worker.phases import FED_WINDOWS, fed_windows, first_step
+from convmark.worker.phases import FED_WINDOWS, fed_windows, first_step, sustain
 from convmark.worker.proof import PROOF_STEP, Proof, check_device, check_finite
-from convmark.worker.sustained import sustain
 from convmark.worker.turns import timed_turn
 
 __all__ = [
