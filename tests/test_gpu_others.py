@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from convmark.machine.gpu.devices import Gpu, json_object, read_amd, read_apple, say
+from convmark.core.text import command_text
+from convmark.machine.gpu.devices import Gpu, json_object, read_amd, read_apple
 
 VRAM = 17163091968
 
@@ -139,9 +140,9 @@ def test_elsewhere_apple_s_tool_is_not_asked() -> None:
 
 
 def test_a_command_says_what_it_prints_or_nothing() -> None:
-    assert say([sys.executable, "-c", "print('said')"]).strip() == "said"
-    assert say([sys.executable, "-c", "print('said'); raise SystemExit(3)"]) == ""
-    assert say(["/nowhere/at/all"]) == ""
+    assert command_text([sys.executable, "-c", "print('said')"]).strip() == "said"
+    assert command_text([sys.executable, "-c", "print('said'); raise SystemExit(3)"]) == ""
+    assert command_text(["/nowhere/at/all"]) == ""
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "null", "[" * 100_000])

@@ -20,6 +20,7 @@ __all__ = [
     "bytes_text",
     "change_text",
     "coloured",
+    "command_text",
     "commit_text",
     "count_text",
     "counted",
@@ -168,6 +169,26 @@ def file_text(path: Path) -> str:
         return read_regular(path).decode("utf-8", errors="replace")
     except OSError:
         return ""
+
+
+def command_text(
+    command: Sequence[str], *, environ: Mapping[str, str] | None = None, limit_s: float = 10.0
+) -> str:
+    """Return what a command prints; nothing where it is not there, fails or takes too long."""
+    import subprocess  # the rest of this module is for every `--help`
+
+    try:
+        done = subprocess.run(
+            command,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=limit_s,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.decode(errors="replace") if done.returncode == 0 else ""
 
 
 def wants_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:

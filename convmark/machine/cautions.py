@@ -90,6 +90,9 @@ class Caution:
             if not getattr(self, field):
                 raise ConvmarkError(f"caution {self.subject!r}: {field} must not be empty")
 
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.finding}; {self.remedy}"
+
 
 def cautions(machine: Machine, state: State, environ: Mapping[str, str]) -> list[Caution]:
     """Return what will make figures unreliable, in a fixed order; an unknown state gives nothing.
@@ -248,5 +251,4 @@ class Preflight:
         """
         stolen = stolen_fraction(read_cpu_ticks(), self._ticks)
         state = self._state if stolen is None else replace(self._state, steal_fraction=stolen)
-        found = cautions(machine, state, {})
-        return [f"{one.subject}: {one.finding}; {one.remedy}" for one in found]
+        return list(map(str, cautions(machine, state, {})))

@@ -139,7 +139,7 @@ def left_out_gpus(
     if listed >= len(visible_cards(machine.gpus, environ)):
         return []
     found = _unlisted_gpus(machine, framework, environ, listed)
-    return [f"{found.subject}: {found.finding}; {found.remedy}; `convmark doctor` looks closer"]
+    return [f"{found}; `convmark doctor` looks closer"]
 
 
 def _unlisted_gpus(

@@ -17,8 +17,8 @@ from typing import Any
 import psutil
 
 from convmark.core.errors import ConvmarkError
-from convmark.core.text import file_text, plain_text
-from convmark.machine.gpu.devices import Gpu, load_nvml, read_amd, read_apple, read_gpus, say
+from convmark.core.text import command_text, file_text, plain_text
+from convmark.machine.gpu.devices import Gpu, load_nvml, read_amd, read_apple, read_gpus
 
 __all__ = ["GIB", "Machine", "cpu_model", "has_other_cards", "machine_name", "read_machine"]
 
@@ -181,7 +181,7 @@ def _slug(text: str) -> str:
 
 def _cpu_model_elsewhere() -> str:
     sysctl = ("/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string")
-    macos = plain_text(say(sysctl)) if sys.platform == "darwin" else ""
+    macos = plain_text(command_text(sysctl)) if sys.platform == "darwin" else ""
     others = (platform.processor, platform.machine)
     return macos or next((name for read in others if (name := plain_text(read()))), "unknown")
 

@@ -20,6 +20,7 @@ from packaging.version import InvalidVersion, Version
 
 from convmark.core.errors import InstallError, OptionError
 from convmark.core.processes import die_with_parent
+from convmark.core.text import command_text
 from convmark.worker.protocol import file_digest, masked
 
 __all__ = [
@@ -282,19 +283,9 @@ def _only_wheels(locked: str) -> list[str]:
 def _pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
     """Return pip's settings of indexes and certificates by uv's names for them."""
     command = [sys.executable, "-m", "pip", "config", "list"]
-    try:
-        done = subprocess.run(
-            command,
-            env=dict(environ),
-            capture_output=True,
-            text=True,
-            timeout=PIP_LIMIT_S,
-            check=False,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return {}
+    printed = command_text(command, environ=environ, limit_s=PIP_LIMIT_S)
     found = {}
-    for line in done.stdout.splitlines():  # global.index-url='https://...', :env:.cert='...'
+    for line in printed.splitlines():  # global.index-url='https://...', :env:.cert='...'
         name, _, value = line.partition("=")
         if (ours := _OF_PIP.get(name.rpartition(".")[2])) and name.startswith(_SECTIONS):
             found[ours] = " ".join(value.strip("'").replace("\\n", " ").split())
@@ -383,8 +374,4 @@ def _ask_pip(package: str, minor: str) -> str:
         *(sys.executable, "-m", "pip", "index", "versions", package),
         *("--python-version", minor, "--only-binary", ":all:", "--disable-pip-version-check"),
     ]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout
+    return command_text(command, limit_s=LIMIT_S)

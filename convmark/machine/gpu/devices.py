@@ -10,14 +10,13 @@ import contextlib
 import importlib
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convmark.core.text import file_text, plain_text
+from convmark.core.text import command_text, file_text, plain_text
 
 __all__ = [
     "Card",
@@ -34,15 +33,11 @@ __all__ = [
     "read_amd",
     "read_apple",
     "read_gpus",
-    "say",
     "text",
 ]
 
 _NOT_AVAILABLE = (2**32 - 1, 2**64 - 1)
 """NVML_VALUE_NOT_AVAILABLE is -1, which unsigned answers show as their largest value."""
-
-
-LIMIT_S = 10.0
 
 Say = Callable[[Sequence[str]], str]
 """Runs a command and returns what it prints, nothing where it fails."""
@@ -284,17 +279,6 @@ def _most_mhz(nvml: Any, handle: Any, clock: str) -> int | None:
     return number(nvml, "nvmlDeviceGetMaxClockInfo", handle, getattr(nvml, clock, None))
 
 
-def say(command: Sequence[str]) -> str:
-    """Return what a command prints; nothing where it is not there, fails or takes too long."""
-    try:
-        ended = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=LIMIT_S
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return ended.stdout.decode(errors="replace") if ended.returncode == 0 else ""
-
-
 def json_object(text: str) -> dict[str, Any]:
     """Return the JSON object that a text holds, an empty one where it holds none."""
     try:
@@ -310,7 +294,7 @@ _NAMES = ("card series", "card model", "device name")
 _MEMORY = ("vram total memory (b)",)
 
 
-def read_amd(root: Path = Path("/"), ask: Say = say) -> tuple[tuple[Gpu, ...], str | None]:
+def read_amd(root: Path = Path("/"), ask: Say = command_text) -> tuple[tuple[Gpu, ...], str | None]:
     """Return AMD's GPUs and the driver's version.
 
     A GPU counts where the kernel lets programs compute on it (/dev/kfd), as ROCm needs.
@@ -361,7 +345,7 @@ _PROFILER = ("/usr/sbin/system_profiler", "SPDisplaysDataType", "-json")
 _UNITS = {"MB": 1024**2, "GB": 1024**3}
 
 
-def read_apple(ask: Say = say, platform: str = sys.platform) -> tuple[Gpu, ...]:
+def read_apple(ask: Say = command_text, platform: str = sys.platform) -> tuple[Gpu, ...]:
     """Return the GPUs of a Mac, none elsewhere."""
     if platform != "darwin":
         return ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from convmark.core.errors import OptionError
@@ -214,8 +214,9 @@ def fleet_findings(nodes: Sequence[CheckedNode]) -> str:
     lines = ["Nodes", "", table, "", REFUSED]
     lines += [f"  {plain_text(one.name)}: {plain_text(why)}" for one, why in refused] or ["  none"]
     lines += ["", UNRELIABLE]
-    for one, (subject, finding, remedy) in cautions:
-        lines += [f"  {plain_text(one.name)}: {subject}: {finding}", f"    -> {remedy}"]
+    for one, caution in cautions:
+        lines.append(f"  {plain_text(one.name)}: {caution.subject}: {caution.finding}")
+        lines.append(f"    -> {caution.remedy}")
     if not cautions:
         lines.append("  nothing found")
     return "\n".join([*lines, "", ADVICE])
@@ -224,9 +225,8 @@ def fleet_findings(nodes: Sequence[CheckedNode]) -> str:
 def fleet_tables(nodes: Sequence[CheckedNode]) -> list[Table]:
     """Return the nodes, what they would refuse, and what will make their figures unreliable."""
     refused = [{"node": one.name, "reason": why} for one in nodes for why in one.refusals]
-    names = ("subject", "finding", "remedy")
     cautions = [
-        {"node": one.name, **dict(zip(names, caution, strict=True))}
+        {"node": one.name, **asdict(caution)}
         for one in nodes
         if one.about
         for caution in _cautions(one.about)
@@ -234,7 +234,7 @@ def fleet_tables(nodes: Sequence[CheckedNode]) -> list[Table]:
     return [
         _table(nodes),
         _texts("refusals", REFUSED, ("node", "reason"), refused),
-        _texts("cautions", UNRELIABLE, ("node", *names), cautions),
+        _texts("cautions", UNRELIABLE, ("node", "subject", "finding", "remedy"), cautions),
     ]
 
 
@@ -250,27 +250,22 @@ def caution_lines(abouts: Mapping[str, NodeFacts]) -> list[str]:
     Args:
         abouts: by what a node is called.
     """
-    nodes: dict[tuple[str, str, str], list[str]] = {}
+    nodes: dict[Caution, list[str]] = {}
     for name, about in abouts.items():
         for caution in _cautions(about):
             nodes.setdefault(caution, []).append(name)
-    return [
-        f"{plain_text(some(names))}: {subject}: {finding}; {remedy}"
-        for (subject, finding, remedy), names in nodes.items()
-    ]
+    return [f"{plain_text(some(names))}: {caution}" for caution, names in nodes.items()]
 
 
-def _cautions(about: NodeFacts) -> list[tuple[str, str, str]]:
-    found = [(one.subject, one.finding, one.remedy) for one in about.cautions]
-    if about.niceness:
-        found.append(
-            (
-                "niceness",
-                f"measures at niceness {about.niceness}: all other programs have priority",
-                "start Ray there with RAY_worker_niceness=0",
-            )
-        )
-    return found
+def _cautions(about: NodeFacts) -> list[Caution]:
+    if not about.niceness:
+        return list(about.cautions)
+    nice = Caution(
+        subject="niceness",
+        finding=f"measures at niceness {about.niceness}: all other programs have priority",
+        remedy="start Ray there with RAY_worker_niceness=0",
+    )
+    return [*about.cautions, nice]
 
 
 def _table(nodes: Sequence[CheckedNode]) -> Table:
