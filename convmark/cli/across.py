@@ -162,11 +162,7 @@ def _live(given: argparse.Namespace, options: Options, cells: Sequence[Cell], fo
 def _compared(
     wanted: LiveCases, options: Options, rule: StoppingRule, rows: list[VerdictRow]
 ) -> bool:
-    """Compare cases and add their verdicts to the rows; return whether it was interrupted.
-
-    Raises:
-        ConvmarkError: a side is not to be had; or, once all cases were compared, could not be run.
-    """
+    """Compare cases and add their verdicts to the rows; return whether it was interrupted."""
     texts = {name.replace("-", "_"): text for name, text in wanted.options.items()}
     given = {**texts, "results": str(options.results)}
     of_pair = read(given, pyproject_settings(Path.cwd()))

@@ -74,11 +74,7 @@ class _Workflow:
         )
 
     def hold(self, path: Path, head: Record) -> None:
-        """Refuse a run that may be another workflow's.
-
-        Raises:
-            OptionError: it is of another commit, or of none in a folder of any name.
-        """
+        """Refuse a run that may be another workflow's."""
         if not self.commits or head.commit in self.commits:
             return
         again = "run pytest with --benchmark-compare before, in the same job"
@@ -98,12 +94,7 @@ class _Workflow:
 
 
 def _gate(place: Path, outcome: str | None, workflow: _Workflow) -> Gate:
-    """Return what the gate has found.
-
-    Raises:
-        OptionError: the run cannot be the gate's.
-        StoreError: there is no run with verdicts, though the gate did not fail.
-    """
+    """Return what the gate has found."""
     try:
         return _found(place, outcome, workflow)
     except (OptionError, StoreError):
@@ -147,11 +138,7 @@ def _posted(gate: Gate, text: str, pull: PullRequest | None, environ: Mapping[st
 
 
 def _check_badge(name: str) -> None:
-    """Refuse to write over a file that is no badge.
-
-    Raises:
-        OptionError: it is one, or no path at all.
-    """
+    """Refuse to write over a file that is no badge."""
     check_output("--badge", Path(name), (".json",))
     try:
         path = Path(name).resolve()

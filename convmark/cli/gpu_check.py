@@ -232,11 +232,7 @@ def _found(machine: Machine, framework: dict[str, Any], options: Options) -> str
 
 
 def _probed(asked: DeviceCheck, options: Options, interpreter: Interpreter) -> dict[str, Any]:
-    """Return the case and the events of a process that proves the instruments.
-
-    Raises:
-        WorkerError: it failed.
-    """
+    """Return the case and the events of a process that proves the instruments."""
     request: dict[str, Any] = {
         "kind": "probe",
         # the largest: its step must outlast its call for the sync to show

@@ -123,12 +123,7 @@ def _between(
 
 
 def _across(given: argparse.Namespace, options: Options) -> int:
-    """Print each case over the values of a column, from all runs or those named.
-
-    Raises:
-        OptionError: no such column or format.
-        StoreError: a run that is not there or cannot be read, or none has the column.
-    """
+    """Print each case over the values of a column, from all runs or those named."""
     from convmark.cli.across import across  # it loads what compares live
 
     if given.allow_change:
@@ -258,11 +253,7 @@ def _row(run: Path, found: CaseFigures, index: Index) -> dict[str, Any]:
 
 
 def _folder(store: Store, machine: str | None, runs: Sequence[str]) -> str:
-    """Return the machine's folder that the runs are of.
-
-    Raises:
-        StoreError: no folder has runs, or several have and none is this machine's.
-    """
+    """Return the machine's folder that the runs are of."""
     folders = store.machines()
     if machine is not None:
         names = _names(store, folders)

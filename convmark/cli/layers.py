@@ -57,11 +57,7 @@ def layers(given: argparse.Namespace, options: Options) -> int:
 
 
 def _of_command(models: Sequence[str], options: Options) -> Options:
-    """Return the options as the command takes them: inference of batch 1 unless others are asked.
-
-    Raises:
-        OptionError: something asked for is not of this command.
-    """
+    """Return the options of the command: inference of batch 1 unless others are asked for."""
     refuse_untimed(options, "convmark layers measures")
     if options.batch_sizes == AUTO:
         raise OptionError("--batch-sizes: must be numbers, got auto")

@@ -115,11 +115,7 @@ def noise(given: argparse.Namespace, options: Options) -> int:
 
 
 def _cases(options: Options, devices: Sequence[str]) -> list[Case]:
-    """Return the cases, on a CPU with one thread as well unless a number was asked for.
-
-    Raises:
-        OptionError: the options leave none.
-    """
+    """Return the cases, on a CPU with one thread as well unless a number was asked for."""
     found = cases(options, {options.backends[0]: devices})
     if not found:
         raise OptionError("--models, --tasks and --devices: leave no case; name others")

@@ -351,11 +351,7 @@ def _texts(name: str, given: object) -> list[str]:
 
 
 def _text(name: str, given: object) -> str:
-    """Return a text, or a path as one.
-
-    Raises:
-        OptionError: it is neither.
-    """
+    """Return a text, or a path as one."""
     text = os.fspath(given) if isinstance(given, os.PathLike) else given
     if not isinstance(text, str):
         raise OptionError(

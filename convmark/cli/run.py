@@ -118,13 +118,7 @@ def run(given: argparse.Namespace, options: Options) -> int:
 
 
 def _dry_run(given: argparse.Namespace, options: Options, machine: Machine, form: str) -> int:
-    """Print what would be measured and how long it would take; start nothing.
-
-    Raises:
-        OptionError: with an option whose plan is known only once something was started; or a
-            device or an interpreter is not there.
-        StoreError: a file of earlier rows does not fit.
-    """
+    """Print what would be measured and how long it would take; start nothing."""
     for flag, value in (("--shard", given.shard), ("--resume", given.resume)):
         if value is not None:
             raise OptionError(f"--dry-run: must not be given with {flag}")

@@ -147,11 +147,7 @@ def _broken(cells: Sequence[str]) -> str | None:
 
 @functools.lru_cache(maxsize=4096)
 def _conditions_text(cells: Sequence[str]) -> str:
-    """Return the conditions that the cells of a row tell, as JSON.
-
-    Raises:
-        StoreError, ValueError: they tell none.
-    """
+    """Return the conditions that the cells of a row tell, as JSON."""
     pairs = zip(CONDITIONS, cells, strict=True)
     values = [from_cell(COLUMNS[_PLACES[name]], cell) for name, cell in pairs]
     conditions_of(tuple(values))

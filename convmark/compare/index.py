@@ -93,11 +93,7 @@ def _checked(row: _Row) -> _Row:
 
 
 def _rows(found: sqlite3.Cursor) -> Iterator[_Row]:
-    """Yield rows without their checksums.
-
-    Raises:
-        ValueError: a row is not what was written.
-    """
+    """Yield rows without their checksums."""
     for row in found:
         if _checked(row[:-1]) != row:
             raise ValueError("a checksum differs")

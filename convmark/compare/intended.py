@@ -76,11 +76,7 @@ class TrailerRange:
 
 
 def _trailers(since: TrailerRange) -> tuple[tuple[str, str], ...]:
-    """Return commit and pattern of each trailer, newest commit first.
-
-    Raises:
-        ConvmarkError: the commits in between cannot be told.
-    """
+    """Return commit and pattern of each trailer, newest commit first."""
     if not since.anchor or not since.head:
         raise ConvmarkError(f"no commit has the code of {since.unknown}")
     git = Git.at(since.repository)

@@ -135,11 +135,7 @@ def _is_file(text: str, *, alone: bool) -> bool:
 
 
 def _from_here(text: str) -> str:
-    """Return a file's path from the working folder.
-
-    Raises:
-        CaseError: it lies elsewhere.
-    """
+    """Return a file's path from the working folder."""
     path = os.path.abspath(os.path.expanduser(text))
     name = os.path.relpath(path, os.getcwd())
     if name.startswith(os.pardir):
@@ -159,11 +155,7 @@ def _dotted(text: str, attribute: str) -> str:
 
 
 def _literals(text: str, call: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the values of a call's arguments.
-
-    Raises:
-        CaseError: they are no literals, or one is there twice.
-    """
+    """Return the values of a call's arguments."""
     try:
         node = ast.parse(f"_{call}", mode="eval").body
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):

@@ -441,11 +441,7 @@ def wants_short_options(folder: Path) -> bool:
 
 
 def _table(path: Path) -> dict[str, Any]:
-    """Return `[tool.convmark]` of a pyproject.toml, empty where there is none.
-
-    Raises:
-        OptionError: the file is not TOML, or holds no table there.
-    """
+    """Return `[tool.convmark]` of a pyproject.toml, empty where there is none."""
     if not path.is_file():
         return {}
     if sys.version_info >= (3, 11):

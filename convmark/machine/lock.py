@@ -86,11 +86,7 @@ def alone(
 
 
 def _opened(folder: Path) -> int:
-    """Return a descriptor of the folder, made if need be.
-
-    Raises:
-        OSError: it cannot be made, is a symbolic link, or others may write to it.
-    """
+    """Return a descriptor of the folder, made if need be."""
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o755, parents=True)
         folder.chmod(0o755)  # whatever the umask is: others are to see the locks
@@ -152,11 +148,7 @@ def _taken(
 
 @contextlib.contextmanager
 def _guarded(place: int) -> Iterator[None]:
-    """Hold the guard, which is nobody else's to open.
-
-    Raises:
-        TimeoutError: another holds it for too long.
-    """
+    """Hold the guard, which is nobody else's to open."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
     guard = os.open("guard.lock", flags, 0o600, dir_fd=place)
     try:

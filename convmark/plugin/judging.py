@@ -281,11 +281,7 @@ def _earlier(run: PytestRun, names: Mapping[Case, str]) -> EarlierSessions:
 def _anchor_of(
     baseline: Baseline, history: History, name: str, origin: Origin | None
 ) -> AnchorCode:
-    """Return the code to run beside today's.
-
-    Raises:
-        ConvmarkError: there is none; the message says why, and what helps.
-    """
+    """Return the code to run beside today's."""
     from convmark.compare.live.anchor import NO_REPOSITORY, AnchorCode
 
     if baseline.is_commit:

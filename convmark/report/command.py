@@ -203,9 +203,6 @@ def _check(style: str, of_full: Mapping[str, object], figures: str | None) -> No
 
     Args:
         of_full: by flag options that only the full report has; None for those not given.
-
-    Raises:
-        OptionError: one does.
     """
     if style not in STYLES:
         raise OptionError(f"--style: must be one of {', '.join(STYLES)}, got {style!r}")

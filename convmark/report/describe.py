@@ -172,11 +172,7 @@ def _shape(axes: Sequence[Any] | Mapping[str, Any] | None) -> str:
 
 
 def _count(value: Any, most: int = MOST_COUNT) -> int:
-    """Return a whole number.
-
-    Raises:
-        ValueError: it is below 0, or more than any model has.
-    """
+    """Return a whole number."""
     number = int(value)
     if not 0 <= number <= most:
         raise ValueError(f"a number must be from 0 to {most:,}")

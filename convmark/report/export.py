@@ -272,9 +272,6 @@ def _run_ids(table: pd.DataFrame, frame: pd.DataFrame) -> dict[int, str]:
     """Return by source what no other run has: its hash, of the machine, the number and the start.
 
     Runs of two results folders have the same numbers.
-
-    Raises:
-        OptionError: a run is there twice, in files that differ.
     """
     starts = frame.groupby("source")["started"].min()
     found: dict[int, str] = {}

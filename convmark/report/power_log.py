@@ -216,11 +216,7 @@ def _time(name: str, line: int, text: str, *, utc: bool) -> float:
 
 
 def _in_order(name: str, found: Sequence[tuple[float, float, int]]) -> PowerLog:
-    """Return the log, oldest first; one that is newest first throughout is turned round.
-
-    Raises:
-        OptionError: there are few values, or their times go back.
-    """
+    """Return the log, oldest first; one that is newest first throughout is turned round."""
     if len(found) < LEAST_LINES:
         raise OptionError(
             f"--power-log: {name}: must have at least {LEAST_LINES} values, it has {len(found)}"

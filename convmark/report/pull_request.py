@@ -166,11 +166,7 @@ class _Api:
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> _Api:
-        """Return the API that the workflow's variables name.
-
-        Raises:
-            PullRequestError: the address is no safe one, or the token holds other characters.
-        """
+        """Return the API that the workflow's variables name."""
         url = (environ.get("GITHUB_API_URL") or "https://api.github.com").rstrip("/")
         try:
             parts = urllib.parse.urlsplit(url)
@@ -191,9 +187,6 @@ class _Api:
 
         Args:
             absent: statuses that stand for an empty answer.
-
-        Raises:
-            PullRequestError: there is none, or GitHub refuses.
         """
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(

@@ -144,11 +144,7 @@ def _machine_and_file(rows: Rows, text: str) -> tuple[str, Path]:
 
 
 def _refuse_partial(log: PowerLog, timed: Sequence[_Timed]) -> None:
-    """Refuse a log that holds some rows of a command and not the others, or part of a row.
-
-    Raises:
-        OptionError: it does.
-    """
+    """Refuse a log that holds some rows of a command and not the others, or part of a row."""
     inside = [one for one in timed if one.overlaps(log.first_s, log.last_s)]
     nodes = sorted({text_of(one.row["node"]) for one in inside})
     if len(nodes) > 1:

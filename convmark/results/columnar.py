@@ -93,11 +93,7 @@ def _agree(found: Mapping[str, Any], path: Path) -> bool:
 
 
 def _values(place: int, cells: Sequence[str]) -> np.ndarray[Any, Any]:
-    """Return the values of the column at a place of the header.
-
-    Raises:
-        ValueError: a cell breaks its column's rule.
-    """
+    """Return the values of the column at a place of the header."""
     if cells and cells.count(cells[0]) == len(cells):  # a fact of the whole run, as most are
         return _repeated(place, cells[0], len(cells))
     column = COLUMNS[place]

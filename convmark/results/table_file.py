@@ -108,11 +108,7 @@ def _lines(path: Path, file: BinaryIO, torn: Callable[[int], None]) -> Iterator[
 
 
 def _check_torn(path: Path, number: int, data: bytes) -> None:
-    """Refuse what only looks like a torn line.
-
-    Raises:
-        StoreError: the line is endless, or the file's lines end as on an old Macintosh.
-    """
+    """Refuse what only looks like a torn line."""
     if len(data) == MOST_LINE_BYTES:
         raise StoreError(
             f"{path}:{number}: a line must be at most {MOST_LINE_BYTES >> 20} MiB, it is longer"
@@ -223,11 +219,7 @@ class TableFile(Generic[Row]):
         return False
 
     def _without_torn_line(self, path: Path, file: BinaryIO) -> list[str]:
-        """Cut off the torn last line that a reader would leave out; return the columns, if any.
-
-        Raises:
-            StoreError: the file has other columns, and is as it was.
-        """
+        """Cut off the torn last line that a reader would leave out; return the columns, if any."""
         end = _end_of_lines(file)
         file.seek(0)
         first = file.readline(MOST_LINE_BYTES)
@@ -313,11 +305,7 @@ def _held(path: Path) -> Iterator[int]:
 
 
 def _write_whole_rows(descriptor: int, data: bytes) -> None:
-    """Write rows at the end of an open file; where the disk takes no more, none of them stays.
-
-    Raises:
-        OSError: it takes no more.
-    """
+    """Write rows at the end of an open file; where the disk takes no more, none of them stays."""
     size = os.fstat(descriptor).st_size
     try:
         write_through(descriptor, data)

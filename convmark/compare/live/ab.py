@@ -171,11 +171,7 @@ def sides(
 
 
 def _check_commits(spec: SideSpec, origins: Iterable[Origin | None]) -> None:
-    """Refuse a side whose commit one of the repositories does not have.
-
-    Raises:
-        ConvmarkError: one has not, or is none.
-    """
+    """Refuse a side whose commit one of the repositories does not have."""
     for origin in dict.fromkeys(origins) if spec.ref else ():
         if origin is None:
             raise OptionError(f"{spec.text}: needs the models in a git repository")

@@ -239,11 +239,7 @@ class KeptTree:
                 raise ForeignCode(f"{self.name}: {path} is opened now, and was not by the run")
 
     def _check_names(self, found: Code) -> None:
-        """Hold what the code looked for against what it looked for then.
-
-        Raises:
-            ForeignCode: a folder's names are others: files that were not opened are not saved.
-        """
+        """Hold what the code looked for against what it looked for then."""
         then = dict(self.code.looked)
         for place, names in found.looked:
             if then.get(place, names) != names:

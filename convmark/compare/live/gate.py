@@ -118,9 +118,6 @@ class _Codes:
         """Return the anchor's code of a case and today's.
 
         Each has an interpreter for its processes in lock-step, which has not been started yet.
-
-        Raises:
-            ConvmarkError: a code is not to be had here.
         """
         place = origin, anchor
         if place not in self._trees:

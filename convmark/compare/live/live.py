@@ -292,9 +292,6 @@ class _Running:
         """Run one session of a case and return it.
 
         With why it does not count, empty where it does; None where it has no ratio.
-
-        Raises:
-            ConvmarkError: a process cannot be started, or a side ran code that is not its own.
         """
         pairing, found = self._pairings[place], self.found[place]
         session, disturbed = self._run(pairing, found)
@@ -350,11 +347,7 @@ class _Running:
         return session, seen.columns(1).get("not_judged") or ""
 
     def _check(self, pairing: Pairing, session: Session, found: CaseResult) -> None:
-        """Hold what each side ran against what it may run.
-
-        Raises:
-            ForeignCode: a side ran code that is not its own.
-        """
+        """Hold what each side ran against what it may run."""
         hashes: dict[str, str] = {}
         for name, code in session.codes.items():
             tree = pairing.sides[name].code

@@ -118,11 +118,7 @@ def at_commit(repository: Path, ref: str) -> Iterator[Path]:
 
 
 def _write(repository: Path, sha: str, tree: Path, index: Path) -> None:
-    """Write the commit's files.
-
-    Raises:
-        GitError: git cannot.
-    """
+    """Write the commit's files."""
     git = Git.at(repository, time_limit_s=LIMIT_S).without_filters()
     sparse_off = ("core.sparseCheckout=false", "index.sparse=false")
     git = dataclasses.replace(
@@ -212,11 +208,7 @@ def _same(path: Path, other: Path) -> bool:
 
 
 def _filters(git: Git, here: Sequence[str], tree: Path, paths: Sequence[Path]) -> dict[Path, str]:
-    """Return the filter that each path has by the tree's attributes; only those that have one.
-
-    Raises:
-        GitError: git cannot say.
-    """
+    """Return the filter that each path has by the tree's attributes; only those that have one."""
     if not paths:
         return {}
     given = b"".join(os.fsencode(path.relative_to(tree)) + b"\0" for path in paths)

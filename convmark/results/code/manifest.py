@@ -258,11 +258,7 @@ def _code(told: Mapping[str, Any]) -> Code:
 
 
 def _place(told: Mapping[str, Any]) -> Place:
-    """Return a place; one that would lead out of its root is none.
-
-    Raises:
-        ValueError: it does.
-    """
+    """Return a place; one that would lead out of its root is none."""
     place = Place(str(told["root"]), str(told["path"]))
     if place.root != NOWHERE and (os.path.isabs(place.path) or ".." in Path(place.path).parts):
         raise ValueError(place)
