@@ -17,6 +17,7 @@ from json_tables import rows_of
 from snapshots import check, plain
 
 from convmark.cli import main
+from convmark.compare.files import CHANGES_TABLE
 from convmark.compare.live import ab_files
 from convmark.compare.live.anchor import Origin
 from convmark.machine.gpu.devices import Card, Gpu
@@ -358,7 +359,7 @@ def test_what_ran_the_steps_is_kept_where_it_is_not_tensorflow_in_an_earlier_fil
 
 def test_layers_of_a_comparison_removed_by_hand_are_of_no_later_one(tmp_path: Path) -> None:
     sessions = ab_files.create(tmp_path)
-    ab_files.changes_path(sessions).touch()
+    CHANGES_TABLE.path(sessions).touch()
     sessions.unlink()
     assert ab_files.create(tmp_path) == sessions
-    assert not ab_files.changes_path(sessions).exists()
+    assert not CHANGES_TABLE.path(sessions).exists()

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from convmark.compare import sessions_file
-from convmark.compare.files import verdicts_path
-from convmark.compare.live.ab_files import changes_path
+from convmark.compare.files import CHANGES_TABLE, verdicts_path
 from convmark.results.code.manifest import code_path
 from convmark.results.run_file import steps_path
 from convmark.results.store import Store
@@ -15,7 +14,7 @@ from convmark.session.fleet.part import part_path
 
 COMPANIONS = (
     *(
-        changes_path,
+        CHANGES_TABLE.path,
         code_path,
         part_path,
         verdicts_path,

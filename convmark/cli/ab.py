@@ -8,7 +8,6 @@ import functools
 import math
 import os
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -32,7 +31,7 @@ from convmark.compare.live.ab import (
     sides,
 )
 from convmark.compare.live.ab_files import SessionRow, VerdictRow
-from convmark.compare.live.anchor import MakeInterpreter
+from convmark.compare.live.anchor import MakeInterpreter, interpreter_maker
 from convmark.compare.live.blame import blame, blamed_lines
 from convmark.compare.live.case_result import CaseResult
 from convmark.compare.live.live import LiveOptions, Pairing, compare_live
@@ -71,9 +70,6 @@ __all__ = [
 
 _say = sayer("convmark ab")
 
-MOST_WARM_UP_S = 0.2
-"""Of the steps of two codes before a session's turns; `--time-budget` shortens it."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoppingRule:
@@ -105,17 +101,7 @@ def make_of(options: Options) -> MakeInterpreter:
             f"--backend: a comparison has one, got {', '.join(options.backends)}; convmark run "
             "measures several"
         )
-    return functools.partial(
-        _interpreter,
-        backend=options.backends[0],
-        isolation="fork" if options.isolation == "fork" else "spawn",
-        time_limit_s=options.time_limit_s,
-        cpus=options.bound_to,
-    )
-
-
-def _interpreter(python: str, **settings: Any) -> convmark.interpreter.Interpreter:
-    return convmark.interpreter.Interpreter(python, **settings)
+    return functools.partial(interpreter_maker(options), backend=options.backends[0])
 
 
 def ab(given: argparse.Namespace, options: Options) -> int:
@@ -139,7 +125,7 @@ def ab(given: argparse.Namespace, options: Options) -> int:
     )
     found = compare_sides(a, b, wanted, options)
     print_verdicts("ab", found.rows, form)
-    if lines := blamed_lines(CHANGES_TABLE.read(ab_files.changes_path(found.path))):
+    if lines := blamed_lines(CHANGES_TABLE.of(found.path)):
         print("", *lines, sep="\n", file=sys.stdout if form == "text" else sys.stderr)
     print(f"\n{found.kept}", file=sys.stderr)
     if found.failure:
@@ -277,17 +263,9 @@ class SideComparison:
 
         Sessions are kept as they end, verdicts once all cases have theirs.
         """
-        deadline_s = time.monotonic() + wanted.budget_s * len(self.cases)
-        terms = LiveOptions(
-            seed=self.options.seed,
-            seconds_left=lambda: deadline_s - time.monotonic(),
-            clock=time.monotonic,
-            results=self.options.results.absolute(),
-            warm_up_s=min(self.options.time_budget_s, MOST_WARM_UP_S),
-            input_shape=self.options.input_shape,
-            limits=wanted.limits,
-            target=wanted.target,
-        )
+        budget_s = wanted.budget_s * len(self.cases)
+        own = {"limits": wanted.limits, "target": wanted.target}
+        terms = LiveOptions.of(self.options, budget_s, **own)
         make, asked = make_of(self.options), asked_axes(self.options)
         opened = paired(self.cases, self.pair, make, gpus=self.machine.gpus, asked=asked)
         file = ab_files.kept_if_used(self.path)
@@ -321,7 +299,7 @@ class SideComparison:
             except KeyboardInterrupt:
                 _say(INTERRUPTED)
                 return
-            CHANGES_TABLE.append(ab_files.changes_path(self.path), rows)
+            CHANGES_TABLE.keep(self.path, rows)
 
     def _draw(self, sessions: _Sessions, row: VerdictRow) -> None:
         """Keep a figure of the case's sessions against them."""

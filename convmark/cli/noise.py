@@ -12,7 +12,6 @@ import dataclasses
 import functools
 import os
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -54,9 +53,6 @@ __all__ = ["noise"]
 
 _say = sayer("convmark noise")
 
-WARM_UP_S = 0.2
-"""Of steps before the turns of a session, of both codes together."""
-
 
 def noise(given: argparse.Namespace, options: Options) -> int:
     """Measure, print and keep which change can be seen of each case.
@@ -84,16 +80,7 @@ def noise(given: argparse.Namespace, options: Options) -> int:
         pairings = _pairings(codes, found, interpreter, make, machine, stack)
         cases = counted(len(pairings), "case")
         _say(f"{cases}, {duration_text(seconds)} of sessions; Ctrl-C ends it early")
-        deadline_s = time.monotonic() + seconds
-        terms = LiveOptions(
-            seed=options.seed,
-            seconds_left=lambda: deadline_s - time.monotonic(),
-            clock=time.monotonic,
-            results=options.results.absolute(),
-            warm_up_s=min(options.time_budget_s, WARM_UP_S),
-            input_shape=options.input_shape,
-            evenly=True,
-        )
+        terms = LiveOptions.of(options, seconds, evenly=True)
         with Display(sys.stderr, counted=False) as shown:
             shown.update("", "the first session")
             results = compare_live(pairings, terms, shown.newest)

@@ -24,7 +24,7 @@ from convmark.core.errors import OptionError, StoreError
 from convmark.core.option_values import check_patterns
 from convmark.core.text import plain_text
 from convmark.results.store import Store, read_run
-from convmark.results.table_file import TableFile
+from convmark.results.table_file import TableBeside, TableFile
 
 __all__ = [
     "ACCEPTED",
@@ -283,4 +283,5 @@ class LayerChange:
         return f"{self.layer}: {100 * self.change:+.0f} % [{low:+.0f}, {high:+.0f}]{part}"
 
 
-CHANGES_TABLE = TableFile(LayerChange)
+CHANGES_TABLE = TableBeside(".layers.csv", LayerChange)
+"""Beside a run, or beside the sessions of `convmark ab`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median, stdev
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,7 @@ TRIM = 0.2
 QUANTILE_STEPS = {"p95": 100, "p99": 1000}
 """The fewest steps from which a high percentile is given at all."""
 
+Known = TypeVar("Known")
 Values = Sequence[float] | npt.NDArray[np.float64]
 
 
@@ -52,7 +53,7 @@ class Estimate:
     """None where too few values remain to know it."""
 
 
-def is_known(value: Any) -> bool:
+def is_known(value: Known | None) -> TypeGuard[Known]:
     """Whether a cell has a value: neither None nor NaN."""
     return value is not None and value == value
 

@@ -9,8 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,13 +29,11 @@ if TYPE_CHECKING:
     from convmark.compare.sessions_file import EarlierSessions
     from convmark.compare.verdict import Review
     from convmark.core.options import Options
-    from convmark.interpreter import Interpreter
     from convmark.plugin.pytest_run import PytestRun
 
 __all__ = ["Baseline", "judge"]
 
 GIT = "git:"
-MOST_WARM_UP_S = 0.2
 """Of steps before the turns of a session, of both codes together."""
 
 NO_BUDGET = "--compare-budget 0"
@@ -165,6 +162,7 @@ def _compare(
 ) -> dict[str, LiveComparison]:
     """Return what live comparisons say, by the names of what ran."""
     from convmark.compare.judgement import LiveComparison
+    from convmark.compare.live.anchor import interpreter_maker
     from convmark.compare.live.gate import compare_with_anchors, same_as_today
     from convmark.results.commit import read_commit
     from convmark.session.forecast import comparison_s, seconds_of
@@ -185,7 +183,8 @@ def _compare(
 
     process_s = {row.asked_case.name: seconds_of(row) for row in run.records}
     known = {name: seconds for name, seconds in process_s.items() if seconds is not None}
-    make, terms = _interpreter_maker(run), _terms(run, names)
+    make = functools.partial(interpreter_maker(options), run.python)
+    terms = _terms(run, names)
     with contextlib.ExitStack() as own:
         shared = functools.cache(
             lambda backend: run.interpreter(backend) or own.enter_context(make(backend=backend))
@@ -221,34 +220,12 @@ def _blame(run: PytestRun, pairing: Pairing, name: str, terms: LiveOptions, say:
         say(str(error))
 
 
-def _interpreter_maker(run: PytestRun) -> Callable[..., Interpreter]:
-    from convmark.interpreter import Interpreter
-
-    return functools.partial(
-        Interpreter,
-        run.python,
-        isolation="fork" if run.options.isolation == "fork" else "spawn",
-        time_limit_s=run.options.time_limit_s,
-        cpus=run.options.bound_to,
-    )
-
-
 def _terms(run: PytestRun, names: Mapping[Case, str]) -> LiveOptions:
     """Return what the live comparisons go by; their budget begins now."""
     from convmark.compare.live.live import LiveOptions
 
-    options = run.options
-    deadline_s = time.monotonic() + options.compare_budget_s
-    return LiveOptions(
-        seed=options.seed,
-        seconds_left=lambda: deadline_s - time.monotonic(),
-        clock=time.monotonic,
-        results=options.results.absolute(),
-        warm_up_s=min(options.time_budget_s, MOST_WARM_UP_S),
-        input_shape=options.input_shape,
-        limits=_margins(options),
-        earlier=_earlier(run, names),
-    )
+    own = {"limits": _margins(run.options), "earlier": _earlier(run, names)}
+    return LiveOptions.of(run.options, run.options.compare_budget_s, **own)
 
 
 def _margins(options: Options) -> Margins:

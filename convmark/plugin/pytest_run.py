@@ -331,11 +331,10 @@ class PytestRun:
     def keep_changes(self, changes: Sequence[LayerChange]) -> None:
         """Keep what became of the layers of a case, on the disk and for the report."""
         from convmark.compare.files import CHANGES_TABLE
-        from convmark.compare.live.ab_files import changes_path
 
         self._changes += changes
         if self.path is not None:
-            CHANGES_TABLE.replace(changes_path(self.path), self._changes)
+            CHANGES_TABLE.replace(CHANGES_TABLE.path(self.path), self._changes)
 
     def versions(self) -> list[Mapping[str, Any]]:
         """Return the frameworks' versions by their names, of each backend."""

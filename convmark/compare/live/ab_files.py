@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from convmark.compare.files import CHANGES_TABLE
 from convmark.compare.live.case_result import CaseResult
 from convmark.compare.live.session import NEW, OLD, Session
 from convmark.core.cells import column
@@ -32,7 +33,6 @@ __all__ = [
     "SessionRow",
     "VerdictRow",
     "append",
-    "changes_path",
     "copies_of_one",
     "create",
     "keep_figure",
@@ -197,7 +197,9 @@ def create(results: Path) -> Path:
 
     def made(path: Path) -> Path:
         path.touch(exist_ok=False)
-        changes_path(path).unlink(missing_ok=True)  # of one whose sessions were removed by hand
+        CHANGES_TABLE.path(path).unlink(
+            missing_ok=True
+        )  # of one whose sessions were removed by hand
         return path
 
     return Store(results).create(AB_FOLDER, made)
@@ -239,11 +241,6 @@ def keep_figure(sessions: Path, case: str, svg: str) -> Path:
     with as_store_error(path, "written"):
         write_whole(path, svg.encode())
     return path
-
-
-def changes_path(sessions: Path) -> Path:
-    """Return where the changes of the layers are kept, beside a comparison's sessions."""
-    return sessions.with_suffix(".layers.csv")
 
 
 def verdicts_path(sessions: Path) -> Path:

@@ -12,11 +12,13 @@ that the run opened is as it was.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import convmark.interpreter
 from convmark.compare.live.tree import (
     ForeignCode,
     OwnCode,
@@ -31,6 +33,7 @@ from convmark.core.files import TemporaryFolder
 from convmark.core.git import SHOWN
 from convmark.core.installed import TREE_PREFIX, in_environment
 from convmark.core.model_name import ModelName
+from convmark.core.options import Options
 from convmark.interpreter import Interpreter, import_roots, zoo_folder
 from convmark.results.code.manifest import NOWHERE, ZOO, Code, Roots, code_of, read_codes
 from convmark.results.code.snapshot import keep_files, lay_out, root_folder
@@ -49,6 +52,19 @@ __all__ = [
 
 NO_REPOSITORY = "the model is in no git repository"
 MakeInterpreter = Callable[..., Interpreter]
+
+
+def interpreter_maker(options: Options) -> MakeInterpreter:
+    """Return what makes the interpreters of a comparison, each by its Python and what else it has.
+
+    Each session has a fresh process, with --isolation none too.
+    """
+    return functools.partial(
+        convmark.interpreter.Interpreter,
+        isolation="fork" if options.isolation == "fork" else "spawn",
+        time_limit_s=options.time_limit_s,
+        cpus=options.bound_to,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

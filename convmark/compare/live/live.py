@@ -11,6 +11,7 @@ import contextlib
 import math
 import os
 import random
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,7 @@ from convmark.compare.sessions_file import EarlierSessions
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
 from convmark.core.option_values import Shapes
+from convmark.core.options import Options
 from convmark.core.text import Say, counted, duration_text, percent
 from convmark.interpreter import Interpreter, import_roots
 from convmark.machine.gpu.watch import watching
@@ -55,6 +57,8 @@ MOST_FAILURES = 2
 """So many sessions that die of themselves close a case."""
 MOST_LEFT_OUT = 3
 """So many sessions on a slowed or shared card close a case: it would not get better soon."""
+MOST_WARM_UP_S = 0.2
+"""Seconds of a session before its timed turns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +105,24 @@ class LiveOptions:
     """What earlier runs give."""
     evenly: bool = False
     """Whether all cases get sessions evenly until the time is spent, as in an A/A."""
+
+    @classmethod
+    def of(cls, options: Options, budget_s: float, **own: Any) -> LiveOptions:
+        """Return them as a user's options have them; the budget begins now.
+
+        Args:
+            own: what the options do not tell.
+        """
+        deadline_s = time.monotonic() + budget_s
+        return cls(
+            seed=options.seed,
+            seconds_left=lambda: deadline_s - time.monotonic(),
+            clock=time.monotonic,
+            results=options.results.absolute(),
+            warm_up_s=min(options.time_budget_s, MOST_WARM_UP_S),
+            input_shape=options.input_shape,
+            **own,
+        )
 
 
 OnSession = Callable[[int, CaseResult, Session, str], None]
