@@ -160,7 +160,7 @@ Given = ParamSpec("Given")
 
 
 def _public(function: Callable[Given, Returned]) -> Callable[Given, Returned]:
-    """Have a function's errors name its arguments, not the options of the command line."""
+    """Make a function's errors name its arguments, not the options of the command line."""
 
     @functools.wraps(function)
     def called(*args: Given.args, **kwargs: Given.kwargs) -> Returned:
@@ -366,7 +366,7 @@ def _options(given: dict[str, Any]) -> Options:
 
 @contextlib.contextmanager
 def _trusting(options: Options) -> Iterator[None]:
-    """Have the workers run code from model files where that was asked for."""
+    """Let the workers run code from model files where that was asked for."""
     before = os.environ.get(TRUST)
     if options.trust_models:
         os.environ[TRUST] = "1"

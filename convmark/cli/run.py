@@ -183,7 +183,7 @@ def left_out(sessions: Sequence[Session]) -> list[str]:
 
 
 def _take_part(session: Session, shard: Shard, known_s: Mapping[str, float], number: int) -> Part:
-    """Leave the session the shard's part of its cases, say what it is and return it.
+    """Reduce the session's cases to the shard's part, print what it is and return it.
 
     Args:
         number: of the interpreter among those asked for.
@@ -304,7 +304,7 @@ def describe_models(
     input_shape: Shapes | None = None,
     cpus: str | None = None,
 ) -> list[Path]:
-    """Have a fresh process describe each model; return the files written, JSON and SVG.
+    """Describe each model in a fresh process; return the files written, JSON and SVG.
 
     A model that cannot be described is left out with a `StoreWarning`.
 

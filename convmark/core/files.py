@@ -191,7 +191,7 @@ def new_part(path: Path, mode: int = 0o666) -> tuple[Path, int]:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder to fill, which gets the path's name where the block ends without error.
+    """Yield an empty folder to fill; it gets the path's name where the block ends without error.
 
     Its parents are made. Folders that killed processes of this user left for the same name are
     removed.

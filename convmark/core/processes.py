@@ -28,7 +28,7 @@ _TAKEN = (signal.SIGTERM, signal.SIGHUP)
 
 
 def die_with_parent(parent: int | None = None, how: signal.Signals = signal.SIGKILL) -> None:
-    """Have the kernel end this process when its parent ends, where the kernel can (Linux).
+    """Make the kernel end this process when its parent ends, where the kernel can (Linux).
 
     Args:
         parent: the process that has forked this one; where it has ended meanwhile, so does this

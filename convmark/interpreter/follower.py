@@ -237,7 +237,7 @@ def cause(status: int | None) -> str:
 
 
 def shorten(log: Path | None) -> None:
-    """Leave of a log that has grown beyond `LOG_BYTES` only its end; its writers append to it."""
+    """Cut a log that has grown beyond `LOG_BYTES` down to its end; its writers append to it."""
     if log is None or not log.is_file() or log.stat().st_size <= LOG_BYTES:
         return
     with log.open("r+b") as lines:

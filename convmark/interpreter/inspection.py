@@ -146,7 +146,7 @@ class Interpreters(contextlib.AbstractContextManager["Interpreters"]):
     def answer(
         self, request: Mapping[str, Any], on_event: launch.OnEvent = lambda event: None
     ) -> Answer:
-        """Have the interpreter of the request's backend serve it.
+        """Serve the request by the interpreter of its backend.
 
         Raises:
             WorkerError: no process could be started to serve the request.

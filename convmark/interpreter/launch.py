@@ -130,7 +130,7 @@ class Interpreter(contextlib.AbstractContextManager["Interpreter"]):
         return time.perf_counter() - began
 
     def answer(self, request: Mapping[str, Any], on_event: OnEvent = lambda event: None) -> Answer:
-        """Have one request served and return what came of it.
+        """Serve one request and return its answer.
 
         The worker is gone when this returns or raises, Ctrl-C included. A zygote that is lost is
         started again; where that one is lost too before it has served anything to the end, every
@@ -154,7 +154,7 @@ class Interpreter(contextlib.AbstractContextManager["Interpreter"]):
 
     @contextlib.contextmanager
     def live(self, request: Mapping[str, Any]) -> Iterator[LiveWorker]:
-        """Have one request served in steps, the worker waiting for a command between them.
+        """Serve one request in steps; between them the worker waits for a command.
 
         The worker is gone after the block.
 

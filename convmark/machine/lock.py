@@ -55,7 +55,7 @@ def runtime_folder() -> Path:
 def alone(
     *, wait: bool, concurrent: bool, say: Say, folder: Path | None = None
 ) -> Iterator[list[int]]:
-    """Have the machine to this run until the block ends; give the processes of others beside it.
+    """Hold the machine's lock until the block ends; yield the processes of other runs.
 
     Runs inside this process, and one that a holder has started itself, are no others.
 
@@ -148,7 +148,7 @@ def _taken(
 
 @contextlib.contextmanager
 def _guarded(place: int) -> Iterator[None]:
-    """Hold the guard, which is nobody else's to open."""
+    """Hold the guard file's lock; only this user may open the file."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
     guard = os.open("guard.lock", flags, 0o600, dir_fd=place)
     try:

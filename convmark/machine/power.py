@@ -207,7 +207,7 @@ class PackageWatch:
         self._windows: Mapping[str, Any] | None = None
 
     def see(self, event: Mapping[str, Any]) -> None:
-        """Take note of an event; over the windows each of them is a reading."""
+        """Note an event; from the start of the windows to their end each one is a reading."""
         if not self._rapl.counters or self._windows is not None:
             return
         begins = event["event"] == "phase" and event.get("phase") == "windows"

@@ -242,7 +242,7 @@ def pytest_show_forecast(session: pytest.Session) -> bool | None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, object]:
-    """Leave with the status that tells the signal which ended the session, where one did."""
+    """Exit with the status of the signal that ended the session, where one did."""
     bridge.hide_table(session.config)
     found = yield
     received = session.config.stash.get(_RECEIVED_KEY, None)

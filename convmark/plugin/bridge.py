@@ -143,7 +143,7 @@ class Comparison:
         return line
 
     def _load(self, config: pytest.Config, session: Any) -> None:
-        """Have pytest-benchmark load what was asked for from the storage that it has now."""
+        """Make pytest-benchmark load what was asked for from its present storage."""
         config.option.benchmark_compare = session.compare = self.asked
         session.handle_loading()
 
@@ -255,7 +255,7 @@ class CsvStorage:
     """pytest-benchmark's storage over the CSV folder; rows are saved as they are measured."""
 
     def __init__(self, run: PytestRun, of_others: Any) -> None:
-        """Stand before a storage.
+        """Wrap a storage.
 
         Args:
             of_others: that of benchmarks which are not convmark's.

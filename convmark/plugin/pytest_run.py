@@ -106,7 +106,7 @@ class PytestRun:
         return self._earlier.run_file.path if self._earlier else None
 
     def claim(self, say: Say) -> None:
-        """Have the machine to this session, and check its state.
+        """Take the machine's lock for this session, and check the machine's state.
 
         Raises:
             BusyError: another benchmark run is going on.

@@ -297,7 +297,7 @@ def _why_no_diagram(data: bytes) -> str:
 
 
 def _check_code(path: Path, findings: list[Finding]) -> None:
-    """Hold the names of the files that are kept in the folder `code` to being hashes."""
+    """Check that the names of the files in the folder `code` are hashes."""
     for code in read_codes(_run_of(path)).values():
         for one in code.files:
             if not re.fullmatch(r"[0-9a-f]{64}", one.sha256):

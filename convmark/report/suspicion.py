@@ -203,7 +203,7 @@ class Known:
         self._facts: dict[tuple[Any, ...], tuple[float, str]] = {}
 
     def add(self, run: Published) -> None:
-        """Hold later rows against these."""
+        """Compare later rows with these."""
         for line, row in enumerate(run.rows, 2):
             self._add(row, run.path, line)
 

@@ -71,7 +71,7 @@ def _at_most(low: str, high: str) -> Rule:
 
 
 def _enough_steps(name: str, steps: int) -> Rule:
-    """Hold a high percentile to the steps that it needs: where they are fewer, none is given."""
+    """Require the steps that a high percentile needs: with fewer steps there is none."""
     column = f"step_time_{name}_s"
     text = f"needs {steps:,} steps, column 'steps' has {{steps:.10g}}"
     return Rule(column, text, lambda row: (row["steps"] < steps) & (row[column] > 0))

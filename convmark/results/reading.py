@@ -84,7 +84,7 @@ class RowsOfOneRun:
         self._lines: dict[tuple[Any, ...], int] = {}
 
     def check(self, line: int, record: Record) -> None:
-        """Hold a row against the file and the rows before it.
+        """Check a row against the file and the rows before it.
 
         Raises:
             StoreError: it is of another run, or no measurement of its own; the message names both
@@ -109,7 +109,7 @@ class RowsOfOneRun:
             self._check_once(line, record)
 
     def _check_once(self, line: int, record: Record) -> None:
-        """Hold every process of a case to one measured row, and every row to figures of its own."""
+        """Check that a process of a case has one measured row, and that no row is a copy."""
         case, at = record.asked_case, f"{self._path}:{line}"
         first = self._lines.setdefault((case, record.process), line)
         if first != line:

@@ -97,7 +97,7 @@ class RunFile:
         return self.path.stem
 
     def keep(self, records: Sequence[Record]) -> None:
-        """Leave these rows in the file and nothing else, in one step or not at all.
+        """Make these the only rows of the file, in one step or not at all.
 
         Raises:
             StoreError: the file cannot be written; it is then as it was.

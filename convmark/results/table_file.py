@@ -202,7 +202,7 @@ class TableFile(Generic[Row]):
             write_whole(path, csv_bytes([self.header, *cells]))
 
     def lift(self, path: Path) -> None:
-        """Give a file of earlier columns today's; nothing for others.
+        """Rewrite a file of earlier columns with today's; other files stay as they are.
 
         Raises:
             StoreError: it does not fit, or cannot be written.
@@ -286,7 +286,7 @@ class TableBeside(TableFile[Row]):
 
 @contextlib.contextmanager
 def _held(path: Path) -> Iterator[int]:
-    """Give the descriptor of a file to append to, made where it is not there, and locked.
+    """Yield the descriptor of a file to append to, locked; the file is made where there is none.
 
     A file that is empty in the end is removed.
     """

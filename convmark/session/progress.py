@@ -66,7 +66,7 @@ class Display(contextlib.AbstractContextManager["Display"]):
         )
 
     def line(self, text: str) -> None:
-        """Leave a line behind, above the lanes."""
+        """Print a line above the lanes."""
         if self._bars is not None:
             self._bars.console.print(shown(text), markup=False, highlight=False)
         elif self._stream is not None and not self.live:
@@ -117,7 +117,7 @@ class TimeLeft:
         self._took_s: dict[Case, float] = {}
 
     def ended(self, job: Job, seconds: float) -> None:
-        """Take note that the job is over."""
+        """Note that the job is over."""
         self._left.remove(job)
         self._took_s[job.case] = seconds
 
@@ -170,7 +170,7 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
         self._display.close()
 
     def planned(self, jobs: Sequence[Job]) -> None:
-        """Take note of the jobs that will be run, in order."""
+        """Note the jobs that will be run, in order."""
         orders = [job.order for job in jobs]
         at_the_end = orders == list(range(orders[0], orders[0] + len(jobs))) if jobs else False
         self._over = orders[0] - 1 if at_the_end else 0  # of a run that goes on
@@ -184,7 +184,7 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
             )
 
     def began(self, job: Job) -> None:
-        """Take note that a job was begun."""
+        """Note that a job was begun."""
         self._began_s = self._clock()
 
     def phase(self, job: Job, phase: str) -> None:

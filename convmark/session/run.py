@@ -100,7 +100,7 @@ class Stretches:
         """Ends of the sustained intervals; the first is where their steps began."""
 
     def see(self, event: Mapping[str, Any]) -> None:
-        """Take note of an event."""
+        """Note an event."""
         name, phase = event["event"], event.get("phase")
         if name == "windows" or (name == "phase" and phase == "windows"):
             self._windows.append(self._since_s())

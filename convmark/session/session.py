@@ -56,7 +56,7 @@ __all__ = ["Session", "claimed"]
 
 @contextlib.contextmanager
 def claimed(options: Options, say: Say) -> Iterator[Preflight]:
-    """Hold the machine's lock until the block ends; give the checks of the machine's state.
+    """Hold the machine's lock until the block ends; yield the checks of the machine's state.
 
     Raises:
         BusyError: another benchmark run is active, and the options do not wait.
@@ -153,7 +153,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         return cases(self.options, devices, self.say)
 
     def take(self, asked: Sequence[Case]) -> None:
-        """Have these cases measured, once all that can be refused of them was checked.
+        """Choose these cases to be measured, after checking all that can be refused of them.
 
         Raises:
             OptionError: a replica has no GPU, the digits are not there, or layers are asked for and

@@ -161,7 +161,7 @@ class SustainedWatch:
         self.intervals: list[Interval] = []
 
     def see(self, event: Mapping[str, Any]) -> None:
-        """Take note of an event."""
+        """Note an event."""
         if event["event"] == "phase" and event.get("phase") == "sustained":
             self._state()
         elif event["event"] == "interval":

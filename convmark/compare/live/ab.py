@@ -98,7 +98,7 @@ class SideSpec:
 
     @contextlib.contextmanager
     def tree(self, origin: Origin | None) -> Iterator[Tree | None]:
-        """Give the models' code that the side may run, gone after the block where it is a commit's.
+        """Yield the models' code that the side may run; a commit's is removed after the block.
 
         Args:
             origin: where the models' code lies; needed with a commit. None where all sides run the
@@ -318,7 +318,7 @@ def paired(
     gpus: Sequence[Gpu],
     asked: Sequence[str],
 ) -> Iterator[list[Pairing]]:
-    """Give each case with its two codes and the control; all that was opened is gone after it.
+    """Yield each case with its two codes and the control; all is closed after the block.
 
     Args:
         gpus: those of this machine, whose state tells which sessions count.

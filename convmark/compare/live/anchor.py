@@ -153,7 +153,7 @@ def resolve_anchor(ref: str, origins: Sequence[Origin | None]) -> dict[Path, str
 def anchor_trees(
     origin: Origin | None, anchor: AnchorCode
 ) -> Iterator[tuple[OwnCode, OwnCode | None]]:
-    """Give the anchor's code and today's, the former gone after the block.
+    """Yield the anchor's code, which is removed after the block, and today's.
 
     Args:
         origin: where the model's code lies today; None outside git.
@@ -230,7 +230,7 @@ class KeptTree:
         }
 
     def check(self, event: Mapping[str, Any]) -> None:
-        """Hold what a worker has run against what the run ran.
+        """Check that a worker has run what the run ran.
 
         Raises:
             ForeignCode: a file is not the one that the run opened.
@@ -255,7 +255,7 @@ class KeptTree:
                 raise ForeignCode(f"{self.name}: {path} is opened now, and was not by the run")
 
     def _check_names(self, found: Code) -> None:
-        """Hold what the code looked for against what it looked for then."""
+        """Check that the code looked for the same names as then."""
         then = dict(self.code.looked)
         for place, names in found.looked:
             if then.get(place, names) != names:
@@ -278,7 +278,7 @@ class KeptTree:
 
 @contextlib.contextmanager
 def copied_tree(code: Code) -> Iterator[KeptTree]:
-    """Give a copy of the files of a code that lie where they were run, gone after the block.
+    """Yield a copy of a code's files, which are where they were run; removed after the block.
 
     Raises:
         ConvmarkError: a file is not as it was when it was run.

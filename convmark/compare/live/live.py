@@ -224,7 +224,7 @@ class _Running:
             self._tell(other)
 
     def _cross_check(self, pairing: Pairing, found: CaseResult) -> None:
-        """Hold a conviction by duets against separate processes; contradicted, they decide.
+        """Check a verdict of duets in separate processes; where these contradict it, they decide.
 
         What a duet distorts, a cache or a pool of threads that the two share, they do not share.
         """
@@ -369,7 +369,7 @@ class _Running:
         return session, seen.columns(1).get("not_judged") or ""
 
     def _check(self, pairing: Pairing, session: Session, found: CaseResult) -> None:
-        """Hold what each side ran against what it may run."""
+        """Check that each side ran the code that it may run."""
         hashes: dict[str, str] = {}
         for name, code in session.codes.items():
             tree = pairing.sides[name].code

@@ -170,7 +170,7 @@ def duet_session(
     plan: SessionPlan,
     on_event: OnEvent = lambda event: None,
 ) -> Session:
-    """Have one fresh process of the interpreter run the codes, and return what came of it.
+    """Run the codes in one fresh process of the interpreter, and return the result.
 
     Args:
         sides: `old` and `new`, and `control` where there is one.
@@ -308,7 +308,7 @@ class _Process:
             return Turn(event["wall_s"], event["cpu_s"])
 
     def finish(self) -> None:
-        """Have the worker check its last step, and what it has become, and end."""
+        """Tell the worker to check its last step and its state, and to end."""
         with _naming(self._name):
             self._worker.command(steps=0)
             self._worker.expect("finished")

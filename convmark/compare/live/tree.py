@@ -45,7 +45,7 @@ class OwnCode(Protocol):
     """The code that a side may run, and no other."""
 
     def check(self, event: Mapping[str, Any]) -> None:
-        """Hold a worker's event `code` against it; raise `ForeignCode` where it ran another."""
+        """Check a worker's event `code`; raise `ForeignCode` where it ran other code."""
 
     def explained(self, message: str) -> str:
         """Return why the side failed, with what its code lacks."""
@@ -132,7 +132,7 @@ class Tree:
     # -- the rule ----------------------------------------------------------------------------------
 
     def check(self, event: Mapping[str, Any]) -> None:
-        """Hold what a worker has run against the tree.
+        """Check that a worker has run the tree's code.
 
         Args:
             event: a worker's `code`: files by their real path, and distributions with versions.
@@ -286,7 +286,7 @@ def tree_as_it_is(repository: Path, name: str = "today's code") -> Tree:
 
 @contextlib.contextmanager
 def tree_at_commit(repository: Path, ref: str, name: str = "") -> Iterator[Tree]:
-    """Give the repository's files as of a commit, gone after the block.
+    """Yield the repository's files as of a commit; they are removed after the block.
 
     Args:
         ref: what it names is asked in the working tree that the user stands in.

@@ -91,7 +91,7 @@ def resolve(repository: Path, ref: str) -> str:
 
 @contextlib.contextmanager
 def at_commit(repository: Path, ref: str) -> Iterator[Path]:
-    """Give a folder that holds the repository's files as of a commit, gone after the block.
+    """Yield a folder with the repository's files as of a commit; it is removed after the block.
 
     Files are as a checkout writes them, but no filter is run; of Git LFS the contents that this
     clone has are put in. Submodules are empty folders.
@@ -137,7 +137,7 @@ def _write(repository: Path, sha: str, tree: Path, index: Path) -> None:
 
 
 def _mend_links(tree: Path, repository: Path) -> None:
-    """Have links lead where they lead in the user's folder: into the tree, or out of it."""
+    """Make links lead where they lead in the user's folder: into the tree, or out of it."""
     for folder, folders, names in os.walk(tree):
         for path in (Path(folder, name) for name in (*folders, *names)):
             if not path.is_symlink():

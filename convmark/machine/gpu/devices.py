@@ -53,7 +53,7 @@ def load_nvml() -> Any:
 
 @contextlib.contextmanager
 def opened(nvml: Any) -> Iterator[Any]:
-    """Give NVML, initialised and shut down after the block; None where it cannot be had."""
+    """Yield NVML, initialised, and shut it down after the block; None where there is none."""
     if nvml is None:
         yield None
         return

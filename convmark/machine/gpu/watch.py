@@ -32,7 +32,7 @@ class Watch(Protocol):
     """Is told the worker's events, and tells what a row keeps of the card."""
 
     def see(self, event: Mapping[str, Any]) -> None:
-        """Take note of an event of the worker."""
+        """Note an event of the worker."""
 
     def columns(self, samples_per_step: int) -> dict[str, Any]:
         """Return the row's columns on the card; energy is divided by the samples of the steps."""
@@ -74,7 +74,7 @@ class CardWatch:
         self._looks = 0
 
     def see(self, event: Mapping[str, Any]) -> None:
-        """Take note of an event: it says what the samples from now on belong to."""
+        """Note an event, which says what the samples from now on belong to."""
         name = event["event"]
         phase = event.get("phase") if name == "phase" else None
         if name == "warm_up" or phase == "rounds":
@@ -156,7 +156,7 @@ def watching(
     period_s: float = PERIOD_S,
     own: Callable[[], frozenset[int]] = own_processes,
 ) -> Iterator[CardsWatch]:
-    """Give the watch of what runs on these cards; it samples until the block ends.
+    """Yield a watch of these cards, which samples until the block ends.
 
     Args:
         cards: none for the CPU; one that is there twice has two workers.

@@ -127,7 +127,7 @@ def _check_unchanged(one: CodeFile, path: Path) -> None:
 
 
 def _link(source: Path, path: Path) -> None:
-    """Have a file in a second place, its time of change the same."""
+    """Link or copy a file to a second place, with the same time of change."""
     try:
         os.link(source, path)
     except OSError:

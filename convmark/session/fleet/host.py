@@ -116,7 +116,7 @@ class Host:
     """Measures jobs on this node, one at a time, as the caller's settings say."""
 
     def __init__(self, settings: NodeSettings) -> None:
-        """Become as a process of the node's own would be; nothing is started yet."""
+        """Take on the environment of the node's own processes; nothing is started yet."""
         _as_the_node_was_started(os.environ, _parents_environ())
         if os.path.isdir(settings.folder):
             os.chdir(settings.folder)
@@ -161,7 +161,7 @@ class Host:
             return measure(job, self._session.interpreters, self._session.options, facts)
 
     def _take_turn(self, stack: contextlib.ExitStack) -> None:
-        """Have the machine until the stack ends; what a lost node was at may hold it a while."""
+        """Hold the machine's lock until the stack ends; a lost node's job may have it a while."""
         options = self._settings.options
         until = time.monotonic() + TURN_LIMIT_S
         while True:

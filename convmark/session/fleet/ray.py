@@ -121,7 +121,7 @@ class RayCluster(contextlib.AbstractContextManager["RayCluster"]):
     def prepare(
         self, names: Sequence[str], settings: NodeSettings, say: Say
     ) -> dict[str, PreparedNode | Failure]:
-        """Have the nodes find out what to measure; `Failure` where one cannot.
+        """Ask the nodes what they can measure; `Failure` where one cannot.
 
         Args:
             say: is told of a node whose slot is taken.
@@ -146,7 +146,7 @@ class RayCluster(contextlib.AbstractContextManager["RayCluster"]):
         return found
 
     def begin(self, assignment: Assignment) -> None:
-        """Have the node measure the job."""
+        """Start the job on its node."""
         name = assignment.node
         if name not in self._actors:
             self._start(name)
@@ -202,7 +202,7 @@ class RayCluster(contextlib.AbstractContextManager["RayCluster"]):
         ).remote(self._settings)
 
     def _end(self, names: Sequence[str]) -> None:
-        """Have the actors end their workers, then end them."""
+        """Tell the actors to end their workers, then end the actors."""
         actors = [self._actors.pop(name) for name in names if name in self._actors]
         idle = [actor.close.remote() for actor in actors]
         with contextlib.suppress(RayError):

@@ -77,7 +77,7 @@ class Cluster(Protocol):
     """Has nodes measure."""
 
     def begin(self, assignment: Assignment) -> None:
-        """Have the node measure the job; what comes of it is an event."""
+        """Start the job on its node; its result comes as an event."""
 
     def events(self) -> list[Event]:
         """Wait for what has happened; nothing where nothing will."""
@@ -102,7 +102,7 @@ def drive(
     keep: Callable[[Assignment, Any], Any],
     shown: FleetObserver,
 ) -> list[Unmeasured]:
-    """Have all plans measured; return what no node could measure.
+    """Measure all plans; return what no node could measure.
 
     Args:
         keep: takes each result, before anything else is begun, and returns what is shown of it.
@@ -172,7 +172,7 @@ class FleetRun:
     def prepare(
         self, prepare: Prepare, say: Say, *, resume: bool = False
     ) -> Mapping[str, PreparedNode]:
-        """Have the nodes find out what to measure, and plan; return what they have found, by node.
+        """Ask the nodes what they can measure, and plan; return their answers by node.
 
         Args:
             resume: whether runs that were interrupted go on.
@@ -217,7 +217,7 @@ class FleetRun:
         return self._prepared
 
     def measure(self, cluster: Cluster, stream: TextIO) -> list[Unmeasured]:
-        """Have the plans measured; return what no node could measure, which has rows that say so.
+        """Measure the plans; return what no node could measure, which has rows that say so.
 
         Raises:
             StoreError: a row cannot be written.

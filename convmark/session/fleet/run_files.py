@@ -90,7 +90,7 @@ class RunFiles:
         self.records[key] = list(earlier.records)
 
     def begins_with(self, target: str, first: Path) -> None:
-        """Take note of the first run of a node's plan; only the first note counts."""
+        """Note the first run of a node's plan; later calls change nothing."""
         self._first.setdefault(target, first)
 
     def append(self, key: Key, result: Result, plan: str | None) -> Record:
@@ -255,7 +255,7 @@ def _heads(paths: Sequence[Path]) -> Iterator[tuple[Path, Record]]:
 
 
 def hold_many_files(count: int) -> None:
-    """Let this process hold so many files open, as far as the system allows."""
+    """Raise the number of files that this process may hold open, as far as the system allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = count + 256
     if soft != resource.RLIM_INFINITY and soft < wanted:

@@ -127,7 +127,7 @@ class Scheduler:
         return running + [job for _, job in self._queues[name]]
 
     def ended(self, name: str) -> None:
-        """Take note that the node's job has its row."""
+        """Note that the node's job has its row."""
         assignment = self._running[name]
         self._done.add((assignment.target, assignment.job.order))
         self._free(name)
