@@ -10,9 +10,7 @@ Source:
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -23,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from convmark.core.errors import OptionError
 from convmark.report.rows import POINT, Rows, latest, points, text_of
 from convmark.results.agreement import utc_of
+from convmark.results.table_file import csv_lines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -144,14 +143,12 @@ def _otava(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
     for (hardware, case), group in table.groupby(["hardware", "case"], observed=True):
         series = _records(group)
         metrics = [one for one in METRICS if all(one in _figures(row) for row in series)]
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["time", "run", "commit", *(one.column for one in metrics)])
+        lines = [["time", "run", "commit", *(one.column for one in metrics)]]
         for row in series:
             head = [row["started"], row["run"], text_of(row["commit"])]
-            writer.writerow([*head, *(repr(_figures(row)[one]) for one in metrics)])
+            lines.append([*head, *(repr(_figures(row)[one]) for one in metrics)])
         name = _file_name(str(hardware), str(case))
-        files[f"{name}.csv"] = text.getvalue()
+        files[f"{name}.csv"] = csv_lines(lines)
         tests[name] = {
             "type": "csv",
             "file": f"{name}.csv",

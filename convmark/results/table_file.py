@@ -37,6 +37,7 @@ from convmark.core.files import (
 __all__ = [
     "TableFile",
     "csv_bytes",
+    "csv_lines",
     "csv_rows",
 ]
 
@@ -44,11 +45,16 @@ MOST_LINE_BYTES = 1 << 22
 """A row of ours has about 2,000 bytes; 4 MiB are more than any has."""
 
 
-def csv_bytes(rows: Iterable[Sequence[str]]) -> bytes:
-    """Return rows as the lines of a file."""
+def csv_lines(rows: Iterable[Sequence[str]]) -> str:
+    """Return rows as lines of CSV."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode(errors="replace")
+    return text.getvalue()
+
+
+def csv_bytes(rows: Iterable[Sequence[str]]) -> bytes:
+    """Return rows as the lines of a file."""
+    return csv_lines(rows).encode(errors="replace")
 
 
 def csv_rows(

@@ -23,6 +23,7 @@ from convmark.core.fitting import wrapped
 from convmark.core.option_values import choice_of
 from convmark.core.table import FACETS, Heading, Table, grid, plain, table_of
 from convmark.core.text import counted, markdown_cell, painted, shown
+from convmark.results.table_file import csv_lines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,11 +117,7 @@ def csv_text(tables: Sequence[Table]) -> str:
 
 def as_csv(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Return rows as CSV, without the end of the last line."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows([to_cell(value) for value in row] for row in rows)
-    return text.getvalue().removesuffix("\n")
+    return csv_lines([names, *(list(map(to_cell, row)) for row in rows)]).removesuffix("\n")
 
 
 def _grid(table: Table, style: str) -> str:
