@@ -124,7 +124,7 @@ def build(
         depths = {model.model: model.depth for model in described}
         found = [applications(table, depths)]
     else:
-        sides = _sides(rows)
+        sides = sides_of(rows.frame[rows.frame["task"].isin(TIMED_TASKS)], rows.runs)
         found = _every_table(rows, table, described, comparison, sides, wall)
     return Report(
         title=_title(rows) if style == "full" else found[0].title,
@@ -136,10 +136,6 @@ def build(
         sides=sides,
         sources=f"{counted(len(rows.runs), 'run file')} in {listed(list(map(str, places)), 3)}",
     )
-
-
-def _sides(rows: Rows) -> Sides:
-    return sides_of(rows.frame[rows.frame["task"].isin(TIMED_TASKS)], rows.runs)
 
 
 def _every_table(

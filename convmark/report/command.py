@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from convmark.core.errors import OptionError
 from convmark.core.files import write_output, writing
-from convmark.core.option_values import nearest, parse_file
+from convmark.core.option_values import choice_of, nearest, parse_file
 from convmark.core.table import Table
 from convmark.core.text import counted, painted
 from convmark.report.build import FIRST, STYLES, VERDICTS, Report, build
@@ -144,7 +144,8 @@ def report(
     chosen = _format(output, form, figures, to_stdout=to_stdout)
     if output is not None:
         check_output("--output", Path(output), SUFFIXES)
-    _check_rank(rank)
+    if rank not in RANKS:
+        raise OptionError(f"--rank: must be {' or '.join(RANKS)}, got {rank!r}")
     of_full = {"--prices": prices, "--reference": reference, "--power-log": power_logs or None}
     _check(style, {**of_full, "--rank": None if rank == RANKS[0] else rank}, figures)
     priced = {} if prices is None else read_prices(parse_file("--prices", prices))
@@ -193,19 +194,13 @@ def _bytes(found: Report, form: str) -> bytes:
     return f"{text}\n".encode()
 
 
-def _check_rank(rank: str) -> None:
-    if rank not in RANKS:
-        raise OptionError(f"--rank: must be {' or '.join(RANKS)}, got {rank!r}")
-
-
 def _check(style: str, of_full: Mapping[str, object], figures: str | None) -> None:
     """Refuse options that break their rule or do not go together.
 
     Args:
         of_full: by flag options that only the full report has; None for those not given.
     """
-    if style not in STYLES:
-        raise OptionError(f"--style: must be one of {', '.join(STYLES)}, got {style!r}")
+    choice_of(STYLES)("--style", style)
     for flag, value in of_full.items():
         if value is not None and style != "full":
             raise OptionError(f"{flag}: must not be given with --style {style}, which ignores it")
