@@ -60,13 +60,13 @@ def is_known(value: Known | None) -> TypeGuard[Known]:
 
 def median_of(values: Iterable[float | None]) -> float | None:
     """Return the median of the values that are known, a float; None where none is."""
-    known = list(filter(is_known, values))
+    known = [value for value in values if is_known(value)]
     return float(median(known)) if known else None
 
 
 def middle_of(values: Iterable[Any]) -> Any:
     """Return the median of numbers as a float, of texts the first; None where none is known."""
-    known = list(filter(is_known, values))
+    known = [value for value in values if is_known(value)]
     return known[0] if known and isinstance(known[0], str) else median_of(known)
 
 
