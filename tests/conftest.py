@@ -6,6 +6,7 @@ import gc
 import importlib.util
 import os
 import shutil
+import sysconfig
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,9 @@ from convmark.machine.power import Rapl
 from convmark.machine.system import System
 
 pytest_plugins = ["pytester"]
+
+os.environ["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
+"""As in an active environment, so that the commands that are printed begin with `convmark`."""
 
 LONGEST = (
     *("test_launch", "test_backends", "test_sides_run", "test_cases_of_code", "test_ray"),

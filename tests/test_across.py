@@ -199,14 +199,14 @@ def test_the_command_that_decides_is_as_one_would_type_it(monkeypatch: pytest.Mo
         for model in ("lenet5", "mini_resnet")
         for task, batch in (("train", 32), ("infer", 1), ("infer", 32))
     ]
-    live = "convmark compare --across tensorflow --results 'my rows' --live"
+    live = "compare --across tensorflow --results 'my rows' --live"
     monkeypatch.setenv("COLUMNS", "80")
     text = across_report(across(rows, "tensorflow"), "tensorflow", live=live)
     sides = "convmark ab tensorflow==2.19.0 tensorflow==2.20.0 --models lenet5,mini_resnet"
     assert text.splitlines()[-3:] == [
         f"{sides} --tasks infer --batch-sizes 1,32 {SETTINGS}",
         f"{sides} --tasks train --batch-sizes 32 {SETTINGS}",
-        live,
+        f"convmark {live}",
     ]
 
 
@@ -216,11 +216,11 @@ def test_the_command_for_all_values_has_the_options_that_the_user_gave(
     monkeypatch.chdir(tmp_path)
     for number in (1, 2):
         keep(Store(Path("my rows")), run(number, f"2.2{number}.0", 1.0))
-    options = ["--across", "tensorflow", "--results", "my rows", "--machine", MACHINE]
-    assert main(["compare", *options, "--format", "markdown"]) == 0
+    options = ["--across", "tensorflow", "--machine", MACHINE]
+    assert main(["compare", *options, "--results", "my rows", "--format", "markdown"]) == 0
     *_, one, last, end = capsys.readouterr().out.splitlines()
     assert one.endswith(" --loss default --results 'my rows'")
-    assert last == f"convmark {shlex.join(['compare', *options])} --live"
+    assert last == f"convmark {shlex.join(['compare', *options])} --live --results 'my rows'"
     assert end == "```"
 
 

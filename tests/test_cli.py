@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shlex
 import subprocess
 import sys
+import sysconfig
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,10 @@ from rows import row
 from test_verdicts_file import judgement
 
 from convmark.cli import main
+from convmark.cli.parsers import parsers
 from convmark.compare.judgement import MACHINE
+from convmark.core.options import Options, read
+from convmark.core.typed import program
 from convmark.machine.gpu.devices import Gpu
 from convmark.machine.hardware import read_machine
 from convmark.report.advice import gate_step, next_step, say_step
@@ -67,7 +73,9 @@ def test_ctrl_c_keeps_the_rows_so_far_says_where_and_exits_130(
     assert main(["run"]) == 130
     (path,) = folder.glob("results/*/0001.csv")
     assert len(read_run(path)) == 3
-    assert "interrupted; 3 rows in" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "interrupted; 3 rows in" in said
+    assert said.endswith("convmark run: the same command with --resume continues\n")
 
 
 def test_layers_prints_the_slowest_keeps_all_and_exits_0(
@@ -215,17 +223,73 @@ def test_a_run_ends_with_the_next_command_unless_it_is_quiet(
     assert "1 row in" in said.out
 
 
+def test_the_next_command_works_as_pasted_wherever_the_results_are(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pasted(*options: str) -> str:
+        asked = ("--models", "lenet5", "--tasks", "train", "--processes", "2", *options)
+        assert main(["run", *asked]) == 0
+        line = capsys.readouterr().err.splitlines()[-1]
+        command = line.partition("next: ")[2]
+        assert main(shlex.split(command)[1:]) == 0
+        return command
+
+    assert pasted("--results", "my rows/a") == (
+        "convmark report -o report.html --results 'my rows/a'"
+    )
+    (folder / "pyproject.toml").write_text("[tool.convmark]\nresults = 'kept'\n")
+    assert pasted() == "convmark report -o report.html"
+    (folder / "below").mkdir()
+    monkeypatch.chdir(folder / "below")
+    assert pasted("--results", "../kept").endswith(" --results ../kept")
+
+
+def test_every_next_command_takes_the_options_that_it_repeats() -> None:
+    texts = {"results": "my rows", "backend": "jax", "python": ["an env", "b"], "threads": "1,2"}
+    texts |= {"input_shape": "8x8x3", "allow_change": ["lenet5-*"], "trust_models": "yes"}
+    options = read(texts)
+    here = dataclasses.replace(options, pythons=())
+    unclear = judgement(verdict="inconclusive", fails=False, model="nets:net(width=2)")
+    regressed = judgement(verdict="regressed", fails=True)
+    steps = [next_step([row(status=one)], options) for one in ("ok", "unsteady", "crashed")]
+    steps += [gate_step([one], options) for one in (unclear, regressed)]
+    steps.append(gate_step([unclear], here))
+    for step in steps:
+        words = shlex.split(step.partition("next: ")[2])
+        given = vars(parsers()[0].parse_args(words[1:]))
+        found = read(given)
+        assert found.results == options.results
+        assert found.named <= {*options.named, "models"}
+        same = found.named - {"models"}
+        assert [getattr(found, one) for one in same] == [getattr(options, one) for one in same]
+    assert "--results 'my rows' --python 'an env' --python b" in steps[1]
+    assert "noise --models 'nets:net(width=2)' --trust-models --threads 1,2" in steps[-1]
+
+
+def test_a_program_that_the_shell_does_not_find_is_named_by_its_path(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert program() == "convmark"
+    monkeypatch.setenv("PATH", str(folder))
+    named = Path(sysconfig.get_path("scripts"), "convmark")
+    assert program() == str(named)
+    monkeypatch.chdir(named.parent.parent.parent)
+    assert program() == str(Path(*named.parts[-3:]))
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(folder))
+    assert program() == f"{sys.executable} -m convmark"
+
+
 def test_the_next_step_follows_from_the_worst_row() -> None:
     def said(*statuses: str, searched: bool = False) -> str:
         records = [row(status=status) for status in statuses]
-        return next_step(records, searched=searched)
+        return next_step(records, Options(), searched=searched)
 
     assert "next: convmark report" in said("ok")
     busy = [row(other_cpu_share=share) for share in (None, 0.09, 0.1, 0.854)]
-    assert next_step(busy).startswith(
+    assert next_step(busy, Options()).startswith(
         "2 of 4 processes measured while other programs took up to 85%"
     )
-    assert "next: convmark report" in next_step(busy[:2])
+    assert "next: convmark report" in next_step(busy[:2], Options())
     assert said("ok", "unsteady").startswith("1 of 2 processes unsteady")
     assert said("unsteady", "crashed").startswith("1 of 2 processes without figures")
     assert "next: convmark report" in said("ok", "out_of_memory", searched=True)
@@ -235,7 +299,7 @@ def test_a_gate_says_that_nothing_was_compared_only_where_that_is_so() -> None:
     def said(**changes: Any) -> str:
         machine = judgement(model=MACHINE, metric="reference_step_time", verdict="unchanged",
                             fails=False)  # fmt: skip
-        return gate_step([judgement(fails=False, **changes), machine])
+        return gate_step([judgement(fails=False, **changes), machine], Options())
 
     assert said(verdict="new").startswith("nothing was compared, because there is no earlier run")
     assert "only accuracy\n" in said(verdict="improved", metric="accuracy")
@@ -250,8 +314,9 @@ def test_the_last_lines_fit_a_narrow_terminal_and_keep_what_is_copied_on_one_lin
     monkeypatch.setenv("COLUMNS", "80")
     lines: list[str] = []
     busy = [row(other_cpu_share=0.854), row(status="unsteady"), row(status="crashed")]
-    steps = [next_step(busy[:count]) for count in (1, 2, 3)]
-    steps += [next_step([row()]), gate_step([judgement(verdict="regressed", fails=True)])]
+    steps = [next_step(busy[:count], Options()) for count in (1, 2, 3)]
+    steps.append(next_step([row()], Options()))
+    steps.append(gate_step([judgement(verdict="regressed", fails=True)], Options()))
     for step in steps:
         say_step(step, "convmark", lambda text: lines.extend(f"convmark: {text}".splitlines()))
     assert max(map(len, lines)) <= 80

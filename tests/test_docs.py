@@ -58,7 +58,7 @@ def test_the_help_of_every_command_has_an_example_that_is_one_of_it() -> None:
     def of(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
         inner = [one for one in parser._actions if isinstance(one, argparse._SubParsersAction)]
         if not inner:
-            yield parser.prog, (parser.epilog or "").removeprefix("example: ")
+            yield parser.prog, (parser.epilog or "").removeprefix("example:\n  ")
         for action in inner:
             for command in action.choices.values():
                 yield from of(command)

@@ -236,3 +236,19 @@ def test_a_renamed_host_is_the_same_machine_and_its_run_goes_on(tmp_path: Path) 
     assert status == 0, output
     assert len(rows) == 6
     assert len({row.machine for row in rows}) == 1
+
+
+def test_ctrl_c_while_the_disk_is_waited_for_leaves_a_row_that_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    run_file = Store(tmp_path).create_run("xeon-2")
+    monkeypatch.setattr(os, "fsync", interrupted)
+    for rows in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            run_file.append(row(process=rows))
+        assert run_file.rows == rows
+    run_file.close()
+    assert len(read_run(run_file.path)) == 2

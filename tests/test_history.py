@@ -228,7 +228,12 @@ def test_an_anchor_has_code_to_run_by_its_clean_commit_or_by_its_kept_files(stor
 # Comparable or not
 
 DIFFERENT = [
-    ({"tensorflow": "2.20.0"}, "tensorflow was 2.20.0, is 2.21.0: `convmark ab`"),
+    (
+        {"tensorflow": "2.20.0"},
+        "tensorflow was 2.20.0, is 2.21.0: `convmark ab tensorflow==2.20.0 tensorflow==2.21.0 "
+        "--models lenet5 --tasks train --batch-sizes 32` compares them live",
+    ),
+    ({"tensorflow": "a nightly"}, "tensorflow was a nightly, is 2.21.0: `convmark ab` compares"),
     ({"keras": "3.9.0"}, "keras was 3.9.0, is 3.15.0: `convmark ab`"),
     ({"python": "3.12.9"}, "python was 3.12, is 3.13: `convmark ab`"),
     (
@@ -244,8 +249,21 @@ DIFFERENT = [
     ({"machine": "mac-8"}, "machine was mac-8, is xeon-2: `convmark report`"),
     ({"driver": "550.1"}, "driver was 550.1, is not known: `convmark report`"),
     ({"isolation": "spawn"}, "isolation was spawn, is fork: the two cannot be compared"),
-    ({"threads": "1"}, "threads was 1, is default: `convmark ab`"),
-    ({"precision": "mixed_float16"}, "precision was mixed_float16, is float32: `convmark ab`"),
+    (
+        {"threads": "1"},
+        "threads was 1, is default: `convmark ab --set-a threads=1 --set-b threads=default --m",
+    ),
+    (
+        {"cpus": "0-1"},
+        "cpus was 0-1, is all: `convmark ab --set-a cpus=0-1 --set-b cpus=default --models lenet5",
+    ),
+    ({"cpus": "numa0"}, "cpus was numa0, is all: `convmark ab` compares them live"),
+    (
+        {"precision": "mixed_float16"},
+        "precision was mixed_float16, is float32: `convmark ab --set-a precision=mixed_float16 "
+        "--set-b precision=float32 --models lenet5 --tasks train --batch-sizes 32`",
+    ),
+    ({"precision": "int8"}, "precision was int8, is float32: `convmark ab` compares them live"),
 ]
 
 

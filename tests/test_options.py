@@ -376,7 +376,7 @@ def test_the_defaults_are_those_that_the_help_names() -> None:
         "loss": None,
         "wait": False,
         "trust_models": False,
-        "named": frozenset(),
+        "given": {},
         "allow_concurrent": False,
     }
     for option in OPTIONS:

@@ -19,6 +19,7 @@ from test_faults_signals import heeds_ctrl_c
 from workers import environ, happens
 
 import convmark
+from convmark.cli.parsers import parsers
 from convmark.core.options import Options
 
 ONE = {"models": "lenet5", "tasks": "train", "batch_sizes": [32]}
@@ -58,7 +59,15 @@ def test_a_report_shows_itself_and_is_written_where_asked(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     convmark.measure(**ONE, processes=2)
-    shown = convmark.report("results", output=folder / "page.md")
+    (machine,) = (path.name for path in folder.glob("results/*"))
+    prices = folder / "prices.toml"
+    prices.write_text(
+        'currency = "USD"\ndate = 2026-01-31\nsource = "a shop"\n[desk]\nper_hour = 2.5\n'
+    )
+    shown = convmark.report(
+        "results", output=folder / "page.md", prices=prices, names=f"{machine}=desk"
+    )
+    assert "Cost of a million samples" in shown._repr_html_()
     assert (folder / "page.md").read_text().startswith("## ")
     assert "<table>" in shown._repr_html_()
     assert capsys.readouterr().out == ""
@@ -91,6 +100,24 @@ def test_keywords_are_the_options_and_pyproject_holds_too(folder: Path) -> None:
     keywords = set(inspect.signature(convmark.measure).parameters) - {"progress"}
     assert keywords <= set(Options.__dataclass_fields__)
     assert {"models", "time_budget_s", "environments"} <= keywords
+
+
+def test_a_function_has_every_option_of_its_command() -> None:
+    """But those of a shell: formats of standard output, and what shares out or goes on a run."""
+    of_a_shell = {"format", "dry_run", "quiet", "describe", "resume", "help"}
+    of_a_shell |= {"shard", "shard_times", "ray", "nodes", "per"}
+    names = {"backend": "backends", "power_log": "power_logs", "name": "names", "python": "pythons"}
+    names |= {"env": "environments", "runtime": "runtimes", "budget": "budget_s"}
+    names |= {f"{one}": f"{one}_s" for one in ("time_budget", "time_limit", "sustain")}
+    names["latency_limit"] = "latency_limit_s"
+    for command, function, else_given in (
+        ("run", convmark.measure, {"progress"}),
+        ("ab", convmark.compare, set()),
+        ("report", convmark.report, {"results"}),
+    ):
+        asked = {action.dest for action in parsers()[1][command]._actions} - of_a_shell
+        taken = set(inspect.signature(function).parameters)
+        assert {names.get(one, one) for one in asked} - else_given == taken - else_given
 
 
 def test_packages_that_are_functions_stay_packages(folder: Path) -> None:
@@ -126,10 +153,14 @@ def test_the_public_names_are_listed_documented_and_can_be_sent_to_another_proce
         (lambda: convmark.compare(set_b="threads"), r"^set_b: .* NAME=VALUE, .* got 'threads'$"),
         (lambda: convmark.compare(set_b="thread=1"), r"^set_b: unknown setting 'thread'"),
         (lambda: convmark.compare(batch_sizes="auto"), r"^batch_sizes: auto is of `convmark run`"),
+        (lambda: convmark.compare(processes=3), r"^processes: is no option here; convmark.measure"),
         (lambda: convmark.report(style="wide"), r"^style: must be one of"),
+        (lambda: convmark.report(rank="best"), r"^rank: must be one of burst, sustained, got"),
+        (lambda: convmark.report(price="x.toml"), r"^price: is no option; did you mean prices"),
+        (lambda: convmark.report(prices=Path("x")), r"^prices: x must be a TOML file: No such"),
         (lambda: convmark.report(output="x.pdf"), r"^output: must end in [^-]*, got 'x.pdf'$"),
     ],
-    ids=range(10),
+    ids=range(14),
 )
 def test_a_wrong_value_is_one_line(call: Callable[[], object], message: str, folder: Path) -> None:
     with pytest.raises(convmark.ConvmarkError, match=message) as raised:

@@ -15,6 +15,7 @@ from report_rows import HOSTILE, SLOW, keep_run, suite
 from convmark.cli import main
 from convmark.cli.run import describe_models
 from convmark.core.errors import StoreError
+from convmark.core.report_options import ReportOptions
 from convmark.interpreter import Interpreter
 from convmark.report.command import report
 from convmark.report.describe import Layer, described_models, diagram
@@ -80,7 +81,7 @@ def test_the_depth_fills_the_applications_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = kept(tmp_path, description())
-    report([run], style="applications", form="csv")
+    report([run], form="csv", options=ReportOptions(style="applications"))
     rows = [line.split(",") for line in capsys.readouterr().out.splitlines()]
     assert [row[-1] for row in rows if row[2] == "depth"] == ["1"]
 

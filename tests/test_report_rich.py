@@ -11,6 +11,7 @@ from report_rows import keep_prices
 from rich_rows import GPU, LONG_HISTORY, rich_results
 from test_report_browser import choose, hover, labelled_rows, pytestmark, show
 
+from convmark.core.report_options import ReportOptions
 from convmark.report.command import report
 
 __all__ = ["pytestmark"]
@@ -53,7 +54,11 @@ return [...document.querySelectorAll('.drawing')].flatMap((drawing) => {
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("rich")
     prices = str(keep_prices(folder, GPU))
-    report([rich_results(folder)], output=str(folder / "report.html"), prices=prices)
+    report(
+        [rich_results(folder)],
+        output=str(folder / "report.html"),
+        options=ReportOptions(prices=prices),
+    )
     return folder / "report.html"
 
 

@@ -25,7 +25,7 @@ from workers import environ, measured
 from convmark.core.case import Case, expand
 from convmark.core.errors import CaseError, OptionError
 from convmark.core.options import Options
-from convmark.core.runtimes import EXPORTS, RUNTIMES
+from convmark.core.runtimes import ERROR_BOUNDS, EXPORTS, RUNTIMES
 from convmark.core.suites import refuse_runtimes
 from convmark.core.table import Table
 from convmark.interpreter import Answer, Interpreter
@@ -37,7 +37,6 @@ from convmark.worker.failure import CaseFailure, UnknownModelError
 from convmark.worker.inputs import Inputs, Leaf, flat
 from convmark.worker.runtimes import export as exporting
 from convmark.worker.runtimes.agreement import (
-    BOUNDS,
     Agreement,
     agreement,
     check,
@@ -134,7 +133,7 @@ def test_an_output_that_is_not_finite_or_of_another_shape_agrees_never() -> None
         agreement([[wanted, wanted]], [[wanted]])
 
 
-@pytest.mark.parametrize("precision", sorted(BOUNDS))
+@pytest.mark.parametrize("precision", sorted(ERROR_BOUNDS))
 def test_the_probabilities_of_a_network_whose_last_layer_is_zero_are_an_error(
     precision: str,
 ) -> None:
@@ -144,7 +143,7 @@ def test_the_probabilities_of_a_network_whose_last_layer_is_zero_are_an_error(
         check(agreement([[np.full((16, 10), 0.1)]], [[wanted]]), precision, "a", "b")
 
 
-@pytest.mark.parametrize("precision", sorted(BOUNDS))
+@pytest.mark.parametrize("precision", sorted(ERROR_BOUNDS))
 @pytest.mark.parametrize("ignored", ["the samples' mean", "another sample's", "an earlier one's"])
 def test_a_file_that_ignores_its_input_is_an_error_though_classes_differ_more_than_samples(
     precision: str, ignored: str
@@ -158,7 +157,7 @@ def test_a_file_that_ignores_its_input_is_an_error_though_classes_differ_more_th
         "an earlier one's": np.roll(wanted, 1, axis=0),
     }
     found = agreement([[outputs[ignored]]], [[wanted]])
-    assert found.largest_rel_error < BOUNDS["int8"]
+    assert found.largest_rel_error < ERROR_BOUNDS["int8"]
     with pytest.raises(CaseFailure, match="between samples its outputs do not differ as the Keras"):
         check(found, precision, "a", "b")
 
@@ -190,7 +189,7 @@ def test_outputs_that_would_hide_a_broken_export_are_refused(
 
 
 def test_an_error_at_the_bound_agrees_and_one_beyond_it_does_not() -> None:
-    check(Agreement(1e-2, BOUNDS["float16"], 1.0, 0.1), "float16", "lenet5", "file")
+    check(Agreement(1e-2, ERROR_BOUNDS["float16"], 1.0, 0.1), "float16", "lenet5", "file")
     with pytest.raises(CaseFailure, match=r"lenet5 computes something else: .* bound .* is 0.0001"):
         check(Agreement(1e-2, 1.01e-4, 1.0, 0.0), "float32", "lenet5", "file")
     with pytest.raises(CaseFailure, match=r"between samples its outputs .* is 1.2 .* int8 is 0.6"):

@@ -103,7 +103,7 @@ def test_a_creep_is_named_and_compared_as_a_stretch() -> None:
     [
         ({10: "", 11: "b" * 40}, {}, "run 0011 ran files that no commit has"),
         ({10: "c" * 40, 11: "c" * 40}, {}, "both sides ran commit cccccccccccc: the machine"),
-        ({}, {"replicas": 2}, "one replica"),
+        ({}, {"replicas": 2}, "several replicas are not compared live"),
     ],
 )
 def test_what_cannot_be_compared_says_why(
@@ -143,6 +143,12 @@ def test_other_conditions_are_a_series_of_their_own_wherever_they_stand() -> Non
     assert (second.level.change, second.before) == (None, None)
     assert second.conditions.startswith("tensorflow was 2.21.0, is 2.22.0")
     assert "from run 0001, a series of its own: tensorflow was" in trend_text(trend(mixed), Line())
+
+
+def test_the_commands_of_a_change_are_as_the_user_pastes_them() -> None:
+    told = trend_text(trend(points([0.0] * 10 + [0.06] * 6)), Line(), lambda one: f"venv/cm {one}")
+    assert f"\n  venv/cm ab {sha(10)} {sha(11)} " in told
+    assert "convmark" not in told
 
 
 def test_a_busy_stretch_is_no_step_and_its_runs_are_named() -> None:

@@ -20,8 +20,10 @@ from convmark.cli.command import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_US
 from convmark.cli.parsers import parsers
 from convmark.core.errors import ConvmarkError
 from convmark.core.model_name import TRUST
+from convmark.core.option import values_of
 from convmark.core.options import Options, pyproject_settings, read
 from convmark.core.processes import as_interrupts
+from convmark.core.report_options import REPORT_OPTIONS, ReportOptions
 from convmark.core.text import plain_text
 
 __all__ = ["main"]
@@ -49,9 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from convmark.cli.completion import complete
 
         complete(parser)
-    if not (sys.argv[1:] if arguments is None else arguments):
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words:
         parser.print_help()
         return EXIT_OK
+    if words[0].startswith("-") and words[0] not in parser._option_string_actions:
+        # argparse would say only that a command is missing
+        parser.error(f"unrecognized arguments: {words[0]} before COMMAND")
     given, unknown = parser.parse_known_args(arguments)
     if unknown:
         commands[given.command].error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -103,17 +109,11 @@ def _run(given: argparse.Namespace, options: Options) -> int:
 def _report(given: argparse.Namespace, options: Options) -> int:
     from convmark.report.command import report
 
+    texts = {name: getattr(given, option.key) for name, option in REPORT_OPTIONS.items()}
     report(
         [Path(place) for place in given.places] or [options.results],
         output=given.output,
         form=given.format,
-        style=given.style,
-        prices=given.prices,
-        reference=given.reference,
-        rank=given.rank,
-        power_logs=given.power_log,
-        names=given.name,
-        figures=given.figures,
-        against=given.against,
+        options=ReportOptions(**values_of(REPORT_OPTIONS, texts)),
     )
     return EXIT_OK

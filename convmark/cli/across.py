@@ -20,6 +20,7 @@ from convmark.core.option_values import parse_percent, parse_seconds
 from convmark.core.options import Options, pyproject_settings, read
 from convmark.core.table import headings
 from convmark.core.text import listed, markdown_cell, plain_text, shown
+from convmark.core.typed import typed
 from convmark.machine.lock import alone
 from convmark.report.across import Cell, LiveCases, across_report, cells_table, live_cases
 from convmark.report.across import across as across_cells
@@ -64,8 +65,8 @@ def across(given: argparse.Namespace, options: Options, paths: Sequence[Path]) -
     if given.live:
         return _live(given, options, cells, form)
     if form in ("text", "markdown"):
-        results = f" --results {shlex.quote(given.results)}" if given.results else ""
-        print(across_report(cells, column, form, live=_live_command(given), results=results))
+        repeated = functools.partial(typed, options=options, fields=("results",))
+        print(across_report(cells, column, form, live=_live_command(given), typed=repeated))
     else:
         machines = sorted({row.machine for rows in found for row in rows if row.machine})
         print_tables(
@@ -75,11 +76,9 @@ def across(given: argparse.Namespace, options: Options, paths: Sequence[Path]) -
 
 
 def _live_command(given: argparse.Namespace) -> str:
-    """Return the user's command as one that compares live."""
-    named = {name: getattr(given, name, None) for name in ("results", "machine")}
-    flags = [word for name, text in named.items() if text for word in (f"--{name}", str(text))]
-    words = ["convmark", "compare", *given.runs, "--across", given.across, *flags, "--live"]
-    return shlex.join(words)
+    """Return the user's command, without the program's name, as one that compares live."""
+    machine = ["--machine", given.machine] if given.machine else []
+    return shlex.join(["compare", *given.runs, "--across", given.across, *machine, "--live"])
 
 
 def _runs(

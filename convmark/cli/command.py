@@ -120,6 +120,16 @@ _EXAMPLES = {
 """One for each command that has arguments."""
 
 
+_EXAMPLE = "example:\n  "
+
+
+class _ExampleAsTyped(argparse.HelpFormatter):
+    """Wraps all but the example, which is to be pasted."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if text.startswith(_EXAMPLE) else super()._fill_text(text, width, indent)
+
+
 def command(commands: Any, name: str, words: str, description: str = "") -> Parser:
     """Add a command, with its example.
 
@@ -131,10 +141,11 @@ def command(commands: Any, name: str, words: str, description: str = "") -> Pars
         name,
         help=words,
         description=description or f"{words[0].upper()}{words[1:]}.",
+        formatter_class=_ExampleAsTyped,
         allow_abbrev=False,
     )
     example = _EXAMPLES.get(made.prog.partition(" ")[2])
-    made.epilog = f"example: {example}" if example else None
+    made.epilog = f"{_EXAMPLE}{example}" if example else None
     return made
 
 

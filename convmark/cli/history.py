@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import sys
 import warnings
@@ -36,6 +37,7 @@ from convmark.core.option_values import check_patterns, nearest
 from convmark.core.options import Options
 from convmark.core.table import headings, table_of
 from convmark.core.text import commit_text, painted
+from convmark.core.typed import typed
 from convmark.machine.hardware import read_machine
 from convmark.report.across import COLUMNS as ACROSS
 from convmark.report.noise import noise_line
@@ -199,7 +201,8 @@ def history(given: argparse.Namespace, options: Options) -> int:
         return EXIT_OK
     found = trend([_point(path, one) for path, one in runs if one.log_ratio is not None])
     if found.stretches:
-        print(f"\n{trend_text(found, Commits(Path.cwd()))}")
+        repeated = functools.partial(typed, options=options, fields=("results",))
+        print(f"\n{trend_text(found, Commits(Path.cwd()), repeated)}")
     noise = read_noise(store.folder / name / NOISE).get(case)
     if noise is not None:
         print(f"\n{noise_line(noise)}")

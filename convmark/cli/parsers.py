@@ -16,8 +16,9 @@ from convmark.cli.command import (
     command,
 )
 from convmark.core.options import DRY_RUN, OPTIONS, RESUME
+from convmark.core.report_options import REPORT_OPTIONS
 
-__all__ = ["parsers"]
+__all__ = ["OF_A_PAIR", "parsers"]
 
 ACROSS = "tensorflow, keras, python, backend, commit, machine, gpu or driver"
 
@@ -26,7 +27,7 @@ _OF_ONE_SIDE = (
     *("python", "env", "processes", "replicas", "cluster", "index"),
     *("seeds", "target-accuracy", "fraction", "mnist", "latency-limit", "sustain", "cooling"),
 )
-_OF_A_PAIR = [name for name in _MEASURING if name not in (*_OF_ONE_SIDE, "layers")]
+OF_A_PAIR = [name for name in _MEASURING if name not in (*_OF_ONE_SIDE, "layers")]
 """The options of commands with two sides, whose arguments name the interpreters."""
 
 
@@ -35,7 +36,7 @@ five jobs:
   choose a model        convmark run --models resnet50,mobilenetv2 --tasks infer
   gate a pull request   pytest bench --benchmark-compare=git:main
   upgrade TensorFlow    convmark ab "tensorflow==2.20.*" "tensorflow==2.21.*"
-  compare machines      convmark report results ../gpu-box/results -o report.html
+  compare machines      convmark report results ../box/results -o report.html
   share results         convmark report -o report.html
 """
 
@@ -151,42 +152,8 @@ def _report(commands: Any) -> None:
     add(report, "places RESULTS", "folders or run files (default: --results)", nargs="*")
     add(report, "-o --output FILE", "file to write, or -; its suffix sets the format")
     _add_format(report, ", or html", default=None)
-    add(
-        report,
-        "--style STYLE",
-        "full; applications, the table of the Keras documentation; or accuracy, with published "
-        "values (default: full)",
-        default="full",
-    )
-    add(
-        report,
-        "--prices FILE",
-        "prices of machines, a TOML file with currency, date and source, for the cost of samples "
-        "and of a training",
-    )
-    add(
-        report,
-        "--reference MACHINE",
-        "compare the other machines with this one (default: the one with the most cases)",
-    )
-    add(
-        report,
-        "--power-log FILE...",
-        "CSV log of a wall meter, joined with the rows by time; with several machines MACHINE=FILE",
-    )
-    add(
-        report,
-        "--rank THROUGHPUT",
-        "compare machines by burst or by sustained throughput, that of --sustain (default: burst)",
-        default="burst",
-    )
-    add(
-        report,
-        "--name MACHINE=NAME...",
-        "name a machine; kept in its results folder and shown in place of its fingerprint",
-    )
-    add(report, "--figures FOLDER", "also write the plots as SVG and PNG files")
-    add(report, "--against REF", "start with the verdicts of the newest run against a commit")
+    for option in REPORT_OPTIONS.values():
+        option.add_to(report.add_argument)
     add_options(report, "results")
 
 
@@ -313,7 +280,7 @@ def _ab(commands: Any) -> None:
         )
     _add_format(ab)
     _add_stopping_rule(ab)
-    add_options(ab, "layers", *_OF_A_PAIR)
+    add_options(ab, "layers", *OF_A_PAIR)
 
 
 def _add_stopping_rule(parser: Parser, when: str = "") -> None:
@@ -340,12 +307,10 @@ def _bisect(commands: Any) -> None:
     add(bisect, "--versions LIST", "the releases to search (default: all final releases)")
     add(bisect, "--budget SECONDS", "maximum seconds per comparison (default: 60)", default="60")
     _add_format(bisect)
-    add_options(bisect, *_OF_A_PAIR)
+    add_options(bisect, *OF_A_PAIR)
 
 
-_OF_LAYERS = [
-    name for name in _MEASURING if name in (*_OF_A_PAIR, "processes") and name != "models"
-]
+_OF_LAYERS = [name for name in _MEASURING if name in (*OF_A_PAIR, "processes") and name != "models"]
 
 
 def _layers(commands: Any) -> None:
@@ -376,7 +341,7 @@ def _noise(commands: Any) -> None:
     )
     add(noise, "--seconds N", "total seconds of sessions (default: 300)", default="300")
     _add_format(noise)
-    add_options(noise, *_OF_A_PAIR)
+    add_options(noise, *OF_A_PAIR)
 
 
 def _export(commands: Any) -> None:

@@ -16,19 +16,22 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from convmark.cli.ab import StoppingRule, compare_sides
 from convmark.cli.command import sayer
+from convmark.cli.parsers import OF_A_PAIR
 from convmark.cli.run import check_plan, left_out
 from convmark.compare.live.ab import sides
 from convmark.core.errors import ConvmarkError, OptionError
 from convmark.core.model_name import TRUST
+from convmark.core.option import Option, values_of
 from convmark.core.option_values import parse_percent, parse_seconds
 from convmark.core.options import KEYWORDS, Options, of_keywords, pyproject_settings
+from convmark.core.report_options import REPORT_OPTIONS, ReportOptions
 from convmark.core.suites import NETWORKS
 from convmark.core.table import Table, grid, plain
 from convmark.core.text import plain_text, shown
@@ -140,9 +143,9 @@ _COMMAND = re.compile(r"`[^`]*`|\b(?:convmark [a-z]+|pytest|pip|git)\b[^;:]*")
 
 def _in_python(text: str) -> str:
     """Return an error's text with the names of arguments in place of a command line's options."""
-    names = {option.name: name for name, option in KEYWORDS.items()}
+    names = {option.name: name for name, option in (KEYWORDS | REPORT_OPTIONS).items()}
     names |= {"set-a": "set_a", "set-b": "set_b", "target": "target", "budget": "budget_s"}
-    names |= {"output": "output", "style": "style", "against": "against"}
+    names["output"] = "output"
 
     def renamed(found: re.Match[str]) -> str:
         return names.get(found[1], found[0])
@@ -189,7 +192,7 @@ def measure(*, progress: bool = True, **options: Any) -> Measurement:
         ConvmarkError: something asked for is not to be had; nothing was measured then.
         KeyboardInterrupt: the user has interrupted.
     """
-    asked = _options(options)
+    asked = _options(options, KEYWORDS)
     check_plan(asked)
     Store(asked.results).check_writable()
     machine = read_machine()
@@ -256,14 +259,14 @@ def compare(
         set_a: settings of A alone, each `NAME=VALUE`; `set_b` likewise.
         target: half-width of the interval to reach, per cent.
         budget_s: most seconds per case.
-        options: as those of `measure`.
+        options: those of `measure` that both sides have, such as `models`, `tasks`, `threads`.
 
     Raises:
         ConvmarkError: a side or a case is not to be had; or, once all cases were compared, a side
             of one could not be run.
         KeyboardInterrupt: the user has interrupted; what was decided is kept.
     """
-    asked = _options(options)
+    asked = _options(options, _OF_COMPARE)
     wanted = StoppingRule(
         target=math.log1p(parse_percent("target", str(target))),
         budget_s=parse_seconds("budget_s", str(budget_s)),
@@ -316,15 +319,16 @@ def report(
     places: Place | Sequence[Place] = "results",
     *,
     output: Place | None = None,
-    style: str = "full",
-    against: str | None = None,
+    **options: Any,
 ) -> Shown:
     """Return the report of all runs in the places, as `convmark report` makes it.
 
     Args:
         output: a file to write it to as well; its suffix sets the format, such as `.html`.
-        style: `full`, `applications` or `accuracy`.
-        against: a commit; the verdicts of the newest run against it come first.
+        options: any of the fields of `ReportOptions`, such as `style="applications"`,
+            `prices="prices.toml"`, `reference="laptop"`, `rank="sustained"`, `figures="plots"`,
+            `power_logs=["meter.csv"]`, `names=["intel-xeon-2-cores-8-gib=laptop"]`, or
+            `against="main"`, whose verdicts of the newest run come first.
 
     Raises:
         ConvmarkError: nothing is there, a file does not fit, or the output cannot be written.
@@ -332,8 +336,8 @@ def report(
     from convmark.report.command import report as made
 
     file = None if output is None else _text("output", output)
-    ref = None if against is None else _text("against", against)
-    return Shown(made(_paths(places), output=file, style=style, against=ref, show=False).tables)
+    asked = ReportOptions(**values_of(REPORT_OPTIONS, options))
+    return Shown(made(_paths(places), output=file, show=False, options=asked).tables)
 
 
 def _paths(places: Place | Sequence[Place]) -> list[Path]:
@@ -360,8 +364,13 @@ def _text(name: str, given: object) -> str:
     return text
 
 
-def _options(given: dict[str, Any]) -> Options:
-    return of_keywords(given, pyproject_settings(Path.cwd()))
+_OF_COMPARE = {
+    name: option for name, option in KEYWORDS.items() if option.name in ("layers", *OF_A_PAIR)
+}
+
+
+def _options(given: dict[str, Any], known: Mapping[str, Option]) -> Options:
+    return of_keywords(given, pyproject_settings(Path.cwd()), known)
 
 
 @contextlib.contextmanager
@@ -379,14 +388,15 @@ def _trusting(options: Options) -> Iterator[None]:
             os.environ[TRUST] = before
 
 
-def _with_options(function: Any) -> None:
+def _with_options(function: Any, known: Mapping[str, Option]) -> None:
     """Show every option in the signature, which editors and notebooks complete."""
     own = list(inspect.signature(function).parameters.values())[:-1]
     options = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in KEYWORDS
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in known
     ]
     function.__signature__ = inspect.Signature([*own, *options])
 
 
-_with_options(measure)
-_with_options(compare)
+_with_options(measure, KEYWORDS)
+_with_options(compare, _OF_COMPARE)
+_with_options(report, REPORT_OPTIONS)

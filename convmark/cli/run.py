@@ -109,6 +109,8 @@ def run(given: argparse.Namespace, options: Options) -> int:
                 )
                 whole = whole and session.whole and not session.lacks_layers
             if session.interrupted:
+                if len(sessions) == 1 and session.run_file and session.run_file.rows:
+                    _say("the same command with --resume continues")
                 return exit_status(False, interrupted=True)
     if form != TEXT:
         tables = [table for session in sessions for table in _tables(session)]
@@ -240,7 +242,8 @@ def _measure(
             _say(session.kept)
         if not quiet:
             searched = bool(session.choices) and session.whole
-            say_step(next_step(session.records, searched=searched), "convmark run", _say)
+            step = next_step(session.records, session.options, searched=searched)
+            say_step(step, "convmark run", _say)
         if describe:
             _describe(session)
         if session.options.layers:

@@ -121,6 +121,9 @@ class Comparability:
         return {"cpus": cpus, "numa": node if of_a_node else "default"}
 
 
+_RELEASE = re.compile(r"[0-9]+(\.[0-9]+)+[0-9a-z.]*")
+_SETTINGS = ("jit", "threads", "cpus")
+"""Facts that `convmark ab` sets for one side, besides the precision."""
 _AB = "`convmark ab` compares them live"
 _REPORT = "`convmark report` sets them side by side"
 _ANEW = "the two cannot be compared; later runs are compared with this one"
@@ -257,11 +260,31 @@ def difference(now: Comparability, then: Comparability, *, live: bool = False) -
             ours = " ".join(one for one in after if one not in before) or "default"
         absent = "all" if name == "cpus" else "not known"
         was, is_now = (absent if value is None else value for value in (theirs, ours))
-        command = _COMMANDS.get(name, _AB)
+        command = _COMMANDS.get(name) or _live_words(name, was, is_now, now)
         if live and name in _OF_THE_MEASUREMENT:
             command = _NOT_USED
         return f"{name.replace('_', ' ')} was {was}, is {is_now}: {command}"
     return ""
+
+
+def _may_be_set(name: str, value: str) -> bool:
+    """Whether `convmark ab` can set the fact to the value for one side."""
+    if name == "precision":
+        return value in PRECISIONS
+    return name in _SETTINGS and " " not in value and not value.startswith(NUMA)
+
+
+def _live_words(name: str, was: str, is_now: str, now: Comparability) -> str:
+    """Say what compares two values of a fact live; the whole command where it follows from them."""
+    if name == "tensorflow" and _RELEASE.fullmatch(was) and _RELEASE.fullmatch(is_now):
+        sides = [f"tensorflow=={was}", f"tensorflow=={is_now}"]
+    elif all(_may_be_set(name, one) for one in (was, is_now)):
+        values = [f"{name}={'default' if one == 'all' else one}" for one in (was, is_now)]
+        sides = ["--set-a", values[0], "--set-b", values[1]]
+    else:
+        return _AB
+    case = ["--models", now.model, "--tasks", now.task, "--batch-sizes", str(now.batch_size)]
+    return f"`{shlex.join(['convmark', 'ab', *sides, *case])}` compares them live"
 
 
 def _state_difference(now: Mapping[str, str], then: Mapping[str, str]) -> str:

@@ -148,7 +148,7 @@ def live_comparison(stretch: Stretch, commits: Commits) -> list[str]:
     if level.change is None or stretch.before is None:
         return []
     if facts.replicas > 1:
-        return ["convmark ab takes one replica: nothing compares several live"]
+        return ["several replicas are not compared live: convmark ab takes one"]
     ends = stretch.before, stretch.points[-1 if level.creep else 0]
     for point in ends:
         if not point.commit:

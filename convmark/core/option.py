@@ -1,16 +1,21 @@
-"""Option: the declaration of one option, with its flag, its rule, its default and its help."""
+"""Option: the declaration of one option, with its flag, its rule, its default and its help.
+
+A dataclass whose fields are options is the one table of a command's options: its parser, its Python
+function and its documentation are made from it.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from convmark.core.errors import OptionError
-from convmark.core.option_values import Parse
+from convmark.core.option_values import Parse, nearest
 
-__all__ = ["Option", "option_field"]
+__all__ = ["Option", "option_field", "options_of", "plain_value", "values_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +75,46 @@ class Option:
         if not self.metavar and isinstance(given, bool):
             return given
         return self.parse(flag, _as_text(flag, given))
+
+    def words(self, given: Any) -> list[str]:
+        """Return what a source gives as the words of a command line."""
+        if not self.metavar:
+            return [self.flag] if given in (True, "yes") else []
+        if not self.repeatable:
+            return [self.flag, _as_text(self.flag, given)]
+        each = given if isinstance(given, (list, tuple)) else [given]
+        return [word for one in each for word in (self.flag, _as_text(self.flag, one))]
+
+
+def options_of(record: type) -> dict[str, Option]:
+    """Return the options of a dataclass whose fields are made by `option_field`, by field."""
+    fields = dataclasses.fields(record)
+    return {one.name: one.metadata["option"] for one in fields if "option" in one.metadata}
+
+
+def values_of(options: Mapping[str, Option], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that keywords of a Python function give; None is the default.
+
+    Args:
+        options: by the names of the keywords.
+
+    Raises:
+        OptionError: there is no such option, or a value breaks its rule.
+    """
+    values = {}
+    for name, value in given.items():
+        if name not in options:
+            raise OptionError(f"{name}: is no option; {nearest(name, list(options))}")
+        if value is not None:
+            values[name] = options[name].value(name, plain_value(value))
+    return values
+
+
+def plain_value(given: Any) -> Any:
+    """Return a value of Python, or a list of them, with the texts of paths in their place."""
+    if isinstance(given, (list, tuple)):
+        return [plain_value(one) for one in given]
+    return os.fspath(given) if isinstance(given, os.PathLike) else given
 
 
 def _as_text(flag: str, value: Any) -> str:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +20,7 @@ from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import ISOLATIONS, NUMA, PRECISIONS
 from convmark.core.cluster import Cluster, parse_cluster, with_index
 from convmark.core.errors import OptionError
-from convmark.core.option import Option, option_field
+from convmark.core.option import Option, option_field, options_of, plain_value, values_of
 from convmark.core.option_values import Shapes, nearest
 from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIME_PRECISIONS, RUNTIMES
 from convmark.core.tasks import TASKS, TIMED_TASKS
@@ -325,8 +324,8 @@ class Options:
         only="pytest",
         repeatable=True,
     )
-    named: frozenset[str] = frozenset()
-    """The fields that the user set on the command line or in pyproject."""
+    given: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+    """By field what the user gave on the command line or in pyproject, before it was read."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cluster", with_index(self.cluster, self.index))
@@ -335,6 +334,20 @@ class Options:
                 f"--numa: chooses the CPUs itself, got {self.numa} beside --cpus {self.cpus}; "
                 "leave one of them out, or give it as default"
             )
+
+    @property
+    def named(self) -> frozenset[str]:
+        """The fields that the user set on the command line or in pyproject."""
+        return frozenset(self.given)
+
+    def words(self, fields: Collection[str]) -> list[str]:
+        """Return those of the fields that the user set, as a command line has them."""
+        return [
+            word
+            for field, option in _OPTION_OF.items()
+            if field in fields and field in self.given
+            for word in option.words(self.given[field])
+        ]
 
     @property
     def bound_to(self) -> str | None:
@@ -349,11 +362,7 @@ class Options:
         return " ".join(f"{name}={value}" for name, value in asked.items() if value) or None
 
 
-_OPTION_OF: dict[str, Option] = {
-    field.name: field.metadata["option"]
-    for field in dataclasses.fields(Options)
-    if "option" in field.metadata
-}
+_OPTION_OF = options_of(Options)
 OPTIONS = tuple(_OPTION_OF.values())
 """In the order of the help."""
 
@@ -372,40 +381,41 @@ def read(
         OptionError: a value breaks its option's rule.
     """
     values: dict[str, Any] = {}
+    texts: dict[str, Any] = {}
     for field, option in _OPTION_OF.items():
         flag, value = f"{prefix}{option.name}", given.get(option.key)
         if value is None and settings and option.key in settings:
             flag, value = f"[tool.convmark] {option.name}", settings[option.key]
         if value is not None:
-            values[field] = option.value(flag, value)
-    return Options(**values, named=frozenset(values))
+            values[field], texts[field] = option.value(flag, value), value
+    return Options(**values, given=texts)
 
 
 KEYWORDS = {name: option for name, option in _OPTION_OF.items() if option.only != "pytest"}
 """The options of a run by the names of their fields."""
 
 
-def of_keywords(given: Mapping[str, Any], settings: Mapping[str, Any]) -> Options:
+def of_keywords(
+    given: Mapping[str, Any], settings: Mapping[str, Any], known: Mapping[str, Option]
+) -> Options:
     """Return the options that keywords of a Python function give, then `settings`, then defaults.
 
     Args:
         given: values by the names of the fields; None is the default. Numbers, paths and lists are
             taken as the texts that they are on the command line.
+        known: those of `KEYWORDS` that the function takes.
 
     Raises:
         OptionError: there is no such option, or a value breaks its rule.
     """
-    values: dict[str, Any] = {}
-    for name, value in given.items():
-        if name not in KEYWORDS:
-            raise OptionError(f"{name}: is no option; {nearest(name, list(KEYWORDS))}")
-        option = KEYWORDS[name]
-        plain = os.fspath(value) if isinstance(value, os.PathLike) else value
-        if plain is not None:
-            values[name] = option.value(name, plain)
-    keys = {KEYWORDS[name].key for name in values}
+    for name in given:
+        if name in KEYWORDS and name not in known:
+            raise OptionError(f"{name}: is no option here; convmark.measure has it")
+    texts = {name: plain_value(value) for name, value in given.items() if value is not None}
+    values = values_of(known, texts)
+    keys = {known[name].key for name in values}
     others = read({}, {key: value for key, value in settings.items() if key not in keys})
-    return dataclasses.replace(others, **values, named=others.named | values.keys())
+    return dataclasses.replace(others, **values, given={**others.given, **texts})
 
 
 def pyproject_settings(folder: Path) -> dict[str, Any]:

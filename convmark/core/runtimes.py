@@ -13,6 +13,7 @@ from typing import Any
 
 __all__ = [
     "DEFAULT_RUNTIME",
+    "ERROR_BOUNDS",
     "EXPORTS",
     "RUNTIMES",
     "RUNTIME_PRECISIONS",
@@ -123,6 +124,11 @@ EXPORTS = "CONVMARK_EXPORTS"
 RUNTIME_PRECISIONS = ("float16", "dynamic_int8", "int8")
 """Of exported models alone: weights in half precision; weights in int8; activations too."""
 
+
+ERROR_BOUNDS: Mapping[str, float] = MappingProxyType(
+    {"float32": 1e-4, "tf32": 1e-2, "float16": 5e-3, "dynamic_int8": 0.06, "int8": 0.25}
+)
+"""Of an export's largest relative error, by precision: docs/decisions/bounds-of-agreement.md."""
 
 RUNTIME_TASKS = ("infer", "accuracy")
 """What a runtime does beside Keras: it takes the steps, or the test of what Keras has trained."""

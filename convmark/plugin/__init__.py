@@ -7,10 +7,11 @@ replays its steps into pytest-benchmark's `benchmark` fixture. Nothing here acts
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -202,12 +203,25 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
             if not session.testsfailed or config.option.continue_on_collection_errors:
                 foreign = (one for one in session.items if not _is_marked(one))
                 others = any("benchmark" in getattr(one, "fixturenames", ()) for one in foreign)
-                _measure(config, _run_of(config), items, others=others)
+                with _told_in_words(config):
+                    _measure(config, _run_of(config), items, others=others)
             return (yield)
     except ConvmarkError as error:
         raise pytest.UsageError(plain_text(str(error))) from None
     finally:
         _run_of(config).close()
+
+
+@contextlib.contextmanager
+def _told_in_words(config: pytest.Config) -> Iterator[None]:
+    """Have Ctrl-C end the session with a sentence, in place of the line of ours that it has met."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if config.option.fulltrace:
+            raise
+        again = f"; the same command with {short.prefix(config)}resume continues"
+        pytest.exit(f"the measurement was interrupted{again if _run_of(config).records else ''}")
 
 
 def _measures_nothing(config: pytest.Config) -> bool:

@@ -346,10 +346,12 @@ class PytestRun:
         from convmark.report.advice import gate_step, next_step
 
         if self._judgements:
-            return gate_step(self._judgements)
+            return gate_step(self._judgements, self.options)
         session = self._session
         searched = session is not None and bool(session.choices) and session.whole
-        return next_step(self.records, searched=searched) if self.records else ""
+        if not self.records:
+            return ""
+        return next_step(self.records, self.options, searched=searched)
 
     def report(self) -> list[tuple[str, str]]:
         """Return the titles and texts to show at the end of the session."""

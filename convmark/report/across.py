@@ -45,6 +45,7 @@ judged against another."""
 DIRTY = "+"
 """Ends the commit of a folder that had changes which are in no commit."""
 
+PROGRAM = "convmark "
 TO_BEFORE = "step time to the one before"
 LIVE = "These commands {}, the last one all at once:"
 
@@ -131,7 +132,7 @@ class LiveCases:
         flags = [("set-a", one) for one in self.set_a] + [("set-b", one) for one in self.set_b]
         flags += self.options.items()
         words = [word for name, text in flags for word in (f"--{name}", text)]
-        return shlex.join(["convmark", "ab", self.a, self.b, *words])
+        return PROGRAM + shlex.join(["ab", self.a, self.b, *words])
 
 
 # -- the cells -------------------------------------------------------------------------------------
@@ -366,21 +367,26 @@ def cells_table(cells: Sequence[Cell]) -> Table:
 
 
 def across_report(
-    cells: Sequence[Cell], column: str, form: str = "text", *, live: str = "", results: str = ""
+    cells: Sequence[Cell],
+    column: str,
+    form: str = "text",
+    *,
+    live: str = "",
+    typed: Callable[[str], str] = PROGRAM.__add__,
 ) -> str:
     """Return the cells as text or Markdown.
 
     Args:
-        live: the command that compares all values live.
-        results: what the other commands get besides, such as ` --results FOLDER`.
+        live: the command that compares all values live, without the program's name.
+        typed: makes of such a command what a user pastes.
     """
     markdown = form == "markdown"
     table = _table(cells, column, markdown=markdown)
     clean = markdown_cell if markdown else lambda line: wrapped(shown(line))
     lines = [clean(line) for line in _below(cells)]
-    commands = [f"{one.command}{results}" for one in live_cases(_undecided(cells))]
+    commands = [one.command.removeprefix(PROGRAM) for one in live_cases(_undecided(cells))]
     if commands:
-        block = "\n".join(map(shown, [*commands, live]))
+        block = "\n".join(shown(typed(one)) for one in [*commands, live])
         lines.append(f"```sh\n{block}\n```" if markdown else block)
     return "\n\n".join([table, *lines])
 

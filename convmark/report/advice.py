@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from convmark.compare.judgement import MACHINE, SAME_CODE, SAME_COMMIT, Judgement
 from convmark.core.fitting import wrapped
+from convmark.core.options import Options
 from convmark.core.text import Say, counted
+from convmark.core.typed import typed
 from convmark.results.record import BUSY_SHARE, Record
 
 __all__ = ["gate_step", "next_step", "say_step"]
+
+_OF_DOCTOR = ("backends", "pythons", "environments", "results")
+_OF_REPORT = ("results",)
+_OF_COMPARE = ("allow_changes", "results")
+_OF_NOISE = (
+    *("trust_models", "devices", "batch_sizes", "precisions", "jit", "optimizer", "learning_rate"),
+    *("loss", "threads", "cpus", "numa", "backends", "input_shape", "results"),
+)
+"""The fields of `Options` that these commands take."""
 
 
 def say_step(step: str, name: str, say: Say) -> None:
@@ -22,43 +34,51 @@ def say_step(step: str, name: str, say: Say) -> None:
         say(wrapped(line, before=f"{name}: "))
 
 
-def next_step(records: Sequence[Record], *, searched: bool = False) -> str:
+def next_step(records: Sequence[Record], options: Options, *, searched: bool = False) -> str:
     """Return what the rows amount to, and the next command.
 
     Args:
+        options: of the run; the command repeats those that it needs.
         searched: whether a search for batch sizes has ended, which it does at a size that fails.
     """
     if searched:
         records = [record for record in records if record.measured]
+    doctor = f"next: {typed('doctor', options, _OF_DOCTOR)}"
     failed = sum(not record.measured for record in records)
     doubtful = sum(record.status == "unsteady" or bool(record.not_judged) for record in records)
     if failed:
         return (
             f"{failed} of {counted(len(records), 'process')} without figures: the column "
-            "note has the reason\nnext: convmark doctor"
+            f"note has the reason\n{doctor}"
         )
     if doubtful:
         return (
             f"{doubtful} of {counted(len(records), 'process')} unsteady or not judged, so "
-            "do not quote their cases: close other programs and measure again\n"
-            "next: convmark doctor"
+            f"do not quote their cases: close other programs and measure again\n{doctor}"
         )
     loads = [share for one in records if (share := one.other_cpu_share or 0.0) >= BUSY_SHARE]
     if loads:
         return (
             f"{len(loads)} of {counted(len(records), 'process')} measured while other programs "
             f"took up to {max(loads):.0%} of the CPUs' time, so step times are "
-            "longer than on an idle machine: close other programs and measure again\n"
-            "next: convmark doctor"
+            f"longer than on an idle machine: close other programs and measure again\n{doctor}"
         )
     return (
         "all processes were measured; where spread is wide, give more --processes\n"
-        "next: convmark report -o report.html"
+        f"{_report(options)}"
     )
 
 
-def gate_step(judgements: Sequence[Judgement]) -> str:
-    """Return what the verdicts of a run amount to, and the next command."""
+def _report(options: Options) -> str:
+    return f"next: {typed('report -o report.html', options, _OF_REPORT)}"
+
+
+def gate_step(judgements: Sequence[Judgement], options: Options) -> str:
+    """Return what the verdicts of a run amount to, and the next command.
+
+    Args:
+        options: as those of `next_step`.
+    """
     of_cases = [one for one in judgements if one.model != MACHINE]
     cases = {one.case for one in of_cases}
     failing = {one.case: one.verdict for one in judgements if one.fails}
@@ -67,15 +87,15 @@ def gate_step(judgements: Sequence[Judgement]) -> str:
         how = f"; an intended change passes with this line in a commit:\nBenchmark-Accept: {meant}"
         return (
             f"the gate failed: {len(failing)} of {counted(len(cases), 'case')}"
-            f"{how if meant else ''}\nnext: convmark compare"
+            f"{how if meant else ''}\nnext: {typed('compare', options, _OF_COMPARE)}"
         )
     times = [one for one in judgements if one.metric == "step_time"]
-    unclear = sum(one.verdict == "inconclusive" for one in times)
+    unclear = [one.model for one in times if one.verdict == "inconclusive"]
     if unclear:
         return (
-            f"{unclear} of {counted(len(times), 'step time')} inconclusive, so they may have "
+            f"{len(unclear)} of {counted(len(times), 'step time')} inconclusive, so they may have "
             "changed: run the command again, or with a larger --compare-budget\n"
-            "next: convmark noise"
+            f"next: {_noise(unclear, options)}"
         )
     compared = [one for one in of_cases if one.verdict not in ("new", "missing")]
     if not compared:
@@ -86,13 +106,18 @@ def gate_step(judgements: Sequence[Judgement]) -> str:
     timed = [one for one in compared if one.metric == "step_time"]
     if not timed:
         metrics = ", ".join(sorted({one.metric.replace("_", " ") for one in compared}))
-        return (
-            f"the gate passed: no step time was compared, only {metrics}\n"
-            "next: convmark report -o report.html"
-        )
+        return f"the gate passed: no step time was compared, only {metrics}\n{_report(options)}"
     if all(one.note.startswith((SAME_CODE, SAME_COMMIT)) for one in timed):
         return (
             "the gate passed: the code of each case is that of the baseline, so nothing was "
             "compared\nnext: change the code and repeat the command"
         )
-    return "the gate passed: no case became slower\nnext: convmark report -o report.html"
+    return f"the gate passed: no case became slower\n{_report(options)}"
+
+
+def _noise(models: Sequence[str], options: Options) -> str:
+    """Return what measures which changes can be seen of these models, where they were measured."""
+    if options.pythons or options.environments:  # `convmark noise` knows its own interpreter alone
+        return typed("doctor", options, _OF_DOCTOR)
+    names = ",".join(dict.fromkeys(models))
+    return typed(f"noise --models {shlex.quote(names)}", options, _OF_NOISE)

@@ -12,10 +12,11 @@ from types import MappingProxyType
 from convmark.core.errors import OptionError
 from convmark.core.files import write_output, writing
 from convmark.core.option_values import choice_of, nearest, parse_file
+from convmark.core.report_options import RANKS, REPORT_OPTIONS, STYLES, ReportOptions
 from convmark.core.table import Table
 from convmark.core.text import counted, painted
-from convmark.report.build import FIRST, STYLES, VERDICTS, Report, build
-from convmark.report.comparison import RANKS, Comparison
+from convmark.report.build import FIRST, VERDICTS, Report, build
+from convmark.report.comparison import Comparison
 from convmark.report.prices import read_prices
 from convmark.report.tables import (
     Answer,
@@ -46,6 +47,9 @@ SUFFIXES: Mapping[str, str] = MappingProxyType(
         **{".json": "json", ".parquet": "parquet"},
     }
 )
+
+_OF_FULL = ("prices", "reference", "power_logs", "rank")
+"""Options that the full report alone has."""
 
 MOST_SUMMARY_BYTES = 1_000_000
 """Of a job summary.
@@ -112,51 +116,42 @@ def report(
     *,
     output: str | None = None,
     form: str | None = None,
-    style: str = "full",
-    prices: str | None = None,
-    reference: str | None = None,
-    rank: str = RANKS[0],
-    power_logs: Sequence[str] = (),
-    names: Sequence[str] = (),
-    figures: str | None = None,
-    against: str | None = None,
     show: bool = True,
+    options: ReportOptions | None = None,
 ) -> Report:
     """Write the report where it was asked for, or print it; draw its figures where asked.
 
     Args:
         output: file; its suffix names the format where `form` does not. `-` is standard output.
-        prices: file with the prices of machines.
-        reference: machine that others are held against.
-        rank: whether machines are compared by the burst or by the sustained throughput.
-        power_logs: files of wall meters, or texts such as `laptop=meter.csv`.
-        names: texts such as `xeon-2=laptop`, kept in the machines' folders.
-        figures: folder for SVG and PNG files.
-        against: what the newest run's verdicts, which come first, are against.
         show: whether it is printed, where no file is asked for.
 
     Raises:
         OptionError: an option breaks its rule.
         StoreError: a results file does not fit, or the output cannot be written.
     """
+    asked = options or ReportOptions()
     to_stdout = output == STDOUT
     output = None if to_stdout else output
-    chosen = _format(output, form, figures, to_stdout=to_stdout)
+    chosen = _format(output, form, asked.figures, to_stdout=to_stdout)
     if output is not None:
         check_output("--output", Path(output), SUFFIXES)
-    if rank not in RANKS:
-        raise OptionError(f"--rank: must be {' or '.join(RANKS)}, got {rank!r}")
-    of_full = {"--prices": prices, "--reference": reference, "--power-log": power_logs or None}
-    _check(style, {**of_full, "--rank": None if rank == RANKS[0] else rank}, figures)
-    priced = {} if prices is None else read_prices(parse_file("--prices", prices))
-    keep_names(places, names)
-    verdicts = None if against is None else verdicts_against(places, against, Path.cwd(), _say)
-    compared = Comparison(prices=priced, reference=reference or "", rank=rank)
-    found = build(
-        places, style=style, comparison=compared, verdicts=verdicts, power_logs=power_logs
+    _check(asked)
+    compared = Comparison(
+        prices={} if asked.prices is None else read_prices(parse_file("--prices", asked.prices)),
+        reference=asked.reference or "",
+        rank=asked.rank,
     )
-    if figures is not None:
-        _draw(found, figures)
+    keep_names(places, asked.names)
+    ref, here = asked.against, Path.cwd()
+    found = build(
+        places,
+        style=asked.style,
+        comparison=compared,
+        verdicts=None if ref is None else verdicts_against(places, ref, here, _say),
+        power_logs=asked.power_logs,
+    )
+    if asked.figures is not None:
+        _draw(found, asked.figures)
     if chosen is not None and (output is not None or show):
         _give(found, chosen, output)
     return found
@@ -194,23 +189,27 @@ def _bytes(found: Report, form: str) -> bytes:
     return f"{text}\n".encode()
 
 
-def _check(style: str, of_full: Mapping[str, object], figures: str | None) -> None:
+def _check(asked: ReportOptions) -> None:
     """Refuse options that break their rule or do not go together.
 
-    Args:
-        of_full: by flag options that only the full report has; None for those not given.
+    Raises:
+        OptionError: one does.
     """
-    choice_of(STYLES)("--style", style)
-    for flag, value in of_full.items():
-        if value is not None and style != "full":
-            raise OptionError(f"{flag}: must not be given with --style {style}, which ignores it")
-    reference = of_full["--reference"]
-    if isinstance(reference, str) and not reference.strip():
-        raise OptionError(f"--reference: must be the name of a machine, got {reference!r}")
-    if figures is not None:
-        if not figures.strip():
-            raise OptionError(f"--figures: must be the path of a folder, got {figures!r}")
-        check_output_folder("--figures", Path(figures))
+    for flag, known, value in (("--rank", RANKS, asked.rank), ("--style", STYLES, asked.style)):
+        choice_of(known)(flag, value)
+    default = ReportOptions()
+    for name in _OF_FULL:
+        if getattr(asked, name) != getattr(default, name) and asked.style != default.style:
+            flag = REPORT_OPTIONS[name].flag
+            raise OptionError(
+                f"{flag}: must not be given with --style {asked.style}, which ignores it"
+            )
+    if asked.reference is not None and not asked.reference.strip():
+        raise OptionError(f"--reference: must be the name of a machine, got {asked.reference!r}")
+    if asked.figures is not None:
+        if not asked.figures.strip():
+            raise OptionError(f"--figures: must be the path of a folder, got {asked.figures!r}")
+        check_output_folder("--figures", Path(asked.figures))
 
 
 def _say(line: str) -> None:

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 
 from convmark.core.errors import OptionError
 from convmark.core.option_values import nearest
+from convmark.core.report_options import RANKS
 from convmark.report.prices import Price
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["RANKS", "Comparison", "of_machines"]
-
-RANKS = ("burst", "sustained")
+__all__ = ["Comparison", "of_machines"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from convmark.core.runtimes import DEFAULT_RUNTIME
+from convmark.core.runtimes import DEFAULT_RUNTIME, ERROR_BOUNDS, runtime_of_file
 from convmark.core.statistics import is_known
 from convmark.core.tasks import TIMED_TASKS
 from convmark.machine.hardware import has_other_cards, machine_name
@@ -90,6 +90,7 @@ def implausible(row: Row) -> Found:
     if row["status"] not in MEASURED:
         return
     yield from beyond_ceilings(row)
+    yield from _export(row)
     if row["task"] not in TIMED_TASKS:
         return
     yield from _rates(row)
@@ -207,7 +208,7 @@ _EXPORTED = tuple(column.name for column in COLUMNS if column.group == "export")
 
 def _of_other_tasks(row: Row) -> tuple[str, ...]:
     """Return the columns that no timed row of this runtime has."""
-    return _UNTIMED + (_EXPORTED if (row["runtime"] or DEFAULT_RUNTIME) == DEFAULT_RUNTIME else ())
+    return _UNTIMED + (_EXPORTED if _runtime(row) == DEFAULT_RUNTIME else ())
 
 
 def _rates_of(row: Row) -> dict[str, float]:
@@ -263,6 +264,29 @@ def _efficiency(row: Row) -> Found:
         yield "contradicts", f"efficiency {row['efficiency']:.3g}, of the rates {reached:.3g}"
 
 
+SMALLER = 10
+"""A file is at most so many times as small as the weights; int8 is a quarter of float32."""
+
+
+def _export(row: Row) -> Found:
+    """Yield an exported model that does not compute what its Keras model does."""
+    if _runtime(row) == DEFAULT_RUNTIME or runtime_of_file(row["model"]) != DEFAULT_RUNTIME:
+        return  # of a file that was there already no Keras model is known
+    if not there(row, "largest_rel_error", "exported_bytes", "export_s"):
+        yield "incomplete", "has no largest_rel_error, exported_bytes or export_s"
+        return
+    bound = ERROR_BOUNDS.get(row["precision"], max(ERROR_BOUNDS.values()))
+    if row["largest_rel_error"] > bound:
+        yield "contradicts", f"largest_rel_error {row['largest_rel_error']:.3g}, at most {bound:g}"
+    if row["exported_bytes"] * SMALLER < row["model_bytes"]:
+        sizes = f"{row['exported_bytes']:.0f}, of weights of {row['model_bytes']:.0f}"
+        yield "contradicts", f"exported_bytes {sizes}"
+
+
+def _runtime(row: Row) -> str:
+    return row["runtime"] or DEFAULT_RUNTIME
+
+
 ENERGY = (
     ("joules_per_sample", "power_w", 10, 3_000),
     ("cpu_joules_per_sample", "cpu_power_w", SAME, 10_000),
@@ -297,7 +321,7 @@ _ALWAYS = (
 def _left_empty(row: Row) -> Found:
     """Yield what the harness always writes and the row lacks."""
     names = [name for name in _ALWAYS if not there(row, name)]
-    if (row["runtime"] or DEFAULT_RUNTIME) == DEFAULT_RUNTIME and not there(row, "parameters"):
+    if _runtime(row) == DEFAULT_RUNTIME and not there(row, "parameters"):
         names.append("parameters")
     if not there(row, "flops_per_sample") and not row["flops_note"]:
         names.append("flops_per_sample")

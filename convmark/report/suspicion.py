@@ -20,12 +20,14 @@ from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import counted
 from convmark.report.plausible import implausible, there
 from convmark.report.rows import text_of
+from convmark.report.untimed import epochs_apart, untimed
 from convmark.results.agreement import utc_of
 from convmark.results.columnar import case_name
 from convmark.results.record import BUSY_SHARE, FRAMEWORK_COLUMNS, MEASURED
 from convmark.results.run_file import steps_path
 from convmark.results.store import each_step_times
 from convmark.session.fleet.part import part_path
+from convmark.session.learning import WAYS
 
 __all__ = ["REMEDIES", "Known", "Published", "unclean"]
 
@@ -53,6 +55,7 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
         "ceiling": "measure again: no such device computes so fast",
         "contradicts": "measure again on an idle machine, or explain it in the pull request",
         "raw steps": "restore the rows and their raw step times as convmark wrote them",
+        "epochs": "restore the rows and their epochs as convmark wrote them",
         "loss": "measure again: the same code and seed must train alike",
         "dirty": "commit all changes and measure again",
         "no code": "measure again, so that the row says which code ran",
@@ -89,7 +92,8 @@ _DOUBLES = (
     ("step_time_mean_s", "step_time_p50_s"),
     ("step_time_mean_s", "throughput_samples_per_s"),
     ("time_to_first_step_s", "process_start_s"),
-    ("epoch_time_s", "time_to_first_step_s"),
+    ("epoch_time_s", "process_start_s"),
+    ("fit_call_s", "process_start_s"),
 )
 """No two processes have both figures of a pair to the last digit."""
 
@@ -137,7 +141,11 @@ class Near:
 
 
 NEAR = (
-    Near("step_time_p50_s", ("machine", *_AXES), TIMES_APART, idle=False),
+    *(
+        Near(figure, ("machine", *_AXES), TIMES_APART, idle=False)
+        for figure in ("step_time_p50_s", *WAYS.values())
+    ),
+    Near("epoch_time_s", ("machine", *_AXES, "fraction"), TIMES_APART, idle=False),
     Near(
         "case_to_reference",
         ("machine", *_AXES, "reference", "reference_version", "code", *FRAMEWORK_COLUMNS),
@@ -238,6 +246,8 @@ class Known:
             self._add(row, run.path, line)
         found["incomplete"] += _gaps(run)
         found["raw steps"] = list(_raw_steps(run))
+        apart = epochs_apart(run.path, run.rows)
+        found["epochs"] = [(line, f"{_named(row)}: {why}") for line, row, why in apart]
         return {rule: lines for rule, lines in found.items() if lines}
 
     def _of(self, row: Row, path: Path, now: datetime) -> Found:
@@ -248,7 +258,9 @@ class Known:
         yield from unclean(row)
         if utc_of(row["started"]) < EARLIEST:
             yield "past", row["started"]
-        found = [*implausible(row), *(self._elsewhere(row) if row["status"] in MEASURED else ())]
+        found = list(implausible(row))
+        if row["status"] in MEASURED:
+            found += [*self._elsewhere(row), *(() if row["task"] in TIMED_TASKS else untimed(row))]
         yield from ((rule, f"{_named(row)}: {value}") for rule, value in found)
 
     def _elsewhere(self, row: Row) -> Found:

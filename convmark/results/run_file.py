@@ -138,9 +138,16 @@ class RunFile:
                 f"{self.path}: a row cannot be written: {error.strerror or error}; rows before it: "
                 f"{self.rows}; continue with --resume"
             ) from None
+        except KeyboardInterrupt:  # while the disk was waited for: the row may be there, whole
+            if os.fstat(self._descriptor).st_size == self._size + len(line):
+                self._count(line)
+            raise
+        self._count(line)
+        self.keep_step_times(record, step_times_s)
+
+    def _count(self, line: bytes) -> None:
         self.rows += 1
         self._size += len(line)
-        self.keep_step_times(record, step_times_s)
 
     def close(self) -> None:
         """Close the file, and remove it when it was made here and no row was ever written to it."""

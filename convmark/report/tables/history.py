@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,9 @@ __all__ = [
     "trend_text",
     "trends",
 ]
+
+COMMAND = "convmark "
+"""Begins a command among the lines of a change."""
 
 MOST_POINTS = 20_000
 """Points of all cases together; beyond them each keeps its newest, so that a page stays small."""
@@ -331,12 +334,18 @@ MOST_NAMED = 5
 """Runs that are left out and named; more are counted."""
 
 
-def trend_text(trend: Trend, commits: Commits) -> str:
-    """Return the levels, what compares their changes live, and what is left out."""
+def trend_text(
+    trend: Trend, commits: Commits, typed: Callable[[str], str] = COMMAND.__add__
+) -> str:
+    """Return the levels, what compares their changes live, and what is left out.
+
+    Args:
+        typed: makes of a command, without the program's name, what a user pastes.
+    """
     stretches = trend.stretches
     parts = [_levels_text(stretches)] if len(stretches) > 1 else list(_one_level(stretches))
     for number, stretch in enumerate(stretches):
-        parts += _notes(stretch, first=number == 0, commits=commits)
+        parts += _notes(stretch, first=number == 0, commits=commits, typed=typed)
     if trend.left_out:
         parts.append(left_out_text(trend.left_out))
     return "\n\n".join(parts)
@@ -381,7 +390,9 @@ def change_text(stretch: Stretch) -> str:
     return "creep " * level.creep + interval_text(share_of(level.change), level.interval.shares())
 
 
-def _notes(stretch: Stretch, *, first: bool, commits: Commits) -> Iterator[str]:
+def _notes(
+    stretch: Stretch, *, first: bool, commits: Commits, typed: Callable[[str], str]
+) -> Iterator[str]:
     run = stretch.points[0].run
     if stretch.conditions and not first:
         yield shown(f"from run {run}, a series of its own: {stretch.conditions}")
@@ -389,6 +400,9 @@ def _notes(stretch: Stretch, *, first: bool, commits: Commits) -> Iterator[str]:
         what = (
             f"{run} to {stretch.points[-1].run}, creep" if stretch.level.creep else f"{run}, step"
         )
+        lines = [
+            typed(one.removeprefix(COMMAND)) if one.startswith(COMMAND) else one for one in lines
+        ]
         yield "\n  ".join([f"run {what}:", *map(shown, lines)])
 
 

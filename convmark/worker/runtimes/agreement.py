@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from convmark.core.runtimes import ERROR_BOUNDS
 from convmark.worker.failure import CaseFailure
 
 __all__ = [
-    "BOUNDS",
     "UNTRAINED_SPREAD",
     "Agreement",
     "agreement",
@@ -24,10 +24,6 @@ __all__ = [
     "error_between_samples",
 ]
 
-BOUNDS: Mapping[str, float] = MappingProxyType(
-    {"float32": 1e-4, "tf32": 1e-2, "float16": 5e-3, "dynamic_int8": 0.06, "int8": 0.25}
-)
-"""Of the largest relative error, by precision: docs/decisions/bounds-of-agreement.md."""
 BOUNDS_BETWEEN_SAMPLES: Mapping[str, float] = MappingProxyType(
     {"float32": 0.01, "tf32": 0.1, "float16": 0.1, "dynamic_int8": 0.9, "int8": 0.6}
 )
@@ -214,7 +210,7 @@ def check(found: Agreement, precision: str, what: str, where: str) -> None:
             f"Keras model's do, the error is {found.error_between_samples:.3g} of their "
             f"difference; the bound for {precision} is {between:g}; {remedy}"
         )
-    bound = BOUNDS[precision]
+    bound = ERROR_BOUNDS[precision]
     if not found.largest_rel_error <= bound:
         raise CaseFailure(
             f"{what} computes something else: its outputs lie {found.largest_rel_error:.3g} from "
