@@ -260,6 +260,9 @@ class Limited(FakeInterpreter):
     step_s = STEP_S
     interrupted = False
 
+    def other_cpu_share(self, rate_per_s: float) -> float:
+        return 0.01
+
     def answer(self, request: Any, on_event: Callable[..., None] = lambda event: None) -> Any:
         answer = super().answer(request, on_event)
         if not request.get("latency_limit_s"):
@@ -270,6 +273,8 @@ class Limited(FakeInterpreter):
             events = [events[0], {**events[-1], "step_time_s": self.step_s}]
             events[-1] |= {"rate_per_s": None, "proved_per_s": None}
         for event in events[:5] if self.interrupted else events:
+            if event["event"] == "try":
+                event["other_cpu_share"] = self.other_cpu_share(event["rate_per_s"])
             on_event(event)
         if self.interrupted:
             raise KeyboardInterrupt
@@ -309,6 +314,20 @@ def test_a_run_keeps_the_tries_and_shows_the_rate(
     assert re.search(rf"lenet5-infer-cpu-b1-float32 +8.00 ms +{rate}", capsys.readouterr().out)
     (table,) = (one for one in build([Path("results")]).tables if one.key == "latency_limit")
     assert table.column("latency_limit_rate_per_s") == [first.latency_limit_rate_per_s]
+
+
+def test_other_load_is_that_of_the_tries_that_tell_the_rate(
+    command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(command) == 0
+    (first, _), path = rows_of_inference()
+    rates = [one.rate_per_s for one in TABLE.read(latency_path(path))]
+    too_high = min(rate for rate in rates if rate > first.latency_limit_rate_per_s)
+    busy = {too_high: 0.3, max(rates): 0.7}
+    monkeypatch.setattr(Limited, "other_cpu_share", lambda self, rate: busy.get(rate, 0.01))
+    assert main(command) == 0
+    found = {row.latency_limit_other_cpu_share for row in read_run(path.with_name("0002.csv"))}
+    assert found == {0.3, None}
 
 
 def test_a_limit_below_one_step_is_said_to_be_out_of_reach(

@@ -270,7 +270,7 @@ class Schema(RowFacts):
     )  # fmt: skip
     latency_limit_search_s: float | None = _at_limit("seconds of the search", unit="s")
     latency_limit_other_cpu_share: float | None = _at_limit(
-        "share of the CPUs' time that others took, median of the tries",
+        "share of the CPUs' time that others took, most of the tries that tell the rate",
         title="other load",
         kind="share",
         bounds="share",

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from convmark.core.cells import column
@@ -88,12 +87,12 @@ class LatencyWatch:
             return {}
         found = self._found or {}
         best, proved = (self._tried(found.get(name)) for name in ("rate_per_s", "proved_per_s"))
-        others = [one.other_cpu_share for one in self.tries if one.other_cpu_share is not None]
+        others = [one.other_cpu_share or 0.0 for one in self._deciding(best, proved)]
         columns = {
             "latency_limit_s": self._limit_s,
             "latency_limit_note": self._note(best, proved),
             "latency_limit_search_s": found.get("seconds"),
-            "latency_limit_other_cpu_share": median(others) if others else None,
+            "latency_limit_other_cpu_share": max(others, default=None),
         }
         if best is None:
             return columns
@@ -111,6 +110,19 @@ class LatencyWatch:
 
     def _tried(self, rate_per_s: float | None) -> Tried | None:
         return next((one for one in reversed(self.tries) if one.rate_per_s == rate_per_s), None)
+
+    def _deciding(self, best: Tried | None, proved: Tried | None) -> list[Tried]:
+        """Return the tries that the figures rest on: from the proved rate to the lowest too high.
+
+        All of them where no rate holds: other load in one of these makes the rates too low.
+        """
+        told = [one for one in self.tries if one.other_cpu_share is not None]
+        if best is None:
+            return told
+        least = (proved or best).rate_per_s
+        too_high = [one.rate_per_s for one in told if one.rate_per_s > best.rate_per_s]
+        most = min(too_high, default=best.rate_per_s)
+        return [one for one in told if least <= one.rate_per_s <= most]
 
     def _note(self, best: Tried | None, proved: Tried | None) -> str | None:
         """Return what the figures lack, in one line."""
