@@ -13,7 +13,7 @@ from valid_submission import NOW, honest
 
 from convmark.report.submission import check
 from convmark.results.record import COLUMNS, Record
-from convmark.session.learning import Epoch, append_epochs, epochs_path
+from convmark.session.learning import TABLE, Epoch
 
 FOLDER = Path("new/ada")
 ACCURACIES = (0.95, 0.97, 0.98)
@@ -75,7 +75,7 @@ def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Record],
     def rules(row: Record) -> set[str]:
         path = keep_run(FOLDER, [row])
         if row.task == "accuracy":
-            append_epochs(path, epochs(LEARNING))
+            TABLE.keep(path, epochs(LEARNING))
         return {one.rule for one in check([FOLDER], [], NOW).findings}
 
     return rules
@@ -131,6 +131,6 @@ def test_a_file_that_was_there_already_has_no_keras_model(
 def test_the_epochs_of_a_run_are_beside_it(tmp_path: Path) -> None:
     path = keep_run(tmp_path, [LEARNING])
     assert {one.rule for one in check([tmp_path], [], NOW).findings} == {"epochs"}
-    append_epochs(path, epochs(LEARNING))
-    assert epochs_path(path).exists()
+    TABLE.keep(path, epochs(LEARNING))
+    assert TABLE.path(path).exists()
     assert not check([tmp_path], [], NOW).findings

@@ -18,7 +18,7 @@ from convmark.core.errors import StoreError
 from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.report.plausible import there
 from convmark.results.record import BUSY_SHARE, COLUMNS, MEASURED
-from convmark.session.learning import TASK, WATERFALL, WAYS, Epoch, epochs_path, read_epochs
+from convmark.session.learning import TABLE, TASK, WATERFALL, WAYS, Epoch
 
 __all__ = ["epochs_apart", "untimed"]
 
@@ -155,9 +155,9 @@ def epochs_apart(run: Path, rows: Sequence[Row]) -> Iterator[tuple[int, Row, str
         return
     epochs: dict[int, list[Epoch]] = defaultdict(list)
     with contextlib.suppress(StoreError):  # a finding of that file
-        for one in read_epochs(run):
+        for one in TABLE.of(run):
             epochs[one.order].append(one)
-    name = epochs_path(run).name
+    name = TABLE.path(run).name
     for line, row in learned:
         own = epochs.get(int(row["order"]), [])
         yield from ((line, row, f"{name} {why}") for why in _apart(row, own))
