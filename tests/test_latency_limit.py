@@ -321,7 +321,7 @@ def test_other_load_is_that_of_the_tries_that_tell_the_rate(
 ) -> None:
     assert main(command) == 0
     (first, _), path = rows_of_inference()
-    rates = [one.rate_per_s for one in TABLE.read(latency_path(path))]
+    rates = [one.rate_per_s for one in TABLE.of(path)]
     too_high = min(rate for rate in rates if rate > first.latency_limit_rate_per_s)
     busy = {too_high: 0.3, max(rates): 0.7}
     monkeypatch.setattr(Limited, "other_cpu_share", lambda self, rate: busy.get(rate, 0.01))
