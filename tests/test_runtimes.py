@@ -9,6 +9,7 @@ import dataclasses
 import importlib.util
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -239,6 +240,41 @@ def test_a_file_is_made_anew_for_another_converter_and_in_int8_for_other_samples
     assert [exports("float32"), exports("int8")] == [0, 1]
     monkeypatch.setattr(runtimes, "code_hash", lambda name: "another")
     assert [exports("float32"), exports("int8")] == [1, 1]
+
+
+def test_two_that_export_the_same_at_once_leave_one_file_and_a_killed_one_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second begins while the first converts, which ends last."""
+    kept = tmp_path / "exports"
+    killed = kept / ".making-of-a-killed-process"
+    killed.mkdir(parents=True)
+    (killed / "model.tflite").write_text("half a fi")
+    os.utime(killed, (0, 0))
+    paths: list[str] = []
+    began: list[str] = []
+
+    def one() -> None:
+        def emit(event: str, **fields: Any) -> None:
+            paths.extend([fields["path"]] if event == "path" else [])
+
+        export(case(runtime="litert"), None, ExportingBackend(), 0, str(tmp_path), emit)
+
+    def convert(source: Any, path: str, precision: str) -> None:
+        began.append(path)
+        Path(path).write_text("a file")
+        if len(began) == 1:
+            one()
+
+    monkeypatch.setenv(EXPORTS, str(kept))
+    monkeypatch.setattr(runtimes, "imported", lambda name, model: (convert, None))
+    one()
+    assert len(began) == len(paths) == 2
+    assert paths[0] == paths[1]
+    assert [path.name for path in kept.iterdir()] == [Path(paths[0]).parent.name]
+    Path(paths[0]).with_name("export.json").write_text("half a")
+    with pytest.raises(CaseFailure, match="the exported file was changed after it was made"):
+        one()
 
 
 def test_the_code_of_each_runtime_has_a_hash_of_its_own() -> None:
@@ -536,6 +572,14 @@ def exported(kept: Path, runtime: str, precision: str = "float32") -> Path:
     return folder
 
 
+def as_if_exported_so(folder: Path) -> None:
+    """Have an export that was changed have the hash of what it holds."""
+    told = json.loads((folder / "export.json").read_text())
+    (folder / "export.json").write_text(
+        json.dumps({**told, "sha256": exporting._digest(str(folder))})
+    )
+
+
 def test_a_file_that_is_there_already_is_a_case_of_its_runtime(
     lenet5: Measured, interpreter: Interpreter, kept: Path
 ) -> None:
@@ -565,10 +609,15 @@ def test_a_file_of_the_same_model_is_used_again_and_weights_changed_in_it_are_an
     dense = np.frombuffer(stored, np.float32, count=25_000, offset=100_000)
     dense[:] = dense * 1.5
     file.write_bytes(stored)
-    again = interpreter.answer(measured("lenet5", runtime="litert", threads="1"))
+    asked = measured("lenet5", runtime="litert", threads="1")
+    changed = interpreter.answer(asked)
+    as_if_exported_so(file.parent)
+    again = interpreter.answer(asked)
     shutil.rmtree(file.parent)
-    assert again.status == "error"
-    assert "lenet5-infer-cpu-b1-float32-t1-litert: computes something else" in again.message
+    name = "lenet5-infer-cpu-b1-float32-t1-litert"
+    assert changed.status == again.status == "error"
+    assert f"{name}: the exported file was changed after it was made; remove" in changed.message
+    assert f"{name}: computes something else" in again.message
     assert "remove" in again.message
 
 
@@ -617,6 +666,7 @@ def test_a_quantised_lenet5_agrees_and_one_with_weights_of_zero_is_an_error(
     middle, part = len(stored) // 2, len(stored) // 6  # of the largest layer's weights
     stored[middle - part : middle + part] = bytes(2 * part)
     file.write_bytes(stored)
+    as_if_exported_so(file.parent)
     asked = measured("lenet5", runtime="litert", precision=precision, threads="1")
     again = interpreter.answer(asked)
     shutil.rmtree(file.parent)

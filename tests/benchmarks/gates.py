@@ -74,7 +74,10 @@ class Gate:
     commits_change: bool = True
     git: bool = True
     dirty_first: bool = False
-    names_head: bool = False
+    against: str = ""
+    """What the run is compared with; the run before by default."""
+    runtime: str = ""
+    """One that the model is exported to."""
     installs: bool = False
 
 
@@ -115,7 +118,7 @@ GATES = {
     "no-git": Gate(nets="SINES", imports="SINES = {sines}", files={}, change="", git=False),
     "head-named": Gate(
         nets="SINES", imports="SINES = {sines}", files={}, change="", commits_change=False,
-        names_head=True,
+        against="HEAD",
     ),
     "left-eager": Gate(
         nets="8", imports="import tensorflow as tf; tf.config.run_functions_eagerly({sines} > 0)",
@@ -124,6 +127,21 @@ GATES = {
     "fewer-cores": Gate(
         nets="60", imports="if {sines}: os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}})",
         files={}, change="",
+    ),
+    "file-onnx": Gate(
+        nets="0", files={"net.onnx": ""}, change="net.onnx", model="net.onnx",
+        ignored=("net.onnx",), commits_change=False, runtime="onnxruntime",
+    ),
+    "file-xml": Gate(
+        nets="0", files={"net.xml": ""}, change="net.xml", model="net.xml", runtime="openvino",
+    ),
+    **{
+        name: Gate(nets="SINES", imports="SINES = {sines}", files={}, change="", runtime=name)
+        for name in ("savedmodel", "litert", "onnxruntime", "openvino")
+    },
+    "exported-head-before": Gate(
+        nets="SINES", imports="SINES = {sines}", files={}, change="", runtime="onnxruntime",
+        against="git:HEAD~1",
     ),
 }  # fmt: skip
 
@@ -147,6 +165,7 @@ class Project:
             if "!local.json" in gate.ignored:
                 self.git("rm", "-q", "--cached", "local.json")
             self.git("commit", "-qm", "one")
+            self.git("commit", "-qm", "one more", "--allow-empty")
         if gate.installs:
             self.install()
         if gate.dirty_first:
@@ -159,8 +178,9 @@ class Project:
         for name, text in gate.files.items():
             path = self.repo / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            if path.suffix == ".h5":
-                _write_weights(path, sines)
+            writers = {".h5": _write_weights, ".onnx": _write_onnx, ".xml": _write_xml}
+            if path.suffix in writers:
+                writers[path.suffix](path, sines)
             else:
                 path.write_text(text.format(sines=sines))
         imports = gate.imports.format(sines=sines)
@@ -173,12 +193,7 @@ class Project:
         """Make the model slow."""
         self.write(SLOW)
         if self.gate.git and self.gate.commits_change:
-            self.git("commit", "-qam", "two")
-
-    def touch(self) -> None:
-        """Change something that is not the model's speed."""
-        path = self.repo / self.gate.where
-        path.write_text(path.read_text() + "# a word\n")
+            self.git("commit", "-qam", "slow")
 
     def git(self, *arguments: str) -> str:
         named = ("-c", "user.name=a", "-c", "user.email=a@example.invalid")
@@ -214,14 +229,17 @@ class Project:
             "--convmark-results=results",
         ]
         options += ["--convmark-ceilings=off", "--convmark-wait"]
+        if self.gate.runtime:
+            options.append(f"--convmark-runtime={self.gate.runtime}")
         return subprocess.run(
             [*command, *options, *more],
             cwd=self.repo, env=variables, capture_output=True, text=True, check=False,
         )  # fmt: skip
 
     def compare(self) -> subprocess.CompletedProcess[str]:
-        named = f"={self.git('rev-parse', 'HEAD')}" if self.gate.names_head else ""
-        return self.bench(f"--benchmark-compare{named}")
+        against = self.gate.against
+        named = self.git("rev-parse", "HEAD") if against == "HEAD" else against
+        return self.bench("--benchmark-compare" + (f"={named}" if named else ""))
 
 
 def _write_weights(path: Path, sines: int) -> None:
@@ -230,6 +248,35 @@ def _write_weights(path: Path, sines: int) -> None:
 
     with h5py.File(path, "w") as file:
         file["sines"] = np.zeros(sines)
+
+
+def _write_onnx(path: Path, sines: int) -> None:
+    from onnx import TensorProto, helper, save
+
+    shape = [8, 64, 64, 16]
+    names = [f"x{place}" for place in range(sines + 2)]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name in (names[0], names[-1])
+    ]
+    nodes = [
+        helper.make_node("Relu" if place == 0 else "Sin", [names[place]], [names[place + 1]])
+        for place in range(sines + 1)
+    ]
+    graph = helper.make_graph(nodes, "net", ends[:1], ends[1:])
+    opset = [helper.make_opsetid("", 17)]
+    save(helper.make_model(graph, opset_imports=opset, ir_version=9), path)
+
+
+def _write_xml(path: Path, sines: int) -> None:
+    import openvino
+    from openvino import opset13
+
+    given = opset13.parameter([8, 64, 64, 16], openvino.Type.f32)
+    x = opset13.relu(given)
+    for _ in range(sines):
+        x = opset13.sin(x)
+    openvino.save_model(openvino.Model([x], [given]), path, compress_to_fp16=False)
 
 
 def _checked(command: list[str]) -> None:

@@ -1,25 +1,31 @@
 """Blame live: one layer of a model is slowed by real work; is it named, first, and it alone?
 
 Each trial takes a layer of the model at random, has it work longer, and measures the layers of both
-codes as `convmark ab --layers` does. The work is sized for a share of the step by timing it alone.
-Trials are kept in the folder, so that the script goes on where it was ended.
+codes as `convmark ab --layers` does, in four sessions of each. The work is sized once for a share
+of the step, by timing it alone. All trials share one warm interpreter for each side. Trials are
+kept in the folder, so that the script goes on where it was ended.
 
-    python tests/benchmarks/layer_blame.py --folder=/tmp/blame --trials=3
+    python tests/benchmarks/layer_blame.py --folder=/tmp/blame --trials=25 --time-budget=0.1
 
 The printed table has, for each model: trials, those that named the slowed layer first, those that
-named it at all, and other layers that were named.
+named it at all, and other layers that were named; pairs of sessions, and those in which no other
+layer's difference was as large; and the median seconds of a trial.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
 import json
 import os
 import random
+import statistics
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from slowed import CHECKOUT, Diary, run
 
@@ -31,7 +37,8 @@ from convmark.compare.live.blame import blame
 from convmark.compare.live.session import LiveSide
 from convmark.core.case import Case
 from convmark.core.options import Options
-from convmark.interpreter import Interpreter, import_roots
+from convmark.interpreter import Answer, Interpreter, import_roots
+from convmark.session.layers import REST
 
 MODELS = {"lenet5": 32, "mini_resnet": 32, "mobilenetv2": 4}
 """Batch sizes of inference."""
@@ -120,28 +127,48 @@ def main() -> None:
     given.folder.mkdir(parents=True, exist_ok=True)
     diary = Diary(given.folder / "trials.json")
     models = given.models.split(",")
-    for trial in range(given.trials):
-        for model in models:
-            name = f"{model} {given.share:g} {trial}"
+    folders = [code_folder(given.folder / side, "", 0) for side in ("old", "new")]
+    with contextlib.ExitStack() as stack:
+        sides = [
+            stack.enter_context(Interpreter(folder=one, import_roots=[one, *import_roots()]))
+            for one in folders
+        ]
+        for trial, model in itertools.product(range(given.trials), models):
+            size = f"size of {model} {given.share:g}"
+            if size not in diary.done:
+                diary.keep(size, size_of(given, model))
+            name = f"{model} {given.share:g} {given.time_budget:g} {trial}"
             if name not in diary.done:
-                diary.keep(name, one_trial(given, model, trial))
+                diary.keep(name, one_trial(given, sides, diary.done[size], model, trial))
             print(f"{name}: {json.dumps(diary.done[name])}", flush=True)
     print(tabulate([summary(model, diary.done) for model in models], headers="keys"))
 
 
-def one_trial(given: argparse.Namespace, model: str, trial: int) -> dict[str, Any]:
+class Recorded:
+    """An interpreter of one side, whose sessions of layers are kept."""
+
+    def __init__(self, interpreter: Interpreter) -> None:
+        self._interpreter = interpreter
+        self.found: list[Mapping[str, Any]] = []
+
+    def answer(self, request: Mapping[str, Any]) -> Answer:
+        answer = self._interpreter.answer(request)
+        if (event := answer.event("layers")) is not None:
+            self.found.append(event)
+        return answer
+
+
+def one_trial(
+    given: argparse.Namespace, sides: Sequence[Interpreter], sized: Any, model: str, trial: int
+) -> dict[str, Any]:
     """Slow one layer, measure the layers of both codes, and return what was named."""
-    sized = size_of(given, model)
+    began = time.monotonic()
     layer = random.Random(f"{model} {trial}").choice(sized["layers"])
-    sides = {}
-    for side, elements in (("old", 0), ("new", sized["elements"])):
-        folder = code_folder(given.folder / f"{model}-{trial}-{side}", layer, elements)
-        case = Case(model=f"nets:{model}", task="infer", batch_size=MODELS[model])
-        sides[side] = case, Interpreter(folder=folder, import_roots=[folder, *import_roots()])
-    options = Options(time_budget_s=given.time_budget)
-    with sides["old"][1], sides["new"][1]:
-        old, new = (LiveSide(case=case, interpreter=one) for case, one in sides.values())
-        rows = blame(old, new, options)
+    code_folder(given.folder / "new", layer, sized["elements"])
+    case = Case(model=f"nets:{model}", task="infer", batch_size=MODELS[model])
+    old, new = map(Recorded, sides)
+    live = [LiveSide(case=case, interpreter=cast("Interpreter", one)) for one in (old, new)]
+    rows = blame(*live, Options(time_budget_s=given.time_budget))
     return {
         "slowed": layer,
         "elements": sized["elements"],
@@ -150,7 +177,19 @@ def one_trial(given: argparse.Namespace, model: str, trial: int) -> dict[str, An
         "first": bool(rows[0].moved and is_of(rows[0].layer, layer)),
         "found": any(row.moved and is_of(row.layer, layer) for row in rows),
         "others": sum(row.moved and not is_of(row.layer, layer) for row in rows),
+        "sessions_first": [
+            is_of(most_moved(*pair), layer) for pair in zip(old.found, new.found, strict=True)
+        ],
+        "seconds": time.monotonic() - began,
     }
+
+
+def most_moved(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Return the layer with the largest difference between two sessions, or what is the rest."""
+    both = [[*one["forward_s"], one["step_s"] - sum(one["forward_s"])] for one in (old, new)]
+    moved_s = [abs(after - before) for before, after in zip(*both, strict=True)]
+    names = [*(unit["name"] for unit in new["units"]), REST]
+    return str(names[moved_s.index(max(moved_s))])
 
 
 def is_of(row: str, layer: str) -> bool:
@@ -183,12 +222,16 @@ def code_folder(folder: Path, layer: str, elements: int) -> Path:
 def summary(model: str, done: Mapping[str, Any]) -> dict[str, Any]:
     """Return a model's line of the table."""
     trials: Sequence[Any] = [one for name, one in done.items() if name.split()[0] == model]
+    sessions = [first for one in trials for first in one["sessions_first"]]
     return {
         "model": model,
         "trials": len(trials),
         "named first": sum(one["first"] for one in trials),
         "named": sum(one["found"] for one in trials),
         "other layers named": sum(one["others"] for one in trials),
+        "sessions": len(sessions),
+        "first in": sum(sessions),
+        "seconds": statistics.median(one["seconds"] for one in trials) if trials else None,
     }
 
 

@@ -44,6 +44,9 @@ __all__ = ["RANGE_BATCHES", "Exported", "export", "in_a_process", "kept"]
 
 MOST_KEPT = 64
 """Files of that folder: those that were used longest ago go first."""
+MOST_MAKING_S = 3600.0
+"""A folder of an export that is older and not finished is that of a process that was killed."""
+_MAKING, _TOLD = ".making-", "export.json"
 COMPARED_SAMPLES = 16
 """At least so many samples are compared with the Keras model's outputs."""
 RANGE_BATCHES = 16
@@ -220,20 +223,57 @@ def kept(case: Case, source: Source, digest: str, emit: Emit) -> str:
     if not os.path.isdir(folder):
         convert, _ = runtimes.imported(case.runtime, case.model)
         os.makedirs(os.path.dirname(folder), exist_ok=True)
-        making = tempfile.mkdtemp(prefix=".making-", dir=os.path.dirname(folder))
+        making = tempfile.mkdtemp(prefix=_MAKING, dir=os.path.dirname(folder))
         try:
             seconds = _converted(case, convert, source, os.path.join(making, "model"))
-            with open(os.path.join(making, "export.json"), "w", encoding="utf-8") as file:
-                json.dump({"export_s": seconds, "case": case.name}, file)
-            with contextlib.suppress(OSError):  # another process was first
+            facts = {"export_s": seconds, "case": case.name, "sha256": _digest(making)}
+            with open(os.path.join(making, _TOLD), "w", encoding="utf-8") as file:
+                json.dump(facts, file)
+            try:
                 os.rename(making, folder)
+            except OSError:
+                if not os.path.isdir(folder):  # else another process was first
+                    raise
         finally:
             shutil.rmtree(making, ignore_errors=True)
         _thin_out(os.path.dirname(folder))
     os.utime(folder)
-    with open(os.path.join(folder, "export.json"), encoding="utf-8") as file:
-        emit("exported", export_s=json.load(file)["export_s"], exported_bytes=_bytes(path))
+    emit("exported", export_s=_told(case, folder)["export_s"], exported_bytes=_bytes(path))
     return path
+
+
+def _told(case: Case, folder: str) -> dict[str, Any]:
+    """Return what was told of an export when it was made.
+
+    Raises:
+        CaseFailure: its files are no longer those.
+    """
+    told: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError), open(os.path.join(folder, _TOLD), "rb") as file:
+        told = json.load(file)
+    if told.get("sha256") != _digest(folder):
+        raise CaseFailure(
+            f"{case.name}: the exported file was changed after it was made; remove {folder} to "
+            "have it exported anew"
+        )
+    return told
+
+
+def _digest(folder: str) -> str:
+    """Return a hash of the files of an export, with their names."""
+    found = hashlib.sha256()
+    for path in sorted(_files(folder)):
+        found.update(f"{os.path.relpath(path, folder)} {os.path.getsize(path)}\n".encode())
+        with open(path, "rb") as file:
+            for part in iter(lambda: file.read(1 << 20), b""):
+                found.update(part)
+    return found.hexdigest()
+
+
+def _files(folder: str) -> list[str]:
+    """Return the paths of an export's own files."""
+    walked = ((parent, name) for parent, _, names in os.walk(folder) for name in names)
+    return [os.path.join(parent, name) for parent, name in walked if name != _TOLD]
 
 
 def _converted(case: Case, convert: Any, source: Source, stem: str) -> float:
@@ -256,16 +296,18 @@ def _converted(case: Case, convert: Any, source: Source, stem: str) -> float:
 
 
 def _thin_out(folder: str) -> None:
-    """Remove the exports that were used longest ago, beyond the number that is kept."""
+    """Remove the exports that were used longest ago, and what killed processes have left."""
     with contextlib.suppress(OSError):
         found = [os.path.join(folder, name) for name in os.listdir(folder)]
-        ours = [one for one in found if os.path.isfile(os.path.join(one, "export.json"))]
-        for old in sorted(ours, key=os.path.getmtime)[:-MOST_KEPT]:
+        making = [one for one in found if os.path.basename(one).startswith(_MAKING)]
+        ours = [one for one in found if os.path.isfile(os.path.join(one, _TOLD))]
+        kept = [one for one in ours if one not in making]
+        left = [one for one in making if time.time() - os.path.getmtime(one) > MOST_MAKING_S]
+        for old in [*left, *sorted(kept, key=os.path.getmtime)[:-MOST_KEPT]]:
             shutil.rmtree(old, ignore_errors=True)
 
 
 def _bytes(path: str) -> int:
     """Return the bytes of an export: of a folder all files, of a file those of its stem."""
     folder = path if path.endswith("/") else os.path.dirname(path)
-    found = (os.path.join(parent, name) for parent, _, names in os.walk(folder) for name in names)
-    return sum(os.path.getsize(one) for one in found if not one.endswith("export.json"))
+    return sum(map(os.path.getsize, _files(folder)))
