@@ -95,6 +95,19 @@ class Forked:
         return found[0], None
 
 
+STARTED: list[Any] = []
+"""Scripts and commands that the test has started."""
+
+
+def end_started() -> None:
+    """Kill what a test that failed has left running."""
+    while STARTED:
+        process = STARTED.pop()
+        if process.poll() is None:
+            process.kill()
+            process.wait(10)
+
+
 class Forks:
     """A process that forks one for each code that it is given."""
 
@@ -145,13 +158,15 @@ class Forks:
             "environ": {**self._environ, **(environ or {})},
         }
         if files:
-            return Forked(self.path, order, list(files))
-        reader, writer = os.pipe()
-        try:
-            forked = Forked(self.path, order, [writer, writer])
-        finally:
-            os.close(writer)
-        forked.stdout = os.fdopen(reader)
+            forked = Forked(self.path, order, list(files))
+        else:
+            reader, writer = os.pipe()
+            try:
+                forked = Forked(self.path, order, [writer, writer])
+            finally:
+                os.close(writer)
+            forked.stdout = os.fdopen(reader)
+        STARTED.append(forked)
         return forked
 
     def run(
