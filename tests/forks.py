@@ -134,7 +134,11 @@ class Forks:
             env={**environ, **(at_start or {})},
         )
         assert self._process.stdout is not None
-        assert self._process.stdout.readline() == b"listening\n"
+        if self._process.stdout.readline() != b"listening\n":
+            self.close()  # else the next test fails too, for what this one has left open
+            raise AssertionError(
+                f"{kind}: the process to fork ended with {self._process.returncode}"
+            )
         self._environ = environ  # what it says when a fork is made, not now
 
     def start(
