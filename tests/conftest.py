@@ -14,9 +14,10 @@ from typing import Any
 
 import faults
 import pytest
-from forks import Forks, framework, load_harness, warm_interpreters
+from forks import Forks, end_started, framework, load_harness, warm_interpreters
 from workers import BUILDERS, QUICK_XLA, environ
 
+from convmark.cli.parsers import parsers
 from convmark.interpreter import Interpreter
 from convmark.machine.power import Rapl
 from convmark.machine.system import System
@@ -59,6 +60,14 @@ def _tables_are_not_fitted_to_a_terminal() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def session_environ(
+    _cache_of_the_tests: None, own_machine: None, _tables_are_not_fitted_to_a_terminal: None
+) -> dict[str, str]:
+    """The environment as it is before a module or a test has patched it, for what all share."""
+    return dict(os.environ)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _garbage_is_searched_for_among_new_objects() -> None:
     """Have `gc.collect`, which comes before each timed turn, leave out pytest and its plugins."""
@@ -83,6 +92,20 @@ def _disk_is_not_waited_for() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _parser_is_built_once() -> Iterator[None]:
+    """Keep the parser of the command line, which takes as long to build as a command to run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("convmark.cli.parsers", functools.cache(parsers))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _no_command_outlives_its_test() -> Iterator[None]:
+    yield
+    end_started()
+
+
 @pytest.fixture(scope="session")
 def loaded_harness() -> None:
     """Import all of it once: a session within a test forgets what it was first to import."""
@@ -95,9 +118,11 @@ def pytester(pytester: pytest.Pytester, loaded_harness: None) -> pytest.Pytester
 
 
 @pytest.fixture(scope="session")
-def forks_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Forks]]:
+def forks_of(
+    tmp_path_factory: pytest.TempPathFactory, session_environ: dict[str, str]
+) -> Iterator[Callable[[str], Forks]]:
     """Gives for each backend what runs scripts in forks of a process that has imported it."""
-    variables = environ(tmp_path_factory.mktemp("forks"))
+    variables = environ(tmp_path_factory.mktemp("forks"), session_environ)
     with (
         tempfile.TemporaryDirectory(prefix="cm-", dir="/tmp") as folder,  # paths of sockets: short
         contextlib.ExitStack() as stack,
@@ -139,13 +164,15 @@ def forked_commands(harness: Forks) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def interpreter_of(
-    tmp_path_factory: pytest.TempPathFactory, forks_of: Callable[[str], Forks]
+    tmp_path_factory: pytest.TempPathFactory,
+    forks_of: Callable[[str], Forks],
+    session_environ: dict[str, str],
 ) -> Iterator[Callable[[str], Interpreter]]:
     """Gives each backend's interpreter, started once for all tests that need no other settings.
 
     To import a framework takes seconds, a fork of its interpreter milliseconds.
     """
-    variables = environ(tmp_path_factory.mktemp("interpreters"), **QUICK_XLA)
+    variables = environ(tmp_path_factory.mktemp("interpreters"), session_environ, **QUICK_XLA)
     with contextlib.ExitStack() as stack:
 
         @functools.cache

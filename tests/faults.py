@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from forks import COMMAND, SESSION, Forked, Forks
+from forks import COMMAND, SESSION, STARTED, Forked, Forks
 
 from convmark.results.record import Record
 from convmark.results.store import StoreWarning, read_run
@@ -53,7 +53,7 @@ def start(
     if HARNESS and before is None and not through:
         given = {**os.environ, **(environ or {})}
         return HARNESS[-1].start(CODE[command[0]], *command[1:], cwd=folder, environ=given)
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [*through, sys.executable, "-m", *command],
         cwd=folder,
         stdout=subprocess.PIPE,
@@ -62,6 +62,8 @@ def start(
         preexec_fn=before,
         env={**os.environ, **(environ or {})},
     )
+    STARTED.append(process)
+    return process
 
 
 def measuring(

@@ -95,6 +95,19 @@ class Forked:
         return found[0], None
 
 
+STARTED: list[Any] = []
+"""Scripts and commands that the test has started."""
+
+
+def end_started() -> None:
+    """Kill what a test that failed has left running."""
+    while STARTED:
+        process = STARTED.pop()
+        if process.poll() is None:
+            process.kill()
+            process.wait(10)
+
+
 class Forks:
     """A process that forks one for each code that it is given."""
 
@@ -121,7 +134,11 @@ class Forks:
             env={**environ, **(at_start or {})},
         )
         assert self._process.stdout is not None
-        assert self._process.stdout.readline() == b"listening\n"
+        if self._process.stdout.readline() != b"listening\n":
+            self.close()  # else the next test fails too, for what this one has left open
+            raise AssertionError(
+                f"{kind}: the process to fork ended with {self._process.returncode}"
+            )
         self._environ = environ  # what it says when a fork is made, not now
 
     def start(
@@ -145,13 +162,15 @@ class Forks:
             "environ": {**self._environ, **(environ or {})},
         }
         if files:
-            return Forked(self.path, order, list(files))
-        reader, writer = os.pipe()
-        try:
-            forked = Forked(self.path, order, [writer, writer])
-        finally:
-            os.close(writer)
-        forked.stdout = os.fdopen(reader)
+            forked = Forked(self.path, order, list(files))
+        else:
+            reader, writer = os.pipe()
+            try:
+                forked = Forked(self.path, order, [writer, writer])
+            finally:
+                os.close(writer)
+            forked.stdout = os.fdopen(reader)
+        STARTED.append(forked)
         return forked
 
     def run(

@@ -99,7 +99,7 @@ def test_the_committed_code_runs_beside_the_edited_one_and_the_slowdown_is_seen(
     warm: None, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     origin = anchor.Origin(repository=project, folder=Path("src"), is_zoo=False)
-    case = Case(model="shop.nets:small", task="train", batch_size=16)
+    case = Case(model="shop.nets:small", task="infer", batch_size=64)
     monkeypatch.chdir(project / "src")
     left = time.monotonic() + 120.0
     terms = LiveOptions(

@@ -322,6 +322,9 @@ def test_the_last_lines_fit_a_narrow_terminal_and_keep_what_is_copied_on_one_lin
     assert max(map(len, lines)) <= 80
     assert sum(line.startswith("convmark: next: convmark ") for line in lines) == len(steps)
     assert f"convmark: Benchmark-Accept: {judgement().case}" in lines
+    lines.clear()
+    say_step(next_step([row()], read({"results": "rows " * 30})), "convmark", lines.append)
+    assert lines[-1] == f"next: convmark report -o report.html --results '{'rows ' * 30}'"
 
 
 def test_a_shell_gets_commands_options_and_values(folder: Path, harness: Forks) -> None:

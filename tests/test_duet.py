@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from forks import Forks, warm_interpreters
-from workers import environ
+from workers import QUICK_XLA, environ
 
 from convmark.compare.live.session import DuetSide, Session, SessionPlan, duet_session
 from convmark.core.case import Case
@@ -197,7 +197,9 @@ def test_so_they_do_on_another_framework(
 ) -> None:
     with (
         warm_interpreters(forks_of(backend)),
-        Interpreter(backend=backend, environ=environ(tmp_path), import_roots=[]) as interpreter,
+        Interpreter(
+            backend=backend, environ=environ(tmp_path, **QUICK_XLA), import_roots=[]
+        ) as interpreter,
     ):
         for _ in range(4):
             what = case(
@@ -222,7 +224,7 @@ def test_so_they_do_on_another_framework(
 def test_codes_that_would_disturb_each_other_share_no_process(
     builder: str, reason: str, interpreter: Interpreter, sides: dict[str, DuetSide]
 ) -> None:
-    session = play(interpreter, sides, case(builder))
+    session = play(interpreter, sides, case(builder, task="infer"))
     assert session.refusal == reason.format(old=sides["old"].folder)
     assert session.wall is None
 
@@ -241,8 +243,8 @@ def test_a_function_of_the_framework_that_one_side_replaces_ends_the_duet(
 def test_what_both_set_alike_or_keras_holds_for_each_is_no_hindrance(
     interpreter: Interpreter, sides: dict[str, DuetSide]
 ) -> None:
-    assert play(interpreter, sides, case("both_variable")).refusal == ""
-    session = play(interpreter, sides, case("policy"))
+    assert play(interpreter, sides, case("both_variable", task="infer")).refusal == ""
+    session = play(interpreter, sides, case("policy", task="infer"))
     assert session.refusal == ""
     found = {side: state["precision"] for side, state in session.states.items()}
     assert found == {"old": "float32", "new": "mixed_bfloat16"}
@@ -266,7 +268,7 @@ def test_a_precision_that_the_user_has_named_is_held_to(
     interpreter: Interpreter, sides: dict[str, DuetSide]
 ) -> None:
     asked = {name: dataclasses.replace(side, asked=["precision"]) for name, side in sides.items()}
-    failure = play(interpreter, asked, case("policy")).failure
+    failure = play(interpreter, asked, case("policy", task="infer")).failure
     assert failure is not None
     assert failure.side == "new"
     assert "precision float32 was asked for" in failure.reason
@@ -275,7 +277,7 @@ def test_a_precision_that_the_user_has_named_is_held_to(
 def test_a_side_that_cannot_be_built_is_named(
     interpreter: Interpreter, sides: dict[str, DuetSide]
 ) -> None:
-    failure = play(interpreter, sides, case("raises")).failure
+    failure = play(interpreter, sides, case("raises", task="infer")).failure
     assert failure is not None
     assert failure.side == "old"
     assert failure.reason == "ValueError: a shape that cannot be"

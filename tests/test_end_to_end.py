@@ -20,7 +20,7 @@ from convmark.results.store import read_run
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 UNCACHED = ("-p", "no:cacheprovider")
-LONG = ("--models=separable_layer", "--time-budget=3")
+LONG = ("--models=separable_layer", "--time-budget=0.5", "--processes=30")
 SMALL = ("--models=separable_layer", "--processes=1", "--time-budget=0.1")
 
 
@@ -28,7 +28,7 @@ def await_text(read_so_far: Callable[[], str], text: str, limit_s: float = 120) 
     deadline = time.monotonic() + limit_s
     while text not in read_so_far():
         assert time.monotonic() < deadline, f"{text!r} did not come in {limit_s} s"
-        time.sleep(0.1)
+        time.sleep(0.02)
 
 
 def workers(of: Forked) -> list[psutil.Process]:
@@ -103,7 +103,7 @@ def test_ctrl_c_ends_the_workers_keeps_the_rows_and_says_where_they_are(
     assert not [worker for worker in below if worker.is_running()]
     (path,) = tmp_path.glob("*/*.csv")
     count = len(read_run(path))
-    assert 1 <= count < 12
+    assert 1 <= count < 120
     assert re.search(rf"interrupted; {count} rows? in {re.escape(str(path))}", output)
     assert "Traceback" not in output
 

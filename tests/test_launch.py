@@ -268,7 +268,7 @@ def test_a_fatal_error_is_told_with_its_place(
 
 
 def test_a_builder_may_write_as_much_as_it_likes(unharmed: Interpreter) -> None:
-    answer = unharmed.answer(measured("builders:floods"))
+    answer = unharmed.answer(smoked("builders:floods"))
     assert (answer.status, answer.message) == ("ok", "")
 
 
@@ -289,7 +289,7 @@ def test_what_a_model_has_started_ends_with_its_worker(
     builder: str, unharmed: Interpreter, workplace: Workplace
 ) -> None:
     began = time.monotonic()
-    answer = unharmed.answer(measured(f"builders:{builder}"))
+    answer = unharmed.answer(smoked(f"builders:{builder}"))
     assert (answer.status, answer.message) == ("ok", "")
     assert time.monotonic() - began < 60, "the end of the pipe was waited for"
     left = workplace.told("left")

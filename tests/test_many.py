@@ -20,6 +20,7 @@ import psutil
 import pytest
 from fast_worker import PAUSE
 from faults import FAST, fast_python, measuring, one_message, run, run_files, start
+from forks import STARTED
 from workers import happens
 
 from convmark.cli import main
@@ -137,6 +138,7 @@ def test_a_second_run_waits_for_the_first_where_it_is_told_to(tmp_path: Path) ->
         second = subprocess.Popen(
             [*_COMMAND, str(fast_python(tmp_path)), *PLAN, "--wait"], cwd=tmp_path, stderr=said
         )
+        STARTED.append(second)
         line = f"convmark run: waiting for another benchmark run, process {first.pid}\n"
         assert happens(lambda: line in (tmp_path / "said").read_text(), within_s=60)
         time.sleep(1.2)  # it looks again meanwhile

@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import mean
 
 import pytest
+from forks import STARTED
 from ray_cluster import LocalCluster, free_port, local_cluster
 
 from convmark.core.statistics import t_quantile
@@ -52,6 +53,7 @@ class Caller:
             stderr=subprocess.PIPE,
             text=True,
         )
+        STARTED.append(self.process)
 
     def until(self, pattern: str) -> str:
         """Read lines up to one that matches, and return it."""

@@ -167,7 +167,7 @@ Run = Callable[..., Forked]
 @pytest.fixture
 def run(harness: Forks, warm: None) -> Run:
     """Starts `convmark run` in a folder."""
-    asked = ("run", "--models=lenet5", "--tasks=train", "--batch-sizes=4", "--time-budget=0.1")
+    asked = ("run", "--models=conv_layer", "--tasks=train", "--batch-sizes=4", "--time-budget=0.1")
 
     def start(folder: Path, *options: str) -> Forked:
         words = (*asked, "--devices=cpu", *options)
@@ -195,7 +195,7 @@ def test_two_machines_start_the_same_command_and_the_first_keeps_the_rows(
         [(row.case.name, row.process, row.status in ("ok", "unsteady")) for row in rows(folder)]
         for folder in folders
     )
-    name = "lenet5-train-cpu-b4-float32"
+    name = "conv_layer-train-cpu-b4-float32"
     assert sorted(first) == [
         (name, 1, True),
         (name, 2, True),
@@ -229,5 +229,5 @@ def test_local_processes_are_one_flag(run: Run, tmp_path: Path) -> None:
     assert command.returncode == 0, printed
     (row,) = rows(tmp_path)
     assert row.measured
-    assert row.case.name == "lenet5-train-cpu-b4-float32-r2-local"
+    assert row.case.name == "conv_layer-train-cpu-b4-float32-r2-local"
     assert row.call_path == "tf.function, MultiWorkerMirroredStrategy"

@@ -164,8 +164,11 @@ def test_printed_no_number_is_parted_and_wide_tables_have_wide_pages(light: Any)
             "const of = (s, p) => getComputedStyle(document.querySelector(s))[p];"
             "return [of('#architectures .scroll', 'page'), of('#nodes .scroll', 'page'),"
             " of('#architectures td.n', 'whiteSpace'), of('#architectures td', 'overflowWrap'),"
-            " of('.choose select', 'borderTopWidth'), of('nav', 'display')]"
+            " of('.choose select', 'borderTopWidth'), of('nav', 'display'),"
+            " of('.sides-table tbody td:last-child', 'whiteSpace'),"
+            " of('.sides-form select', 'borderTopWidth'), of('.sides-form button', 'display')]"
         )
-        assert styles == ["wide", "auto", "nowrap", "break-word", "0px", "none"]
+        expected = ["wide", "auto", "nowrap", "break-word", "0px", "none", "nowrap", "0px", "none"]
+        assert styles == expected
     finally:
         light.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from workers import environ, git, measured
 from convmark.cli import main
 from convmark.compare.live.ab import SideSpec
 from convmark.compare.live.anchor import origin_of
+from convmark.compare.live.live import LiveOptions
 from convmark.compare.live.tree import ForeignCode, Tree
 from convmark.core.case import Case
 from convmark.core.errors import WorkerError
@@ -197,6 +199,8 @@ def test_a_setting_read_by_a_relative_path_is_each_commit_s_own(
     make = CASES / "18-worktree-relative-config" / "make.sh"
     subprocess.run(["sh", str(make), str(tmp_path / "shop")], check=True, capture_output=True)
     monkeypatch.chdir(tmp_path / "shop")
-    options = ["--models", "nets:net", "--tasks", "infer", "--batch-sizes", "2", "--target", "100"]
+    short = functools.partial(LiveOptions, session_s=0.3)  # of a step several times as long
+    monkeypatch.setattr("convmark.cli.ab.LiveOptions", short)
+    options = ["--models", "nets:net", "--tasks", "infer", "--batch-sizes", "2", "--target=1000"]
     assert main(["ab", "git:HEAD~1", "git:HEAD", *options, "--allow-concurrent"]) == 1
     assert "regressed" in capsys.readouterr().out

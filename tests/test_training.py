@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from forks import Forks, printed
 from own_steps import ANYWHERE, CASE, OF_TENSORFLOW
-from workers import BUILDERS, environ, measured, smoked
+from workers import BUILDERS, QUICK_XLA, environ, measured, smoked
 
 from convmark.interpreter import Interpreter
 
@@ -73,7 +73,9 @@ Results = dict[str, Any]
 @pytest.fixture(scope="module", params=CALL_PATHS)
 def steps(request: pytest.FixtureRequest, forks_of: Callable[[str], Forks]) -> tuple[str, Results]:
     backend: str = request.param
-    return backend, printed(forks_of(backend).run(BUILDERS / "own_steps.py", backend))
+    quick = QUICK_XLA if backend == "jax" else {}
+    script = BUILDERS / "own_steps.py"
+    return backend, printed(forks_of(backend).run(script, backend, environ=quick))
 
 
 def test_a_model_is_trained_with_what_it_brings_and_its_row_says_so(

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,16 @@ QUICK_XLA = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
 """Halves the CPU time that JAX takes to compile; for tests of results, not of step times."""
 
 
-def environ(folder: Path, **more: str) -> dict[str, str]:
+def environ(folder: Path, given: Mapping[str, str] | None = None, **more: str) -> dict[str, str]:
     """Return an environment for workers: output buffered, byte code kept, in `folder` if need be.
 
     Importing TensorFlow without byte code takes three times as long. All tests of a session share
     that which their folders, made by `tmp_path_factory`, lie in.
+
+    Args:
+        given: in place of this process's own environment.
     """
-    variables = {**os.environ, **more}
+    variables = {**(os.environ if given is None else given), **more}
     variables.pop("PYTHONUNBUFFERED", None)
     variables.pop("PYTHONDONTWRITEBYTECODE", None)
     if sys.dont_write_bytecode:

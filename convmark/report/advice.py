@@ -25,13 +25,14 @@ _OF_NOISE = (
 
 
 def say_step(step: str, name: str, say: Say) -> None:
-    """Say each line of a step, wrapped to the terminal's width; a command stays on a line.
+    """Say a step: the sentence wrapped to the terminal's width, what is pasted as it is.
 
     Args:
         name: what `say` puts before a line.
     """
-    for line in step.splitlines():
-        say(wrapped(line, before=f"{name}: "))
+    sentence, *pasted = step.splitlines()
+    for line in [wrapped(sentence, before=f"{name}: "), *pasted]:
+        say(line)
 
 
 def next_step(records: Sequence[Record], options: Options, *, searched: bool = False) -> str:

@@ -110,12 +110,14 @@ def main() -> None:
         judge(given.judge)
         return
     rows = []
-    for kind in HISTORIES:
-        for runs in map(int, given.runs.split(",")):
-            with tempfile.TemporaryDirectory() as folder:
-                write(Path(folder), runs, given.cases, kind)
-                time.sleep(SETTLED_S)
-                cost, again = judged(folder), judged(folder)
+    wanted = [(kind, runs) for kind in HISTORIES for runs in map(int, given.runs.split(","))]
+    with tempfile.TemporaryDirectory() as temporary:
+        folders = [f"{temporary}/{number}" for number in range(len(wanted))]
+        for (kind, runs), folder in zip(wanted, folders, strict=True):
+            write(Path(folder), runs, given.cases, kind)
+        time.sleep(SETTLED_S)
+        for (kind, runs), folder in zip(wanted, folders, strict=True):
+            cost, again = judged(folder), judged(folder)
             seconds = [f"{cost[name]:.2f} s" for name in ("reading", "judging", "imports")]
             seconds += [f"{one['reading'] + one['judging']:.2f} s" for one in (cost, again)]
             peak = f"{cost['peak']:.0f} MiB"

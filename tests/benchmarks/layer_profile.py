@@ -48,7 +48,8 @@ for place in ("tensorflow.tsl", "tensorflow.core"):
     except ImportError:
         pass
 name, samples, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-model = builder(name)()
+module, _, own = name.partition(":")
+model = getattr(importlib.import_module(module), own)() if own else builder(name)()
 images = tf.random.uniform([samples, *model.input_shape[1:]])
 step = tf.function(lambda batch: model(batch, training=False))
 for _ in range(5):
@@ -139,7 +140,7 @@ def traced(case: Case, rounds: int) -> list[dict[str, float]]:
     done = run(
         *(sys.executable, "-c", TRACE, case.model, str(case.batch_size), str(rounds)),
         folder=CHECKOUT,
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        env={**os.environ, "PYTHONPATH": f"{CHECKOUT}{os.pathsep}{os.getcwd()}"},
     )
     if done.returncode:
         raise SystemExit(f"{case.model}: cannot be traced: {done.stderr.strip()[-300:]}")
