@@ -65,7 +65,7 @@ def sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[DuetSid
 
     ticks = itertools.count()
     clock = SimpleNamespace(monotonic=lambda: float(2 * len(found)) + 1e-6 * next(ticks))
-    monkeypatch.setattr(noise, "time", clock)
+    monkeypatch.setattr(live, "time", clock)
     monkeypatch.setattr("convmark.machine.cautions.Preflight.lines", lambda *_: DISTURBED)
     monkeypatch.setattr(live, "duet_session", duet)
     monkeypatch.setattr("convmark.interpreter.Interpreter", Interpreter)
