@@ -20,6 +20,8 @@ def test_the_notebook_runs_on_stand_in_workers(tmp_path: Path) -> None:
         f"[tool.convmark]\npython = {str(fast_python(tmp_path))!r}\n"
     )
     notebook = nbformat.read(NOTEBOOK, as_version=4)
+    (report,) = (cell for cell in notebook.cells if "table.title" in cell.source)
+    stored = report.outputs[0].data["text/plain"]
     folder = {"metadata": {"path": str(tmp_path)}}
     nbclient.NotebookClient(notebook, timeout=60, resources=folder).execute()
     measured = next(cell for cell in notebook.cells if "convmark.measure" in cell.source)
@@ -27,3 +29,4 @@ def test_the_notebook_runs_on_stand_in_workers(tmp_path: Path) -> None:
     assert "<table>" in page
     assert "<svg" in page
     assert len(list(tmp_path.glob("results/*/0001.csv"))) == 1
+    assert report.outputs[0].data["text/plain"] == stored  # the page shows what one gets

@@ -151,6 +151,23 @@ def test_the_commands_of_a_change_are_as_the_user_pastes_them() -> None:
     assert "convmark" not in told
 
 
+def test_at_80_columns_sentences_are_wrapped_and_a_command_stays_on_its_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    mixed = points([0.0] * 8) + points([0.3] * 8, tensorflow="2.22.0", os="x " * 60)
+    *_, said, ends, command = trend_text(trend(mixed), Line()).splitlines()
+    assert f"{said} {ends}" == (
+        "from run 0001, a series of its own: tensorflow was 2.21.0, is 2.22.0, compared live by:"
+    )
+    assert command == (
+        "  convmark ab tensorflow==2.21.0 tensorflow==2.22.0 --models lenet5 --tasks train "
+        "--batch-sizes 32"
+    )
+    other = trend(points([0.0] * 8) + points([0.3] * 8, os="x " * 60))
+    assert max(map(len, trend_text(other, Line()).splitlines())) <= 80
+
+
 def test_a_busy_stretch_is_no_step_and_its_runs_are_named() -> None:
     found = points([0.0] * 10 + [0.2] * 3 + [0.0] * 4)
     busy = [dataclasses.replace(one, load=0.6) for one in found[10:13]]

@@ -33,6 +33,7 @@ from convmark.compare.judgement import Judgement
 from convmark.compare.trend import Commits, Point, trend
 from convmark.compare.verdict import conclude, review
 from convmark.core.errors import OptionError, StoreError
+from convmark.core.fitting import wrapped
 from convmark.core.option_values import check_patterns, nearest
 from convmark.core.options import Options
 from convmark.core.table import headings, table_of
@@ -167,7 +168,7 @@ def accept(given: argparse.Namespace, options: Options) -> int:
         code += f", the files{few} not saved and in no clean commit: no live comparison is possible"
     of = f" of {len(every)}" if cases < len(every) else ""
     plural = "s" * (len(every) != 1)
-    print(f"accepted run {one.run} ({cases}{of} case{plural}, {code}): {one.reason}")
+    print(wrapped(f"accepted run {one.run} ({cases}{of} case{plural}, {code}): {one.reason}"))
     return EXIT_OK
 
 
@@ -205,7 +206,7 @@ def history(given: argparse.Namespace, options: Options) -> int:
         print(f"\n{trend_text(found, Commits(Path.cwd()), repeated)}")
     noise = read_noise(store.folder / name / NOISE).get(case)
     if noise is not None:
-        print(f"\n{noise_line(noise)}")
+        print(f"\n{wrapped(noise_line(noise))}")
     return EXIT_OK
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +17,7 @@ from convmark.compare.comparability import Comparability, facts_of
 from convmark.compare.files import read_step_time_verdicts, verdicts_paths
 from convmark.compare.rule.change_points import FEWEST_RUNS
 from convmark.compare.trend import Commits, Point, Stretch, Trend, live_comparison, trend
+from convmark.core.fitting import wrapped
 from convmark.core.interval import share_of
 from convmark.core.statistics import is_known
 from convmark.core.table import Table, headings, printed, table_of
@@ -42,6 +44,9 @@ __all__ = [
 
 COMMAND = "convmark "
 """Begins a command among the lines of a change."""
+
+_LIVE = re.compile(r": `convmark (ab [^`]+)` compares them live$")
+"""Ends the difference of two series that can be compared live."""
 
 MOST_POINTS = 20_000
 """Points of all cases together; beyond them each keeps its newest, so that a page stays small."""
@@ -347,7 +352,7 @@ def trend_text(
     for number, stretch in enumerate(stretches):
         parts += _notes(stretch, first=number == 0, commits=commits, typed=typed)
     if trend.left_out:
-        parts.append(left_out_text(trend.left_out))
+        parts.append(wrapped(left_out_text(trend.left_out)))
     return "\n\n".join(parts)
 
 
@@ -395,7 +400,11 @@ def _notes(
 ) -> Iterator[str]:
     run = stretch.points[0].run
     if stretch.conditions and not first:
-        yield shown(f"from run {run}, a series of its own: {stretch.conditions}")
+        words, live = stretch.conditions, _LIVE.search(stretch.conditions)
+        command = [f"  {shown(typed(live[1]))}"] if live else []
+        words = f"{words[: live.start()]}, compared live by:" if live else words
+        said = shown(f"from run {run}, a series of its own: {words}")
+        yield "\n".join([wrapped(said), *command])
     if lines := live_comparison(stretch, commits):
         what = (
             f"{run} to {stretch.points[-1].run}, creep" if stretch.level.creep else f"{run}, step"
