@@ -29,12 +29,14 @@ os.environ["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), os.environ[
 
 LONGEST = (
     *("test_launch", "test_backends", "test_sides_run", "test_cases_of_code", "test_ray"),
-    *("test_replicas", "test_benchmark_scripts", "test_faults_kill", "test_training"),
-    *("test_precisions", "test_inputs", "test_anchor", "test_report_rich", "test_environments"),
-    *("test_hostile_csv", "test_gpu_check", "test_many", "test_workflow", "test_wheel"),
-    *("test_report_page", "test_sides_browser", "test_auto_batch_worker", "test_duet"),
+    *("test_replicas", "test_benchmark_scripts", "test_faults_kill", "test_training", "test_duet"),
+    *("test_precisions", "test_inputs", "test_anchor", "test_runtimes", "test_end_to_end"),
+    *("test_accuracy_training", "test_builders", "test_faults_worker", "test_report_rich"),
+    *("test_worker_is_lean", "test_hostile_csv", "test_many", "test_report_page"),
+    *("test_sides_browser", "test_workflow", "test_wheel", "test_auto_batch_worker"),
+    *("test_process_state", "test_synchronisation", "test_plugin_verdicts"),
 )
-"""Files that take more than 15 s: none of them is begun when the other processes have ended."""
+"""Files that take more than 10 s: none of them is begun when the other processes have ended."""
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+from fast_worker import PAUSE
 from workers import happens, is_running
 
 LAUNCHER = Path(__file__).with_name("ray_node.py")
@@ -30,6 +31,7 @@ QUICK = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # a driver, too, takes this host for 127.0.0.1 then
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    PAUSE: "0.1",  # a second a job, for who is killed in it
 }
 START_LIMIT_S = 60.0
 

@@ -6,14 +6,13 @@ NumPy made. What is not installed is skipped and says so.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from forks import Forks, printed
-from workers import BUILDERS, QUICK_XLA, environ, measured
+from workers import BUILDERS, QUICK_XLA, environ, measured, skip_without
 
 from convmark.core.errors import WorkerError
 from convmark.interpreter import Answer, Interpreter
@@ -32,11 +31,6 @@ Results = dict[str, Any]
 
 
 InterpreterOf = Callable[[str], Interpreter]
-
-
-def skip_without(framework: str) -> None:
-    if importlib.util.find_spec(framework) is None:
-        pytest.skip(f"{framework} is not installed; it is compared with TensorFlow")
 
 
 @pytest.fixture(scope="module")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
 from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
+from forks import Forks
 from workers import environ, measured
 
 from convmark.core.errors import WorkerError
@@ -215,7 +215,7 @@ FILES = """
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(tmp_path_factory: pytest.TempPathFactory, forks_of: Callable[[str], Forks]) -> Path:
     """A folder of a module and of models that Keras has saved."""
     if importlib.util.find_spec("keras") is None:
         pytest.skip("Keras is not installed")
@@ -223,8 +223,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "nets.py").write_text(dedent(NETS))
     (folder / "script.py").write_text(dedent(SCRIPT))
     (folder / "ends.py").write_text("import os; os._exit(3)")
-    command = [sys.executable, "-c", dedent(FILES)]
-    subprocess.run(command, cwd=folder, check=True, env=environ(folder), capture_output=True)
+    done = forks_of("tensorflow").run(dedent(FILES), cwd=folder)
+    assert done.returncode == 0, done.stderr
     return folder
 
 

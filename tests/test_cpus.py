@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from workers import BUILDERS, environ, measured, smoked
+from workers import BUILDERS, environ, measured, skip_without, smoked
 
 from convmark.core.case import Case, cpu_list, cpu_numbers
 from convmark.core.errors import CaseError, OptionError
@@ -157,8 +157,7 @@ def one_cpu(
 ) -> Iterator[tuple[Interpreter, str]]:
     """An interpreter bound to one CPU; PyTorch counts its CPUs as it is imported, by the zygote."""
     variables = environ(tmp_path_factory.mktemp("bound"), OMP_WAIT_POLICY="PASSIVE")
-    if request.param == "torch":
-        pytest.importorskip("torch")
+    skip_without(request.param)
     with Interpreter(
         environ=variables, folder=BUILDERS, backend=request.param, cpus=str(FIRST)
     ) as interpreter:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from forks import Forks, warm_interpreters
-from workers import QUICK_XLA, environ
+from workers import QUICK_XLA, environ, skip_without
 
 from convmark.compare.live.session import DuetSide, Session, SessionPlan, duet_session
 from convmark.core.case import Case
@@ -141,7 +141,7 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> dict[str, DuetSide]:
 
 @pytest.fixture(scope="module")
 def interpreter(warm: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interpreter]:
-    pytest.importorskip("tensorflow", reason="a duet needs a framework")
+    skip_without("tensorflow")
     variables = environ(tmp_path_factory.mktemp("interpreter"))
     with Interpreter(environ=variables, import_roots=[]) as made:
         yield made
@@ -178,6 +178,11 @@ def holds(session: Session, sides: dict[str, DuetSide]) -> None:
     assert max(session.wall.value, session.cpu.value) > math.log(1.3)
 
 
+def surely_slower(session: Session) -> bool:
+    clocks = filter(None, (session.wall, session.cpu))
+    return any(clock.value - 3 * clock.error > math.log(1.3) for clock in clocks)
+
+
 def test_two_versions_of_a_package_run_side_by_side(
     interpreter: Interpreter, sides: dict[str, DuetSide]
 ) -> None:
@@ -206,7 +211,7 @@ def test_so_they_do_on_another_framework(
                 "net", backend=backend, threads="1"
             )  # several wait for each other on busy cores
             session = play(interpreter, sides, what, seconds=1.5)
-            if session.wall is None or session.wall.error < math.log(1.3) / 3:
+            if session.wall is None or surely_slower(session):
                 break  # else its own error says that it cannot tell, on a busy machine
         holds(session, sides)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import mean
 
 import pytest
+from faults import fast_python
 from forks import STARTED
 from ray_cluster import LocalCluster, free_port, local_cluster
 
@@ -181,7 +182,8 @@ def test_a_node_killed_in_mid_case_loses_no_row_and_the_plan_completes(
     cluster: LocalCluster, doctored: str, tmp_path: Path
 ) -> None:
     assert cluster.other is not None
-    asked = ["run", *ONE, "--processes", "3", *QUICK, "--ray", cluster.address]
+    asked = ["run", *ONE, "--processes", "3", "--ray", cluster.address]
+    asked += ["--python", str(fast_python(tmp_path))]  # whose worker it is matters not
     caller = Caller(cluster, tmp_path, *asked)
     other = names(doctored)["rack=2"]
     caller.until(rf"^{other} \[1/3\]")  # two jobs are left to it, however fast the head is
@@ -215,8 +217,8 @@ def names(doctored: str) -> dict[str, str]:
 def test_a_caller_that_dies_comes_back_and_measures_what_is_missing(
     cluster: LocalCluster, tmp_path: Path
 ) -> None:
-    asked = ["run", *ONE, *QUICK, "--processes", "2", "--ray", cluster.address]
-    asked += ["--nodes", "rack=1"]
+    asked = ["run", *ONE, "--processes", "2", "--ray", cluster.address]
+    asked += ["--nodes", "rack=1", "--python", str(fast_python(tmp_path))]
     caller = Caller(cluster, tmp_path, *asked)
     caller.until(r"\[1/2\]")
     caller.process.kill()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workers import BUILDERS, environ, measured
+from workers import BUILDERS, environ, measured, skip_without
 
 from convmark.interpreter import Answer, Interpreter
 
@@ -115,7 +115,7 @@ def test_a_worker_measures_with_the_framework_and_the_standard_library_alone(
 def test_so_does_a_worker_of_another_framework_and_without_tensorflow(
     backend: str, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip(backend, reason=f"{backend} is not installed; its worker is looked at")
+    skip_without(backend)
     monkeypatch.chdir(BUILDERS)
     how = {"backend": backend, "threads": "default"}
     asked = measured("builders:refuses_tensorflow", task="train", batch_size=8, **how)

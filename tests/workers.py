@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from convmark.core.case import Case
 
@@ -38,6 +40,12 @@ def environ(folder: Path, given: Mapping[str, str] | None = None, **more: str) -
         shared = next((one for one in folder.parents if one.name.startswith("pytest-of-")), folder)
         variables.setdefault("PYTHONPYCACHEPREFIX", str(shared / "bytecode"))
     return variables
+
+
+def skip_without(framework: str) -> None:
+    """Skip a test where a framework is not installed; to import it here would take seconds."""
+    if importlib.util.find_spec(framework) is None:
+        pytest.skip(f"{framework} is not installed")
 
 
 def measured(
