@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "tests" / "data" / "snapshots"
 
 VARIES = (
-    (r"convmark[ \w]*: (load|governor|battery|power|quota|temperature)\b.*\n", ""),
+    (r"convmark[ \w]*: (load|governor|battery|power|quota|temperature)\b.*\n(?:  .*\n)*", ""),
     (r"start in \S+/etc", "start in FOLDER/etc"),
     (r"\babout \d+ (s|min|h)\b", "about TIME"),
     (r"\bTIME to \d+ (s|min|h)\b", "TIME to TIME"),

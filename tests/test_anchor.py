@@ -101,6 +101,7 @@ def test_the_committed_code_runs_beside_the_edited_one_and_the_slowdown_is_seen(
     origin = anchor.Origin(repository=project, folder=Path("src"), is_zoo=False)
     case = Case(model="shop.nets:small", task="infer", batch_size=64)
     monkeypatch.chdir(project / "src")
+    monkeypatch.setattr("convmark.compare.live.live.CROSS_CHECKED_BY", 2)
     left = time.monotonic() + 120.0
     terms = LiveOptions(
         seed=0,

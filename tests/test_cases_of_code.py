@@ -34,6 +34,7 @@ SHORT_SESSIONS = """
 import functools
 from convmark.compare.live import live
 live.LiveOptions = functools.partial(live.LiveOptions, session_s=0.3)
+live.CROSS_CHECKED_BY = 2
 """
 """For a step that is several times as long."""
 SHORT = (

@@ -43,6 +43,7 @@ SLOWER = one("slow")
 QUIET = unchanged("quiet")
 SAME = unchanged("same", note="same code", change=None, low=None, high=None)
 DOUBT = unchanged("doubt", verdict="inconclusive", note="budget spent")
+BLIND = unchanged("blind", verdict="inconclusive", change=None, note="no live comparison")
 MISSING = unchanged("gone", verdict="missing")
 ACCEPTED = one("meant", fails=False, accepted="accepted by commit 89abcdebbbbb")
 
@@ -72,7 +73,8 @@ def test_one_sentence_counts_cases_and_names_both_commits() -> None:
     [
         ([SAME, QUIET, MISSING], "no change was found; of 3 cases 1 missing, ", False),
         ([DOUBT, QUIET], "of 2 cases 1 inconclusive, 1 unchanged.", False),
-        ([DOUBT, SAME], "nothing was compared; of 2 cases 1 inconclusive, ", True),
+        ([DOUBT, SAME], "nothing was decided; of 2 cases 1 inconclusive, ", True),
+        ([BLIND, SAME], "nothing was compared; of 2 cases 1 inconclusive, ", True),
         ([MISSING], "nothing was compared; of 1 case 1 missing.", True),
         ([SAME], "of 1 case 1 not compared (same code).", False),
     ],

@@ -21,7 +21,7 @@ from convmark.results.store import read_run
 CHECKOUT = Path(__file__).resolve().parent.parent
 UNCACHED = ("-p", "no:cacheprovider")
 LONG = ("--models=separable_layer", "--time-budget=0.5", "--processes=30")
-SMALL = ("--models=separable_layer", "--processes=1", "--time-budget=0.1")
+SMALL = ("--models=separable_layer", "--batch-sizes=32", "--processes=1", "--time-budget=0.1")
 
 
 def await_text(read_so_far: Callable[[], str], text: str, limit_s: float = 120) -> None:

@@ -384,14 +384,14 @@ STATES = [
     (
         "ONEDNN_VERBOSE=1",
         None,
-        "ONEDNN_VERBOSE was 1, is the default: `convmark ab --set-a ONEDNN_VERBOSE=1` where "
-        "ONEDNN_VERBOSE is not set compares them live",
+        "ONEDNN_VERBOSE was 1, is the default: `convmark ab --set-a ONEDNN_VERBOSE=1 --models "
+        "lenet5 --tasks train --batch-sizes 32` where ONEDNN_VERBOSE is not set compares them live",
     ),
     (
         "KMP_BLOCKTIME=0 cpu_quota=2",
         "KMP_BLOCKTIME='1 s' cpu_quota=2",
         "KMP_BLOCKTIME was 0, is 1 s: `convmark ab --set-a KMP_BLOCKTIME=0 --set-b "
-        "'KMP_BLOCKTIME=1 s'` compares them live",
+        "'KMP_BLOCKTIME=1 s' --models lenet5 --tasks train --batch-sizes 32` compares them live",
     ),
     (
         None,

@@ -201,6 +201,7 @@ def test_a_setting_read_by_a_relative_path_is_each_commit_s_own(
     monkeypatch.chdir(tmp_path / "shop")
     short = functools.partial(LiveOptions, session_s=0.3)  # of a step several times as long
     monkeypatch.setattr("convmark.cli.ab.LiveOptions", short)
+    monkeypatch.setattr("convmark.compare.live.live.CROSS_CHECKED_BY", 2)
     options = ["--models", "nets:net", "--tasks", "infer", "--batch-sizes", "2", "--target=1000"]
     assert main(["ab", "git:HEAD~1", "git:HEAD", *options, "--allow-concurrent"]) == 1
     assert "regressed" in capsys.readouterr().out

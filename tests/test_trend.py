@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import shlex
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from histories import MACHINE, comparability, keep, process, run_of
 
 from convmark.cli import main
+from convmark.cli.parsers import parsers
 from convmark.compare.trend import Commits, Point, live_comparison, trend
 from convmark.report.tables.history import trend_text
 from convmark.results.store import Store
@@ -143,6 +145,18 @@ def test_other_conditions_are_a_series_of_their_own_wherever_they_stand() -> Non
     assert (second.level.change, second.before) == (None, None)
     assert second.conditions.startswith("tensorflow was 2.21.0, is 2.22.0")
     assert "from run 0001, a series of its own: tensorflow was" in trend_text(trend(mixed), Line())
+
+
+def test_every_command_of_a_change_is_one_of_the_command_line() -> None:
+    step = points([0.0] * 10 + [0.06] * 6)
+    later = [
+        dataclasses.replace(one, commit=f"{int(one.run) + 5:012x}{'0' * 28}") for one in step[10:]
+    ]
+    commands = [shlex.split(one) for one in [*compared(step), *compared([*step[:10], *later])]]
+    found = [words for words in commands if words[0] == "convmark"]
+    assert [words[1] for words in found] == ["ab", "ab", "bisect"]
+    for words in found:
+        parsers()[0].parse_args(words[1:])
 
 
 def test_the_commands_of_a_change_are_as_the_user_pastes_them() -> None:

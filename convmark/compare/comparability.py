@@ -253,7 +253,7 @@ def difference(now: Comparability, then: Comparability, *, live: bool = False) -
             then_by, now_by = theirs or "harness", ours or "harness"
             return f"training was {then_by}, is {now_by}, as the model's own code has it"
         if name == "state":
-            return _state_difference(_pairs(ours), _pairs(theirs))
+            return _state_difference(_pairs(ours), _pairs(theirs), _case(now))
         if name == "flags":
             before, after = _PART.findall(theirs or ""), _PART.findall(ours or "")
             theirs = " ".join(one for one in before if one not in after) or "default"
@@ -283,11 +283,15 @@ def _live_words(name: str, was: str, is_now: str, now: Comparability) -> str:
         sides = ["--set-a", values[0], "--set-b", values[1]]
     else:
         return _AB
-    case = ["--models", now.model, "--tasks", now.task, "--batch-sizes", str(now.batch_size)]
-    return f"`{shlex.join(['convmark', 'ab', *sides, *case])}` compares them live"
+    return f"`{shlex.join(['convmark', 'ab', *sides, *_case(now)])}` compares them live"
 
 
-def _state_difference(now: Mapping[str, str], then: Mapping[str, str]) -> str:
+def _case(now: Comparability) -> list[str]:
+    """Return the options that choose the case among the defaults of all others."""
+    return ["--models", now.model, "--tasks", now.task, "--batch-sizes", str(now.batch_size)]
+
+
+def _state_difference(now: Mapping[str, str], then: Mapping[str, str], case: Sequence[str]) -> str:
     """Say which pair differs first, what was inherited before what the model's code has set."""
     names = sorted({*now, *then}, key=lambda name: (name.startswith(MODEL), name))
     name = next(name for name in names if now.get(name) != then.get(name))
@@ -298,13 +302,11 @@ def _state_difference(now: Mapping[str, str], then: Mapping[str, str]) -> str:
         return f"{words}, as the model's own code sets it"
     if not (name.isupper() and name.replace("_", "a").isalnum()):
         return f"{words}: {_REPORT}"
-    settings = " ".join(
-        f"--set-{side} {shlex.quote(f'{name}={value}')}"
-        for side, value in (("a", theirs), ("b", ours))
-        if value
-    )
+    sides = [("--set-a", theirs), ("--set-b", ours)]
+    settings = [word for flag, value in sides if value for word in (flag, f"{name}={value}")]
     unset = f" where {name} is not set" if None in (ours, theirs) else ""
-    return f"{words}: `convmark ab {settings}`{unset} compares them live"
+    command = shlex.join(["convmark", "ab", *settings, *case])
+    return f"{words}: `{command}`{unset} compares them live"
 
 
 _PART = re.compile(r"(?:[^\s'\"]|'[^']*'|\"[^\"]*\")+")

@@ -371,10 +371,12 @@ class PytestRun:
         parts = [("convmark", "\n\n".join([*tables, session.kept]))]
         if self._judgements:
             from convmark.compare.live.blame import blamed_lines
+            from convmark.core.fitting import wrapped
             from convmark.report.verdicts import could_see, verdicts_report
 
-            layers = "\n".join(blamed_lines(self._changes))
-            verdicts = verdicts_report(self._judgements), layers, could_see(self._judgements)
+            layers = "\n".join(map(wrapped, blamed_lines(self._changes)))
+            least = wrapped(could_see(self._judgements))
+            verdicts = verdicts_report(self._judgements), layers, least
             parts.append(("convmark verdicts", "\n\n".join(filter(None, verdicts))))
         return parts
 

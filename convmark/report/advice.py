@@ -95,7 +95,7 @@ def gate_step(judgements: Sequence[Judgement], options: Options) -> str:
     if unclear:
         return (
             f"{len(unclear)} of {counted(len(times), 'step time')} inconclusive, so they may have "
-            "changed: run the command again, or with a larger --compare-budget\n"
+            "changed: run the command again, or with a larger --convmark-compare-budget\n"
             f"next: {_noise(unclear, options)}"
         )
     compared = [one for one in of_cases if one.verdict not in ("new", "missing")]

@@ -83,6 +83,12 @@ class Gate:
         return found <= set(UNDECIDED) and found != {"same code"}
 
     @property
+    def measured_live(self) -> bool:
+        """Whether a case that is inconclusive was compared with its base all the same."""
+        open_ = [one for one in self.judgements if one.verdict == "inconclusive"]
+        return any(one.metric in HEADLINES and one.change is not None for one in open_)
+
+    @property
     def has_news(self) -> bool:
         """Whether a pull request without a comment gets one."""
         return bool(self.moved) or not self.passed or self.compared_nothing
@@ -136,7 +142,7 @@ def _sentence(gate: Gate) -> str:
         if not gate.passed and not any(one.fails for one in gate.judgements):
             words.append("the log of the job shows the reason, and no verdict fails;")
         if gate.compared_nothing:
-            words.append("nothing was compared;")
+            words.append(f"nothing was {'decided' if gate.measured_live else 'compared'};")
         elif "unchanged" in states and states <= {"unchanged", "same code", "missing", "new"}:
             words.append("no change was found;")
         words.append(f"of {counted(len(gate.cases), 'case')} {_counts(gate)}.**")

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 from convmark.core.case import Case
 from convmark.core.cluster import check_devices
 from convmark.core.errors import OptionError
+from convmark.core.fitting import wrapped
 from convmark.core.option_values import AUTO
 from convmark.core.options import Options
 from convmark.core.suites import NETWORKS, cases
@@ -229,7 +230,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             self.results += self._earlier.go_on(self.cases, columns, jobs)
             self.say(self._earlier.described(jobs))
         for note in notes:
-            self.say(note)
+            self.say(wrapped(note, before="convmark run: "))
         path = ceilings_path(self.options.results, self.machine.name)
         cards = [card for case in self.cases for card in self.facts.cards(case)]
         idle = idle_power(self.facts.rapl, cards)
