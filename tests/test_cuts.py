@@ -234,6 +234,26 @@ def test_layers_that_do_not_give_what_the_model_gives_are_not_measured(
         layers.serve(case, None, {"seed": 0, "seconds": 0.0}, backend, lambda *_, **__: None)
 
 
+def test_a_layer_that_counts_its_calls_has_a_time_too(
+    keras: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Counts(keras.layers.Layer):
+        def build(self, shape: Any) -> None:
+            self.seen = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+        def call(self, image: Any) -> Any:
+            self.seen.assign(self.seen + 1)
+            return image * self.seen
+
+    net = keras.Sequential([keras.Input(IMAGE), Counts(), keras.layers.Flatten()])
+    case, backend = served(net, np.ones((SAMPLES, *IMAGE), np.float32), "infer", monkeypatch)
+    found: list[Any] = []
+    monkeypatch.setattr(layers._Rounds, "take", lambda rounds, seconds: found.append(rounds))
+    monkeypatch.setattr(layers._Rounds, "fields", lambda rounds: {})
+    layers.serve(case, None, {"seed": 0, "seconds": 0.0}, backend, lambda *_, **__: None)
+    assert len(found) == 1
+
+
 @pytest.mark.parametrize("task", ["infer", "train"])
 def test_what_is_opened_while_layers_are_timed_is_no_code_of_the_case(
     task: str, keras: Any, monkeypatch: pytest.MonkeyPatch

@@ -13,7 +13,7 @@ from convmark.core.case import Case
 from convmark.core.options import Options
 from convmark.interpreter import Answer
 from convmark.machine.hardware import read_machine
-from convmark.report.tables.layers import bars, layers_table
+from convmark.report.tables.layers import LEFT, WIDTH, bars, layers_table
 from convmark.results.commit import Commit
 from convmark.session.ceilings import Ceiling
 from convmark.session.facts import facts_of
@@ -158,6 +158,15 @@ def test_each_bar_begins_where_the_one_before_it_ends() -> None:
     drawn = bars(rows_of(session(1.0, 0.25, 0.5)))
     lefts = [float(part.split('"')[1]) for part in drawn.split("<rect ")[1:]]
     assert lefts == [260.0, 365.0, 575.0]
+
+
+def test_bars_of_layers_that_take_less_than_nothing_stay_beside_their_texts() -> None:
+    for times_s in ((1.5, -0.5), (-0.5, 1.5), (-0.25, 0.5)):
+        drawn = bars(rows_of(session(1.0, *times_s)))
+        found = [part.split('"') for part in drawn.split("<rect ")[1:]]
+        ends = [(float(part[1]), float(part[1]) + float(part[5])) for part in found]
+        assert min(begin for begin, _ in ends) == pytest.approx(LEFT, abs=0.2)
+        assert max(end for _, end in ends) == pytest.approx(LEFT + WIDTH, abs=1.1)
 
 
 class Worker:

@@ -17,10 +17,11 @@ groups, loss and update) is the step time.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -144,10 +145,14 @@ def serve(case: Case, builder: Any, request: Mapping[str, Any], backend: Any, em
     if training:  # what the step gives is a loss, may be random, and changes the weights
         inferring = _cut(case, model, backend, depth, training=False)
         forward = backend.inference_step(model, case.batch_size, seed, case.jit == "on")
-        _Chain(case, inferring, model, backend, seed).check(forward())
+        checked = _Chain(case, inferring, model, backend, seed)
+        with _as_before(model):
+            token = forward()
+        checked.check(token)
     step, _ = measurement.make_step(case, model, seed, backend)
-    token = step()
-    backend.synchronise(token)
+    with _as_before(model) if not training else contextlib.nullcontext():
+        token = step()
+        backend.synchronise(token)
     emit("first_step")  # the code has run: what other programs open from here on is none of it
     if not training:
         chain.check(token)
@@ -157,6 +162,15 @@ def serve(case: Case, builder: Any, request: Mapping[str, Any], backend: Any, em
     emit("layers", **rounds.fields(), units=_facts(found, chain, backend))
     emit("state", **state())
     emit("finished")
+
+
+@contextlib.contextmanager
+def _as_before(model: Any) -> Iterator[None]:
+    """Give back after a forward pass what its layers count or draw from, such as a seed's state."""
+    kept = [(one, np.array(one.numpy())) for one in model.non_trainable_variables]
+    yield
+    for one, value in kept:
+        one.assign(value)
 
 
 def _cut(case: Case, model: Any, backend: Any, depth: int | None, *, training: bool) -> Cut:

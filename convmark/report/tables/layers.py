@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -205,12 +206,12 @@ def remedies_table(case: str, found: Sequence[Remedy]) -> Table:
 def bars(rows: Sequence[LayerRow], top: int | None = None) -> str:
     """Return an SVG: one bar per layer in the order of execution, and one of the rest.
 
-    A bar begins where the one before it ends, so that all of them together are the step.
+    A bar begins where the one before it ends, so that all of them together are the step; one that
+    takes less than nothing goes back.
 
     Args:
         top: how many layers have a bar, the slowest ones; the others leave a gap. None for all.
     """
-    step_s = rows[0].step_s
     layers = sorted(rows[:-1], key=lambda row: -row.time_s)[:top]
     shown = {row.place for row in [*layers, rows[-1]]}
     height, width = ROW * len(shown) + 10, LEFT + WIDTH + RIGHT
@@ -219,11 +220,12 @@ def bars(rows: Sequence[LayerRow], top: int | None = None) -> str:
         f'viewBox="0 0 {width} {height}" font-family="system-ui, sans-serif" font-size="11">',
         f"<title>{html.escape(f'Time per layer of {rows[0].case}')}</title>",
     ]
-    begin_s = 0.0
-    for row in rows:
+    borders_s = list(itertools.accumulate((row.time_s for row in rows), initial=0.0))
+    scale = WIDTH / (max(borders_s) - min(borders_s))
+    for row, begin_s in zip(rows, borders_s, strict=False):
         if row.place in shown:
-            parts.append(_bar(len(parts) - 2, row, begin_s, step_s))
-        begin_s += row.time_s
+            left = LEFT + scale * (min(begin_s, begin_s + row.time_s) - min(borders_s))
+            parts.append(_bar(len(parts) - 2, row, left, scale * abs(row.time_s)))
     return "\n".join([*parts, "</svg>"])
 
 
@@ -241,16 +243,14 @@ def keep_bars(machine_folder: Path, rows: Sequence[LayerRow]) -> Path:
     return drawn
 
 
-def _bar(place: int, row: LayerRow, begin_s: float, step_s: float) -> str:
-    top, scale = 5 + ROW * place, WIDTH / step_s
-    left = LEFT + max(0.0, scale * min(begin_s, begin_s + row.time_s))
-    width = max(1.0, scale * abs(row.time_s))
+def _bar(place: int, row: LayerRow, left: float, width: float) -> str:
+    top = 5 + ROW * place
     name = row.layer if len(row.layer) <= 40 else f"{row.layer[:39]}…"
     figures = f"{seconds_text(row.time_s)}, {share_text(row.share)}"
     return (
         f'<text x="{LEFT - 6}" y="{top + 11}" text-anchor="end" fill="currentColor">'
         f"{html.escape(name)}<title>{html.escape(row.layer)}</title></text>"
-        f'<rect x="{left:.1f}" y="{top}" width="{width:.1f}" height="{ROW - 4}" '
+        f'<rect x="{left:.1f}" y="{top}" width="{max(1.0, width):.1f}" height="{ROW - 4}" '
         f'fill="currentColor" opacity="{0.35 if row.layer == REST else 0.75}"/>'
         f'<text x="{LEFT + WIDTH + 6}" y="{top + 11}" fill="currentColor">{figures}</text>'
     )
