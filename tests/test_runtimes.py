@@ -652,6 +652,20 @@ def test_the_precision_of_an_onnx_file_is_read_from_it(precision: str, tmp_path:
     assert engine.stored_precision() == precision
 
 
+def test_openvino_gives_each_output_of_a_file(tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="OpenVINO makes and loads the file")
+    import openvino
+    from openvino import opset13
+
+    from convmark.worker.runtimes.open_vino import OpenVino
+
+    given = opset13.parameter([1, 2], openvino.Type.f32)
+    outputs = [opset13.relu(given), opset13.abs(given)]
+    openvino.save_model(openvino.Model(outputs, [given]), tmp_path / "a.xml")
+    found = OpenVino(str(tmp_path / "a.xml"), "1", "cpu").run([np.array([[-2, 3]], np.float32)])
+    assert [one.tolist() for one in found] == [[[0, 3]], [[2, 3]]]
+
+
 @pytest.mark.parametrize("precision", ["dynamic_int8", "float16", "int8"])
 def test_a_quantised_lenet5_agrees_and_one_with_weights_of_zero_is_an_error(
     precision: str, lenet5: Measured, interpreter: Interpreter, kept: Path

@@ -126,6 +126,24 @@ def test_a_loop_counts_by_its_trips_and_an_unused_product_not_at_all(keras: Any)
     assert one_layer(keras, unused, 4, 4) == Work(0)
 
 
+def test_branches_that_count_unlike_leave_the_count_empty_with_variables_as_constants_too(
+    keras: Any,
+) -> None:
+    tf = importlib.import_module("tensorflow")
+    graphs = importlib.import_module("convmark.worker.backends.tensorflow_graph")
+    inner = keras.layers.Dense(4)
+    inner.build((4, 4))
+
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
+    def either(x: Any) -> Any:
+        return tf.cond(tf.reduce_sum(x) < 9.0, lambda: inner(x), lambda: x)
+
+    sample = tf.TensorSpec((4, 4), "float32")
+    found = graphs.forward_work(lambda: either.get_concrete_function(sample))
+    assert found.flops is None
+    assert "count unlike" in found.note
+
+
 def test_what_has_no_rule_leaves_the_count_empty_and_says_why(keras: Any) -> None:
     tf = importlib.import_module("tensorflow")
 

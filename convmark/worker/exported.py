@@ -216,7 +216,9 @@ class ExportedBackend:
         self._threads = self._runtime_threads(model.engine)
         self._emit("agreement", runtime_threads=self._threads, **figures)
         if found is not None:
-            check(found, case.precision, f"{case.name}:", os.path.dirname(exported.path))
+            check(
+                found, case.precision, f"{case.name}:", os.path.dirname(exported.path.rstrip("/"))
+            )
         return {}
 
     def synchronise(self, token: tuple[Any, Any]) -> None:

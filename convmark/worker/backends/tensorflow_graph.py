@@ -85,12 +85,16 @@ def _ancestors(operations: Sequence[Any]) -> Iterator[Any]:
                 waiting[source.name] = source
 
 
+_BRANCHING = ("If", "StatelessIf", "Case", "StatelessCase")
+"""Their first input says which function is called with the others."""
+
+
 def _of_operation(op: Any, known: Known) -> int:
     kind = op.type
     if kind in ("While", "StatelessWhile"):
         return _loop(op, known)[0]
     functions = _functions(op)
-    if kind in ("If", "StatelessIf", "Case", "StatelessCase"):
+    if kind in _BRANCHING:
         counts = {_called(op, name, op.inputs[1:], known) for name in functions}
         if len(counts) > 1:
             raise NoRule(f"the branches of {op.name} count unlike")
@@ -129,7 +133,8 @@ def _graph_of(op: Any, name: str) -> Any:
         function = graph._get_function(name)  # public only as the text of the whole library
         if function is not None:
             made = getattr(function, "graph", None)
-            return made or _read(graph, function, [tensor.shape for tensor in op.inputs])
+            taken = op.inputs[1:] if op.type in _BRANCHING else op.inputs
+            return made or _read(graph, function, [tensor.shape for tensor in taken])
         graph = getattr(graph, "outer_graph", None)
     raise NoRule(f"the function of {op.type} cannot be read")
 

@@ -47,8 +47,8 @@ class OpenVino(Engine):
         if threads != "default":
             settings["INFERENCE_NUM_THREADS"] = int(threads)
         self._compiled = openvino.Core().compile_model(path, "CPU", settings)
-        self._request = self._compiled.create_infer_request()
-        self._outputs = [one.index for one in self._compiled.outputs]
+        self._infer = self._compiled.create_infer_request().infer
+        self._outputs = range(len(self._compiled.outputs))
 
     @property
     def taken(self) -> list[Taken]:
@@ -75,8 +75,8 @@ class OpenVino(Engine):
         return next((name for kind, name in _HALVES.items() if kind in kinds), "float32")
 
     def run(self, arrays: Sequence[Any]) -> Sequence[Any]:
-        found = self._request.infer(list(arrays), share_inputs=True, share_outputs=False)
-        return [found[index] for index in self._outputs]
+        found = self._infer([*arrays], share_inputs=True, share_outputs=False)
+        return [*map(found.__getitem__, self._outputs)]
 
 
 def _name(port: Any, default: str) -> str:
