@@ -25,11 +25,13 @@ _OF_NOISE = (
 
 
 def say_step(step: str, name: str, say: Say) -> None:
-    """Say a step: the sentence wrapped to the terminal's width, what is pasted as it is.
+    """Say a step, if any: the sentence wrapped to the terminal's width, what is pasted as it is.
 
     Args:
         name: what `say` puts before a line.
     """
+    if not step:
+        return
     sentence, *pasted = step.splitlines()
     for line in [wrapped(sentence, before=f"{name}: "), *pasted]:
         say(line)
