@@ -328,6 +328,11 @@ def test_a_hostile_pyproject_is_one_line(folder: Path, capsys: pytest.CaptureFix
 
 PYTEST_BAD = [
     (["--model=lenet5"], "unrecognized arguments: --model; did you mean --models?"),
+    (
+        ["--benchmark-comapre=1"],
+        "arguments: --benchmark-comapre; did you mean --benchmark-compare?",
+    ),
+    (["--resmue"], "unrecognized arguments: --resmue; did you mean --resume?"),
     (["--models=lenet6"], "lenet6: no such model"),
     (["--models="], "--models: must be a comma-separated list"),
     (["--models=\x1b[31m"], "--models: must be one line without control characters"),

@@ -304,6 +304,12 @@ def test_a_gate_says_that_nothing_was_compared_only_where_that_is_so() -> None:
     assert said(verdict="new").startswith("nothing was compared, because there is no earlier run")
     assert "only accuracy\n" in said(verdict="improved", metric="accuracy")
     assert said(verdict="unchanged").startswith("the gate passed: no case became slower")
+    unclear = said(verdict="inconclusive", note="budget spent: about 2 min more would decide: ...")
+    assert "or with a larger --convmark-compare-budget\n" in unclear
+    busy = said(verdict="inconclusive", note="budget spent: more time would most likely not decide")
+    assert "most likely not decide, so close other programs and run the command again\n" in busy
+    blind = said(verdict="inconclusive", note="no live comparison: the files were not kept")
+    assert "changed: none was compared live, and the notes say why\n" in blind
     same = said(verdict="unchanged", note="same code")
     assert same.startswith("the gate passed: the code of each case is that of the baseline")
 

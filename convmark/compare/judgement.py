@@ -13,7 +13,9 @@ __all__ = [
     "BUDGET_SPENT",
     "INTERRUPTED",
     "MACHINE",
+    "NOT_BY_TIME",
     "NOT_JUDGED",
+    "NOT_LIVE",
     "SAME_CODE",
     "SAME_COMMIT",
     "SIZES",
@@ -35,6 +37,9 @@ SAME_COMMIT = "same commit"
 """All that is known of rows without a hash of their code: git's word, which ignores files."""
 BUDGET_SPENT = "budget spent"
 """How the reason begins where the time ended before a case was decided."""
+NOT_BY_TIME = "more time would most likely not decide"
+NOT_LIVE = "no live comparison"
+"""In the note of a step time that was not measured beside its baseline, before the reason."""
 INTERRUPTED = "interrupted"
 NOT_JUDGED = "not judged"
 """How the reason begins where the card was slowed, or shared with others, in the comparison too."""

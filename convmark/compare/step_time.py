@@ -17,7 +17,14 @@ from statistics import fmean, median, stdev
 
 from convmark.compare.comparability import load_of, loads_alike
 from convmark.compare.history import Anchor
-from convmark.compare.judgement import MACHINE, SAME_CODE, SAME_COMMIT, Judgement, LiveComparison
+from convmark.compare.judgement import (
+    MACHINE,
+    NOT_LIVE,
+    SAME_CODE,
+    SAME_COMMIT,
+    Judgement,
+    LiveComparison,
+)
 from convmark.compare.rule.decision import Decision
 from convmark.core.interval import Interval, share_of
 from convmark.core.statistics import t_quantile
@@ -70,7 +77,7 @@ def step_time(
     why = (anchor and anchor.lost) or _LIVE
     if comparison is not None:
         other = f" with {comparison.anchor}" if comparison.anchor else ""
-        why = f"no live comparison{other}: {reason}"
+        why = f"{NOT_LIVE}{other}: {reason}"
     change = _history_change(now, history)
     shown = difference if change is None else f"by its history {percent(change)}"
     return Finding("inconclusive", "; ".join(filter(None, (why, shown))))

@@ -88,7 +88,9 @@ def refuse_unknown(config: pytest.Config, parser: pytest.Parser, args: list[str]
         for flag in (before + one.name for before in befores):
             if one.only == "run" and flag in flags:
                 raise pytest.UsageError(f"{flag}: {of_run(one.name)}")
-    ours = [before + one.name for before in befores for one in OPTIONS]
+    names = [*(one.name for one in OPTIONS), "resume", "dry-run", "accuracy"]
+    ours = [before + name for before in befores for name in names]
+    ours += ["--benchmark-compare", "--benchmark-compare-fail"]
     for flag in flags:
         import difflib  # for errors alone
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from convmark.compare.judgement import MACHINE, SAME_CODE, SAME_COMMIT, Judgement
+from convmark.compare.judgement import (
+    MACHINE,
+    NOT_BY_TIME,
+    NOT_LIVE,
+    SAME_CODE,
+    SAME_COMMIT,
+    Judgement,
+)
 from convmark.core.fitting import wrapped
 from convmark.core.options import Options
 from convmark.core.text import Say, counted
@@ -93,12 +100,11 @@ def gate_step(judgements: Sequence[Judgement], options: Options) -> str:
             f"{how if meant else ''}\nnext: {typed('compare', options, _OF_COMPARE)}"
         )
     times = [one for one in judgements if one.metric == "step_time"]
-    unclear = [one.model for one in times if one.verdict == "inconclusive"]
+    unclear = [one for one in times if one.verdict == "inconclusive"]
     if unclear:
         return (
             f"{len(unclear)} of {counted(len(times), 'step time')} inconclusive, so they may have "
-            "changed: run the command again, or with a larger --convmark-compare-budget\n"
-            f"next: {_noise(unclear, options)}"
+            f"changed: {_remedy(unclear)}\nnext: {_noise([one.model for one in unclear], options)}"
         )
     compared = [one for one in of_cases if one.verdict not in ("new", "missing")]
     if not compared:
@@ -116,6 +122,15 @@ def gate_step(judgements: Sequence[Judgement], options: Options) -> str:
             "compared\nnext: change the code and repeat the command"
         )
     return f"the gate passed: no case became slower\n{_report(options)}"
+
+
+def _remedy(unclear: Sequence[Judgement]) -> str:
+    """Return what decides step times that are inconclusive, as their notes have it."""
+    if all(NOT_LIVE in one.note for one in unclear):
+        return "none was compared live, and the notes say why"
+    if all(NOT_BY_TIME in one.note for one in unclear):
+        return f"{NOT_BY_TIME}, so close other programs and run the command again"
+    return "run the command again, or with a larger --convmark-compare-budget"
 
 
 def _noise(models: Sequence[str], options: Options) -> str:

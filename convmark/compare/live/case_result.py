@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from convmark.compare.judgement import BUDGET_SPENT, SAME_CODE, LiveSession
+from convmark.compare.judgement import BUDGET_SPENT, NOT_BY_TIME, SAME_CODE, LiveSession
 from convmark.compare.rule.allotment import Candidate
 from convmark.compare.rule.decision import CaseSessions, Decision
 from convmark.core.text import counted, duration_text, percent
@@ -115,7 +115,7 @@ class CaseResult:
         if self.closed:
             return self.closed
         if self.needs_s is None:
-            return f"{BUDGET_SPENT}: more time would most likely not decide"
+            return f"{BUDGET_SPENT}: {NOT_BY_TIME}"
         more = duration_text(self.needs_s)
         return f"{BUDGET_SPENT}: about {more} more would decide: {remedy}"
 
