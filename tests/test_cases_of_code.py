@@ -33,7 +33,7 @@ HERE = ("--results=results", "--ceilings=off")
 SHORT_SESSIONS = """
 import functools
 from convmark.compare.live import live
-live.LiveOptions = functools.partial(live.LiveOptions, session_s=0.3)
+live.LiveOptions.of = functools.partial(live.LiveOptions.of, session_s=0.3)
 live.CROSS_CHECKED_BY = 2
 """
 """For a step that is several times as long."""

@@ -199,8 +199,8 @@ def test_a_setting_read_by_a_relative_path_is_each_commit_s_own(
     make = CASES / "18-worktree-relative-config" / "make.sh"
     subprocess.run(["sh", str(make), str(tmp_path / "shop")], check=True, capture_output=True)
     monkeypatch.chdir(tmp_path / "shop")
-    short = functools.partial(LiveOptions, session_s=0.3)  # of a step several times as long
-    monkeypatch.setattr("convmark.cli.ab.LiveOptions", short)
+    short = functools.partial(LiveOptions.of, session_s=0.3)  # of a step several times as long
+    monkeypatch.setattr(LiveOptions, "of", short)
     monkeypatch.setattr("convmark.compare.live.live.CROSS_CHECKED_BY", 2)
     options = ["--models", "nets:net", "--tasks", "infer", "--batch-sizes", "2", "--target=1000"]
     assert main(["ab", "git:HEAD~1", "git:HEAD", *options, "--allow-concurrent"]) == 1
