@@ -634,6 +634,11 @@ def test_an_operation_that_a_runtime_does_not_know_is_named(text: str) -> None:
     assert runtimes.reason(RuntimeError(text)) == "it does not know the operation Betainc"
 
 
+def test_what_openvino_says_stands_before_the_places_in_its_source() -> None:
+    text = "Exception from src/core.cpp:132:\nException from src/reader.cpp:14:\nno weights\n"
+    assert runtimes.reason(RuntimeError(text)) == "RuntimeError: no weights"
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "dynamic_int8", "float16", "float32", "int8"])
 def test_the_precision_of_an_onnx_file_is_read_from_it(precision: str, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx", reason="ONNX files are read by onnx")
@@ -692,6 +697,7 @@ def test_a_quantised_lenet5_agrees_and_one_with_weights_of_zero_is_an_error(
     [
         ("a.tflite", b"nothing", "must be a TensorFlow Lite file"),
         ("a.xml", b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "c">]><net/>', "without document"),
+        ("a.xml", b"<net>" + b" " * 5000 + b"<!DOCTYPE a><net/>", "without document"),
         ("a.xml", b"<net></net>", "its weights, the .bin file of its name, must be beside it"),
         ("a.onnx", b"\xff" * 50, "must be an ONNX file, it cannot be read"),
     ],

@@ -420,9 +420,8 @@ def _table(cells: Sequence[Cell], column: str, *, markdown: bool) -> str:
         }
         for cell, last in zip(cells, before, strict=False)
     ]
-    if markdown:
-        return printed(columns, records, "pipe", clean=markdown_cell)
-    return printed(columns, records)
+    style, clean = ("pipe", markdown_cell) if markdown else ("simple", shown)
+    return printed(columns, records, style, clean=clean)
 
 
 def _below(cells: Sequence[Cell]) -> Iterator[str]:
@@ -442,15 +441,10 @@ def _below(cells: Sequence[Cell]) -> Iterator[str]:
     if not left:
         yield f"Decided: {counted(len(changed), 'change')} from one value to the next."
         return
-    text = f"Not decided: {len(left)} of {counted(len(changed), 'change')}; {rule}."
-    if any(cell.live for cell in left):
-        text += f" {LIVE.format('decide')}"
-    yield text
+    commands = f" {LIVE.format('decide')}" if any(cell.live for cell in left) else ""
+    yield f"Not decided: {len(left)} of {counted(len(changed), 'change')}; {rule}.{commands}"
 
 
 def _undecided(cells: Iterable[Cell]) -> list[Cell]:
-    return [
-        cell
-        for cell in cells
-        if (cell.to_previous or cell.to_oldest) and cell.verdict in ("", "inconclusive")
-    ]
+    open_ = ("", "inconclusive")
+    return [one for one in cells if (one.to_previous or one.to_oldest) and one.verdict in open_]

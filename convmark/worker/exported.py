@@ -206,6 +206,8 @@ class ExportedBackend:
         exported, case, found = self._exported, self._case, None
         outputs = [model.engine.run(batch) for batch in exported.batches]
         kinds = {type(one).__name__ for batch in outputs for one in batch}
+        if not kinds:
+            raise CaseFailure(f"{case.name}: the file gives no outputs; export it with one")
         if kinds != {"ndarray"}:  # an array may be there before what it holds is computed
             raise CaseFailure(
                 f"{case.name}: a runtime's step must return NumPy arrays, got {', '.join(kinds)}"

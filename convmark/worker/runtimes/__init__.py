@@ -32,11 +32,17 @@ _UNKNOWN = re.compile(
 )
 """How runtimes and converters name operations that they do not know, deep in their messages."""
 
+_PLACES = re.compile(r"Exception from \S+:\d+:\s*")
+"""Of OpenVINO's own source, which stand before what it has to say."""
+
 
 def reason(error: BaseException) -> str:
     """Return in one line why a runtime or converter has failed."""
-    found = _UNKNOWN.search(str(error))
-    return f"it does not know the operation {found.group(1)}" if found else message_of(error)
+    text = str(error)
+    if found := _UNKNOWN.search(text):
+        return f"it does not know the operation {found.group(1)}"
+    said = _PLACES.sub("", text)
+    return message_of(error if said == text else RuntimeError(said))
 
 
 def check_installed(name: str, model: str) -> None:

@@ -45,7 +45,10 @@ def check_runtime_file(path: str) -> None:
 
 
 def _check_xml(path: str, head: bytes) -> None:
-    if not head.lstrip().startswith((b"<?xml", b"<net")) or b"<!" in head:
+    with open(path, "rb") as file:
+        text = file.read()
+    declares = b"<!" in head or b"<!DOCTYPE" in text or b"<!ENTITY" in text
+    if not head.lstrip().startswith((b"<?xml", b"<net")) or declares:
         raise UnknownModelError(
             f"{path}: must be an .xml file of OpenVINO without document type or entities"
         )
