@@ -13,7 +13,8 @@ import pytest
 from convmark.core.cluster import Cluster
 from convmark.core.errors import OptionError
 from convmark.core.option_values import nearest
-from convmark.core.options import OPTIONS, pyproject_settings, read, wants_short_options
+from convmark.core.options import OPTIONS, read
+from convmark.core.pyproject import pyproject_settings, wants_short_options
 
 GAPS = "must be a comma-separated list without gaps"
 COUNT = "must be a whole number of at least 1"

@@ -21,8 +21,9 @@ from convmark.cli.parsers import parsers
 from convmark.core.errors import ConvmarkError
 from convmark.core.model_name import TRUST
 from convmark.core.option import values_of
-from convmark.core.options import Options, pyproject_settings, read
+from convmark.core.options import Options, read
 from convmark.core.processes import as_interrupts
+from convmark.core.pyproject import pyproject_settings
 from convmark.core.report_options import REPORT_OPTIONS, ReportOptions
 from convmark.core.text import plain_text
 

@@ -17,7 +17,8 @@ from convmark.compare.live.ab import sides
 from convmark.compare.live.ab_files import VerdictRow
 from convmark.core.errors import ConvmarkError, OptionError, StoreError
 from convmark.core.option_values import parse_percent, parse_seconds
-from convmark.core.options import Options, pyproject_settings, read
+from convmark.core.options import Options, read
+from convmark.core.pyproject import pyproject_settings
 from convmark.core.table import headings
 from convmark.core.text import listed, markdown_cell, plain_text, shown
 from convmark.core.typed import typed

@@ -91,7 +91,7 @@ def _devices(given: Given) -> Iterable[str]:
 
 
 def _results(given: Given) -> Path:
-    from convmark.core.options import pyproject_settings
+    from convmark.core.pyproject import pyproject_settings
 
     texts = {"results": getattr(given, "results", None)}
     return read(texts, pyproject_settings(Path.cwd())).results

@@ -30,7 +30,8 @@ from convmark.core.errors import ConvmarkError, OptionError
 from convmark.core.model_name import TRUST
 from convmark.core.option import Option, values_of
 from convmark.core.option_values import parse_percent, parse_seconds
-from convmark.core.options import KEYWORDS, Options, of_keywords, pyproject_settings
+from convmark.core.options import KEYWORDS, Options, of_keywords
+from convmark.core.pyproject import pyproject_settings
 from convmark.core.report_options import REPORT_OPTIONS, ReportOptions
 from convmark.core.suites import NETWORKS
 from convmark.core.table import Table, grid, plain

@@ -7,7 +7,6 @@ option, the value and the rule.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import sys
 from collections.abc import Collection, Mapping
@@ -21,7 +20,7 @@ from convmark.core.case import ISOLATIONS, NUMA, PRECISIONS
 from convmark.core.cluster import Cluster, parse_cluster, with_index
 from convmark.core.errors import OptionError
 from convmark.core.option import Option, option_field, options_of, plain_value, values_of
-from convmark.core.option_values import Shapes, nearest
+from convmark.core.option_values import Shapes
 from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIME_PRECISIONS, RUNTIMES
 from convmark.core.tasks import TASKS, TIMED_TASKS
 
@@ -31,13 +30,8 @@ __all__ = [
     "RESUME",
     "Options",
     "of_keywords",
-    "pyproject_settings",
     "read",
-    "wants_short_options",
 ]
-
-SHORT = "short_options"
-"""A key of `[tool.convmark]` that is not an option: whether pytest has the short names too."""
 
 RESUME = (
     "resume an interrupted run, by number or file (default: the newest); repeat the options of the "
@@ -416,53 +410,3 @@ def of_keywords(
     keys = {known[name].key for name in values}
     others = read({}, {key: value for key, value in settings.items() if key not in keys})
     return dataclasses.replace(others, **values, given={**others.given, **texts})
-
-
-def pyproject_settings(folder: Path) -> dict[str, Any]:
-    """Return `[tool.convmark]` of `folder`/pyproject.toml, empty where there is none.
-
-    Raises:
-        OptionError: the file is not TOML, or the table has a key that is no option.
-    """
-    path = folder / "pyproject.toml"
-    table = _table(path)
-    if not isinstance(table.pop(SHORT, False), bool):
-        raise OptionError(f"{path}: [tool.convmark] {SHORT} must be true or false")
-    known = [option.name for option in OPTIONS]
-    for key in table:
-        if "_" in key and key.replace("_", "-") in table:
-            raise OptionError(
-                f"{path}: [tool.convmark] has the key {key!r} twice, with '-' and '_'"
-            )
-        if key.replace("_", "-") not in known:
-            hint = nearest(key.replace("_", "-"), known)
-            raise OptionError(f"{path}: [tool.convmark] has no key {key!r}; {hint}")
-    return {key.replace("-", "_"): value for key, value in table.items()}
-
-
-def wants_short_options(folder: Path) -> bool:
-    """Whether `folder`/pyproject.toml enables pytest's short option names.
-
-    False for an unreadable file; `pyproject_settings` raises the error.
-    """
-    with contextlib.suppress(OptionError):
-        return _table(folder / "pyproject.toml").get(SHORT) is True
-    return False
-
-
-def _table(path: Path) -> dict[str, Any]:
-    """Return `[tool.convmark]` of a pyproject.toml, empty where there is none."""
-    if not path.is_file():
-        return {}
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("convmark", {})
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise OptionError(f"{path}: cannot be read as TOML: {reason}") from None
-    if not isinstance(table, dict):
-        raise OptionError(f"{path}: tool.convmark must be a table, got {table!r}")
-    return dict(table)

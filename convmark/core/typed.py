@@ -12,7 +12,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from convmark.core.errors import OptionError
-from convmark.core.options import Options, pyproject_settings, read
+from convmark.core.options import Options, read
+from convmark.core.pyproject import pyproject_settings
 
 __all__ = ["program", "typed"]
 

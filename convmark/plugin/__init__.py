@@ -21,8 +21,9 @@ from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, OptionError
 from convmark.core.model_name import TRUST
 from convmark.core.option_values import AUTO
-from convmark.core.options import OPTIONS, Options, pyproject_settings, read
+from convmark.core.options import OPTIONS, Options, read
 from convmark.core.processes import ReceivedSignal, as_interrupts
+from convmark.core.pyproject import pyproject_settings
 from convmark.core.suites import auto_name, refuse_latency_limit, refuse_untimed
 from convmark.core.text import Say, coloured, duration_text, plain_text
 from convmark.plugin import bridge, short

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from convmark.core.options import DRY_RUN, OPTIONS, RESUME, wants_short_options
+from convmark.core.options import DRY_RUN, OPTIONS, RESUME
+from convmark.core.pyproject import wants_short_options
 from convmark.core.text import plain_text
 
 __all__ = ["PREFIX", "add_all", "destination", "prefix", "pytest_addoption"]
