@@ -32,6 +32,26 @@ def plain(**settings: Any) -> Any:
 # What the layers compute in
 
 
+class Casting(layers.Layer):
+    """Multiplies in bfloat16 whatever its policy says, and has XLA make one kernel of it."""
+
+    def build(self, shape: Any) -> None:
+        self.kernel = self.add_weight(shape=(int(shape[-1]), 3), name="kernel")
+
+    def call(self, given: Any) -> Any:
+        import tensorflow as tf
+
+        @tf.function(jit_compile=True)
+        def product(one: Any, other: Any) -> Any:
+            return tf.cast(tf.cast(one, tf.bfloat16) @ tf.cast(other, tf.bfloat16), tf.float32)
+
+        return product(given, tf.convert_to_tensor(self.kernel))
+
+
+def casting() -> Any:
+    return keras.Sequential([keras.Input((8,)), layers.Dense(4), Casting()])
+
+
 def global_policy() -> Any:
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     return plain()

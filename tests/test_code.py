@@ -27,19 +27,14 @@ from convmark.results.code.of_run import CodeReader, KeptCodes, ran_at
 from convmark.results.code.snapshot import FOLDER, keep_files, lay_out, root_folder
 from convmark.results.commit import are_of_commit
 from convmark.worker import code_watch, protocol
-from convmark.worker.code_watch import (
-    MOST_VARIABLES,
-    CodeWatch,
-    _mapped_files,
-    installed_folders,
-    real_folder,
-    told_variables,
-    version_of,
-)
+from convmark.worker import packages as installed
+from convmark.worker.code_watch import CodeWatch, _mapped_files, real_folder
 from convmark.worker.kernel_opens import KernelOpens
 from convmark.worker.looked import Looked
 from convmark.worker.opened import Opened
+from convmark.worker.packages import installed_folders, version_of
 from convmark.worker.protocol import ABSENT, file_digest, names_digest
+from convmark.worker.variables import MOST_VARIABLES, told_variables
 
 
 @pytest.fixture
@@ -441,6 +436,18 @@ def test_a_case_whose_code_changes_in_the_middle_of_a_run_says_which_file(
     assert kept.other_than_before("other", measured().hash) == ""
 
 
+def test_processes_of_the_same_code_that_build_unlike_models_are_no_case(
+    event: Event, reader: CodeReader, tmp_path: Path
+) -> None:
+    kept, code = KeptCodes(tmp_path / "0001.csv"), reader.code(event("repo/nets.py"))
+    assert kept.other_than_before("net", code.hash, (950, 950, 3800)) == ""
+    assert kept.other_than_before("net", code.hash, (None, None, None)) == ""  # it failed early
+    assert kept.other_than_before("net", code.hash, (950, 950, 3800)) == ""
+    assert "of 950 parameters, now 930" in kept.other_than_before(
+        "net", code.hash, (930, 930, 3720)
+    )
+
+
 def test_codes_compare_by_what_they_hold(event: Event, reader: CodeReader) -> None:
     code = reader.code(event("repo/nets.py"))
     assert dataclasses.replace(code, roots={}).hash == code.hash
@@ -588,6 +595,55 @@ def test_of_a_module_that_another_program_changes_meanwhile_it_is_not_known_what
     assert told.get("missed") == missed
 
 
+def test_what_a_model_reads_in_the_results_or_rewrites_is_code_as_it_was_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (
+        "zoo/__init__.py",
+        "nets.py",
+        "widths.pyc",
+        "results/best.json",
+        "results/0001.csv",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    (tmp_path / "tuned.json").write_text("{}")
+    watching("nets:net", tmp_path, ["nets.py", "widths.pyc"], monkeypatch).close()
+    results = [str(tmp_path / "results")]
+    watch = CodeWatch("nets:net", [str(tmp_path)], results)
+    (tmp_path / "results/best.json").read_text()
+    (tmp_path / "results/0001.csv").read_text()
+    (tmp_path / "tuned.json").read_text()
+    (tmp_path / "tuned.json").write_text("{1}")
+    (tmp_path / "new.json").write_text("{}")
+    told: dict[str, Any] = {}
+    watch.report(lambda event, **fields: told.update(fields))
+    files = {Path(one["path"]).name: one["size"] for one in told["files"]}
+    assert files == {"nets.py": 0, "widths.pyc": 0, "best.json": 0, "tuned.json": 2}
+
+
+def test_an_installed_file_that_was_edited_since_is_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path.resolve()
+    for name, text in {
+        "shoplib/__init__.py": "W = 8\n",
+        "shoplib/more.py": "",
+        "shoplib-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: shoplib\nVersion: 1.0\n",
+        "shoplib-1.0.dist-info/RECORD": "shoplib/__init__.py,sha256=another,6\n"
+        "shoplib/more.py,sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU,0\n",
+    }.items():
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text(text)
+    monkeypatch.syspath_prepend(root)
+    monkeypatch.setattr(installed, "installed_folders", lambda: (str(root),))
+    files = [str(root / "shoplib" / name) for name in ("__init__.py", "more.py")]
+    assert installed.edited_files(files) == set()  # as old as the list of the package's files
+    for file in files:
+        os.utime(file, (2e9, 2e9))
+    assert installed.edited_files(files) == {files[0]}
+
+
 def refusing(function: str, code: int) -> Any:
     """Return a C library of which one function fails."""
 
@@ -686,6 +742,10 @@ def test_of_an_environment_that_is_copied_the_variables_that_the_code_names_are_
     variables = {f"V{number}": b"1" for number in range(MOST_VARIABLES)}
     copied = {**variables, "NETS_WIDTH": b"9", "SSH_AUTH": b"x"}
     assert told_variables(copied, [str(tmp_path / "nets.py")]) == {"NETS_WIDTH": "9"}
+    (tmp_path / "fields.py").write_text("class Settings(Base):\n    depth: int\n")
+    copied |= {"DEPTH": b"3", "DEPTHS": b"4"}
+    found = told_variables(copied, [str(tmp_path / "fields.py")])
+    assert found == {"DEPTH": "3"}  # a field's name, in letters of either case
     assert told_variables({"V1": b"1", "CI": b"true", "HOME": b"/h"}, []) == {
         "V1": "1",
         "CI": "true",
@@ -749,6 +809,22 @@ def test_a_folder_that_is_listed_is_the_commits_only_with_the_commits_names(
             told = {**event("repo/nets.py"), "looked": looked}
             code = CodeReader.at(repo, place / "zoo", head).code(told)
             assert (code.of_commit, ran_at(code, repo, head)) == (same, same), folder
+
+
+def test_results_that_a_commit_has_are_no_names_of_its_code(place: Path, event: Event) -> None:
+    repo = place / "repo"
+    names = names_digest([path.name for path in repo.iterdir()])
+    (repo / "results").mkdir()
+    (repo / "results/0001.csv").touch()
+    git(repo, "add", ".")
+    git(repo, "add", "-f", "local.json")
+    git(repo, "commit", "-qm", "results")
+    head = git(repo, "rev-parse", "HEAD")
+    told = {**event("repo/nets.py"), "looked": {str(repo): names}}
+    code = CodeReader.at(repo, place / "zoo", head, repo / "results").code(told)
+    assert code.of_commit
+    assert ran_at(code, repo, head, repo / "results")
+    assert not ran_at(code, repo, head)
 
 
 def test_a_folder_is_followed_through_the_links_among_its_parents(

@@ -18,7 +18,7 @@ from convmark.core.case import Case
 from convmark.interpreter import Answer, Interpreter
 from convmark.worker.failure import CaseFailure
 from convmark.worker.module_tables import process_wide
-from convmark.worker.process_state import checked_precision
+from convmark.worker.precisions import as_multiplied, checked_precision
 
 Ask = Callable[..., Answer]
 
@@ -76,6 +76,41 @@ def test_a_model_that_sets_nothing_leaves_the_default_state(ask: Ask, backend: s
 )
 def test_precision_is_what_the_layers_compute_in(ask: Ask, name: str, precision: str) -> None:
     assert read_back(ask(name))["precision"] == precision
+
+
+def test_what_a_layer_casts_and_compiles_by_itself_is_in_the_row(
+    interpreter_of: Callable[[str], Interpreter],
+) -> None:
+    asked = measured("settingnets:casting", batch_size=4, time_budget_s=0.05)
+    found = read_back(interpreter_of("tensorflow").answer(asked))
+    assert found["precision"] == "float32+mixed_bfloat16"
+    assert found["call_path"] == "tf.function, XLA inside"
+    refused = interpreter_of("tensorflow").answer({**asked, "asked": ["precision"]})
+    assert "its operations multiply in bfloat16, float32; leave out --precisions" in refused.message
+
+
+@pytest.mark.parametrize(
+    ("kinds", "multiplied", "is_all", "found"),
+    [
+        ({"float32": 2}, {"float32"}, True, {"float32"}),
+        ({"float32": 2}, {"bfloat16"}, True, {"mixed_bfloat16"}),
+        ({"float32": 2}, {"bfloat16"}, False, {"float32", "mixed_bfloat16"}),
+        ({"float32_from_bfloat16": 1}, {"bfloat16"}, True, {"bfloat16"}),
+        ({"mixed_bfloat16": 2}, {"bfloat16", "float32"}, True, {"mixed_bfloat16"}),
+        ({"mixed_bfloat16": 2}, {"float32"}, True, {"float32"}),
+        (
+            {"float32": 1, "int8_from_float32": 1},
+            {"bfloat16"},
+            True,
+            {"float32", "int8_from_float32"},
+        ),
+        ({"tf32": 2}, {"float32"}, True, {"tf32"}),
+    ],
+)
+def test_products_tell_what_policies_do_not(
+    kinds: dict[str, int], multiplied: set[str], is_all: bool, found: set[str]
+) -> None:
+    assert set(as_multiplied(Counter(kinds), multiplied, is_all=is_all)) == found
 
 
 @pytest.mark.parametrize("name", ["global_policy", "own_dtype", "nested"])

@@ -99,6 +99,7 @@ class Interpreter(contextlib.AbstractContextManager["Interpreter"]):
         # the driver's own order, so that gpu:1 of a case is the card that NVML calls 1
         self._environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         self._environ |= BACKENDS[backend].variables
+        self._environ["PYTHONHASHSEED"] = "0"  # the order of a set of texts is the same in any run
         self._environ.setdefault(EXPORTS, str(cache_folder() / "exports"))
         self._numbers = itertools.count(1)
         self._folder = TemporaryFolder()

@@ -255,7 +255,7 @@ def _figures(case: Case, answer: Answer) -> dict[str, Any]:
     return {
         "status": "unsteady" if reason else "ok",
         "unsteady": reason,
-        **{name: events["first_step"].get(name) for name in _TRAINING},
+        **{name: events.get("trained", events["first_step"]).get(name) for name in _TRAINING},
         "flops_per_sample": events["work"]["flops_per_sample"],
         "flops_note": events["work"].get("flops_note"),
         "training_flops_per_sample": events["work"].get("training_flops_per_sample"),

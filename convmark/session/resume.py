@@ -31,7 +31,7 @@ from convmark.results.store import Store, read_run, read_step_times
 from convmark.session import learning
 from convmark.session.facts import Facts, Job, of_the_run, software
 from convmark.session.result import OF_ROWS, Result
-from convmark.session.run import NOT_MEASURED
+from convmark.session.run import NOT_MEASURED, sizes_of
 
 __all__ = [
     "Columns",
@@ -199,7 +199,8 @@ class InterruptedRun:
         self.run_file.keep(self.records)
         self._take_out_beside()
         for record in self.records:
-            self.run_file.codes.other_than_before(record.case.name, record.code)
+            case, sizes = record.case.name, sizes_of(record)
+            self.run_file.codes.other_than_before(case, record.code, sizes)
         epochs, results = learning.TABLE.of(self.run_file.path), []
         for record in self.records:
             times_s = read_step_times(self.run_file.path, [record.order])

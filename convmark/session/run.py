@@ -45,6 +45,7 @@ __all__ = [
     "kept",
     "measure",
     "request_of",
+    "sizes_of",
     "unmeasured",
     "utc_now",
     "with_kept_code",
@@ -197,10 +198,16 @@ def with_kept_code(result: Result, run_file: RunFile) -> Result:
     if result.code is None:
         return result
     run_file.codes.keep(result.code)
-    why = run_file.codes.other_than_before(result.case.name, result.code.hash)
+    sizes = sizes_of(result.record)
+    why = run_file.codes.other_than_before(result.case.name, result.code.hash, sizes)
     if not why:
         return result
     return replace(result, record=replace(result.record, not_judged=why))
+
+
+def sizes_of(record: Record) -> tuple[object, ...]:
+    """Return the sizes of the model that a row's process has built, which its code decides."""
+    return record.parameters, record.trainable_parameters, record.model_bytes
 
 
 def with_kept_stack(result: Result, path: Path) -> Result:

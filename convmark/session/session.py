@@ -194,7 +194,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         """
         results = self.options.results.absolute()
         commit = commit or read_commit(self.folder, besides=[results])
-        codes = CodeReader.at(self.folder, zoo_folder(), commit.sha)
+        codes = CodeReader.at(self.folder, zoo_folder(), commit.sha, results)
         return facts_of(run, self.machine, commit, os.environ, plan=plan, codes=codes)
 
     def ceilings(self, path: Path) -> dict[Key, Ceiling]:

@@ -63,6 +63,9 @@ _BEFORE_THE_FIRST_STEP = frozenset(
     ["ready", "environment", "waiting", "joined", "built", "progress", "phase"]
 )
 
+_LOADED_NS = time.time_ns()
+"""When this module was imported: with the framework, before any fork."""
+
 Emit = Callable[..., None]
 
 
@@ -133,8 +136,13 @@ def _watching_code(request: dict[str, Any], emit: Emit) -> Iterator[Emit]:
         yield emit
         return
     kept = [request.get("mnist"), os.environ.get(EXPORTS)]
-    left_out = [*request.get("left_out", ()), *filter(None, kept)]
-    watch = CodeWatch(request["case"]["model"], [os.getcwd(), *sys.path], left_out)
+    watch = CodeWatch(
+        request["case"]["model"],
+        [os.getcwd(), *sys.path],
+        request.get("left_out", ()),
+        left_out=list(filter(None, kept)),
+        loaded_ns=_LOADED_NS,
+    )
 
     try:
         yield _Watched(watch, emit)

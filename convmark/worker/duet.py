@@ -28,7 +28,7 @@ from convmark.worker.builders import builder
 from convmark.worker.code_watch import CodeWatch
 from convmark.worker.failure import message_of
 from convmark.worker.module_tables import Code, ModuleTable, Tables
-from convmark.worker.process_state import checked_precision
+from convmark.worker.precisions import checked_precision
 from convmark.worker.proof import Proof
 from convmark.worker.turns import (
     LEAST_S,

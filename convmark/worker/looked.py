@@ -144,7 +144,9 @@ class Looked:
         while self._restore:
             self._restore.pop()()
 
-    def close(self, counts: Callable[[str], bool]) -> tuple[set[str], dict[str, str], str]:
+    def close(
+        self, counts: Callable[[str], bool], counts_in_folder: Callable[[str], bool] | None = None
+    ) -> tuple[set[str], dict[str, str], str]:
         """Return the files that were found, what was told of the other paths, and why it is less.
 
         A path that is not there is `ABSENT`; a folder whose names were read has their hash. A
@@ -152,6 +154,7 @@ class Looked:
 
         Args:
             counts: whether a real path counts.
+            counts_in_folder: whether a name in a folder that was read counts; by default as before.
         """
         files = {os.path.realpath(path) for path in self._paths if os.path.isfile(path)}
         told = {}
@@ -159,9 +162,10 @@ class Looked:
             real = os.path.realpath(path)
             if not os.path.exists(real) and counts(real):
                 told[real] = ABSENT
+        in_folder = counts_in_folder or counts
         for path in map(os.path.realpath, self._folders):
-            if counts(path):
-                told[path] = _hash_of_names(path, counts)
+            if in_folder(path):
+                told[path] = _hash_of_names(path, in_folder)
         if len(told) <= MOST:
             return files, told, ""
         return files, {}, f"the code looks for more than {MOST} files"

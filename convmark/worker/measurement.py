@@ -91,6 +91,8 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
     count_work(case, model, step, backend, emit)
     proof.finish(timed.rounds())
     emit("state", **state())
+    backend.settle(model)
+    emit("trained", **describe())  # which optimizers have worked shows by now
     if plan.latency_limit_s is not None:
         samples, step_s = case.batch_size * case.replicas, timing.median(times_s)
         at_limit(step, backend, samples, step_s, plan.latency_limit_s, plan.seed, emit, pulse)
@@ -363,11 +365,14 @@ def count_work(case: Case, model: Any, step: Any, backend: Any, emit: Emit) -> N
     trained = None
     if case.task == "train":
         trained = backend.training_work(step, case.batch_size * case.replicas)
+    seen = trained if trained and trained.flops is not None else forward
     emit(
         "work",
         flops_per_sample=forward.flops,
         flops_note=forward.note or (trained and trained.note),
         training_flops_per_sample=trained and trained.flops,
+        dtypes=sorted(seen.dtypes),
+        compiled=forward.compiled,
     )
 
 

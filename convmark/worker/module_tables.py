@@ -26,8 +26,9 @@ from typing import Any
 
 from convmark.core.backends import packages_shared
 from convmark.worker.bootstrap import load_package
-from convmark.worker.code_watch import installed_folders, real_folder
+from convmark.worker.code_watch import real_folder
 from convmark.worker.moved import Mover, is_inside
+from convmark.worker.packages import installed_folders
 from convmark.worker.process_state import process_settings
 
 __all__ = [

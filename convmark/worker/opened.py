@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from convmark.worker.kernel_opens import KernelOpens
+from convmark.worker.protocol import file_digest
 
 __all__ = ["Opened"]
 
@@ -51,6 +52,10 @@ class Opened:
         """Why more files may have been opened; known once it is closed."""
         self.own_written: set[str] = set()
         """Files that this process or one that it started is known to have written; once closed."""
+        self.rewritten: dict[str, tuple[int, str]] = {}
+        """Size and digest of files that this process has read and then written, as it read them."""
+        self.asked: set[str] = set()
+        """Files that this process is known to have read itself; once closed."""
         self._started_another = False
         self._restore = list(_wrapped(self._note_native))
 
@@ -75,6 +80,8 @@ class Opened:
             return
         real = os.path.realpath(os.fsdecode(path))
         if written or os.path.isfile(real):
+            if written and real in self._read - self._written and (found := file_digest(real)):
+                self.rewritten[real] = found
             (self._written if written else self._read).add(real)
 
     def _note_native(self, path: Any) -> None:
@@ -104,6 +111,7 @@ class Opened:
         seen = self._kernel.close(started_another=self._started_another)
         self.missed = self.missed or seen.missed
         self.own_written = self._written | (seen.written if self._kernel.tells_whose else set())
+        self.asked = self._read | seen.own
         others = {path for path in seen.others if not _OF_TOOLS.fullmatch(os.path.basename(path))}
         if not seen.by_children:
             others = {path for path in others if not path.endswith((".py", ".pyi"))}

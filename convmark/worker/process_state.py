@@ -18,17 +18,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from convmark.core.case import FOUND_PRECISION, PRECISIONS, Case
+from convmark.core.case import Case
 from convmark.worker.binding import cores_of, memory_state
 from convmark.worker.failure import CaseFailure
+from convmark.worker.precisions import as_multiplied, checked_precision
 
 __all__ = ["Witness", "process_settings"]
 
 Emit = Callable[..., None]
 Settings = dict[str, str]
-
-_HEADS = ("float32", "float64", "tf32")
-"""What single layers may compute in beside a mixed precision, such as the last one."""
 
 _DEFAULTS: Mapping[str, str] = {
     "optimize": "0",
@@ -128,45 +126,6 @@ _READERS: Mapping[str, Callable[[], object]] = {
 }
 
 
-def _is_as_asked(kinds: Counter[str], asked: str) -> bool:
-    """Whether layers compute as asked: all, or under a mixed policy most, the others wider."""
-    others = {kind: count for kind, count in kinds.items() if kind != asked}
-    if not others:
-        return True
-    wider = asked.startswith("mixed_") and set(others) <= set(_HEADS)
-    return wider and kinds[asked] >= sum(others.values())
-
-
-def checked_precision(case: Case, kinds: Counter[str], *, asked: bool) -> str:
-    """Return what the layers compute in: the case's own precision where they do as it says.
-
-    Args:
-        kinds: how many layers with weights compute in each precision.
-        asked: whether the user has named the precision.
-
-    Raises:
-        CaseFailure: it is not what was asked for, or has no name that a row could have.
-    """
-    found = "+".join(sorted(kinds))
-    if found in ("", case.precision) or (
-        case.precision in PRECISIONS and _is_as_asked(kinds, case.precision)
-    ):
-        return case.precision
-    if asked:
-        number, total = sum(kinds.values()) - kinds[case.precision], sum(kinds.values())
-        raise CaseFailure(
-            f"{case.model}: precision {case.precision} was asked for, {number} of {total} "
-            f"layers with weights compute otherwise: {found}; leave out --precisions, or have "
-            "the model's code set no policy or dtype"
-        )
-    if not FOUND_PRECISION.fullmatch(found):
-        raise CaseFailure(
-            f"{case.model}: layers must compute in at most 8 precisions that a row has names for, "
-            f"they compute in {found}; use other dtypes or another quantization"
-        )
-    return found
-
-
 class Witness:
     """Reads the process of one case, and reports what it was.
 
@@ -192,6 +151,7 @@ class Witness:
             if name in defaults and value != defaults[name]
         }
         self._changed: Settings = {}
+        self._work: Mapping[str, Any] = {}
         self._reads = 0
         self._cpus: list[set[int]] = []
         self.begin()
@@ -217,6 +177,9 @@ class Witness:
         Raises:
             CaseFailure: the model's code has made the case another than was asked for.
         """
+        if event == "work":
+            self._work = {name: fields.pop(name) for name in ("dtypes", "compiled")}
+            self._work = {**self._work, "is_all": fields["flops_note"] is None}
         if event == "finished" and self._model is not None:
             self._emit("read_back", **self._read())
         self._emit(event, **fields)
@@ -240,6 +203,8 @@ class Witness:
             self._cpus.append(os.sched_getaffinity(0))
         kinds = Counter(self._backend.layer_precisions(self._model))
         precision = checked_precision(self._case, kinds, asked="precision" in self._asked)
+        if self._work:
+            precision = self._precision_of_work(kinds)
         layers = ",".join(f"{kind}:{count}" for kind, count in sorted(kinds.items()))
         held = self._backend.weights_by_device(self._model)
         weights = ",".join(f"{kind}:{size}" for kind, size in sorted(held.items()))
@@ -255,8 +220,31 @@ class Witness:
             "precision": precision,
             "threads": self._threads_in_force(),
             **self._of_cpus(),
-            "call_path": self._backend.call_path,
+            "call_path": self._call_path(),
         }
+
+    def _precision_of_work(self, kinds: Counter[str]) -> str:
+        """Return what the layers compute in by the operations of a step.
+
+        Raises:
+            CaseFailure: it is not what was asked for.
+        """
+        case, dtypes = self._case, self._work["dtypes"]
+        kinds = as_multiplied(kinds, dtypes, is_all=self._work["is_all"])
+        found = checked_precision(case, kinds, asked=False)
+        if found != case.precision and "precision" in self._asked:
+            raise CaseFailure(
+                f"{case.model}: precision {case.precision} was asked for, its operations multiply "
+                f"in {', '.join(dtypes)}; leave out --precisions, or have the model's code cast "
+                "to no other dtype"
+            )
+        return found
+
+    def _call_path(self) -> str:
+        """Return how the step is called, and whether a part of it is compiled by itself."""
+        path = str(self._backend.call_path)
+        compiled = self._work.get("compiled") and self._case.jit == "off"
+        return f"{path}, XLA inside" if compiled and not path.endswith("XLA") else path
 
     def _of_cpus(self) -> dict[str, int | None]:
         """Return the logical CPUs and the cores of the process, and the threads of its pool.

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from typing import Any
 
 from convmark.worker.failure import message_of
@@ -24,6 +25,7 @@ __all__ = [
     "einsum",
     "elements",
     "followed",
+    "note_compiled",
     "per_sample",
     "real_numbers",
 ]
@@ -39,14 +41,34 @@ class Work:
 
     flops: int | None
     note: str | None = None
+    dtypes: frozenset[str] = frozenset()
+    """Of the real numbers that are multiplied; those seen so far where the count gave up."""
+    compiled: bool = False
+    """Whether a part of it says itself that a compiler makes one kernel of it."""
+
+
+_SEEN: ContextVar[set[str]] = ContextVar("_SEEN")
+"""The dtypes that the count in progress has met, and `_COMPILED`."""
+_COMPILED = "compiled"
 
 
 def counted(count: Callable[[], int]) -> Work:
     """Return what the function counts, or the reason for which it gave up."""
+    seen: set[str] = set()
+    token = _SEEN.set(seen)
     try:
-        return Work(count())
+        work = Work(count())
     except NoRule as reason:
-        return Work(None, str(reason))
+        work = Work(None, str(reason))
+    finally:
+        _SEEN.reset(token)
+    dtypes = frozenset(seen - {_COMPILED})
+    return replace(work, dtypes=dtypes, compiled=_COMPILED in seen)
+
+
+def note_compiled() -> None:
+    """Note that a part of what is counted is compiled whatever the case's jit says."""
+    _SEEN.get().add(_COMPILED)
 
 
 def followed(trace: Callable[[], Any]) -> Any:
@@ -63,7 +85,7 @@ def followed(trace: Callable[[], Any]) -> Any:
 
 def per_sample(work: Work, samples: int) -> Work:
     """Return a step's work shared out over its samples, to the nearest FLOP."""
-    return Work(None if work.flops is None else round(work.flops / samples), work.note)
+    return replace(work, flops=None if work.flops is None else round(work.flops / samples))
 
 
 def elements(shape: Sequence[Any] | None, operation: str) -> int:
@@ -108,7 +130,7 @@ def _labels(labels: str, rank: int) -> list[str]:
 
 
 def real_numbers(operation: str, kinds: Sequence[str]) -> None:
-    """Refuse a product of anything but real floating-point numbers.
+    """Note in what a product multiplies; refuse any but one of real floating-point numbers.
 
     Raises:
         NoRule: an operand is of integers (a quantised layer's) or of complex numbers.
@@ -116,3 +138,4 @@ def real_numbers(operation: str, kinds: Sequence[str]) -> None:
     for kind in kinds:
         if "float" not in kind:
             raise NoRule(f"{operation} of {kind} is no floating-point product")
+    _SEEN.get().update(kinds)

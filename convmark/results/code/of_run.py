@@ -129,12 +129,16 @@ class CodeReader:
     roots: Roots
     commit: str | None
     """Of the folder that the run was started in."""
+    results: Path | None = None
+    """The folder of the results, whose files no worker counts in a folder's names."""
     _known: dict[str, Code] = field(default_factory=dict, compare=False)
 
     @classmethod
-    def at(cls, folder: Path, zoo: Path, commit: str | None) -> CodeReader:
+    def at(
+        cls, folder: Path, zoo: Path, commit: str | None, results: Path | None = None
+    ) -> CodeReader:
         """Return the reader of a run that was started in a folder."""
-        return cls(Roots.of(folder, zoo), commit)
+        return cls(Roots.of(folder, zoo), commit, results)
 
     def code(self, event: Mapping[str, Any]) -> Code:
         """Return the code of an event `code`; the same code is held against the commit once.
@@ -159,7 +163,8 @@ class CodeReader:
             return False
         if changed_projects(code.packages, here, here, self.commit):
             return False
-        return _lists_the_commits(code, here, self.commit) and _is_at(self.commit, here, inside)
+        listed = _lists_the_commits(code, here, self.commit, self.results)
+        return listed and _is_at(self.commit, here, inside)
 
 
 def _is_in(repository: Path, path: Path) -> bool:
@@ -167,10 +172,13 @@ def _is_in(repository: Path, path: Path) -> bool:
     return path.is_relative_to(repository) and not in_environment(path, repository)
 
 
-def ran_at(code: Code, repository: Path, sha: str) -> bool:
+def ran_at(code: Code, repository: Path, sha: str, results: Path | None = None) -> bool:
     """Whether a process would have run just this code at a commit of the repository.
 
     Of another copy of a project of the repository nothing is known.
+
+    Args:
+        results: the folder of the results, whose files no worker counts in a folder's names.
     """
     top = repository.resolve()
     others = [Path(root) for name, root in code.roots.items() if name not in (HERE, ZOO)]
@@ -185,16 +193,21 @@ def ran_at(code: Code, repository: Path, sha: str) -> bool:
             inside[path] = one
     if any(file_digest(path) != (one.size_bytes, one.sha256) for path, one in inside.items()):
         return False
-    return _lists_the_commits(code, top, sha) and _is_at(sha, top, inside)
+    return _lists_the_commits(code, top, sha, results) and _is_at(sha, top, inside)
 
 
-def _lists_the_commits(code: Code, top: Path, sha: str) -> bool:
+def _lists_the_commits(code: Code, top: Path, sha: str, results: Path | None) -> bool:
     """Whether each folder of a repository whose names were read has those of the commit."""
     folders = [(code.path_of(place), found) for place, found in code.looked if found != ABSENT]
+    left_out = results.resolve() if results is not None else None
+
+    def names(folder: Path) -> Iterator[str]:
+        for name in names_of_commit(top, sha, folder):
+            if left_out is None or not (folder / name).is_relative_to(left_out):
+                yield name
+
     return all(
-        names_digest(names_of_commit(top, sha, folder)) == found
-        for folder, found in folders
-        if _is_in(top, folder)
+        names_digest(names(folder)) == found for folder, found in folders if _is_in(top, folder)
     )
 
 
@@ -228,6 +241,12 @@ def files_apart(one: Code, other: Code) -> str:
     return ", ".join(names[:3]) or "a package"
 
 
+_RANDOM = (
+    "another model than the case's earlier processes built of the same code, of %s parameters, "
+    "now %s; have the model's code seed what is random, and read no clock"
+)
+
+
 class KeptCodes:
     """The codes beside a run's file, and by which of them each case was measured."""
 
@@ -236,6 +255,7 @@ class KeptCodes:
         self._run = run
         self._codes: dict[str, Code] | None = None
         self._of_case: dict[str, str] = {}
+        self._sizes_of_case: dict[str, tuple[object, ...]] = {}
         self.left_out: list[CodeFile] = []
         """Files that no commit has and that were too large to be kept."""
         self.missed: list[str] = []
@@ -257,16 +277,21 @@ class KeptCodes:
             self.left_out += [one for one in left_out if one not in self.left_out]
         write_codes(self._run, self._codes)
 
-    def other_than_before(self, case: str, code: str | None) -> str:
+    def other_than_before(self, case: str, code: str | None, sizes: tuple[object, ...] = ()) -> str:
         """Say why a process's figures are not its case's; empty where its code is the case's.
 
         Args:
             case: the case's name in the plan.
             code: the hash of what the process ran; None where it is not known.
+            sizes: of the model that it has built, parameters first; they are the code's.
         """
         first = self._of_case.setdefault(case, code) if code else None
-        if code is None or first == code:
+        if code is None:
             return ""
+        if first == code:
+            before = self._sizes_of_case.setdefault(case, sizes)
+            alike = before == sizes or None in (*before, *sizes)
+            return "" if alike else _RANDOM % (before[0], sizes[0])
         changed = self._difference(first or "", code)
         return f"other code than the case's earlier processes ran: {changed} changed meanwhile"
 

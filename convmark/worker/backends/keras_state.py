@@ -9,6 +9,8 @@ from typing import Any
 
 from convmark_zoo.keras_api import KERAS_VERSION, keras
 
+from convmark.worker.precisions import kind_of
+
 __all__ = [
     "DEFAULTS",
     "Conventions",
@@ -31,9 +33,6 @@ DEFAULTS: Mapping[str, str] = {
     "nnx": "False",
     "distribution": "None",
 }
-
-_LOW = ("float16", "bfloat16")
-
 
 _SETTINGS = ("floatx", "image_data_format", "epsilon")
 _NAMES = "object_name_uids"
@@ -159,20 +158,11 @@ def _kinds(layer: Any) -> list[str]:
     ]
     stored = {_dtype_name(weight.dtype) for weight in own}
     stored = {name for name in stored if "float" in name or "complex" in name}
-    return [_kind(str(layer.compute_dtype or name), name) for name in sorted(stored)[:1]]
+    return [kind_of(str(layer.compute_dtype or name), name) for name in sorted(stored)[:1]]
 
 
 def _dtype_name(dtype: Any) -> str:
     return str(getattr(dtype, "name", dtype)).removeprefix("torch.")
-
-
-def _kind(computed: str, stored: str) -> str:
-    """Return a precision's name: of one dtype, mixed as Keras mixes them, or both dtypes."""
-    if computed == stored:
-        return computed
-    if stored == "float32" and computed in _LOW:
-        return f"mixed_{computed}"
-    return f"{computed}_from_{stored}"
 
 
 class KerasContext:

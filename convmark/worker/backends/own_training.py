@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -99,7 +100,7 @@ class Training:
     def of_compiled(cls, model: Any, by: str, *, adds_losses: bool) -> Training:
         """Return what a compiled model is trained with, as far as it tells."""
         found = held(model, keras.optimizers.Optimizer)
-        used = [one for one in found if _is_used(one)] or found
+        used = [one for one in found if _is_used(one)]
         optimizers = [type(getattr(one, "inner_optimizer", one)).__name__ for one in used]
         names = [loss_name(one) for one in flat_losses(getattr(model, "loss", None))]
         names += [name for name in ("compute_loss", *STEPS) if overrides(model, name)]
@@ -116,8 +117,13 @@ class Training:
 
 
 def _is_used(optimizer: Any) -> bool:
-    """Whether an optimizer has met the weights that it changes; Keras's old ones do not tell."""
+    """Whether an optimizer has changed weights, or has met them where it does not tell.
+
+    One that `compile` has made, of which a step of the model's own makes no use, has done nothing.
+    """
     inner = getattr(optimizer, "inner_optimizer", optimizer)
+    with contextlib.suppress(AttributeError, RuntimeError, TypeError, ValueError):
+        return int(inner.iterations.numpy()) > 0  # JAX's values may be with the step
     told = getattr(inner, "built", getattr(inner, "_built", None))
     return not hasattr(inner, "build") if told is None else bool(told)
 

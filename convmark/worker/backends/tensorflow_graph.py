@@ -18,7 +18,16 @@ from tensorflow.python.framework.convert_to_constants import (
 )
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
 
-from convmark.worker.work import NoRule, Work, counted, einsum, elements, followed, real_numbers
+from convmark.worker.work import (
+    NoRule,
+    Work,
+    counted,
+    einsum,
+    elements,
+    followed,
+    note_compiled,
+    real_numbers,
+)
 
 __all__ = ["forward_work", "graph_work"]
 
@@ -146,6 +155,8 @@ def _read(within: Any, function: Any, shapes: Sequence[Any]) -> Any:
 
 
 def _called(op: Any, name: str, arguments: Sequence[Any], known: Known) -> int:
+    if "_XlaMustCompile" in op.node_def.attr and op.node_def.attr["_XlaMustCompile"].b:
+        note_compiled()
     graph = _graph_of(op, name)
     given = [_value(tensor, known) for tensor in arguments]
     return _of_graph(graph, _bound(graph, given))

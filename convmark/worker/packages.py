@@ -1,0 +1,226 @@
+"""Installed packages: where they lie, which a code imports, their versions, and edits of them."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import contextlib
+import csv
+import functools
+import hashlib
+import importlib.metadata
+import os
+import re
+import sys
+import sysconfig
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import FrameType
+
+from convmark.core.backends import packages_shared
+from convmark.core.installed import PACKAGES, is_installed
+
+__all__ = [
+    "asks_for",
+    "edited_files",
+    "imported_names",
+    "installed_folders",
+    "is_inside",
+    "tree_of",
+    "version_of",
+    "versions_of",
+]
+
+_OWN_COLUMNS = {"convmark", *packages_shared()}
+"""Packages whose versions the row tells in columns of their own."""
+_OWN = os.path.dirname(os.path.abspath(__file__))
+_STANDARD = os.path.dirname(os.path.abspath(os.__file__))
+_IMPORTS = "<frozen importlib"
+_INSTALLING_NS = 2_000_000_000
+"""Within which files may be newer than the list that is written last."""
+
+
+def is_inside(path: str, folders: Iterable[str]) -> bool:
+    """Whether a path is one of the folders or lies in one."""
+    return any(path == folder or path.startswith(folder + os.sep) for folder in folders)
+
+
+@functools.cache
+def installed_folders() -> tuple[str, ...]:
+    """The folders of installed packages."""
+    named = [sysconfig.get_path(name) for name in ("purelib", "platlib")]
+    found = [
+        *map(os.path.realpath, named),
+        *filter(_holds_packages, map(os.path.realpath, sys.path)),
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+def _holds_packages(folder: str) -> bool:
+    return os.path.basename(folder) in PACKAGES and is_installed(Path(folder))
+
+
+def asks_for(
+    frame: FrameType | None, is_users: Callable[[FrameType], bool], *, while_imported: bool
+) -> bool:
+    """Whether a frame works for the user's code: it is its own, or of a library that it calls.
+
+    What the framework and the harness ask for, they ask for themselves.
+
+    Args:
+        is_users: whether a frame is of the user's code.
+        while_imported: whether a library works for the user while it is imported, too.
+    """
+    passed = False
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if _is_machinery(file):
+            if passed and not while_imported and file.startswith(_IMPORTS):
+                return False
+        elif is_users(frame):
+            return True
+        elif _is_library(file):
+            passed = True
+        else:
+            return False
+        frame = frame.f_back
+    return False
+
+
+@functools.cache
+def _is_library(file: str) -> bool:
+    """Whether a file is of the standard library, or of a package that is no framework."""
+    real = os.path.realpath(file)
+    for root in installed_folders():
+        if is_inside(real, (root,)):
+            top = os.path.relpath(real, root).split(os.sep)[0].partition(".")[0]
+            return top not in _OWN_COLUMNS
+    return is_inside(real, (os.path.realpath(_STANDARD),))
+
+
+@functools.cache
+def _is_machinery(file: str) -> bool:
+    """Whether a frame is of the import system, of `os` or of the worker's: it asks for another.
+
+    Code without a file, as `exec` runs it, asks for the code that called it.
+    """
+    if file.startswith("<"):
+        return True
+    name = os.path.basename(file)
+    place = os.path.dirname(os.path.abspath(file))
+    of_python = place in (_STANDARD, os.path.join(_STANDARD, "importlib"))
+    machinery = ("os.py", "_collections_abc.py", "__init__.py", "_bootstrap.py", "runpy.py")
+    watches = name in ("code_watch.py", "variables.py") and place == _OWN
+    return watches or (of_python and name in machinery)
+
+
+def tree_of(path: str) -> ast.AST:
+    """Return the syntax tree of a Python file; an empty one of any other."""
+    try:
+        if path.endswith(".py"):
+            with open(path, "rb") as file:
+                return ast.parse(file.read())
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        pass
+    return ast.Module(body=[], type_ignores=[])
+
+
+def imported_names(path: str) -> set[str]:
+    """Return the top names that a Python file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+def versions_of(names: Iterable[str]) -> dict[str, str]:
+    """Return the versions of the distributions that give these modules, by distribution."""
+    known = _OWN_COLUMNS | set(sys.stdlib_module_names)
+    found = {}
+    for name in sorted(set(names) - known):
+        module = sys.modules.get(name)
+        file = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), "")
+        if is_inside(os.path.realpath(file), installed_folders()):
+            for distribution in _distributions(name):
+                with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                    found[distribution] = version_of(distribution)
+    return {name: version for name, version in found.items() if name not in _OWN_COLUMNS}
+
+
+def version_of(distribution: str) -> str:
+    """Return its version, with a hash of its files where it was installed from an address.
+
+    What a branch or a folder holds may change while its version stays.
+    """
+    about = importlib.metadata.distribution(distribution)
+    if not about.read_text("direct_url.json"):
+        return about.version
+    rows = csv.reader((about.read_text("RECORD") or "").splitlines())
+    files = [row[:2] for row in rows if len(row) > 1 and row[1] and ".dist-info/" not in row[0]]
+    digest = hashlib.sha256(repr(sorted(files)).encode()).hexdigest()
+    return f"{about.version}@{digest[:8]}"
+
+
+def _distributions(module: str) -> list[str]:
+    """Return the distributions that give a module: that of its name, or those that list it."""
+    for name in (module, module.replace("_", "-")):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return [importlib.metadata.distribution(name).metadata["Name"]]
+    return sorted(set(importlib.metadata.packages_distributions().get(module, ())))
+
+
+def edited_files(paths: Iterable[str]) -> set[str]:
+    """Return the files of installed packages that are no longer as they were installed.
+
+    They were written after their package was, and are not what its list of files says. A package
+    without a list is known by its version alone.
+
+    Args:
+        paths: files without symbolic links; those of no package are left out.
+    """
+    by_top: dict[tuple[str, str], list[str]] = {}
+    for path in paths:
+        for root in installed_folders():
+            if is_inside(path, (root,)) and not path.endswith(".pyc"):
+                top = os.path.relpath(path, root).split(os.sep)[0].partition(".")[0]
+                by_top.setdefault((root, top), []).append(path)
+                break
+    return {one for (root, top), files in by_top.items() for one in _edited(root, top, files)}
+
+
+def _edited(root: str, top: str, files: Sequence[str]) -> set[str]:
+    """Return those of a package's files that are not as they were installed."""
+    found = set()
+    for name in _distributions(top):
+        with contextlib.suppress(OSError, StopIteration):
+            record = next(Path(root).glob(f"{_of_folder(name)}-*.dist-info/RECORD"))
+            installed_ns = record.stat().st_mtime_ns + _INSTALLING_NS
+            later = [one for one in files if os.stat(one).st_mtime_ns > installed_ns]
+            listed = _listed(record) if later else {}
+            found |= {
+                one
+                for one in later
+                if (wanted := listed.get(os.path.relpath(one, root))) and _digest(one) != wanted
+            }
+    return found
+
+
+def _of_folder(distribution: str) -> str:
+    """Return how a distribution's folder spells its name, as a pattern of any case."""
+    name = re.sub(r"[-_.]+", "?", distribution)
+    return "".join(f"[{one.lower()}{one.upper()}]" if one.isalpha() else one for one in name)
+
+
+def _listed(record: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file in a list, in the list's own spelling."""
+    rows = csv.reader(record.read_text(encoding="utf-8", errors="replace").splitlines())
+    return {row[0]: row[1].removeprefix("sha256=") for row in rows if len(row) > 1 and row[1]}
+
+
+def _digest(path: str) -> str:
+    with open(path, "rb") as file:
+        found = hashlib.sha256(file.read()).digest()
+    return base64.urlsafe_b64encode(found).rstrip(b"=").decode()

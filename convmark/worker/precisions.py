@@ -1,0 +1,103 @@
+"""What layers compute in: as their policies say and as their operations multiply, by name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+
+from convmark.core.case import FOUND_PRECISION, PRECISIONS, Case
+from convmark.worker.failure import CaseFailure
+
+__all__ = ["as_multiplied", "checked_precision", "kind_of"]
+
+_HEADS = ("float32", "float64", "tf32")
+"""What single layers may compute in beside a mixed precision, such as the last one."""
+_LOW = ("float16", "bfloat16")
+_BITS = {"float16": 16, "bfloat16": 16, "float32": 32, "float64": 64}
+
+
+def kind_of(computed: str, stored: str) -> str:
+    """Return a precision's name: of one dtype, mixed as Keras mixes them, or both dtypes."""
+    if computed == stored:
+        return computed
+    if stored == "float32" and computed in _LOW:
+        return f"mixed_{computed}"
+    return f"{computed}_from_{stored}"
+
+
+def _parts(kind: str) -> tuple[str, str]:
+    """Return in which dtype a kind computes and in which it stores its weights."""
+    if kind == "tf32":
+        return "float32", "float32"
+    if kind.startswith("mixed_"):
+        return kind.removeprefix("mixed_"), "float32"
+    computed, _, stored = kind.partition("_from_")
+    return computed, stored or computed
+
+
+def as_multiplied(
+    kinds: Counter[str], multiplied: Collection[str], *, is_all: bool
+) -> Counter[str]:
+    """Return what layers compute in, where operations tell otherwise than the layers' policies.
+
+    A layer that casts, a module of another library or an autocast computes in what no policy says.
+    Wider products beside those of the policies are good practice; quantised layers have no rule.
+
+    Args:
+        kinds: how many layers with weights compute in each precision, by their policies.
+        multiplied: the dtypes of the products of a step.
+        is_all: whether these are those of all products.
+    """
+    parts = {kind: _parts(kind) for kind in kinds}
+    told = {computed for computed, _ in parts.values()}
+    if not told or not told <= _BITS.keys():
+        return kinds
+    others = set(multiplied) & _BITS.keys() - told
+    if told & set(multiplied):
+        others = {one for one in others if _BITS[one] <= max(_BITS[known] for known in told)}
+    if not others:
+        return kinds
+    unused = [kind for kind in kinds if parts[kind][0] not in multiplied] if is_all else []
+    (most, _), *_ = Counter({kind: kinds[kind] for kind in unused or kinds}).most_common()
+    found = Counter({kind: count for kind, count in kinds.items() if kind not in unused})
+    found.update(kind_of(one, parts[most][1]) for one in others)
+    return found
+
+
+def _is_as_asked(kinds: Counter[str], asked: str) -> bool:
+    """Whether layers compute as asked: all, or under a mixed policy most, the others wider."""
+    others = {kind: count for kind, count in kinds.items() if kind != asked}
+    if not others:
+        return True
+    wider = asked.startswith("mixed_") and set(others) <= set(_HEADS)
+    return wider and kinds[asked] >= sum(others.values())
+
+
+def checked_precision(case: Case, kinds: Counter[str], *, asked: bool) -> str:
+    """Return what the layers compute in: the case's own precision where they do as it says.
+
+    Args:
+        kinds: how many layers with weights compute in each precision.
+        asked: whether the user has named the precision.
+
+    Raises:
+        CaseFailure: it is not what was asked for, or has no name that a row could have.
+    """
+    found = "+".join(sorted(kinds))
+    if found in ("", case.precision) or (
+        case.precision in PRECISIONS and _is_as_asked(kinds, case.precision)
+    ):
+        return case.precision
+    if asked:
+        number, total = sum(kinds.values()) - kinds[case.precision], sum(kinds.values())
+        raise CaseFailure(
+            f"{case.model}: precision {case.precision} was asked for, {number} of {total} "
+            f"layers with weights compute otherwise: {found}; leave out --precisions, or have "
+            "the model's code set no policy or dtype"
+        )
+    if not FOUND_PRECISION.fullmatch(found):
+        raise CaseFailure(
+            f"{case.model}: layers must compute in at most 8 precisions that a row has names for, "
+            f"they compute in {found}; use other dtypes or another quantization"
+        )
+    return found
