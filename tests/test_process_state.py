@@ -81,7 +81,7 @@ def test_precision_is_what_the_layers_compute_in(ask: Ask, name: str, precision:
 def test_what_a_layer_casts_and_compiles_by_itself_is_in_the_row(
     interpreter_of: Callable[[str], Interpreter],
 ) -> None:
-    asked = measured("settingnets:casting", batch_size=4, time_budget_s=0.05)
+    asked = measured("settingnets:casting", batch_size=4)
     found = read_back(interpreter_of("tensorflow").answer(asked))
     assert found["precision"] == "float32+mixed_bfloat16"
     assert found["call_path"] == "tf.function, XLA inside"
