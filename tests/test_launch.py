@@ -51,6 +51,7 @@ EVENTS = [
     "phase",
     "rounds",
     "state",
+    "trained",
     "read_back",
     "finished",
 ]

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from convmark.worker.failure import message_of
@@ -41,9 +41,9 @@ class Work:
 
     flops: int | None
     note: str | None = None
-    dtypes: frozenset[str] = frozenset()
+    dtypes: frozenset[str] = field(default=frozenset(), compare=False)
     """Of the real numbers that are multiplied; those seen so far where the count gave up."""
-    compiled: bool = False
+    compiled: bool = field(default=False, compare=False)
     """Whether a part of it says itself that a compiler makes one kernel of it."""
 
 
