@@ -491,6 +491,7 @@ def test_an_exported_lenet5_is_timed_and_computes_the_same(runtime: str, lenet5:
     assert found is not None
     assert found["largest_rel_error"] < 1e-5
     assert found["top1_agreement"] == 1
+    assert [one["event"] for one in answer.events].count("agreement") == 1
     exported = answer.event("exported")
     assert exported is not None
     assert exported["exported_bytes"] > 4 * 61_706

@@ -248,12 +248,27 @@ def test_jax_counts_by_equation(forks_of: Callable[[str], Forks]) -> None:
 
 
 PYTORCH = """
-import json, torch
+import json, threading, torch
 from torch.nn import functional
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 from convmark.worker.backends.torch_dispatch import dispatched_work
 
 square, image, heads = torch.ones(4, 4), torch.ones(1, 2, 8, 8), torch.ones(1, 2, 6, 4)
 kernel = torch.ones(5, 2, 3, 3, requires_grad=True)
+
+def in_another_thread():
+    # as the gradients of a GPU are computed
+    counting, found = _get_current_dispatch_mode(), []
+
+    def work():
+        with counting:
+            found.append(square @ square)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    found[0]
+
 runs = [
     lambda: square @ square,
     lambda: torch.einsum("ij,kj->ik", square, square),
@@ -266,16 +281,18 @@ runs = [
     lambda: torch.fft.fft(square),
     lambda: torch.linalg.inv(square + torch.eye(4)),
     lambda: square.int() @ square.int(),
+    in_another_thread,
 ]
-print(json.dumps([dispatched_work(run).flops for run in runs]))
+works = [dispatched_work(run) for run in runs]
+print(json.dumps([[one.flops for one in works], sorted(works[-1].dtypes)]))
 """
 
 
 def test_pytorch_counts_by_what_it_dispatches(forks_of: Callable[[str], Forks]) -> None:
     """In a process of its own: PyTorch and TensorFlow do not go well together in one."""
     convolutions = [2 * 64 * 90, 2 * 64 * 90, 2 * 2 * 36 * 90]
-    expected = [128, 128, 128, *convolutions, 2 * 2 * 2 * 144, 0, None, None, None]
-    assert printed(forks_of("torch").run(PYTORCH)) == expected
+    expected = [128, 128, 128, *convolutions, 2 * 2 * 2 * 144, 0, None, None, None, 128]
+    assert printed(forks_of("torch").run(PYTORCH)) == [expected, ["float32"]]
 
 
 def test_an_einsum_sums_over_what_its_output_lacks() -> None:

@@ -25,7 +25,7 @@ from convmark.interpreter import Answer, OnEvent
 from convmark.machine.cpus import bound
 from convmark.machine.gpu.watch import Watch, watching
 from convmark.machine.power import PackageWatch, others_busy
-from convmark.results.record import Record
+from convmark.results.record import MEASURED, Record
 from convmark.results.store import RunFile
 from convmark.session import learning
 from convmark.session.facts import Facts, Job
@@ -206,7 +206,9 @@ def with_kept_code(result: Result, run_file: RunFile) -> Result:
 
 
 def sizes_of(record: Record) -> tuple[object, ...]:
-    """Return the sizes of the model that a row's process has built, which its code decides."""
+    """Return the sizes of the model that a row's process has measured, which its code decides."""
+    if record.status not in MEASURED:
+        return None, None, None
     return record.parameters, record.trainable_parameters, record.model_bytes
 
 

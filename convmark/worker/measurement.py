@@ -91,8 +91,9 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
     count_work(case, model, step, backend, emit)
     proof.finish(timed.rounds())
     emit("state", **state())
-    backend.settle(model)
-    emit("trained", **describe())  # which optimizers have worked shows by now
+    if TASKS[case.task].trains:
+        backend.settle(model)
+        emit("trained", **describe())  # which optimizers have worked shows by now
     if plan.latency_limit_s is not None:
         samples, step_s = case.batch_size * case.replicas, timing.median(times_s)
         at_limit(step, backend, samples, step_s, plan.latency_limit_s, plan.seed, emit, pulse)

@@ -13,7 +13,7 @@ import os
 import re
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -169,7 +169,13 @@ def _distributions(module: str) -> list[str]:
     for name in (module, module.replace("_", "-")):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return [importlib.metadata.distribution(name).metadata["Name"]]
-    return sorted(set(importlib.metadata.packages_distributions().get(module, ())))
+    return sorted(set(_by_module(tuple(sys.path)).get(module, ())))
+
+
+@functools.cache
+def _by_module(path: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    """Return the distributions of each module on the path of imports; it takes half a second."""
+    return importlib.metadata.packages_distributions()
 
 
 def edited_files(paths: Iterable[str]) -> set[str]:
@@ -181,37 +187,63 @@ def edited_files(paths: Iterable[str]) -> set[str]:
     Args:
         paths: files without symbolic links; those of no package are left out.
     """
-    by_top: dict[tuple[str, str], list[str]] = {}
+    by_top: dict[str, dict[str, list[str]]] = {root: {} for root in installed_folders()}
     for path in paths:
-        for root in installed_folders():
+        for root, tops in by_top.items():
             if is_inside(path, (root,)) and not path.endswith(".pyc"):
                 top = os.path.relpath(path, root).split(os.sep)[0].partition(".")[0]
-                by_top.setdefault((root, top), []).append(path)
+                if not top.startswith("__editable__"):  # says where files lie, which are code
+                    tops.setdefault(top, []).append(path)
                 break
-    return {one for (root, top), files in by_top.items() for one in _edited(root, top, files)}
-
-
-def _edited(root: str, top: str, files: Sequence[str]) -> set[str]:
-    """Return those of a package's files that are not as they were installed."""
-    found = set()
-    for name in _distributions(top):
-        with contextlib.suppress(OSError, StopIteration):
-            record = next(Path(root).glob(f"{_of_folder(name)}-*.dist-info/RECORD"))
-            installed_ns = record.stat().st_mtime_ns + _INSTALLING_NS
-            later = [one for one in files if os.stat(one).st_mtime_ns > installed_ns]
-            listed = _listed(record) if later else {}
-            found |= {
-                one
-                for one in later
-                if (wanted := listed.get(os.path.relpath(one, root))) and _digest(one) != wanted
-            }
+    found: set[str] = set()
+    for root, tops in by_top.items():
+        lists = _lists(root, tops)
+        for top, files in tops.items():
+            for record in lists[top]:
+                with contextlib.suppress(OSError):
+                    found |= _edited(root, record, files)
     return found
 
 
-def _of_folder(distribution: str) -> str:
-    """Return how a distribution's folder spells its name, as a pattern of any case."""
-    name = re.sub(r"[-_.]+", "?", distribution)
-    return "".join(f"[{one.lower()}{one.upper()}]" if one.isalpha() else one for one in name)
+def _lists(root: str, tops: Collection[str]) -> dict[str, list[Path]]:
+    """Return the lists of the packages that give modules: those of the same name, else all others.
+
+    `packages_distributions` of the standard library would take a second.
+    """
+    records = list(Path(root).glob("*.dist-info/RECORD")) if tops else []
+    by_name = {_plain(one.parent.name.partition("-")[0]): one for one in records}
+    found = {top: [by_name[_plain(top)]] for top in tops if _plain(top) in by_name}
+    others = {
+        top: re.compile(rf"^{re.escape(top)}(/|\.py,)".encode(), re.MULTILINE)
+        for top in tops
+        if top not in found
+    }
+    found |= {top: [] for top in others}
+    for record in records if others else ():
+        with contextlib.suppress(OSError):
+            text = record.read_bytes()
+            for top, line in others.items():
+                if line.search(text):
+                    found[top].append(record)
+    return found
+
+
+def _plain(name: str) -> str:
+    """Return the name of a distribution, or of its folder, as one spelling of all."""
+    return re.sub(r"[-_.]+", "_", name).lower()
+
+
+def _edited(root: str, record: Path, files: Sequence[str]) -> set[str]:
+    """Return those files that are not as a package's list says."""
+    installed_ns = record.stat().st_mtime_ns + _INSTALLING_NS
+    there = filter(os.path.isfile, files)
+    later = [one for one in there if os.stat(one).st_mtime_ns > installed_ns]
+    listed = _listed(record) if later else {}
+    return {
+        one
+        for one in later
+        if (wanted := listed.get(os.path.relpath(one, root))) and _digest(one) != wanted
+    }
 
 
 def _listed(record: Path) -> dict[str, str]:

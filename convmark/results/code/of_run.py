@@ -289,9 +289,10 @@ class KeptCodes:
         if code is None:
             return ""
         if first == code:
+            if None in sizes:  # it failed before it had a model
+                return ""
             before = self._sizes_of_case.setdefault(case, sizes)
-            alike = before == sizes or None in (*before, *sizes)
-            return "" if alike else _RANDOM % (before[0], sizes[0])
+            return "" if before == sizes else _RANDOM % (before[0], sizes[0])
         changed = self._difference(first or "", code)
         return f"other code than the case's earlier processes ran: {changed} changed meanwhile"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import re
 from collections.abc import Callable
 from typing import Any
@@ -40,13 +41,15 @@ class _Counter(TorchDispatchMode):  # type: ignore[misc]  # PyTorch has no types
         super().__init__()
         self.flops = 0
         self.reason: str | None = None
+        self._context = contextvars.copy_context()
+        """Of the count: a GPU's gradients are computed by threads that have another one."""
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         result = function(*args, **(kwargs or {}))
         try:
-            self.flops += _of_call(function, args, result)
+            self.flops += self._context.copy().run(_of_call, function, args, result)
         except NoRule as reason:
             self.reason = self.reason or str(reason)
         return result
