@@ -15,6 +15,7 @@ from convmark.cli import main
 from convmark.report.build import build
 from convmark.report.figures import figures_of
 from convmark.report.figures.figure import drawn_svg, figure_rows, whole_spec
+from convmark.results.run_file import RunFile
 from convmark.results.store import read_run
 from convmark.session.learning import TABLE
 
@@ -88,6 +89,25 @@ def test_timed_tasks_and_accuracy_go_together(
     summary = capsys.readouterr().out
     for words in ("step p50", "reached", "predict on batch", "9 rows in"):
         assert words in summary
+
+
+def test_a_row_that_ctrl_c_met_has_its_epochs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(self: RunFile, *args: Any) -> None:
+        append(self, *args)
+        raise KeyboardInterrupt
+
+    append = RunFile.append
+    monkeypatch.setattr(RunFile, "append", interrupted)
+    assert main([*ACCURACY, "--seeds", "5"]) == 130
+    (row,) = read_run(only_run(folder))
+    assert [(one.order, one.epoch) for one in TABLE.of(only_run(folder))] == [
+        (row.order, number) for number in range(1, 6)
+    ]
+    monkeypatch.setattr(RunFile, "append", append)
+    assert main([*ACCURACY, "--seeds", "5", "--resume"]) == 0
+    assert len(TABLE.of(only_run(folder))) == 2 * 5
 
 
 def test_an_interrupted_run_goes_on_with_the_seeds_that_it_lacks(

@@ -247,6 +247,7 @@ def test_the_next_command_works_as_pasted_wherever_the_results_are(
 def test_every_next_command_takes_the_options_that_it_repeats() -> None:
     texts = {"results": "my rows", "backend": "jax", "python": ["an env", "b"], "threads": "1,2"}
     texts |= {"input_shape": "8x8x3", "allow_change": ["lenet5-*"], "trust_models": "yes"}
+    texts |= {"runtime": "openvino", "isolation": "spawn"}
     options = read(texts)
     here = dataclasses.replace(options, pythons=())
     unclear = judgement(verdict="inconclusive", fails=False, model="nets:net(width=2)")
@@ -264,6 +265,8 @@ def test_every_next_command_takes_the_options_that_it_repeats() -> None:
         assert [getattr(found, one) for one in same] == [getattr(options, one) for one in same]
     assert "--results 'my rows' --python 'an env' --python b" in steps[1]
     assert "noise --models 'nets:net(width=2)' --trust-models --threads 1,2" in steps[-1]
+    assert "--runtime openvino" in steps[-1]  # the model that was compared is the exported one
+    assert "--isolation spawn" in steps[-1]
 
 
 def test_a_program_that_the_shell_does_not_find_is_named_by_its_path(

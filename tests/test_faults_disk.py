@@ -21,7 +21,7 @@ from workers import happens
 
 from convmark.compare.history import accepted_history
 from convmark.core.options import read
-from convmark.results.store import Store, read_run
+from convmark.results.store import Store, read_run, read_step_times
 from convmark.session.facts import plan
 from convmark.session.result import Result
 from convmark.session.run import execute
@@ -248,7 +248,8 @@ def test_ctrl_c_while_the_disk_is_waited_for_leaves_a_row_that_counts(
     monkeypatch.setattr(os, "fsync", interrupted)
     for rows in (1, 2):
         with pytest.raises(KeyboardInterrupt):
-            run_file.append(row(process=rows))
+            run_file.append(row(process=rows, order=rows), [0.01 * rows])
         assert run_file.rows == rows
     run_file.close()
     assert len(read_run(run_file.path)) == 2
+    assert read_step_times(run_file.path, [1, 2]).tolist() == [0.01, 0.02]

@@ -232,6 +232,41 @@ def test_of_searched_sizes_the_fastest_alone_is_sustained_by_a_process_of_its_ow
     assert len(intervals) == 24
 
 
+def test_a_search_that_goes_on_sustains_the_size_that_is_the_fastest_by_its_medians(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """64 was the fastest by luck, in its first process; then Ctrl-C came before the last one."""
+
+    class Worker(Sustaining):
+        def answer(self, request: Any, on_event: Callable[..., None] = lambda event: None) -> Any:
+            if request["kind"] == "measure":
+                size = request["case"]["batch_size"]
+                if size > 128:
+                    return Answer(status="out_of_memory", message="full", ready_s=0.1)
+                if request.get("sustain_s") and not stopped:
+                    stopped.append(size)
+                    raise KeyboardInterrupt
+                self.factor = 0.3 if size == 64 and size not in seen else 1.0
+                seen.append(size)
+            return super().answer(request, on_event)
+
+    seen: list[int] = []
+    stopped: list[int] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("convmark.interpreter.Interpreter", Worker)
+    asked = ["run", "--models", "lenet5", "--tasks", "train", "--batch-sizes", "auto"]
+    asked += ["--processes", "3", "--sustain", "2m"]
+    assert main(asked) != 0
+    capsys.readouterr()
+    assert main([*asked, "--resume"]) == 0
+    rows, _ = rows_and_intervals()
+    assert stopped == [128]
+    assert [(row.batch_size, row.process) for row in rows if row.sustained_s] == [(128, 4)]
+    lines = capsys.readouterr().out.splitlines()
+    best = next(line for line in lines if line.startswith("lenet5-train-cpu-bauto"))
+    assert best.split()[1] == "128"
+
+
 def test_a_run_keeps_intervals_and_shows_when_the_speed_dropped(
     command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Baseline", "judge"]
 
 GIT = "git:"
-"""Of steps before the turns of a session, of both codes together."""
+"""Begins the name of a commit to compare with."""
 
 NO_BUDGET = "--compare-budget 0"
 

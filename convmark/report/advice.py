@@ -26,7 +26,8 @@ _OF_REPORT = ("results",)
 _OF_COMPARE = ("allow_changes", "results")
 _OF_NOISE = (
     *("trust_models", "devices", "batch_sizes", "precisions", "jit", "optimizer", "learning_rate"),
-    *("loss", "threads", "cpus", "numa", "backends", "input_shape", "results"),
+    *("loss", "threads", "cpus", "numa", "backends", "runtimes", "input_shape", "isolation"),
+    "results",
 )
 """The fields of `Options` that these commands take."""
 

@@ -140,14 +140,14 @@ class RunFile:
             ) from None
         except KeyboardInterrupt:  # while the disk was waited for: the row may be there, whole
             if os.fstat(self._descriptor).st_size == self._size + len(line):
-                self._count(line)
+                self._written(line, record, step_times_s)
             raise
-        self._count(line)
-        self.keep_step_times(record, step_times_s)
+        self._written(line, record, step_times_s)
 
-    def _count(self, line: bytes) -> None:
+    def _written(self, line: bytes, record: Record, step_times_s: Sequence[float]) -> None:
         self.rows += 1
         self._size += len(line)
+        self.keep_step_times(record, step_times_s)
 
     def close(self) -> None:
         """Close the file, and remove it when it was made here and no row was ever written to it."""

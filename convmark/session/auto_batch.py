@@ -240,10 +240,15 @@ def find_sizes(
         longest_step_s=options.time_budget_s,
         free_bytes=lambda: read_state().available_memory_bytes,
     )
-    while left := _left(choices, options, results, place()):
+
+    def of_medians() -> list[Choice]:
+        # of a run that goes on too; the process that was sustained comes after the choice
+        rows = [row for row in records() if row.process <= options.processes]
+        return [choice.by_medians(rows) for choice in choices]
+
+    while left := _left(choices := of_medians(), options, results, place()):
         with progress() as observer:
             measure(left, observer)
-        choices = [choice.by_medians(records()) for choice in choices]
     if options.sustain_s and (last := _sustained(choices, options, records(), place())):
         with progress() as observer:
             measure(last, observer)

@@ -179,8 +179,8 @@ def execute(
         )
         result = with_kept_stack(with_kept_code(result, run_file), run_file.path)
         if not job.case.spans_machines or options.cluster is None or options.cluster.keeps_rows:
+            learning.TABLE.keep(run_file.path, result.epochs)  # before the row, which is then whole
             run_file.append(result.record, result.step_times_s)
-            learning.TABLE.keep(run_file.path, result.epochs)
         keep(result)
         observer.ended(job, result.record)
         if result.interrupted:

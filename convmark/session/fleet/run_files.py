@@ -110,9 +110,9 @@ class RunFiles:
         result = with_kept_code(dataclasses.replace(result, record=record), run_file)
         record = with_kept_stack(result, run_file.path).record
         record = dataclasses.replace(record, run=run_file.run)
-        run_file.append(record, result.step_times_s)
-        for table, rows in result.beside:
+        for table, rows in result.beside:  # before the row, which is then whole
             table.keep(run_file.path, [replace(one, run=run_file.run) for one in rows])
+        run_file.append(record, result.step_times_s)
         self.records.setdefault(key, []).append(record)
         self.begins_with(key[0], run_file.path)
         return record
