@@ -32,6 +32,7 @@ EXPORTED = {
     **{"runtime": "litert", "precision": "float32", "exported_bytes": 250_000, "export_s": 0.4},
     **{"largest_abs_error": 1e-7, "largest_rel_error": 1e-6, "top1_agreement": 1.0},
 }
+TESTED = {name: cell for name, cell in EXPORTED.items() if name != "precision"}
 _TIMED = {
     column.name: None
     for column in COLUMNS
@@ -94,6 +95,9 @@ def test_what_the_harness_writes_passes(found: Callable[[Record], set[str]], row
         (LEARNING, {"largest_rel_error": 0.0}, "contradicts"),
         (LEARNING, {"accuracy": 0.6}, "contradicts"),
         (LEARNING, {"accuracy": None}, "incomplete"),
+        (LEARNING, {"target_accuracy": None, "time_to_target_s": 0.01}, "incomplete"),
+        (LEARNING, {**TESTED, "accuracy": 0.6}, "contradicts"),
+        (LEARNING, {**TESTED, "precision": "int8", "validation_accuracy": 0.6}, "contradicts"),
         (LEARNING, {"epoch_time_s": 1e-6}, "epochs"),
         (LEARNING, {"time_to_target_s": 2.0, "samples_to_target": 50_000}, "epochs"),
         (LEARNING, {"time_to_target_s": None}, "epochs"),
@@ -103,6 +107,7 @@ def test_what_the_harness_writes_passes(found: Callable[[Record], set[str]], row
         (WATERFALL, {"fit_step_s": 1e-6}, "contradicts"),
         (WATERFALL, {"compiled_infer_step_s": 1e-6}, "contradicts"),
         (WATERFALL, {"fit_call_s": None}, "incomplete"),
+        (WATERFALL, {"compiled_train_step_s": None, "fit_step_s": 1e-6}, "incomplete"),
         (EXPORT, {"largest_rel_error": 0.01}, "contradicts"),
         (EXPORT, {"largest_rel_error": None}, "incomplete"),
         (EXPORT, {"exported_bytes": 1}, "contradicts"),
@@ -119,6 +124,12 @@ def test_what_no_process_has_measured_is_found(
 def test_a_process_counts_once(found: Callable[[Record], set[str]], row: Record) -> None:
     assert "duplicate" not in found(row)
     assert "duplicate" in found(dataclasses.replace(row, run="0002", process=2))
+
+
+def test_weights_of_few_bits_may_lose_accuracy(found: Callable[[Record], set[str]]) -> None:
+    tested = {**TESTED, "precision": "int8", "accuracy": 0.8, "largest_rel_error": 0.2}
+    row = dataclasses.replace(LEARNING, **tested)
+    assert "contradicts" not in found(row)
 
 
 def test_a_file_that_was_there_already_has_no_keras_model(
