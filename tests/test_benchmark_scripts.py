@@ -69,8 +69,12 @@ LIVE = {
     "gate_trials.py": ["--only=decided", "--runs=0", "--models=conv_layer", "--folder={folder}"],
 }
 """Live comparisons and sessions of a clone: minutes on a busy machine."""
-GOALS_MISSED = {"harness_cost.py": 1, "epoch_times.py": 1, "layer_profile.py": 1}
-"""What a script ends with, too, where its figures are not those that are wished for."""
+GOALS_MISSED = {
+    "harness_cost.py": "load average at the end",
+    "epoch_times.py": "the same with fit's overhead counted",
+    "layer_profile.py": "rest: ",
+}
+"""What scripts print last that end with 1 where their figures are not those that are wished for."""
 
 BLOCKS = """
 import keras
@@ -90,7 +94,8 @@ def test_every_script_is_run() -> None:
 def ran(harness: Forks, script: str, arguments: list[str], folder: Path) -> None:
     done = harness.run(SCRIPTS / script, *arguments, cwd=folder, environ=os.environ)
     output = done.stdout + done.stderr
-    assert done.returncode in (0, GOALS_MISSED.get(script, 0)), output
+    assert done.returncode in (0, int(script in GOALS_MISSED)), output
+    assert GOALS_MISSED.get(script, "") in output
     assert "Traceback" not in output
     assert done.stdout.strip()
 

@@ -325,3 +325,19 @@ def test_pieces_in_one_graph_give_what_the_model_gives_and_each_is_timed(keras: 
         np.testing.assert_allclose(np.asarray(got), np.asarray(want), rtol=1e-5)
         assert len(seconds) == len(cuts_s) == len(places)
         assert min(seconds) > 0
+
+
+def test_layers_with_state_give_in_one_graph_what_their_first_call_gives(keras: Any) -> None:
+    """As the model does in the step that they are compared with."""
+    tf = importlib.import_module("tensorflow")
+    from convmark.worker.backends.tensorflow_layers import clocked
+
+    seen = tf.Variable(0.0)
+    piece = Piece(
+        function=lambda values: [values[0] * seen.assign_add(1.0)],
+        layers=[], takes=[0], gives=[1], inner=None,
+    )  # fmt: skip
+    chain = clocked([piece], [0], [1], compiled=False)
+    assert chain is not None
+    (got,), _, _ = chain([np.ones((SAMPLES, 2), np.float32)], [[]])
+    assert np.asarray(got).tolist() == [[1.0, 1.0]] * SAMPLES

@@ -672,6 +672,27 @@ def test_openvino_gives_each_output_of_a_file(tmp_path: Path) -> None:
     assert [one.tolist() for one in found] == [[[0, 3]], [[2, 3]]]
 
 
+def test_litert_takes_each_input_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ai_edge_litert", reason="the engine is written against it")
+    from convmark.worker.runtimes import lite_rt
+
+    given: dict[int, Any] = {}
+    stand_in = SimpleNamespace(
+        allocate_tensors=lambda: None,
+        get_input_details=lambda: [{"index": 4}, {"index": 2}],
+        get_output_details=lambda: [{"index": 7}, {"index": 5}],
+        set_tensor=given.__setitem__,
+        invoke=lambda: given.update({7: given[4] - given[2], 5: given[4]}),
+        get_tensor=given.__getitem__,
+    )
+    monkeypatch.setattr(lite_rt, "Interpreter", lambda *_, **__: stand_in)
+    engine = lite_rt.LiteRT("net.tflite", "1", "cpu")
+    assert engine.run([5, 3]) == [2, 5]
+    for wrong in ([5], [5, 3, 1]):
+        with pytest.raises(ValueError, match="zip"):
+            engine.run(wrong)
+
+
 @pytest.mark.parametrize("precision", ["dynamic_int8", "float16", "int8"])
 def test_a_quantised_lenet5_agrees_and_one_with_weights_of_zero_is_an_error(
     precision: str, lenet5: Measured, interpreter: Interpreter, kept: Path

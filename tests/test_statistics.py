@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 from convmark.core.errors import MeasurementError
+from convmark.core.interval import NOT_KNOWN
 from convmark.core.statistics import (
+    interval_around,
+    interval_of_mean,
     middle_of,
     paired_log_ratio,
     quantile,
@@ -221,3 +224,12 @@ def test_the_middle_of_numbers_is_a_float_however_many_there_are(
     found = middle_of(values)
     assert found == expected
     assert type(found) is type(expected)
+
+
+def test_an_interval_of_95_percent_is_as_tables_of_students_t_have_it() -> None:
+    around = interval_around(1.0, 0.1, 4)  # t is 2.776
+    assert (around.low, around.high) == pytest.approx((0.7224, 1.2776), abs=1e-4)
+    assert interval_around(0.0, 1.0, math.inf).high == pytest.approx(1.96, abs=1e-4)
+    mean = interval_of_mean([1.0, 2.0, 3.0])  # t is 4.303, the error 1 / sqrt(3)
+    assert (mean.low, mean.high) == pytest.approx((-0.4841, 4.4841), abs=1e-4)
+    assert interval_of_mean([1.0]) == NOT_KNOWN
