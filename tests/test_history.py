@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from collections.abc import Iterable
 from datetime import datetime, timezone
@@ -11,11 +12,14 @@ from typing import Any
 import pytest
 from histories import A_COMMIT, ANOTHER_COMMIT, MACHINE, comparability, keep, process, run_of
 
+from convmark.cli.parsers import parsers
 from convmark.compare import history
 from convmark.compare.comparability import comparable, difference
 from convmark.compare.files import Acceptance, accept, read_accepted
 from convmark.compare.history import accepted_history, named_history, steady
 from convmark.core.errors import OptionError, StoreError
+from convmark.core.options import read
+from convmark.core.suites import cases
 from convmark.results.record import Record
 from convmark.results.schema import SCHEMA_VERSION
 from convmark.results.store import Store, StoreWarning
@@ -278,6 +282,29 @@ def test_rows_that_differ_are_not_judged_and_the_difference_is_quoted(
     assert case.difference.startswith(message)
     by_name = named(store, "0001", run_of("0002", 0.0)).cases[LENET]
     assert (by_name.runs, by_name.difference) == ((), case.difference)
+
+
+@pytest.mark.parametrize(
+    ("own", "name"),
+    [
+        ({"threads": "2", "precision": "mixed_float16", "jit": "on"}, "mixed_float16-jit-t2"),
+        (
+            {"task": "infer", "batch_size": 1, "runtime": "litert", "precision": "int8"},
+            "int8-litert",
+        ),
+        ({"cpus": "0-1"}, "float32-cpus0-1"),
+    ],
+)
+def test_the_command_that_compares_live_measures_the_case_in_all_its_settings(
+    store: Store, own: dict[str, Any], name: str
+) -> None:
+    keep(store, run_of("0001", 0.0, tensorflow="2.20.0", **own))
+    (case,) = accepted_history(store, MACHINE, run_of("0002", 0.0, **own)).cases.values()
+    words = shlex.split(case.difference.split("`")[1])
+    given = vars(parsers()[0].parse_args(words[1:]))
+    (found,) = cases(read(given), {"tensorflow": ["cpu"]})
+    assert found.name.endswith(name)
+    assert {field: getattr(found, field) for field in own} == own
 
 
 @pytest.mark.parametrize(

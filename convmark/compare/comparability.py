@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 from statistics import fmean
 from typing import Any
 
+from convmark.core.backends import DEFAULT_BACKEND
 from convmark.core.case import NUMA, PRECISIONS
 from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIME_PRECISIONS
 from convmark.results.record import Record, asked_axes
@@ -124,6 +125,11 @@ class Comparability:
 _RELEASE = re.compile(r"[0-9]+(\.[0-9]+)+[0-9a-z.]*")
 _SETTINGS = ("jit", "threads", "cpus")
 """Facts that `convmark ab` sets for one side, besides the precision."""
+_DEFAULTS = {
+    **{"models": "", "tasks": "", "batch-sizes": "", "devices": "cpu", "precisions": "float32"},
+    **{"jit": "off", "backend": DEFAULT_BACKEND, "runtime": DEFAULT_RUNTIME},
+}
+"""Of options that choose a case, where it is not `default`; each command has its own models."""
 _AB = "`convmark ab` compares them live"
 _REPORT = "`convmark report` sets them side by side"
 _ANEW = "the two cannot be compared; later runs are compared with this one"
@@ -283,12 +289,22 @@ def _live_words(name: str, was: str, is_now: str, now: Comparability) -> str:
         sides = ["--set-a", values[0], "--set-b", values[1]]
     else:
         return _AB
-    return f"`{shlex.join(['convmark', 'ab', *sides, *_case(now)])}` compares them live"
+    return f"`{shlex.join(['convmark', 'ab', *sides, *_case(now, name)])}` compares them live"
 
 
-def _case(now: Comparability) -> list[str]:
-    """Return the options that choose the case among the defaults of all others."""
-    return ["--models", now.model, "--tasks", now.task, "--batch-sizes", str(now.batch_size)]
+def _case(now: Comparability, but: str = "") -> list[str]:
+    """Return the options that choose the case, as far as their defaults do not.
+
+    Args:
+        but: a fact that the two sides set.
+    """
+    of_sides = "precisions" if but == "precision" else but
+    return [
+        word
+        for name, value in now.options.items()
+        if name != of_sides and value != _DEFAULTS.get(name, "default")
+        for word in (f"--{name}", value)
+    ]
 
 
 def _state_difference(now: Mapping[str, str], then: Mapping[str, str], case: Sequence[str]) -> str:
