@@ -272,9 +272,14 @@ def test_two_that_export_the_same_at_once_leave_one_file_and_a_killed_one_leaves
     assert len(began) == len(paths) == 2
     assert paths[0] == paths[1]
     assert [path.name for path in kept.iterdir()] == [Path(paths[0]).parent.name]
-    Path(paths[0]).with_name("export.json").write_text("half a")
-    with pytest.raises(CaseFailure, match="the exported file was changed after it was made"):
-        one()
+    told = Path(paths[0]).with_name("export.json")
+    told.write_text('{"export_s": 1.0, "case": "of a version without hashes"}')
+    one()
+    assert len(began) == 3
+    for damaged in ("half a", "[]"):
+        told.write_text(damaged)
+        with pytest.raises(CaseFailure, match="the exported file was changed after it was made"):
+            one()
 
 
 def test_the_code_of_each_runtime_has_a_hash_of_its_own() -> None:

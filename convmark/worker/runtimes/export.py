@@ -220,6 +220,8 @@ def kept(case: Case, source: Source, digest: str, emit: Emit) -> str:
     key = hashlib.sha256("\n".join(told).encode()).hexdigest()[:32]
     folder = os.path.join(os.environ.get(EXPORTS) or tempfile.gettempdir(), key)
     path = os.path.join(folder, "model" + runtime.suffix)
+    if (facts := _facts(folder)) and "sha256" not in facts:  # an earlier version of convmark's
+        shutil.rmtree(folder, ignore_errors=True)
     if not os.path.isdir(folder):
         convert, _ = runtimes.imported(case.runtime, case.model)
         os.makedirs(os.path.dirname(folder), exist_ok=True)
@@ -248,15 +250,21 @@ def _told(case: Case, folder: str) -> dict[str, Any]:
     Raises:
         CaseFailure: its files are no longer those.
     """
-    told: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError), open(os.path.join(folder, _TOLD), "rb") as file:
-        told = json.load(file)
+    told = _facts(folder)
     if told.get("sha256") != _digest(folder):
         raise CaseFailure(
             f"{case.name}: the exported file was changed after it was made; remove {folder} to "
             "have it exported anew"
         )
     return told
+
+
+def _facts(folder: str) -> dict[str, Any]:
+    """Return what stands beside an export; nothing where that cannot be read."""
+    facts = None
+    with contextlib.suppress(OSError, ValueError), open(os.path.join(folder, _TOLD), "rb") as file:
+        facts = json.load(file)
+    return facts if isinstance(facts, dict) else {}
 
 
 def _digest(folder: str) -> str:
