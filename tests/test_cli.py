@@ -76,6 +76,10 @@ def test_ctrl_c_keeps_the_rows_so_far_says_where_and_exits_130(
     said = capsys.readouterr().err
     assert "interrupted; 3 rows in" in said
     assert said.endswith("convmark run: the same command with --resume continues\n")
+    of_several = ["--cluster", "127.0.0.1:20001,127.0.0.1:20002", "--index", "0"]
+    of_several += ["--replicas", "2", "--processes", "5"]
+    assert main(["run", "--models", "lenet5", "--tasks", "train", *of_several]) == 130
+    assert "--resume" not in capsys.readouterr().err  # it is refused with several machines
 
 
 def test_layers_prints_the_slowest_keeps_all_and_exits_0(

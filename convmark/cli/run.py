@@ -109,7 +109,9 @@ def run(given: argparse.Namespace, options: Options) -> int:
                 )
                 whole = whole and session.whole and not session.lacks_layers
             if session.interrupted:
-                if len(sessions) == 1 and session.run_file and session.run_file.rows:
+                kept_rows = session.run_file.rows if session.run_file else 0
+                several = len(sessions) > 1 or (options.cluster and options.cluster.addresses)
+                if kept_rows and not several:  # `_check_resume` refuses several
                     _say("the same command with --resume continues")
                 return exit_status(False, interrupted=True)
     if form != TEXT:
