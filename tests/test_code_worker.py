@@ -179,7 +179,7 @@ def test_packages_are_those_that_the_models_own_files_import(
     answers: tuple[Path, dict[str, Answer]],
 ) -> None:
     packages = told(answers, "nets:net")["packages"]
-    assert set(map(str.lower, packages)) == {"h5py", "scipy", "jinja2"}
+    assert set(map(str.lower, packages)) == {"h5py", "scipy", "jinja2", "markupsafe"}
     assert told(answers, "lenet5")["packages"] == {}
 
 
