@@ -7,8 +7,10 @@ import ctypes
 import dataclasses
 import errno
 import glob
+import hashlib
 import json
 import os
+import py_compile
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -601,6 +603,7 @@ def test_what_a_model_reads_in_the_results_or_rewrites_is_code_as_it_was_read(
         "zoo/__init__.py",
         "nets.py",
         "widths.pyc",
+        "loaded.py",
         "results/best.json",
         "results/0001.csv",
     ):
@@ -609,7 +612,9 @@ def test_what_a_model_reads_in_the_results_or_rewrites_is_code_as_it_was_read(
     (tmp_path / "tuned.json").write_text("{}")
     watching("nets:net", tmp_path, ["nets.py", "widths.pyc"], monkeypatch).close()
     results = [str(tmp_path / "results")]
+    compiled = py_compile.compile(str(tmp_path / "loaded.py"))
     watch = CodeWatch("nets:net", [str(tmp_path)], results)
+    Path(compiled).read_bytes()
     (tmp_path / "results/best.json").read_text()
     (tmp_path / "results/0001.csv").read_text()
     (tmp_path / "tuned.json").read_text()
@@ -618,7 +623,8 @@ def test_what_a_model_reads_in_the_results_or_rewrites_is_code_as_it_was_read(
     told: dict[str, Any] = {}
     watch.report(lambda event, **fields: told.update(fields))
     files = {Path(one["path"]).name: one["size"] for one in told["files"]}
-    assert files == {"nets.py": 0, "widths.pyc": 0, "best.json": 0, "tuned.json": 2}
+    names = ("nets.py", "widths.pyc", "loaded.py", "best.json")
+    assert files == {**dict.fromkeys(names, 0), "tuned.json": 2}
 
 
 def test_an_installed_file_that_was_edited_since_is_code(
@@ -643,7 +649,16 @@ def test_an_installed_file_that_was_edited_since_is_code(
     assert installed.edited_files(files) == set()  # as old as the list of the package's files
     for file in files:
         os.utime(file, (2e9, 2e9))
-    assert installed.edited_files([*files, str(root / "shoplib/gone.py")]) == {files[0], files[2]}
+    (root / "loose.py").write_text("")
+    told = installed.edited_files([*files, str(root / "shoplib/gone.py"), str(root / "loose.py")])
+    assert told == {files[0], files[2], str(root / "loose.py")}
+    (root / "conda-meta").mkdir()  # writes the environment's own path into files
+    sha256 = hashlib.sha256((root / "shop_tools.py").read_bytes()).hexdigest()
+    paths = [{"_path": "shop_tools.py", "sha256": "another", "sha256_in_prefix": sha256}]
+    about = json.dumps({"paths_data": {"paths": paths}})
+    (root / "conda-meta/shoplib-1.0-0.json").write_text(about)
+    monkeypatch.setattr(sys, "prefix", str(root))
+    assert installed.edited_files(files) == {files[0]}
 
 
 def refusing(function: str, code: int) -> Any:

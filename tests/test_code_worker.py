@@ -17,7 +17,7 @@ from convmark.interpreter import Answer, Interpreter, import_roots
 
 PROJECT = {
     "nets.py": """
-        import ctypes, importlib, json, os, pathlib, sqlite3, subprocess
+        import ctypes, importlib.metadata, json, os, pathlib, sqlite3, subprocess
         import h5py, keras, numpy as np, scipy.signal
         import tensorflow as tf
 
@@ -39,6 +39,8 @@ PROJECT = {
             reads = "open('by_child.txt').read(); open('pyproject.toml').read()"
             subprocess.run([sys_python(), "-c", reads], check=True)
             importlib.import_module("package.by_name")
+            importlib.import_module("plug" + "in")
+            importlib.metadata.EntryPoint("one", "lo" + "ose.part:WIDTH", "nets").load()
             with h5py.File("native.h5") as file:
                 file["x"][...]
             tf.io.read_file("by_tensorflow.txt")
@@ -78,6 +80,8 @@ PROJECT = {
     "parts/one.txt": "",
     "results/0001.csv": "",
 }
+LOOSE = "WIDTH = 3"
+"""Of a package that was copied to where packages lie, so that no version tells what it holds."""
 SEEN = {
     *("nets.py", "package/__init__.py", "package/late.py", "package/by_name.py", "settings.json"),
     *("path.txt", "by_os.txt", "by_child.txt", "by_tensorflow.txt", "array.npy", "native.h5"),
@@ -117,6 +121,17 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, di
         files = {"__init__.py": "", "nets.py": f"CHANNELS = {channels}\n{shop}"}
         write(place / folder, {f"shopflat/{name}": text for name, text in files.items()})
     write(place / "site-packages", {"installed.py": f"CHANNELS = 4\n{shop}"})
+    about = "Metadata-Version: 2.1\nName: Plugin\nVersion: 1.5\n"
+    write(
+        place / "site-packages",
+        {
+            "plugin-1.5.dist-info/METADATA": about,
+            "plugin-1.5.dist-info/RECORD": "plugin.py,sha256=another,0\n",
+            "plugin.py": "",
+            "loose/__init__.py": "",
+            "loose/part.py": LOOSE,
+        },
+    )
     variables = environ(
         place,
         PYTHONPATH=str(place / "site-packages"),
@@ -156,6 +171,8 @@ def test_every_file_that_a_model_reads_is_named_however_it_is_read(
         "plain.txt",
         "by_tensorflow.txt",
     }
+    loose = answers[0] / "site-packages/loose"
+    assert {path.name for path in files if loose in path.parents} == {"__init__.py", "part.py"}
 
 
 def test_what_a_model_looks_for_without_opening_it_is_told(
@@ -179,7 +196,7 @@ def test_packages_are_those_that_the_models_own_files_import(
     answers: tuple[Path, dict[str, Answer]],
 ) -> None:
     packages = told(answers, "nets:net")["packages"]
-    assert set(map(str.lower, packages)) == {"h5py", "scipy", "jinja2", "markupsafe"}
+    assert set(map(str.lower, packages)) == {"h5py", "scipy", "jinja2", "markupsafe", "plugin"}
     assert told(answers, "lenet5")["packages"] == {}
 
 

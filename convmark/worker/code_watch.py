@@ -32,7 +32,9 @@ from convmark.worker.packages import (
     imported_names,
     installed_folders,
     is_inside,
+    names_at_start,
     versions_of,
+    watched_names,
 )
 from convmark.worker.protocol import file_digest
 from convmark.worker.variables import VariableWatch, told_variables
@@ -84,7 +86,7 @@ class CodeWatch:
         self._results = tuple(map(_real, results))
         self._left_out = tuple(map(_real, left_out))
         self._zoo = _real(os.path.dirname(sys.modules["convmark_zoo"].__file__ or ""))
-        self._names = {PRESETS} if name.is_preset else set()
+        self._names = names_at_start() | ({PRESETS} if name.is_preset else set())
         self._users: dict[str, bool] = {}
         """Whether a file's code is the user's."""
         self._active = True
@@ -96,6 +98,7 @@ class CodeWatch:
         self._looked = Looked(self._is_the_users)
         self._mapped = set(_mapped_files())  # of the other code of a duet
         sys.addaudithook(self._note)
+        self._end_names = watched_names(self._note_name)
         self._variables = VariableWatch(
             lambda frame: asks_for(frame, self._is_the_users, while_imported=False)
         )
@@ -104,14 +107,17 @@ class CodeWatch:
         if not self._active:
             return
         if event == "import":
-            name = str(arguments[0]).partition(".")[0]
-            if name not in self._names and asks_for(
-                sys._getframe(1), self._is_the_users, while_imported=True
-            ):
-                self._names.add(name)
+            self._note_name(str(arguments[0]), sys._getframe(1))
         else:
             self._opened.note(event, arguments)
             self._looked.note(event, arguments)
+
+    def _note_name(self, module: str, frame: FrameType) -> None:
+        name = module.partition(".")[0]
+        if name not in self._names and (
+            _reads_a_model(frame) or asks_for(frame, self._is_the_users, while_imported=True)
+        ):
+            self._names.add(name)
 
     def _is_the_users(self, frame: FrameType) -> bool:
         """Whether a frame is of the user's own code."""
@@ -205,6 +211,7 @@ class CodeWatch:
         if not self._active:
             return set(), set()
         self._active = False
+        self._end_names()
         self._variables.stop()
         self._looked.stop()
         return self._opened.close()
@@ -227,6 +234,12 @@ class CodeWatch:
                 top = os.path.relpath(path, root).split(os.sep)[0]
                 return bool(package) and top in (package, f"{package}.py")
         return not is_inside(path, _not_code())
+
+
+def _reads_a_model(frame: FrameType) -> bool:
+    """Whether Keras imports what a saved model names, for the user whoever has called it."""
+    asks = frame.f_back
+    return asks is not None and asks.f_code.co_filename.endswith("serialization_lib.py")
 
 
 def _real(path: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import itertools
 import os
 import re
@@ -79,6 +80,9 @@ class Opened:
         if isinstance(path, int) or path is None:
             return
         real = os.path.realpath(os.fsdecode(path))
+        if real.endswith(".pyc") and not written:  # stands for its source, where it has one
+            with contextlib.suppress(ValueError):
+                real = importlib.util.source_from_cache(real)
         if written or os.path.isfile(real):
             if written and real in self._read - self._written and (found := file_digest(real)):
                 self.rewritten[real] = found

@@ -9,6 +9,7 @@ import csv
 import functools
 import hashlib
 import importlib.metadata
+import json
 import os
 import re
 import sys
@@ -16,6 +17,7 @@ import sysconfig
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from convmark.core.backends import packages_shared
 from convmark.core.installed import PACKAGES, is_installed
@@ -26,9 +28,11 @@ __all__ = [
     "imported_names",
     "installed_folders",
     "is_inside",
+    "names_at_start",
     "tree_of",
     "version_of",
     "versions_of",
+    "watched_names",
 ]
 
 _OWN_COLUMNS = {"convmark", *packages_shared()}
@@ -36,6 +40,8 @@ _OWN_COLUMNS = {"convmark", *packages_shared()}
 _OWN = os.path.dirname(os.path.abspath(__file__))
 _STANDARD = os.path.dirname(os.path.abspath(os.__file__))
 _IMPORTS = "<frozen importlib"
+_OF_TOOLS = {"_distutils_hack", "_virtualenv", "coverage", "pytest_cov"}
+"""What tools have every interpreter import as it starts, which decides nothing of what runs."""
 _INSTALLING_NS = 2_000_000_000
 """Within which files may be newer than the list that is written last."""
 
@@ -110,8 +116,44 @@ def _is_machinery(file: str) -> bool:
     place = os.path.dirname(os.path.abspath(file))
     of_python = place in (_STANDARD, os.path.join(_STANDARD, "importlib"))
     machinery = ("os.py", "_collections_abc.py", "__init__.py", "_bootstrap.py", "runpy.py")
-    watches = name in ("code_watch.py", "variables.py") and place == _OWN
+    watches = name in ("code_watch.py", "packages.py", "variables.py") and place == _OWN
     return watches or (of_python and name in machinery)
+
+
+def names_at_start() -> set[str]:
+    """Return the top names that path files have every interpreter import as it starts.
+
+    Those by which Python finds an editable installation are none: they say where its files lie.
+    """
+    names: set[str] = set()
+    for path in (path for root in installed_folders() for path in Path(root).glob("*.pth")):
+        with contextlib.suppress(OSError):
+            for line in path.read_text(errors="replace").splitlines():
+                if line.startswith(("import ", "import\t")):
+                    names.update(re.findall(r"\bimport\s+(\w+)", line))
+    return {one for one in names - _OF_TOOLS if "editable" not in one and one in sys.modules}
+
+
+def watched_names(note: Callable[[str, FrameType], None]) -> Callable[[], None]:
+    """Have each module that is imported by a name in a text noted; return what ends that.
+
+    No audit event tells of `importlib.import_module`, by which entry points and `pkgutil` go too.
+    """
+    bootstrap: Any = vars(importlib)["_bootstrap"]
+    original = bootstrap._gcd_import
+
+    @functools.wraps(original)
+    def by_text(*arguments: Any, **named: Any) -> Any:
+        module = original(*arguments, **named)
+        note(str(getattr(module, "__name__", "")), sys._getframe(1))
+        return module
+
+    def end() -> None:
+        if bootstrap._gcd_import is by_text:
+            bootstrap._gcd_import = original
+
+    bootstrap._gcd_import = by_text
+    return end
 
 
 def tree_of(path: str) -> ast.AST:
@@ -182,10 +224,11 @@ def edited_files(paths: Iterable[str]) -> set[str]:
     """Return the files of installed packages that are no longer as they were installed.
 
     They were written after their package was, and are not what its list of files says. A package
-    without a list is known by its version alone.
+    without a list is known by its version alone; what somebody has copied there, without any
+    package, is known by no version and counts too.
 
     Args:
-        paths: files without symbolic links; those of no package are left out.
+        paths: files without symbolic links; those that lie elsewhere are left out.
     """
     by_top: dict[str, dict[str, list[str]]] = {root: {} for root in installed_folders()}
     for path in paths:
@@ -199,10 +242,26 @@ def edited_files(paths: Iterable[str]) -> set[str]:
     for root, tops in by_top.items():
         lists = _lists(root, tops)
         for top, files in tops.items():
+            if not lists[top] and _is_of_no_package(root, top):
+                found.update(files)
             for record in lists[top]:
                 with contextlib.suppress(OSError):
                     found |= _edited(root, record, files)
     return found
+
+
+def _is_of_no_package(root: str, top: str) -> bool:
+    """Whether no package of a folder has the name of a module, nor says that it gives it."""
+    if top in _OWN_COLUMNS | _OF_TOOLS:
+        return False
+    for about in Path(root).iterdir():
+        if about.suffix in (".dist-info", ".egg-info"):
+            if _plain(about.name.partition("-")[0].removesuffix(".egg")) == _plain(top):
+                return False
+            with contextlib.suppress(OSError):
+                if top in (about / "top_level.txt").read_text().split():
+                    return False
+    return True
 
 
 def _lists(root: str, tops: Collection[str]) -> dict[str, list[Path]]:
@@ -214,7 +273,7 @@ def _lists(root: str, tops: Collection[str]) -> dict[str, list[Path]]:
     by_name = {_plain(one.parent.name.partition("-")[0]): one for one in records}
     found = {top: [by_name[_plain(top)]] for top in tops if _plain(top) in by_name}
     others = {
-        top: re.compile(rf"^{re.escape(top)}(/|\.py,)".encode(), re.MULTILINE)
+        top: re.compile(rf"^{re.escape(top)}(/|\.[^/,]*,)".encode(), re.MULTILINE)
         for top in tops
         if top not in found
     }
@@ -239,11 +298,25 @@ def _edited(root: str, record: Path, files: Sequence[str]) -> set[str]:
     there = filter(os.path.isfile, files)
     later = [one for one in there if os.stat(one).st_mtime_ns > installed_ns]
     listed = _listed(record) if later else {}
-    return {
+    edited = {
         one
         for one in later
         if (wanted := listed.get(os.path.relpath(one, root))) and _digest(one) != wanted
     }
+    return edited - _rewritten_by_conda(edited) if edited else edited
+
+
+def _rewritten_by_conda(paths: Collection[str]) -> set[str]:
+    """Return those files that are as conda has installed them, with its prefix in their text."""
+    found = set()
+    for about in Path(sys.prefix, "conda-meta").glob("*.json"):
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+            for one in json.loads(about.read_bytes())["paths_data"]["paths"]:
+                path = os.path.join(os.path.realpath(sys.prefix), one["_path"])
+                wanted = one.get("sha256_in_prefix")
+                if path in paths and wanted and _sha256(path).hexdigest() == wanted:
+                    found.add(path)
+    return found
 
 
 def _listed(record: Path) -> dict[str, str]:
@@ -253,6 +326,9 @@ def _listed(record: Path) -> dict[str, str]:
 
 
 def _digest(path: str) -> str:
+    return base64.urlsafe_b64encode(_sha256(path).digest()).rstrip(b"=").decode()
+
+
+def _sha256(path: str) -> Any:
     with open(path, "rb") as file:
-        found = hashlib.sha256(file.read()).digest()
-    return base64.urlsafe_b64encode(found).rstrip(b"=").decode()
+        return hashlib.sha256(file.read())
