@@ -122,6 +122,7 @@ def main() -> None:
     sys.path.append(str(Path(__file__).parent))
     child = types.ModuleType("convmark.worker.child")
     child.answer = answer  # type: ignore[attr-defined]
+    child.look_ahead = lambda request: None  # type: ignore[attr-defined]
     sys.modules["convmark.worker.child"] = child
     import fake_worker  # noqa: F401 - once, not in each child
 

@@ -263,7 +263,7 @@ def test_a_worker_counts_packages_as_installed_outside_repositories_or_in_an_env
         folder.mkdir(parents=True)
     (top / "repo/.venv/pyvenv.cfg").write_text("")
     monkeypatch.setattr(sys, "path", [*map(str, own), *map(str, installed)])
-    found = set(map(Path, installed_folders.__wrapped__()))
+    found = set(map(Path, installed_folders()))
     assert found.isdisjoint(own)
     assert found.issuperset(installed)
     assert set(own) <= set(import_roots())
@@ -635,30 +635,35 @@ def test_an_installed_file_that_was_edited_since_is_code(
         "shoplib/__init__.py": "W = 8\n",
         "shoplib/more.py": "",
         "shop_tools.py": "W = 8\n",
+        "_shop.cpython-311.so": "8",
         "shoplib-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: shoplib\nVersion: 1.0\n",
         "shoplib-1.0.dist-info/RECORD": "shoplib/__init__.py,sha256=another,6\n"
         "shoplib/more.py,sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU,0\n"
-        "shop_tools.py,sha256=another,6\n",
+        "shop_tools.py,sha256=another,6\n"
+        "_shop.cpython-311.so,sha256=another,1\n",
     }.items():
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_text(text)
     monkeypatch.syspath_prepend(root)
     monkeypatch.setattr(installed, "installed_folders", lambda: (str(root),))
-    names = ("shoplib/__init__.py", "shoplib/more.py", "shop_tools.py")
+    names = ("shoplib/__init__.py", "shoplib/more.py", "shop_tools.py", "_shop.cpython-311.so")
     files = [str(root / name) for name in names]
     assert installed.edited_files(files) == set()  # as old as the list of the package's files
+    assert installed.edited_modules(files[:1]) == set()
     for file in files:
         os.utime(file, (2e9, 2e9))
+    edited = {files[0], *files[2:]}
+    assert installed.edited_modules(files) == edited - {files[0]}  # imported before it was edited
     (root / "loose.py").write_text("")
     told = installed.edited_files([*files, str(root / "shoplib/gone.py"), str(root / "loose.py")])
-    assert told == {files[0], files[2], str(root / "loose.py")}
+    assert told == {*edited, str(root / "loose.py")}
     (root / "conda-meta").mkdir()  # writes the environment's own path into files
     sha256 = hashlib.sha256((root / "shop_tools.py").read_bytes()).hexdigest()
     paths = [{"_path": "shop_tools.py", "sha256": "another", "sha256_in_prefix": sha256}]
     about = json.dumps({"paths_data": {"paths": paths}})
     (root / "conda-meta/shoplib-1.0-0.json").write_text(about)
     monkeypatch.setattr(sys, "prefix", str(root))
-    assert installed.edited_files(files) == {files[0]}
+    assert installed.edited_files(files) == edited - {files[2]}
 
 
 def refusing(function: str, code: int) -> Any:

@@ -37,7 +37,7 @@ from convmark.worker import (
     runtimes,
 )
 from convmark.worker.builders import Builder, builder
-from convmark.worker.code_watch import CodeWatch
+from convmark.worker.code_watch import CodeWatch, look_at_modules
 from convmark.worker.companions import Companions, Place, free_addresses
 from convmark.worker.exported import ExportedBackend
 from convmark.worker.failure import UnknownModelError, message_of, stack_of
@@ -45,7 +45,7 @@ from convmark.worker.model_files import check_file
 from convmark.worker.protocol import encode
 from convmark.worker.runtimes.export import Exported, export, in_a_process
 
-__all__ = ["answer"]
+__all__ = ["answer", "look_ahead"]
 
 LINGER_S = 0.5
 """A process of a cluster stays so long at its end: others may still fetch what it has sent."""
@@ -67,6 +67,12 @@ _LOADED_NS = time.time_ns()
 """When this module was imported: with the framework, before any fork."""
 
 Emit = Callable[..., None]
+
+
+def look_ahead(request: dict[str, Any]) -> None:
+    """Do in the process that is forked what each of the forked ones would do for itself."""
+    if request["kind"] in _WITH_CODE:
+        look_at_modules()
 
 
 def answer(request: dict[str, Any], framework: Any, descriptors: list[int]) -> int:

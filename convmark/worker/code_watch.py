@@ -29,17 +29,19 @@ from convmark.worker.opened import Opened
 from convmark.worker.packages import (
     asks_for,
     edited_files,
+    edited_modules,
     imported_names,
     installed_folders,
     is_inside,
     names_at_start,
+    package_folder,
     versions_of,
     watched_names,
 )
 from convmark.worker.protocol import file_digest
 from convmark.worker.variables import VariableWatch, told_variables
 
-__all__ = ["CodeWatch", "real_folder"]
+__all__ = ["CodeWatch", "look_at_modules", "real_folder"]
 
 _SYSTEM = ("/proc", "/sys", "/dev", "/run", "/etc", "/usr/lib", "/usr/share", "/lib", "/lib64")
 """Folders of the operating system, whose release the row tells."""
@@ -89,6 +91,7 @@ class CodeWatch:
         self._names = names_at_start() | ({PRESETS} if name.is_preset else set())
         self._users: dict[str, bool] = {}
         """Whether a file's code is the user's."""
+        _followed.cache_clear()  # a link may lead elsewhere by now
         self._active = True
         self._began_ns = time.time_ns()
         self._loaded_ns = loaded_ns or self._began_ns
@@ -149,7 +152,7 @@ class CodeWatch:
             for path in (read - written).union(rewritten)
             if self._is_own(path, self._package, asked=path in asked)
         }
-        edited = edited_files(read | installed) - own
+        edited = (edited_files(read - installed) | edited_modules(installed)) - own
         paths = sorted(own.union(edited, files_of(self._model_file) if self._model_file else ()))
         told = ((path, rewritten.get(path) or file_digest(path)) for path in paths)
         digests = {path: found for path, found in told if found is not None}
@@ -194,15 +197,15 @@ class CodeWatch:
         own: dict[str, bool] = {}
         counting, installed = set(), set()
         for path in _module_files():
-            folder = os.path.dirname(path)
-            real = real_folder(folder)
+            real, package = _place(os.path.dirname(path))
+            folder = package or real
             if folder not in own:
-                inside = os.path.join(real, "module.py")
-                top = real in installed_folders()
+                inside = os.path.join(folder, "module.py")
+                top = folder in installed_folders()
                 own[folder] = top or self._is_own(inside, self._package, asked=True)
             if own[folder]:
                 counting.add(_real(path))
-            if is_inside(real, installed_folders()):
+            if package:
                 installed.add(os.path.join(real, os.path.basename(path)))
         return counting, installed
 
@@ -260,6 +263,20 @@ def _followed(folder: str) -> str:
     if name in ("", ".", "..") or os.path.islink(folder):
         return _real(folder)
     return os.path.join(_followed(parent), name)
+
+
+def _place(folder: str) -> tuple[str, str]:
+    """Return a folder without links, and that of the installed package it lies in, or nothing."""
+    real = real_folder(folder)
+    return real, package_folder(real, installed_folders())
+
+
+def look_at_modules() -> None:
+    """Look at the installed modules imported so far, for all processes forked from this one."""
+    places = ((path, *_place(os.path.dirname(path))) for path in _module_files())
+    edited_modules(
+        {os.path.join(real, os.path.basename(path)) for path, real, package in places if package}
+    )
 
 
 def _repository(folder: str) -> str | None:

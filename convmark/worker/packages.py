@@ -25,10 +25,12 @@ from convmark.core.installed import PACKAGES, is_installed
 __all__ = [
     "asks_for",
     "edited_files",
+    "edited_modules",
     "imported_names",
     "installed_folders",
     "is_inside",
     "names_at_start",
+    "package_folder",
     "tree_of",
     "version_of",
     "versions_of",
@@ -51,15 +53,35 @@ def is_inside(path: str, folders: Iterable[str]) -> bool:
     return any(path == folder or path.startswith(folder + os.sep) for folder in folders)
 
 
-@functools.cache
 def installed_folders() -> tuple[str, ...]:
     """The folders of installed packages."""
+    return _installed_folders(tuple(sys.path))
+
+
+@functools.cache
+def _installed_folders(path: Sequence[str]) -> tuple[str, ...]:
     named = [sysconfig.get_path(name) for name in ("purelib", "platlib")]
     found = [
         *map(os.path.realpath, named),
-        *filter(_holds_packages, map(os.path.realpath, sys.path)),
+        *filter(_holds_packages, map(os.path.realpath, path)),
     ]
     return tuple(dict.fromkeys(found))
+
+
+@functools.cache
+def package_folder(folder: str, installed: Sequence[str]) -> str:
+    """Return the folder of the installed package that a folder lies in; empty for none.
+
+    Of the folder of all packages it is that folder, where packages of one file lie.
+
+    Args:
+        folder: without symbolic links.
+        installed: the folders of installed packages.
+    """
+    for root in installed:
+        if is_inside(folder, (root,)):
+            return os.path.join(root, *folder[len(root) :].split(os.sep)[1:2])
+    return ""
 
 
 def _holds_packages(folder: str) -> bool:
@@ -220,6 +242,25 @@ def _by_module(path: Sequence[str]) -> Mapping[str, Sequence[str]]:
     return importlib.metadata.packages_distributions()
 
 
+_AS_IMPORTED: dict[str, bool] = {}
+"""Whether a module's file was found edited once it had been imported."""
+
+
+def edited_modules(paths: Collection[str]) -> set[str]:
+    """Return the edited files among those of imported modules, each looked at once.
+
+    What runs is what was imported: a later edit changes no module. A forked process inherits what
+    is known of the modules that were imported before it.
+
+    Args:
+        paths: as for `edited_files`.
+    """
+    new = [path for path in paths if path not in _AS_IMPORTED]
+    edited = edited_files(new)
+    _AS_IMPORTED.update((path, path in edited) for path in new)
+    return {path for path in paths if _AS_IMPORTED[path]}
+
+
 def edited_files(paths: Iterable[str]) -> set[str]:
     """Return the files of installed packages that are no longer as they were installed.
 
@@ -242,9 +283,10 @@ def edited_files(paths: Iterable[str]) -> set[str]:
     for root, tops in by_top.items():
         lists = _lists(root, tops)
         for top, files in tops.items():
-            if not lists[top] and _is_of_no_package(root, top):
+            records = lists.get(top, ())
+            if not records and _is_of_no_package(root, top):
                 found.update(files)
-            for record in lists[top]:
+            for record in records:
                 with contextlib.suppress(OSError):
                     found |= _edited(root, record, files)
     return found
@@ -269,21 +311,33 @@ def _lists(root: str, tops: Collection[str]) -> dict[str, list[Path]]:
 
     `packages_distributions` of the standard library would take a second.
     """
-    records = list(Path(root).glob("*.dist-info/RECORD")) if tops else []
-    by_name = {_plain(one.parent.name.partition("-")[0]): one for one in records}
-    found = {top: [by_name[_plain(top)]] for top in tops if _plain(top) in by_name}
-    others = {
-        top: re.compile(rf"^{re.escape(top)}(/|\.[^/,]*,)".encode(), re.MULTILINE)
+    if not tops or not os.path.isdir(root):
+        return {}
+    changed_ns = os.stat(root).st_mtime_ns  # whatever is installed or removed changes it
+    by_name = _by_name(root, changed_ns)
+    return {
+        top: [by_name[_plain(top)]]
+        if _plain(top) in by_name
+        else _by_top(root, changed_ns).get(top, [])
         for top in tops
-        if top not in found
     }
-    found |= {top: [] for top in others}
-    for record in records if others else ():
+
+
+@functools.cache
+def _by_name(root: str, changed_ns: int) -> dict[str, Path]:
+    """Return the list of each package by its plain name."""
+    records = Path(root).glob("*.dist-info/RECORD")
+    return {_plain(one.parent.name.partition("-")[0]): one for one in records}
+
+
+@functools.cache
+def _by_top(root: str, changed_ns: int) -> dict[str, list[Path]]:
+    """Return the lists that name files of each module or folder."""
+    found: dict[str, list[Path]] = {}
+    for record in _by_name(root, changed_ns).values():
         with contextlib.suppress(OSError):
-            text = record.read_bytes()
-            for top, line in others.items():
-                if line.search(text):
-                    found[top].append(record)
+            for top in set(re.findall(rb"^([^/,.\n]+)[./]", record.read_bytes(), re.MULTILINE)):
+                found.setdefault(os.fsdecode(top), []).append(record)
     return found
 
 

@@ -79,7 +79,7 @@ def serve(
         return child.answer(request, framework, descriptors)
 
     if fork:
-        _serve_forking(control, answer, framework.untouched)
+        _serve_forking(control, answer, child.look_ahead, framework.untouched)
     else:
         _serve_in_place(control, answer)
 
@@ -114,7 +114,12 @@ def _serve_in_place(control: socket.socket, answer: Answer) -> None:
         control.send(encode({"id": request["id"], "status": 0, "left": end_strays(kept)}))
 
 
-def _serve_forking(control: socket.socket, answer: Answer, untouched: Callable[[], bool]) -> None:
+def _serve_forking(
+    control: socket.socket,
+    answer: Answer,
+    look_ahead: Callable[[dict[str, Any]], None],
+    untouched: Callable[[], bool],
+) -> None:
     running: dict[int, int] = {}
     kept = children()
 
@@ -148,6 +153,7 @@ def _serve_forking(control: socket.socket, answer: Answer, untouched: Callable[[
                     return
                 request, descriptors = received
                 if untouched():
+                    look_ahead(request)
                     pid = _fork(inherited, answer, request, descriptors)
                     running[pid] = request["id"]
                     control.send(encode({"id": request["id"], "pid": pid}))

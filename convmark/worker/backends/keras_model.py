@@ -416,9 +416,13 @@ class KerasBackend(Framework):
             return self._fit_training(model, batch_size, seed, compiled, recipe)
         rate = self.learning_rate if recipe.learning_rate is None else recipe.learning_rate
         step = self.training_step(model, batch_size, seed, rate, compiled, recipe)
-        return step, lambda: Training.of_harness(
-            model, recipe, rate, classes=is_classes(self.output_shapes(model))
-        ).as_fields()
+
+        @functools.cache  # it stays what it is at the first step
+        def described() -> dict[str, str | None]:
+            classes = is_classes(self.output_shapes(model))
+            return Training.of_harness(model, recipe, rate, classes=classes).as_fields()
+
+        return step, described
 
     def _fit_training(
         self, model: Any, batch_size: int, seed: int, compiled: bool, recipe: Recipe
