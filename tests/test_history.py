@@ -13,10 +13,12 @@ import pytest
 from histories import A_COMMIT, ANOTHER_COMMIT, MACHINE, comparability, keep, process, run_of
 
 from convmark.cli.parsers import parsers
-from convmark.compare import history
+from convmark.compare import earlier, history
 from convmark.compare.comparability import comparable, difference
+from convmark.compare.earlier import steady
 from convmark.compare.files import Acceptance, accept, read_accepted
-from convmark.compare.history import accepted_history, named_history, steady
+from convmark.compare.history import accepted_history, named_history
+from convmark.compare.verdict import conclude, review
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.options import read
 from convmark.core.suites import cases
@@ -43,7 +45,7 @@ def read_in_full(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         read.append(path.stem)
         return original(path, *rest)
 
-    monkeypatch.setattr(history, "read_run", recording)
+    monkeypatch.setattr(earlier, "read_run", recording)
     return read
 
 
@@ -113,6 +115,26 @@ def test_the_last_accepted_run_is_the_anchor(store: Store) -> None:
     accept(store, MACHINE, "0003", "faster kernels")
     assert found(store, run_of("0005", 0.0)) == ["0003", "0004"]
     assert found(store, run_of("0003", 0.0)) == ["0001", "0002"]
+
+
+def test_a_run_that_was_given_the_number_of_an_accepted_one_is_no_anchor(store: Store) -> None:
+    """As where the runs were removed, and the list of accepted ones was not."""
+    for number in ("0001", "0002"):
+        keep(store, run_of(number, 0.0))
+    accept(store, MACHINE, "2", "first")
+    (store.folder / MACHINE / "0002.csv").unlink()
+    keep(store, run_of("0002", 0.0, commit=ANOTHER_COMMIT))
+    with pytest.warns(StoreWarning, match=r"0002\.csv: is not the run that was accepted: that was"):
+        assert found(store, run_of("0003", 0.0)) == ["0001"]
+
+
+def test_what_fitted_once_and_is_too_large_now_is_a_loss(store: Store) -> None:
+    keep(store, run_of("0001", 0.0))
+    full = [process(run="0002", status="out_of_memory", error="too much")]
+    by_name = named_history(store.folder / MACHINE / "0001.csv", full)
+    for before in (accepted_history(store, MACHINE, full), by_name):
+        (lost,) = conclude(review(full, before))
+        assert (lost.verdict, lost.fails) == ("inconclusive", True)
 
 
 def test_a_case_that_the_accepted_run_lacks_keeps_its_own_anchor(store: Store) -> None:

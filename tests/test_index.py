@@ -16,7 +16,7 @@ from histories import A_COMMIT, ANOTHER_COMMIT, MACHINE, keep, keep_said, proces
 from test_verdicts_file import OLD, judgement
 
 from convmark.cli import main
-from convmark.compare import history, index
+from convmark.compare import earlier, index
 from convmark.compare.digest import digest_of
 from convmark.compare.history import accepted_history
 from convmark.compare.index import Index, index_path
@@ -357,7 +357,7 @@ def judged(store: Store, now: list[Record]) -> tuple[list[str], list[str]]:
     """The runs that lenet5 is judged against, and those that were read in full."""
     read: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(history, "read_run", lambda path: read.append(path.stem) or read_run(path))
+        patch.setattr(earlier, "read_run", lambda path: read.append(path.stem) or read_run(path))
         found = accepted_history(store, MACHINE, now)
     return [rows[0].run for rows in found.cases[LENET].runs], read
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -100,7 +102,7 @@ class Duets:
     def __init__(self, models: Mapping[str, Model], apart: Mapping[str, float]) -> None:
         self.models = models
         self.apart = apart
-        """Changes in separate processes."""
+        """Changes in separate processes; NaN for what dies there too."""
         self.plans: dict[str, list[SessionPlan]] = {name: [] for name in models}
         self.sides: list[Mapping[str, DuetSide]] = []
         self.lockstep: list[SessionPlan] = []
@@ -136,6 +138,8 @@ class Duets:
         self.lockstep.append(plan)
         on_event({"event": "turns"})
         change = self.apart.get(sides["old"].case.model, 0.0)
+        if math.isnan(change):
+            return Session(failure=SideFailure(side="old", reason="SIGABRT", status="crashed"))
         wall = Estimate(value=self._noise.gauss(change, 0.01), error=0.001)
         sizes = {"old": {"flops_per_sample": 5}} if plan.with_work else {}
         return Session(wall=wall, cpu=wall, sizes=sizes)
@@ -294,7 +298,8 @@ def test_separate_processes_that_die_leave_a_conviction_as_it_is(
     died = Session(failure=SideFailure(side="old", reason="SIGSEGV", status="crashed"))
     monkeypatch.setattr(Duets, "processes", lambda *_: died)
     found, _ = compare({"lenet5": changed(0.2)})
-    assert (verdicts(found), found[0].separate) == (["regressed"], [])
+    told = "not checked: the codes did not run in separate processes"
+    assert (verdicts(found), found[0].separate) == (["regressed"], [told])
 
 
 def test_evenly_each_case_gets_as_many_sessions_until_the_time_is_spent(
@@ -330,33 +335,67 @@ def test_evenly_what_the_user_interrupts_keeps_its_sessions(compare: Compare) ->
 
 
 def test_a_side_that_cannot_be_built_closes_its_case_alone(compare: Compare) -> None:
-    found, duets = compare({"lenet5": failing(1, side="old"), "conv_layer": changed(0.0)})
+    models = {"lenet5": failing(1, side="old"), "conv_layer": changed(0.0)}
+    found, duets = compare(models, apart={"lenet5": math.nan})
     assert found[0].closed == "the old code cannot be run: SIGSEGV; explained by old"
+    assert len(duets.lockstep) == 1
     assert found[0].needs_s is None
     assert verdicts(found) == ["undecided", "unchanged"]
     assert len(duets.plans["lenet5"]) == 1
     assert any("cannot be run" in line for line in duets.said)
 
 
-@pytest.mark.parametrize(
-    ("numbers", "verdict", "closed", "sessions"),
-    [
-        ((1,), "unchanged", "", 4),
-        ((2, 3), "undecided", "a code cannot be run: SIGSEGV", 3),
-    ],
-)
-def test_one_death_of_a_session_is_forgiven_and_two_close_the_case(
-    compare: Compare, numbers: tuple[int, ...], verdict: str, closed: str, sessions: int
+def test_codes_that_fail_only_beside_each_other_are_compared_in_processes_of_their_own(
+    compare: Compare,
 ) -> None:
-    (found,), duets = compare({"lenet5": failing(*numbers)})
-    assert (verdicts([found]), found.closed) == ([verdict], closed)
-    assert len(duets.plans["lenet5"]) == sessions
+    """As of a name that both register for the whole process: a slowdown must not pass unseen."""
+    found, duets = compare({"lenet5": failing(1, side="new")}, apart={"lenet5": 0.2})
+    assert verdicts(found) == ["regressed"]
+    assert len(duets.plans["lenet5"]) == 1
+    (told,) = found[0].separate
+    why = "beside the other, the new code cannot be run: SIGSEGV; explained by new"
+    assert told == f"in a process each: {why}"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "closed", "duets_taken"),
+    [((1,), "", 4), ((2, 3), "the old code cannot be run: SIGABRT; explained by old", 3)],
+)
+def test_one_death_of_a_session_is_forgiven_and_two_part_the_codes(
+    compare: Compare, numbers: tuple[int, ...], closed: str, duets_taken: int
+) -> None:
+    (found,), duets = compare({"lenet5": failing(*numbers)}, apart={"lenet5": math.nan})
+    assert (found.closed, found.apart) == (closed, "")
+    assert len(duets.plans["lenet5"]) == duets_taken
+    assert all(one.apart == bool(closed) for one in found.live)
 
 
 def test_a_session_that_times_nothing_counts_as_a_death(compare: Compare) -> None:
     (found,), duets = compare({"lenet5": lambda number, noise: Session()})
-    assert found.closed == "a code cannot be run: no step was timed"
+    assert (found.apart, found.closed) == (
+        "beside the other, a code cannot be run: no step was timed",
+        "",
+    )
     assert len(duets.plans["lenet5"]) == 2
+
+
+@pytest.mark.parametrize("side", ["old", "new"])
+def test_files_that_change_while_a_case_is_compared_leave_no_verdict(
+    compare: Compare, side: str
+) -> None:
+    def edited(number: int, noise: random.Random) -> Session:
+        found = session(0.0, noise)
+        content = "b" if number > 1 else "a"
+        files = [{"path": "/models/net.py", "sha256": content}]
+        codes = {**found.codes, side: {**found.codes[side], "files": files}}
+        return replace(found, codes=codes)
+
+    found, _ = compare({"lenet5": edited, "conv_layer": changed(0.0)})
+    assert verdicts(found) == ["undecided", "unchanged"]
+    assert found[0].closed == (
+        "/models/net.py has changed since the case was measured; measure and compare it again"
+    )
+    assert found[0].live == []
 
 
 def test_a_process_that_cannot_be_started_closes_the_case(compare: Compare) -> None:

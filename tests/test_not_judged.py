@@ -10,7 +10,8 @@ import pytest
 from histories import MACHINE, keep, run_of
 from rows import row
 
-from convmark.compare.history import accepted_history, named_history, steady
+from convmark.compare.earlier import steady
+from convmark.compare.history import accepted_history, named_history
 from convmark.compare.judgement import Judgement, LiveComparison
 from convmark.compare.verdict import conclude, review
 from convmark.report.summary import summary_text

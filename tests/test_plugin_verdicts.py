@@ -428,6 +428,59 @@ def test_a_change_that_is_meant_passes_by_an_option_or_by_a_commit(
     assert found(pytester, CONV) == "regressed"
 
 
+def test_a_trailer_lets_no_more_pass_than_it_did_at_first(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays in the history, and what a later commit does is another change."""
+    history(run, 1)
+    git(pytester.path, "commit", "-q", "--allow-empty", "-m", "x", "-m", "Benchmark-Accept: *")
+    sha = head(pytester.path)[:12]
+    for change, status in ((0.2, 0), (0.205, 0), (0.4, 1)):
+        live(monkeypatch, "regressed", change)
+        result = run("--benchmark-compare")
+        assert result.ret == status
+    told = f"what is accepted by commit {sha} was of +22.1 % in run 0002, and this is another"
+    result.stdout.fnmatch_lines([f"{LENET5}: step_time regressed by +49.2 %*; {told} change"])
+    git(pytester.path, "commit", "-q", "--allow-empty", "-m", "x", "-m", "Benchmark-Accept: *")
+    assert run("--benchmark-compare").ret == 0
+
+
+def test_a_trailer_bounds_the_sizes_too(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, coded: Columns
+) -> None:
+    history(run, 1)
+    git(pytester.path, "commit", "-q", "--allow-empty", "-m", "x", "-m", "Benchmark-Accept: *")
+    for parameters, status in ((70_000, 0), (70_000, 0), (80_000, 1)):
+        coded["parameters"] = parameters
+        live(monkeypatch, "unchanged", 0.0)
+        result = run("--benchmark-compare")
+        assert result.ret == status
+    result.stdout.fnmatch_lines(["*was of 70,000 parameters in run 0002, and this is another*"])
+
+
+def test_compare_repeats_that_a_trailer_before_the_baseline_let_nothing_pass(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The accepted run lies before the trailer, and the commit that was compared with after it."""
+    history(run, 1)
+    git(pytester.path, "commit", "-q", "--allow-empty", "-m", "x", "-m", "Benchmark-Accept: *")
+    new_commit(pytester)
+    live(monkeypatch, "regressed", 0.2)
+    assert run("--benchmark-compare=git:HEAD~1").ret == 1
+    monkeypatch.chdir(pytester.path)
+    assert main(["compare"]) == 1
+
+
+def test_a_size_that_does_not_fit_fails_for_compare_as_for_its_test(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, coded: Columns
+) -> None:
+    live(monkeypatch, "unchanged", 0.0)
+    coded.update(status="out_of_memory", error="too much")
+    assert run("--benchmark-compare=git:HEAD").ret == 1
+    monkeypatch.chdir(pytester.path)
+    assert main(["compare"]) == 1
+
+
 def test_verdicts_keep_what_they_are_against_and_by_what_a_change_is_meant(
     run: Run, pytester: pytest.Pytester, monkeypatch: Patch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,7 +12,8 @@ import pytest
 from histories import A_COMMIT, process, run_of
 from rows import row
 
-from convmark.compare.history import CaseHistory, History, anchor_of, by_name
+from convmark.compare.earlier import by_name
+from convmark.compare.history import CaseHistory, History, anchor_of
 from convmark.compare.judgement import Judgement, LiveComparison
 from convmark.compare.metrics import METRICS
 from convmark.compare.rule.decision import Decision

@@ -14,12 +14,12 @@ from typing import Any
 from convmark.cli.command import EXIT_OK, exit_status, sayer
 from convmark.compare import files
 from convmark.compare.digest import CaseFigures
+from convmark.compare.earlier import by_name
 from convmark.compare.files import NOISE, read_noise, read_verdicts
 from convmark.compare.history import (
     History,
     accepted_history,
     anchor_of,
-    by_name,
     named_history,
 )
 from convmark.compare.index import Index
@@ -93,6 +93,8 @@ def compare(given: argparse.Namespace, options: Options) -> int:
     check_patterns("--allow-change", allowed, set().union(*names.values()))
     accepted_here = [one for one in files.read_accepted(store, folder) if one.run == path.stem]
     since = trailer_range_of(history, path, records, Path.cwd())
+    if judgements is said:  # with the trailers since the baseline that its session was given
+        since = _no_range
     meant = IntendedChanges(names, allowed, since, _say, accepted_here)
     judgements = pass_intended(judgements, meant)
     if form in FORMATS:
@@ -106,6 +108,10 @@ def compare(given: argparse.Namespace, options: Options) -> int:
         table = rows_table("verdicts", "Verdicts", Judgement, judgements)
         print_tables(Answer(command="compare", machines=machines, tables=[table]), form)
     return exit_status(not any(judgement.fails for judgement in judgements))
+
+
+def _no_range(case: str) -> None:
+    """Return where the trailers of a case are looked for: nowhere."""
 
 
 def _between(

@@ -9,21 +9,27 @@ history, whatever file or copy it is found in.
 
 from __future__ import annotations
 
-import operator
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-from convmark.compare.comparability import Conditions, comparable, difference
-from convmark.compare.digest import Digest
-from convmark.compare.files import read_accepted
-from convmark.compare.index import Index
-from convmark.core.case import Case
-from convmark.core.errors import ConvmarkError, StoreError
-from convmark.core.tasks import TIMED_TASKS
+from convmark.compare.comparability import Conditions
+from convmark.compare.earlier import (
+    EarlierRuns,
+    Row,
+    asked_conditions,
+    by_name,
+    identity,
+    is_of_commit,
+    items,
+    match,
+    steady,
+)
+from convmark.compare.files import Acceptance, read_accepted
+from convmark.core.errors import StoreError
+from convmark.core.git import SHOWN
 from convmark.core.text import NUMBER, Say
 from convmark.results.code.manifest import code_path
 from convmark.results.reading import StoreWarning
@@ -34,14 +40,11 @@ __all__ = [
     "BASELINE_RUNS",
     "Anchor",
     "CaseHistory",
-    "EarlierRuns",
     "History",
     "accepted_history",
     "anchor_of",
-    "by_name",
     "named_history",
     "same_code",
-    "steady",
 ]
 
 BASELINE_RUNS = 10
@@ -108,40 +111,6 @@ class History:
     """A measured row of each case that the anchors have and this run has not."""
 
 
-Row = tuple[str, Conditions, Record]
-"""A row with its case's name and its conditions."""
-
-_case_of = operator.attrgetter(*Case.__dataclass_fields__)
-
-
-def by_name(records: Iterable[Record]) -> dict[str, list[Record]]:
-    """Return the rows of each case by the case's name."""
-    groups: dict[object, list[Record]] = {}
-    for record in records:
-        groups.setdefault(_case_of(record), []).append(record)
-    return {rows[0].case.name: rows for rows in groups.values()}
-
-
-def _items(records: Iterable[Record]) -> list[Row]:
-    """Return the measured rows, those of a case together."""
-    groups = by_name(record for record in records if record.measured)
-    return [(name, Conditions.of(row), row) for name, rows in groups.items() for row in rows]
-
-
-def _identity(row: Record) -> tuple[object, ...]:
-    """Return what tells a row from every other one, in whatever file it stands."""
-    return row.run, row.machine, row.node, row.started, row.order, row.process
-
-
-def steady(records: Iterable[Record]) -> tuple[Record, ...]:
-    """Return the rows that may be judged: the steady ones, or where there are none the unsteady.
-
-    Rows that say why they are no ground for a verdict are left out.
-    """
-    measured = [record for record in records if record.measured and not record.not_judged]
-    return tuple([record for record in measured if record.status == "ok"] or measured)
-
-
 def accepted_history(
     store: Store,
     machine: str,
@@ -171,11 +140,14 @@ def accepted_history(
         number = int(records[0].run)
     if number is not None:
         paths = [path for path in paths if int(path.stem) < number]
-    asked = _asked(records)
+    asked = asked_conditions(records)
     earlier = EarlierRuns(store.folder / machine, paths, records, say)
     there = {path.stem: path for path in paths}
-    rows = read_accepted(store, machine)
-    accepted = [(there[row.run], row.case) for row in rows if row.run in there]
+    accepted = [
+        (there[row.run], row.case)
+        for row in read_accepted(store, machine)
+        if row.run in there and _is_accepted_run(earlier, there[row.run], row)
+    ]
     order = list(dict.fromkeys([*reversed(accepted), *((path, None) for path in paths)]))
     anchors, differences = _anchors(earlier, order, asked)
     cases = {name: CaseHistory(difference=differences.get(name, "")) for name in by_name(records)}
@@ -184,9 +156,44 @@ def accepted_history(
         here = {name: found for name, found in anchors.items() if found.path == path}
         for name, runs in _runs_at(earlier, here, asked).items():
             cases[name] = here[name].history(runs)
+    for name in _failed(records):
+        cases[name] = _of_failed(name, earlier, order)
     absent = _absent([one for path in files for one in earlier.rows(path)], cases, anchors.values())
     earlier.close()
     return History(cases=cases, absent=absent)
+
+
+def _is_accepted_run(earlier: EarlierRuns, path: Path, accepted: Acceptance) -> bool:
+    """Whether a run is the one that was accepted; else its number was given anew, and it warns."""
+    commit = earlier.entry(path).commit
+    rows = [] if commit == accepted.commit else earlier.rows(path)
+    if not rows or any(row.commit == accepted.commit for _, _, row in rows):
+        return True
+    was, is_now = (one[:SHOWN] if one else "no commit" for one in (accepted.commit, commit))
+    warnings.warn(
+        f"{path}: is not the run that was accepted: that was of {was}, this is of {is_now}; it is "
+        "no anchor until it is accepted",
+        StoreWarning,
+        stacklevel=3,
+    )
+    return False
+
+
+def _failed(records: Sequence[Record]) -> list[str]:
+    """Return the cases of which nothing was measured."""
+    return [name for name, rows in by_name(records).items() if not any(r.measured for r in rows)]
+
+
+def _of_failed(
+    name: str, earlier: EarlierRuns, order: Iterable[tuple[Path, str | None]]
+) -> CaseHistory:
+    """Return the history of a case of which nothing was measured: the rows of its name."""
+    for path, only in order:
+        if only in (None, name) and any(one == name for one, _ in earlier.entry(path).judged):
+            rows = steady(row for held, _, row in earlier.rows(path) if held == name)
+            if rows:
+                return _Match(path, rows).history((rows,))
+    return CaseHistory()
 
 
 def named_history(path: Path, records: Sequence[Record]) -> History:
@@ -196,20 +203,24 @@ def named_history(path: Path, records: Sequence[Record]) -> History:
         StoreError: it cannot be read, holds no figures, or is the run that is judged.
     """
     every_row = read_run(path)
-    rows = _items(every_row)
+    rows = items(every_row)
     if not rows:
         raise StoreError(f"{path}: must have a measured row to be compared with, it has none")
-    own = {_identity(record) for record in records}
-    if any(_identity(row) in own for row in every_row):
+    own = {identity(record) for record in records}
+    if any(identity(row) in own for row in every_row):
         raise StoreError(
             f"{path}: holds the run that is judged, run {every_row[0].run}; name an earlier run to "
             "compare with"
         )
-    matches = {name: _found(name, asked, path, rows) for name, asked in _asked(records).items()}
+    asked = asked_conditions(records)
+    matches = {name: _found(name, one, path, rows) for name, one in asked.items()}
     cases = dict.fromkeys(by_name(records), CaseHistory())
     for name, found in matches.items():
         alike = found.rows and not found.difference
         cases[name] = found.history((found.rows,) if alike else ())
+    for name in _failed(records):
+        before = _Match(path, steady(row for held, _, row in rows if held == name))
+        cases[name] = before.history(tuple(filter(None, [before.rows])))
     return History(cases=cases, absent=_absent(rows, cases, matches.values()))
 
 
@@ -241,12 +252,7 @@ def same_code(one: Sequence[Record], other: Sequence[Record]) -> bool:
     if len(known) == len(rows):
         return True
     commits = {row.commit for row in rows}
-    return len(commits) == 1 and None not in commits and all(map(_is_of_commit, rows))
-
-
-def _is_of_commit(row: Record) -> bool:
-    """Whether the row's commit, where it has one, is what it ran."""
-    return bool(row.code) or row.dirty is False
+    return len(commits) == 1 and None not in commits and all(map(is_of_commit, rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,121 +280,10 @@ def _absent(
     return tuple(group[0] for group in groups.values())
 
 
-def _asked(records: Sequence[Record]) -> dict[str, Conditions]:
-    """Return the conditions of each case that can be judged."""
-    measured = by_name(record for record in records if record.measured)
-    return {
-        name: Conditions.of(judged[0])
-        for name, rows in measured.items()
-        if (judged := steady(rows))
-    }
-
-
-_Item = TypeVar("_Item", tuple[str, Conditions], tuple[str, Conditions, Record])
-"""A case's name and conditions, as the index has them or with a row."""
-
-
-def _match(name: str, asked: Conditions, held: Sequence[_Item]) -> tuple[list[_Item], str]:
-    """Return what of a run can be a case's anchor, and what it differs in.
-
-    What can be compared live with today's code can: were it passed over, a setting of the model's
-    that slows the whole process, or a slowdown at the time of a new way to measure, would become
-    its own baseline. Where nothing can it is what the nearest rows differ in.
-    """
-    own: list[_Item] = [one for one in held if one[0] == name]
-    if same := [one for one in own if comparable(one[1].facts, asked.facts)]:
-        return same, ""
-    near: list[_Item] = [one for one in held if one[1].facts.point == asked.facts.point]
-    found: list[_Item] = []
-    if asked.facts.task in TIMED_TASKS:
-        found = [one for one in near if comparable(one[1].live, asked.live)]
-    others = found or own or near
-    if not others:
-        return [], ""
-    return found, difference(asked.facts, others[0][1].facts, live=bool(found))
-
-
 def _found(name: str, asked: Conditions, path: Path, rows: Sequence[Row]) -> _Match:
     """Return the steady rows of a case that can be an anchor's, and what they differ in."""
-    matching, text = _match(name, asked, rows)
+    matching, text = match(name, asked, rows)
     return _Match(path, steady(row for _, _, row in matching), text)
-
-
-class EarlierRuns:
-    """A machine's earlier runs, each read at most once, and only where its rows are wanted.
-
-    A file that cannot be read holds nothing, and `close` warns of it. Nor does a file hold the rows
-    of the run that is judged: it may be a copy of it, or a link.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        paths: Sequence[Path],
-        own: Sequence[Record] = (),
-        say: Say = lambda line: None,
-    ) -> None:
-        """Describe them: files of the folder, oldest first, but for the rows of the judged run."""
-        self.paths = paths
-        self._own = frozenset(map(_identity, own))
-        self._asked = _asked(own)
-        self._index = Index(folder, say=say)
-        self._matches: dict[str, tuple[set[str], dict[str, str]]] = {}
-        self._rows: dict[Path, list[Row]] = {}
-        self._unreadable: dict[Path, str] = {}
-
-    def matches(self, path: Path) -> tuple[set[str], dict[str, str]]:
-        """Return the cases whose anchor a run can be, and what those that it has else differ in."""
-        kind = self.entry(path).held
-        if kind not in self._matches:
-            held = self.entry(path).judged
-            found = {name: _match(name, asked, held) for name, asked in self._asked.items()}
-            self._matches[kind] = (
-                {name for name, (matching, _) in found.items() if matching},
-                {name: text for name, (_, text) in found.items() if text},
-            )
-        return self._matches[kind]
-
-    def rows(self, path: Path) -> list[Row]:
-        """Return the measured rows of a run."""
-        if path not in self._rows:
-            try:
-                rows = [] if path in self._unreadable else read_run(path)
-            except ConvmarkError as error:
-                rows, self._unreadable[path] = [], str(error)
-            self._rows[path] = [one for one in _items(rows) if _identity(one[2]) not in self._own]
-        return self._rows[path]
-
-    def with_code(self, rows: Sequence[Record]) -> Iterator[Path]:
-        """Yield the runs that may have rows of the same code, newest first.
-
-        That is known by its hash, and of rows without one by the commit of a clean tree.
-        """
-        codes = {row.code for row in rows if row.code}
-        commits = {row.commit for row in rows if row.commit and _is_of_commit(row)}
-        coded = all(row.code for row in rows)
-        for path in reversed(self.paths) if codes or commits else ():
-            entry = self.entry(path)
-            theirs = entry.codes.split()
-            of_commit = entry.commit in commits and (bool(theirs) or entry.dirty == 0)
-            if (of_commit and not (coded and theirs)) or not codes.isdisjoint(theirs):
-                yield path
-
-    def close(self) -> None:
-        """Keep the index, and warn once of what could not be read."""
-        self._index.keep()
-        if self._unreadable:
-            more = len(self._unreadable) - 1
-            text = f"{next(iter(self._unreadable.values()))}; left out of the history"
-            text += f", and {more} more" if more else ""
-            warnings.warn(text, StoreWarning, stacklevel=3)
-
-    def entry(self, path: Path) -> Digest:
-        """Return what a run's file says; of one that cannot be read `close` warns."""
-        entry = self._index.entry(path)
-        if entry.error is not None:
-            self._unreadable[path] = f"{path}{entry.error}"
-        return entry
 
 
 def _anchors(

@@ -11,18 +11,20 @@ What a case cannot say of itself is never meant: an error, a time limit, a missi
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from convmark.compare.files import Acceptance
-from convmark.compare.history import History, anchor_of, by_name
+from convmark.compare.earlier import by_name
+from convmark.compare.files import Acceptance, read_verdicts
+from convmark.compare.history import History, anchor_of
 from convmark.compare.judgement import SIZES, Judgement
-from convmark.core.errors import ConvmarkError
+from convmark.core.errors import ConvmarkError, StoreError
 from convmark.core.git import SHOWN, Git, GitError
-from convmark.core.text import plain_text
+from convmark.core.text import change_text, plain_text
 from convmark.results.record import Record
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
 ]
 
 TRAILER = "Benchmark-Accept"
+BY_COMMIT = "accepted by commit"
 _LINE = "> "
 _FORMAT = f"--format={_LINE}%H %(trailers:key={TRAILER},valueonly,unfold,separator=%x2C)"
 
@@ -134,7 +137,7 @@ class IntendedChanges:
         since = self._since(case)
         for commit, pattern in self._trailers(since) if since is not None else ():
             if _matches(names, pattern):
-                return f"accepted by commit {commit[:SHOWN]}"
+                return f"{BY_COMMIT} {commit[:SHOWN]}"
         return ""
 
     def _trailers(self, since: TrailerRange) -> tuple[tuple[str, str], ...]:
@@ -156,15 +159,72 @@ def _matches(names: Iterable[str], pattern: str) -> bool:
     return any(fnmatchcase(name, pattern) for name in names)
 
 
-def pass_intended(judgements: Iterable[Judgement], meant: IntendedChanges) -> list[Judgement]:
+_SIZES_OF = ("parameters", "trainable_parameters", "flops_per_sample", "model_bytes")
+_MOST_LOOKED_INTO = 30
+"""Of the newest runs, for what a trailer has let pass first."""
+
+
+def _let_pass(runs: Sequence[Path]) -> dict[tuple[str, str], list[dict[str, Judgement]]]:
+    """Return what earlier runs let pass, by case and reason: the judgements by metric of each."""
+    found: dict[tuple[str, str], list[dict[str, Judgement]]] = {}
+    for run in runs[-_MOST_LOOKED_INTO:]:
+        by_case: dict[str, dict[str, Judgement]] = {}
+        with contextlib.suppress(StoreError):  # a damaged file bounds nothing
+            for one in read_verdicts(run):
+                by_case.setdefault(one.case, {})[one.metric] = one
+        for case, judged in by_case.items():
+            for reason in {one.accepted for one in judged.values() if one.accepted}:
+                found.setdefault((case, reason), []).append(judged)
+    return found
+
+
+def _beyond(now: Mapping[str, Judgement], failing: Judgement, then: Mapping[str, Judgement]) -> str:
+    """Say what an earlier run let pass, where the case has changed more; empty where it has not.
+
+    Only a run against the same baseline tells.
+    """
+    if failing.metric == SIZES:
+        for name in _SIZES_OF:
+            one, size = now.get(name), then.get(name)
+            if one is None or size is None or size.value is None or one.against != size.against:
+                continue
+            if one.verdict == "changed" and one.value != size.value:
+                return f"of {size.value:,.0f} {name.replace('_', ' ')} in run {size.run}"
+        return ""
+    other = then.get(failing.metric)
+    if other is None or other.change is None or other.against != failing.against:
+        return ""
+    within = failing.low is None or other.high is None or failing.low <= other.high
+    return "" if within else f"of {change_text(other.change)} in run {other.run}"
+
+
+def pass_intended(
+    judgements: Sequence[Judgement], meant: IntendedChanges, earlier: Sequence[Path] = ()
+) -> list[Judgement]:
     """Return the judgements, those that fail by a change that is meant no longer failing.
 
-    The verdict stays, and the note says by what the change is meant.
+    The verdict stays, and the note says by what the change is meant. A commit's trailer lets no
+    more pass than it did in the earlier runs: it stays in the history, and what comes later is
+    another change.
+
+    Args:
+        earlier: the files of the earlier runs, oldest first.
     """
-    found = []
+    found: list[Judgement] = []
+    before: dict[tuple[str, str], list[dict[str, Judgement]]] | None = None
     for one in judgements:
         by_a_change = one.fails and one.verdict in ("regressed", "changed")
-        if by_a_change and (reason := meant.reason(one.case)):
+        reason = meant.reason(one.case) if by_a_change else ""
+        if reason.startswith(BY_COMMIT):
+            before = _let_pass(earlier) if before is None else before
+            now = {other.metric: other for other in judgements if other.case == one.case}
+            more = (_beyond(now, one, then) for then in before.get((one.case, reason), ()))
+            if told := next(filter(None, more), ""):
+                told = f"what is {reason} was {told}, and this is another change"
+                note = "; ".join(filter(None, [one.note, told]))
+                found.append(replace(one, note=note))
+                continue
+        if reason:
             note = "; ".join(filter(None, [one.note, reason]))
             found.append(replace(one, fails=False, note=note, accepted=reason))
         else:

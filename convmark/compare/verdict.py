@@ -12,13 +12,12 @@ from functools import cached_property
 from statistics import median
 from typing import Any
 
+from convmark.compare.earlier import by_name, steady
 from convmark.compare.history import (
     BASELINE_RUNS,
     CaseHistory,
     History,
-    by_name,
     same_code,
-    steady,
 )
 from convmark.compare.intended import changed_sizes
 from convmark.compare.judgement import Judgement, LiveComparison
@@ -97,18 +96,20 @@ def conclude(
     comparisons: Mapping[str, LiveComparison] | None = None,
     *,
     report_missing: bool = False,
+    must_fit: bool = False,
 ) -> list[Judgement]:
     """Return the judgements of a run: case by case, then the machine, then what is missing.
 
     Args:
         comparisons: by case name, what the live comparison gave or why there was none.
         report_missing: whether the whole suite was asked for.
+        must_fit: whether a size that is too large fails though it was never known to fit.
     """
     given = comparisons or {}
     found = [
         _with_unsteadiness(one, case)
         for name, case in review.cases.items()
-        for one in _case(case, given.get(name))
+        for one in _case(case, given.get(name), must_fit=must_fit)
     ]
     compared = [(case.rows, case.baseline) for case in review.cases.values()]
     found += machine_judgements(compared)
@@ -131,12 +132,14 @@ def _headline(task: str) -> Metric:
     return _ACCURACY if task == _ACCURACY.tasks[0] else STEP_TIME
 
 
-def _case(case: CaseReview, comparison: LiveComparison | None) -> list[Judgement]:
+def _case(
+    case: CaseReview, comparison: LiveComparison | None, *, must_fit: bool
+) -> list[Judgement]:
     first, anchor = case.every_row[0], case.history.anchor
     if (failed := case.failed) is not None:
         note = f"{failed.status} in process {failed.process}: {failed.error or 'no reason given'}"
         # a size that is too large, and was too large or not tried before, is a result, no loss
-        loss = failed.status != "out_of_memory" or bool(case.rows or case.baseline)
+        loss = failed.status != "out_of_memory" or bool(must_fit or case.rows or case.baseline)
         failure = _only(case.rows, "inconclusive", note, first)
         others = [found for found in _others(case, {}) if found.metric != failure.metric]
         return [replace(failure, fails=loss), *others]

@@ -295,7 +295,7 @@ class CsvStorage:
 
         Runs that cannot be read are left out, with one `StoreWarning` for all.
         """
-        from convmark.compare.history import EarlierRuns
+        from convmark.compare.earlier import EarlierRuns
         from convmark.results.store import same_file
 
         runs = self._store.runs(self._machine)

@@ -117,12 +117,17 @@ def judge(run: PytestRun, baseline: Baseline, *, whole_suite: bool, say: Say) ->
     asked = [row for row in found.absent if row.task in run.options.tasks]
     found = dataclasses.replace(found, absent=tuple(asked))
     run.keep_sessions(comparisons)
-    judgements = conclude(found, comparisons, report_missing=whole_suite and not baseline.is_commit)
+    judgements = conclude(
+        found,
+        comparisons,
+        report_missing=whole_suite and not baseline.is_commit,
+        must_fit=True,  # as its test fails
+    )
     against = _against(run, baseline, history)
     judgements = [dataclasses.replace(one, against=against.get(one.case, "")) for one in judgements]
     meant = _meant(run, baseline, history, say)
     run.meant = meant.reason
-    run.keep_judgements(pass_intended(judgements, meant))
+    run.keep_judgements(pass_intended(judgements, meant, run.earlier_runs))
     if interrupted:
         raise KeyboardInterrupt
 
@@ -172,14 +177,19 @@ def _compare(
         return {name: LiveComparison(decision=None, reason=NO_BUDGET) for name in cases}
     if not cases:
         return {}
-    names = {case: name for name, case in cases.items()}
+    names, codes = {case: name for name, case in cases.items()}, run.codes
     commit_of = functools.cache(
         functools.partial(read_commit, besides=[options.results.absolute()])
     )
 
     def is_same(case: Case, origin: Origin | None, anchor: AnchorCode) -> str:
         rows = [row for row in run.records if row.case.name == names[case]]
-        return same_as_today(rows, origin, anchor, commit_of, run.codes)
+        return same_as_today(rows, origin, anchor, commit_of, codes)
+
+    def measured(case: Case) -> dict[str, str]:
+        rows = (row for row in run.records if row.case.name == names[case] and not row.not_judged)
+        ran = [codes[row.code] for row in rows if row.code in codes]
+        return {str(one.path_of(file.place)): file.sha256 for one in ran for file in one.files}
 
     process_s = {row.asked_case.name: seconds_of(row) for row in run.records}
     known = {name: seconds for name, seconds in process_s.items() if seconds is not None}
@@ -200,6 +210,7 @@ def _compare(
             make=make,
             expected_s=lambda case: comparison_s(case, options.time_budget_s, known),
             gpus=run.machine.gpus,
+            measured=measured,
             on_regressed=lambda pairing: _blame(run, pairing, names[pairing.case], terms, say),
         )
     return {name: found[case.name] for name, case in cases.items()}

@@ -20,7 +20,8 @@ from dataclasses import dataclass, fields
 from statistics import fmean
 
 from convmark.compare.comparability import Comparability, Conditions, comparable, loads_alike
-from convmark.compare.history import BASELINE_RUNS, same_code, steady
+from convmark.compare.earlier import steady
+from convmark.compare.history import BASELINE_RUNS, same_code
 from convmark.compare.judgement import SAME_CODE
 from convmark.compare.rule.decision import CaseSessions, Decision, decide
 from convmark.compare.rule.statistics import pooled_variance

@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from convmark.compare.judgement import BUDGET_SPENT, NOT_BY_TIME, SAME_CODE, LiveSession
+from convmark.compare.live.session import SideFailure
 from convmark.compare.rule.allotment import Candidate
 from convmark.compare.rule.decision import CaseSessions, Decision
 from convmark.core.text import counted, duration_text, percent
@@ -52,7 +53,11 @@ class CaseResult:
     """ln(new / old) of the separate processes that its conviction was held against."""
     needs_s: float | None = None
     """Seconds in which it would most likely be decided; None where no time would do."""
+    files: dict[str, dict[str, str]] = field(default_factory=dict)
+    """By side and path the hash of each file that its processes have run so far."""
     failures: int = 0
+    beside: SideFailure | None = None
+    """How a duet failed before each code was tried in a process of its own."""
     left_out: list[str] = field(default_factory=list)
     """Why sessions were left out, one text each: their card was slowed, or shared with others."""
 
@@ -88,8 +93,10 @@ class CaseResult:
         """What separate processes said of a conviction, or why the sessions were all of them."""
         if self.apart:  # the sides name their software themselves
             return [f"in a process each: {self.apart}"] * (self.apart != OTHER_SOFTWARE)
-        if not self.checked or math.isnan(self.checked[0]):
+        if not self.checked:
             return []
+        if math.isnan(self.checked[0]):
+            return ["not checked: the codes did not run in separate processes"]
         return [f"separate processes {percent(median(self.checked))}"]
 
     @property

@@ -55,6 +55,7 @@ def compare_with_anchors(
     make: MakeInterpreter,
     expected_s: Callable[[Case], float],
     gpus: Sequence[Gpu] = (),
+    measured: Callable[[Case], Mapping[str, str]] = lambda case: {},
     on_regressed: Callable[[Pairing], None] = lambda pairing: None,
 ) -> dict[str, LiveComparison]:
     """Return what a live comparison says of each case, by the case's name.
@@ -68,6 +69,7 @@ def compare_with_anchors(
         make: makes one of a code's own, from the keywords of `OwnCode.settings` and `backend`.
         expected_s: seconds that the live comparison of a case is expected to take.
         gpus: those of this machine, whose state tells which sessions count.
+        measured: the files that the case's rows have run, as `Pairing` has them.
         on_regressed: is given each case found slower, once all have their verdicts.
     """
     found: dict[str, LiveComparison] = {}
@@ -86,7 +88,15 @@ def compare_with_anchors(
             except ConvmarkError as error:
                 found[case.name] = LiveComparison(decision=None, anchor=label, reason=str(error))
             else:
-                pairings.append(Pairing(case=case, old=old, new=new, shared=shared(case.backend)))
+                pairings.append(
+                    Pairing(
+                        case=case,
+                        old=old,
+                        new=new,
+                        shared=shared(case.backend),
+                        measured=measured(case),
+                    )
+                )
                 labels.append(label)
         if pairings:
             seconds = sum(expected_s(pairing.case) for pairing in pairings)

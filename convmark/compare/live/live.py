@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -48,7 +47,7 @@ from convmark.core.errors import ConvmarkError
 from convmark.core.option_values import Shapes
 from convmark.core.options import Options
 from convmark.core.text import Say, counted, duration_text, percent
-from convmark.interpreter import Interpreter, import_roots
+from convmark.interpreter import Interpreter
 from convmark.machine.gpu.watch import watching
 
 __all__ = ["LiveOptions", "Pairing", "compare_live"]
@@ -75,6 +74,8 @@ class Pairing:
     """Forks a process for each duet; None where the codes are of different software."""
     may_be_same: bool = False
     """Whether one code on both sides is compared with itself all the same."""
+    measured: Mapping[str, str] = field(default_factory=dict)
+    """By path the hash of each file that the rows' processes have run of the new code."""
 
     @property
     def sides(self) -> dict[str, LiveSide]:
@@ -167,6 +168,7 @@ class _Running:
                 target=terms.target,
                 apart="" if pairing.shared else OTHER_SOFTWARE,
                 left_over=terms.earlier.left_over(pairing.case.name),
+                files={NEW: dict(pairing.measured)},
             )
             for pairing in pairings
         ]
@@ -246,6 +248,12 @@ class _Running:
             found.live, found.control, found.decision = sessions, controls, None
             self._decide()
 
+    def _part(self, found: CaseResult, reason: str) -> None:
+        """Give each side a process of its own from here on; duets are not mixed with those."""
+        found.apart, found.failures = reason, 0
+        found.live, found.control, found.decision = [], [], None
+        self._decide()
+
     def _keep(self, case: Case, found: CaseResult, session: Session, began: float) -> None:
         """Take in a session; before the first those that an earlier run has left undecided."""
         if not found.live and found.codes is not None:
@@ -323,10 +331,12 @@ class _Running:
         if found.closed:
             return None
         if session.refusal:
-            found.apart = session.refusal
+            self._part(found, session.refusal)
             return self._session(place)
         if session.wall is None:
             self._failed(pairing, session.failure or _NO_STEP, found)
+            if found.beside is not None and not found.closed:  # it may run by itself
+                return self._session(place)
             return None
         if disturbed:
             found.left_out.append(disturbed)
@@ -364,7 +374,7 @@ class _Running:
                 session = lockstep_session(sides, plan, see)
             else:
                 case, results = pairing.case, terms.results
-                duet = {name: _duet_side(side, case, results) for name, side in sides.items()}
+                duet = {name: DuetSide.of(side, case, results) for name, side in sides.items()}
                 session = duet_session(pairing.shared, case, duet, plan, see)
         return session, seen.columns(1).get("not_judged") or ""
 
@@ -372,6 +382,7 @@ class _Running:
         """Check that each side ran the code that it may run."""
         hashes: dict[str, str] = {}
         for name, code in session.codes.items():
+            _check_files(found.files.setdefault(name, {}), code)
             tree = pairing.sides[name].code
             if tree is not None:
                 tree.check(code)
@@ -384,29 +395,43 @@ class _Running:
             found.same_code, found.closed = True, "both sides run the same code"
 
     def _failed(self, pairing: Pairing, failure: SideFailure, found: CaseResult) -> None:
+        """Take in a session that died; a code that cannot run beside the other is tried alone."""
         found.failures += 1
-        why, whose = failure.reason, "a code"
-        if failure.side:
-            tree = pairing.sides[failure.side].code
-            why = tree.explained(why) if tree is not None else why
-            whose = f"the {NEW if failure.side == NEW else OLD} code"
-        if failure.side or found.failures >= MOST_FAILURES:
-            found.closed, found.failed = f"{whose} cannot be run: {why}", True
+        if not failure.side and found.failures < MOST_FAILURES:
+            return
+        shared = not (found.apart or pairing.shared is None or failure.status == "timeout")
+        if shared:
+            found.beside = failure
+            self._part(found, f"beside the other, {_cannot_run(pairing, failure)}")
+            return
+        if found.beside is not None:  # that the other was there is not why
+            failure = found.beside if found.beside.side == failure.side else failure
+            found.apart = ""
+        found.closed, found.failed = _cannot_run(pairing, failure), True
+
+
+def _cannot_run(pairing: Pairing, failure: SideFailure) -> str:
+    """Say which code cannot be run, and why."""
+    why, whose = failure.reason, "a code"
+    if failure.side:
+        tree = pairing.sides[failure.side].code
+        why = tree.explained(why) if tree is not None else why
+        whose = f"the {NEW if failure.side == NEW else OLD} code"
+    return f"{whose} cannot be run: {why}"
+
+
+def _check_files(known: dict[str, str], code: Mapping[str, Any]) -> None:
+    """Check that a side's files are what its earlier processes have run, and take in new ones.
+
+    Raises:
+        ForeignCode: one has changed.
+    """
+    for file in code.get("files", ()):
+        path, content = str(file["path"]), str(file["sha256"])
+        if known.setdefault(path, content) != content:
+            raise ForeignCode(
+                f"{path} has changed since the case was measured; measure and compare it again"
+            )
 
 
 _NO_STEP = SideFailure(side="", reason="no step was timed", status="error")
-
-
-def _duet_side(side: LiveSide, case: Case, results: Path) -> DuetSide:
-    """Return a code as a duet takes it; today's where nothing tells its files from others."""
-    found = side.code.settings(os.environ) if side.code is not None else {}
-    own, common = side.case.as_fields(), case.as_fields()
-    return DuetSide(
-        folder=found.get("folder", Path.cwd()),
-        import_roots=found.get("import_roots") or import_roots(),
-        zoo=found.get("zoo"),
-        moved=found.get("moved", {}),
-        settings={name: value for name, value in own.items() if value != common[name]},
-        asked=side.asked,
-        left_out=[results],
-    )

@@ -13,6 +13,7 @@ where the two differ nothing that the session says of the new code is to be beli
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from convmark.core.case import Case
 from convmark.core.errors import WorkerError
 from convmark.core.option_values import Shapes
 from convmark.core.statistics import Estimate, trimmed_mean
-from convmark.interpreter import Answer, Interpreter, LiveWorker, OnEvent
+from convmark.interpreter import Answer, Interpreter, LiveWorker, OnEvent, import_roots
 from convmark.machine.gpu.devices import Card
 from convmark.worker.timing import Turn
 from convmark.worker.turns import settled_step_times, take_rounds, turn_steps
@@ -113,6 +114,21 @@ class DuetSide:
     """As of `LiveSide`."""
     left_out: Sequence[Path] = ()
     """Files and folders that are no code, such as the results."""
+
+    @classmethod
+    def of(cls, side: LiveSide, case: Case, results: Path) -> DuetSide:
+        """Return a code as a duet takes it; today's where nothing tells its files from others."""
+        found = side.code.settings(os.environ) if side.code is not None else {}
+        own, common = side.case.as_fields(), case.as_fields()
+        return cls(
+            folder=found.get("folder", Path.cwd()),
+            import_roots=found.get("import_roots") or import_roots(),
+            zoo=found.get("zoo"),
+            moved=found.get("moved", {}),
+            settings={name: value for name, value in own.items() if value != common[name]},
+            asked=side.asked,
+            left_out=[results],
+        )
 
     def fields(self) -> dict[str, Any]:
         """Return the side as a request has it."""
