@@ -1,14 +1,12 @@
-"""Exported models: which cases there are, whether they compute the same, and real LeNet-5s.
+"""Exported models: which cases there are, the files that are made and refused, real LeNet-5s.
 
 The workers' cases share one interpreter; a runtime that is not installed is skipped and says so.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import json
-import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -19,34 +17,22 @@ from typing import Any
 import numpy as np
 import pytest
 from forks import Forks, warm_interpreters
-from report_rows import keep_run
-from report_rows import measured as measured_row
 from workers import environ, measured
 
 from convmark.core.case import Case, expand
 from convmark.core.errors import CaseError, OptionError
 from convmark.core.options import Options
-from convmark.core.runtimes import ERROR_BOUNDS, EXPORTS, RUNTIMES
+from convmark.core.runtimes import EXPORTS, RUNTIMES
 from convmark.core.suites import refuse_runtimes
-from convmark.core.table import Table
 from convmark.interpreter import Answer, Interpreter
-from convmark.report.build import build
-from convmark.report.tables.runtimes import _fastest
 from convmark.worker import runtimes
 from convmark.worker.exported import ExportedBackend, Loaded
 from convmark.worker.failure import CaseFailure, UnknownModelError
 from convmark.worker.inputs import Inputs, Leaf, flat
 from convmark.worker.runtimes import export as exporting
-from convmark.worker.runtimes.agreement import (
-    Agreement,
-    agreement,
-    check,
-    check_comparable,
-)
 from convmark.worker.runtimes.engine import Taken
 from convmark.worker.runtimes.export import Exported, export
 from convmark.worker.runtimes.files import check_runtime_file
-from convmark.worker.runtimes.tested import score
 
 EXPORTING = sorted(name for name in RUNTIMES if name != "keras")
 OF_TENSORFLOW = [name for name in EXPORTING if RUNTIMES[name].backend == "tensorflow"]
@@ -107,94 +93,6 @@ def test_a_runtime_of_which_there_would_be_no_case_is_refused() -> None:
     ):
         refuse_runtimes(Options(tasks=("train",), runtimes=("openvino",)))
     refuse_runtimes(Options(tasks=("train",), runtimes=("keras",)))
-
-
-def test_errors_are_taken_of_all_batches_and_related_to_how_far_the_outputs_spread() -> None:
-    wanted = np.array([[11.0, 14.0], [12.0, 11.0]])  # at most 2 from their mean
-    other = np.array([[14.5, 14.0], [12.0, 11.0]])
-    found = agreement([[wanted], [other]], [[wanted], [wanted]])
-    assert found.largest_abs_error == pytest.approx(3.5)
-    assert found.largest_rel_error == pytest.approx(3.5 / 2, rel=1e-4)
-    assert found.top1_agreement == pytest.approx(3 / 4)
-
-
-def test_what_float32_itself_rounds_is_no_error() -> None:
-    wanted = np.array([[0.5, 0.5 + 1e-6]], np.float32)
-    assert agreement([[wanted + np.float32(6e-8)]], [[wanted]]).largest_rel_error == 0
-    assert agreement([[wanted + np.float32(2e-6)]], [[wanted]]).largest_rel_error > 1
-
-
-def test_an_output_that_is_not_finite_or_of_another_shape_agrees_never() -> None:
-    wanted = np.ones((1, 2))
-    assert agreement([[wanted * math.nan]], [[wanted]]).largest_rel_error == math.inf
-    assert agreement([[wanted * 2]], [[wanted]]).largest_rel_error == math.inf
-    with pytest.raises(CaseFailure, match="its outputs have the shapes"):
-        agreement([[np.ones((2, 2))]], [[wanted]])
-    with pytest.raises(CaseFailure, match="its outputs have the shapes"):
-        agreement([[wanted, wanted]], [[wanted]])
-
-
-@pytest.mark.parametrize("precision", sorted(ERROR_BOUNDS))
-def test_the_probabilities_of_a_network_whose_last_layer_is_zero_are_an_error(
-    precision: str,
-) -> None:
-    untrained = np.exp(np.random.default_rng(0).normal(0, 0.1, (16, 10)))
-    wanted = untrained / untrained.sum(axis=1, keepdims=True)
-    with pytest.raises(CaseFailure, match="computes something else"):
-        check(agreement([[np.full((16, 10), 0.1)]], [[wanted]]), precision, "a", "b")
-
-
-@pytest.mark.parametrize("precision", sorted(ERROR_BOUNDS))
-@pytest.mark.parametrize("ignored", ["the samples' mean", "another sample's", "an earlier one's"])
-def test_a_file_that_ignores_its_input_is_an_error_though_classes_differ_more_than_samples(
-    precision: str, ignored: str
-) -> None:
-    noise = np.random.default_rng(0)
-    classes, samples = noise.normal(0, 1, (1, 1000)), noise.normal(0, 0.01, (16, 1000))
-    wanted = np.exp(classes + samples)  # an untrained MobileNetV2 whose activations are amplified
-    outputs = {
-        "the samples' mean": np.broadcast_to(wanted.mean(0), wanted.shape),
-        "another sample's": np.broadcast_to(wanted[0], wanted.shape),
-        "an earlier one's": np.roll(wanted, 1, axis=0),
-    }
-    found = agreement([[outputs[ignored]]], [[wanted]])
-    assert found.largest_rel_error < ERROR_BOUNDS["int8"]
-    with pytest.raises(CaseFailure, match="between samples its outputs do not differ as the Keras"):
-        check(found, precision, "a", "b")
-
-
-def test_a_network_that_gives_one_class_for_all_samples_has_no_top1_agreement() -> None:
-    wanted = np.array([[0.2, 0.8], [0.3, 0.7]])
-    assert agreement([[wanted]], [[wanted]]).top1_agreement is None
-    assert agreement([[wanted]], [[wanted]]).error_between_samples == 0
-
-
-@pytest.mark.parametrize(
-    ("precision", "spread", "rule"),
-    [
-        ("float32", 1e-9, "gives nearly the same for all inputs; give it trained weights"),
-        ("int8", 1e-3, "int8 cannot be compared, its probabilities lie at most 0.001 from"),
-    ],
-)
-def test_outputs_that_would_hide_a_broken_export_are_refused(
-    precision: str, spread: float, rule: str
-) -> None:
-    outputs = 0.001 + np.array([[0, 2 * spread], [2 * spread, 0]])
-    with pytest.raises(CaseFailure, match=rule):
-        check_comparable([[outputs]], precision, "a")
-    check_comparable([[outputs * 1e-3 + [[0, 0.5], [0.5, 0]]]], precision, "a")
-    with pytest.raises(CaseFailure, match=r"between samples 0.001, and int8 has steps of 1/256"):
-        check_comparable([[np.array([[0.1, 0.9], [0.102, 0.898]])]], "int8", "a")
-    with pytest.raises(CaseFailure, match="gives nearly the same for all inputs"):
-        check_comparable([[np.array([[0.1, 0.9], [0.1, 0.9]])]], precision, "a")
-
-
-def test_an_error_at_the_bound_agrees_and_one_beyond_it_does_not() -> None:
-    check(Agreement(1e-2, ERROR_BOUNDS["float16"], 1.0, 0.1), "float16", "lenet5", "file")
-    with pytest.raises(CaseFailure, match=r"lenet5 computes something else: .* bound .* is 0.0001"):
-        check(Agreement(1e-2, 1.01e-4, 1.0, 0.0), "float32", "lenet5", "file")
-    with pytest.raises(CaseFailure, match=r"between samples its outputs .* is 1.2 .* int8 is 0.6"):
-        check(Agreement(1e-2, 1e-2, 1.0, 1.2), "int8", "lenet5", "file")
 
 
 class ExportingBackend:
@@ -284,116 +182,6 @@ def test_two_that_export_the_same_at_once_leave_one_file_and_a_killed_one_leaves
 
 def test_the_code_of_each_runtime_has_a_hash_of_its_own() -> None:
     assert len({runtimes.code_hash(name) for name in EXPORTING}) == len(EXPORTING)
-
-
-def test_a_score_is_of_probabilities_or_of_scores_and_a_zero_costs_what_keras_says() -> None:
-    values, labels = np.array([[1.0, 0.0], [0.25, 0.75]]), np.array([1, 1])
-    of_probabilities = score(values, labels, probabilities=True)
-    assert of_probabilities["accuracy"] == 0.5
-    assert of_probabilities["loss"] == pytest.approx((-math.log(1e-7) - math.log(0.75)) / 2)
-    of_scores = score(np.log([[0.2, 0.8], [0.4, 0.6]]) + 3, labels, probabilities=False)
-    assert of_scores["loss"] == pytest.approx((-math.log(0.8) - math.log(0.6)) / 2)
-    with pytest.raises(CaseFailure, match="not finite"):
-        score(values * math.nan, labels, probabilities=True)
-
-
-@pytest.fixture
-def table_of_rows(tmp_path: Path) -> Callable[..., Table]:
-    """Keeps cases of LeNet-5 in a run, mostly three processes each; returns the page's runtimes."""
-
-    def made(*cases: dict[str, Any], spread: float = 0.01, processes: int = 3) -> Table:
-        shared = {"task": "infer", "batch_size": 1, "code": "c1", "runtime_threads": 1}
-        rows = []
-        for place, one in enumerate(cases):
-            fields = {"tensorflow": "2.20.0", "run_number": 1, **shared, **one}
-            number, step_s = fields.pop("run_number"), fields.pop("step_s", 1e-5)
-            for process in range(1, processes + 1):
-                its_own = {**fields, "step_s": step_s * (1 + spread * (process - 2))}
-                row = measured_row("xeon-2", number, "lenet5", 3 * place + process, **its_own)
-                rows.append(dataclasses.replace(row, process=process))
-        for number in sorted({row.run for row in rows}):
-            keep_run(tmp_path, [row for row in rows if row.run == number])
-        (table,) = (one for one in build([tmp_path]).tables if one.key == "runtimes")
-        return table
-
-    return made
-
-
-LITERT: dict[str, Any] = {"runtime": "litert", "step_s": 1e-5, "packages": "ai-edge-litert==2.3.0"}
-OTHER: dict[str, Any] = {"runtime": "openvino", "step_s": 2e-5, "packages": "openvino==2026.4.1"}
-
-
-def test_a_page_never_calls_keras_the_fastest_whose_step_has_its_batch_on_the_device(
-    table_of_rows: Callable[..., Table],
-) -> None:
-    table = table_of_rows({"step_s": 1e-6}, LITERT, OTHER)
-    assert [(one["runtime"], one["fastest"]) for one in table.records()] == [
-        ("litert", "yes"),
-        ("openvino", None),
-        ("keras", "not ranked"),
-    ]
-    assert "not ranked" in table.caption
-
-
-def test_the_fastest_that_cannot_be_told_apart_from_others_is_marked_perhaps_as_they_are(
-    table_of_rows: Callable[..., Table],
-) -> None:
-    third = {"runtime": "onnxruntime", "step_s": 1e-3}
-    table = table_of_rows(LITERT, {**OTHER, "step_s": 1.02e-5}, third, spread=0.03)
-    assert [one["fastest"] for one in table.records()] == ["perhaps", "perhaps", None]
-
-
-def test_a_runtime_of_one_process_can_be_compared_with_none(
-    table_of_rows: Callable[..., Table],
-) -> None:
-    table = table_of_rows(LITERT, {**OTHER, "step_s": 1e-3}, processes=1)
-    assert [one["fastest"] for one in table.records()] == ["not comparable"] * 2
-
-
-def test_one_whose_processes_contradict_its_rank_is_never_marked_the_fastest() -> None:
-    """The ranking is by medians, the interval of geometric means."""
-    ranked = [{"source": 1, "runtime_threads": 1}] * 2
-    slow, quick = [0.99, 1.0, 1.01], [0.49, 0.50, 0.51]
-    assert _fastest(ranked, [slow, quick]) == ["perhaps", "perhaps"]
-
-
-@pytest.mark.parametrize(
-    ("changes", "fastest"),
-    [
-        ({}, ["yes", ""]),
-        ({"run_number": 2, "step_s": 1e-3}, ["not comparable", "not comparable"]),
-        ({"runtime_threads": 2}, ["yes, threads differ", ""]),
-        ({"runtime_threads": None}, ["yes, threads differ", ""]),
-        ({"tensorflow": "2.19.0", "run_number": 2}, ["", ""]),
-        ({"keras": "3.9.0", "run_number": 2}, ["", ""]),
-        ({"code": "c2"}, ["", ""]),
-        ({"packages": "openvino==2026.4.1 of-the-model==2.0"}, ["", ""]),
-    ],
-)
-def test_only_rows_of_the_same_versions_and_code_are_ranked_and_other_threads_are_named(
-    changes: dict[str, Any], fastest: list[str], table_of_rows: Callable[..., Table]
-) -> None:
-    table = table_of_rows(LITERT, {**OTHER, **changes})
-    assert sorted((one.get("fastest") or "" for one in table.records()), reverse=True) == fastest
-
-
-def test_keras_stands_beside_exported_models_in_float32_alone(
-    table_of_rows: Callable[..., Table],
-) -> None:
-    table = table_of_rows(LITERT, {}, {"precision": "mixed_bfloat16"})
-    assert [(one["runtime"], one["precision"]) for one in table.records()] == [
-        ("litert", "float32"),
-        ("keras", "float32"),
-    ]
-
-
-def test_an_error_is_a_number_in_a_table_and_a_file_compared_with_nothing_has_none(
-    table_of_rows: Callable[..., Table],
-) -> None:
-    table = table_of_rows({**LITERT, "largest_rel_error": 2.54e-7}, OTHER)
-    assert table.column("largest_rel_error") == [2.54e-7, None]
-    place = [one.key for one in table.headings].index("largest_rel_error")
-    assert [texts[place] for texts in table.texts()] == ["2.5e-07", ""]
 
 
 def test_a_step_that_ends_before_its_outputs_are_in_host_memory_is_refused() -> None:
