@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -154,6 +153,10 @@ def _every_table(
     machine_ratios = hardware_tables(frame, comparison)
     changed = len({key[:2] for key in marks(moved)})
     versions = newest_versions(sides.sides)
+    axes = {
+        (str(row["hardware"]), str(row["case"])): {name: row[name] for name in FACETS}
+        for row in newest_rows(timed)
+    }
     found = [
         answers(frame, timed, machine_ratios[0], versions, rows.runs, changed),
         architectures(timed, labels),
@@ -163,7 +166,7 @@ def _every_table(
         history(
             timed, rows.runs, step_time_verdicts(rows.runs), marks(moved), runs_of_levels(moved)
         ),
-        levels(moved, Path.cwd(), _axes(timed)),
+        levels(moved, Path.cwd(), axes),
         accuracy(rows.frame, labels),
         batch_sizes(timed),
         distribution(timed),
@@ -231,11 +234,3 @@ def _lead(rows: Rows) -> str:
     ]
     none = "all of them with figures" if len(frame) > 1 else "with figures"
     return f"{', '.join(parts)}, {f'{failed:,} without figures' if failed else none}."
-
-
-def _axes(table: pd.DataFrame) -> dict[tuple[str, str], dict[str, Any]]:
-    """Return what a page chooses the rows of each hardware and case by."""
-    return {
-        (str(row["hardware"]), str(row["case"])): {name: row[name] for name in FACETS}
-        for row in newest_rows(table)
-    }

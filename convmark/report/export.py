@@ -147,7 +147,10 @@ def _otava(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
         for row in series:
             head = [row["started"], row["run"], text_of(row["commit"])]
             lines.append([*head, *(repr(_figures(row)[one]) for one in metrics)])
-        name = _file_name(str(hardware), str(case))
+        whole = f"{hardware.replace(' ', '-')}-{case}"
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", whole)[:NAME_LENGTH]
+        if name != whole:  # the hash tells cases apart of whose names a part is lost
+            name = f"{name}-{_hash(hardware, case)[:8]}"
         files[f"{name}.csv"] = csv_lines(lines)
         tests[name] = {
             "type": "csv",
@@ -256,13 +259,6 @@ def _mlflow(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
 
 def _yaml(**values: Any) -> str:
     return json.dumps(values, indent=1) + "\n"
-
-
-def _file_name(hardware: str, case: str) -> str:
-    """Return a name that no other case has: where a part of it is lost, a hash tells them apart."""
-    whole = f"{hardware.replace(' ', '-')}-{case}"
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", whole)[:NAME_LENGTH]
-    return name if name == whole else f"{name}-{_hash(hardware, case)[:8]}"
 
 
 def _run_ids(table: pd.DataFrame, frame: pd.DataFrame) -> dict[int, str]:

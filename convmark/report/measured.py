@@ -112,8 +112,10 @@ class Measured:
             raise OptionError(f"--reference: no timed case is measured on {base!r}")
         by_run = frozenset(name for name in names if _has_runs(cases.values(), name, base))
         for sides in cases.values():
-            for name in sides.keys() - by_run:
-                sides[name][:] = _of_newest_run(sides[name])
+            for name in sides.keys() - by_run:  # where one run has too few, earlier ones besides
+                rows = sides[name]
+                few = len(last := _newest_run(rows)) < LEAST_PROCESSES
+                rows[:] = rows[:LEAST_PROCESSES] if few else last
         places = {
             name: {fact: rows[0][fact] for fact in ("machine", "device")}
             for sides in cases.values()
@@ -245,12 +247,6 @@ def _has_runs(cases: Iterable[Sides], name: str, base: str) -> bool:
 
 def _newest_run(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in rows if row["source"] == rows[0]["source"]]
-
-
-def _of_newest_run(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the newest run's rows, with earlier ones where they are fewer than three."""
-    newest = _newest_run(rows)
-    return newest if len(newest) >= LEAST_PROCESSES else list(rows[:LEAST_PROCESSES])
 
 
 def named(key: Key) -> dict[str, Any]:

@@ -96,7 +96,8 @@ def implausible(row: Row) -> Found:
     yield from _rates(row)
     yield from _efficiency(row)
     yield from _energy(row)
-    others = [name for name in _of_other_tasks(row) if there(row, name)]
+    not_timed = _UNTIMED + (_EXPORTED if _runtime(row) == DEFAULT_RUNTIME else ())
+    others = [name for name in not_timed if there(row, name)]
     if others:
         yield "contradicts", f"{others[0]} {row[others[0]]}, which the task {row['task']} has not"
     if row["measurement_version"] not in map(str, range(OLDEST_LOOPS, MEASUREMENT_VERSION + 1)):
@@ -204,11 +205,6 @@ _UNTIMED = tuple(
     if column.group in ("learning", "waterfall") or column.name == "accuracy"
 )
 _EXPORTED = tuple(column.name for column in COLUMNS if column.group == "export")
-
-
-def _of_other_tasks(row: Row) -> tuple[str, ...]:
-    """Return the columns that no timed row of this runtime has."""
-    return _UNTIMED + (_EXPORTED if _runtime(row) == DEFAULT_RUNTIME else ())
 
 
 def _rates_of(row: Row) -> dict[str, float]:

@@ -245,7 +245,9 @@ def sides_of(frame: pd.DataFrame, runs: Sequence[RunSource]) -> Sides:
     for key, row in _by_side(rows):
         found.setdefault(key, []).append(row)
     files_of = functools.cache(lambda code, source: files_hash_of(code, runs[source].path))
-    sides = _with_files([_side(key, its_own, runs, files_of) for key, its_own in found.items()])
+    sides = [_side(key, its_own, runs, files_of) for key, its_own in found.items()]
+    known = {side.code: side.files for side in sides if side.files}  # where any run kept them
+    sides = [replace(side, files=known.get(side.code, "")) for side in sides]
     sides.sort(key=lambda side: side.place)
     return Sides(sides=tuple(sides), kept=kept, left_out=len(points) - len(newest))
 
@@ -354,12 +356,6 @@ def _facts(values: tuple[Any, ...], hardware: str, framework: str) -> tuple[str,
 
 def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else text_of(value)
-
-
-def _with_files(sides: Sequence[Side]) -> list[Side]:
-    """Return the sides, each with the files of its code where any run of that code kept them."""
-    known = {side.code: side.files for side in sides if side.files}
-    return [replace(side, files=known.get(side.code, "")) for side in sides]
 
 
 def _side(

@@ -116,7 +116,10 @@ def site_files(places: Sequence[Path], *, made: str) -> Iterator[tuple[str, byte
         }
         yield f"parts/{number:04d}.js", _call("part", number, part)
     if parquet:
-        yield PARQUET, _parquet(frame)
+        names = dict.fromkeys(("case", *GROUP, *_FIGURES, *SHOWN))
+        data = io.BytesIO()
+        frame[list(names)].to_parquet(data, engine="pyarrow", index=False)
+        yield PARQUET, data.getvalue()
 
 
 def _call(name: str, *arguments: Any) -> bytes:
@@ -302,10 +305,3 @@ def _column(values: pd.Series) -> Any:
         return _numbers(values)
     at, distinct = pd.factorize(values.astype(object).where(values.notna(), ""))
     return {"values": distinct.tolist(), "at": at.tolist()}
-
-
-def _parquet(frame: pd.DataFrame) -> bytes:
-    data = io.BytesIO()
-    names = dict.fromkeys(("case", *GROUP, *_FIGURES, *SHOWN))
-    frame[list(names)].to_parquet(data, engine="pyarrow", index=False)
-    return data.getvalue()

@@ -196,7 +196,10 @@ def formatted(answer: Answer, form: str) -> str:
     if form == "json":
         return _json(answer)
     if form == "csv":
-        return csv_text(answer.tables) if answer.several else _wide_csv(answer.tables[0])
+        if answer.several:
+            return csv_text(answer.tables)
+        table = answer.tables[0]
+        return as_csv([heading.key for heading in table.headings], table.rows)
     if form == "markdown":
         return markdown_text(answer.tables).rstrip()
     return "\n\n".join(map(plain, answer.tables))
@@ -251,10 +254,6 @@ def _as_json(table: Table) -> dict[str, Any]:
 def _type(heading: Heading) -> str:
     types = {"text": "text", "figure": "text", "texts": "list", "flag": "boolean"}
     return types.get(heading.kind, "number")
-
-
-def _wide_csv(table: Table) -> str:
-    return as_csv([heading.key for heading in table.headings], table.rows)
 
 
 def parquet_of(answer: Answer) -> bytes:

@@ -58,7 +58,9 @@ def _of_samples(found: Measured) -> Table:
         records += sorted(costs, key=itemgetter("cost"))
         if len(costs) > 1:
             compared += [(name, rows) for name, rows in sides.items() if found.price(name)]
-            bursts |= _bursts(costs)
+            without = {str(cost["hardware"]) for cost in costs if not cost["was_sustained"]}
+            if len(without) < len(costs):
+                bursts |= without
     currency = _currency(found.comparison)
     scopes = {str(record["energy"]) for record in records}
     scope = f", energy: {scopes.pop()}" if len(scopes) == 1 else ""
@@ -172,12 +174,6 @@ def _unlike(records: Sequence[Row]) -> list[str]:
         f"Not all costs hold the same energy ({', '.join(sorted(scopes))}): compare those of one "
         "scope only, or measure bought machines by a wall meter (--power-log)."
     ]
-
-
-def _bursts(costs: Sequence[Row]) -> set[str]:
-    """Return the hardware that was not sustained, where others of the case were."""
-    without = {str(cost["hardware"]) for cost in costs if not cost["was_sustained"]}
-    return without if len(without) < len(costs) else set()
 
 
 def _of_bursts(hardware: Collection[str]) -> list[str]:

@@ -111,8 +111,10 @@ def layers_table(rows: Sequence[LayerRow], top: int | None = None) -> Table:
     step_s, first = rows[0].step_s, rows[0]
     trains = any(row.forward_s not in (None, row.time_s) for row in layers)
     records = [_record(row) for row in [*shown, *(row for row in rows if row.layer == REST)]]
-    left_out = len(layers) - len(shown)
-    beside = f"; the other {left_out} take {_share_of(layers, shown)}" if left_out else ""
+    beside = ""
+    if left_out := len(layers) - len(shown):
+        others_s = sum(row.time_s for row in layers) - sum(row.time_s for row in shown)
+        beside = f"; the other {left_out} take {share_text(others_s / step_s)}"
     caption = (
         f"{first.case}: step time {seconds_text(step_s)} in {counted(first.sessions, 'session')}, "
         f"measured {first.measured[:16].replace('T', ' ')} UTC; all layers and the rest sum to "
@@ -140,11 +142,6 @@ def layers_table(rows: Sequence[LayerRow], top: int | None = None) -> Table:
     return table_of(
         f"layers-{first.case}", f"Time per layer of {first.case}", caption, columns, records
     )
-
-
-def _share_of(layers: Sequence[LayerRow], shown: Sequence[LayerRow]) -> str:
-    others = sum(row.time_s for row in layers) - sum(row.time_s for row in shown)
-    return share_text(others / layers[0].step_s)
 
 
 def _record(row: LayerRow) -> dict[str, object]:

@@ -63,7 +63,10 @@ def runtimes(frame: pd.DataFrame, table: pd.DataFrame) -> Table:
         is_other = row["runtime"] == DEFAULT_RUNTIME and row["precision"] != "float32"
         if plain and not is_other:
             row["code"] = text_of(row.get("code")) or f"commit {text_of(row.get('commit'))}"
-            row["packages"] = _other_packages(row)
+            own = RUNTIMES[row["runtime"]].distributions
+            packages = text_of(row.get("packages")).split()
+            others = (one for one in packages if one.partition("==")[0] not in own)
+            row["packages"] = " ".join(sorted(others))
             groups.setdefault(tuple(text_of(row.get(name)) for name in _SAME), []).append(row)
     times = _step_times(frame)
     records = []
@@ -94,12 +97,6 @@ def runtimes(frame: pd.DataFrame, table: pd.DataFrame) -> Table:
         ),
         records,
     )
-
-
-def _other_packages(row: dict[str, Any]) -> str:
-    own = RUNTIMES[row["runtime"]].distributions
-    found = text_of(row.get("packages")).split()
-    return " ".join(sorted(part for part in found if part.partition("==")[0] not in own))
 
 
 def _point(row: Mapping[str, Any]) -> tuple[str, ...]:
