@@ -134,7 +134,8 @@ def gather(
         if ceiling is None:
             say(f"no ceilings of {device} in {precision}: {answer.status}: {answer.message}")
             continue
-        if (share := _taken_by_others(case, answer)) > BUSY_SHARE:
+        share = (answer.event("state") or {}).get("other_cpu_share") or 0.0
+        if case.device == "cpu" and share > BUSY_SHARE:
             say(f"ceilings of {device} are not saved: other programs took {share:.0%} of the CPUs")
             continue
         keep_ceilings(path, [ceiling])
@@ -159,12 +160,6 @@ def ceiling_request(case: Case, *, sizes: int | None = None) -> dict[str, Any]:
         sizes: how many of the sizes are tried at most: for a look that is not kept.
     """
     return {"kind": "ceiling", "case": case.as_fields(), "seed": 0, "sizes": sizes}
-
-
-def _taken_by_others(case: Case, answer: Answer) -> float:
-    """Return the share of the CPUs' time that others took; 0 for a GPU, and where unknown."""
-    share = (answer.event("state") or {}).get("other_cpu_share")
-    return float(share) if share is not None and case.device == "cpu" else 0.0
 
 
 def _missing(cases: Iterable[Case], known: Mapping[Key, Ceiling], which: str) -> Sequence[Case]:

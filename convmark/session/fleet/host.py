@@ -141,7 +141,12 @@ class Host:
         session.take(session.default_cases())
         facts = session.shared_facts(NO_RUN, commit=self._settings.commit)
         flags = " ".join(filter(None, [facts.flags, self._flags]))
-        session.facts = replace(facts, flags=flags, ceilings=self._ceilings(session))
+        machine = session.machine.name
+        with TemporaryFolder() as folder:  # those that the caller does not know are measured
+            path = ceilings_path(folder, machine)
+            keep_ceilings(path, self._settings.ceilings.get(machine, {}).values())
+            ceilings = session.ceilings(path)
+        session.facts = replace(facts, flags=flags, ceilings=ceilings)
         self._prepared = PreparedNode(
             cases=tuple(session.cases), found=session.found, facts=session.facts
         )
@@ -178,13 +183,6 @@ class Host:
         """End every process of the interpreters."""
         if self._session is not None:
             self._session.close()
-
-    def _ceilings(self, session: Session) -> dict[Key, Ceiling]:
-        """Return the ceilings of the devices, those measured that the caller does not know."""
-        with TemporaryFolder() as folder:
-            path = ceilings_path(folder, session.machine.name)
-            keep_ceilings(path, self._settings.ceilings.get(session.machine.name, {}).values())
-            return session.ceilings(path)
 
 
 def _unheard(line: str) -> None:

@@ -139,11 +139,6 @@ def joined(
     return runs, fresh
 
 
-def _measurement(row: Record) -> tuple[object, ...]:
-    """Return what tells a measurement from every other, whatever its run is called."""
-    return (row.machine, row.node, row.started, row.case.name, row.process)
-
-
 def _content(row: Record) -> Record:
     """Return what a row holds but for its place in a run, which joining changes."""
     return dataclasses.replace(row, run="0001", order=1)
@@ -227,7 +222,8 @@ def _refuse_copies(found: Sequence[SourceRun]) -> None:
     seen: dict[tuple[object, ...], tuple[Path, Record]] = {}
     for source in found:
         for record in source.records:
-            key = (source.machine, *_measurement(record)[1:])
+            # tells a measurement from every other, whatever its run is called
+            key = (source.machine, record.node, record.started, record.case.name, record.process)
             path, first = seen.setdefault(key, (source.path, record))
             if path != source.path:
                 other = "" if _content(record) == _content(first) else ", with other values"
