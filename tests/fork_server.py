@@ -118,7 +118,7 @@ class Server:
                 del sys.modules[name]
             sys.modules["bootstrap"].load_package("convmark_zoo", settings["zoo"])
         sys.modules["__main__"] = sys.modules.pop("bootstrap")  # as it is of an interpreter
-        own = ("control", "convmark", "zoo")  # the rest is the zygote's, whatever it may be
+        own = ("control", "convmark", "module", "zoo")  # the rest is the zygote's
         served = {name: value for name, value in settings.items() if name not in own}
         sys.modules["convmark.worker.zygote"].serve(control_fd=control, **served)
 

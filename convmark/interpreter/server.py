@@ -31,6 +31,7 @@ START_LIMIT_S = 180.0
 """Seconds an interpreter may take to import its framework."""
 
 _BOOTSTRAP = Path(__file__).resolve().parent.parent / "worker" / "bootstrap.py"
+_SERVES = "convmark.worker.zygote"
 
 
 class ServerLost(Exception):
@@ -59,7 +60,8 @@ class Server:
         self.left: dict[int, list[str]] = {}
         """Names of the processes that each worker left running, and that were ended."""
         self.control, theirs = socket.socketpair(socket.AF_UNIX, _socket_kind())
-        arguments = json.dumps({**settings, "control": theirs.fileno()})
+        more = {"control": theirs.fileno(), "module": _SERVES}
+        arguments = json.dumps({**settings, **more})
         self._log = log
         try:
             with contextlib.ExitStack() as stack:

@@ -28,15 +28,15 @@ def load_package(name: str, folder: str) -> None:
 
 
 def main() -> None:
-    """Load the packages and hand over to the zygote."""
+    """Load the packages and hand over to the module of the worker that the settings name."""
     settings = json.loads(sys.argv[1])
     sys.argv[:] = ["-c"]
     own_folder = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [entry for entry in sys.path if entry and os.path.abspath(entry) != own_folder]
     load_package("convmark", settings["convmark"])
     load_package("convmark_zoo", settings["zoo"])
-    zygote = importlib.import_module("convmark.worker.zygote")  # there is a package only now
-    zygote.serve(
+    module = importlib.import_module(settings["module"])  # there is a package only now
+    module.serve(
         control_fd=settings["control"],
         backend=settings["backend"],
         fork=settings["fork"],
