@@ -113,6 +113,17 @@ def test_commits_that_are_not_known_are_said_once(commit: Commit, tmp_path: Path
     ]
 
 
+def test_a_line_outside_the_last_paragraph_is_said_not_to_count(commit: Commit) -> None:
+    """As of commits that were squashed into one, whose messages follow each other."""
+    anchor = commit()
+    sha = commit("* the new stem", "Benchmark-Accept: lenet5-*", "* a typo")
+    commit("Benchmark-Accept: vgg16-*")
+    said: list[str] = []
+    assert meant(anchor, said).reason(LENET) == ""
+    why = "for it is not in the last paragraph of the commit's message"
+    assert said == [f"{sha[:12]}: its line Benchmark-Accept is not read, {why}"]
+
+
 # What passes
 
 

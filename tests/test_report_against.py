@@ -58,6 +58,14 @@ def test_a_ref_is_judged_from_the_history_of_its_commit(store: Store, tmp_path: 
     assert f"Run 0002 against run 0001 of main ({commit[:12]}), from history" in table.caption
 
 
+def test_a_run_of_edited_files_is_not_the_commits(store: Store, tmp_path: Path) -> None:
+    commit = repository(tmp_path)
+    keep(store, run_of("0001", 0.0, 0.0, commit=commit, dirty=True))
+    keep(store, run_of("0002", 0.0, 0.0, commit=ANOTHER_COMMIT, parameters=70_000))
+    with pytest.raises(OptionError, match="which no run measured"):
+        verdicts_against([store.folder], "main", tmp_path)
+
+
 def test_live_verdicts_beside_the_commit_come_before_history(store: Store, tmp_path: Path) -> None:
     commit = repository(tmp_path)
     two_runs(store, commit)

@@ -100,6 +100,13 @@ def _trailers(since: TrailerRange) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
+def _outside(since: TrailerRange, read: Collection[str]) -> list[str]:
+    """Return the commits that have such a line outside their trailers, as a squashed one may."""
+    asked = (f"--grep=^{TRAILER}:", f"{since.anchor}..{since.head}", "--")
+    named = Git.at(since.repository).answer("rev-list", *asked) or ""
+    return [commit for commit in named.split() if commit not in read]
+
+
 class IntendedChanges:
     """Tells of a case by what its change is meant."""
 
@@ -148,6 +155,12 @@ class IntendedChanges:
             except ConvmarkError as error:
                 self._read[since] = ()
                 self._say(f"{TRAILER} trailers are not read: {error}")
+            else:
+                for commit in _outside(since, {commit for commit, _ in self._read[since]}):
+                    self._say(
+                        f"{commit[:SHOWN]}: its line {TRAILER} is not read, for it is not in the "
+                        "last paragraph of the commit's message"
+                    )
             for commit, pattern in self._read[since]:
                 if not any(_matches(names, pattern) for names in self._names.values()):
                     told = plain_text(pattern)

@@ -9,6 +9,7 @@ from statistics import median
 from types import MappingProxyType
 from typing import Any
 
+from convmark.compare.earlier import is_of_commit
 from convmark.compare.files import read_verdicts, with_live
 from convmark.compare.history import named_history
 from convmark.compare.intended import (
@@ -367,7 +368,7 @@ def _run_of(store: Store, machine: str, commit: str, but: Path) -> Path | None:
     """Return the newest other run of the commit."""
     for path in reversed(store.runs(machine)):
         head = read_head(path) if path.resolve() != but else None
-        if head is not None and head.commit == commit:
+        if head is not None and head.commit == commit and is_of_commit(head):
             return path
     return None
 
