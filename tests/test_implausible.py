@@ -125,6 +125,50 @@ def test_a_row_that_cannot_be_is_found(what: str, folder: Path) -> None:
     assert set(found(folder, changed(change))) == {rule}
 
 
+H100 = "NVIDIA H100 80GB HBM3"
+CARD: dict[str, Any] = {
+    "device": "gpu:0", "gpu": H100, "gpu_memory_bytes": 85_520_809_984, "mig": "off",
+    "machine": machine_name(cpu="CPU slow", cores=2, ram_bytes=2**34, gpu_names=[H100]),
+    "compute_capability": "9.0", "power_limit_w": 700.0, "power_w": 125.0, "idle_power_w": 70.0,
+    "max_sm_clock_mhz": 1980, "sm_clock_mhz": 1980.0, "max_memory_clock_mhz": 2619,
+    "memory_clock_mhz": 2619.0, "temperature_c": 34.0, "gpu_utilisation": 0.5, "gpu_samples": 90,
+    "throttle_reasons": "none", "peak_device_memory_bytes": 2**28, "card_peak_memory_bytes": 2**30,
+    "precision": "tf32", "peak_flops_per_s": 3.5e14, "peak_bytes_per_s": 2.8e12,
+}  # fmt: skip
+"""Of a row on a card, as one was measured."""
+OF_CARDS: dict[str, tuple[dict[str, Any], str]] = {
+    "more memory than the card's name says": ({"gpu_memory_bytes": 2**40}, "contradicts"),
+    "more memory held than there is": ({"peak_device_memory_bytes": 2**37}, "ceiling"),
+    "more in use than there is": ({"card_peak_memory_bytes": 2**37}, "ceiling"),
+    "beyond the highest clock": ({"sm_clock_mhz": 2500.0}, "ceiling"),
+    "beyond the memory's highest clock": ({"memory_clock_mhz": 3000.0}, "ceiling"),
+    "beyond the power limit": ({"power_w": 800.0}, "ceiling"),
+    "more power when idle": ({"idle_power_w": 300.0}, "ceiling"),
+    "energy beyond the power limit": ({"joules_per_sample": 1.0, "power_w": 690.0}, "ceiling"),
+    "a temperature that melts": ({"temperature_c": 400.0}, "ceiling"),
+    "TF32 on an older card": ({"compute_capability": "7.0"}, "contradicts"),
+    "a copy faster than any memory": ({"peak_bytes_per_s": 9e13}, "ceiling"),
+    "a matrix product faster than any": ({"peak_flops_per_s": 9e15}, "ceiling"),
+    "TF32 on a CPU": ({"device": "cpu"}, "schema"),
+    "a card's power on a CPU": (
+        {"device": "cpu", "precision": "float32", "peak_flops_per_s": None,
+         "peak_bytes_per_s": None}, "contradicts",
+    ),
+}  # fmt: skip
+
+
+def test_a_row_on_a_card_passes_and_one_that_no_card_gives_is_found(tmp_path: Path) -> None:
+    told = {}
+    for number, (what, (change, _)) in enumerate([("", ({}, "")), *OF_CARDS.items()], 1):
+        rows = changed(lambda row, change=change: {**CARD, **change}, number)  # type: ignore[misc]
+        keep_run(tmp_path / str(number), rows)
+        told[what] = {one.rule for one in check([tmp_path / str(number)], [], NOW).findings}
+    energies = "energy beyond the power limit"  # its power is another too
+    assert told.pop(energies) == {"ceiling", "contradicts"}
+    assert told == {"": set(), **{what: {rule} for what, (_, rule) in OF_CARDS.items()
+                                  if what != energies}}  # fmt: skip
+
+
 def test_a_bound_process_has_some_of_the_machines_cpus_and_no_more(folder: Path) -> None:
     assert found(folder, changed(lambda row: {"cpus": "0", "cores": 1})) == {}
     assert set(found(folder, changed(lambda row: {"cpus": "0", "cores": 64}, 3))) == {"machine"}

@@ -64,7 +64,27 @@ RATIOS_APART = 1.5
 SAME = 1.01
 """Of figures that follow from each other."""
 
+HIGHEST_BYTES: Mapping[str, float] = MappingProxyType({"cpu": 5e12, "gpu": 2e13})
+"""Bytes/s that no device copies, by its kind: the fastest card of 2025 has 8e12, and two sockets of
+twelve channels each 1.2e12."""
+
 NO_CARD = "a card without a name"
+
+HOTTEST_C = 120
+"""Cards switch themselves off below this."""
+
+POWER_APART = 1.1
+"""A mean power from the limit that the card enforces."""
+
+IDLE_APART = 1.5
+"""Idle power from the power of the steps: a card in use draws more, whatever it does."""
+
+FIRST_TF32 = 8.0
+"""Compute capability.
+
+Source:
+    NVIDIA, "CUDA C++ Programming Guide", compute capabilities: TF32 from 8.0 (Ampere) on.
+"""
 
 MOST_GPUS = 16
 """Cards of one kind in a machine."""
@@ -90,6 +110,7 @@ def implausible(row: Row) -> Found:
     if row["status"] not in MEASURED:
         return
     yield from beyond_ceilings(row)
+    yield from _card(row)
     yield from _export(row)
     if row["task"] not in TIMED_TASKS:
         return
@@ -193,6 +214,10 @@ def beyond_ceilings(row: Row) -> Found:
     if peak > highest:
         yield "ceiling", f"peak_flops_per_s {peak:.3g}, the highest plausible is {highest:.3g}"
     most = WINOGRAD * devices * (min(peak, highest) if peak == peak else highest)
+    copied = HIGHEST_BYTES.get(kind, HIGHEST_BYTES["gpu"])
+    if row["peak_bytes_per_s"] > copied:
+        words = f"peak_bytes_per_s {row['peak_bytes_per_s']:.3g}"
+        yield "ceiling", f"{words}, the highest plausible is {copied:.3g}"
     for name, rate in _rates_of(row).items():
         if flops * rate > most:
             yield "ceiling", f"{name}: {flops * rate:.3g} FLOP/s, at most {most:.3g} are plausible"
@@ -301,6 +326,54 @@ def _energy(row: Row) -> Found:
             yield "contradicts", f"{words}, {power} is {row[power]:.3g}"
         if row[power] > most_w * row["replicas"]:
             yield "ceiling", f"{power} {row[power]:.3g}, at most {most_w} W are plausible"
+
+
+# -- the card -------------------------------------------------------------------------------------
+
+
+_OF_CARDS = (
+    *("sm_clock_mhz", "memory_clock_mhz", "temperature_c", "power_w", "joules_per_sample"),
+    *("gpu_utilisation", "gpu_samples", "idle_power_w", "power_limit_w", "gpu_memory_bytes"),
+)
+_LIMITS = (
+    ("sm_clock_mhz", "max_sm_clock_mhz", SAME, False),
+    ("memory_clock_mhz", "max_memory_clock_mhz", SAME, False),
+    ("power_w", "power_limit_w", POWER_APART, True),
+    ("idle_power_w", "power_limit_w", POWER_APART, True),
+    ("idle_power_w", "power_w", IDLE_APART, False),
+    ("peak_device_memory_bytes", "gpu_memory_bytes", SAME, True),
+    ("card_peak_memory_bytes", "gpu_memory_bytes", SAME, False),
+)
+"""A figure, what it is at most, the factor beyond that passes, and whether it is of all cards."""
+_GIGABYTES = re.compile(r"(?<![0-9.])([0-9]{1,3}) ?GB\b")
+"""The memory in a card's name; a Grace Hopper's has that of its CPU too, so it may be less."""
+
+
+def _card(row: Row) -> Found:
+    """Yield what a card cannot do, or what no row without one has."""
+    if row["device"] == "cpu":
+        if others := [name for name in _OF_CARDS if there(row, name)]:
+            yield "contradicts", f"{others[0]} {row[others[0]]}, of a card, and the device is cpu"
+        return
+    figures = {**row, "energy": row["joules_per_sample"] * row["throughput_samples_per_s"]}
+    limits = (*_LIMITS, ("energy", "power_limit_w", POWER_APART, True))
+    for name, limit, apart, of_all in limits:
+        most = row[limit] * apart * (row["replicas"] if of_all else 1)
+        if there(figures, name) and there(row, limit) and figures[name] > most:
+            words = "joules_per_sample x throughput" if name == "energy" else name
+            yield "ceiling", f"{words} {figures[name]:.4g}, {limit} is {row[limit]:.4g}"
+    if row["temperature_c"] > HOTTEST_C or row["temperature_c"] < 0:
+        yield "ceiling", f"temperature_c {row['temperature_c']:.4g}, 0 to {HOTTEST_C} are plausible"
+    capability = row["compute_capability"] or ""
+    is_told = re.fullmatch(r"[0-9]{1,2}\.[0-9]", capability)
+    if row["precision"] == "tf32" and is_told and float(capability) < FIRST_TF32:
+        words = f"tf32 on compute capability {capability}"
+        yield "contradicts", f"{words}, it begins with {FIRST_TF32}"
+    named = _GIGABYTES.search(row["gpu"] or "")
+    if named and row["mig"] in (None, "", "off") and there(row, "gpu_memory_bytes"):
+        own = row["gpu_memory_bytes"]
+        if own > SAME * int(named[1]) * 2**30:
+            yield "contradicts", f"gpu_memory_bytes {own:.4g}, of a card named {row['gpu']}"
 
 
 # -- the rules of measurement ----------------------------------------------------------------------

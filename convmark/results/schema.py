@@ -172,7 +172,9 @@ class Schema(RowFacts):
         "the GPU's temperature, highest; of all cards", unit="degrees Celsius", bounds=""
     )
     power_w: float | None = _state("power of the whole card, mean; of several the sum", unit="W")
-    gpu_utilisation: float | None = _state("share of time in which any kernel ran, mean")
+    gpu_utilisation: float | None = _state(
+        "share of time in which any kernel ran, mean", bounds="share"
+    )
     throttle_reasons: str | None = _state("all reasons seen for a lower clock, or none")
     joules_per_sample: float | None = _state(
         "energy of the whole card, of several the sum, over the windows / their samples",
