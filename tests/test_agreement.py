@@ -94,6 +94,13 @@ def test_outputs_that_would_hide_a_broken_export_are_refused(
     check_comparable([[outputs * 1e-3 + [[0, 0.5], [0.5, 0]]]], precision, "a")
     with pytest.raises(CaseFailure, match=r"between samples 0.001, and int8 has steps of 1/256"):
         check_comparable([[np.array([[0.1, 0.9], [0.102, 0.898]])]], "int8", "a")
+    told = np.array([[0.1, 0.9], [0.9, 0.1]])
+    for other, why in (
+        (np.zeros((2, 1)), "nearly the same for all inputs in its output 2 of 2"),
+        (told * math.nan, "NaN or infinite values in its output 2 of 2"),
+    ):
+        with pytest.raises(CaseFailure, match=why):
+            check_comparable([[told, other]], precision, "a")
     with pytest.raises(CaseFailure, match="gives nearly the same for all inputs"):
         check_comparable([[np.array([[0.1, 0.9], [0.1, 0.9]])]], precision, "a")
 

@@ -16,7 +16,7 @@ from convmark.worker.backends.step import Piece
 from convmark.worker.child import _Watched
 from convmark.worker.cuts import Cut, cut, groups_of, moved_bytes, unit_facts
 from convmark.worker.failure import CaseFailure
-from convmark.worker.inputs import Inputs, flat
+from convmark.worker.inputs import Inputs, Leaf, flat
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("keras") is None, reason="the zoo needs Keras"),
@@ -31,8 +31,11 @@ def keras() -> Any:
     return importlib.import_module("models.keras_api").keras
 
 
-def was_cut(keras: Any, model: Any, depth: int | None = None, *, training: bool = False) -> Cut:
-    backend = SimpleNamespace(keras=keras, inputs=lambda model: Inputs.of(IMAGE))
+def was_cut(
+    keras: Any, model: Any, depth: int | None = None, *, training: bool = False, inputs: Any = IMAGE
+) -> Cut:
+    leaves = keras.tree.flatten if hasattr(keras, "tree") else lambda one: list(flat(one))
+    backend = SimpleNamespace(keras=keras, inputs=lambda model: Inputs.of(inputs), leaves=leaves)
     return cut(model, backend, SAMPLES, depth, training=training)
 
 
@@ -94,6 +97,25 @@ def test_units_one_by_one_and_in_groups_give_what_the_model_gives(keras: Any, ma
     for places in (alone, groups_of(found.units)):
         (got,) = in_pieces(found, batch, places)
         np.testing.assert_allclose(np.asarray(got), np.asarray(want), rtol=1e-5)
+
+
+def test_inputs_and_outputs_by_name_are_in_the_order_of_their_keys(keras: Any) -> None:
+    if not hasattr(keras, "tree"):
+        pytest.skip("needs Keras 3, whose own order is that of a batch on the device")
+    zeta, alpha = keras.Input((4,), name="zeta"), keras.Input((4,), name="alpha")
+    made = keras.layers.Dense(3)(zeta) - keras.layers.Dense(3)(alpha)
+    last = keras.layers.ReLU(name="last")(made)
+    model = keras.Model({"zeta": zeta, "alpha": alpha}, {"raw": made, "clear": last})
+    leaves = {name: Leaf(name, (4,)) for name in ("zeta", "alpha")}
+    found = was_cut(keras, model, inputs=Inputs(leaves))
+    batch = {name: np.full((SAMPLES, 4), number) for number, name in enumerate(leaves, 1)}
+    values = dict(zip(found.inputs, keras.tree.flatten(batch), strict=True))
+    taken = [values[value] for value in found.taken(found.units)]
+    made_now = found.function(0, len(found.units))(taken)
+    values.update(zip(found.given(0, len(found.units)), made_now, strict=True))
+    got = [np.asarray(values[value]) for value in found.outputs]
+    for one, want in zip(got, keras.tree.flatten(model(batch)), strict=True):
+        np.testing.assert_allclose(one, np.asarray(want), rtol=1e-5)
 
 
 def test_blocks_are_opened_to_the_depth_that_is_asked_for(keras: Any) -> None:
@@ -193,7 +215,7 @@ def served(
         always_compiles=False,
         inputs=lambda model: Inputs.of(IMAGE),
         device_batch=lambda *_: [batch],
-        leaves=list,
+        leaves=lambda one: list(flat(one)),
         array=np.asarray,
         synchronise=lambda token: None,
         piece=lambda function, *_: lambda values: (None, function(values)),

@@ -197,7 +197,7 @@ def test_a_step_that_ends_before_its_outputs_are_in_host_memory_is_refused() -> 
             self.threads = lambda: 1
 
     batch = [np.ones((1, 2), np.float32)]
-    built = {"built": {"input_shape": [2]}}
+    built = {"built": {"input_shape": [2]}, "path": {"places": [0]}}
     backend = ExportedBackend(
         None, case(), Exported("a", [batch], [], built), 0, lambda *_, **__: None
     )
@@ -274,6 +274,72 @@ def lenet5(interpreter: Interpreter) -> Measured:
         return kept[runtime, precision]
 
     return answered
+
+
+NAMED = """
+import keras
+
+def net():
+    image, age = keras.Input((8, 8, 3), name="image"), keras.Input((1,), name="age")
+    seen = keras.layers.Flatten()(keras.layers.Conv2D(2, 3)(image))
+    both = keras.layers.Concatenate()([seen, age])
+    return keras.Model({"image": image, "age": age}, keras.layers.Dense(3)(both))
+
+class Guess(keras.layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.seed = keras.random.SeedGenerator(1)
+
+    def call(self, scores):
+        return scores + keras.random.normal(keras.ops.shape(scores), seed=self.seed)
+
+def guess():
+    scores = keras.Input((8,))
+    return keras.Model(scores, Guess()(keras.layers.Dense(3)(scores)))
+
+class Trained(keras.Model):
+    def train_step(self, data):
+        return {}
+
+def trained():
+    return Trained()
+
+trained.input_spec = lambda samples: __import__("numpy").ones((samples, 4), "float32")
+
+def norms():
+    layers = [keras.Input((8,))]
+    for _ in range(12):
+        layers += [keras.layers.Dense(8, kernel_initializer="random_normal"),
+                   keras.layers.BatchNormalization()]
+    return keras.Sequential([*layers, keras.layers.Dense(3, activation="softmax")])
+
+def half():
+    return keras.Sequential([keras.Input((8,)), keras.layers.Dense(3, dtype="mixed_bfloat16")])
+"""
+
+
+def test_models_as_people_write_them_are_exported_or_refused_with_the_reason(
+    interpreter: Interpreter, kept: Path
+) -> None:
+    (kept.parent / "named_nets.py").write_text(NAMED)
+    answer = interpreter.answer(measured("named_nets:net", runtime="savedmodel"))
+    assert answer.status == "ok", answer.message
+    shapes = [one["input_shape"] for one in answer.events if one["event"] == "built"]
+    assert shapes == [{"image": [8, 8, 3], "age": [1]}] * 2
+    for name, why in (
+        ("half", "an export is made from a model in float32, 1 of 1 layers with weights compute "
+         "otherwise: mixed_bfloat16; measure it with --runtime keras, or have the model's code set "
+         "no policy or dtype"),
+        ("guess", "an export cannot be compared, the Keras model gives other outputs when it is "
+         "called again on the same batch; have its call() draw no random numbers and change no "
+         "variables in inference, or measure it with --runtime keras"),
+        ("trained", "a model without a call() of its own cannot infer; measure it in training "
+         "(--tasks train), or give it one"),
+    ):  # fmt: skip
+        refused = interpreter.answer(measured(f"named_nets:{name}", runtime="savedmodel"))
+        assert refused.message == f"named_nets:{name}: {why}"
+    untrained = interpreter.answer(measured("named_nets:norms", runtime="savedmodel"))
+    assert untrained.status == "ok", untrained.message
 
 
 @pytest.mark.parametrize("runtime", OF_TENSORFLOW)
@@ -421,6 +487,7 @@ def test_a_file_of_the_same_model_is_used_again_and_weights_changed_in_it_are_an
         "INVALID_GRAPH : Load model from a.onnx failed:This is an invalid model. In Node, "
         '("odd", Betainc, "", -1) : (), Error No Op registered for Betainc with domain_version',
         "Could not translate MLIR.\nCustom ops: Betainc\nDetails:\n\ttf.Betainc(tensor)",
+        "Some ops are not supported by the native runtime\nTF Select ops: Betainc\nDetails:",
         "Summary:\n-- No conversion rule found for operations: Betainc\nTo facilitate",
     ],
 )

@@ -257,9 +257,10 @@ def _exported(request: dict[str, Any], case: Case, framework: Any, emit: Emit) -
         told = _Watched(emit.watch, pipe) if isinstance(emit, _Watched) else pipe
         framework.seed(request["seed"])  # Python draws a seed of its own in a forked process
         keras_case = _of_keras(case)
-        witness = process_state.Witness(keras_case, {"precision"}, framework, told)
+        witness = process_state.Witness(keras_case, {"precision", "export"}, framework, told)
         build = builder(case.model, framework, case.task).watched(witness.watched)
         model = measurement.build(keras_case, build, request["seed"], framework, witness.emit)
+        measurement.check_infers(case, model, framework)
         export(case, model, framework, request["seed"], folder, told)
         told("counted", **framework.sizes(model))
         counted = framework.work(model, case.batch_size)

@@ -132,11 +132,11 @@ def cut(model: Any, backend: Any, samples: int, depth: int | None, *, training: 
     if why := _not_opened(root):
         raise CaseFailure(f"has no layers that can be called alone: it {why}")
     numbers: dict[int, int] = {}
-    for one in _tensors([root.args, root.kwargs]):
+    for one in _in_order(backend, [root.args, root.kwargs]):
         numbers.setdefault(id(one), len(numbers))
     inputs = list(numbers.values())
     units = _named(_opened(root, deepest if depth is None else depth, numbers), numbers)
-    outputs = [numbers[id(one)] for one in _tensors(root.result)]
+    outputs = [numbers[id(one)] for one in _in_order(backend, root.result)]
     return Cut(units, inputs, outputs, training, numbers)
 
 
@@ -223,6 +223,11 @@ def _renamed(call: LayerCall) -> dict[int, int]:
 def _tensors(structure: Any) -> list[Any]:
     """Return the tensors of a structure; what is fixed, such as a number, is none."""
     return [one for one in flat(structure) if hasattr(one, "shape") and hasattr(one, "dtype")]
+
+
+def _in_order(backend: Any, structure: Any) -> list[Any]:
+    """Return the tensors in the order that the framework has: of a dictionary, by its keys."""
+    return _tensors(backend.leaves(structure))
 
 
 def _named(calls: Iterator[tuple[LayerCall, str]], numbers: dict[int, int]) -> list[Unit]:

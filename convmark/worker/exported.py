@@ -257,9 +257,11 @@ def _inputs_of(exported: Exported) -> Inputs:
     """Return the inputs by the batch that is run, and the model's own names."""
     shapes = exported.events["built"]["input_shape"]
     names = list(shapes) if isinstance(shapes, dict) else ["input"]
+    # the batch is in the framework's order, which sorts a dictionary's keys
+    found = zip(exported.events["path"]["places"], exported.batches[0], strict=True)
     leaves = [
-        Leaf(name, tuple(one.shape[1:]), np.dtype(one.dtype).name)
-        for name, one in zip(names, exported.batches[0], strict=True)
+        Leaf(names[place], tuple(one.shape[1:]), np.dtype(one.dtype).name)
+        for place, one in sorted(found, key=lambda pair: pair[0])
     ]
     return Inputs(leaves[0] if len(leaves) == 1 else leaves)
 

@@ -382,6 +382,19 @@ def _layers(model: Any, backend: Any) -> Any:
     return flops.layer_records(model, backend.keras, backend.inputs(model))
 
 
+def check_infers(case: Case, model: Any, backend: Any) -> None:
+    """Hold a model to having a forward pass: one with a `train_step` of its own need not.
+
+    Raises:
+        CaseFailure: it has none.
+    """
+    if not backend.has_call(model):
+        raise CaseFailure(
+            f"{case.model}: a model without a call() of its own cannot infer; measure it in "
+            "training (--tasks train), or give it one"
+        )
+
+
 def make_step(
     case: Case, model: Any, seed: int, backend: Any
 ) -> tuple[Any, Callable[[], dict[str, Any]]]:
@@ -393,11 +406,7 @@ def make_step(
     compiled = case.jit == "on"
     backend.begin_step()
     if not TASKS[case.task].trains:
-        if not backend.has_call(model):
-            raise CaseFailure(
-                f"{case.model}: a model without a call() of its own cannot infer; measure it in "
-                "training (--tasks train), or give it one"
-            )
+        check_infers(case, model, backend)
         step = backend.inference_step(model, case.batch_size, seed, compiled)
         return step, lambda: backend.described_inference(model)
     try:

@@ -73,12 +73,15 @@ def _is_as_asked(kinds: Counter[str], asked: str) -> bool:
     return wider and kinds[asked] >= sum(others.values())
 
 
-def checked_precision(case: Case, kinds: Counter[str], *, asked: bool) -> str:
+def checked_precision(
+    case: Case, kinds: Counter[str], *, asked: bool, exported: bool = False
+) -> str:
     """Return what the layers compute in: the case's own precision where they do as it says.
 
     Args:
         kinds: how many layers with weights compute in each precision.
         asked: whether the user has named the precision.
+        exported: whether the model is to be exported, which the case's precision alone can be.
 
     Raises:
         CaseFailure: it is not what was asked for, or has no name that a row could have.
@@ -90,10 +93,13 @@ def checked_precision(case: Case, kinds: Counter[str], *, asked: bool) -> str:
         return case.precision
     if asked:
         number, total = sum(kinds.values()) - kinds[case.precision], sum(kinds.values())
+        rule, remedy = f"precision {case.precision} was asked for", "leave out --precisions"
+        if exported:
+            rule = f"an export is made from a model in {case.precision}"
+            remedy = "measure it with --runtime keras"
         raise CaseFailure(
-            f"{case.model}: precision {case.precision} was asked for, {number} of {total} "
-            f"layers with weights compute otherwise: {found}; leave out --precisions, or have "
-            "the model's code set no policy or dtype"
+            f"{case.model}: {rule}, {number} of {total} layers with weights compute otherwise: "
+            f"{found}; {remedy}, or have the model's code set no policy or dtype"
         )
     if not FOUND_PRECISION.fullmatch(found):
         raise CaseFailure(

@@ -202,7 +202,9 @@ class Witness:
         if hasattr(os, "sched_getaffinity"):
             self._cpus.append(os.sched_getaffinity(0))
         kinds = Counter(self._backend.layer_precisions(self._model))
-        precision = checked_precision(self._case, kinds, asked="precision" in self._asked)
+        precision = checked_precision(
+            self._case, kinds, asked="precision" in self._asked, exported="export" in self._asked
+        )
         if self._work:
             precision = self._precision_of_work(kinds)
         layers = ",".join(f"{kind}:{count}" for kind, count in sorted(kinds.items()))

@@ -27,8 +27,8 @@ _TELEMETRY = "openvino_telemetry"
 """Sends a message to its makers at each import of OpenVINO, which does without it."""
 
 _UNKNOWN = re.compile(
-    r"(?:No Op registered for|(?:Custom|Flex) ops:|No conversion rule found for operations:"
-    r'|In Node, \("[^"]*",) *(\w+(?:, \w+)*)'
+    r"(?:No Op registered for|(?:Custom|Flex|TF Select) ops:"
+    r'|No conversion rule found for operations:|In Node, \("[^"]*",) *(\w+(?:, \w+)*)'
 )
 """How runtimes and converters name operations that they do not know, deep in their messages."""
 

@@ -22,6 +22,7 @@ __all__ = [
     "check",
     "check_comparable",
     "error_between_samples",
+    "has_new_norms",
 ]
 
 BOUNDS_BETWEEN_SAMPLES: Mapping[str, float] = MappingProxyType(
@@ -126,7 +127,7 @@ def amplify(model: Any, is_enough: Callable[[], bool]) -> None:
     In an untrained deep network they are 1, so the activations vanish with the depth, and the
     network gives the same whatever it is fed. No step takes another time by it.
     """
-    found = [one for one in model._flatten_layers() if "BatchNormalization" in type(one).__name__]
+    found = _norms(model)
     for number in range(1, AMPLIFICATIONS + 1) if found else ():
         for layer in found:
             variance = np.full(layer.moving_variance.shape, 16 ** (-number / len(found)))
@@ -135,17 +136,38 @@ def amplify(model: Any, is_enough: Callable[[], bool]) -> None:
             return
 
 
+def has_new_norms(model: Any) -> bool:
+    """Whether all batch normalisation of a model is as it begins, so that it was not trained."""
+    return bool(_norms(model)) and all(
+        np.all(layer.moving_mean.numpy() == 0) and np.all(layer.moving_variance.numpy() == 1)
+        for layer in _norms(model)
+    )
+
+
+def _norms(model: Any) -> list[Any]:
+    return [one for one in model._flatten_layers() if "BatchNormalization" in type(one).__name__]
+
+
 def check_comparable(references: Sequence[Sequence[Any]], precision: str, model: str) -> None:
     """Hold the Keras model's outputs to lying so far apart that a broken export would be noticed.
 
     Raises:
         CaseFailure: any export would agree, or none of this precision could.
     """
-    if not are_told_apart(references):
-        raise CaseFailure(
-            f"{model}: an export cannot be compared, the Keras model gives nearly the same for all "
-            "inputs; give it trained weights"
-        )
+    for number, values in enumerate(_samples(references), 1):
+        of = f" in its output {number} of {len(references[0])}" if len(references[0]) > 1 else ""
+        if not np.isfinite(values).all():
+            raise CaseFailure(
+                f"{model}: an export cannot be compared, the Keras model gives NaN or infinite "
+                f"values{of}; give it trained weights, or mend what it computes"
+            )
+        if not are_told_apart([[values]]):
+            raise CaseFailure(
+                f"{model}: an export cannot be compared, the Keras model gives nearly the same for "
+                f"all inputs{of}; give it trained weights"
+                + ", or measure a model without that output"
+                * bool(of)
+            )
     for values in _samples(references) if precision == "int8" else ():
         is_probability = np.min(values) >= 0 and np.max(values) <= 1
         between = float(np.max(np.abs(values - values.mean(0))))

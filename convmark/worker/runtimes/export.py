@@ -27,16 +27,18 @@ import numpy as np
 from convmark.core.case import Case
 from convmark.core.model_name import ModelName
 from convmark.core.processes import die_with_parent
-from convmark.core.runtimes import EXPORTS, RUNTIMES
+from convmark.core.runtimes import ERROR_BOUNDS, EXPORTS, RUNTIMES
 from convmark.worker import runtimes
 from convmark.worker.failure import CaseFailure, message_of, stack_of
-from convmark.worker.inputs import Inputs
+from convmark.worker.inputs import Inputs, filled
 from convmark.worker.protocol import encode
 from convmark.worker.runtimes.agreement import (
     UNTRAINED_SPREAD,
+    agreement,
     amplify,
     are_told_apart,
     check_comparable,
+    has_new_norms,
 )
 from convmark.worker.runtimes.engine import Source
 
@@ -160,7 +162,8 @@ def export(case: Case, model: Any, backend: Any, seed: int, folder: str, emit: E
     batches = [_arrays(case, backend, inputs, seed + number) for number in range(count)]
     function = backend.exported_function(model, batches[0])
     references = [backend.exported_outputs(function, one) for one in batches]
-    if ModelName.of(case.model).is_zoo and not are_told_apart(references, UNTRAINED_SPREAD):
+    is_untrained = ModelName.of(case.model).is_zoo or has_new_norms(model)
+    if is_untrained and not are_told_apart(references, UNTRAINED_SPREAD):
 
         def is_enough() -> bool:
             found = [backend.exported_outputs(function, one) for one in batches[:2]]
@@ -169,6 +172,13 @@ def export(case: Case, model: Any, backend: Any, seed: int, folder: str, emit: E
         amplify(model, is_enough)
         references = [backend.exported_outputs(function, one) for one in batches]
     check_comparable(references, case.precision, case.model)
+    again = agreement([backend.exported_outputs(function, batches[0])], references[:1])
+    if again.largest_rel_error > ERROR_BOUNDS["float32"]:
+        raise CaseFailure(
+            f"{case.model}: an export cannot be compared, the Keras model gives other outputs when "
+            "it is called again on the same batch; have its call() draw no random numbers and "
+            "change no variables in inference, or measure it with --runtime keras"
+        )
     _write(folder, batches, references)
 
     def samples() -> Iterator[Sequence[Any]]:
@@ -180,7 +190,8 @@ def export(case: Case, model: Any, backend: Any, seed: int, folder: str, emit: E
     digest = backend.exported_digest(function, model)
     if case.precision == "int8":
         digest += f" {seed + count} {RANGE_BATCHES}"
-    emit("path", path=kept(case, source, digest, emit))
+    places = backend.leaves(filled(inputs.structure, range(len(inputs.leaves))))
+    emit("path", path=kept(case, source, digest, emit), places=places)
 
 
 def _arrays(case: Case, backend: Any, inputs: Inputs, seed: int) -> list[Any]:
