@@ -9,6 +9,7 @@ loaded      the same beside two busy processes
 found       one model's step slowed by 5 % of work, against the commit before
 sharp       by 3 %, with --compare-budget unlimited
 creeping    1 % more in each of ten commits that nobody accepts
+blamed      one layer of LeNet-5 slowed by 20 % of its training step: is it named, and first
 one         one model's file gets another comment, against the commit before: the seconds it adds
 """
 
@@ -18,6 +19,7 @@ import argparse
 import contextlib
 import multiprocessing
 import os
+import random
 import re
 import sys
 import tempfile
@@ -26,10 +28,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from slowed import Diary, clone, commit, elements_for, git, run
+from slowed import LAYERS, VICTIM, Diary, clone, commit, elements_for, git, run
 
 DEFAULT_FOLDER = Path(tempfile.gettempdir()) / "convmark-gates-live"
-RUNS = {"decided": 5, "loaded": 1, "found": 20, "sharp": 10, "creeping": 10, "one": 3}
+RUNS = {"decided": 5, "loaded": 1, "found": 20, "sharp": 10, "creeping": 10, "blamed": 20, "one": 3}
 SHORT = ("--processes=1", "--time-budget=0.1")
 """Where only the comparison matters."""
 _LINE = re.compile(r"^(\S+) +step_time .*? (regressed|improved|unchanged|inconclusive|new)\b.*$")
@@ -63,12 +65,14 @@ class Trial:
         self.project = clone(options.folder)
         self.diary = Diary(options.folder / "diary.json")
 
-    def bench(self, name: str, results: Path, *arguments: str) -> dict[str, object]:
+    def bench(
+        self, name: str, results: Path, *arguments: str, suite: str = "bench"
+    ) -> dict[str, object]:
         """Run the suites unless it was done; return exit status, seconds and step times' lines."""
         if name not in self.diary.done:
             began = time.monotonic()
             done = run(
-                sys.executable, "-m", "pytest", "bench", f"--results={results}", "-q",
+                sys.executable, "-m", "pytest", suite, f"--results={results}", "-q",
                 f"--models={self.options.models}", "-p", "no:cacheprovider", *arguments,
                 folder=self.project, env={**os.environ, "PYTHONPATH": str(self.project)},
             )  # fmt: skip
@@ -158,6 +162,28 @@ class Trial:
             found = self.bench(name, self.options.folder / phase, *compare, *SHORT)
             for line in found["live"]:  # type: ignore[attr-defined]
                 print(f"  {line}")
+
+    def blamed(self, phase: str, runs: int, share: float = 0.2) -> None:
+        from convmark.compare.files import CHANGES_TABLE
+
+        elements, firsts = self.elements(share), 0
+        for number in range(1, runs + 1):
+            name = f"{phase} {number}"
+            layer = random.Random(name).choice(LAYERS)
+            if name not in self.diary.done:
+                commit(self.project, f"{name} before", 0)
+                commit(self.project, name, elements, layer)
+            results = self.options.folder / name.replace(" ", "-")
+            compare = ("--benchmark-compare=git:HEAD~1", f"--models={VICTIM}", *SHORT)
+            self.bench(name, results, *compare, suite="bench/test_training.py")
+            paths = results.glob("*/*.layers.csv")
+            moved = [row for path in paths for row in CHANGES_TABLE.read(path) if row.moved]
+            first = bool(moved) and layer in moved[0].layer.split(" + ")
+            firsts += first
+            print(f"  {layer} was slowed, named first: {'yes' if first else 'no'}")
+            for row in moved:
+                print(f"    {row.words}", flush=True)
+        print(f"{phase}: the slowed layer was named first in {firsts} of {runs}", flush=True)
 
     def one(self, phase: str, runs: int) -> None:
         results = self.options.folder / phase

@@ -28,6 +28,23 @@ class Burn(keras.layers.Layer):
         tiled = tf.tile(flat[:784], [BURN_ELEMENTS // 784 + 1])[:BURN_ELEMENTS]
         return images + 1e-30 * tf.reduce_mean(tf.tanh(tf.tanh(tiled)))
 '''
+LAYERS = ("C1", "C3", "C5", "F6", "classifier")
+"""The victim's layers that have weights."""
+SLOWED = '''
+
+def lenet5():
+    """LeNet-5, one of whose layers does real work more, forward alone, that changes nothing."""
+    model = _plain()
+    layer = model.get_layer({layer!r})
+    layer.call = functools.wraps(layer.call)(functools.partial(_more, layer.call))
+    return model
+
+
+def _more(call, maps, *args, **kwargs):
+    flat = tf.reshape(tf.stop_gradient(maps), [-1])[:64]
+    tiled = tf.tile(flat, [{elements} // 64 + 1])[:{elements}]
+    return call(maps, *args, **kwargs) + 1e-30 * tf.reduce_mean(tf.tanh(tf.tanh(tiled)))
+'''
 FULL_IMPORTS = "import tensorflow as tf\n\nfrom .keras_api import keras"
 
 
@@ -46,12 +63,22 @@ def git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def commit(project: Path, note: str, elements: int) -> None:
-    """Commit a version of the victim that burns so much, with a note that makes it a new one."""
+def commit(project: Path, note: str, elements: int, layer: str = "") -> None:
+    """Commit a version of the victim that burns so much, with a note that makes it a new one.
+
+    Args:
+        layer: the one of `LAYERS` that burns it; by default a layer of its own before them.
+    """
     path = project / "models" / "lenet.py"
     original = git(project, "show", "origin/HEAD:models/lenet.py")
     text = original
-    if elements:
+    if layer:
+        text = text.replace("def lenet5(", "def _plain(", 1)
+        text = text.replace(
+            "from .keras_api import keras", f"import functools\n\n{FULL_IMPORTS}", 1
+        )
+        text += SLOWED.format(layer=layer, elements=elements)
+    elif elements:
         text = text.replace(
             "def lenet5(", f"BURN_ELEMENTS = {elements}\n{BURN}\n\ndef lenet5(", 1
         ).replace("keras.Input(MNIST_SHAPE),", "keras.Input(MNIST_SHAPE),\n            Burn(),", 1)
