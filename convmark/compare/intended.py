@@ -177,6 +177,10 @@ _MOST_LOOKED_INTO = 30
 """Of the newest runs, for what a trailer has let pass first."""
 
 
+_MORE = 0.03
+"""The size of one change differs by so much from run to run."""
+
+
 def _let_pass(runs: Sequence[Path]) -> dict[tuple[str, str], list[dict[str, Judgement]]]:
     """Return what earlier runs let pass, by case and reason: the judgements by metric of each."""
     found: dict[tuple[str, str], list[dict[str, Judgement]]] = {}
@@ -207,7 +211,8 @@ def _beyond(now: Mapping[str, Judgement], failing: Judgement, then: Mapping[str,
     other = then.get(failing.metric)
     if other is None or other.change is None or other.against != failing.against:
         return ""
-    within = failing.low is None or other.high is None or failing.low <= other.high
+    low, high = failing.low, other.high
+    within = low is None or high is None or 1 + low <= (1 + high) * (1 + _MORE)
     return "" if within else f"of {change_text(other.change)} in run {other.run}"
 
 
