@@ -34,7 +34,7 @@ LONGEST = (
     *("test_accuracy_training", "test_builders", "test_faults_worker", "test_report_rich"),
     *("test_worker_is_lean", "test_hostile_csv", "test_many", "test_report_page"),
     *("test_sides_browser", "test_workflow", "test_wheel", "test_auto_batch_worker"),
-    *("test_process_state", "test_synchronisation", "test_plugin_verdicts"),
+    *("test_process_state", "test_synchronisation", "test_plugin_verdicts", "test_gpu_check"),
 )
 """Files that take more than 10 s: none of them is begun when the other processes have ended."""
 
