@@ -20,13 +20,14 @@ from typing import Any
 import pytest
 from workers import git
 
+from convmark.core import installed as core_installed
 from convmark.core.installed import TREE_PREFIX
 from convmark.interpreter import import_roots
 from convmark.worker import code_watch, protocol
 from convmark.worker import packages as installed
 from convmark.worker.code_watch import CodeWatch, _mapped_files, real_folder
 from convmark.worker.kernel_opens import KernelOpens
-from convmark.worker.looked import Looked
+from convmark.worker.looked import Looked, asker
 from convmark.worker.opened import Opened
 from convmark.worker.packages import installed_folders, version_of
 from convmark.worker.protocol import ABSENT, file_digest
@@ -354,6 +355,11 @@ def test_what_code_looks_for_is_known_though_it_opens_nothing(
     assert {os.stat.__module__, os.lstat.__module__, accessor.stat.__module__} == {"posix"}
     assert not hasattr(os.access, "__wrapped__")
     assert not hasattr(gfile.exists, "__wrapped__")
+
+
+@pytest.mark.parametrize("module", [core_installed, installed])
+def test_what_the_harness_itself_looks_for_is_asked_by_nobody(module: Any) -> None:
+    assert eval(compile("asker()", module.__file__, "eval"), {"asker": asker}) is None
 
 
 def test_what_the_process_has_in_memory_is_code_but_for_what_it_writes_and_cuda(

@@ -35,7 +35,7 @@ _SETS = ("supports_dir_fd", "supports_effective_ids", "supports_fd", "supports_f
 """In `os`: what its functions can do, by the functions themselves."""
 _STANDARD = os.path.dirname(os.path.abspath(os.__file__))
 _INSTALLED = tuple(os.path.join(_STANDARD, name, "") for name in ("site-packages", "dist-packages"))
-_OWN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
+_OWN = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
 _HOOK = "_note"
 """The audit hook of the code that watches."""
 _MAKERS = ("makedirs", "mkdir")
