@@ -172,7 +172,6 @@ def _matches(names: Iterable[str], pattern: str) -> bool:
     return any(fnmatchcase(name, pattern) for name in names)
 
 
-_SIZES_OF = ("parameters", "trainable_parameters", "flops_per_sample", "model_bytes")
 _MOST_LOOKED_INTO = 30
 """Of the newest runs, for what a trailer has let pass first."""
 
@@ -201,11 +200,11 @@ def _beyond(now: Mapping[str, Judgement], failing: Judgement, then: Mapping[str,
     Only a run against the same baseline tells.
     """
     if failing.metric == SIZES:
-        for name in _SIZES_OF:
-            one, size = now.get(name), then.get(name)
-            if one is None or size is None or size.value is None or one.against != size.against:
+        for name, one in now.items():
+            size = then.get(name)
+            if size is None or size.value in (None, one.value) or one.against != size.against:
                 continue
-            if one.verdict == "changed" and one.value != size.value:
+            if one.verdict == "changed":
                 return f"of {size.value:,.0f} {name.replace('_', ' ')} in run {size.run}"
         return ""
     other = then.get(failing.metric)
