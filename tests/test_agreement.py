@@ -33,6 +33,14 @@ def test_what_float32_itself_rounds_is_no_error() -> None:
     assert agreement([[wanted + np.float32(2e-6)]], [[wanted]]).largest_rel_error > 1
 
 
+def test_an_output_of_one_number_for_a_whole_batch_is_compared() -> None:
+    wanted = [[np.float32(1.0)], [np.float32(3.0)]]  # 1 from their mean
+    check_comparable(wanted, "float32", "a")
+    found = agreement([[np.float32(1.0)], [np.float32(3.5)]], wanted)
+    assert found.largest_rel_error == pytest.approx(0.5, rel=1e-4)
+    assert found.top1_agreement is None
+
+
 def test_an_output_that_is_not_finite_or_of_another_shape_agrees_never() -> None:
     wanted = np.ones((1, 2))
     assert agreement([[wanted * math.nan]], [[wanted]]).largest_rel_error == math.inf

@@ -82,7 +82,10 @@ def agreement(outputs: Sequence[Sequence[Any]], references: Sequence[Sequence[An
         _errors(got, wanted)
         for got, wanted in zip(_joined(outputs), _joined(references), strict=True)
     ]
-    first, wanted = (np.concatenate([batch[0] for batch in part]) for part in (outputs, references))
+    first, wanted = (
+        np.concatenate([np.atleast_1d(batch[0]) for batch in part])
+        for part in (outputs, references)
+    )
     top1 = None
     if first.ndim > 1 and len(np.unique(np.argmax(wanted, -1))) > 1:
         top1 = float(np.mean(np.argmax(first, -1) == np.argmax(wanted, -1)))
@@ -180,9 +183,14 @@ def check_comparable(references: Sequence[Sequence[Any]], precision: str, model:
 
 
 def _samples(batches: Sequence[Sequence[Any]]) -> list[Any]:
-    """Return each output with a line of numbers for each sample of all batches."""
+    """Return each output with a line of numbers for each sample of all batches.
+
+    One number for a whole batch, such as a mean, is a line of its own.
+    """
     return [
-        np.concatenate([np.reshape(one, (len(one), -1)) for one in parts]).astype(np.float64)
+        np.concatenate([one.reshape(len(one), -1) for one in map(np.atleast_1d, parts)]).astype(
+            np.float64
+        )
         for parts in zip(*batches, strict=True)
     ]
 
