@@ -48,6 +48,53 @@ class Casting(layers.Layer):
         return product(given, tf.convert_to_tensor(self.kernel))
 
 
+class CompiledLoss(keras.Model):
+    """Has XLA make one kernel of its loss alone, which no forward pass runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = plain()
+
+    def call(self, given: Any, training: bool = False) -> Any:
+        return self.inner(given, training=training)
+
+    def train_step(self, data: Any) -> Any:
+        import tensorflow as tf
+
+        mean = tf.function(lambda given: tf.reduce_mean(given**2), jit_compile=True)
+        with tf.GradientTape() as tape:
+            loss = mean(self(data[0], training=True))
+        slopes = tape.gradient(loss, self.trainable_variables)
+        self.optimizer.apply_gradients(zip(slopes, self.trainable_variables))  # noqa: B905
+        return {"loss": loss}
+
+
+def compiled_loss() -> Any:
+    model = CompiledLoss()
+    model.build((None, 8, 8, 3))
+    model.compile("sgd")
+    return model
+
+
+class TorchInside(layers.Layer):
+    """Is compiled by itself, on a thread more than the rest."""
+
+    def call(self, given: Any) -> Any:
+        torch = _torch()
+        if not hasattr(self, "made"):
+            self.made = torch.compile(lambda one: one * 2, backend="eager")
+        before = torch.get_num_threads()
+        torch.set_num_threads(before + 1)
+        try:
+            return self.made(given)
+        finally:
+            torch.set_num_threads(before)
+
+
+def torch_inside() -> Any:
+    return keras.Sequential([keras.Input((8,)), layers.Dense(4), TorchInside()])
+
+
 def casting() -> Any:
     return keras.Sequential([keras.Input((8,)), layers.Dense(4), Casting()])
 

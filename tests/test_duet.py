@@ -47,6 +47,16 @@ def policy():
         keras.mixed_precision.set_global_policy("mixed_bfloat16")
     return net()
 
+class Casts(keras.layers.Dense):
+    def call(self, x):
+        from keras import ops
+        return ops.cast(ops.cast(x, "bfloat16") @ ops.cast(self.kernel, "bfloat16"), "float32")
+
+def casts():
+    if SIDE == "new":
+        return keras.Sequential([net(), Casts(4)])
+    return net()
+
 def eager():
     import tensorflow
     tensorflow.config.run_functions_eagerly(SIDE == "old")
@@ -249,10 +259,11 @@ def test_what_both_set_alike_or_keras_holds_for_each_is_no_hindrance(
     interpreter: Interpreter, sides: dict[str, DuetSide]
 ) -> None:
     assert play(interpreter, sides, case("both_variable", task="infer")).refusal == ""
-    session = play(interpreter, sides, case("policy", task="infer"))
-    assert session.refusal == ""
-    found = {side: state["precision"] for side, state in session.states.items()}
-    assert found == {"old": "float32", "new": "mixed_bfloat16"}
+    for builder, new in (("policy", "mixed_bfloat16"), ("casts", "float32+mixed_bfloat16")):
+        session = play(interpreter, sides, case(builder, task="infer"), with_work=True)
+        assert session.refusal == ""
+        found = {side: state["precision"] for side, state in session.states.items()}
+        assert found == {"old": "float32", "new": new}
 
 
 def test_settings_of_one_side_alone_are_held_where_they_can_be(

@@ -89,6 +89,18 @@ def test_what_a_layer_casts_and_compiles_by_itself_is_in_the_row(
     assert "its operations multiply in bfloat16, float32; leave out --precisions" in refused.message
 
 
+def test_what_a_training_step_or_pytorch_compiles_by_itself_is_in_the_row(
+    interpreter_of: Callable[[str], Interpreter],
+) -> None:
+    asked = measured("settingnets:compiled_loss", task="train", batch_size=4)
+    found = read_back(interpreter_of("tensorflow").answer(asked))
+    assert found["call_path"] == "tf.function(train_step), XLA inside"
+    asked = measured("settingnets:torch_inside", batch_size=4, backend="torch")
+    found = read_back(interpreter_of("torch").answer(asked))
+    assert found["call_path"] == "eager, torch.compile inside"
+    assert found["model"]["changing_threads"] == "2"
+
+
 @pytest.mark.parametrize(
     ("kinds", "multiplied", "is_all", "found"),
     [

@@ -28,7 +28,8 @@ from convmark.worker.builders import builder
 from convmark.worker.code_watch import CodeWatch
 from convmark.worker.failure import message_of
 from convmark.worker.module_tables import Code, ModuleTable, Tables
-from convmark.worker.precisions import checked_precision
+from convmark.worker.precisions import checked_precision, worked_precision
+from convmark.worker.process_state import called_by
 from convmark.worker.proof import Proof
 from convmark.worker.turns import (
     LEAST_S,
@@ -45,6 +46,8 @@ __all__ = ["Plan", "play"]
 
 OLD = "old"
 """The contender whose FLOPs are counted: those of today's model are in its rows."""
+CONTROL = "control"
+"""The old code once more."""
 HELD_SETTINGS = ("jit", "precision")
 """Settings of a case that two codes in one process can differ in; TF32 is of the whole process."""
 
@@ -163,8 +166,12 @@ class _Side:
         with self.active(all_of_it=not self.settled):
             return timed_turn(self.step, self._backend, steps, dropped)
 
-    def make_step(self, seed: int, backend: Any, emit: Emit) -> Any:
-        """Build the model, take the first step, and return the model."""
+    def make_step(self, seed: int, backend: Any, emit: Emit, *, with_work: bool = False) -> Any:
+        """Build the model, take the first step, and return the model.
+
+        Args:
+            with_work: whether the precision is read from the step's operations too.
+        """
         self.settled = False
         backend.seed(seed)
         self.context.forget_names()
@@ -176,7 +183,16 @@ class _Side:
         self.proof.report(1, token)
         kinds = Counter(backend.layer_precisions(model))
         precision = checked_precision(self.case, kinds, asked=self.precision_asked)
-        emit("read_back", precision=precision, call_path=backend.call_path)
+        compiled = False
+        if with_work:
+            seen = backend.training_work(self.step, self.case.batch_size)
+            known = seen.flops is not None
+            precision = worked_precision(
+                self.case, kinds, seen.dtypes, is_all=known, asked=self.precision_asked
+            )
+            compiled = seen.compiled
+        path = called_by(self.case, backend, compiled=compiled)
+        emit("read_back", precision=precision, call_path=path)
         return model
 
 
@@ -249,7 +265,8 @@ class _Duet:
             watch = CodeWatch(side.case.model, side.table.code.places, self._left_out(side.name))
             try:
                 side.builder = builder(side.case.model, self._backend, side.case.task)
-                model = side.make_step(self._plan.seed, self._backend, emit)
+                with_work = self._plan.with_work and side.name != CONTROL
+                model = side.make_step(self._plan.seed, self._backend, emit, with_work=with_work)
                 watch.report(functools.partial(self._note_code, side.name, emit))
             finally:
                 watch.close()

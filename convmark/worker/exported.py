@@ -74,6 +74,7 @@ class ExportedBackend:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._framework, name)
 
+    compiler = ""
     call_path = property(lambda self: self._case.runtime)
 
     def is_model(self, candidate: Any) -> bool:

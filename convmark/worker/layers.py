@@ -159,6 +159,7 @@ def serve(case: Case, builder: Any, request: Mapping[str, Any], backend: Any, em
     pulse = timing.Pulse(lambda phase: emit("progress", phase=phase), time.monotonic)
     rounds = _Rounds(chain, step, backend, random.Random(seed), pulse)
     rounds.take(request["seconds"])
+    measurement.count_work(case, model, step, backend, emit)
     emit("layers", **rounds.fields(), units=_facts(found, chain, backend))
     emit("state", **state())
     emit("finished")

@@ -278,12 +278,8 @@ def take_turns(
     proof = Proof(case, backend, emit)
     proof.report(1, token)
     if with_sizes:
-        backend.settle(model)
-        emit(
-            "sizes",
-            flops_per_sample=backend.work(model, case.batch_size).flops,
-            **backend.sizes(model),
-        )
+        flops = count_work(case, model, step, backend, emit)
+        emit("sizes", flops_per_sample=flops, **backend.sizes(model))
     emit("first_step", seconds=seconds)
     timing.quiet_collector()
     for command in commands:
@@ -359,8 +355,12 @@ def _count_again(case: Case, model: Any, before: dict[str, int], backend: Any, e
     emit("counted", **now)
 
 
-def count_work(case: Case, model: Any, step: Any, backend: Any, emit: Emit) -> None:
-    """Report the FLOPs, only once the peaks are read: counting them traces the model again."""
+def count_work(case: Case, model: Any, step: Any, backend: Any, emit: Emit) -> int | None:
+    """Report the FLOPs, only once the peaks are read: counting them traces the model again.
+
+    Returns:
+        those of a forward pass of one sample, where they are known.
+    """
     backend.settle(model)  # counting calls the model
     forward = backend.work(model, case.batch_size)
     trained = None
@@ -373,8 +373,10 @@ def count_work(case: Case, model: Any, step: Any, backend: Any, emit: Emit) -> N
         flops_note=forward.note or (trained and trained.note),
         training_flops_per_sample=trained and trained.flops,
         dtypes=sorted(seen.dtypes),
-        compiled=forward.compiled,
+        compiled=forward.compiled or bool(trained and trained.compiled),
     )
+    flops: int | None = forward.flops
+    return flops
 
 
 def _layers(model: Any, backend: Any) -> Any:

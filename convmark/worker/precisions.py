@@ -8,7 +8,7 @@ from collections.abc import Collection
 from convmark.core.case import FOUND_PRECISION, PRECISIONS, Case
 from convmark.worker.failure import CaseFailure
 
-__all__ = ["as_multiplied", "checked_precision", "kind_of"]
+__all__ = ["as_multiplied", "checked_precision", "kind_of", "worked_precision"]
 
 _HEADS = ("float32", "float64", "tf32")
 """What single layers may compute in beside a mixed precision, such as the last one."""
@@ -61,6 +61,30 @@ def as_multiplied(
     (most, _), *_ = Counter({kind: kinds[kind] for kind in unused or kinds}).most_common()
     found = Counter({kind: count for kind, count in kinds.items() if kind not in unused})
     found.update(kind_of(one, parts[most][1]) for one in others)
+    return found
+
+
+def worked_precision(
+    case: Case, kinds: Counter[str], multiplied: Collection[str], *, is_all: bool, asked: bool
+) -> str:
+    """Return what the layers compute in by the operations of a step.
+
+    Args:
+        kinds: how many layers with weights compute in each precision, by their policies.
+        multiplied: as of `as_multiplied`, with `is_all`.
+        asked: whether the user has named the precision.
+
+    Raises:
+        CaseFailure: it is not what was asked for, or has no name that a row could have.
+    """
+    kinds = as_multiplied(kinds, multiplied, is_all=is_all)
+    found = checked_precision(case, kinds, asked=False)
+    if found != case.precision and asked:
+        raise CaseFailure(
+            f"{case.model}: precision {case.precision} was asked for, its operations multiply "
+            f"in {', '.join(sorted(multiplied))}; leave out --precisions, or have the model's code "
+            "cast to no other dtype"
+        )
     return found
 
 

@@ -21,9 +21,9 @@ from typing import Any
 from convmark.core.case import Case
 from convmark.worker.binding import cores_of, memory_state
 from convmark.worker.failure import CaseFailure
-from convmark.worker.precisions import as_multiplied, checked_precision
+from convmark.worker.precisions import checked_precision, worked_precision
 
-__all__ = ["Witness", "process_settings"]
+__all__ = ["Witness", "called_by", "process_settings"]
 
 Emit = Callable[..., None]
 Settings = dict[str, str]
@@ -126,6 +126,13 @@ _READERS: Mapping[str, Callable[[], object]] = {
 }
 
 
+def called_by(case: Case, backend: Any, *, compiled: bool) -> str:
+    """Return how the step is called, and whether a part of it is compiled by itself."""
+    path, compiler = str(backend.call_path), str(backend.compiler)
+    inside = compiled and case.jit == "off" and compiler not in path
+    return f"{path}, {compiler} inside" if inside else path
+
+
 class Witness:
     """Reads the process of one case, and reports what it was.
 
@@ -180,6 +187,8 @@ class Witness:
         if event == "work":
             self._work = {name: fields.pop(name) for name in ("dtypes", "compiled")}
             self._work = {**self._work, "is_all": fields["flops_note"] is None}
+        if event == "sizes":
+            fields |= self._of_steps()
         if event == "finished" and self._model is not None:
             self._emit("read_back", **self._read())
         self._emit(event, **fields)
@@ -202,11 +211,7 @@ class Witness:
         if hasattr(os, "sched_getaffinity"):
             self._cpus.append(os.sched_getaffinity(0))
         kinds = Counter(self._backend.layer_precisions(self._model))
-        precision = checked_precision(
-            self._case, kinds, asked="precision" in self._asked, exported="export" in self._asked
-        )
-        if self._work:
-            precision = self._precision_of_work(kinds)
+        of_steps = self._of_steps()
         layers = ",".join(f"{kind}:{count}" for kind, count in sorted(kinds.items()))
         held = self._backend.weights_by_device(self._model)
         weights = ",".join(f"{kind}:{size}" for kind, size in sorted(held.items()))
@@ -219,34 +224,30 @@ class Witness:
                 **({"weight_bytes": weights} if len(held) > 1 else {}),
             },
             "environ": self._changed_environ(),
-            "precision": precision,
             "threads": self._threads_in_force(),
             **self._of_cpus(),
-            "call_path": self._call_path(),
+            **of_steps,
         }
 
-    def _precision_of_work(self, kinds: Counter[str]) -> str:
-        """Return what the layers compute in by the operations of a step.
+    def _of_steps(self) -> dict[str, str]:
+        """Return what the layers compute in, by the operations of a step once these are known.
+
+        And how the step is called.
 
         Raises:
-            CaseFailure: it is not what was asked for.
+            CaseFailure: the precision is not what was asked for.
         """
-        case, dtypes = self._case, self._work["dtypes"]
-        kinds = as_multiplied(kinds, dtypes, is_all=self._work["is_all"])
-        found = checked_precision(case, kinds, asked=False)
-        if found != case.precision and "precision" in self._asked:
-            raise CaseFailure(
-                f"{case.model}: precision {case.precision} was asked for, its operations multiply "
-                f"in {', '.join(dtypes)}; leave out --precisions, or have the model's code cast "
-                "to no other dtype"
+        kinds = Counter(self._backend.layer_precisions(self._model))
+        asked, work = "precision" in self._asked, self._work
+        exported = "export" in self._asked
+        precision = checked_precision(self._case, kinds, asked=asked, exported=exported)
+        if work:
+            precision = worked_precision(
+                self._case, kinds, work["dtypes"], is_all=work["is_all"], asked=asked
             )
-        return found
-
-    def _call_path(self) -> str:
-        """Return how the step is called, and whether a part of it is compiled by itself."""
-        path = str(self._backend.call_path)
-        compiled = self._work.get("compiled") and self._case.jit == "off"
-        return f"{path}, XLA inside" if compiled and not path.endswith("XLA") else path
+        compiled = bool(work.get("compiled"))
+        path = called_by(self._case, self._backend, compiled=compiled)
+        return {"precision": precision, "call_path": path}
 
     def _of_cpus(self) -> dict[str, int | None]:
         """Return the logical CPUs and the cores of the process, and the threads of its pool.

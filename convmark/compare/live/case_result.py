@@ -37,6 +37,8 @@ class CaseResult:
     """Whether the last run has left it undecided."""
     sizes: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By side its model's parameters, bytes and FLOPs."""
+    unlike: str = ""
+    """In what the two sides' steps differ beside their time; empty where in nothing."""
     decision: Decision | None = None
     target: float = math.inf
     closed: str = ""

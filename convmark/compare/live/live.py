@@ -390,9 +390,27 @@ class _Running:
                     hashes[name] = tree.hash_of(code)
         if len(hashes) == len(pairing.sides):
             found.codes = hashes[OLD], hashes[NEW]
+        self._hold_states(pairing, session, found)
         same = found.codes is not None and found.codes[0] == found.codes[1]
         if same and not (pairing.may_be_same or found.apart or session.failure):
             found.same_code, found.closed = True, "both sides run the same code"
+
+    def _hold_states(self, pairing: Pairing, session: Session, found: CaseResult) -> None:
+        """Note in what the sides' steps differ; a gate refuses what its rows would.
+
+        How a step is called is the model's own code, whose change is what a gate judges.
+        """
+        if found.unlike or pairing.shared is None:
+            return
+        old, new = pairing.old.case, pairing.new.case
+        own = {"precision": old.precision == new.precision, "call_path": old.jit == new.jit}
+        for name in (name for name, alike in own.items() if alike):
+            pair = [session.states.get(side, {}).get(name) for side in (OLD, NEW)]
+            if all(pair) and pair[0] != pair[1]:
+                words = f"{name.replace('_', ' ')} differs: {pair[0]} and {pair[1]}"
+                found.unlike = "; ".join(filter(None, [found.unlike, words]))
+                if name == "precision" and pairing.control is None:
+                    found.closed = f"{words}; `convmark ab` compares them live"
 
     def _failed(self, pairing: Pairing, failure: SideFailure, found: CaseResult) -> None:
         """Take in a session that died; a code that cannot run beside the other is tried alone."""

@@ -47,6 +47,7 @@ __all__ = [
 ]
 
 OLD, NEW, CONTROL = "old", "new", "control"
+_STATES = ("precision", "call_path")
 _SIZES = ("parameters", "trainable_parameters", "model_bytes")
 
 
@@ -170,7 +171,7 @@ class Session:
     sizes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Parameters, bytes and, where they were counted, FLOPs of each side."""
     states: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Precision and call path of each side of a duet, read back."""
+    """Precision and call path of each side, read back; in lock-step where work was counted."""
     refusal: str = ""
     """Why the codes cannot share a process; empty where they can."""
     failure: SideFailure | None = None
@@ -266,7 +267,7 @@ def lockstep_session(
         on_event: is told `turns` once the last turn is over, the processes still there.
     """
     order = random.Random(plan.seed)
-    about: dict[str, Any] = {"codes": {}, "sizes": {}}
+    about: dict[str, Any] = {"codes": {}, "sizes": {}, "states": {}}
     with contextlib.ExitStack() as stack:
         workers: dict[str, _Process] = {}
         try:
@@ -279,7 +280,9 @@ def lockstep_session(
                     worker = stack.enter_context(side.interpreter.live(request))
                     about["codes"][name] = worker.expect("code")
                     if plan.with_work:
-                        about["sizes"][name] = worker.expect("sizes")
+                        told = worker.expect("sizes")
+                        about["states"][name] = {one: told.pop(one, None) for one in _STATES}
+                        about["sizes"][name] = told
                     worker.expect("first_step")
                 workers[name] = _Process(name, worker)
             times_s = settled_step_times(workers, plan.warm_up_s, order)

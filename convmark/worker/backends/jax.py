@@ -277,7 +277,8 @@ class Jax(Keras3Backend):
             return output, output
 
         batch = (jax.device_put(pictures),)
-        return Step(step, batch, lambda: infer.lower(values, *batch))
+        equations = functools.partial(jax.make_jaxpr(forward), values, *batch)
+        return Step(step, batch, lambda: infer.lower(values, *batch), equations=equations)
 
     def piece(
         self, function: Callable[[Any], list[Any]], layers: Sequence[Any], compiled: bool

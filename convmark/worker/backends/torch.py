@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,7 @@ class Torch(Keras3Backend):
     """The framework's side of a measurement; one instance serves one process."""
 
     name = "torch"
+    compiler = "torch.compile"
     _plain_path = "eager"
 
     def __init__(self) -> None:
@@ -39,6 +43,7 @@ class Torch(Keras3Backend):
         self._device = torch.device("cpu")
         self._threads = _own_threads()
         self._own_counts = torch.get_num_threads(), torch.get_num_interop_threads()
+        self._set_threads: set[int] = set()
 
     def untouched(self) -> bool:
         """Whether no operation has run yet, so that forking is safe.
@@ -73,6 +78,7 @@ class Torch(Keras3Backend):
         if threads != "default":
             torch.set_num_threads(int(threads))
             torch.set_num_interop_threads(int(threads))
+        self._note_threads()
         if device != "cpu":
             self._device = torch.device("cuda")
         # kept for as long as the process lives: dropped, it would put Keras back on the CPU
@@ -84,8 +90,21 @@ class Torch(Keras3Backend):
     def default_settings(self, precision: str) -> dict[str, str]:
         return {**super().default_settings(precision), **DEFAULTS}
 
+    def _note_threads(self) -> None:
+        """Note from here on which numbers of threads are set, such as within a step alone."""
+        original = torch.set_num_threads
+
+        @functools.wraps(original)
+        def set_num_threads(number: int) -> None:
+            self._set_threads.add(number)
+            original(number)
+
+        torch.set_num_threads = set_num_threads
+
     def settings(self) -> dict[str, str]:
-        return {**super().settings(), **read_all({**switches(), **READERS})}
+        others = self._set_threads - {torch.get_num_threads()}
+        number = {"changing_threads": ",".join(map(str, sorted(others)))}
+        return {**super().settings(), **number, **read_all({**switches(), **READERS})}
 
     def thread_counts(self) -> tuple[int, int]:
         now = torch.get_num_threads(), torch.get_num_interop_threads()
@@ -275,13 +294,18 @@ class Torch(Keras3Backend):
             with torch.no_grad():
                 return model(batch, training=False)
 
-        return per_sample(dispatched_work(infer), samples)
+        return self._noted(per_sample(dispatched_work(infer), samples))
 
     def training_work(self, step: Step, samples: int) -> Work:
         """What a training step of so many samples computes, backward too, per sample."""
         if "torch.compile" in self._call_path:
             return Work(None, "what torch.compile has made is not followed")
-        return per_sample(dispatched_work(step), samples)
+        return self._noted(per_sample(dispatched_work(step), samples))
+
+    def _noted(self, work: Work) -> Work:
+        """Return the work, with whether the model's own code has had PyTorch compile any of it."""
+        dynamo = sys.modules.get("torch._dynamo.utils")
+        return replace(work, compiled=bool(dynamo and dynamo.counters["frames"]["ok"]))
 
     def exported_function(self, model: Any, batch: Sequence[Any]) -> Forward:
         """A forward pass of this batch's size, for a runtime to be converted from."""

@@ -63,6 +63,7 @@ READERS: Mapping[str, Callable[[], object]] = {
 """Each is of the whole process, or of its first thread, which takes the steps."""
 
 DEFAULTS: Mapping[str, str] = {
+    "changing_threads": "",
     "default_dtype": "torch.float32",
     "deterministic": "0",
     "mkldnn_enabled": "True",
