@@ -379,10 +379,14 @@ def test_processes_of_the_same_code_that_build_unlike_models_are_no_case(
     event: Event, reader: CodeReader, tmp_path: Path
 ) -> None:
     kept, code = KeptCodes(tmp_path / "0001.csv"), reader.code(event("repo/nets.py"))
-    for sizes in [(None,) * 3, (950, 950, 3800), (None,) * 3, (950, 950, 3800)]:  # two fail early
+    some = (950, 950, 3800)
+    for sizes in [(None,) * 4, (*some, 1900), (None,) * 4, (*some, 1900), (*some, None)]:
         assert kept.other_than_before("net", code.hash, sizes) == ""
     assert "of 950 parameters, now 930" in kept.other_than_before(
-        "net", code.hash, (930, 930, 3720)
+        "net", code.hash, (930, 930, 3720, 1900)
+    )
+    assert "of 1900 FLOPs per sample, now 3800" in kept.other_than_before(
+        "net", code.hash, (*some, 3800)
     )
 
 

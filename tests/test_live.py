@@ -77,6 +77,17 @@ def session(
     return Session(wall=wall, cpu=wall, control_wall=beside, codes=codes, sizes=SIZES)
 
 
+def with_models(number: int, noise: random.Random) -> Session:
+    """Return a duet whose third session builds another model of the old code."""
+    sizes = {"old": {"parameters": 10 + number // 3}, "new": {"parameters": 20}}
+    return replace(session(0.0, noise), sizes=sizes)
+
+
+def in_other_precision(number: int, noise: random.Random) -> Session:
+    states = {"old": {"precision": "float32"}, "new": {"precision": "mixed_bfloat16"}}
+    return replace(session(0.0, noise), states=states)
+
+
 def changed(change: float) -> Model:
     return lambda number, noise: session(change, noise)
 
@@ -377,6 +388,22 @@ def test_a_session_that_times_nothing_counts_as_a_death(compare: Compare) -> Non
         "",
     )
     assert len(duets.plans["lenet5"]) == 2
+
+
+def test_a_code_that_builds_unlike_models_leaves_no_verdict(compare: Compare) -> None:
+    (found,), _ = compare({"lenet5": with_models})
+    assert found.closed.startswith("the old code builds unlike models, of 10 parameters, then of 1")
+    assert found.live == []
+
+
+@pytest.mark.parametrize("control", [False, True])
+def test_sides_of_unlike_precision_are_compared_by_the_command_alone(
+    compare: Compare, control: bool
+) -> None:
+    (found,), _ = compare({"lenet5": in_other_precision}, control=control)
+    assert found.unlike == "precision differs: float32 and mixed_bfloat16"
+    assert bool(found.live) == control
+    assert bool(found.closed) != control
 
 
 @pytest.mark.parametrize("side", ["old", "new"])

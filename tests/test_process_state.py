@@ -102,6 +102,22 @@ def test_what_a_training_step_or_pytorch_compiles_by_itself_is_in_the_row(
 
 
 @pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("torch_keeps_of_values", "a step must compute its samples anew, and one on other samples"),
+        ("torch_keeps_of_any", "the output must depend on the input, other samples give the very"),
+    ],
+)
+def test_a_model_that_keeps_what_it_has_computed_has_no_step_time(
+    interpreter_of: Callable[[str], Interpreter], name: str, reason: str
+) -> None:
+    asked = measured(f"settingnets:{name}", batch_size=4, backend="torch")
+    answer = interpreter_of("torch").answer(asked)
+    assert answer.status == "error"
+    assert reason in answer.message
+
+
+@pytest.mark.parametrize(
     ("kinds", "multiplied", "is_all", "found"),
     [
         ({"float32": 2}, {"float32"}, True, {"float32"}),

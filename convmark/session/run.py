@@ -208,8 +208,9 @@ def with_kept_code(result: Result, run_file: RunFile) -> Result:
 def sizes_of(record: Record) -> tuple[object, ...]:
     """Return the sizes of the model that a row's process has measured, which its code decides."""
     if record.status not in MEASURED:
-        return None, None, None
-    return record.parameters, record.trainable_parameters, record.model_bytes
+        return None, None, None, None
+    sizes = record.parameters, record.trainable_parameters, record.model_bytes
+    return *sizes, record.flops_per_sample
 
 
 def with_kept_stack(result: Result, path: Path) -> Result:

@@ -28,6 +28,7 @@ from convmark.worker.builders import builder
 from convmark.worker.code_watch import CodeWatch
 from convmark.worker.failure import message_of
 from convmark.worker.module_tables import Code, ModuleTable, Tables
+from convmark.worker.other_samples import hold_other_samples
 from convmark.worker.precisions import checked_precision, worked_precision
 from convmark.worker.process_state import called_by
 from convmark.worker.proof import Proof
@@ -367,6 +368,8 @@ class _Duet:
         """Hold the last step to a finite result, and the process to what it was at first."""
         for name, side in self._sides.items():
             with self._naming(name, first=False), side.active():
+                if self._plan.with_work:
+                    hold_other_samples(side.case, side.step, self._backend)
                 token = side.step()
                 self._backend.synchronise(token)
                 side.proof.finish(token)

@@ -22,6 +22,7 @@ from convmark.worker import ceiling, flops, host, reference, timing
 from convmark.worker.arrivals import at_limit
 from convmark.worker.failure import CaseFailure
 from convmark.worker.host import HostMemory, forget_peak, peak_above
+from convmark.worker.other_samples import hold_other_samples
 from convmark.worker.phases import FED_WINDOWS, fed_windows, first_step, sustain
 from convmark.worker.proof import PROOF_STEP, Proof, check_device, check_finite
 from convmark.worker.turns import timed_turn
@@ -89,6 +90,7 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
     if plan.fed and step.takes_any:
         timed.fed_windows(model, times_s)
     count_work(case, model, step, backend, emit)
+    hold_other_samples(case, step, backend)
     proof.finish(timed.rounds())
     emit("state", **state())
     if TASKS[case.task].trains:
@@ -287,6 +289,8 @@ def take_turns(
             break
         turn = timed_turn(step, backend, command["steps"], command["dropped"])
         emit("turn", **turn.lists())
+    if with_sizes:
+        hold_other_samples(case, step, backend)
     token = step()
     backend.synchronise(token)
     proof.finish(token)

@@ -390,10 +390,27 @@ class _Running:
                     hashes[name] = tree.hash_of(code)
         if len(hashes) == len(pairing.sides):
             found.codes = hashes[OLD], hashes[NEW]
+        self._hold_sizes(session, found)
         self._hold_states(pairing, session, found)
         same = found.codes is not None and found.codes[0] == found.codes[1]
         if same and not (pairing.may_be_same or found.apart or session.failure):
             found.same_code, found.closed = True, "both sides run the same code"
+
+    def _hold_sizes(self, session: Session, found: CaseResult) -> None:
+        """Hold the models of one code to being one model.
+
+        Raises:
+            ForeignCode: a session has built another one.
+        """
+        for name, sizes in session.sizes.items():
+            twin = session.sizes.get(OLD, {}) if name == CONTROL else {}
+            for what, now in sizes.items():
+                for then in (found.sizes.get(name, {}).get(what), twin.get(what)):
+                    if None not in (then, now) and then != now:
+                        raise ForeignCode(
+                            f"the {name} code builds unlike models, of {then} {what}, then of "
+                            f"{now}; have it seed what is random, and read no clock"
+                        )
 
     def _hold_states(self, pairing: Pairing, session: Session, found: CaseResult) -> None:
         """Note in what the sides' steps differ; a gate refuses what its rows would.

@@ -241,8 +241,9 @@ def files_apart(one: Code, other: Code) -> str:
     return ", ".join(names[:3]) or "a package"
 
 
+_SIZES = ("parameters", "trainable parameters", "bytes of weights", "FLOPs per sample")
 _RANDOM = (
-    "another model than the case's earlier processes built of the same code, of %s parameters, "
+    "another model than the case's earlier processes built of the same code, of %s %s, "
     "now %s; have the model's code seed what is random, and read no clock"
 )
 
@@ -283,16 +284,19 @@ class KeptCodes:
         Args:
             case: the case's name in the plan.
             code: the hash of what the process ran; None where it is not known.
-            sizes: of the model that it has built, parameters first; they are the code's.
+            sizes: of the model that it has built, as in `_SIZES`; they are the code's.
         """
         first = self._of_case.setdefault(case, code) if code else None
         if code is None:
             return ""
         if first == code:
-            if None in sizes:  # it failed before it had a model
+            if not sizes or sizes[0] is None:  # it failed before it had a model
                 return ""
             before = self._sizes_of_case.setdefault(case, sizes)
-            return "" if before == sizes else _RANDOM % (before[0], sizes[0])
+            for then, now, what in zip(before, sizes, _SIZES, strict=False):
+                if None not in (then, now) and then != now:
+                    return _RANDOM % (then, what, now)
+            return ""
         changed = self._difference(first or "", code)
         return f"other code than the case's earlier processes ran: {changed} changed meanwhile"
 
