@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
 from convmark.compare.judgement import BUDGET_SPENT, NOT_BY_TIME, SAME_CODE, LiveSession
-from convmark.compare.live.session import SideFailure
+from convmark.compare.live.session import CONTROL, NEW, OLD, SideFailure
+from convmark.compare.live.tree import ForeignCode
 from convmark.compare.rule.allotment import Candidate
 from convmark.compare.rule.decision import CaseSessions, Decision
+from convmark.core.case import Case
 from convmark.core.text import counted, duration_text, percent
 
-__all__ = ["OTHER_SOFTWARE", "VOID", "CaseResult"]
+__all__ = ["OTHER_SOFTWARE", "VOID", "CaseResult", "hold_sizes", "note_unlike"]
 
 FIRST_SESSION_S = 2.5
 """About what a session takes before one was run, seconds."""
@@ -148,3 +151,35 @@ class CaseResult:
         elif self.candidate().open:
             reasons = [f"{BUDGET_SPENT} before the interval was as narrow as --target"]
         return plain, "; ".join([*reasons, *self.separate])
+
+
+Facts = Mapping[str, Mapping[str, Any]]
+"""By side what a session tells, by name."""
+
+
+def hold_sizes(sizes: Facts, found: CaseResult) -> None:
+    """Hold the models that one code builds in all sessions, and in its control, to being one.
+
+    Raises:
+        ForeignCode: a session has built another one.
+    """
+    for side, of_side in sizes.items():
+        twin = sizes.get(OLD, {}) if side == CONTROL else {}
+        for what, now in of_side.items():
+            for then in (found.sizes.get(side, {}).get(what), twin.get(what)):
+                if None not in (then, now) and then != now:
+                    raise ForeignCode(
+                        f"the {side} code builds unlike models, of {then} {what}, then of {now}; "
+                        "have it seed what is random, and read no clock"
+                    )
+
+
+def note_unlike(states: Facts, found: CaseResult, old: Case, new: Case) -> None:
+    """Note in what the two sides' steps differ that the two cases do not differ in by a setting."""
+    alike = {"precision": old.precision == new.precision, "call_path": old.jit == new.jit}
+    words = [found.unlike]
+    for name in (name for name, is_alike in alike.items() if is_alike and not found.unlike):
+        pair = [states.get(side, {}).get(name) for side in (OLD, NEW)]
+        if all(pair) and pair[0] != pair[1]:
+            words.append(f"{name.replace('_', ' ')} differs: {pair[0]} and {pair[1]}")
+    found.unlike = "; ".join(filter(None, words))

@@ -18,7 +18,12 @@ from statistics import median
 from typing import Any
 
 from convmark.compare.judgement import INTERRUPTED, NOT_JUDGED, LiveSession
-from convmark.compare.live.case_result import OTHER_SOFTWARE, CaseResult
+from convmark.compare.live.case_result import (
+    OTHER_SOFTWARE,
+    CaseResult,
+    hold_sizes,
+    note_unlike,
+)
 from convmark.compare.live.session import (
     CONTROL,
     NEW,
@@ -390,44 +395,14 @@ class _Running:
                     hashes[name] = tree.hash_of(code)
         if len(hashes) == len(pairing.sides):
             found.codes = hashes[OLD], hashes[NEW]
-        self._hold_sizes(session, found)
-        self._hold_states(pairing, session, found)
+        hold_sizes(session.sizes, found)
+        if pairing.shared is not None:
+            note_unlike(session.states, found, pairing.old.case, pairing.new.case)
+        if found.unlike.startswith("precision") and pairing.control is None:
+            found.closed = f"{found.unlike}; `convmark ab` compares them live"
         same = found.codes is not None and found.codes[0] == found.codes[1]
         if same and not (pairing.may_be_same or found.apart or session.failure):
             found.same_code, found.closed = True, "both sides run the same code"
-
-    def _hold_sizes(self, session: Session, found: CaseResult) -> None:
-        """Hold the models of one code to being one model.
-
-        Raises:
-            ForeignCode: a session has built another one.
-        """
-        for name, sizes in session.sizes.items():
-            twin = session.sizes.get(OLD, {}) if name == CONTROL else {}
-            for what, now in sizes.items():
-                for then in (found.sizes.get(name, {}).get(what), twin.get(what)):
-                    if None not in (then, now) and then != now:
-                        raise ForeignCode(
-                            f"the {name} code builds unlike models, of {then} {what}, then of "
-                            f"{now}; have it seed what is random, and read no clock"
-                        )
-
-    def _hold_states(self, pairing: Pairing, session: Session, found: CaseResult) -> None:
-        """Note in what the sides' steps differ; a gate refuses what its rows would.
-
-        How a step is called is the model's own code, whose change is what a gate judges.
-        """
-        if found.unlike or pairing.shared is None:
-            return
-        old, new = pairing.old.case, pairing.new.case
-        own = {"precision": old.precision == new.precision, "call_path": old.jit == new.jit}
-        for name in (name for name, alike in own.items() if alike):
-            pair = [session.states.get(side, {}).get(name) for side in (OLD, NEW)]
-            if all(pair) and pair[0] != pair[1]:
-                words = f"{name.replace('_', ' ')} differs: {pair[0]} and {pair[1]}"
-                found.unlike = "; ".join(filter(None, [found.unlike, words]))
-                if name == "precision" and pairing.control is None:
-                    found.closed = f"{words}; `convmark ab` compares them live"
 
     def _failed(self, pairing: Pairing, failure: SideFailure, found: CaseResult) -> None:
         """Take in a session that died; a code that cannot run beside the other is tried alone."""

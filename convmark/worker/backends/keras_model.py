@@ -79,8 +79,6 @@ class KerasBackend(Framework):
     """Whether what runs is compiled whole, whatever a case's jit says."""
     has_compiler = False
     """Whether a step's compiler has started threads and processes of its own in this process."""
-    compiler = "XLA"
-    """What compiles a part of a step where the model's own code asks for it."""
     _plain_path = ""
     """How the harness's own step is called, where it is not compiled on demand."""
     _own: OwnData | None = None

@@ -60,6 +60,8 @@ class Framework(abc.ABC):
 
     name: str
     """As in `convmark.core.backends`."""
+    compiler = "XLA"
+    """What compiles a part of a step where the model's own code asks for it."""
 
     @abc.abstractmethod
     def versions(self) -> dict[str, str | None]:
