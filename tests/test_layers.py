@@ -175,11 +175,12 @@ class Worker:
     def __init__(self, *statuses: str) -> None:
         self.statuses = list(statuses)
         self.asked: list[Any] = []
+        self.more: list[Any] = []
 
     def __call__(self, request: Any) -> Answer:
         self.asked.append(request)
         status = self.statuses.pop(0)
-        events = [{"event": "environment", "tensorflow": "2.21.0"}, session(1.0, 0.5)]
+        events = [{"event": "environment", "tensorflow": "2.21.0"}, session(1.0, 0.5), *self.more]
         message = "" if status == "ok" else "lenet5: has no layers"
         return Answer(status=status, message=message, events=events, ready_s=0.1)
 
@@ -197,6 +198,12 @@ def test_sessions_differ_in_their_seed_and_a_failed_one_is_named() -> None:
     assert [(one["seed"], one["depth"]) for one in worker.asked] == [(3, 2), (4, 2)]
     assert measure(Worker("ok", "error")) == []
     assert said[-1] == "lenet5-infer-cpu-b32-float32: no layers: lenet5: has no layers"
+    worker = Worker("ok", "ok")
+    told = {"inherited": {}, "model": {}, "environ": {}, "precision": "bfloat16", "cores": 2}
+    more = {"threads": "default", "call_path": "tf.function"}
+    worker.more = [{"event": "read_back", **told, **more}]
+    assert len(measure(worker)) == 2
+    assert "the layers compute in bfloat16, as the model's own code has it" in said[-1]
 
 
 def test_the_rows_are_kept_as_they_are(tmp_path: Path) -> None:

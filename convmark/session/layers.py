@@ -198,6 +198,8 @@ def measure_layers(
     if why := _apart(ran, codes):
         say(f"{case.name}: no layers: {why}")
         return []
+    if (precision := ran[0].precision) != case.precision:
+        say(f"{case.name}: the layers compute in {precision}, as the model's own code has it")
     return combined(
         case,
         found,
