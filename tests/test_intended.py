@@ -12,6 +12,7 @@ from test_verdicts_file import judgement
 from workers import git
 
 from convmark.cli import main
+from convmark.compare.files import keep_verdicts
 from convmark.compare.intended import IntendedChanges, TrailerRange, pass_intended
 from convmark.compare.judgement import Judgement
 from convmark.results.store import Store
@@ -66,7 +67,8 @@ def test_a_trailer_since_the_anchor_lets_its_cases_pass_and_names_its_commit(
     assert found.reason(LENET) == f"accepted by commit {sha[:12]}"
     assert found.reason(VGG) == f"accepted by commit {sha[:12]}"  # by the name that was asked for
     passed = pass_intended([judgement(case=LENET, note="slower")], found)
-    assert one(passed) == ("regressed", False, f"slower; accepted by commit {sha[:12]}")
+    later = "and so is what 1 later commit changed, for no earlier run bounds it"
+    assert one(passed) == ("regressed", False, f"slower; accepted by commit {sha[:12]}, {later}")
 
 
 def test_a_trailer_that_the_anchor_has_does_not_count(commit: Commit, tmp_path: Path) -> None:
@@ -136,6 +138,63 @@ def test_a_change_passes_and_an_error_does_not(verdict: str, passes: bool) -> No
     found = one(pass_intended([failing], meant("", None, "lenet5-*")))
     note = "why; allowed by --allow-change" if passes else "why"
     assert found == (verdict, not passes, note)
+
+
+def passed_before(folder: Path, reason: str, *runs: str, **changes: object) -> list[Path]:
+    """Keep what a trailer let pass in the first of the runs; return the files of all."""
+    first = judgement(run=runs[0], case=LENET, fails=False, accepted=reason, **changes)
+    keep_verdicts(folder / f"{runs[0]}.csv", [first])
+    return [folder / f"{run}.csv" for run in runs]
+
+
+def test_a_trailer_is_bounded_however_many_runs_ago_it_let_pass(
+    commit: Commit, tmp_path: Path
+) -> None:
+    anchor, sha = commit(), commit("Benchmark-Accept: lenet5-*")
+    reason = f"accepted by commit {sha[:12]}"
+    runs = passed_before(tmp_path, reason, *(f"{number:04}" for number in range(1, 51)))
+    slower = judgement(run="0051", case=LENET, change=0.4, low=0.38, high=0.42)
+    assert one(pass_intended([slower], meant(anchor), runs))[1]
+    assert not one(pass_intended([judgement(run="0051", case=LENET)], meant(anchor), runs))[1]
+
+
+def test_a_trailer_bounds_memory_by_its_own_tolerance(commit: Commit, tmp_path: Path) -> None:
+    anchor, sha = commit(), commit("Benchmark-Accept: lenet5-*")
+    of = {"metric": "peak_host_memory", "unit": "bytes", "low": None, "high": None}
+    of |= {"smallest_visible": 0.2}
+    runs = passed_before(tmp_path, f"accepted by commit {sha[:12]}", "0001", change=0.3, **of)
+    for change, fails in ((0.45, False), (0.6, True)):
+        larger = judgement(run="0002", case=LENET, change=change, **of)
+        assert one(pass_intended([larger], meant(anchor), runs))[1] == fails
+
+
+def test_what_a_trailer_lets_pass_with_later_commits_says_so(
+    commit: Commit, tmp_path: Path
+) -> None:
+    """As in the fresh folder of a workflow, where no earlier run bounds it."""
+    anchor, sha = commit(), commit("Benchmark-Accept: lenet5-*")
+    reason = f"accepted by commit {sha[:12]}"
+    slower = judgement(run="0002", case=LENET, note="")
+    assert one(pass_intended([slower], meant(anchor)))[2] == reason
+    commit()
+    commit()
+    (found,) = pass_intended([slower], meant(anchor))
+    told = "and so is what 2 later commits changed, for no earlier run bounds it"
+    assert (found.accepted, found.note) == (f"{reason}, {told}",) * 2
+    runs = passed_before(tmp_path, found.accepted, "0001", change=0.12)
+    assert one(pass_intended([slower], meant(anchor), runs))[2] == reason
+
+
+def test_damaged_verdicts_of_an_earlier_run_are_said_to_bound_nothing(
+    commit: Commit, tmp_path: Path
+) -> None:
+    anchor, _ = commit(), commit("Benchmark-Accept: lenet5-*")
+    (tmp_path / "0001.verdicts.csv").write_text("run,case\n0001\n")
+    said: list[str] = []
+    pass_intended([judgement(case=LENET)], meant(anchor, said), [tmp_path / "0001.csv"])
+    (line,) = said
+    assert "0001.verdicts.csv" in line
+    assert line.endswith("so a trailer Benchmark-Accept may let more pass than it did in that run")
 
 
 def test_git_is_not_asked_where_nothing_fails() -> None:

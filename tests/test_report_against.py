@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from histories import A_COMMIT, ANOTHER_COMMIT, MACHINE, keep, keep_said, run_of
 from test_verdicts_file import judgement
+from workers import git
 
 from convmark.cli import main
 from convmark.core.errors import OptionError, StoreError
@@ -128,6 +129,66 @@ def test_a_named_run_has_the_verdicts_that_compare_prints(
     other = keep(Store(tmp_path / "other"), run_of("0001", 0.0, 0.0, commit=A_COMMIT))
     told = verdicts_against([store.folder], str(other), tmp_path)
     assert "without a live comparison" in told.caption  # of another folder's run 0001
+
+
+def surfaces(capsys: pytest.CaptureFixture[str]) -> list[bool]:
+    """Whether the newest run, run 2, fails in each place that shows it."""
+    against = verdicts_against([Path("results")], "1", Path())
+    found = ["(failed)" in " ".join(against.column("verdict")) or "1 of 1" in against.title]
+    found += [bool(main(words)) for words in (["compare"], ["compare", "1", "2"])]
+    capsys.readouterr()
+    for words in (["comment"], ["list", "--format", "csv"], ["report", "--format", "markdown"]):
+        assert main(words) == 0
+        text = capsys.readouterr().out
+        found.append(
+            any(one in text for one in ("gate failed", "1 failing", "| 1 of 1 case in run 0002 "))
+        )
+    return found
+
+
+def test_what_is_accepted_passes_in_every_place_that_shows_the_run(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    two_runs(store, A_COMMIT)
+    sizes = judgement(run="0002", case=LENET, metric="sizes", verdict="changed", change=None,
+                      low=None, high=None, baseline=None, value=None, unit="", note="larger",
+                      baseline_runs=("0001",))  # fmt: skip
+    keep_said(store.folder / MACHINE, sizes)
+    assert surfaces(capsys) == [True] * 6
+    assert main(["accept", "2", "--reason", "meant"]) == 0
+    assert surfaces(capsys) == [False] * 6
+
+
+def test_what_was_accepted_of_another_run_of_that_number_lets_nothing_pass(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep(store, run_of("0001", 0.0, 0.0, commit=A_COMMIT))
+    keep(store, run_of("0002", 0.0, 0.0, commit=A_COMMIT))
+    assert main(["accept", "2", "--reason", "meant"]) == 0
+    two_runs(store, A_COMMIT)
+    assert main(["compare"]) == 1
+    capsys.readouterr()
+
+
+def test_what_a_trailer_no_longer_lets_pass_fails_for_every_baseline_by_its_number(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = repository(tmp_path)
+    words = ("-q", "--allow-empty", "-m", "x", "-m", "Benchmark-Accept: *")
+    git(tmp_path, "commit", *words)
+    sha = git(tmp_path, "rev-parse", "HEAD")
+    against = f"run 0001 ({first[:12]})"
+    keep(store, run_of("0001", 0.0, 0.0, commit=first))
+    passed = judgement(run="0002", case=LENET, fails=False, against=against,
+                       accepted=f"accepted by commit {sha[:12]}")  # fmt: skip
+    slower = judgement(run="0003", case=LENET, change=0.4, low=0.38, high=0.42,
+                       against=against, baseline_runs=("0001",))  # fmt: skip
+    for number in ("0002", "0003"):
+        keep(store, run_of(number, 0.0, 0.0, commit=sha))
+    keep_said(store.folder / MACHINE, passed, slower)
+    assert main(["compare", "1", "3"]) == 1
+    assert "1 of 1 case fails" in verdicts_against([store.folder], "1", tmp_path).title
+    capsys.readouterr()
 
 
 def test_a_job_summary_has_the_verdicts_first_and_folds_the_rest(

@@ -26,6 +26,7 @@ from convmark.compare.index import Index
 from convmark.compare.intended import (
     IntendedChanges,
     case_names,
+    no_range,
     pass_intended,
     trailer_range_of,
 )
@@ -44,7 +45,13 @@ from convmark.report.across import COLUMNS as ACROSS
 from convmark.report.noise import noise_line
 from convmark.report.tables import Answer, check_form, print_tables, rows_table
 from convmark.report.tables.history import trend_text
-from convmark.report.verdicts import FORMATS, GITHUB, run_words, verdicts_report
+from convmark.report.verdicts import (
+    FORMATS,
+    GITHUB,
+    against_anchors,
+    run_words,
+    verdicts_report,
+)
 from convmark.results.names import read_name
 from convmark.results.record import Record
 from convmark.results.store import Store, StoreWarning, oldest_first, read_head, read_run
@@ -91,12 +98,17 @@ def compare(given: argparse.Namespace, options: Options) -> int:
         judgements = said or conclude(review(records, history))
     names = case_names(records)
     check_patterns("--allow-change", allowed, set().union(*names.values()))
-    accepted_here = [one for one in files.read_accepted(store, folder) if one.run == path.stem]
     since = trailer_range_of(history, path, records, Path.cwd())
     if judgements is said:  # with the trailers since the baseline that its session was given
-        since = _no_range
-    meant = IntendedChanges(names, allowed, since, _say, accepted_here)
-    judgements = pass_intended(judgements, meant)
+        since = no_range
+    meant = IntendedChanges(
+        names, allowed, since, _say, files.accepted_of(path, {row.commit for row in records})
+    )
+    earlier: Sequence[Path] = ()
+    if judgements is not said:
+        judgements = against_anchors(judgements, history)
+        earlier = store.runs_before(path)
+    judgements = pass_intended(judgements, meant, earlier)
     if form in FORMATS:
         own = bool(said) and len(runs) < 2
         between = _between(judgements, history, path, records[0], said=own)
@@ -108,10 +120,6 @@ def compare(given: argparse.Namespace, options: Options) -> int:
         table = rows_table("verdicts", "Verdicts", Judgement, judgements)
         print_tables(Answer(command="compare", machines=machines, tables=[table]), form)
     return exit_status(not any(judgement.fails for judgement in judgements))
-
-
-def _no_range(case: str) -> None:
-    """Return where the trailers of a case are looked for: nowhere."""
 
 
 def _between(

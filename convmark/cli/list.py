@@ -10,6 +10,7 @@ from typing import Any
 from convmark.cli.command import EXIT_OK
 from convmark.cli.history import run_named
 from convmark.compare.files import read_verdicts
+from convmark.compare.intended import pass_accepted
 from convmark.compare.judgement import Judgement
 from convmark.core.backends import BACKENDS
 from convmark.core.case import Case
@@ -78,6 +79,7 @@ def _record(path: Path, *, whole: bool) -> dict[str, Any]:
         if not len(rows["status"]):
             return {**known, "note": "no rows"}
         verdicts = read_verdicts(path) if rows["run"][0] == path.stem else []
+        verdicts = pass_accepted(verdicts, path, rows["commit"])
     except StoreError as error:
         return {**known, "note": str(error).removeprefix(f"{path}:")}
     failed = sum(status not in MEASURED for status in rows["status"])

@@ -38,6 +38,7 @@ __all__ = [
     "LayerChange",
     "NoiseRow",
     "accept",
+    "accepted_of",
     "keep_verdicts",
     "read_accepted",
     "read_noise",
@@ -167,6 +168,21 @@ def read_accepted(store: Store, machine: str) -> list[Acceptance]:
         StoreError: the file cannot be read; the message names file and line.
     """
     return ACCEPTED_TABLE.read(store.folder / machine / ACCEPTED)
+
+
+def accepted_of(run: Path, commits: Iterable[str | None]) -> list[Acceptance]:
+    """Return what somebody has accepted of a run, not of another one that had its number before.
+
+    Args:
+        run: its file.
+        commits: those that its rows name, by which it is known.
+
+    Raises:
+        StoreError: as `read_accepted`.
+    """
+    known = set(commits)
+    every = ACCEPTED_TABLE.read(run.resolve().with_name(ACCEPTED))
+    return [one for one in every if one.run == run.stem and one.commit in known]
 
 
 def accept(

@@ -11,7 +11,6 @@ What a case cannot say of itself is never meant: an error, a time limit, a missi
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -19,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from convmark.compare.earlier import by_name
-from convmark.compare.files import Acceptance, read_verdicts
+from convmark.compare.files import VERDICT_TABLE, Acceptance, accepted_of, verdicts_path
 from convmark.compare.history import History, anchor_of
 from convmark.compare.judgement import SIZES, Judgement
 from convmark.core.errors import ConvmarkError, StoreError
 from convmark.core.git import SHOWN, Git, GitError
-from convmark.core.text import change_text, plain_text
+from convmark.core.text import change_text, counted, plain_text
 from convmark.results.record import Record
 
 __all__ = [
@@ -32,12 +31,16 @@ __all__ = [
     "TrailerRange",
     "case_names",
     "changed_sizes",
+    "no_range",
+    "pass_accepted",
     "pass_intended",
     "trailer_range_of",
 ]
 
 TRAILER = "Benchmark-Accept"
 BY_COMMIT = "accepted by commit"
+_WITH = ", and so is what "
+"""After what one trailer let pass that stood before other commits."""
 _LINE = "> "
 _FORMAT = f"--format={_LINE}%H %(trailers:key={TRAILER},valueonly,unfold,separator=%x2C)"
 
@@ -130,7 +133,7 @@ class IntendedChanges:
         self._names = names
         self._patterns = patterns
         self._since = since
-        self._say = say
+        self.say = say
         self._read: dict[TrailerRange, tuple[tuple[str, str], ...]] = {}
 
     def reason(self, case: str) -> str:
@@ -147,6 +150,17 @@ class IntendedChanges:
                 return f"{BY_COMMIT} {commit[:SHOWN]}"
         return ""
 
+    def later(self, case: str, reason: str) -> str:
+        """Say that the commits after that of a trailer pass by it as well; empty without any."""
+        since = self._since(case)
+        assert since is not None
+        asked = ("--count", "--no-merges", f"{since.anchor}..{since.head}")
+        commit = reason.removeprefix(BY_COMMIT).strip()
+        count = Git.at(since.repository).answer("rev-list", *asked, f"^{commit}", "--")
+        if count is None or not int(count):
+            return ""
+        return f"{_WITH}{counted(int(count), 'later commit')} changed, for no earlier run bounds it"
+
     def _trailers(self, since: TrailerRange) -> tuple[tuple[str, str], ...]:
         """Return the trailers, and say once what is wrong with them."""
         if since not in self._read:
@@ -154,17 +168,17 @@ class IntendedChanges:
                 self._read[since] = _trailers(since)
             except ConvmarkError as error:
                 self._read[since] = ()
-                self._say(f"{TRAILER} trailers are not read: {error}")
+                self.say(f"{TRAILER} trailers are not read: {error}")
             else:
                 for commit in _outside(since, {commit for commit, _ in self._read[since]}):
-                    self._say(
+                    self.say(
                         f"{commit[:SHOWN]}: its line {TRAILER} is not read, for it is not in the "
                         "last paragraph of the commit's message"
                     )
             for commit, pattern in self._read[since]:
                 if not any(_matches(names, pattern) for names in self._names.values()):
                     told = plain_text(pattern)
-                    self._say(f"{commit[:SHOWN]}: {TRAILER}: {told} matches no case of this run")
+                    self.say(f"{commit[:SHOWN]}: {TRAILER}: {told} matches no case of this run")
         return self._read[since]
 
 
@@ -172,25 +186,25 @@ def _matches(names: Iterable[str], pattern: str) -> bool:
     return any(fnmatchcase(name, pattern) for name in names)
 
 
-_MOST_LOOKED_INTO = 30
-"""Of the newest runs, for what a trailer has let pass first."""
-
-
 _MORE = 0.03
 """The size of one change differs by so much from run to run."""
 
 
-def _let_pass(runs: Sequence[Path]) -> dict[tuple[str, str], list[dict[str, Judgement]]]:
+def _let_pass(
+    runs: Iterable[Path], say: Callable[[str], None]
+) -> dict[tuple[str, str], list[dict[str, Judgement]]]:
     """Return what earlier runs let pass, by case and reason: the judgements by metric of each."""
     found: dict[tuple[str, str], list[dict[str, Judgement]]] = {}
-    for run in runs[-_MOST_LOOKED_INTO:]:
+    for run in runs:
         by_case: dict[str, dict[str, Judgement]] = {}
-        with contextlib.suppress(StoreError):  # a damaged file bounds nothing
-            for one in read_verdicts(run):
+        try:
+            for one in VERDICT_TABLE.read(verdicts_path(run)):
                 by_case.setdefault(one.case, {})[one.metric] = one
+        except StoreError as error:
+            say(f"{error}; so a trailer {TRAILER} may let more pass than it did in that run")
         for case, judged in by_case.items():
             for reason in {one.accepted for one in judged.values() if one.accepted}:
-                found.setdefault((case, reason), []).append(judged)
+                found.setdefault((case, reason.partition(_WITH)[0]), []).append(judged)
     return found
 
 
@@ -210,9 +224,20 @@ def _beyond(now: Mapping[str, Judgement], failing: Judgement, then: Mapping[str,
     other = then.get(failing.metric)
     if other is None or other.change is None or other.against != failing.against:
         return ""
-    low, high = failing.low, other.high
-    within = low is None or high is None or 1 + low <= (1 + high) * (1 + _MORE)
+    if failing.low is not None and other.high is not None:
+        within = 1 + failing.low <= (1 + other.high) * (1 + _MORE)
+    else:  # memory and accuracy, whose own tolerance tells
+        more = abs(failing.change or 0.0) - abs(other.change)
+        within = more <= (failing.smallest_visible or 0.0)
     return "" if within else f"of {change_text(other.change)} in run {other.run}"
+
+
+def _bounds(then: Mapping[str, Judgement], failing: Judgement) -> bool:
+    """Whether what an earlier run let pass was of the same metric against the same baseline."""
+    other = then.get(failing.metric)
+    if other is None or other.against != failing.against:
+        return False
+    return failing.metric == SIZES or other.change is not None
 
 
 def pass_intended(
@@ -233,20 +258,42 @@ def pass_intended(
         by_a_change = one.fails and one.verdict in ("regressed", "changed")
         reason = meant.reason(one.case) if by_a_change else ""
         if reason.startswith(BY_COMMIT):
-            before = _let_pass(earlier) if before is None else before
+            before = _let_pass(earlier, meant.say) if before is None else before
             now = {other.metric: other for other in judgements if other.case == one.case}
-            more = (_beyond(now, one, then) for then in before.get((one.case, reason), ()))
-            if told := next(filter(None, more), ""):
+            then = before.get((one.case, reason), ())
+            if told := next(filter(None, (_beyond(now, one, was) for was in then)), ""):
                 told = f"what is {reason} was {told}, and this is another change"
                 note = "; ".join(filter(None, [one.note, told]))
                 found.append(replace(one, note=note))
                 continue
+            if not any(_bounds(was, one) for was in then):
+                reason += meant.later(one.case, reason)
         if reason:
             note = "; ".join(filter(None, [one.note, reason]))
             found.append(replace(one, fails=False, note=note, accepted=reason))
         else:
             found.append(one)
     return found
+
+
+def pass_accepted(
+    judgements: Sequence[Judgement], run: Path, commits: Iterable[str | None]
+) -> list[Judgement]:
+    """Return what a kept run's session has judged, with what somebody has accepted of it since.
+
+    Args:
+        run: its file.
+        commits: those that its rows name.
+
+    Raises:
+        StoreError: the list of accepted runs cannot be read.
+    """
+    accepted = accepted_of(run, commits)
+    return pass_intended(judgements, IntendedChanges({}, (), no_range, lambda line: None, accepted))
+
+
+def no_range(case: str) -> None:
+    """Return where the trailers of a case are looked for: nowhere."""
 
 
 def trailer_range_of(

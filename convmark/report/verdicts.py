@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -10,11 +11,12 @@ from types import MappingProxyType
 from typing import Any
 
 from convmark.compare.earlier import is_of_commit
-from convmark.compare.files import read_verdicts, with_live
-from convmark.compare.history import named_history
+from convmark.compare.files import accepted_of, read_verdicts, with_live
+from convmark.compare.history import History, named_history
 from convmark.compare.intended import (
     IntendedChanges,
     case_names,
+    pass_accepted,
     pass_intended,
     trailer_range_of,
 )
@@ -40,6 +42,7 @@ __all__ = [
     "FORMATS",
     "GITHUB",
     "HEADLINES",
+    "against_anchors",
     "change_text",
     "compared",
     "comparison_table",
@@ -91,6 +94,13 @@ def run_words(run: str, commit: str | None, dirty: bool | None) -> str:
     """Return a run and its commit in words."""
     code = f"{commit[:SHOWN]}{' with edits' * bool(dirty)}" if commit else "no commit"
     return f"run {run} ({code})"
+
+
+def against_anchors(judgements: Sequence[Judgement], history: History) -> list[Judgement]:
+    """Return the judgements, those that do not say against what with the run of their anchor."""
+    anchors = {name: case.anchor for name, case in history.cases.items() if case.anchor}
+    words = {name: run_words(one.run, one.commit, one.dirty) for name, one in anchors.items()}
+    return [replace(one, against=one.against or words.get(one.case, "")) for one in judgements]
 
 
 def could_see(judgements: Sequence[Judgement]) -> str:
@@ -328,6 +338,7 @@ def verdicts_against(
     told = f"{name} ({commit[:SHOWN]})" if commit and not commit.startswith(name) else name
     beside = _live(newest, commit)
     if beside:
+        beside = pass_accepted(beside, newest, [head.commit] if (head := read_head(newest)) else [])
         return judged(beside, f"{told}, live", between=f"{told} -> {_words(newest)}")
     if commit:
         baseline = _run_of(store, machine, commit, newest)
@@ -341,9 +352,12 @@ def verdicts_against(
     records = read_run(newest)
     history = named_history(baseline, records)
     trailers = trailer_range_of(history, newest, records, folder)
-    meant = IntendedChanges(case_names(records), (), trailers, say)
+    meant = IntendedChanges(
+        case_names(records), (), trailers, say, accepted_of(newest, {row.commit for row in records})
+    )
     found = conclude(review(records, history), report_missing=True)
-    judgements = pass_intended(with_live(found, newest, baseline), meant)
+    found = against_anchors(with_live(found, newest, baseline), history)
+    judgements = pass_intended(found, meant, store.runs_before(newest))
     live = any(one.metric == "step_time" and one.change is not None for one in judgements)
     how = "live, or else from history" if live else "from history, without a live comparison"
     against = f"run {baseline.stem} of {told}, {how}"

@@ -23,7 +23,7 @@ import numpy as np
 
 from convmark.core.errors import StoreError
 from convmark.core.files import open_regular, writing
-from convmark.core.text import is_folder_name
+from convmark.core.text import NUMBER, is_folder_name
 from convmark.results.reading import HEADER, RUN_NAME, StoreWarning, head_cells, read_head, read_run
 from convmark.results.run_file import RunFile, steps_path
 from convmark.results.table_file import csv_rows
@@ -135,6 +135,13 @@ class Store:
         folder = self.folder / machine
         names = sorted(_run_names(folder), key=lambda name: int(name.removesuffix(".csv")))
         return [folder / name for name in names]
+
+    def runs_before(self, run: Path) -> list[Path]:
+        """Return the runs of a run's folder before it, oldest first; none of a file elsewhere."""
+        folder, number = run.resolve().parent, run.stem
+        if folder.parent != self.folder.resolve() or not NUMBER.fullmatch(number):
+            return []
+        return [one for one in self.runs(folder.name) if int(one.stem) < int(number)]
 
     def find(self, name: str, machine: str, *, but: Path | None = None) -> Path:
         """Return the run file that a user means: a path, a number such as 7 or 0007, or a commit.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from convmark.compare.files import read_verdicts
+from convmark.compare.intended import pass_accepted
 from convmark.compare.judgement import MACHINE, Judgement
 from convmark.core.backends import DEFAULT_BACKEND
 from convmark.core.interval import Interval
@@ -21,7 +22,7 @@ from convmark.report.rows import judged_rows, latest, newest_rows, setting, text
 from convmark.report.tables.hardware import GEOMETRIC_MEAN
 from convmark.report.tables.overview import FEW_PROCESSES, WIDE_SPREAD
 from convmark.report.verdicts import worth_reading
-from convmark.results.store import RunSource
+from convmark.results.store import RunSource, read_head
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -236,7 +237,9 @@ def _changes(
     for source in range(len(runs) - 1, -1, -1):
         machine = str(machines.get(source, ""))
         if machine and machine not in judged and (found := read_verdicts(runs[source].path)):
-            judged[machine] = (runs[source].label, found)
+            path = runs[source].path
+            commits = [head.commit] if (head := read_head(path)) else []
+            judged[machine] = (runs[source].label, pass_accepted(found, path, commits))
     for machine, (label, found) in judged.items():
         where = f"run {label}{f' of {machine}' * (len(judged) > 1)}"
         yield from _verdicts(where, [one for one in found if one.model != MACHINE])
