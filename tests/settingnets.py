@@ -120,6 +120,12 @@ def torch_keeps_of_any() -> Any:
     return keras.Sequential([keras.Input((8,)), Keeping(of_values=False)])
 
 
+def highest() -> Any:
+    """Gives the same whatever the order of a sample's values is."""
+    net = [layers.Conv2D(8, 1), layers.GlobalMaxPooling2D(), layers.Dense(3)]
+    return keras.Sequential([keras.Input((8, 8, 1)), *net])
+
+
 def torch_inside() -> Any:
     return keras.Sequential([keras.Input((8,)), layers.Dense(4), TorchInside()])
 

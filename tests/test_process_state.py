@@ -117,6 +117,13 @@ def test_a_model_that_keeps_what_it_has_computed_has_no_step_time(
     assert reason in answer.message
 
 
+def test_a_model_that_takes_its_values_as_a_set_has_a_step_time(
+    interpreter_of: Callable[[str], Interpreter],
+) -> None:
+    answer = interpreter_of("tensorflow").answer(measured("settingnets:highest", batch_size=1))
+    assert answer.status == "ok", answer.message
+
+
 @pytest.mark.parametrize(
     ("kinds", "multiplied", "is_all", "found"),
     [
