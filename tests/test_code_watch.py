@@ -6,8 +6,6 @@ import contextlib
 import ctypes
 import errno
 import glob
-import hashlib
-import json
 import os
 import py_compile
 import subprocess
@@ -29,7 +27,7 @@ from convmark.worker.code_watch import CodeWatch, _mapped_files, real_folder
 from convmark.worker.kernel_opens import KernelOpens
 from convmark.worker.looked import Looked, asker
 from convmark.worker.opened import Opened
-from convmark.worker.packages import installed_folders, version_of
+from convmark.worker.packages import installed_folders
 from convmark.worker.protocol import ABSENT, file_digest
 from convmark.worker.variables import MOST_VARIABLES, told_variables
 
@@ -251,45 +249,6 @@ def test_what_a_model_reads_in_the_results_or_rewrites_is_code_as_it_was_read(
     assert files == {**dict.fromkeys(names, 0), "tuned.json": 2}
 
 
-def test_an_installed_file_that_was_edited_since_is_code(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = tmp_path.resolve()
-    for name, text in {
-        "shoplib/__init__.py": "W = 8\n",
-        "shoplib/more.py": "",
-        "shop_tools.py": "W = 8\n",
-        "_shop.cpython-311.so": "8",
-        "shoplib-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: shoplib\nVersion: 1.0\n",
-        "shoplib-1.0.dist-info/RECORD": "shoplib/__init__.py,sha256=another,6\n"
-        "shoplib/more.py,sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU,0\n"
-        "shop_tools.py,sha256=another,6\n"
-        "_shop.cpython-311.so,sha256=another,1\n",
-    }.items():
-        (root / name).parent.mkdir(exist_ok=True)
-        (root / name).write_text(text)
-    monkeypatch.syspath_prepend(root)
-    monkeypatch.setattr(installed, "installed_folders", lambda: (str(root),))
-    names = ("shoplib/__init__.py", "shoplib/more.py", "shop_tools.py", "_shop.cpython-311.so")
-    files = [str(root / name) for name in names]
-    assert installed.edited_files(files) == set()  # as old as the list of the package's files
-    assert installed.edited_modules(files[:1]) == set()
-    for file in files:
-        os.utime(file, (2e9, 2e9))
-    edited = {files[0], *files[2:]}
-    assert installed.edited_modules(files) == edited - {files[0]}  # imported before it was edited
-    (root / "loose.py").write_text("")
-    told = installed.edited_files([*files, str(root / "shoplib/gone.py"), str(root / "loose.py")])
-    assert told == {*edited, str(root / "loose.py")}
-    (root / "conda-meta").mkdir()  # writes the environment's own path into files
-    sha256 = hashlib.sha256((root / "shop_tools.py").read_bytes()).hexdigest()
-    paths = [{"_path": "shop_tools.py", "sha256": "another", "sha256_in_prefix": sha256}]
-    about = json.dumps({"paths_data": {"paths": paths}})
-    (root / "conda-meta/shoplib-1.0-0.json").write_text(about)
-    monkeypatch.setattr(sys, "prefix", str(root))
-    assert installed.edited_files(files) == edited - {files[2]}
-
-
 def refusing(function: str, code: int) -> Any:
     """Return a C library of which one function fails."""
 
@@ -401,25 +360,6 @@ def test_of_an_environment_that_is_copied_the_variables_that_the_code_names_are_
         "V1": "1",
         "CI": "true",
     }
-
-
-def test_a_package_from_an_address_is_known_by_its_files_and_not_its_version_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(tmp_path)
-    folder = tmp_path / "fromgit-1.0.dist-info"
-    folder.mkdir()
-    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: fromgit\nVersion: 1.0\n")
-    record = "fromgit.py,sha256={},9\nfromgit-1.0.dist-info/RECORD,,\n"
-    versions = []
-    for address, digest in (("", "aa"), ("", "bb"), ("{}", "aa"), ("{}", "aa"), ("{}", "bb")):
-        (folder / "direct_url.json").write_text(address)
-        (folder / "RECORD").write_text(record.format(digest))
-        versions.append(version_of("fromgit"))
-    index, again, one, same, other = versions
-    assert index == again == "1.0"
-    assert one == same != other
-    assert one.startswith("1.0@")
 
 
 def _tried(name: str, of: Callable[[str], object] = lambda name: open(name).close()) -> None:

@@ -72,7 +72,7 @@ Emit = Callable[..., None]
 def look_ahead(request: dict[str, Any]) -> None:
     """Do in the process that is forked what each of the forked ones would do for itself."""
     if request["kind"] in _WITH_CODE:
-        look_at_modules()
+        look_at_modules(len(sys.modules))
 
 
 def answer(request: dict[str, Any], framework: Any, descriptors: list[int]) -> int:

@@ -23,6 +23,7 @@ from types import FrameType
 from typing import Any
 
 from convmark.core.model_name import PRESETS, ModelName
+from convmark.worker.host import give_back
 from convmark.worker.looked import Looked
 from convmark.worker.model_files import files_of
 from convmark.worker.opened import Opened
@@ -271,12 +272,18 @@ def _place(folder: str) -> tuple[str, str]:
     return real, package_folder(real, installed_folders())
 
 
-def look_at_modules() -> None:
-    """Look at the installed modules imported so far, for all processes forked from this one."""
+@functools.cache
+def look_at_modules(number: int) -> None:
+    """Look at the installed modules imported so far, for all processes forked from this one.
+
+    Args:
+        number: of the modules by now: where it stays, nothing is done again.
+    """
     places = ((path, *_place(os.path.dirname(path))) for path in _module_files())
     edited_modules(
         {os.path.join(real, os.path.basename(path)) for path, real, package in places if package}
     )
+    give_back()
 
 
 def _repository(folder: str) -> str | None:

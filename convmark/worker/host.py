@@ -6,6 +6,7 @@ A load average also counts the measuring process's own threads; the share of oth
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import re
 import resource
@@ -21,6 +22,7 @@ __all__ = [
     "HostMemory",
     "Usage",
     "forget_peak",
+    "give_back",
     "other_cpu_share",
     "peak_above",
     "state_from_now",
@@ -61,6 +63,15 @@ def forget_peak() -> None:
     """Have the kernel count the peak from here on, where it can (Linux)."""
     with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w", encoding="ascii") as file:
         file.write("5")
+
+
+def give_back() -> None:
+    """Give what is free of the process's memory back to the kernel, where the C library can.
+
+    A process that is forked from this one would fill it without a higher peak.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _status() -> dict[str, int]:

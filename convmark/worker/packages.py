@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import sysconfig
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -44,6 +44,10 @@ _STANDARD = os.path.dirname(os.path.abspath(os.__file__))
 _IMPORTS = "<frozen importlib"
 _OF_TOOLS = {"_distutils_hack", "_virtualenv", "coverage", "pytest_cov"}
 """What tools have every interpreter import as it starts, which decides nothing of what runs."""
+_SYSTEM = ("/usr/lib", "/usr/lib64", "/usr/share")
+"""Where the packages of the operating system lie, whose release the row tells."""
+_ABOUT = (".dist-info", ".egg-info", ".egg")
+"""How the names of the folders end that tell of a package, and of eggs, which hold it too."""
 _INSTALLING_NS = 2_000_000_000
 """Within which files may be newer than the list that is written last."""
 
@@ -152,8 +156,15 @@ def names_at_start() -> set[str]:
         with contextlib.suppress(OSError):
             for line in path.read_text(errors="replace").splitlines():
                 if line.startswith(("import ", "import\t")):
-                    names.update(re.findall(r"\bimport\s+(\w+)", line))
+                    names.update(_named_in(line))
     return {one for one in names - _OF_TOOLS if "editable" not in one and one in sys.modules}
+
+
+def _named_in(line: str) -> Iterator[str]:
+    """Yield the top names that a line imports, in the text of an `exec` too."""
+    for whence, several in re.findall(r"(?:\bfrom\s+(\w[\w.]*)\s+)?\bimport\s+([\w., \t]+)", line):
+        yield from (re.split(r"\W", one.strip())[0] for one in (whence or several).split(","))
+    yield from re.findall(r"""__import__\(\s*["'](\w+)""", line)
 
 
 def watched_names(note: Callable[[str, FrameType], None]) -> Callable[[], None]:
@@ -285,25 +296,42 @@ def edited_files(paths: Iterable[str]) -> set[str]:
         for top, files in tops.items():
             records = lists.get(top, ())
             if not records and _is_of_no_package(root, top):
-                found.update(files)
+                found.update(one for one in files if not _is_of_an_egg(root, one))
             for record in records:
                 with contextlib.suppress(OSError):
                     found |= _edited(root, record, files)
-    return found
+    return found - _as_conda_installed(found) if found else found
 
 
 def _is_of_no_package(root: str, top: str) -> bool:
-    """Whether no package of a folder has the name of a module, nor says that it gives it."""
-    if top in _OWN_COLUMNS | _OF_TOOLS:
+    """Whether no package of a folder has the name of a module, nor says that it gives it.
+
+    Packages of the operating system need not say it.
+    """
+    if top in _OWN_COLUMNS | _OF_TOOLS or is_inside(root, _SYSTEM):
         return False
+    begins = f"../{top}"
     for about in Path(root).iterdir():
         if about.suffix in (".dist-info", ".egg-info"):
             if _plain(about.name.partition("-")[0].removesuffix(".egg")) == _plain(top):
                 return False
-            with contextlib.suppress(OSError):
-                if top in (about / "top_level.txt").read_text().split():
-                    return False
+            if top in _lines(about / "top_level.txt"):
+                return False
+            files = _lines(about / "installed-files.txt")
+            if any(one.startswith((f"{begins}/", f"{begins}.")) for one in files):
+                return False
     return True
+
+
+def _lines(path: Path) -> list[str]:
+    with contextlib.suppress(OSError):
+        return path.read_text(encoding="utf-8", errors="replace").split()
+    return []
+
+
+def _is_of_an_egg(root: str, path: str) -> bool:
+    """Whether a file tells of a package, or lies in an egg, which is known by its version."""
+    return os.path.relpath(path, root).split(os.sep)[0].endswith(_ABOUT)
 
 
 def _lists(root: str, tops: Collection[str]) -> dict[str, list[Path]]:
@@ -352,22 +380,23 @@ def _edited(root: str, record: Path, files: Sequence[str]) -> set[str]:
     there = filter(os.path.isfile, files)
     later = [one for one in there if os.stat(one).st_mtime_ns > installed_ns]
     listed = _listed(record) if later else {}
-    edited = {
+    return {
         one
         for one in later
         if (wanted := listed.get(os.path.relpath(one, root))) and _digest(one) != wanted
     }
-    return edited - _rewritten_by_conda(edited) if edited else edited
 
 
-def _rewritten_by_conda(paths: Collection[str]) -> set[str]:
+def _as_conda_installed(paths: Collection[str]) -> set[str]:
     """Return those files that are as conda has installed them, with its prefix in their text."""
     found = set()
-    for about in Path(sys.prefix, "conda-meta").glob("*.json"):
+    prefixes = dict.fromkeys(map(os.path.realpath, (sys.prefix, sys.base_prefix)))
+    abouts = [(one, about) for one in prefixes for about in Path(one, "conda-meta").glob("*.json")]
+    for prefix, about in abouts:
         with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
             for one in json.loads(about.read_bytes())["paths_data"]["paths"]:
-                path = os.path.join(os.path.realpath(sys.prefix), one["_path"])
-                wanted = one.get("sha256_in_prefix")
+                path = os.path.join(prefix, one["_path"])
+                wanted = one.get("sha256_in_prefix") or one.get("sha256")
                 if path in paths and wanted and _sha256(path).hexdigest() == wanted:
                     found.add(path)
     return found
