@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from convmark.worker.runtimes.agreement import (
     agreement,
     check,
     check_comparable,
+    has_new_norms,
 )
 from convmark.worker.runtimes.tested import score
 
@@ -130,3 +134,28 @@ def test_a_score_is_of_probabilities_or_of_scores_and_a_zero_costs_what_keras_sa
     assert of_scores["loss"] == pytest.approx((-math.log(0.8) - math.log(0.6)) / 2)
     with pytest.raises(CaseFailure, match="not finite"):
         score(values * math.nan, labels, probabilities=True)
+
+
+class BatchNormalization:
+    """A layer of that name, with statistics or without any."""
+
+    def __init__(self, mean: Any = None, variance: Any = None) -> None:
+        self.moving_mean, self.moving_variance = (
+            None if one is None else SimpleNamespace(numpy=functools.partial(np.asarray, one))
+            for one in (mean, variance)
+        )
+
+
+class OwnBatchNormalization:
+    """A layer of somebody's own, which keeps nothing."""
+
+
+def test_layers_of_batch_normalisation_that_have_no_statistics_tell_nothing() -> None:
+    def is_new(*layers: Any) -> bool:
+        return has_new_norms(SimpleNamespace(_flatten_layers=lambda: layers))
+
+    new, trained = BatchNormalization(np.zeros(2), np.ones(2)), BatchNormalization(0.5, 1.0)
+    never_called = BatchNormalization()
+    assert not is_new(never_called, OwnBatchNormalization())
+    assert is_new(new, never_called, OwnBatchNormalization())
+    assert not is_new(new, trained)
