@@ -313,6 +313,16 @@ def test_a_gate_says_that_nothing_was_compared_only_where_that_is_so() -> None:
     assert said(verdict="unchanged").startswith("the gate passed: no case became slower")
     unclear = said(verdict="inconclusive", note="budget spent: about 2 min more would decide: ...")
     assert "or with a larger --convmark-compare-budget\n" in unclear
+    assert unclear.startswith("the gate decided nothing, which is no pass: 1 of 1 step time incon")
+    seeds = said(verdict="inconclusive", metric="accuracy", note="one seed tells no spread")
+    assert seeds.startswith("the gate decided nothing, which is no pass: 1 of 1 case inconclusive")
+    assert "the notes say why\n" in seeds
+    few = [judgement(verdict=one, fails=False) for one in ("inconclusive", "unchanged")]
+    assert gate_step(few, Options()).startswith("1 of 2 step times inconclusive")
+    few = [judgement(verdict="unchanged", fails=False),
+           judgement(case="gone", verdict="missing", fails=False)]  # fmt: skip
+    lost = "the gate passed: no case became slower; 1 case of the baseline did not run: gone\n"
+    assert gate_step(few, Options()).startswith(lost)
     busy = said(verdict="inconclusive", note="budget spent: more time would most likely not decide")
     assert "most likely not decide, so close other programs and run the command again\n" in busy
     blind = said(verdict="inconclusive", note="no live comparison: the files were not kept")

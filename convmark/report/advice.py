@@ -15,8 +15,9 @@ from convmark.compare.judgement import (
 )
 from convmark.core.fitting import wrapped
 from convmark.core.options import Options
-from convmark.core.text import Say, counted
+from convmark.core.text import Say, counted, listed
 from convmark.core.typed import typed
+from convmark.report.verdicts import HEADLINES
 from convmark.results.record import BUSY_SHARE, Record
 
 __all__ = ["gate_step", "next_step", "say_step"]
@@ -100,14 +101,31 @@ def gate_step(judgements: Sequence[Judgement], options: Options) -> str:
             f"the gate failed: {len(failing)} of {counted(len(cases), 'case')}"
             f"{how if meant else ''}\nnext: {typed('compare', options, _OF_COMPARE)}"
         )
-    times = [one for one in judgements if one.metric == "step_time"]
-    unclear = [one for one in times if one.verdict == "inconclusive"]
-    if unclear:
-        return (
-            f"{len(unclear)} of {counted(len(times), 'step time')} inconclusive, so they may have "
-            f"changed: {_remedy(unclear)}\nnext: {_noise([one.model for one in unclear], options)}"
+    gone = list(dict.fromkeys(one.case for one in of_cases if one.verdict == "missing"))
+    lost = f"; {counted(len(gone), 'case')} of the baseline did not run: {listed(gone, 1)}"
+    step = _without_failures([one for one in of_cases if one.verdict != "missing"], options)
+    sentence, _, rest = step.partition("\n")
+    return f"{sentence}{lost if gone else ''}\n{rest}"
+
+
+def _without_failures(of_cases: Sequence[Judgement], options: Options) -> str:
+    """Return the step after a gate in which nothing fails; that it passed only with a verdict."""
+    main = [one for one in of_cases if one.metric in HEADLINES]
+    if unclear := [one for one in main if one.verdict == "inconclusive"]:
+        is_decided = any(
+            one.verdict not in ("inconclusive", "new")
+            and not one.note.startswith((SAME_CODE, SAME_COMMIT))
+            for one in main
         )
-    compared = [one for one in of_cases if one.verdict not in ("new", "missing")]
+        timed = [one.model for one in unclear if one.metric == "step_time"]
+        noun = "step time" if all(one.metric == "step_time" for one in main) else "case"
+        return (
+            f"{'' if is_decided else 'the gate decided nothing, which is no pass: '}"
+            f"{len(unclear)} of {counted(len(main), noun)} inconclusive, so they may have changed: "
+            f"{_remedy(unclear)}\nnext: "
+            f"{_noise(timed, options) if timed else typed('compare', options, _OF_COMPARE)}"
+        )
+    compared = [one for one in of_cases if one.verdict != "new"]
     if not compared:
         return (
             "nothing was compared, because there is no earlier run of these cases: this run is the "
@@ -127,6 +145,8 @@ def gate_step(judgements: Sequence[Judgement], options: Options) -> str:
 
 def _remedy(unclear: Sequence[Judgement]) -> str:
     """Return what decides step times that are inconclusive, as their notes have it."""
+    if any(one.metric != "step_time" for one in unclear):
+        return "the notes say why"
     if all(NOT_LIVE in one.note for one in unclear):
         return "none was compared live, and the notes say why"
     if all(NOT_BY_TIME in one.note for one in unclear):

@@ -135,7 +135,10 @@ def comment_text(gate: Gate) -> str:
 def _sentence(gate: Gate) -> str:
     """Say how the gate has ended, what became of how many cases, and between which commits."""
     states = set(gate.states.values())
-    words = ["**Benchmark gate passed:" if gate.passed else "**Benchmark gate failed:"]
+    ended = "passed" if gate.passed else "failed"
+    if gate.passed and gate.compared_nothing:
+        ended = "without a verdict"
+    words = [f"**Benchmark gate {ended}:"]
     if not gate.cases:
         words.append("there is no verdict; the log of the job shows the reason.**")
     else:

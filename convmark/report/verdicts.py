@@ -202,15 +202,13 @@ def _github(judgements: Sequence[Judgement]) -> str:
         if one.fails:
             failing.setdefault(one.case, []).append(one)
     lines = [_error(case, found) for case, found in failing.items()]
-    doubtful = [
-        one
-        for one in judgements
-        if one.verdict == "inconclusive" and not one.fails and one.metric in HEADLINES
-    ]
-    if doubtful:
-        title = f"{counted(len(doubtful), 'case')} inconclusive"
-        told = _escaped("\n".join(f"{one.case}: {_message(one)}" for one in doubtful))
-        lines.append(f"::warning title={title}::{told}")
+    for verdict in ("inconclusive", "missing"):
+        doubtful = [one for one in judgements if one.verdict == verdict and not one.fails]
+        doubtful = [one for one in doubtful if one.metric in HEADLINES]
+        if doubtful:
+            title = f"{counted(len(doubtful), 'case')} {verdict}"
+            told = _escaped("\n".join(f"{one.case}: {_message(one)}" for one in doubtful))
+            lines.append(f"::warning title={title}::{told}")
     return "\n".join(lines)
 
 
