@@ -550,6 +550,43 @@ def test_a_case_of_the_baseline_that_did_not_run_is_missing_only_from_a_whole_ru
     run("--benchmark-compare", "-k", "lenet5").stdout.no_fnmatch_line(f"{CONV}*missing*")
 
 
+def test_a_case_that_was_removed_since_the_commit_is_missing_in_all_formats(
+    run: Run, pytester: pytest.Pytester, monkeypatch: Patch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    live(monkeypatch, "unchanged", 0.0)
+    text = SUITE.replace('"lenet5", "conv_layer"', '"lenet5",')
+    (pytester.path / "bench" / "test_speed.py").write_text(text)
+    result = run("--benchmark-compare=git:HEAD")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines([f"*{CONV} *missing*git:HEAD has it, this run has not",
+                                 f"*1 case of the baseline did not run: {CONV}"])  # fmt: skip
+    assert found(pytester, CONV) == "missing"
+    monkeypatch.chdir(pytester.path)
+    capsys.readouterr()
+    for words in (["compare"], ["compare", "--format=github"], ["compare", "--format=markdown"],
+                  ["compare", "--format=json"], ["comment"],
+                  ["report", "--format=markdown", "--against=HEAD"]):  # fmt: skip
+        assert main(words) == 0
+        lines = capsys.readouterr().out
+        assert CONV in lines.replace("\\", ""), words
+        assert "missing" in lines
+    (pytester.path / "bench" / "test_speed.py").write_text(f"{SUITE}\n\n")
+    assert f"{CONV}*missing" not in run("--benchmark-compare=git:HEAD").stdout.str()
+    assert found(pytester, CONV) == "unchanged"
+
+
+def test_suites_of_the_commit_that_cannot_be_collected_are_said(
+    run: Run, pytester: pytest.Pytester, monkeypatch: Patch
+) -> None:
+    live(monkeypatch, "unchanged", 0.0)
+    (pytester.path / "bench" / "test_speed.py").write_text("raise RuntimeError")
+    git(pytester.path, "commit", "-qam", "broken")
+    (pytester.path / "bench" / "test_speed.py").write_text(SUITE)
+    run("--benchmark-compare=git:HEAD").stdout.fnmatch_lines(
+        ["convmark: cases of * that this run lacks are not known: pytest cannot collect its tests*"]
+    )
+
+
 def test_an_error_never_passes(run: Run, pytester: pytest.Pytester) -> None:
     history(run, 1)
     result = run("--benchmark-compare", "--models=broken,lenet5")

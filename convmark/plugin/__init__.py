@@ -29,6 +29,7 @@ from convmark.core.text import Say, coloured, duration_text, plain_text
 from convmark.plugin import bridge, short
 from convmark.plugin.judging import Baseline, judge
 from convmark.plugin.pytest_run import PytestRun
+from convmark.plugin.removed import removed_cases
 from convmark.plugin.replay import Measured
 from convmark.plugin.short import destination
 
@@ -38,6 +39,8 @@ _OPTIONS_KEY = pytest.StashKey[Options]()
 _RUN_KEY = pytest.StashKey[PytestRun]()
 _RECEIVED_KEY = pytest.StashKey[ReceivedSignal]()
 _EMPTY_KEY = pytest.StashKey[list[str]]()
+_NAMES_KEY = pytest.StashKey[set[str]]()
+"""What stands in brackets after the collected tests of suites."""
 _COMPARISON_KEY = pytest.StashKey[bridge.Comparison]()
 
 
@@ -143,6 +146,8 @@ def _run_of(config: pytest.Config) -> PytestRun:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Drop the stand-ins that pytest makes of suites for which the options leave no case."""
+    marked = [item for item in items if _is_marked(item)]
+    config.stash[_NAMES_KEY] = {one.callspec.id for one in marked if hasattr(one, "callspec")}
     empty = [item for item in items if _is_marked(item) and not isinstance(_case_of(item), Case)]
     if empty:
         config.hook.pytest_deselected(items=empty)
@@ -322,7 +327,9 @@ def _measure_and_judge(config: pytest.Config, run: PytestRun, say: Say, *, other
     say(comparison.resume(config, run, others=others))
     run.measure(bridge.progress_stream(config))
     if baseline is not None and run.records:
-        judge(run, baseline, whole_suite=_is_whole(config), say=say)
+        names = config.stash[_NAMES_KEY]
+        removed = functools.partial(removed_cases, config, baseline.commits, names, say)
+        judge(run, baseline, whole_suite=_is_whole(config), say=say, removed=removed)
     run.measure_layers()
 
 

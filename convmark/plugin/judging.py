@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from convmark.core.text import Say, counted
 if TYPE_CHECKING:
     from convmark.compare.history import History
     from convmark.compare.intended import IntendedChanges
-    from convmark.compare.judgement import LiveComparison
+    from convmark.compare.judgement import Judgement, LiveComparison
     from convmark.compare.live.anchor import AnchorCode, Origin
     from convmark.compare.live.live import LiveOptions, Pairing
     from convmark.compare.rule.decision import Limits as Margins
@@ -91,12 +91,21 @@ class Baseline:
         return self.name.startswith(GIT)
 
 
-def judge(run: PytestRun, baseline: Baseline, *, whole_suite: bool, say: Say) -> None:
+def judge(
+    run: PytestRun,
+    baseline: Baseline,
+    *,
+    whole_suite: bool,
+    say: Say,
+    removed: Callable[[], Sequence[str]] = tuple,
+) -> None:
     """Judge the run, and keep the judgements.
 
     Args:
         whole_suite: whether cases that the baseline has and this run has not are missing.
         say: shows the user a line.
+        removed: of a whole suite the cases that the commit has which it is compared with.
+
     Raises:
         ConvmarkError: the history cannot be read, or the verdicts not be written.
         KeyboardInterrupt: the user has had enough of comparing; what was decided is judged.
@@ -125,11 +134,26 @@ def judge(run: PytestRun, baseline: Baseline, *, whole_suite: bool, say: Say) ->
     )
     against = _against(run, baseline, history)
     judgements = [dataclasses.replace(one, against=against.get(one.case, "")) for one in judgements]
+    if whole_suite and baseline.is_commit and not interrupted:
+        try:
+            judgements += _removed(run, baseline, removed())
+        except KeyboardInterrupt:
+            interrupted = True
     meant = _meant(run, baseline, history, say)
     run.meant = meant.reason
     run.keep_judgements(pass_intended(judgements, meant, run.earlier_runs))
     if interrupted:
         raise KeyboardInterrupt
+
+
+def _removed(run: PytestRun, baseline: Baseline, names: Sequence[str]) -> list[Judgement]:
+    """Return what is said of the cases that the commit has and this run has not."""
+    from convmark.core.git import SHOWN
+    from convmark.plugin.removed import removed_judgement
+
+    shown = " and ".join(dict.fromkeys(one[:SHOWN] for one in baseline.commits.values()))
+    number = run.records[0].run
+    return [removed_judgement(name, number, baseline.name, shown) for name in names]
 
 
 def _history(run: PytestRun, baseline: Baseline, say: Say) -> History:

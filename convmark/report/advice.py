@@ -117,13 +117,13 @@ def _without_failures(of_cases: Sequence[Judgement], options: Options) -> str:
             and not one.note.startswith((SAME_CODE, SAME_COMMIT))
             for one in main
         )
-        timed = [one.model for one in unclear if one.metric == "step_time"]
+        slow = [one.model for one in unclear if one.metric == "step_time"]
         noun = "step time" if all(one.metric == "step_time" for one in main) else "case"
         return (
             f"{'' if is_decided else 'the gate decided nothing, which is no pass: '}"
             f"{len(unclear)} of {counted(len(main), noun)} inconclusive, so they may have changed: "
             f"{_remedy(unclear)}\nnext: "
-            f"{_noise(timed, options) if timed else typed('compare', options, _OF_COMPARE)}"
+            f"{_noise(slow, options) if slow else typed('compare', options, _OF_COMPARE)}"
         )
     compared = [one for one in of_cases if one.verdict != "new"]
     if not compared:

@@ -1,0 +1,137 @@
+"""The cases that the suites of a commit have and today's have not: removed, renamed or never made.
+
+A gate against a commit has no earlier run that would tell them. pytest collects the commit's tests
+in a folder of its files, by the options of this session, and runs none.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from convmark.core.errors import ConvmarkError
+from convmark.core.tasks import TASKS
+from convmark.core.text import Say, plain_text
+
+if TYPE_CHECKING:
+    from convmark.compare.judgement import Judgement
+
+__all__ = ["removed_cases", "removed_judgement"]
+
+LIMIT_S = 120.0
+_SHOWN = 12
+"""Characters of a commit that are shown."""
+_NOTHING_COLLECTED = 5
+_JUDGED = "|".join(name for name, one in TASKS.items() if one.judged)
+_NAME = re.compile(
+    rf"(?P<model>.+)-(?P<task>{_JUDGED})-(?P<device>cpu|gpu:\d+)-b(?P<size>\d+)-(?P<precision>\w+)"
+    r"(?P<rest>(-.+)?)"
+)
+"""The name of a case that has a verdict."""
+_TEST = re.compile(r"[^\s:]\S*::[^\[]+\[(.+)\]")
+"""A collected test; its case is in brackets."""
+
+
+def removed_cases(
+    config: pytest.Config, commits: Mapping[Path, str], here: Collection[str], say: Say
+) -> list[str]:
+    """Return the names of the cases that a commit's suites have, and this session has not.
+
+    Args:
+        commits: those that the session is compared with, by their repository; the one counts in
+            which the session was started.
+        here: the names of all cases that this session has collected.
+        say: is told where they cannot be known.
+    """
+    from convmark.compare.live.worktree import at_commit
+    from convmark.core.git import Git
+
+    started = config.invocation_params.dir.resolve()
+    held = [one for one in commits if started.is_relative_to(one.resolve())]
+    if not held:
+        return []
+    repository = max(held, key=lambda one: len(one.parts))
+    sha = commits[repository]
+    if Git.at(repository).answer("diff", "--quiet", sha, "--") is not None:
+        return []  # not a line differs
+    try:
+        with at_commit(repository, sha) as tree:
+            names = _collected(config, repository.resolve(), tree)
+    except (ConvmarkError, OSError, subprocess.SubprocessError) as error:
+        say(f"cases of {sha[:_SHOWN]} that this run lacks are not known: {plain_text(str(error))}")
+        return []
+    return sorted(name for name in names if name not in here and _NAME.fullmatch(name))
+
+
+def _collected(config: pytest.Config, repository: Path, tree: Path) -> set[str]:
+    """Return what stands in brackets after each test that is collected in a tree."""
+    folder = tree / config.invocation_params.dir.resolve().relative_to(repository)
+    given = list(_arguments(config, repository, tree))
+    asked = config.args if config.args_source is pytest.Config.ArgsSource.ARGS else []
+    if not folder.is_dir() or (asked and not any((folder / one).exists() for one in given)):
+        return set()
+    more = ("--collect-only", "--verbosity=-1", "--color=no", "-p", "no:cacheprovider")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *given, *more],
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=LIMIT_S,
+        check=False,
+    )
+    if done.returncode not in (0, _NOTHING_COLLECTED):
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        raise ConvmarkError(f"pytest cannot collect its tests: {lines[-1] if lines else 'no word'}")
+    found = map(_TEST.fullmatch, done.stdout.splitlines())
+    return {one[1] for one in found if one}
+
+
+def _arguments(config: pytest.Config, repository: Path, tree: Path) -> Iterator[str]:
+    """Yield the session's arguments, those that name a path of the repository moved to the tree."""
+    paths = set(map(str, config.args))
+    for one in map(str, config.invocation_params.args):
+        is_moved = one in paths and Path(one).is_absolute()
+        if is_moved and Path(one).resolve().is_relative_to(repository):
+            yield str(tree / Path(one).resolve().relative_to(repository))
+        else:
+            yield one
+
+
+def removed_judgement(name: str, run: str, ref: str, against: str) -> Judgement:
+    """Return what is said of such a case.
+
+    Args:
+        ref: what the commit is called, such as `git:main`.
+        against: the commit, as it is shown.
+    """
+    from convmark.compare.judgement import Judgement
+
+    found = _NAME.fullmatch(name)
+    assert found is not None
+    rest = found["rest"].split("-")
+    return Judgement(
+        run=run,
+        case=name,
+        model=found["model"],
+        task=found["task"],
+        device=found["device"],
+        batch_size=int(found["size"]),
+        precision=found["precision"],
+        jit="on" if "jit" in rest else "off",
+        threads=next((one[1:] for one in rest if re.fullmatch(r"t\d+", one)), "default"),
+        metric="accuracy" if found["task"] == "accuracy" else "step_time",
+        unit="" if found["task"] == "accuracy" else "s",
+        verdict="missing",
+        note=f"{ref} has it, this run has not",
+        against=against,
+    )
