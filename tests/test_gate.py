@@ -21,7 +21,9 @@ from convmark.compare.rule.decision import Decision
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
 from convmark.core.interval import Interval
+from convmark.plugin.judging import _measured_files
 from convmark.results.code.manifest import Code as RanCode
+from convmark.results.code.manifest import CodeFile, Place
 from convmark.results.commit import Commit
 
 CASE = Case(model="nets:small", task="train")
@@ -252,6 +254,17 @@ def test_another_copy_of_the_repository_s_own_files_is_never_the_same_code(
         anchor = AnchorCode(commit=A_COMMIT, code=code.hash)
         found = same_as_today(rows, origin, anchor, not_asked, {code.hash: code})
         assert found == says
+
+
+def test_a_file_that_was_edited_between_two_processes_counts_as_the_first_has_run_it() -> None:
+    """So that the sessions, which run the second, leave the case without a verdict."""
+    codes = {}
+    for content in ("first", "second"):
+        file = CodeFile(place=Place(".", "net.py"), sha256=content, size_bytes=1)
+        code = RanCode(files=(file,), packages={}, roots={".": "/models"})
+        codes[code.hash] = code
+    rows = [row for code in codes for row in run_of("0002", 0.0, code=code)]
+    assert _measured_files(rows, codes) == {"/models/net.py": "first"}
 
 
 def not_asked(repository: Path) -> Commit:

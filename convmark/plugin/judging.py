@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from convmark.compare.verdict import Review
     from convmark.core.options import Options
     from convmark.plugin.pytest_run import PytestRun
+    from convmark.results.code.manifest import Code
+    from convmark.results.record import Record
 
 __all__ = ["Baseline", "judge"]
 
@@ -211,9 +213,8 @@ def _compare(
         return same_as_today(rows, origin, anchor, commit_of, codes)
 
     def measured(case: Case) -> dict[str, str]:
-        rows = (row for row in run.records if row.case.name == names[case] and not row.not_judged)
-        ran = [codes[row.code] for row in rows if row.code in codes]
-        return {str(one.path_of(file.place)): file.sha256 for one in ran for file in one.files}
+        rows = [row for row in run.records if row.case.name == names[case]]
+        return _measured_files(rows, codes)
 
     process_s = {row.asked_case.name: seconds_of(row) for row in run.records}
     known = {name: seconds for name, seconds in process_s.items() if seconds is not None}
@@ -238,6 +239,16 @@ def _compare(
             on_regressed=lambda pairing: _blame(run, pairing, names[pairing.case], terms, say),
         )
     return {name: found[case.name] for name, case in cases.items()}
+
+
+def _measured_files(rows: Sequence[Record], codes: Mapping[str, Code]) -> dict[str, str]:
+    """Return by path the hash of each file that a case's rows have run.
+
+    Of a file that was edited between two rows it is the first: no session will have run that.
+    """
+    judged = [row for row in rows if not row.not_judged]
+    ran = [codes[row.code] for row in reversed(judged) if row.code and row.code in codes]
+    return {str(one.path_of(file.place)): file.sha256 for one in ran for file in one.files}
 
 
 def _blame(run: PytestRun, pairing: Pairing, name: str, terms: LiveOptions, say: Say) -> None:
