@@ -313,6 +313,20 @@ def test_separate_processes_that_die_leave_a_conviction_as_it_is(
     assert (verdicts(found), found[0].separate) == (["regressed"], [told])
 
 
+def test_separate_processes_that_cannot_be_started_are_told_of(
+    compare: Compare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object) -> Session:
+        raise WorkerError("python: cannot be started")
+
+    monkeypatch.setattr(Duets, "processes", lost)
+    (found,), _ = compare({"lenet5": changed(0.2)})
+    assert (verdicts([found]), found.separate) == (
+        ["regressed"],
+        ["not checked: python: cannot be started"],
+    )
+
+
 def test_evenly_each_case_gets_as_many_sessions_until_the_time_is_spent(
     compare: Compare,
 ) -> None:

@@ -21,6 +21,7 @@ __all__ = ["OTHER_SOFTWARE", "VOID", "CaseResult", "hold_sizes", "note_unlike"]
 FIRST_SESSION_S = 2.5
 """About what a session takes before one was run, seconds."""
 VOID = "the A/A control differs from its twin"
+_CONVICTIONS = ("regressed", "improved")
 OTHER_SOFTWARE = "other software, or other environment variables"
 
 
@@ -90,7 +91,7 @@ class CaseResult:
     @property
     def unchecked(self) -> bool:
         """Whether duets have convicted it and no separate process has been asked yet."""
-        convicts = self.decision is not None and self.decision.verdict in ("regressed", "improved")
+        convicts = self.decision is not None and self.decision.verdict in _CONVICTIONS
         return convicts and not (self.apart or self.closed or self.checked or self.void)
 
     @property
@@ -99,7 +100,8 @@ class CaseResult:
         if self.apart:  # the sides name their software themselves
             return [f"in a process each: {self.apart}"] * (self.apart != OTHER_SOFTWARE)
         if not self.checked:
-            return []
+            is_conviction = self.decision is not None and self.decision.verdict in _CONVICTIONS
+            return [f"not checked: {self.closed}"] if self.failed and is_conviction else []
         if math.isnan(self.checked[0]):
             return ["not checked: the codes did not run in separate processes"]
         return [f"separate processes {percent(median(self.checked))}"]
