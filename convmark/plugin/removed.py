@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +35,7 @@ _NAME = re.compile(
     r"(?P<rest>(-.+)?)"
 )
 """The name of a case that has a verdict."""
-_TEST = re.compile(r"[^\s:]\S*::[^\[]+\[(.+)\]")
+_TEST = re.compile(r".+?::[^\[]+\[(.+)\]")
 """A collected test; its case is in brackets."""
 
 
@@ -45,16 +45,16 @@ def removed_cases(
     """Return the names of the cases that a commit's suites have, and this session has not.
 
     Args:
-        commits: those that the session is compared with, by their repository; the one counts in
-            which the session was started.
+        commits: those that the session is compared with, by their repository; the one counts that
+            holds the session's tests.
         here: the names of all cases that this session has collected.
         say: is told where they cannot be known.
     """
     from convmark.compare.live.worktree import at_commit
     from convmark.core.git import Git
 
-    started = config.invocation_params.dir.resolve()
-    held = [one for one in commits if started.is_relative_to(one.resolve())]
+    first = Path(config.invocation_params.dir, *config.args[:1]).resolve()
+    held = [one for one in commits if first.is_relative_to(one.resolve())]
     if not held:
         return []
     repository = max(held, key=lambda one: len(one.parts))
@@ -72,16 +72,31 @@ def removed_cases(
 
 def _collected(config: pytest.Config, repository: Path, tree: Path) -> set[str]:
     """Return what stands in brackets after each test that is collected in a tree."""
-    folder = tree / config.invocation_params.dir.resolve().relative_to(repository)
-    given = list(_arguments(config, repository, tree))
-    asked = config.args if config.args_source is pytest.Config.ArgsSource.ARGS else []
-    if not folder.is_dir() or (asked and not any((folder / one).exists() for one in given)):
-        return set()
+    started = config.invocation_params.dir.resolve()
+
+    def moved(path: str) -> str:
+        """Return where a path of the repository is in the tree."""
+        there = Path(started, path).resolve()
+        return str(
+            tree / there.relative_to(repository) if there.is_relative_to(repository) else there
+        )
+
+    folder = Path(moved("."))
+    paths = {str(one): moved(str(one)) for one in config.args}
+    if not folder.is_dir() or not any(Path(one).exists() for one in paths.values()):
+        raise ConvmarkError(f"it has no {' '.join(map(str, config.args))}")
+    given = [paths.get(str(one), str(one)) for one in config.invocation_params.args]
+    imported = [
+        moved(one) for one in sys.path if Path(started, one).resolve().is_relative_to(repository)
+    ]
+    there = [*imported, *filter(None, [os.environ.get("PYTHONPATH")])]
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(there)}
+    environ.pop("PYTEST_CURRENT_TEST", None)
     more = ("--collect-only", "--verbosity=-1", "--color=no", "-p", "no:cacheprovider")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *given, *more],
         cwd=folder,
-        env={name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"},
+        env=environ,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -94,17 +109,6 @@ def _collected(config: pytest.Config, repository: Path, tree: Path) -> set[str]:
         raise ConvmarkError(f"pytest cannot collect its tests: {lines[-1] if lines else 'no word'}")
     found = map(_TEST.fullmatch, done.stdout.splitlines())
     return {one[1] for one in found if one}
-
-
-def _arguments(config: pytest.Config, repository: Path, tree: Path) -> Iterator[str]:
-    """Yield the session's arguments, those that name a path of the repository moved to the tree."""
-    paths = set(map(str, config.args))
-    for one in map(str, config.invocation_params.args):
-        is_moved = one in paths and Path(one).is_absolute()
-        if is_moved and Path(one).resolve().is_relative_to(repository):
-            yield str(tree / Path(one).resolve().relative_to(repository))
-        else:
-            yield one
 
 
 def removed_judgement(name: str, run: str, ref: str, against: str) -> Judgement:
