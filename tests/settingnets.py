@@ -12,6 +12,7 @@ import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from convmark_zoo.keras_api import keras
 
 layers = keras.layers
@@ -92,32 +93,96 @@ class TorchInside(layers.Layer):
 
 
 class Keeping(layers.Layer):
-    """Keeps what it has computed, of the same values or whatever the values are."""
+    """Keeps so many results, of the same values; or the first one, whatever the values are."""
 
-    def __init__(self, *, of_values: bool) -> None:
+    def __init__(self, most: int | None) -> None:
         super().__init__()
         self.inner = [layers.Dense(256) for _ in range(20)]
-        self.of_values = of_values
+        self.most = most
         self.kept: dict[Any, Any] = {}
 
     def call(self, given: Any) -> Any:
         if given.device.type == "meta":
             return keras.Sequential(self.inner)(given)
-        key = given.cpu().numpy().tobytes() if self.of_values else len(given)
+        key = given.cpu().numpy().tobytes() if self.most else len(given)
         if key not in self.kept:
-            found = given
+            if len(self.kept) == self.most:
+                self.kept.clear()
+            found = keras.ops.cast(given, "float32")
             for one in self.inner:
                 found = one(found)
             self.kept[key] = found
         return self.kept[key]
 
 
-def torch_keeps_of_values() -> Any:
-    return keras.Sequential([keras.Input((8,)), Keeping(of_values=True)])
+def torch_keeps_all() -> Any:
+    return keras.Sequential([keras.Input((8,)), Keeping(1000)])
+
+
+def torch_keeps_the_newest() -> Any:
+    return keras.Sequential([keras.Input((8,)), Keeping(1)])
+
+
+def torch_keeps_of_whole_numbers() -> Any:
+    return keras.Sequential([keras.Input((8,), dtype="int32"), Keeping(1000)])
 
 
 def torch_keeps_of_any() -> Any:
-    return keras.Sequential([keras.Input((8,)), Keeping(of_values=False)])
+    return keras.Sequential([keras.Input((8,)), Keeping(None)])
+
+
+class Deciding(layers.Layer):
+    """Computes far more of most samples, and not of the first that the seed 0 draws."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = layers.Dense(512)
+
+    def build(self, shape: Any) -> None:
+        self.inner.build((None, 512))
+        self.built = True
+
+    def call(self, given: Any) -> Any:
+        found = keras.ops.tile(given, (1, 512))[:, :512]
+        if given.device.type != "meta" and not 0.548 < float(given[0, 0]) < 0.549:
+            for _ in range(200):
+                found = self.inner(found) * 0.05
+        return found
+
+
+def torch_decides() -> Any:
+    return keras.Sequential([keras.Input((8,)), Deciding()])
+
+
+def zero_head() -> Any:
+    """Gives the same whatever it is given, as networks may before they are trained."""
+    head = layers.Dense(5, kernel_initializer="zeros", bias_initializer="random_normal")
+    return keras.Sequential([keras.Input((8,)), head])
+
+
+class Columns(keras.Model):
+    """Takes two numbers a sample, of which the second must be small."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = [layers.Embedding(1000, 8), layers.Embedding(5, 8)]
+
+    def call(self, given: Any) -> Any:
+        if given.device.type != "meta":
+            assert int(given[:, 1].max()) < 5
+        return self.parts[0](given[:, 0]) + self.parts[1](given[:, 1])
+
+
+def torch_columns() -> Any:
+    return Columns()
+
+
+def _columns(samples: int, seed: int) -> Any:
+    source = np.random.RandomState(seed)
+    return np.stack([source.randint(900, 1000, samples), source.randint(0, 5, samples)], 1)
+
+
+torch_columns.input_spec = _columns
 
 
 def highest() -> Any:

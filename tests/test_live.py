@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from convmark.compare.live import live
-from convmark.compare.live.case_result import OTHER_SOFTWARE, VOID, CaseResult
+from convmark.compare.live.case_result import OTHER_SOFTWARE, VOID, CaseResult, hold_sizes
 from convmark.compare.live.live import LiveOptions, Pairing, compare_live
 from convmark.compare.live.session import DuetSide, LiveSide, Session, SessionPlan, SideFailure
 from convmark.compare.live.tree import ForeignCode
@@ -408,6 +408,15 @@ def test_a_code_that_builds_unlike_models_leaves_no_verdict(compare: Compare) ->
     (found,), _ = compare({"lenet5": with_models})
     assert found.closed.startswith("the old code builds unlike models, of 10 parameters, then of 1")
     assert found.live == []
+
+
+def test_models_whose_samples_decide_their_flops_are_one_model() -> None:
+    """Each session has samples of its own; the control has those of the old code."""
+    found = CaseResult()
+    found.sizes["old"] = {"parameters": 10, "flops_per_sample": 5}
+    hold_sizes({"old": {"parameters": 10, "flops_per_sample": 6}}, found)
+    with pytest.raises(ForeignCode, match="the control code builds unlike models, of 6 flops"):
+        hold_sizes({"old": {"flops_per_sample": 6}, "control": {"flops_per_sample": 5}}, found)
 
 
 @pytest.mark.parametrize("control", [False, True])

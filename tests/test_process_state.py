@@ -104,8 +104,10 @@ def test_what_a_training_step_or_pytorch_compiles_by_itself_is_in_the_row(
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("torch_keeps_of_values", "a step must compute its samples anew, and one on other samples"),
-        ("torch_keeps_of_any", "the output must depend on the input, other samples give the very"),
+        ("torch_keeps_all", "a step must compute its samples anew, and one on samples nearly"),
+        ("torch_keeps_the_newest", "a step must compute its samples anew, and one on samples"),
+        ("torch_keeps_of_whole_numbers", "a step must compute its samples anew, and one on"),
+        ("torch_keeps_of_any", "the output must depend on the input, other samples and other we"),
     ],
 )
 def test_a_model_that_keeps_what_it_has_computed_has_no_step_time(
@@ -122,6 +124,15 @@ def test_a_model_that_takes_its_values_as_a_set_has_a_step_time(
 ) -> None:
     answer = interpreter_of("tensorflow").answer(measured("settingnets:highest", batch_size=1))
     assert answer.status == "ok", answer.message
+
+
+@pytest.mark.parametrize("name", ["torch_decides", "zero_head", "torch_columns"])
+def test_a_model_whose_samples_decide_its_work_or_its_output_is_no_such_model(
+    interpreter_of: Callable[[str], Interpreter], name: str
+) -> None:
+    asked = measured(f"settingnets:{name}", batch_size=4, backend="torch")
+    answer = interpreter_of("torch").answer(asked)
+    assert (answer.status, answer.message) == ("ok", "")
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,7 @@ class _Side:
         self.context = backend.context()
         self.builder: Callable[[], Any] = _not_built
         self.step: Callable[[], Any] = _not_built
+        self.hold_other_samples: Callable[[], None] = _not_built
         self.settled = False
         self._backend = backend
 
@@ -178,6 +179,9 @@ class _Side:
         self.context.forget_names()
         model = measurement.build(self.case, self.builder, seed, backend, emit)
         self.step, _ = measurement.make_step(self.case, model, seed, backend)
+        self.hold_other_samples = functools.partial(
+            hold_other_samples, self.case, model, self.step, seed, backend
+        )
         token = measurement.take_first_step(self.step, dict, backend, emit)
         emit("counted", **backend.sizes(model))  # the first call may have made weights
         self.proof = Proof(self.case, backend, emit)
@@ -368,11 +372,11 @@ class _Duet:
         """Hold the last step to a finite result, and the process to what it was at first."""
         for name, side in self._sides.items():
             with self._naming(name, first=False), side.active():
-                if self._plan.with_work:
-                    hold_other_samples(side.case, side.step, self._backend)
                 token = side.step()
                 self._backend.synchronise(token)
                 side.proof.finish(token)
+                if self._plan.with_work:
+                    side.hold_other_samples()
         now = module_tables.process_wide(self._backend)
         held = next(iter(self._sides.values())).context.held
         reason = module_tables.what_was_set("running", self._settings, now, held)

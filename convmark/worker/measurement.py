@@ -90,8 +90,8 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
     if plan.fed and step.takes_any:
         timed.fed_windows(model, times_s)
     count_work(case, model, step, backend, emit)
-    hold_other_samples(case, step, backend)
     proof.finish(timed.rounds())
+    hold_other_samples(case, model, step, plan.seed, backend)
     emit("state", **state())
     if TASKS[case.task].trains:
         backend.settle(model)
@@ -289,11 +289,11 @@ def take_turns(
             break
         turn = timed_turn(step, backend, command["steps"], command["dropped"])
         emit("turn", **turn.lists())
-    if with_sizes:
-        hold_other_samples(case, step, backend)
     token = step()
     backend.synchronise(token)
     proof.finish(token)
+    if with_sizes:
+        hold_other_samples(case, model, step, seed, backend)
     emit("finished")
 
 

@@ -168,7 +168,9 @@ def hold_sizes(sizes: Facts, found: CaseResult) -> None:
     for side, of_side in sizes.items():
         twin = sizes.get(OLD, {}) if side == CONTROL else {}
         for what, now in of_side.items():
-            for then in (found.sizes.get(side, {}).get(what), twin.get(what)):
+            # each session has a seed, by which a model may decide how much it computes
+            earlier = {} if what == "flops_per_sample" else found.sizes.get(side, {})
+            for then in (earlier.get(what), twin.get(what)):
                 if None not in (then, now) and then != now:
                     raise ForeignCode(
                         f"the {side} code builds unlike models, of {then} {what}, then of {now}; "

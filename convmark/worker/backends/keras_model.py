@@ -22,6 +22,7 @@ from convmark.worker.backends.keras_parts import (
     elements,
     ends_in_softmax,
     item_bytes,
+    of_other_keras,
     present,
 )
 from convmark.worker.backends.keras_state import (
@@ -188,15 +189,7 @@ class KerasBackend(Framework):
 
     def other_keras(self, candidate: Any) -> str | None:
         """Why a model of another Keras than this one's cannot be measured; None for others."""
-        kinds = type(candidate).__mro__
-        homes = {one.__module__.partition(".")[0] for one in kinds if one.__name__ == "Model"}
-        if self.is_model(candidate) or not homes & {"keras", "tf_keras"}:
-            return None
-        other, how = ("Keras 3", "without") if "keras" in homes else ("tf-keras (Keras 2)", "with")
-        return (
-            f"the model is one of {other}, this is Keras {self.keras_version}; measure {how} "
-            "TF_USE_LEGACY_KERAS=1 in the environment"
-        )
+        return None if self.is_model(candidate) else of_other_keras(candidate, self.keras_version)
 
     def load_model(self, path: str, *, trusted: bool, compiled: bool) -> Any:
         """Return the model of a file that Keras saved.

@@ -20,6 +20,7 @@ __all__ = [
     "ends_in_softmax",
     "item_bytes",
     "last_activation",
+    "of_other_keras",
     "present",
     "root_mean_square",
 ]
@@ -111,3 +112,20 @@ def item_bytes(dtype: Any) -> int:
     """Return the bytes of one element: 4 of float32, 2 of bfloat16, 1 of bool."""
     bits = re.search(r"\d+", getattr(dtype, "name", str(dtype)))
     return int(bits.group()) // 8 if bits else 1
+
+
+def of_other_keras(candidate: Any, version: str) -> str | None:
+    """Return why a model of another Keras than this version's cannot be measured; None of others'.
+
+    Args:
+        candidate: no model of this Keras.
+    """
+    kinds = type(candidate).__mro__
+    homes = {one.__module__.partition(".")[0] for one in kinds if one.__name__ == "Model"}
+    if not homes & {"keras", "tf_keras"}:
+        return None
+    other, how = ("Keras 3", "without") if "keras" in homes else ("tf-keras (Keras 2)", "with")
+    return (
+        f"the model is one of {other}, this is Keras {version}; measure {how} "
+        "TF_USE_LEGACY_KERAS=1 in the environment"
+    )
