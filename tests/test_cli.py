@@ -311,6 +311,8 @@ def test_a_gate_says_that_nothing_was_compared_only_where_that_is_so() -> None:
     assert said(verdict="new").startswith("nothing was compared, because there is no earlier run")
     assert "only accuracy\n" in said(verdict="improved", metric="accuracy")
     assert said(verdict="unchanged").startswith("the gate passed: no case became slower")
+    meant = said(verdict="regressed", accepted="allowed by --allow-change")
+    assert meant.startswith("the gate passed: 1 case changed as accepted, no other became slower")
     unclear = said(verdict="inconclusive", note="budget spent: about 2 min more would decide: ...")
     assert "or with a larger --convmark-compare-budget\n" in unclear
     assert unclear.startswith("the gate decided nothing, which is no pass: 1 of 1 step time incon")

@@ -80,6 +80,18 @@ def test_live_verdicts_beside_the_commit_come_before_history(store: Store, tmp_p
     assert table.caption.startswith(f"Run 0002 against main ({commit[:12]}), live.")
 
 
+def test_a_gate_that_could_compare_nothing_is_shown_against_its_commit(
+    store: Store, tmp_path: Path
+) -> None:
+    commit = repository(tmp_path)
+    keep(store, run_of("0001", 0.0, 0.0, commit=ANOTHER_COMMIT))
+    edited = judgement(run="0001", case=LENET, verdict="inconclusive", fails=False, change=None,
+                       note="no live comparison", against=commit[:12])  # fmt: skip
+    keep_said(store.folder / MACHINE, edited)
+    table = verdicts_against([store.folder], "main", tmp_path)
+    assert table.column("verdict") == ["inconclusive"]
+
+
 def test_live_verdicts_beside_another_commit_are_not_taken(store: Store, tmp_path: Path) -> None:
     commit = repository(tmp_path)
     two_runs(store, commit)

@@ -140,7 +140,9 @@ def _without_failures(of_cases: Sequence[Judgement], options: Options) -> str:
             "the gate passed: the code of each case is that of the baseline, so nothing was "
             "compared\nnext: change the code and repeat the command"
         )
-    return f"the gate passed: no case became slower\n{_report(options)}"
+    meant = len({one.case for one in of_cases if one.accepted})
+    told = f"{counted(meant, 'case')} changed as accepted, no other" if meant else "no case"
+    return f"the gate passed: {told} became slower\n{_report(options)}"
 
 
 def _remedy(unclear: Sequence[Judgement]) -> str:

@@ -370,10 +370,12 @@ def _words(path: Path) -> str:
 
 
 def _live(run: Path, commit: str) -> list[Judgement]:
-    """Return the run's own judgements where one was made by running the commit beside it."""
-    found = read_verdicts(run)
-    beside = f"against {commit[:SHOWN]}"
-    return found if commit and any(beside in one.note for one in found) else []
+    """Return the run's own judgements where one was made, or tried, beside the commit."""
+    if not commit:
+        return []
+    found, told = read_verdicts(run), commit[:SHOWN]
+    beside = any(f"against {told}" in one.note or one.against == told for one in found)
+    return found if beside else []
 
 
 def _run_of(store: Store, machine: str, commit: str, but: Path) -> Path | None:
