@@ -7,13 +7,16 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from textwrap import dedent
+from types import FrameType
+from typing import Any
 
 import pytest
 
 from convmark.worker import packages as installed
-from convmark.worker.packages import names_at_start, version_of
+from convmark.worker.packages import asks_for, names_at_start, version_of
 
 
 @pytest.fixture
@@ -150,3 +153,20 @@ def test_a_look_at_the_installed_modules_leaves_no_free_memory_to_forked_process
         assert len(kept) == 1
     """
     subprocess.run([sys.executable, "-c", dedent(script)], check=True)
+
+
+def test_what_a_framework_asks_for_it_asks_for_itself_whoever_calls_it(root: Path) -> None:
+    def counts(library: str) -> bool:
+        source = (
+            f"import sys\n\n\ndef called(asks):\n    return asks(sys._getframe())\n# {library}\n"
+        )
+        module: dict[str, Any] = {}
+        exec(compile(source, written(root, f"{library}/lazy.py", source), "exec"), module)
+        return bool(module["called"](partial(asks_for, is_users=is_here, while_imported=True)))
+
+    def is_here(frame: FrameType) -> bool:
+        return frame.f_code.co_filename == __file__
+
+    assert counts("some_library")
+    assert not counts("keras")
+    assert not counts("tf_keras")

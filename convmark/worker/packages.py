@@ -39,6 +39,8 @@ __all__ = [
 
 _OWN_COLUMNS = {"convmark", *packages_shared()}
 """Packages whose versions the row tells in columns of their own."""
+_FRAMEWORKS = {"tf_keras", *_OWN_COLUMNS}
+"""What asks for itself, whoever calls it: tf-keras stands for Keras where it is installed."""
 _OWN = os.path.dirname(os.path.abspath(__file__))
 _STANDARD = os.path.dirname(os.path.abspath(os.__file__))
 _IMPORTS = "<frozen importlib"
@@ -126,7 +128,7 @@ def _is_library(file: str) -> bool:
     for root in installed_folders():
         if is_inside(real, (root,)):
             top = os.path.relpath(real, root).split(os.sep)[0].partition(".")[0]
-            return top not in _OWN_COLUMNS
+            return top not in _FRAMEWORKS
     return is_inside(real, (os.path.realpath(_STANDARD),))
 
 
