@@ -129,6 +129,8 @@ def test_the_headline_counts_cases_and_not_metrics() -> None:
     assert verdicts_report(found, "text", between="x").startswith("case ")
     assert headline(found[2:]) == "none of 1 case fails"
     assert headline([judgement(), judgement(case="a")]) == "2 of 2 cases fail"
+    few = [judgement(case=one, verdict=one, fails=False) for one in ("inconclusive", "missing")]
+    assert headline(few) == "none of 2 cases fails, 2 without a verdict"
 
 
 def test_github_escapes_what_would_end_a_command() -> None:

@@ -83,11 +83,19 @@ def verdicts_report(
 
 
 def headline(judgements: Sequence[Judgement]) -> str:
-    """Return how many cases fail, by whatever number of metrics, of how many."""
-    cases = len({one.case for one in judgements if one.model != MACHINE})
-    failed = len({one.case for one in judgements if one.fails})
+    """Return how many cases fail, by whatever number of metrics, of how many, and what is open."""
+    of_cases = [one for one in judgements if one.model != MACHINE]
+    cases = len({one.case for one in of_cases})
+    failing = {one.case for one in judgements if one.fails}
+    undecided = {
+        one.case
+        for one in of_cases
+        if one.verdict in ("inconclusive", "missing") and one.metric in HEADLINES
+    }
+    count, left = len(failing), len(undecided - failing)
     plural = "" if cases == 1 else "s"
-    return f"{failed or 'none'} of {cases} case{plural} fail{'s' * (failed <= 1)}"
+    more = f", {left} without a verdict" if left else ""
+    return f"{count or 'none'} of {cases} case{plural} fail{'s' * (count <= 1)}{more}"
 
 
 def run_words(run: str, commit: str | None, dirty: bool | None) -> str:
