@@ -101,6 +101,20 @@ def test_what_a_training_step_or_pytorch_compiles_by_itself_is_in_the_row(
     assert found["model"]["changing_threads"] == "2"
 
 
+def test_what_pytorch_has_compiled_of_an_earlier_case_is_not_inside_the_next(
+    tmp_path: Path,
+) -> None:
+    variables = environ(tmp_path)
+    with Interpreter(
+        environ=variables, folder=BUILDERS, backend="torch", isolation="none"
+    ) as interpreter:
+        found = [
+            read_back(interpreter.answer(measured(name, backend="torch", threads="default")))
+            for name in ("settingnets:torch_inside", "settingnets:zero_head")
+        ]
+    assert [one["call_path"] for one in found] == ["eager, torch.compile inside", "eager"]
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [

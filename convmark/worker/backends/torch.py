@@ -79,6 +79,9 @@ class Torch(Keras3Backend):
             torch.set_num_threads(int(threads))
             torch.set_num_interop_threads(int(threads))
         self._note_threads()
+        if "torch._dynamo" in sys.modules:  # of an earlier case of the process
+            torch.compiler.reset()
+            _compiled_frames().clear()
         if device != "cpu":
             self._device = torch.device("cuda")
         # kept for as long as the process lives: dropped, it would put Keras back on the CPU
@@ -304,8 +307,7 @@ class Torch(Keras3Backend):
 
     def _noted(self, work: Work) -> Work:
         """Return the work, with whether the model's own code has had PyTorch compile any of it."""
-        dynamo = sys.modules.get("torch._dynamo.utils")
-        return replace(work, compiled=bool(dynamo and dynamo.counters["frames"]["ok"]))
+        return replace(work, compiled=bool(_compiled_frames().get("ok")))
 
     def exported_function(self, model: Any, batch: Sequence[Any]) -> Forward:
         """A forward pass of this batch's size, for a runtime to be converted from."""
@@ -361,6 +363,12 @@ class Torch(Keras3Backend):
         if tensor.ndim == 4:
             tensor = tensor.permute(3, 2, 0, 1).contiguous()
         return tensor.requires_grad_()
+
+
+def _compiled_frames() -> Any:
+    """Return how many functions PyTorch has compiled, by how that ended."""
+    dynamo = sys.modules.get("torch._dynamo.utils")
+    return dynamo.counters["frames"] if dynamo else {}
 
 
 def _own_threads() -> int:
