@@ -439,7 +439,10 @@ def test_verdicts_that_fail_come_first_and_the_rest_is_counted() -> None:
         "main",
         between="run 0001 (a) -> run 0002 (b)",
     )
-    assert table.title == "Verdicts: 1 of 3 cases fails, 1 without a verdict, run 0001 (a) -> run 0002 (b)"
+    assert (
+        table.title
+        == "Verdicts: 1 of 3 cases fails, 1 without a verdict, run 0001 (a) -> run 0002 (b)"
+    )
     assert table.column("case") == ["c", "a", "b"]
     assert "1 more with nothing to add" in table.caption
 
