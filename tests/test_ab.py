@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import random
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from fake_sides import LENET5, FakeCache, Interpreter, folder, verdicts
 from json_tables import rows_of
 from snapshots import check, plain
 
+import convmark
 from convmark.cli import main
 from convmark.compare.files import CHANGES_TABLE
 from convmark.compare.live import ab_files
@@ -96,6 +98,19 @@ def test_each_session_leaves_its_row_with_the_control_beside_it(folder: Path) ->
 def test_the_same_on_both_sides_is_unchanged_and_exits_0(folder: Path) -> None:
     assert main(["ab", ".", ".", *LENET5]) == 0
     assert verdicts(folder)[0]["verdict"] == "unchanged"
+
+
+@pytest.mark.parametrize("factor", [1.1, 1.0, 0.8])
+def test_the_function_says_of_each_case_what_the_command_says(folder: Path, factor: float) -> None:
+    Interpreter.speeds = {"2.21.0": factor}
+    Interpreter.seed = random.Random(0)
+    status = main(["ab", "2.20.0", "2.21.0", *LENET5])
+    Interpreter.seed = random.Random(0)
+    found = convmark.compare("2.20.0", "2.21.0", models="lenet5", tasks="train")
+    command, function = ({**row, "ab": "", "started": ""} for row in verdicts(folder))
+    assert command == function
+    assert [row.verdict for row in found.rows] == [command["verdict"]]
+    assert found.slower == bool(status)
 
 
 def test_settings_are_a_side_and_those_of_the_environment_take_a_process_each(
