@@ -17,6 +17,7 @@ from convmark.worker.child import _Watched
 from convmark.worker.cuts import Cut, cut, groups_of, moved_bytes, unit_facts
 from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import Inputs, Leaf, flat
+from convmark.worker.work import Work
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("keras") is None, reason="the zoo needs Keras"),
@@ -222,6 +223,8 @@ def served(
         backward_piece=lambda *_: None,
         clocked=lambda *_: None,
         inference_step=whole,
+        settle=lambda model: None,
+        work=lambda *_: Work(None, "not counted here"),
     )
     monkeypatch.setattr(measurement, "build", lambda *_: net)
     monkeypatch.setattr(measurement, "make_step", lambda *_: (whole(), None))
