@@ -71,7 +71,7 @@ Emit = Callable[..., None]
 
 def look_ahead(request: dict[str, Any]) -> None:
     """Do in the process that is forked what each of the forked ones would do for itself."""
-    if request["kind"] in _WITH_CODE:
+    if request["kind"] in (*_WITH_CODE, "duet"):
         look_at_modules(len(sys.modules))
 
 
