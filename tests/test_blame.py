@@ -40,6 +40,14 @@ def test_the_layer_that_moved_is_named_with_its_interval_and_its_part_of_the_cha
     assert rows[0].words.endswith(" % of the change")
 
 
+def test_layers_that_moved_both_ways_are_no_part_of_a_change_that_may_be_noise() -> None:
+    moved = {**LAYERS, "conv4": 0.138, "conv7": 0.0619}
+    rows = blamed(CASE.name, sessions(3, LAYERS), sessions(3, moved, seed=1))
+    assert {row.layer for row in rows if row.moved} == {"conv4", "conv7"}
+    assert [row.part for row in rows] == [None] * len(rows)
+    assert "of the change" not in " ".join(row.words for row in rows)
+
+
 def test_equal_codes_have_no_layer_to_blame() -> None:
     named = [
         row

@@ -157,15 +157,30 @@ def blamed(
             "from Python, which differs by more than layers do"
         )
     step_s = statistics.fmean(one["step_s"] for one in old)
-    change_s = statistics.fmean(one["step_s"] for one in new) - step_s
     pairs = list(_pairs(old, new))
     variances = [statistics.variance(pair.differences_s) for pair in pairs]
     common = statistics.fmean(variances)
+    change_s = _sure_change_s(old, new, sum(variances))
     rows = []
     for pair, variance in zip(pairs, variances, strict=True):
         error_s = math.sqrt((variance + common) / 2 / sessions)
         rows.append(_change(case, pair, error_s, step_s, change_s, len(pairs)))
     return sorted(rows, key=lambda row: (not row.moved, -abs(row.difference_s)))
+
+
+def _sure_change_s(
+    old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]], of_layers: float
+) -> float:
+    """Return by how much the step became longer, 0 where that may be noise: it has no parts.
+
+    Args:
+        of_layers: the sum of the layers' variances; the step's is shrunk halfway towards it.
+    """
+    steps_s = [one["step_s"] - other["step_s"] for one, other in zip(new, old, strict=True)]
+    error_s = math.sqrt((statistics.variance(steps_s) + of_layers) / 2 / len(steps_s))
+    mean_s = statistics.fmean(steps_s)
+    found = interval_around(mean_s, error_s, 2 * (len(steps_s) - 1))
+    return 0.0 if found.low <= 0 <= found.high else mean_s
 
 
 def _change(
