@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from convmark.compare.judgement import INTERRUPTED, SAME_CODE, SAME_COMMIT, LiveComparison
@@ -88,15 +88,8 @@ def compare_with_anchors(
             except ConvmarkError as error:
                 found[case.name] = LiveComparison(decision=None, anchor=label, reason=str(error))
             else:
-                pairings.append(
-                    Pairing(
-                        case=case,
-                        old=old,
-                        new=new,
-                        shared=shared(case.backend),
-                        measured=measured(case),
-                    )
-                )
+                both, files = shared(case.backend), measured(case)
+                pairings.append(Pairing(case=case, old=old, new=new, shared=both, measured=files))
                 labels.append(label)
         if pairings:
             seconds = sum(expected_s(pairing.case) for pairing in pairings)
@@ -104,12 +97,17 @@ def compare_with_anchors(
         results = compare_live(pairings, terms, say)
         if all(result.closed != INTERRUPTED for result in results):
             with contextlib.suppress(KeyboardInterrupt):  # the verdicts stay
-                for pairing, result in zip(pairings, results, strict=True):
-                    if result.decision and result.decision.plain_verdict == "regressed":
-                        on_regressed(pairing)
+                for pairing in _regressed(pairings, results):
+                    on_regressed(pairing)
     for pairing, label, result in zip(pairings, labels, results, strict=True):
         found[pairing.case.name] = _comparison(result, label)
     return found
+
+
+def _regressed(pairings: Sequence[Pairing], results: Sequence[CaseResult]) -> Iterator[Pairing]:
+    for pairing, result in zip(pairings, results, strict=True):
+        if result.decision and result.decision.plain_verdict == "regressed":
+            yield pairing
 
 
 class _Codes:
