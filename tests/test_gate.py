@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from histories import A_COMMIT, ANOTHER_COMMIT, run_of
 
-from convmark.compare.judgement import SAME_CODE, LiveComparison
+from convmark.compare.judgement import INTERRUPTED, SAME_CODE, LiveComparison, LiveSession
 from convmark.compare.live import gate
 from convmark.compare.live.anchor import AnchorCode, Origin, anchor_trees
 from convmark.compare.live.case_result import CaseResult
 from convmark.compare.live.gate import compare_with_anchors, same_as_today
 from convmark.compare.live.live import LiveOptions, Pairing
 from convmark.compare.rule.decision import Decision
+from convmark.compare.sessions_file import TABLE, keep_sessions
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
 from convmark.core.interval import Interval
@@ -193,8 +194,30 @@ def test_what_the_sessions_found_is_what_is_confirmed(
     found = confirmed(OF_COMMIT, HERE)[CASE.name]
     assert found.reason == reason
     assert (found.decision and found.decision.verdict) == verdict
-    if verdict:
+    if reason != SAME_CODE:  # another model is known after one session
         assert found.sizes == {"parameters": 3}
+
+
+def test_one_session_is_kept_for_the_next_run_as_its_reason_promises(
+    made: Made, tmp_path: Path
+) -> None:
+    session = LiveSession(wall=0.01, cpu=None, seconds=2.0)
+    made.finds = CaseResult(
+        decision=decision("undecided", None, 1), live=[session], codes=("c1", "c2"), needs_s=8.0
+    )
+    found = confirmed(OF_COMMIT, HERE)
+    keep_sessions(tmp_path / "0001.csv", found, {CASE.name: run_of("0001", 0.0, code="c2")[0]})
+    (kept,) = TABLE.of(tmp_path / "0001.csv")
+    assert (kept.wall, kept.decided) == (0.01, False)
+
+
+def test_what_the_user_has_ended_is_known_whatever_else_its_reason_says(made: Made) -> None:
+    undecided = decision("undecided")
+    for apart in ("", "it sets threads"):
+        made.finds = CaseResult(decision=undecided, closed=INTERRUPTED, apart=apart)
+        assert confirmed(OF_COMMIT, HERE)[CASE.name].interrupted
+    made.finds = CaseResult(decision=undecided, closed="it died")
+    assert not confirmed(OF_COMMIT, HERE)[CASE.name].interrupted
 
 
 def test_an_anchor_is_a_commit_or_a_hash_with_its_manifest() -> None:

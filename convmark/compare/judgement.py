@@ -65,7 +65,7 @@ class LiveComparison:
     """What the live comparison of one case gave, or why there was none."""
 
     decision: Decision | None
-    """None where no live comparison was made."""
+    """None where no live comparison was made, or none of two sessions."""
     anchor: str = ""
     """The commit, or the kept code, that ran beside today's, as a note names it."""
     reason: str = ""
@@ -82,6 +82,11 @@ class LiveComparison:
     def __post_init__(self) -> None:
         if self.decision is None and not self.reason:
             raise MeasurementError("a live comparison must have a decision or the reason for none")
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the user has ended it before it was decided."""
+        return self.reason.split("; ")[0] == INTERRUPTED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

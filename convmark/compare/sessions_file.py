@@ -89,7 +89,7 @@ def keep_sessions(
     """
     sessions = []
     for name, found in comparisons.items():
-        if found.codes is None or found.decision is None or name not in rows:
+        if found.codes is None or name not in rows:
             continue
         row = rows[name]
         shared: dict[str, Any] = {
@@ -99,7 +99,7 @@ def keep_sessions(
             "old_code": found.codes[0],
             "new_code": found.codes[1],
             "commit": row.commit if row.code and not row.dirty else None,
-            "decided": found.decision.decided,
+            "decided": found.decision is not None and found.decision.decided,
         }
         for one in found.kept:
             sessions.append(KeptSession(**{**asdict(one), "run": one.run or None}, **shared))

@@ -113,7 +113,7 @@ def judge(
         KeyboardInterrupt: the user has had enough of comparing; what was decided is judged.
     """
     from convmark.compare.intended import pass_intended
-    from convmark.compare.judgement import INTERRUPTED, SAME_CODE, SAME_COMMIT
+    from convmark.compare.judgement import SAME_CODE, SAME_COMMIT
     from convmark.compare.verdict import conclude, review
 
     history = _history(run, baseline, say)
@@ -124,7 +124,7 @@ def judge(
     if same:
         cases = counted(len(found.cases), "case")
         say(f"{len(same)} of {cases} with the same code: nothing to compare")
-    interrupted = any(one.reason == INTERRUPTED for one in comparisons.values())
+    interrupted = any(one.interrupted for one in comparisons.values())
     asked = [row for row in found.absent if row.task in run.options.tasks]
     found = dataclasses.replace(found, absent=tuple(asked))
     run.keep_sessions(comparisons)

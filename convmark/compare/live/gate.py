@@ -159,11 +159,10 @@ def _comparison(found: CaseResult, label: str) -> LiveComparison:
     undecided = found.undecided(
         "run it again, which takes these sessions along, or try a larger --convmark-compare-budget"
     )
-    if decision.estimate is None:
-        return LiveComparison(decision=None, anchor=label, reason=undecided)
-    reasons = [*([] if decision.decided else [undecided]), *found.separate]
+    known = decision.estimate is not None
+    reasons = [*([] if decision.decided else [undecided]), *(found.separate if known else [])]
     return LiveComparison(
-        decision=decision,
+        decision=decision if known else None,
         anchor=label,
         reason="; ".join(reasons),
         sizes=found.sizes.get(OLD, {}),
