@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from convmark.worker import module_tables
 from convmark.worker.module_tables import Code, Tables, framework_content, patched
 
 PACKAGE = {
@@ -251,6 +252,13 @@ def test_a_file_of_the_other_sides_folders_is_foreign(codes: list[Code], tables:
     assert tables.foreign_file("old", [own, inside]) == inside
 
 
+@pytest.fixture
+def _no_framework(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide what earlier tests have imported: to look through a framework takes over a second."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in module_tables._PATCHED]:
+        monkeypatch.delitem(sys.modules, name)
+
+
 class MyConv:
     def call(self, inputs: Any) -> Any:
         return inputs
@@ -266,6 +274,7 @@ def _decorated() -> Any:
     return functools.update_wrapper(found, my_relu)
 
 
+@pytest.mark.usefixtures("_no_framework")
 @pytest.mark.parametrize(
     ("value", "named"),
     [
@@ -304,6 +313,7 @@ def _once_more(inputs: Any) -> Any:
     return inputs
 
 
+@pytest.mark.usefixtures("_no_framework")
 @pytest.mark.parametrize(
     ("instead", "seen"),
     [
