@@ -256,6 +256,13 @@ def test_the_hash_says_whether_code_is_the_same_and_git_only_where_there_is_none
     assert same_as_today([], HERE, anchor, commit_of, {}) == ""
 
 
+def test_git_does_not_speak_for_a_process_whose_hash_says_that_no_commit_has_its_code() -> None:
+    rows = [*run_of("0002", 0.0), *run_of("0002", 0.0, code="c2", commit=None)]
+    clean = Commit(sha=A_COMMIT, dirty=False)
+    assert same_as_today(rows, HERE, OF_COMMIT, lambda repository: clean, {}) == ""
+    assert same_as_today(rows[:1], HERE, OF_COMMIT, lambda repository: clean, {}) == "same commit"
+
+
 def test_another_copy_of_the_repository_s_own_files_is_never_the_same_code(
     tmp_path: Path,
 ) -> None:

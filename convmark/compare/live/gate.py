@@ -201,8 +201,8 @@ def same_as_today(
     if not anchor.commit or (len(known) > 1 and "" not in known):
         return ""
     if "" in known:
-        if any(not row.code and not row.commit for row in rows):
-            return ""  # what ran is not known
+        if any(row.commit != anchor.commit if row.code else not row.commit for row in rows):
+            return ""  # what ran is not known, or is another code
         today = commit_of(origin.repository) if origin is not None else None
         is_same = today and today.sha == anchor.commit and today.dirty is False
         return SAME_COMMIT if is_same else ""
