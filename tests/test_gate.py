@@ -15,14 +15,13 @@ from convmark.compare.judgement import INTERRUPTED, SAME_CODE, LiveComparison, L
 from convmark.compare.live import gate
 from convmark.compare.live.anchor import AnchorCode, Origin, anchor_trees
 from convmark.compare.live.case_result import CaseResult
-from convmark.compare.live.gate import compare_with_anchors, same_as_today
+from convmark.compare.live.gate import compare_with_anchors, measured_files, same_as_today
 from convmark.compare.live.live import LiveOptions, Pairing
 from convmark.compare.rule.decision import Decision
 from convmark.compare.sessions_file import TABLE, keep_sessions
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
 from convmark.core.interval import Interval
-from convmark.plugin.judging import _measured_files
 from convmark.results.code.manifest import Code as RanCode
 from convmark.results.code.manifest import CodeFile, Place
 from convmark.results.commit import Commit
@@ -96,20 +95,21 @@ def confirmed(
 ) -> dict[str, LiveComparison]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gate, "origin_of", lambda case, sources: origin)
-        return compare_with_anchors(
-            cases,
+        found = compare_with_anchors(
+            dict.fromkeys(cases, ()),
             lambda case, origin: anchor,
             TERMS,
             say,
             **{
                 "sources": {},
-                "is_same": lambda case, origin, anchor: "",
+                "codes": {},
                 "shared": lambda backend: f"of {backend}",
                 "make": lambda **keywords: contextlib.nullcontext(object()),
                 "expected_s": lambda case: 6.0,
                 **settings,
             },
         )
+    return {case.name: one for case, one in found.items()}
 
 
 def test_the_kept_files_of_a_run_are_run_beside_today_without_any_repository(made: Made) -> None:
@@ -149,8 +149,9 @@ def test_the_announcement_names_what_it_is_compared_with_and_about_the_time() ->
 def test_what_cannot_be_run_beside_is_a_reason_and_no_comparison(
     made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    same = confirmed(OF_COMMIT, HERE, is_same=lambda *case: "same code")
-    assert same[CASE.name].reason == "same code"
+    with monkeypatch.context() as patch:
+        patch.setattr(gate, "same_as_today", lambda *case: "same code")
+        assert confirmed(OF_COMMIT, HERE)[CASE.name].reason == "same code"
     monkeypatch.setattr(gate, "anchor_trees", anchor_trees)
     assert confirmed(OF_COMMIT, None)[CASE.name].reason == "the model is in no git repository"
     assert confirmed(KEPT, HERE)[CASE.name].reason == (
@@ -255,6 +256,13 @@ def test_the_hash_says_whether_code_is_the_same_and_git_only_where_there_is_none
     assert same_as_today([], HERE, anchor, commit_of, {}) == ""
 
 
+def test_git_does_not_speak_for_a_process_whose_hash_says_that_no_commit_has_its_code() -> None:
+    rows = [*run_of("0002", 0.0), *run_of("0002", 0.0, code="c2", commit=None)]
+    clean = Commit(sha=A_COMMIT, dirty=False)
+    assert same_as_today(rows, HERE, OF_COMMIT, lambda repository: clean, {}) == ""
+    assert same_as_today(rows[:1], HERE, OF_COMMIT, lambda repository: clean, {}) == "same commit"
+
+
 def test_another_copy_of_the_repository_s_own_files_is_never_the_same_code(
     tmp_path: Path,
 ) -> None:
@@ -287,7 +295,7 @@ def test_a_file_that_was_edited_between_two_processes_counts_as_the_first_has_ru
         code = RanCode(files=(file,), packages={}, roots={".": "/models"})
         codes[code.hash] = code
     rows = [row for code in codes for row in run_of("0002", 0.0, code=code)]
-    assert _measured_files(rows, codes) == {"/models/net.py": "first"}
+    assert measured_files(rows, codes) == {"/models/net.py": "first"}
 
 
 def not_asked(repository: Path) -> Commit:

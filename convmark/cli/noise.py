@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import dataclasses
 import functools
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
@@ -25,9 +24,9 @@ from convmark.compare.files import NOISE, NOISE_TABLE, NoiseRow
 from convmark.compare.judgement import INTERRUPTED
 from convmark.compare.live.anchor import KeptTree, copied_tree, origin_of
 from convmark.compare.live.case_result import CaseResult
+from convmark.compare.live.gate import Sides
 from convmark.compare.live.live import LiveOptions, Pairing, compare_live
-from convmark.compare.live.session import LiveSide
-from convmark.compare.live.tree import OwnCode, tree_as_it_is
+from convmark.compare.live.tree import tree_as_it_is
 from convmark.compare.rule.allotment import CHANGES, Sensitivity, sensitivities
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, OptionError
@@ -38,7 +37,6 @@ from convmark.core.suites import NETWORKS, cases, refuse_untimed
 from convmark.core.text import counted, duration_text
 from convmark.interpreter import Interpreter, zoo_folder
 from convmark.interpreter.inspection import devices_asked_for, inspect, unbound_memory
-from convmark.machine.gpu.visible import card_of
 from convmark.machine.hardware import Machine, read_machine
 from convmark.report.noise import noise_text
 from convmark.report.tables import Answer, check_form, print_tables, rows_table
@@ -145,17 +143,8 @@ def _pairings(
     stack: contextlib.ExitStack,
 ) -> list[Pairing]:
     """Return each case with a copy of its code and today's own."""
+    sides = Sides(make, machine.gpus, stack)
     copies: dict[str, KeptTree] = {}
-    own: dict[object, Interpreter] = {}
-
-    def contender(case: Case, place: object, code: OwnCode | None) -> LiveSide:
-        """Return a side; its own interpreter is started only where the two cannot share one."""
-        if place not in own:
-            settings = code.settings(os.environ) if code is not None else {}
-            own[place] = stack.enter_context(make(**settings))
-        card = card_of(case.device, machine.gpus, os.environ)
-        return LiveSide(case=case, interpreter=own[place], code=code, card=card)
-
     pairings = []
     for case, code in codes.items():
         if code.hash not in copies:
@@ -165,8 +154,8 @@ def _pairings(
         pairings.append(
             Pairing(
                 case=case,
-                old=contender(case, code.hash, copies[code.hash]),
-                new=contender(case, origin, today),
+                old=sides.of(case, code.hash, copies[code.hash]),
+                new=sides.of(case, origin, today),
                 shared=interpreter,
                 may_be_same=True,
             )

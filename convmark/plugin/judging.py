@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from convmark.compare.verdict import Review
     from convmark.core.options import Options
     from convmark.plugin.pytest_run import PytestRun
-    from convmark.results.code.manifest import Code
-    from convmark.results.record import Record
 
 __all__ = ["Baseline", "judge"]
 
@@ -194,8 +192,7 @@ def _compare(
     """Return what live comparisons say, by the names of what ran."""
     from convmark.compare.judgement import LiveComparison
     from convmark.compare.live.anchor import interpreter_maker
-    from convmark.compare.live.gate import compare_with_anchors, same_as_today
-    from convmark.results.commit import read_commit
+    from convmark.compare.live.gate import compare_with_anchors
     from convmark.session.forecast import comparison_s, seconds_of
 
     options = run.options
@@ -203,19 +200,7 @@ def _compare(
         return {name: LiveComparison(decision=None, reason=NO_BUDGET) for name in cases}
     if not cases:
         return {}
-    names, codes = {case: name for name, case in cases.items()}, run.codes
-    commit_of = functools.cache(
-        functools.partial(read_commit, besides=[options.results.absolute()])
-    )
-
-    def is_same(case: Case, origin: Origin | None, anchor: AnchorCode) -> str:
-        rows = [row for row in run.records if row.case.name == names[case]]
-        return same_as_today(rows, origin, anchor, commit_of, codes)
-
-    def measured(case: Case) -> dict[str, str]:
-        rows = [row for row in run.records if row.case.name == names[case]]
-        return _measured_files(rows, codes)
-
+    names = {case: name for name, case in cases.items()}
     process_s = {row.asked_case.name: seconds_of(row) for row in run.records}
     known = {name: seconds for name, seconds in process_s.items() if seconds is not None}
     make = functools.partial(interpreter_maker(options), run.python)
@@ -225,30 +210,22 @@ def _compare(
             lambda backend: run.interpreter(backend) or own.enter_context(make(backend=backend))
         )
         found = compare_with_anchors(
-            list(names),
+            {
+                case: [row for row in run.records if row.case.name == name]
+                for case, name in names.items()
+            },
             lambda case, origin: _anchor_of(baseline, history, names[case], origin),
             terms,
             say,
             sources=run.sources,
-            is_same=is_same,
+            codes=run.codes,
             shared=shared,
             make=make,
             expected_s=lambda case: comparison_s(case, options.time_budget_s, known),
             gpus=run.machine.gpus,
-            measured=measured,
             on_regressed=lambda pairing: _blame(run, pairing, names[pairing.case], terms, say),
         )
-    return {name: found[case.name] for name, case in cases.items()}
-
-
-def _measured_files(rows: Sequence[Record], codes: Mapping[str, Code]) -> dict[str, str]:
-    """Return by path the hash of each file that a case's rows have run.
-
-    Of a file that was edited between two rows it is the first: no session will have run that.
-    """
-    judged = [row for row in rows if not row.not_judged]
-    ran = [codes[row.code] for row in reversed(judged) if row.code and row.code in codes]
-    return {str(one.path_of(file.place)): file.sha256 for one in ran for file in one.files}
+    return {name: found[case] for name, case in cases.items()}
 
 
 def _blame(run: PytestRun, pairing: Pairing, name: str, terms: LiveOptions, say: Say) -> None:

@@ -6,8 +6,9 @@ The code of an anchor is that of a commit, or the files that were kept of a run 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from convmark.compare.judgement import INTERRUPTED, SAME_CODE, SAME_COMMIT, LiveComparison
@@ -25,70 +26,74 @@ from convmark.compare.live.tree import OwnCode
 from convmark.compare.live.worktree import working_trees
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
-from convmark.core.text import duration_text
+from convmark.core.text import Say, duration_text
 from convmark.interpreter import Interpreter
 from convmark.machine.gpu.devices import Gpu
 from convmark.machine.gpu.visible import card_of
 from convmark.results.code.manifest import HERE, ZOO, Code
 from convmark.results.code.of_run import changed_projects, ran_at
-from convmark.results.commit import Commit
+from convmark.results.commit import Commit, read_commit
 from convmark.results.record import Record
 
-__all__ = ["compare_with_anchors", "same_as_today"]
+__all__ = ["Sides", "compare_with_anchors", "measured_files", "same_as_today"]
 
 Sources = Mapping[str, Sequence[str] | None]
 AnchorOf = Callable[[Case, Origin | None], AnchorCode]
 """Gives the code to compare a case with; raises ConvmarkError, saying why there is none."""
-SameCode = Callable[[Case, Origin | None, AnchorCode], str]
-"""Says in a word why a case runs the anchor's code today; empty where it does not."""
 
 
 def compare_with_anchors(
-    cases: Sequence[Case],
+    rows: Mapping[Case, Sequence[Record]],
     anchor_of: AnchorOf,
     terms: LiveOptions,
-    say: Callable[[str], None] = lambda line: None,
+    say: Say = lambda line: None,
     *,
     sources: Sources,
-    is_same: SameCode,
+    codes: Mapping[str, Code],
     shared: Callable[[str], Interpreter],
     make: MakeInterpreter,
     expected_s: Callable[[Case], float],
     gpus: Sequence[Gpu] = (),
-    measured: Callable[[Case], Mapping[str, str]] = lambda case: {},
     on_regressed: Callable[[Pairing], None] = lambda pairing: None,
-) -> dict[str, LiveComparison]:
-    """Return what a live comparison says of each case, by the case's name.
+) -> dict[Case, LiveComparison]:
+    """Return what a live comparison says of each case.
 
     Args:
+        rows: those of today, by the case that was asked for.
         anchor_of: the code to compare each case with.
         say: is told how far it is.
         sources: for models named package.module:builder their module and its file.
-        is_same: tells the cases that need no comparison.
+        codes: what the run has kept of its codes, by their hash.
         shared: by the backend's name, the interpreter whose processes run both codes.
         make: makes one of a code's own, from the keywords of `OwnCode.settings` and `backend`.
         expected_s: seconds that the live comparison of a case is expected to take.
         gpus: those of this machine, whose state tells which sessions count.
-        measured: the files that the case's rows have run, as `Pairing` has them.
         on_regressed: is given each case found slower, once all have their verdicts.
     """
-    found: dict[str, LiveComparison] = {}
+    found: dict[Case, LiveComparison] = {}
     pairings: list[Pairing] = []
     labels: list[str] = []
+    commit_of = functools.cache(functools.partial(read_commit, besides=[terms.results]))
     with contextlib.ExitStack() as stack:
-        codes = _Codes(make, gpus, stack)
-        for case in cases:
+        sides = Sides(make, gpus, stack)
+        trees = functools.cache(
+            lambda origin, anchor: stack.enter_context(anchor_trees(origin, anchor))
+        )
+        for case, own in rows.items():
             origin, label = origin_of(case, sources), ""
             try:
                 anchor = anchor_of(case, origin)
                 label = anchor.label
-                if same := is_same(case, origin, anchor):
+                if same := same_as_today(own, origin, anchor, commit_of, codes):
                     raise ConvmarkError(same)
-                old, new = codes.sides(case, origin, anchor)
+                old, new = (
+                    sides.of(case, (origin, anchor, number), tree)
+                    for number, tree in enumerate(trees(origin, anchor))
+                )
             except ConvmarkError as error:
-                found[case.name] = LiveComparison(decision=None, anchor=label, reason=str(error))
+                found[case] = LiveComparison(decision=None, anchor=label, reason=str(error))
             else:
-                both, files = shared(case.backend), measured(case)
+                both, files = shared(case.backend), measured_files(own, codes)
                 pairings.append(Pairing(case=case, old=old, new=new, shared=both, measured=files))
                 labels.append(label)
         if pairings:
@@ -100,7 +105,7 @@ def compare_with_anchors(
                 for pairing in _regressed(pairings, results):
                     on_regressed(pairing)
     for pairing, label, result in zip(pairings, labels, results, strict=True):
-        found[pairing.case.name] = _comparison(result, label)
+        found[pairing.case] = _comparison(result, label)
     return found
 
 
@@ -110,8 +115,8 @@ def _regressed(pairings: Sequence[Pairing], results: Sequence[CaseResult]) -> It
             yield pairing
 
 
-class _Codes:
-    """The anchors' codes and today's, each opened once, with an interpreter of its own."""
+class Sides:
+    """The sides of cases; a code's interpreter, which lock-step and layers need, is made once."""
 
     def __init__(
         self, make: MakeInterpreter, gpus: Sequence[Gpu], stack: contextlib.ExitStack
@@ -119,27 +124,21 @@ class _Codes:
         self._make = make
         self._gpus = gpus
         self._stack = stack
-        self._trees: dict[tuple[Origin | None, AnchorCode], tuple[OwnCode, OwnCode | None]] = {}
-        self._own: dict[tuple[object, ...], Interpreter] = {}
+        self._own: dict[Hashable, Interpreter] = {}
 
-    def sides(self, case: Case, origin: Origin | None, anchor: AnchorCode) -> list[LiveSide]:
-        """Return the anchor's code of a case and today's.
+    def of(self, case: Case, name: Hashable, code: OwnCode | None) -> LiveSide:
+        """Return a case's side of a code; its interpreter has not been started yet.
 
-        Each has an interpreter for its processes in lock-step, which has not been started yet.
+        Args:
+            name: tells the code from every other one.
         """
-        place = origin, anchor
-        if place not in self._trees:
-            self._trees[place] = self._stack.enter_context(anchor_trees(origin, anchor))
-        found = []
-        for number, tree in enumerate(self._trees[place]):
-            key = (*place, case.backend, number)
-            if key not in self._own:
-                settings = tree.settings(os.environ) if tree is not None else {}
-                made = self._make(backend=case.backend, **settings)
-                self._own[key] = self._stack.enter_context(made)
-            card = card_of(case.device, self._gpus, os.environ)
-            found.append(LiveSide(case=case, interpreter=self._own[key], code=tree, card=card))
-        return found
+        key = name, case.backend
+        if key not in self._own:
+            settings = code.settings(os.environ) if code is not None else {}
+            made = self._make(backend=case.backend, **settings)
+            self._own[key] = self._stack.enter_context(made)
+        card = card_of(case.device, self._gpus, os.environ)
+        return LiveSide(case=case, interpreter=self._own[key], code=code, card=card)
 
 
 def _announcement(labels: Sequence[str], seconds: float, budget_s: float) -> str:
@@ -202,8 +201,8 @@ def same_as_today(
     if not anchor.commit or (len(known) > 1 and "" not in known):
         return ""
     if "" in known:
-        if any(not row.code and not row.commit for row in rows):
-            return ""  # what ran is not known
+        if any(row.commit != anchor.commit if row.code else not row.commit for row in rows):
+            return ""  # what ran is not known, or is another code
         today = commit_of(origin.repository) if origin is not None else None
         is_same = today and today.sha == anchor.commit and today.dirty is False
         return SAME_COMMIT if is_same else ""
@@ -211,6 +210,16 @@ def same_as_today(
         return SAME_COMMIT
     same = ran and origin and ran_at(ran[0], origin.repository, anchor.commit)
     return SAME_CODE if same else ""
+
+
+def measured_files(rows: Sequence[Record], codes: Mapping[str, Code]) -> dict[str, str]:
+    """Return by path the hash of each file that a case's rows have run.
+
+    Of a file that was edited between two rows it is the first: no session will have run that.
+    """
+    judged = [row for row in rows if not row.not_judged]
+    ran = [codes[row.code] for row in reversed(judged) if row.code and row.code in codes]
+    return {str(one.path_of(file.place)): file.sha256 for one in ran for file in one.files}
 
 
 def _has_other_copy(code: Code, repository: Path, sha: str) -> bool:
