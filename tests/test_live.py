@@ -313,6 +313,18 @@ def test_separate_processes_that_die_leave_a_conviction_as_it_is(
     assert (verdicts(found), found[0].separate) == (["regressed"], [told])
 
 
+def test_one_session_of_separate_processes_is_no_check(
+    compare: Compare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Session(wall=Estimate(value=0.0, error=0.001))
+    died = Session(failure=SideFailure(side="old", reason="SIGSEGV", status="crashed"))
+    sessions = iter([one])
+    monkeypatch.setattr(Duets, "processes", lambda *_: next(sessions, died))
+    found, _ = compare({"lenet5": changed(0.2)})
+    told = "not checked: the codes did not run in separate processes"
+    assert (verdicts(found), found[0].separate) == (["regressed"], [told])
+
+
 def test_separate_processes_that_cannot_be_started_are_told_of(
     compare: Compare, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -245,9 +245,10 @@ class _Running:
                 break
             sessions.append(self._timed(session, began, apart=True))
             controls += [session.control_wall.value] if session.control_wall else []
-        found.checked = [one.wall for one in sessions] or [math.nan]
+        one_tells_nothing = len(sessions) < 2
+        found.checked = [math.nan] if one_tells_nothing else [one.wall for one in sessions]
         assert found.decision is not None
-        if len(sessions) > 1 and contradicts(found.decision, found.checked):
+        if not one_tells_nothing and contradicts(found.decision, found.checked):
             duets, checked = percent(found.decision.estimate or 0.0), median(found.checked)
             found.apart = f"{percent(checked)} there, {duets} in one process"
             found.live, found.control, found.decision = sessions, controls, None
