@@ -93,22 +93,20 @@ def confirmed(
     say: Callable[[str], None] = lambda line: None,
     **settings: Any,
 ) -> dict[str, LiveComparison]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gate, "origin_of", lambda case, sources: origin)
-        found = compare_with_anchors(
-            dict.fromkeys(cases, ()),
-            lambda case, origin: anchor,
-            TERMS,
-            say,
-            **{
-                "sources": {},
-                "codes": {},
-                "shared": lambda backend: f"of {backend}",
-                "make": lambda **keywords: contextlib.nullcontext(object()),
-                "expected_s": lambda case: 6.0,
-                **settings,
-            },
-        )
+    found = compare_with_anchors(
+        dict.fromkeys(cases, ()),
+        lambda case, origin: anchor,
+        TERMS,
+        say,
+        **{
+            "origin_of": lambda case: origin,
+            "codes": {},
+            "shared": lambda backend: f"of {backend}",
+            "make": lambda **keywords: contextlib.nullcontext(object()),
+            "expected_s": lambda case: 6.0,
+            **settings,
+        },
+    )
     return {case.name: one for case, one in found.items()}
 
 

@@ -26,6 +26,7 @@ from convmark.compare.live.case_result import CaseResult
 from convmark.compare.live.live import Pairing
 from convmark.compare.rule.decision import Decision
 from convmark.core.interval import Interval
+from convmark.plugin.pytest_run import PytestRun
 from convmark.results.store import read_run
 from convmark.session.result import Result
 
@@ -185,7 +186,7 @@ def test_a_slowdown_that_nothing_can_be_run_beside_is_not_judged(
     history(run)
     new_commit(pytester)
     worker.factor = 1.5
-    monkeypatch.setattr(gate, "origin_of", lambda case, sources: None)
+    monkeypatch.setattr(PytestRun, "origin", lambda self, case: None)
     result = run("--benchmark-compare")
     assert result.ret == 0
     assert found(pytester, LENET5) == "inconclusive"

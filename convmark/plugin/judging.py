@@ -80,9 +80,9 @@ class Baseline:
             )
         if not name.startswith(GIT):
             return cls(name=name, path=_named_run(run, name) if name else None)
-        from convmark.compare.live.anchor import origin_of, resolve_anchor
+        from convmark.compare.live.anchor import resolve_anchor
 
-        origins = [origin_of(case, run.sources) for case in run.cases]
+        origins = [run.origin(case) for case in run.cases]
         return cls(name=name, commits=resolve_anchor(name.removeprefix(GIT), origins))
 
     @property
@@ -217,7 +217,7 @@ def _compare(
             lambda case, origin: _anchor_of(baseline, history, names[case], origin),
             terms,
             say,
-            sources=run.sources,
+            origin_of=run.origin,
             codes=run.codes,
             shared=shared,
             make=make,
@@ -261,7 +261,6 @@ def _margins(options: Options) -> Margins:
 
 def _earlier(run: PytestRun, names: Mapping[Case, str]) -> EarlierSessions:
     """Return the sessions of earlier runs, by the names of the cases that were asked for."""
-    from convmark.compare.live.anchor import origin_of
     from convmark.compare.sessions_file import EarlierSessions, conditions_of
     from convmark.results.commit import is_before
 
@@ -269,7 +268,7 @@ def _earlier(run: PytestRun, names: Mapping[Case, str]) -> EarlierSessions:
     conditions = {
         case.name: conditions_of(rows[name]) for case, name in names.items() if name in rows
     }
-    origins = {case.name: origin_of(case, run.sources) for case in names}
+    origins = {case.name: run.origin(case) for case in names}
 
     def in_the_past(case: str, commit: str) -> bool:
         origin = origins[case]
@@ -298,13 +297,12 @@ def _anchor_of(
 
 def _against(run: PytestRun, baseline: Baseline, history: History) -> dict[str, str]:
     """Return by case the commit, or the run with its commit, that it is judged against."""
-    from convmark.compare.live.anchor import origin_of
     from convmark.core.git import SHOWN
     from convmark.report.verdicts import run_words
 
     found = {}
     for row in run.records:
-        anchor, origin = history.cases[row.case.name].anchor, origin_of(row.asked_case, run.sources)
+        anchor, origin = history.cases[row.case.name].anchor, run.origin(row.asked_case)
         if anchor is not None:
             found[row.case.name] = run_words(anchor.run, anchor.commit, anchor.dirty)
         elif origin is not None and origin.repository in baseline.commits:
@@ -315,13 +313,12 @@ def _against(run: PytestRun, baseline: Baseline, history: History) -> dict[str, 
 def _meant(run: PytestRun, baseline: Baseline, history: History, say: Say) -> IntendedChanges:
     """Return what tells by what the change of a case is meant."""
     from convmark.compare.intended import IntendedChanges, TrailerRange, case_names
-    from convmark.compare.live.anchor import origin_of
 
     asked = {row.case.name: row.asked_case for row in run.records}
 
     def since(case: str) -> TrailerRange | None:
         """Return the commits since the case's anchor in its model's repository; None for none."""
-        origin = origin_of(asked[case], run.sources) if case in asked else None
+        origin = run.origin(asked[case]) if case in asked else None
         if origin is None:
             return None
         anchor = history.cases[case].anchor

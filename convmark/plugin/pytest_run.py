@@ -25,6 +25,7 @@ from convmark.plugin.replay import Measured
 if TYPE_CHECKING:
     from convmark.compare.files import LayerChange
     from convmark.compare.judgement import Judgement, LiveComparison
+    from convmark.compare.live.anchor import Origin
     from convmark.interpreter import Interpreter
     from convmark.machine.cautions import Preflight
     from convmark.machine.hardware import Machine
@@ -63,6 +64,7 @@ class PytestRun:
         self._preflight: Preflight
         self._earlier: InterruptedRun | None = None
         self._session: Session | None = None
+        self._origins: dict[Case, Origin | None] = {}
         self._judgements: list[Judgement] = []
         self._changes: list[LayerChange] = []
         self._layers: list[list[LayerRow]] = []
@@ -288,15 +290,17 @@ class PytestRun:
         """The rows of this run so far."""
         return self._session.records if self._session else []
 
-    @property
-    def sources(self) -> dict[str, Any]:
-        """Where the users' own models come from, as the worker says."""
-        found = self._session.found.values() if self._session else ()
-        return {
-            model: source
-            for its_own in found
-            for model, source in (its_own.get("sources") or {}).items()
-        }
+    def origin(self, case: Case) -> Origin | None:
+        """Return where a case's model comes from, as the worker says; git is asked once."""
+        from convmark.compare.live.anchor import origin_of
+
+        if case not in self._origins:
+            found = self._session.found.values() if self._session else ()
+            sources: dict[str, Any] = {}
+            for one in found:
+                sources |= one.get("sources") or {}
+            self._origins[case] = origin_of(case, sources)
+        return self._origins[case]
 
     @property
     def codes(self) -> dict[str, Code]:

@@ -17,7 +17,6 @@ from convmark.compare.live.anchor import (
     MakeInterpreter,
     Origin,
     anchor_trees,
-    origin_of,
 )
 from convmark.compare.live.case_result import CaseResult
 from convmark.compare.live.live import LiveOptions, Pairing, compare_live
@@ -37,7 +36,6 @@ from convmark.results.record import Record
 
 __all__ = ["Sides", "compare_with_anchors", "measured_files", "same_as_today"]
 
-Sources = Mapping[str, Sequence[str] | None]
 AnchorOf = Callable[[Case, Origin | None], AnchorCode]
 """Gives the code to compare a case with; raises ConvmarkError, saying why there is none."""
 
@@ -48,7 +46,7 @@ def compare_with_anchors(
     terms: LiveOptions,
     say: Say = lambda line: None,
     *,
-    sources: Sources,
+    origin_of: Callable[[Case], Origin | None],
     codes: Mapping[str, Code],
     shared: Callable[[str], Interpreter],
     make: MakeInterpreter,
@@ -62,7 +60,7 @@ def compare_with_anchors(
         rows: those of today, by the case that was asked for.
         anchor_of: the code to compare each case with.
         say: is told how far it is.
-        sources: for models named package.module:builder their module and its file.
+        origin_of: where the model of a case comes from.
         codes: what the run has kept of its codes, by their hash.
         shared: by the backend's name, the interpreter whose processes run both codes.
         make: makes one of a code's own, from the keywords of `OwnCode.settings` and `backend`.
@@ -80,7 +78,7 @@ def compare_with_anchors(
             lambda origin, anchor: stack.enter_context(anchor_trees(origin, anchor))
         )
         for case, own in rows.items():
-            origin, label = origin_of(case, sources), ""
+            origin, label = origin_of(case), ""
             try:
                 anchor = anchor_of(case, origin)
                 label = anchor.label
