@@ -661,3 +661,22 @@ def test_duckdb_reads_the_values(tmp_path: Path) -> None:
     assert len(found) == 2
     for column, value in zip(COLUMNS, found[0], strict=True):
         assert value == as_read_elsewhere(column.name, MEASURED_ROW), column.name
+
+
+def test_a_run_file_that_was_removed_is_put_back_with_the_next_row(tmp_path: Path) -> None:
+    run_file = Store(tmp_path).create_run("here")
+    run_file.append(row())
+    run_file.path.unlink()
+    with pytest.warns(StoreWarning, match="was removed during the run; its 1 rows are back"):
+        run_file.append(row(process=2))
+    run_file.close()
+    assert len(read_run(run_file.path)) == 2
+
+
+def test_a_run_file_that_another_program_changes_takes_no_more_rows(tmp_path: Path) -> None:
+    run_file = Store(tmp_path).create_run("here")
+    run_file.append(row())
+    with run_file.path.open("a") as file:
+        file.write("not,a,row\n")
+    with pytest.raises(StoreError, match="only this run may change the file"):
+        run_file.append(row(process=2))

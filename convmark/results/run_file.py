@@ -126,9 +126,11 @@ class RunFile:
         """Write one row through to the disk, and the raw step times beside it.
 
         Raises:
-            StoreError: the disk takes no more; the file still reads.
+            StoreError: the disk takes no more, and the file still reads; or another program has
+                changed the file.
         """
         line = csv_bytes([to_cells(record)])
+        self._hold_own()
         try:
             write_through(self._descriptor, line)
         except OSError as error:
@@ -143,6 +145,24 @@ class RunFile:
                 self._written(line, record, step_times_s)
             raise
         self._written(line, record, step_times_s)
+
+    def _hold_own(self) -> None:
+        """Put the file back where another program, such as a model's code, has removed it.
+
+        Raises:
+            StoreError: it has been changed, or cannot be put back.
+        """
+        with as_store_error(self.path, "written"):
+            size = os.fstat(self._descriptor).st_size
+            if size == self._size and not os.path.lexists(self.path):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._replace(os.pread(self._descriptor, size, 0))
+                _warn(f"{self.path}: was removed during the run; its {self.rows} rows are back")
+        if size != self._size or not is_at(self._descriptor, self.path):
+            raise StoreError(
+                f"{self.path}: only this run may change the file, another program has; rows "
+                f"before it: {self.rows}; remove what it has written, continue with --resume"
+            )
 
     def _written(self, line: bytes, record: Record, step_times_s: Sequence[float]) -> None:
         self.rows += 1

@@ -1,9 +1,9 @@
 """Measure builders that do harm at random moments: does each have a row that is true, or an error?
 
-Run it from a checkout: `python tests/benchmarks/hostile.py [--folder F] [--builders N]`. Each
-builder is an act of `ACTS` at a moment of `MOMENTS`, drawn by a seeded sequence, around one honest
-network. Real workers measure them, `BATCH` in a run with an honest builder first and last.
-Afterwards must hold, or the script says which builder broke it and ends with status 1:
+Run it from a checkout: `python tests/benchmarks/hostile.py [--folder F] [--builders N] [--seconds
+S]`. Each builder is an act of `ACTS` at a moment of `MOMENTS`, drawn by a seeded sequence, around
+one honest network. Real workers measure them, `BATCH` in a run with an honest builder first and
+last. Afterwards must hold, or the script says which builder broke it and ends with status 1:
 
 - the run ends, and prints no traceback of the harness;
 - each builder has one row: an error that says something, or a step time that is no less than half
@@ -474,6 +474,7 @@ def main() -> int:
         "--folder", type=Path, default=Path(tempfile.gettempdir()) / "convmark-hostile"
     )
     parser.add_argument("--builders", type=int, default=200)
+    parser.add_argument("--seconds", type=float, help="begin no run after so many")
     parser.add_argument("--first", type=int, default=0, help="number of the first one")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -484,7 +485,10 @@ def main() -> int:
     gentle = [one for one in numbers if one not in alone]
     batches = [gentle[at : at + BATCH] for at in range(0, len(gentle), BATCH)]
     batches += [[one] for one in alone]
+    until = time.monotonic() + (options.seconds or float("inf"))
     for batch in batches:
+        if time.monotonic() > until:
+            break
         names = [name for number in batch if (name := f"b{number}") not in diary.done]
         if names:
             for name, one in _batch(options.folder / "run", names, plan).items():
@@ -513,7 +517,7 @@ def _batch(folder: Path, names: list[str], plan: list[tuple[str, str]]) -> dict[
 def _summary(diary: Any, names: list[str]) -> int:
     from collections import Counter
 
-    done = [diary.done[name] for name in names]
+    done = [diary.done[name] for name in names if name in diary.done]
     kinds = Counter(one["became"].partition(":")[0] for one in done)
     print(f"{len(done)} builders: {', '.join(f'{n} {kind}' for kind, n in kinds.most_common())}")
     runs = sum(bool(one["run"]) for one in done)
