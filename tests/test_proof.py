@@ -10,7 +10,7 @@ import pytest
 
 from convmark.core.case import Case
 from convmark.worker.failure import CaseFailure
-from convmark.worker.proof import Proof, check_device
+from convmark.worker.proof import Progress, Proof, check_device
 
 
 class Reader:
@@ -121,3 +121,32 @@ def test_one_of_the_first_30_timed_steps_is_looked_at_and_one_of_each_later_doub
         assert [
             sum(low < one <= end for one in looked) for low, end in itertools.pairwise([0, *ends])
         ] == [1] * 6
+
+
+def progressed(before: int, now: Progress, *, steps: int = 100) -> None:
+    proof = Proof(Case(model="mine", task="train", batch_size=1), Reader(), print)
+    proof.begin_timed(14, (before, [b"w"]))
+    proof.add_steps(steps)
+    proof.hold_progress(now)
+
+
+def test_training_that_stops_behind_a_noisy_loss_is_refused() -> None:
+    with pytest.raises(CaseFailure, match="14 updates were counted in the first 14 steps and none"):
+        progressed(14, (14, [b"w"]))
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "steps"),
+    [
+        (14, (114, [b"w"]), 100),
+        (14, (14, [b"v"]), 100),
+        (1, (1, [b"w"]), 100),
+        (2, (2, [b"w"]), 20),
+        (14, None, 100),
+    ],
+    ids=["converged", "another optimizer", "one update", "few steps", "nothing told"],
+)
+def test_steps_that_may_have_trained_are_not_accused(
+    before: int, now: Progress, steps: int
+) -> None:
+    progressed(before, now, steps=steps)

@@ -82,7 +82,9 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
     state = host.state_from_now(backend.companions)
     timing.quiet_collector()
     timed = _TimedPhases(case, plan, step, backend, pulse, emit, proof)
-    timed.warm_up()
+    warmed = timed.warm_up()
+    if TASKS[case.task].trains:
+        proof.begin_timed(1 + warmed, backend.training_progress(model))
     times_s = timed.steps()
     timed.windows(times_s)
     report_peaks()
@@ -91,6 +93,8 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
         timed.fed_windows(model, times_s)
     count_work(case, model, step, backend, emit)
     proof.finish(timed.rounds())
+    if TASKS[case.task].trains:
+        proof.hold_progress(backend.training_progress(model))
     hold_other_samples(case, model, step, plan.seed, backend)
     emit("state", **state())
     if TASKS[case.task].trains:
@@ -157,11 +161,13 @@ class _TimedPhases:
     emit: Emit
     proof: Proof
 
-    def warm_up(self) -> None:
+    def warm_up(self) -> int:
+        """Return how many steps were run."""
         warm = timing.warm_up(
             self.step, self.backend, self.plan.time_budget_s, self.pulse, self.proof.see_warm_up
         )
         self.emit("warm_up", steps=warm.steps, steady=warm.steady)
+        return warm.steps
 
     def steps(self) -> list[float]:
         """Return the step times, s."""
@@ -173,6 +179,7 @@ class _TimedPhases:
             see=self.proof.see_timed,
         )
         self.emit("steps", times_s=_rounded(single.wall_s), cpu_times_s=_rounded(single.cpu_s))
+        self.proof.add_steps(len(single.wall_s))
         return single.wall_s
 
     def windows(self, times_s: list[float]) -> None:
@@ -181,6 +188,7 @@ class _TimedPhases:
         quick_s = sorted(times_s)[len(times_s) // 4]
         least_s = LEAST_WINDOWS_S if self.case.device.startswith("gpu") else 0.0
         windows = timing.windows(self.step, self.backend, quick_s, self.pulse, least_s=least_s)
+        self.proof.add_steps(windows.run_steps)
         self.emit(
             "windows",
             steps=windows.steps,

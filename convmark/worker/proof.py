@@ -32,6 +32,10 @@ CONVERGED = 1e-3
 """Share of the first loss below which a loss that stands still is that of a trained model."""
 
 
+Progress = tuple[int, list[bytes]] | None
+"""Updates that the optimizers have counted, and values of some weights."""
+
+
 class Proof:
     """What the steps of one model returned: read, reported and held against each other."""
 
@@ -44,6 +48,8 @@ class Proof:
         self._first: dict[int, float] = {}
         self._timed: list[float] = []
         self._other_batch: float | None = None
+        self._progress: Progress = None
+        self._before = self._since = 0
         self._next_look, self._looks_end = self._order.randint(1, LOOKS_FROM), LOOKS_FROM
 
     def report(self, number: int, token: Any) -> None:
@@ -75,6 +81,36 @@ class Proof:
         self._looks_end *= 2
         self._hold(token, f"timed step {number}")
         return True
+
+    def begin_timed(self, steps: int, progress: Progress) -> None:
+        """Keep how far so many steps have trained the model; `add_steps` counts those that follow.
+
+        Args:
+            progress: None where the model does not tell.
+        """
+        self._before, self._progress = steps, progress
+
+    def add_steps(self, steps: int) -> None:
+        """Count steps that were taken since."""
+        self._since += steps
+
+    def hold_progress(self, now: Progress) -> None:
+        """Hold the timed steps to having trained the model, as the steps before them did.
+
+        One that collects gradients of several steps updates its weights in some of them: two
+        updates before say that as many steps more have another.
+
+        Raises:
+            CaseFailure: no optimizer has counted an update since, and no weight has changed.
+        """
+        if self._progress is None or self._progress[0] < 2 or self._since < 2 * self._before:
+            return
+        if now == self._progress:
+            raise CaseFailure(
+                f"{self._case.model}: every step must train, {now[0]} updates were counted in the "
+                f"first {self._before} steps and none in {self._since} later ones, whose weights "
+                "are the same; does the model stop training after some steps?"
+            )
 
     def see_other_batch(self, token: Any) -> None:
         """Keep what a step on other samples returned."""

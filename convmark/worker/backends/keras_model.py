@@ -51,6 +51,7 @@ from convmark.worker.backends.own_training import (
     Training,
     brings_training,
     is_compiled,
+    training_progress,
 )
 from convmark.worker.backends.step import Framework, Step
 from convmark.worker.failure import CaseFailure
@@ -440,6 +441,10 @@ class KerasBackend(Framework):
         step = self._fit_step(model, own, (pictures, targets), compiled)
         described = functools.partial(Training.of_compiled, model, by)
         return step, lambda: described(adds_losses=own.adds_losses).as_fields()
+
+    def training_progress(self, model: Any) -> tuple[int, list[bytes]] | None:
+        """The updates that its optimizers have counted, and values of some of its weights."""
+        return training_progress(model)
 
     def settle(self, model: Any) -> None:
         """Have the model hold its weights as they are now, where the steps keep them apart."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -39,6 +40,7 @@ __all__ = [
     "is_compiled",
     "overrides",
     "own_function",
+    "training_progress",
 ]
 
 STEPS = ("train_step", "make_train_function")
@@ -162,6 +164,24 @@ def held(model: Any, kind: Any) -> list[Any]:
     unique = {id(one): one for one in found if isinstance(one, kind)}
     wrapped = {id(getattr(one, "inner_optimizer", None)) for one in unique.values()}
     return [one for number, one in unique.items() if number not in wrapped]
+
+
+MOST_WATCHED = 8
+"""Trainable weights whose values are kept: the smallest, so that no copy shows in the memory."""
+
+
+def training_progress(model: Any) -> tuple[int, list[bytes]] | None:
+    """Return the updates that the model's optimizers have counted, and values of some weights.
+
+    None where it does not tell, such as a model whose values are with a step of JAX.
+    """
+    watched = sorted(model.trainable_variables, key=lambda one: math.prod(one.shape))[:MOST_WATCHED]
+    optimizers = held(model, keras.optimizers.Optimizer)
+    inner = [getattr(one, "inner_optimizer", one) for one in optimizers]
+    with contextlib.suppress(Exception):
+        updates = sum(int(one.iterations.numpy()) for one in inner)
+        return updates, [one.numpy().tobytes() for one in watched]
+    return None
 
 
 Made = tuple[Callable[..., Any], Callable[..., Any] | None]
