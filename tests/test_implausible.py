@@ -84,10 +84,6 @@ CHEATS: dict[str, tuple[Change, str]] = {
         lambda row: {"input_bound_throughput_samples_per_s": 4 * row.throughput_samples_per_s},
         "contradicts",
     ),
-    "more requests answered than samples": (
-        lambda row: {"latency_limit_s": 0.01,
-                     "latency_limit_rate_per_s": 4 * row.throughput_samples_per_s}, "contradicts",
-    ),
     "a first step below the shortest": (
         lambda row: {"time_to_first_step_s": 1e-5, "trace_s": None}, "contradicts",
     ),

@@ -18,9 +18,10 @@ import numpy as np
 from convmark.core.case import Case
 from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import counted
+from convmark.report.beside import KINDS
 from convmark.report.plausible import implausible, there
 from convmark.report.rows import text_of
-from convmark.report.untimed import epochs_apart, untimed
+from convmark.report.untimed import untimed
 from convmark.results.agreement import utc_of
 from convmark.results.columnar import case_name
 from convmark.results.record import BUSY_SHARE, FRAMEWORK_COLUMNS, MEASURED
@@ -56,6 +57,8 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
         "contradicts": "measure again on an idle machine, or explain it in the pull request",
         "raw steps": "restore the rows and their raw step times as convmark wrote them",
         "epochs": "restore the rows and their epochs as convmark wrote them",
+        "intervals": "restore the rows and their sustained intervals as convmark wrote them",
+        "tries": "restore the rows and their tries at the latency limit as convmark wrote them",
         "loss": "measure again: the same code and seed must train alike",
         "dirty": "commit all changes and measure again",
         "no code": "measure again, so that the row says which code ran",
@@ -246,8 +249,9 @@ class Known:
             self._add(row, run.path, line)
         found["incomplete"] += _gaps(run)
         found["raw steps"] = list(_raw_steps(run))
-        apart = epochs_apart(run.path, run.rows)
-        found["epochs"] = [(line, f"{_named(row)}: {why}") for line, row, why in apart]
+        for kind in KINDS:
+            apart = kind.apart(run.path, run.rows)
+            found[kind.rule] = [(line, f"{_named(row)}: {why}") for line, row, why in apart]
         return {rule: lines for rule, lines in found.items() if lines}
 
     def _of(self, row: Row, path: Path, now: datetime) -> Found:
@@ -303,14 +307,23 @@ def _alike(row: Row) -> Iterator[tuple[Alike, tuple[Any, ...], float]]:
             yield one, tuple(row[name] for name in one.shared), row[one.figure]
 
 
+_LOADS = (
+    ("other_cpu_share", ""),
+    ("sustained_other_cpu_share", " in the sustained steps"),
+    ("latency_limit_other_cpu_share", " in the search at the latency limit"),
+)
+
+
 def unclean(row: Row) -> Found:
     """Yield what was not clean while the row was measured."""
     if row["dirty"]:
         yield "dirty", f"commit {text_of(row['commit'])[:12] or 'unknown'} with changes"
     if row["status"] in MEASURED and not row["code"]:
         yield "no code", "column 'code' is empty"
-    if row["other_cpu_share"] >= BUSY_SHARE:
-        yield "other load", f"other programs took {row['other_cpu_share']:.0%} of the CPUs' time"
+    for name, when in _LOADS:
+        if row[name] >= BUSY_SHARE:
+            yield "other load", f"other programs took {row[name]:.0%} of the CPUs' time{when}"
+            break
     if row["concurrent"]:
         yield "concurrent", "other benchmark runs were allowed"
     if text_of(row["throttle_reasons"]) not in ("", "none"):

@@ -1,31 +1,23 @@
 """Whether a row of a task without step times can have been measured: accuracy and waterfall.
 
-As in `plausible`, functions yield the rule that a row breaks and the value. An accuracy is held
-against the epochs beside its run.
+As in `plausible`, functions yield the rule that a row breaks and the value.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from statistics import median
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from convmark.core.errors import StoreError
 from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIME_PRECISIONS
 from convmark.report.plausible import there
-from convmark.results.record import BUSY_SHARE, COLUMNS, MEASURED
-from convmark.session.learning import TABLE, TASK, WATERFALL, WAYS, Epoch
+from convmark.results.record import BUSY_SHARE, COLUMNS
+from convmark.session.learning import TASK, WATERFALL, WAYS
 
-__all__ = ["epochs_apart", "untimed"]
+__all__ = ["lacking", "untimed"]
 
 Row = Mapping[str, Any]
 Found = Iterator[tuple[str, str]]
-
-ROUNDING = 1e-9
 
 _SHARED_TIMES = ("process_start_s", "measurement_version")
 """Columns of times that every row has."""
@@ -69,8 +61,8 @@ STANDARD_ERRORS = 5
 def untimed(row: Row) -> Found:
     """Yield what of a measured row of these tasks cannot be."""
     task = row["task"]
-    if lacking := _lacking(row):
-        yield "incomplete", f"has no {', '.join(lacking[:3])}"
+    if absent := lacking(row):
+        yield "incomplete", f"has no {', '.join(absent[:3])}"
         return
     groups = _OTHER_GROUPS.get(task, ())
     others = [column.name for column in COLUMNS if column.group in groups]
@@ -86,7 +78,8 @@ def untimed(row: Row) -> Found:
         yield from _accuracy(row)
 
 
-def _lacking(row: Row) -> list[str]:
+def lacking(row: Row) -> list[str]:
+    """Return the columns that a measured row of these tasks has, and this one lacks."""
     return [name for name in _NEEDED.get(row["task"], ()) if not there(row, name)]
 
 
@@ -113,72 +106,3 @@ def _accuracy(row: Row) -> Found:
     lost = 1.0 if row["precision"] in RUNTIME_PRECISIONS else apart  # by weights of fewer bits
     if not -lost <= found - validated <= apart:
         yield "contradicts", f"accuracy {found:.4g}, validation_accuracy is {validated:.4g}"
-
-
-# -- the epochs beside a run -----------------------------------------------------------------------
-
-
-def _time_s(epochs: Sequence[Epoch]) -> float:
-    times_s = [one.epoch_time_s for one in epochs]
-    return median(times_s[1:] or times_s)
-
-
-def _reached(epochs: Sequence[Epoch], target: float) -> Sequence[Epoch]:
-    """Return the epochs up to the first that reaches the target; none where none does."""
-    first = next((n for n, one in enumerate(epochs, 1) if one.validation_accuracy >= target), 0)
-    return epochs[:first]
-
-
-_OF_EPOCHS: Mapping[str, Callable[[Sequence[Epoch]], float]] = {
-    "epochs": len,
-    "fraction": lambda epochs: epochs[-1].fraction,
-    "training_samples": lambda epochs: epochs[-1].samples,
-    "epoch_time_s": _time_s,
-    "training_loss": lambda epochs: epochs[-1].loss,
-    "training_accuracy": lambda epochs: epochs[-1].accuracy,
-    "validation_loss": lambda epochs: epochs[-1].validation_loss,
-    "validation_accuracy": lambda epochs: epochs[-1].validation_accuracy,
-}
-"""By column what it is of the epochs."""
-
-
-def epochs_apart(run: Path, rows: Sequence[Row]) -> Iterator[tuple[int, Row, str]]:
-    """Yield the line of each row of an accuracy that is not of its epochs, the row, and why not.
-
-    A file of epochs that is not there has none of them.
-
-    Args:
-        run: the file of the rows.
-    """
-    learned = [
-        (line, row)
-        for line, row in enumerate(rows, 2)
-        if row["task"] == TASK and row["status"] in MEASURED and not _lacking(row)
-    ]
-    if not learned:
-        return
-    epochs: dict[int, list[Epoch]] = defaultdict(list)
-    with contextlib.suppress(StoreError):  # a finding of that file
-        for one in TABLE.of(run):
-            epochs[one.order].append(one)
-    name = TABLE.path(run).name
-    for line, row in learned:
-        own = epochs.get(int(row["order"]), [])
-        yield from ((line, row, f"{name} {why}") for why in _apart(row, own))
-
-
-def _apart(row: Row, epochs: Sequence[Epoch]) -> Iterator[str]:
-    """Yield the first figure of a row that is not that of its epochs."""
-    if not epochs:
-        yield "has no epochs of it"
-        return
-    found = {name: float(of(epochs)) for name, of in _OF_EPOCHS.items()}
-    until = _reached(epochs, row["target_accuracy"])
-    found["time_to_target_s"] = sum(one.epoch_time_s for one in until) or math.nan
-    found["samples_to_target"] = sum(one.samples for one in until) or math.nan
-    for name, value in found.items():
-        own = row[name] if there(row, name) else math.nan
-        same = abs(value - own) <= ROUNDING * abs(value) or (value != value and own != own)
-        if not same:
-            yield f"gives {name} {value:.6g}, the row has {own:.6g}"
-            return

@@ -19,7 +19,7 @@ from convmark.results.record import BUSY_SHARE
 from convmark.results.table_file import TableBeside
 from convmark.session.facts import Facts, Job
 
-__all__ = ["TABLE", "LatencyWatch", "Tried"]
+__all__ = ["TABLE", "LatencyWatch", "Tried", "figures"]
 
 CONFIDENCE = 0.99
 """Of the proof: `convmark.worker.arrivals` has its rule."""
@@ -48,6 +48,22 @@ class Tried:
 
 
 TABLE = TableBeside(".latency.csv", Tried)
+
+
+def figures(best: Tried | None, proved: Tried | None) -> dict[str, Any]:
+    """Return the columns of the highest rates that hold the limit; none where none does."""
+    if best is None:
+        return {}
+    shown = proved or best
+    return {
+        "latency_limit_rate_per_s": best.rate_per_s,
+        "latency_limit_proved_per_s": proved and proved.rate_per_s,
+        "latency_limit_p50_s": shown.p50_s,
+        "latency_limit_p99_s": shown.p99_s,
+        "latency_limit_requests": shown.requests,
+        "latency_limit_requests_per_step": shown.requests / shown.steps,
+        "latency_limit_confidence": CONFIDENCE if proved else None,
+    }
 
 
 class LatencyWatch:
@@ -94,19 +110,7 @@ class LatencyWatch:
             "latency_limit_search_s": found.get("seconds"),
             "latency_limit_other_cpu_share": max(others, default=None),
         }
-        if best is None:
-            return columns
-        shown = proved or best
-        return {
-            **columns,
-            "latency_limit_rate_per_s": best.rate_per_s,
-            "latency_limit_proved_per_s": proved and proved.rate_per_s,
-            "latency_limit_p50_s": shown.p50_s,
-            "latency_limit_p99_s": shown.p99_s,
-            "latency_limit_requests": shown.requests,
-            "latency_limit_requests_per_step": shown.requests / shown.steps,
-            "latency_limit_confidence": CONFIDENCE if proved else None,
-        }
+        return {**columns, **figures(best, proved)}
 
     def _tried(self, rate_per_s: float | None) -> Tried | None:
         return next((one for one in reversed(self.tries) if one.rate_per_s == rate_per_s), None)

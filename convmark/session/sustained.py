@@ -26,7 +26,7 @@ from convmark.machine.state import cpu_temperature_c
 from convmark.results.table_file import TableBeside
 from convmark.session.facts import Facts, Job
 
-__all__ = ["TABLE", "Drop", "Interval", "SustainedWatch", "drop_of", "leak"]
+__all__ = ["FIGURES", "TABLE", "Drop", "Interval", "SustainedWatch", "drop_of", "figures", "leak"]
 
 LEAST_DROP = 0.03
 ERRORS = 4.0
@@ -146,6 +146,28 @@ def _growth(
     )
 
 
+def figures(intervals: Sequence[Interval], samples_per_step: int) -> dict[str, Any]:
+    """Return the columns of a row that has these intervals, at least one."""
+    late = intervals[-max(1, len(intervals) // 4) :]
+    drop = drop_of([one.throughput_samples_per_s for one in intervals])
+    steps, seconds = sum(one.steps for one in late), sum(one.seconds for one in late)
+    others = [one.other_cpu_share for one in late if one.other_cpu_share is not None]
+    values = (
+        late[-1].began_s + late[-1].seconds,
+        steps * samples_per_step / seconds,
+        drop.share if drop else 0.0,
+        intervals[drop.place].began_s if drop else None,
+        median(others) if others else None,
+    )
+    return dict(zip(FIGURES, values, strict=True))
+
+
+FIGURES = (
+    *("sustained_s", "sustained_throughput_samples_per_s", "sustained_drop"),
+    *("sustained_drop_began_s", "sustained_other_cpu_share"),
+)
+
+
 class SustainedWatch:
     """Makes the intervals of a process from its events, and keeps each as it comes."""
 
@@ -200,20 +222,8 @@ class SustainedWatch:
 
     def columns(self, samples_per_step: int) -> dict[str, Any]:
         """Return the row's columns, none where nothing was sustained."""
-        if not self.intervals:
-            return {}
-        late = self.intervals[-max(1, len(self.intervals) // 4) :]
-        drop = drop_of([one.throughput_samples_per_s for one in self.intervals])
-        steps, seconds = sum(one.steps for one in late), sum(one.seconds for one in late)
-        others = [one.other_cpu_share for one in late if one.other_cpu_share is not None]
-        samples = steps * self._job.case.batch_size * self._job.case.replicas
-        return {
-            "sustained_s": late[-1].began_s + late[-1].seconds,
-            "sustained_throughput_samples_per_s": samples / seconds,
-            "sustained_drop": drop.share if drop else 0.0,
-            "sustained_drop_began_s": self.intervals[drop.place].began_s if drop else None,
-            "sustained_other_cpu_share": median(others) if others else None,
-        }
+        case = self._job.case
+        return figures(self.intervals, case.batch_size * case.replicas) if self.intervals else {}
 
 
 _TOLD = ("began_s", "seconds", "steps", "memory_bytes", "other_cpu_share")

@@ -1,0 +1,164 @@
+"""Whether a row's figures are those of the files beside its run: epochs, intervals, tries.
+
+A file that is not there has nothing of a row.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from convmark.core.errors import StoreError
+from convmark.report.plausible import there
+from convmark.report.untimed import lacking
+from convmark.results.record import MEASURED
+from convmark.results.table_file import TableBeside
+from convmark.session import latency_limit, learning, sustained
+from convmark.session.latency_limit import Tried
+from convmark.session.learning import Epoch
+from convmark.session.sustained import Interval
+
+__all__ = ["KINDS", "Kind"]
+
+Row = Mapping[str, Any]
+Figures = Mapping[str, Any]
+
+ROUNDING = 1e-9
+
+MOST_LATE = 0.01
+"""The limit is of the 99th percentile."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """One kind of rows beside a run, and what a row of the run has of them."""
+
+    rule: str
+    """A key of `REMEDIES`, and what they are called."""
+    table: TableBeside[Any]
+    has: Callable[[Row], bool]
+    """Whether a measured row must have some."""
+    wrong: Callable[[Row, Sequence[Any]], str]
+    """Return what contradicts the row; empty for nothing."""
+
+    def apart(self, run: Path, rows: Sequence[Row]) -> Iterator[tuple[int, Row, str]]:
+        """Yield the line of each row of a run's file that is not of its own, the row, and why."""
+        told = [
+            (line, row)
+            for line, row in enumerate(rows, 2)
+            if row["status"] in MEASURED and self.has(row)
+        ]
+        if not told:
+            return
+        found: dict[int, list[Any]] = defaultdict(list)
+        with contextlib.suppress(StoreError):  # a finding of that file
+            for one in self.table.of(run):
+                found[one.order].append(one)
+        name = self.table.path(run).name
+        for line, row in told:
+            own = found[int(row["order"])]
+            if why := self.wrong(row, own) if own else f"has no {self.rule} of it":
+                yield line, row, f"{name} {why}"
+
+
+def _unlike(row: Row, figures: Figures) -> str:
+    """Return the first figure that a row has otherwise; None and NaN are none."""
+    for name, value in figures.items():
+        expected = math.nan if value is None else float(value)
+        own = row[name] if there(row, name) else math.nan
+        same = abs(expected - own) <= ROUNDING * abs(expected)
+        if not same and not (expected != expected and own != own):
+            return f"gives {name} {expected:.6g}, the row has {own:.6g}"
+    return ""
+
+
+# -- epochs ----------------------------------------------------------------------------------------
+
+
+def _time_s(epochs: Sequence[Epoch]) -> float:
+    times_s = [one.epoch_time_s for one in epochs]
+    return median(times_s[1:] or times_s)
+
+
+def _of_epochs(row: Row, epochs: Sequence[Epoch]) -> str:
+    last, target = epochs[-1], row["target_accuracy"]
+    first = next((n for n, one in enumerate(epochs, 1) if one.validation_accuracy >= target), 0)
+    until = epochs[:first]
+    return _unlike(
+        row,
+        {
+            "epochs": len(epochs),
+            "fraction": last.fraction,
+            "training_samples": last.samples,
+            "epoch_time_s": _time_s(epochs),
+            "training_loss": last.loss,
+            "training_accuracy": last.accuracy,
+            "validation_loss": last.validation_loss,
+            "validation_accuracy": last.validation_accuracy,
+            "time_to_target_s": sum(one.epoch_time_s for one in until) or None,
+            "samples_to_target": sum(one.samples for one in until) or None,
+        },
+    )
+
+
+# -- sustained steps, and rates at a latency limit -------------------------------------------------
+
+
+def _of_intervals(row: Row, intervals: Sequence[Interval]) -> str:
+    samples = row["batch_size"] * row["replicas"]
+    for number, one in enumerate(intervals, 1):
+        rate = one.steps * samples / one.seconds if one.seconds > 0 else math.nan
+        if not abs(one.throughput_samples_per_s - rate) <= ROUNDING * rate:
+            told = f"{one.throughput_samples_per_s:.6g} samples/s"
+            return f"has {told} in interval {number}, of its steps {rate:.6g} follow"
+    return sustained.leak(intervals) or _unlike(row, sustained.figures(intervals, samples))
+
+
+def _of_tries(row: Row, tries: Sequence[Tried]) -> str:
+    by_rate = {one.rate_per_s: one for one in tries}
+    best, proved = (by_rate.get(row[f"latency_limit_{name}_per_s"]) for name in ("rate", "proved"))
+    most, limit_s = row["batch_size"] * row["replicas"], row["latency_limit_s"]
+    for one in filter(None, (best, proved)):
+        if not (one.holds and one.late <= MOST_LATE * one.requests and one.p99_s <= limit_s):
+            return f"has no {one.rate_per_s:.6g} requests/s that hold the limit"
+        if not one.steps <= one.requests <= one.steps * most:
+            return f"has {one.requests} requests answered by {one.steps} steps"
+    if proved and not proved.proved:
+        return f"has no proof of {proved.rate_per_s:.6g} requests/s"
+    figures = latency_limit.figures(best, proved)
+    return _unlike(row, {name: figures.get(name) for name in _AT_LIMIT})
+
+
+_AT_LIMIT = tuple(
+    f"latency_limit_{name}"
+    for name in ("rate_per_s", "proved_per_s", "p50_s", "p99_s", "requests", "requests_per_step",
+                 "confidence")
+)  # fmt: skip
+
+
+KINDS = (
+    Kind(
+        rule="epochs",
+        table=learning.TABLE,
+        has=lambda row: row["task"] == learning.TASK and not lacking(row),
+        wrong=_of_epochs,
+    ),
+    Kind(
+        rule="intervals",
+        table=sustained.TABLE,
+        has=lambda row: any(there(row, name) for name in sustained.FIGURES),
+        wrong=_of_intervals,
+    ),
+    Kind(
+        rule="tries",
+        table=latency_limit.TABLE,
+        has=lambda row: any(there(row, name) for name in _AT_LIMIT),
+        wrong=_of_tries,
+    ),
+)

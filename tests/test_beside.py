@@ -1,0 +1,140 @@
+"""Sustained speeds and rates at a limit that the files beside their run do not have."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_rows import keep_run
+from valid_submission import NOW, honest
+
+from convmark.report.submission import check
+from convmark.results.record import Record
+from convmark.session import latency_limit, sustained
+
+BASE = next(dataclasses.replace(row, order=1) for row in honest("slow", 1) if row.batch_size == 1)
+OWN = {"run": BASE.run, "order": 1, "case": "x", "process": 1}
+RATE = 1 / BASE.step_time_p50_s
+
+
+def interval(number: int, speed: float = 1.0, memory: int = 2**28) -> sustained.Interval:
+    steps = round(RATE * speed)
+    return sustained.Interval(
+        **OWN, began_s=float(number), seconds=1.0, steps=steps,
+        throughput_samples_per_s=float(steps), clock_mhz=None, temperature_c=None, power_w=None,
+        power_scope=None, memory_bytes=memory, other_cpu_share=0.01,
+    )  # fmt: skip
+
+
+def tried(number: int, share: float, **more: Any) -> latency_limit.Tried:
+    figures = {"late": 9, "p50_s": 0.005, "p99_s": 0.009, "steps": 1000, "load": share,
+               "holds": True, "proved": False, **more}  # fmt: skip
+    return latency_limit.Tried(
+        **OWN, number=number, rate_per_s=share * RATE, requests=1000, seconds=9.0,
+        other_cpu_share=0.01, **figures,
+    )  # fmt: skip
+
+
+FLAT = [interval(number) for number in range(12)]
+FALLEN = [interval(number, 1.0 if number < 6 else 0.6) for number in range(12)]
+LEAKING = [interval(number, memory=2**28 + number * 2**25) for number in range(12)]
+TRIES = [
+    tried(1, 0.5), tried(2, 0.7), tried(3, 0.6, proved=True, late=0),
+    tried(4, 0.9, holds=False, late=100, p99_s=0.02), tried(5, 0.4, steps=200),
+]  # fmt: skip
+AT_LIMIT = {"latency_limit_s": 0.01, **latency_limit.figures(TRIES[1], TRIES[2])}
+
+
+def of(intervals: list[sustained.Interval]) -> dict[str, Any]:
+    return sustained.figures(intervals, 1)
+
+
+def at(best: int, proved: int | None = None, **more: Any) -> dict[str, Any]:
+    chosen = None if proved is None else TRIES[proved - 1]
+    return {"latency_limit_s": 0.01, **latency_limit.figures(TRIES[best - 1], chosen), **more}
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> Callable[..., set[str]]:
+    """Return the rules that a row with such columns breaks, beside such files."""
+
+    def rules(columns: dict[str, Any], *beside: Any) -> set[str]:
+        row: Record = dataclasses.replace(BASE, **columns)
+        path = keep_run(tmp_path / "new", [row])
+        for table, rows in beside:
+            table.keep(path, rows)
+        return {one.rule for one in check([tmp_path / "new"], [], NOW).findings}
+
+    return rules
+
+
+def test_what_the_harness_writes_passes(found: Callable[..., set[str]]) -> None:
+    both = ((sustained.TABLE, FALLEN), (latency_limit.TABLE, TRIES))
+    assert of(FALLEN)["sustained_drop"] > 0.3
+    assert found({**of(FALLEN), **AT_LIMIT}, *both) == set()
+
+
+@pytest.mark.parametrize(
+    ("columns", "intervals"),
+    [
+        (of(FLAT), []),
+        ({**of(FLAT), "sustained_throughput_samples_per_s": 2 * RATE}, FLAT),
+        ({**of(FALLEN), "sustained_drop": 0.0, "sustained_drop_began_s": None}, FALLEN),
+        ({**of(FLAT), "sustained_s": 1200.0}, FLAT),
+        ({**of(FLAT), "sustained_other_cpu_share": None}, FLAT),
+        (of(LEAKING), LEAKING),
+        (of(FLAT), [dataclasses.replace(FLAT[0], throughput_samples_per_s=9e3), *FLAT[1:]]),
+    ],
+    ids=["no file", "twice as fast", "no drop", "longer", "no load", "a leak", "other steps"],
+)
+def test_a_sustained_speed_is_that_of_its_intervals(
+    columns: dict[str, Any],
+    intervals: list[sustained.Interval],
+    found: Callable[..., set[str]],
+) -> None:
+    assert found(columns, (sustained.TABLE, intervals)) == {"intervals"}
+
+
+@pytest.mark.parametrize(
+    ("columns", "tries"),
+    [
+        (AT_LIMIT, []),
+        ({**AT_LIMIT, "latency_limit_rate_per_s": 2 * RATE}, TRIES),
+        ({**AT_LIMIT, "latency_limit_p99_s": 0.001}, TRIES),
+        ({**AT_LIMIT, "latency_limit_requests": 10**6}, TRIES),
+        (at(4, 3), TRIES),
+        (at(2, 1), TRIES),
+        (at(5), TRIES),
+        (at(2, latency_limit_s=0.005), TRIES),
+        (at(2, latency_limit_s=None), TRIES),
+        (at(2, latency_limit_confidence=0.99), TRIES),
+    ],
+    ids=["no file", "no such rate", "another p99", "more requests", "does not hold", "no proof",
+         "more in a step than the batch", "a lower limit", "no limit", "confidence alone"],
+)  # fmt: skip
+def test_a_rate_at_a_limit_is_that_of_a_try(
+    columns: dict[str, Any], tries: list[latency_limit.Tried], found: Callable[..., set[str]]
+) -> None:
+    assert found(columns, (latency_limit.TABLE, tries)) == {"tries"}
+
+
+def test_more_requests_than_a_process_has_steps_for_contradict_its_step_time(
+    found: Callable[..., set[str]],
+) -> None:
+    many = tried(1, 4.0, load=0.9)
+    columns = {"latency_limit_s": 0.01, **latency_limit.figures(many, None)}
+    assert found(columns, (latency_limit.TABLE, [many])) == {"contradicts"}
+
+
+@pytest.mark.parametrize("part", ["sustained", "latency_limit"])
+def test_other_load_counts_in_what_goes_on_after_the_steps(
+    part: str, found: Callable[..., set[str]]
+) -> None:
+    busy = [dataclasses.replace(one, other_cpu_share=0.5) for one in FLAT]
+    beside = ((sustained.TABLE, busy), (latency_limit.TABLE, TRIES))
+    columns = {"sustained": of(busy), "latency_limit": AT_LIMIT}[part]
+    load = {"latency_limit_other_cpu_share": 0.5} if part == "latency_limit" else {}
+    assert found({**columns, **load}, *beside) == {"other load"}
