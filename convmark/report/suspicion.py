@@ -260,6 +260,8 @@ class Known:
         if utc_of(row["started"]) > now + CLOCK:
             yield "future", row["started"]
         yield from unclean(row)
+        if not row["other_cpu_share"] >= BUSY_SHARE:
+            yield from _busy_afterwards(row)
         if utc_of(row["started"]) < EARLIEST:
             yield "past", row["started"]
         found = list(implausible(row))
@@ -307,23 +309,14 @@ def _alike(row: Row) -> Iterator[tuple[Alike, tuple[Any, ...], float]]:
             yield one, tuple(row[name] for name in one.shared), row[one.figure]
 
 
-_LOADS = (
-    ("other_cpu_share", ""),
-    ("sustained_other_cpu_share", " in the sustained steps"),
-    ("latency_limit_other_cpu_share", " in the search at the latency limit"),
-)
-
-
 def unclean(row: Row) -> Found:
     """Yield what was not clean while the row was measured."""
     if row["dirty"]:
         yield "dirty", f"commit {text_of(row['commit'])[:12] or 'unknown'} with changes"
     if row["status"] in MEASURED and not row["code"]:
         yield "no code", "column 'code' is empty"
-    for name, when in _LOADS:
-        if row[name] >= BUSY_SHARE:
-            yield "other load", f"other programs took {row[name]:.0%} of the CPUs' time{when}"
-            break
+    if row["other_cpu_share"] >= BUSY_SHARE:
+        yield "other load", f"other programs took {row['other_cpu_share']:.0%} of the CPUs' time"
     if row["concurrent"]:
         yield "concurrent", "other benchmark runs were allowed"
     if text_of(row["throttle_reasons"]) not in ("", "none"):
@@ -332,6 +325,14 @@ def unclean(row: Row) -> Found:
         yield "not judged", row["not_judged"]
     if row["status"] == "unsteady":
         yield "unsteady", text_of(row["unsteady"]) or "no reason given"
+
+
+def _busy_afterwards(row: Row) -> Found:
+    """Yield that others took CPU time while steps went on after the measurement."""
+    for name in ("sustained_other_cpu_share", "latency_limit_other_cpu_share"):
+        if row[name] >= BUSY_SHARE:
+            yield "other load", f"{name} is {row[name]:.0%}"
+            break
 
 
 def _gaps(run: Published) -> Iterator[tuple[int, str]]:
