@@ -22,6 +22,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a working folder in which no interpreter can be started."""
     monkeypatch.setattr("convmark.machine.hardware.load_nvml", lambda: None)
     monkeypatch.setattr("convmark.interpreter.Interpreter", _refused)
+    monkeypatch.setattr("convmark.session.forecast.load_slowdown", lambda cores: 1.0)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -140,7 +141,8 @@ def test_pytest_shows_its_selected_cases_and_runs_no_test(
         [
             "lenet5-train-cpu-b32-float32 *",
             "convmark: 1 case, 3 processes, about *",
-            "convmark: --benchmark-compare: the live comparison takes 5 s more where *, at most *",
+            "convmark: --benchmark-compare: the live comparison of cases whose code has "
+            "changed takes about 8 s where step times are as before, about 34 s where all have *",
         ]
     )
     done.stdout.no_fnmatch_line("mini_resnet-*")

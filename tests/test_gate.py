@@ -138,7 +138,11 @@ def test_cases_of_one_anchor_share_its_files_and_the_interpreters_for_lock_step(
 
 def test_the_announcement_names_what_it_is_compared_with_and_about_the_time() -> None:
     told = gate._announcement
-    assert told(["abc"], 4.8, 600.0) == "1 case to compare live with abc, about 5 s"
+    assert told(["abc"], 4.0, 600.0) == (
+        "1 case to compare live with abc, about 15 s where step times are as before, "
+        "about 1 min where all have changed"
+    )
+    assert told(["abc"], 4.0, 30.0).endswith("as before, at most 30 s where all have changed")
     assert told(["abc", "def"], 61.0, 60.0) == (
         "2 cases to compare live with the code of their anchors, at most 1 min"
     )

@@ -376,7 +376,7 @@ def test_every_case_of_other_code_is_compared_live_and_none_without_a_budget(
     result = run("--benchmark-compare")
     assert result.ret == 0
     assert sorted(calls) == [CONV, LENET5]
-    result.stdout.fnmatch_lines(["convmark: 2 cases to compare live with *, about 12 s"])
+    result.stdout.fnmatch_lines(["convmark: 2 cases to compare live with *, about * as before*"])
 
 
 def test_a_ref_needs_no_history_and_compares_every_case_live(

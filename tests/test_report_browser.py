@@ -25,6 +25,8 @@ pytestmark = [
 
 LENET_INFER = "lenet5-infer-cpu-b1-float32"
 WAIT_S = 60
+FIRST_SCREEN = 700
+"""Pixels that a phone shows at first."""
 
 
 @pytest.fixture(scope="module")
@@ -252,6 +254,11 @@ def test_it_is_readable_in_light_and_dark_on_a_phone_and_wide(
 ) -> None:
     show(browser, page, width=width, scheme=scheme)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    ends = [
+        one.rect["y"] + one.rect["height"]
+        for one in browser.find_elements("css selector", ".tile li:first-of-type strong")
+    ]
+    assert max(ends) < FIRST_SCREEN
     ground, ink, drawn = browser.execute_script(
         "const of = (s, p) => getComputedStyle(document.querySelector(s))[p];"
         "return [of('body', 'backgroundColor'), of('h1', 'color'), "

@@ -25,7 +25,7 @@ from convmark.core.options import OPTIONS, Options, read
 from convmark.core.processes import ReceivedSignal, as_interrupts
 from convmark.core.pyproject import pyproject_settings
 from convmark.core.suites import auto_name, refuse_latency_limit, refuse_untimed
-from convmark.core.text import Say, coloured, duration_text, plain_text
+from convmark.core.text import Say, coloured, plain_text
 from convmark.plugin import bridge, short
 from convmark.plugin.judging import Baseline, judge
 from convmark.plugin.pytest_run import PytestRun
@@ -227,7 +227,14 @@ def _told_in_words(config: pytest.Config) -> Iterator[None]:
         if config.option.fulltrace:
             raise
         again = f"; the same command with {short.prefix(config)}resume continues"
-        pytest.exit(f"the measurement was interrupted{again if _run_of(config).records else ''}")
+        rows = _run_of(config).records
+        raise _Interrupted(f"the measurement was interrupted{again if rows else ''}") from None
+
+
+class _Interrupted(pytest.exit.Exception):
+    """As `pytest.exit`, which pytest prints with the exception's name before the sentence."""
+
+    __module__, __qualname__ = "builtins", "convmark"
 
 
 def _measures_nothing(config: pytest.Config) -> bool:
@@ -251,12 +258,8 @@ def pytest_show_forecast(session: pytest.Session) -> bool | None:
         reporter.write_line(f"\n{plain(found.table)}\n")
     _say(config, found.words)
     if config.stash[_COMPARISON_KEY].asked:
-        most_s = config.stash[_OPTIONS_KEY].compare_budget_s
-        _say(
-            config,
-            f"--benchmark-compare: the live comparison takes {found.comparison_s:.0f} s more "
-            f"where the code of every case has changed, at most {duration_text(most_s)}",
-        )
+        told = f"the live comparison of cases whose code has changed takes {found.comparison}"
+        _say(config, f"--benchmark-compare: {told}, if that is of every case")
     return True
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, OptionError
 from convmark.core.tasks import TIMED_TASKS
-from convmark.core.text import Say, counted
+from convmark.core.text import Say, counted, duration_text
 
 if TYPE_CHECKING:
     from convmark.compare.history import History
@@ -193,7 +193,7 @@ def _compare(
     from convmark.compare.judgement import LiveComparison
     from convmark.compare.live.anchor import interpreter_maker
     from convmark.compare.live.gate import compare_with_anchors
-    from convmark.session.forecast import comparison_s, seconds_of
+    from convmark.session.forecast import expected_s, process_seconds
 
     options = run.options
     if not options.compare_budget_s:
@@ -201,8 +201,7 @@ def _compare(
     if not cases:
         return {}
     names = {case: name for name, case in cases.items()}
-    process_s = {row.asked_case.name: seconds_of(row) for row in run.records}
-    known = {name: seconds for name, seconds in process_s.items() if seconds is not None}
+    known = process_seconds(run.records)
     make = functools.partial(interpreter_maker(options), run.python)
     terms = _terms(run, names)
     with contextlib.ExitStack() as own:
@@ -221,7 +220,7 @@ def _compare(
             codes=run.codes,
             shared=shared,
             make=make,
-            expected_s=lambda case: comparison_s(case, options.time_budget_s, known),
+            expected_s=lambda case: expected_s(case, options.time_budget_s, known),
             gpus=run.machine.gpus,
             on_regressed=lambda pairing: _blame(run, pairing, names[pairing.case], terms, say),
         )
@@ -233,9 +232,10 @@ def _blame(run: PytestRun, pairing: Pairing, name: str, terms: LiveOptions, say:
 
     No verdict goes by them: where they cannot be measured, a line says why.
     """
-    from convmark.compare.live.blame import blame
+    from convmark.compare.live.blame import blame, expected_s
 
-    say(f"{name}: measuring the layers of both codes")
+    about = duration_text(min(terms.seconds_left(), expected_s(run.options)))
+    say(f"{name}: measuring the layers of both codes, about {about}")
     try:
         rows = blame(pairing.old, pairing.new, run.options, seconds_left=terms.seconds_left)
         run.keep_changes([dataclasses.replace(row, case=name) for row in rows])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,11 +40,13 @@ from convmark.session.layers import SESSION_SECONDS, why_no_layers
 __all__ = [
     "Forecast",
     "after_s",
-    "comparison_s",
+    "comparison_words",
     "expected_s",
     "forecast",
     "known_seconds",
     "likely_devices",
+    "load_slowdown",
+    "process_seconds",
     "recent_seconds",
     "seconds_of",
 ]
@@ -64,9 +67,13 @@ _RECENT = 5
 FEWEST_STEPS = 60
 """Warm-up, steps, windows and rounds that even a slow step is not spared."""
 
-SESSIONS, SESSION_S = 2.4, 2.0
-"""Of the live comparison of a case whose code does the same work: how many, and the seconds of one
-where steps are short; it has as many steps as a process that measures the case, or fewer."""
+SESSION_OVER_PROCESS = 1.4
+"""Seconds of a session of a live comparison / those of a process that measures the case, with what
+lies between two: 1.2 to 1.6 in recorded gates."""
+
+SESSIONS_UNCHANGED, SESSIONS_CHANGED = 2.7, 12.0
+"""Of a case until it is decided, where its step time is as before and where it is not: 2.3 to 3.0,
+and 4 to 12 with three that check the verdict in separate processes, in recorded gates."""
 
 SEARCH_S = 100.0
 """Of the rate at a latency limit, some ten tries, where steps are short; slow ones take longer."""
@@ -123,8 +130,8 @@ class Forecast:
     table: Table
     words: str
     """How many processes in which time, and what the estimate rests on."""
-    comparison_s: float
-    """Of a live comparison of all cases."""
+    comparison: str
+    """How long a live comparison of all cases takes."""
 
 
 def after_s(case: Case, options: Options) -> float:
@@ -174,13 +181,15 @@ def forecast(
     _refuse(cases, options, machine, environ)
     runs = options.results / machine.name
     known = recent_seconds(runs)
+    slowdown = load_slowdown(machine.cores)
     jobs = plan(cases, options.processes, options.seed, seeds=options.seeds)
     searched = options.batch_sizes == AUTO
     records, total_s, unknown = [], RUN_START_S * len({one.backend for one in cases}), 0
     for case in dict.fromkeys(job.case for job in jobs):
         count = sum(job.case == case for job in jobs)
         timed = case.task in TIMED_TASKS and not searched
-        seconds = expected_s(case, options.time_budget_s, known) if timed else None
+        budget_s = options.time_budget_s
+        seconds = expected_s(case, budget_s, known, slowdown=slowdown) if timed else None
         total_s += count * (seconds or 0.0) + after_s(case, options) * timed
         unknown += 0 if timed else count
         source = ROWS if case.name in known else BUDGET
@@ -207,9 +216,12 @@ def forecast(
         least_s = most * SESSION_SECONDS * options.time_budget_s
         words += f"; --layers takes at least {duration_text(least_s)} more"
     compared = {job.case for job in jobs if job.case.task in TIMED_TASKS}
+    processes_s = sum(
+        expected_s(case, options.time_budget_s, known, slowdown=slowdown) for case in compared
+    )
     return Forecast(
         table=table,
-        comparison_s=sum(comparison_s(case, options.time_budget_s, known) for case in compared),
+        comparison=comparison_words(processes_s, options.compare_budget_s),
         words=f"{counted(len(records), 'case')}{words}; nothing was started, and the names of "
         "models are not checked",
     )
@@ -243,13 +255,30 @@ def expected_s(
     return start_s * slowdown + steps_s * min(slowdown, 2.0)
 
 
-def comparison_s(case: Case, time_budget_s: float, known: Mapping[str, float]) -> float:
-    """Return the seconds that a live comparison of the case is expected to take, if undisturbed.
+def load_slowdown(cores: int) -> float:
+    """Return how many times as long work takes beside what runs on this machine now."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return 1 + load / cores
+
+
+def comparison_words(processes_s: float, budget_s: float) -> str:
+    """Say how long a live comparison takes: what it finds decides that, within its budget.
 
     Args:
-        known: as of `expected_s`.
+        processes_s: of one process of each case.
+        budget_s: infinite for none.
     """
-    return SESSIONS * max(SESSION_S, expected_s(case, time_budget_s, known))
+    same_s, changed_s = (
+        count * SESSION_OVER_PROCESS * processes_s
+        for count in (SESSIONS_UNCHANGED, SESSIONS_CHANGED)
+    )
+    if same_s >= budget_s:
+        return f"at most {duration_text(budget_s)}"
+    most = "at most" if changed_s >= budget_s else "about"
+    return (
+        f"about {duration_text(same_s)} where step times are as before, "
+        f"{most} {duration_text(min(changed_s, budget_s))} where all have changed"
+    )
 
 
 def _step_s(case: Case) -> float:
@@ -266,10 +295,14 @@ def known_seconds(places: Sequence[Path]) -> dict[str, float]:
     Raises:
         StoreError: a place has no runs, or a file does not fit.
     """
+    return process_seconds(*(read_run(path) for path in run_files(places)))
+
+
+def process_seconds(*runs: Sequence[Record]) -> dict[str, float]:
+    """Return the seconds of one process by case, the median over the measured rows of the runs."""
     found: dict[str, list[float]] = {}
-    for path in run_files(places):
-        for record, seconds in _with_seconds(read_run(path)):
-            found.setdefault(record.asked_case.name, []).append(seconds)
+    for record, seconds in itertools.chain.from_iterable(map(_with_seconds, runs)):
+        found.setdefault(record.asked_case.name, []).append(seconds)
     return {name: float(median(values)) for name, values in found.items()}
 
 

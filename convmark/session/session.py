@@ -37,7 +37,7 @@ from convmark.results.store import RunFile, Store
 from convmark.session.auto_batch import Choice, chosen_cases, find_sizes
 from convmark.session.ceilings import Ceiling, Key, ceilings_path, gather
 from convmark.session.facts import Facts, Job, facts_of, plan
-from convmark.session.forecast import after_s, expected_s, recent_seconds
+from convmark.session.forecast import after_s, expected_s, load_slowdown, recent_seconds
 from convmark.session.layers import (
     LAYERS_TABLE,
     LayerRow,
@@ -253,8 +253,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
     def _progress(self, stream: TextIO | None) -> RunProgress:
         known = recent_seconds(self.options.results / self.machine.name)
         budget_s = self.options.time_budget_s
-        load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-        slowdown = 1 + load / self.machine.cores
+        slowdown = load_slowdown(self.machine.cores)
 
         def guess_s(case: Case) -> float:
             in_each_s = after_s(case, self.options) / self.options.processes  # it is in one of them

@@ -30,6 +30,7 @@ __all__ = [
     "blame",
     "blamed",
     "blamed_lines",
+    "expected_s",
 ]
 
 SESSIONS = 4
@@ -85,6 +86,11 @@ def blame(
             f"{duration_text(FEWEST_SESSIONS * took_s)}, and {BUDGET_SPENT}"
         )
     return blamed(name, found[OLD], found[NEW])
+
+
+def expected_s(options: Options) -> float:
+    """Return the seconds that the sessions of both codes take where the budget has room for all."""
+    return SESSIONS * 2 * SESSION_SECONDS * options.time_budget_s
 
 
 def _measured(side: LiveSide, name: str, request: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -25,7 +25,7 @@ from convmark.compare.live.tree import OwnCode
 from convmark.compare.live.worktree import working_trees
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
-from convmark.core.text import Say, duration_text
+from convmark.core.text import Say
 from convmark.interpreter import Interpreter
 from convmark.machine.gpu.devices import Gpu
 from convmark.machine.gpu.visible import card_of
@@ -33,6 +33,7 @@ from convmark.results.code.manifest import HERE, ZOO, Code
 from convmark.results.code.of_run import changed_projects, ran_at
 from convmark.results.commit import Commit, read_commit
 from convmark.results.record import Record
+from convmark.session.forecast import comparison_words
 
 __all__ = ["Sides", "compare_with_anchors", "measured_files", "same_as_today"]
 
@@ -64,7 +65,7 @@ def compare_with_anchors(
         codes: what the run has kept of its codes, by their hash.
         shared: by the backend's name, the interpreter whose processes run both codes.
         make: makes one of a code's own, from the keywords of `OwnCode.settings` and `backend`.
-        expected_s: seconds that the live comparison of a case is expected to take.
+        expected_s: seconds that a process which measures a case is expected to take.
         gpus: those of this machine, whose state tells which sessions count.
         on_regressed: is given each case found slower, once all have their verdicts.
     """
@@ -139,11 +140,11 @@ class Sides:
         return LiveSide(case=case, interpreter=self._own[key], code=code, card=card)
 
 
-def _announcement(labels: Sequence[str], seconds: float, budget_s: float) -> str:
+def _announcement(labels: Sequence[str], processes_s: float, budget_s: float) -> str:
     """Say how many cases are compared, with what, and about how long it takes."""
     cases = f"{len(labels)} case{'s' if len(labels) != 1 else ''}"
     others = labels[0] if len(set(labels)) == 1 else "the code of their anchors"
-    takes = f"about {seconds:.0f} s" if seconds < budget_s else f"at most {duration_text(budget_s)}"
+    takes = comparison_words(processes_s, budget_s)
     return f"{cases} to compare live with {others}, {takes}"
 
 
