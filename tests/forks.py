@@ -212,7 +212,7 @@ def printed(done: subprocess.CompletedProcess[str]) -> Any:
 def framework(backend: str, folder: Path, environ: Mapping[str, str]) -> Forks:
     """Return what runs scripts, and interpreters, in forks of a process that has a framework."""
     quiet = {"OMP_WAIT_POLICY": "PASSIVE"}  # PyTorch's threads spin while they wait
-    variables = {**environ, **BACKENDS[backend].variables, **quiet}
+    variables = {**environ, **BACKENDS[backend].variables, **quiet, "PYTHONHASHSEED": "0"}
     variables.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     (folder / f"{backend}.json").write_text(json.dumps(_of_start(variables)))
     kind = ("worker", backend, str(_PACKAGE), str(zoo_folder()))

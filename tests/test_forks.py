@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import types
+from collections.abc import Callable
+from pathlib import Path
 
+import forks
 import pytest
-from forks import SOCKETS, Forks
+from forks import SOCKETS, Forks, warm_interpreters
+from workers import BUILDERS, environ
+
+from convmark.interpreter import Interpreter
 
 SOCKETS_OF = f"import os; print(os.environ.get({SOCKETS!r}))"
 
@@ -19,3 +27,25 @@ def test_a_fork_has_the_variables_of_its_own_time(monkeypatch: pytest.MonkeyPatc
         assert forks.run(SOCKETS_OF, environ=os.environ).stdout == "None\n"
     finally:
         forks.close()
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_an_interpreter_is_forked_whatever_variables_the_harness_gives_it(
+    backend: str,
+    forks_of: Callable[[str], Forks],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Else each of a thousand starts imports a framework: right, and seconds slower."""
+
+    def refuse(command: list[str], **how: object) -> None:
+        raise AssertionError("started cold")
+
+    shared = forks_of(backend)
+    cold = types.SimpleNamespace(Popen=refuse, TimeoutExpired=subprocess.TimeoutExpired)
+    monkeypatch.setattr(forks, "subprocess", cold)
+    with (
+        warm_interpreters(shared),
+        Interpreter(environ=environ(tmp_path), folder=BUILDERS, backend=backend) as one,
+    ):
+        one.start()
