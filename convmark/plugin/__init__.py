@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest.outcomes import Exit
 
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, OptionError
@@ -231,7 +232,7 @@ def _told_in_words(config: pytest.Config) -> Iterator[None]:
         raise _Interrupted(f"the measurement was interrupted{again if rows else ''}") from None
 
 
-class _Interrupted(pytest.exit.Exception):
+class _Interrupted(Exit):
     """As `pytest.exit`, which pytest prints with the exception's name before the sentence."""
 
     __module__, __qualname__ = "builtins", "convmark"
