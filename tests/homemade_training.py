@@ -269,3 +269,37 @@ def diffusion() -> Any:
 
 
 diffusion.input_spec = lambda samples: np.ones((samples, 8, 8, 1), np.float32)  # type: ignore[attr-defined]
+
+
+class Stops(keras.Model):  # type: ignore[misc]
+    """Trains in its first steps alone, and has a loss that goes on changing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.steps = layers.Dense(3), 0
+
+    def call(self, x: Any) -> Any:
+        return self.body(x)
+
+    def train_step(self, data: Any) -> Any:
+        self.steps += 1
+        if self.steps > 8:
+            return {"loss": keras.random.uniform(())}
+        return super().train_step(data)
+
+
+def stops() -> Any:
+    model = Stops()
+    model(np.zeros((1, 5), np.float32))
+    model.compile(keras.optimizers.SGD(), loss="mean_squared_error", run_eagerly=True)
+    return model
+
+
+def goes_on() -> Any:
+    """Give a model as saved after ten updates, each of the gradients of very many steps."""
+    model = classifier(4)
+    optimizer = keras.optimizers.SGD(gradient_accumulation_steps=10**5)
+    model.compile(optimizer, loss="mean_squared_error")
+    optimizer.build(model.trainable_variables)
+    optimizer._iterations.assign(10**6)
+    return model

@@ -160,8 +160,11 @@ REFUSED = {
     ("ragged_twice", "infer"): "grid: a ragged input of ?x? needs an input_spec of the "
     "builder; without one its first axis alone can be open",
     ("sparse", "infer"): "words: a sparse input needs an input_spec of the builder",
+    ("stops", "train"): "and none in",
 }
-OWN_TRAINING = {"contrastive", "diffusion", "distillation", "gan", "two_results", "vae"}
+OWN_TRAINING = {
+    *("contrastive", "diffusion", "distillation", "gan", "goes_on", "stops", "two_results", "vae"),
+}
 """Of `homemade_training.py`."""
 QUICK = ["gan", "lora", "preprocessing", "ragged", "reader", "stateful"]
 """Of different mechanisms."""
@@ -221,6 +224,13 @@ def test_a_shape_that_a_model_does_not_take_is_named(interpreter: Interpreter) -
     answer = interpreter.answer({**asked, "input_shapes": {"": [7, 7, 3]}})
     assert answer.message.startswith("ValueError: Concatenate: Dimension 1 in both shapes must be ")
     assert answer.message.endswith("=7x7x3, try another --input-shape")
+
+
+def test_a_saved_model_is_not_accused_of_the_updates_that_it_brings(
+    interpreter: Interpreter,
+) -> None:
+    answer = answered(interpreter, "goes_on", "train")
+    assert (answer.status, answer.message) == ("ok", "")
 
 
 def test_a_model_that_diverges_is_measured_at_a_smaller_rate(interpreter: Interpreter) -> None:

@@ -123,30 +123,37 @@ def test_one_of_the_first_30_timed_steps_is_looked_at_and_one_of_each_later_doub
         ] == [1] * 6
 
 
-def progressed(before: int, now: Progress, *, steps: int = 100) -> None:
-    proof = Proof(Case(model="mine", task="train", batch_size=1), Reader(), print)
-    proof.begin_timed(14, (before, [b"w"]))
+def progressed(begun: int, warm: int, now: Progress, *, steps: int = 100) -> None:
+    """Put a model that tells its progress through a proof; the backend reads the next of a list."""
+    reader = Reader()
+    reader.training_progress = next  # type: ignore[attr-defined]
+    told = iter([(begun, "v"), (warm, "w"), now])
+    proof = Proof(Case(model="mine", task="train", batch_size=1), reader, print)
+    proof.begin(told)
+    proof.begin_timed(told, 13)
     proof.add_steps(steps)
-    proof.hold_progress(now)
+    proof.hold_progress(told)
 
 
-def test_training_that_stops_behind_a_noisy_loss_is_refused() -> None:
-    with pytest.raises(CaseFailure, match="14 updates were counted in the first 14 steps and none"):
-        progressed(14, (14, [b"w"]))
+@pytest.mark.parametrize("begun", [1, 4001])
+def test_training_that_stops_behind_a_noisy_loss_is_refused(begun: int) -> None:
+    with pytest.raises(CaseFailure, match="13 updates were counted in 13 early steps and none in"):
+        progressed(begun, begun + 13, (begun + 13, "w"))
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "steps"),
+    ("begun", "warm", "now", "steps"),
     [
-        (14, (114, [b"w"]), 100),
-        (14, (14, [b"v"]), 100),
-        (1, (1, [b"w"]), 100),
-        (2, (2, [b"w"]), 20),
-        (14, None, 100),
+        (1, 14, (114, "w"), 100),
+        (1, 14, (14, "v"), 100),
+        (0, 1, (1, "w"), 100),
+        (0, 2, (2, "w"), 20),
+        (1, 14, None, 100),
+        (4000, 4000, (4000, "w"), 100),
     ],
-    ids=["converged", "another optimizer", "one update", "few steps", "nothing told"],
+    ids=["converged", "another optimizer", "one update", "few steps", "nothing told", "saved"],
 )
 def test_steps_that_may_have_trained_are_not_accused(
-    before: int, now: Progress, steps: int
+    begun: int, warm: int, now: Progress, steps: int
 ) -> None:
-    progressed(before, now, steps=steps)
+    progressed(begun, warm, now, steps=steps)

@@ -203,6 +203,14 @@ def test_adams_slots_are_in_the_peak_of_the_device(interpreter: Interpreter) -> 
     assert adam["counted"]["parameters"] == sgd["counted"]["parameters"]
 
 
+def test_no_copy_of_the_weights_is_in_the_peak(interpreter: Interpreter) -> None:
+    """Weights, gradients and what an update makes are 320 MB; a copy in each look was 500."""
+    if sys.platform != "linux":
+        pytest.skip("only Linux can forget a process's peak")
+    peaks = figures(interpreter, "one_kernel")["peaks"]
+    assert peaks["host_bytes"] <= 400_000_000
+
+
 def test_what_a_builder_gives_back_is_apart_from_what_the_steps_take(
     interpreter: Interpreter,
 ) -> None:

@@ -346,6 +346,13 @@ def wide_adam() -> Any:
     return _wide("adam")
 
 
+def one_kernel() -> Any:
+    """All of its weights are one tensor of 100 MB."""
+    model = keras.Sequential([keras.Input((2500,)), layers.Dense(10_000, use_bias=False)])
+    model.compile(keras.optimizers.SGD(1e-6), "mse")
+    return model
+
+
 class Late(keras.Model):  # type: ignore[misc]
     """Says that it is built and makes its layers at the first call."""
 

@@ -32,8 +32,8 @@ CONVERGED = 1e-3
 """Share of the first loss below which a loss that stands still is that of a trained model."""
 
 
-Progress = tuple[int, list[bytes]] | None
-"""Updates that the optimizers have counted, and values of some weights."""
+Progress = tuple[int, str] | None
+"""Updates that the optimizers have counted, and a hash of some weights; None of one untold."""
 
 
 class Proof:
@@ -48,7 +48,8 @@ class Proof:
         self._first: dict[int, float] = {}
         self._timed: list[float] = []
         self._other_batch: float | None = None
-        self._progress: Progress = None
+        self._begun: Progress = None
+        self._warm: Progress = None
         self._before = self._since = 0
         self._next_look, self._looks_end = self._order.randint(1, LOOKS_FROM), LOOKS_FROM
 
@@ -82,19 +83,23 @@ class Proof:
         self._hold(token, f"timed step {number}")
         return True
 
-    def begin_timed(self, steps: int, progress: Progress) -> None:
-        """Keep how far so many steps have trained the model; `add_steps` counts those that follow.
+    def begin(self, model: Any) -> None:
+        """Keep which updates were counted up to the first step: a saved model brings its own."""
+        self._begun = self._progress(model)
 
-        Args:
-            progress: None where the model does not tell.
-        """
-        self._before, self._progress = steps, progress
+    def begin_timed(self, model: Any, steps: int) -> None:
+        """Keep how far so many steps more have trained it; `add_steps` counts those that follow."""
+        self._before, self._warm = steps, self._progress(model)
+
+    def _progress(self, model: Any) -> Progress:
+        found: Progress = self._backend.training_progress(model) if self._trains else None
+        return found
 
     def add_steps(self, steps: int) -> None:
         """Count steps that were taken since."""
         self._since += steps
 
-    def hold_progress(self, now: Progress) -> None:
+    def hold_progress(self, model: Any) -> None:
         """Hold the timed steps to having trained the model, as the steps before them did.
 
         One that collects gradients of several steps updates its weights in some of them: two
@@ -103,13 +108,14 @@ class Proof:
         Raises:
             CaseFailure: no optimizer has counted an update since, and no weight has changed.
         """
-        if self._progress is None or self._progress[0] < 2 or self._since < 2 * self._before:
+        if self._begun is None or self._warm is None or self._since < 2 * self._before:
             return
-        if now == self._progress:
+        updates = self._warm[0] - self._begun[0]
+        if updates >= 2 and self._progress(model) == self._warm:
             raise CaseFailure(
-                f"{self._case.model}: every step must train, {now[0]} updates were counted in the "
-                f"first {self._before} steps and none in {self._since} later ones, whose weights "
-                "are the same; does the model stop training after some steps?"
+                f"{self._case.model}: every step must train, {updates} updates were counted in "
+                f"{self._before} early steps and none in {self._since} later ones; does the model "
+                "stop training after some steps?"
             )
 
     def see_other_batch(self, token: Any) -> None:

@@ -442,8 +442,8 @@ class KerasBackend(Framework):
         described = functools.partial(Training.of_compiled, model, by)
         return step, lambda: described(adds_losses=own.adds_losses).as_fields()
 
-    def training_progress(self, model: Any) -> tuple[int, list[bytes]] | None:
-        """The updates that its optimizers have counted, and values of some of its weights."""
+    def training_progress(self, model: Any) -> tuple[int, str] | None:
+        """The updates that its optimizers have counted, and a hash of some of its weights."""
         return training_progress(model)
 
     def settle(self, model: Any) -> None:

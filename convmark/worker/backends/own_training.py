@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import math
+import hashlib
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from convmark_zoo.keras_api import keras
 
-from convmark.worker.backends.keras_parts import last_activation
+from convmark.worker.backends.keras_parts import elements, item_bytes, last_activation
 from convmark.worker.backends.losses import (
     Targets,
     class_numbers,
@@ -166,21 +166,26 @@ def held(model: Any, kind: Any) -> list[Any]:
     return [one for number, one in unique.items() if number not in wrapped]
 
 
-MOST_WATCHED = 8
-"""Trainable weights whose values are kept: the smallest, so that no copy shows in the memory."""
+MOST_WATCHED, MOST_WATCHED_BYTES = 8, 1 << 17
+"""Trainable weights that are looked at: the smallest, so that no copy shows in the memory."""
 
 
-def training_progress(model: Any) -> tuple[int, list[bytes]] | None:
-    """Return the updates that the model's optimizers have counted, and values of some weights.
+def training_progress(model: Any) -> tuple[int, str] | None:
+    """Return the updates that the model's optimizers have counted, and a hash of some weights.
 
     None where it does not tell, such as a model whose values are with a step of JAX.
     """
-    watched = sorted(model.trainable_variables, key=lambda one: math.prod(one.shape))[:MOST_WATCHED]
-    optimizers = held(model, keras.optimizers.Optimizer)
-    inner = [getattr(one, "inner_optimizer", one) for one in optimizers]
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception):  # a model's own variables and optimizers may raise any
+        optimizers = held(model, keras.optimizers.Optimizer)
+        inner = (getattr(one, "inner_optimizer", one) for one in optimizers)
         updates = sum(int(one.iterations.numpy()) for one in inner)
-        return updates, [one.numpy().tobytes() for one in watched]
+        sized = ((elements(one) * item_bytes(one.dtype), one) for one in model.trainable_variables)
+        values, left = hashlib.sha256(), MOST_WATCHED_BYTES
+        for size, weight in sorted(sized, key=lambda pair: pair[0])[:MOST_WATCHED]:
+            if (left := left - size) < 0:
+                break
+            values.update(weight.numpy().tobytes())
+        return updates, values.hexdigest()
     return None
 
 
