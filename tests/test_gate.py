@@ -219,6 +219,12 @@ def test_what_the_user_has_ended_is_known_whatever_else_its_reason_says(made: Ma
     for apart in ("", "it sets threads"):
         made.finds = CaseResult(decision=undecided, closed=INTERRUPTED, apart=apart)
         assert confirmed(OF_COMMIT, HERE)[CASE.name].interrupted
+    made.finds = CaseResult(
+        decision=decision("regressed"), closed=INTERRUPTED, not_checked=INTERRUPTED
+    )
+    found = confirmed(OF_COMMIT, HERE)[CASE.name]
+    assert found.interrupted
+    assert found.reason == "interrupted; not checked: interrupted"
     made.finds = CaseResult(decision=undecided, closed="it died")
     assert not confirmed(OF_COMMIT, HERE)[CASE.name].interrupted
 

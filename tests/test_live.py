@@ -547,6 +547,18 @@ def test_ctrl_c_keeps_what_is_decided_and_closes_the_rest(compare: Compare) -> N
     assert len(duets.plans["dense"]) == 0
 
 
+def test_ctrl_c_in_the_check_of_a_conviction_is_told_of(
+    compare: Compare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> Session:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Duets, "processes", stopped)
+    (found,), _ = compare({"lenet5": changed(0.2)})
+    assert verdicts([found]) == ["regressed"]
+    assert (found.closed, found.separate) == ("interrupted", ["not checked: interrupted"])
+
+
 # -- the control, and how far it goes on -----------------------------------------------------------
 
 

@@ -551,6 +551,23 @@ def test_a_case_of_the_baseline_that_did_not_run_is_missing_only_from_a_whole_ru
     run("--benchmark-compare", "-k", "lenet5").stdout.no_fnmatch_line(f"{CONV}*missing*")
 
 
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ("--precisions=float32,mixed_bfloat16", "--precisions=mixed_bfloat16"),
+        ("--jit=both", "--jit=on"),
+        ("--backend=tensorflow,jax", "--backend=jax"),
+    ],
+)
+def test_what_an_option_leaves_out_of_the_baseline_is_not_missing(
+    first: str, then: str, run: Run, monkeypatch: Patch
+) -> None:
+    live(monkeypatch, "unchanged", 0.0)
+    assert run(first).ret == 0
+    assert "did not run" not in run("--benchmark-compare", then).stdout.str()
+    assert "2 cases of the baseline did not run" in run("--benchmark-compare").stdout.str()
+
+
 def test_a_case_that_was_removed_since_the_commit_is_missing_in_all_formats(
     run: Run, pytester: pytest.Pytester, monkeypatch: Patch, capsys: pytest.CaptureFixture[str]
 ) -> None:

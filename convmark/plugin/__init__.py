@@ -333,7 +333,13 @@ def _measure_and_judge(config: pytest.Config, run: PytestRun, say: Say, *, other
     if baseline is not None and run.records:
         names = config.stash[_NAMES_KEY]
         removed = functools.partial(removed_cases, config, baseline.commits, names, say)
-        judge(run, baseline, whole_suite=_is_whole(config), say=say, removed=removed)
+        judge(
+            *(run, baseline),
+            whole_suite=_is_whole(config),
+            say=say,
+            removed=removed,
+            names_other=functools.partial(_names_other, config),
+        )
     run.measure_layers()
 
 
@@ -346,6 +352,27 @@ def _is_whole(config: pytest.Config) -> bool:
     if any(config.getoption(destination(key)) for key in narrowing):
         return False
     return all("::" not in arg and not arg.endswith(".py") for arg in map(str, config.args))
+
+
+def _names_other(config: pytest.Config, case: Case) -> bool:
+    """Whether an option of this command line names other values of a case's axes than its own."""
+    options = config.stash[_OPTIONS_KEY]
+    axes: dict[str, tuple[Sequence[str | None], str | None]] = {
+        "precisions": (options.precisions, case.precision),
+        "jit": (options.jit, case.jit),
+        "threads": (options.threads, case.threads),
+        "cpus": ((options.bound_to,), case.cpus),
+        "numa": ((options.bound_to,), case.cpus),
+        "backend": (options.backends, case.backend),
+        "runtime": (options.runtimes, case.runtime),
+    }
+    if case.task == "train":
+        recipe = ((options.recipe,), case.recipe)
+        axes |= dict.fromkeys(("optimizer", "learning_rate", "loss"), recipe)
+    return any(
+        config.getoption(destination(key)) is not None and own not in asked
+        for key, (asked, own) in axes.items()
+    )
 
 
 @pytest.fixture

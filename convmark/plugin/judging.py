@@ -98,6 +98,7 @@ def judge(
     whole_suite: bool,
     say: Say,
     removed: Callable[[], Sequence[str]] = tuple,
+    names_other: Callable[[Case], bool] = lambda case: False,
 ) -> None:
     """Judge the run, and keep the judgements.
 
@@ -105,6 +106,7 @@ def judge(
         whole_suite: whether cases that the baseline has and this run has not are missing.
         say: shows the user a line.
         removed: of a whole suite the cases that the commit has which it is compared with.
+        names_other: whether the options leave a case out, which is then not missing.
 
     Raises:
         ConvmarkError: the history cannot be read, or the verdicts not be written.
@@ -123,7 +125,8 @@ def judge(
         cases = counted(len(found.cases), "case")
         say(f"{len(same)} of {cases} with the same code: nothing to compare")
     interrupted = any(one.interrupted for one in comparisons.values())
-    asked = [row for row in found.absent if row.task in run.options.tasks]
+    tasks = run.options.tasks
+    asked = [row for row in found.absent if row.task in tasks and not names_other(row.asked_case)]
     found = dataclasses.replace(found, absent=tuple(asked))
     run.keep_sessions(comparisons)
     judgements = conclude(

@@ -57,6 +57,8 @@ class CaseResult:
     """Why the two codes cannot share a process; empty where they can."""
     checked: list[float] = field(default_factory=list)
     """ln(new / old) of the separate processes that its conviction was held against."""
+    not_checked: str = ""
+    """Why its conviction was held against none, though it might have been."""
     needs_s: float | None = None
     """Seconds in which it would most likely be decided; None where no time would do."""
     files: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -101,7 +103,8 @@ class CaseResult:
             return [f"in a process each: {self.apart}"] * (self.apart != OTHER_SOFTWARE)
         if not self.checked:
             is_conviction = self.decision is not None and self.decision.verdict in _CONVICTIONS
-            return [f"not checked: {self.closed}"] if self.failed and is_conviction else []
+            why = self.closed if self.failed else self.not_checked
+            return [f"not checked: {why}"] if why and is_conviction else []
         if math.isnan(self.checked[0]):
             return ["not checked: the codes did not run in separate processes"]
         return [f"separate processes {percent(median(self.checked))}"]

@@ -158,7 +158,8 @@ def _comparison(found: CaseResult, label: str) -> LiveComparison:
         "run it again, which takes these sessions along, or try a larger --convmark-compare-budget"
     )
     known = decision.estimate is not None
-    reasons = [*([] if decision.decided else [undecided]), *(found.separate if known else [])]
+    ended = decision.decided and found.closed != INTERRUPTED
+    reasons = [*([] if ended else [undecided]), *(found.separate if known else [])]
     return LiveComparison(
         decision=decision if known else None,
         anchor=label,

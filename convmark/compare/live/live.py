@@ -187,7 +187,13 @@ class _Running:
         except KeyboardInterrupt:
             self._decide()
             for found in self.found:
-                if found.candidate().open or (self._terms.evenly and not found.closed):
+                is_checked = self._terms.evenly or not found.unchecked
+                if (
+                    found.candidate().open
+                    or not is_checked
+                    or (self._terms.evenly and not found.closed)
+                ):
+                    found.not_checked = "" if is_checked else INTERRUPTED
                     found.closed = INTERRUPTED
         count, limits = len(self.found), self._terms.limits
         for found in self.found:
