@@ -10,6 +10,7 @@ system lets go of it however that process ends.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
 import warnings
@@ -62,6 +63,9 @@ class RunFile:
         self._created = created
         self._size = os.fstat(descriptor).st_size
         """Bytes up to the end of the last whole row."""
+        self._content = hashlib.sha256(os.pread(descriptor, self._size, 0))
+        """Of these bytes."""
+        self._times = _times(descriptor)
 
     @classmethod
     def create(cls, path: Path) -> RunFile:
@@ -109,6 +113,7 @@ class RunFile:
             else:
                 self._replace(wanted)
         self.rows, self._size = len(records), len(wanted)
+        self._content, self._times = hashlib.sha256(wanted), _times(self._descriptor)
         self._drop_damaged_steps({_member(record) for record in records})
 
     def _replace(self, data: bytes) -> None:
@@ -130,7 +135,7 @@ class RunFile:
                 changed the file.
         """
         line = csv_bytes([to_cells(record)])
-        self._hold_own()
+        self.hold_own()
         try:
             write_through(self._descriptor, line)
         except OSError as error:
@@ -146,38 +151,66 @@ class RunFile:
             raise
         self._written(line, record, step_times_s)
 
-    def _hold_own(self) -> None:
+    def hold_own(self) -> None:
         """Put the file back where another program, such as a model's code, has removed it.
 
         Raises:
             StoreError: it has been changed, or cannot be put back.
         """
         with as_store_error(self.path, "written"):
-            size = os.fstat(self._descriptor).st_size
-            if size == self._size and not os.path.lexists(self.path):
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._replace(os.pread(self._descriptor, size, 0))
-                _warn(f"{self.path}: was removed during the run; its {self.rows} rows are back")
-        if size != self._size or not is_at(self._descriptor, self.path):
+            own = self._has_own_rows()
+            if own:
+                self._put_back()
+            own = own and is_at(self._descriptor, self.path)
+        if not own:
             raise StoreError(
                 f"{self.path}: only this run may change the file, another program has; rows "
                 f"before it: {self.rows}; remove what it has written, continue with --resume"
             )
 
+    def _has_own_rows(self) -> bool:
+        """Whether the open file is as it was written; it is read where it has changed since."""
+        if self._times == _times(self._descriptor):
+            return True
+        size = os.fstat(self._descriptor).st_size
+        content = hashlib.sha256(os.pread(self._descriptor, size, 0))
+        return content.digest() == self._content.digest()
+
+    def _put_back(self) -> None:
+        if os.path.lexists(self.path):
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._replace(os.pread(self._descriptor, self._size, 0))
+        self._times = _times(self._descriptor)
+        _warn(f"{self.path}: was removed during the run; its {self.rows} rows are back")
+
     def _written(self, line: bytes, record: Record, step_times_s: Sequence[float]) -> None:
         self.rows += 1
         self._size += len(line)
+        self._content.update(line)
+        self._times = _times(self._descriptor)
         self.keep_step_times(record, step_times_s)
 
     def close(self) -> None:
-        """Close the file, and remove it when it was made here and no row was ever written to it."""
+        """Close the file, and remove it when it was made here and no row was ever written to it.
+
+        Where it was removed after its last row it is put back, or a warning says that it cannot be.
+        """
         if self._descriptor < 0:
             return
+        if self.rows:
+            try:
+                self._put_back()
+            except OSError as error:
+                _warn(f"{self.path}: was removed, its rows are lost: {error.strerror or error}")
         # the size too, for an interrupt may have come between a row's writing and its counting
         empty = self.rows == 0 and os.fstat(self._descriptor).st_size <= self._size
+        own = False
+        with contextlib.suppress(OSError):
+            own = is_at(self._descriptor, self.path)  # another run may have the name by now
         close_locked(self._descriptor)
         self._descriptor = -1
-        if self._created and empty:
+        if self._created and empty and own:
             self.path.unlink(missing_ok=True)
             code_path(self.path).unlink(missing_ok=True)
 
@@ -264,6 +297,12 @@ def _held(descriptor: int, within_s: float = 0.0) -> bool:
         return lock(descriptor, within_s=within_s)
     except OSError:  # a file system without locks
         return True
+
+
+def _times(descriptor: int) -> tuple[int, int]:
+    """When an open file, and what is known of it, was changed: a program can set one of them."""
+    found = os.fstat(descriptor)
+    return found.st_mtime_ns, found.st_ctime_ns
 
 
 def _member(record: Record) -> str:

@@ -163,7 +163,7 @@ def execute(
     Raises:
         KeyboardInterrupt: the user has interrupted.
         WorkerError: no worker can be started at all.
-        StoreError: a row cannot be written.
+        StoreError: a row cannot be written, or another program has changed the run's file.
     """
     observer.planned(jobs)
     for job in jobs:
@@ -185,6 +185,8 @@ def execute(
         observer.ended(job, result.record)
         if result.interrupted:
             raise KeyboardInterrupt
+    if run_file.rows:
+        run_file.hold_own()
 
 
 def with_kept_code(result: Result, run_file: RunFile) -> Result:
