@@ -33,8 +33,8 @@ def tried(number: int, share: float, **more: Any) -> latency_limit.Tried:
     figures = {"late": 9, "p50_s": 0.005, "p99_s": 0.009, "steps": 1000, "load": share,
                "holds": True, "proved": False, **more}  # fmt: skip
     return latency_limit.Tried(
-        **OWN, number=number, rate_per_s=share * RATE, requests=1000, seconds=9.0,
-        other_cpu_share=0.01, **figures,
+        **OWN, number=number, rate_per_s=share * RATE, requests=1000,
+        seconds=1000 / (share * RATE) + 0.005, other_cpu_share=0.01, **figures,
     )  # fmt: skip
 
 
@@ -44,6 +44,8 @@ LEAKING = [interval(number, memory=2**28 + number * 2**25) for number in range(1
 TRIES = [
     tried(1, 0.5), tried(2, 0.7), tried(3, 0.6, proved=True, late=0),
     tried(4, 0.9, holds=False, late=100, p99_s=0.02), tried(5, 0.4, steps=200),
+    dataclasses.replace(tried(6, 0.3), rate_per_s=0.45 * RATE),
+    dataclasses.replace(tried(7, 0.3), rate_per_s=0.25 * RATE),
 ]  # fmt: skip
 AT_LIMIT = {"latency_limit_s": 0.01, **latency_limit.figures(TRIES[1], TRIES[2])}
 
@@ -108,12 +110,16 @@ def test_a_sustained_speed_is_that_of_its_intervals(
         (at(4, 3), TRIES),
         (at(2, 1), TRIES),
         (at(5), TRIES),
+        (at(6), TRIES),
+        (at(7), TRIES),
+        (at(5), [dataclasses.replace(TRIES[4], steps=0, requests=0, late=0)]),
         (at(2, latency_limit_s=0.005), TRIES),
         (at(2, latency_limit_s=None), TRIES),
         (at(2, latency_limit_confidence=0.99), TRIES),
     ],
     ids=["no file", "no such rate", "another p99", "more requests", "does not hold", "no proof",
-         "more in a step than the batch", "a lower limit", "no limit", "confidence alone"],
+         "more in a step than the batch", "a higher rate than its time", "a lower one", "no steps",
+         "a lower limit", "no limit", "confidence alone"],
 )  # fmt: skip
 def test_a_rate_at_a_limit_is_that_of_a_try(
     columns: dict[str, Any], tries: list[latency_limit.Tried], found: Callable[..., set[str]]

@@ -34,6 +34,9 @@ ROUNDING = 1e-9
 MOST_LATE = 0.01
 """The limit is of the 99th percentile."""
 
+LAST_STALL = 1.1
+"""Of a try's time: by so much, and the limit, its last step may end after the last request."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
@@ -127,6 +130,14 @@ def _of_tries(row: Row, tries: Sequence[Tried]) -> str:
     for one in filter(None, (best, proved)):
         if not (one.holds and one.late <= MOST_LATE * one.requests and one.p99_s <= limit_s):
             return f"has no {one.rate_per_s:.6g} requests/s that hold the limit"
+        if not (one.rate_per_s > 0 and one.steps > 0):
+            return f"has {one.rate_per_s:.6g} requests/s by {one.steps} steps"
+        due_s = one.requests / one.rate_per_s  # when the last is due, by the schedule of arrivals
+        if not (1 - ROUNDING) * due_s <= one.seconds <= LAST_STALL * due_s + limit_s:
+            told = f"{one.requests} requests in {one.seconds:.4g} s"
+            return (
+                f"has {told}, at {one.rate_per_s:.6g} requests/s the last is due at {due_s:.4g} s"
+            )
         if not one.steps <= one.requests <= one.steps * most:
             return f"has {one.requests} requests answered by {one.steps} steps"
     if proved and not proved.proved:
