@@ -40,6 +40,7 @@ def tried(number: int, share: float, **more: Any) -> latency_limit.Tried:
 
 FLAT = [interval(number) for number in range(12)]
 FALLEN = [interval(number, 1.0 if number < 6 else 0.6) for number in range(12)]
+LATER = [*FLAT[:-1], dataclasses.replace(FLAT[-1], began_s=3600.0)]
 LEAKING = [interval(number, memory=2**28 + number * 2**25) for number in range(12)]
 TRIES = [
     tried(1, 0.5), tried(2, 0.7), tried(3, 0.6, proved=True, late=0),
@@ -88,9 +89,21 @@ def test_what_the_harness_writes_passes(found: Callable[..., set[str]]) -> None:
         ({**of(FLAT), "sustained_s": 1200.0}, FLAT),
         ({**of(FLAT), "sustained_other_cpu_share": None}, FLAT),
         (of(LEAKING), LEAKING),
+        (of(FALLEN[:6] + FALLEN[11:]), FALLEN[:6] + FALLEN[11:]),
+        (of(LATER), LATER),
         (of(FLAT), [dataclasses.replace(FLAT[0], throughput_samples_per_s=9e3), *FLAT[1:]]),
     ],
-    ids=["no file", "twice as fast", "no drop", "longer", "no load", "a leak", "other steps"],
+    ids=[
+        "no file",
+        "twice as fast",
+        "no drop",
+        "longer",
+        "no load",
+        "a leak",
+        "intervals left out",
+        "a longer time",
+        "other steps",
+    ],
 )
 def test_a_sustained_speed_is_that_of_its_intervals(
     columns: dict[str, Any],

@@ -31,6 +31,9 @@ Figures = Mapping[str, Any]
 
 ROUNDING = 1e-9
 
+CLOCK_S = 2e-6
+"""Times of intervals are rounded to a microsecond, and each begins where the last has ended."""
+
 MOST_LATE = 0.01
 """The limit is of the 99th percentile."""
 
@@ -114,8 +117,11 @@ def _of_epochs(row: Row, epochs: Sequence[Epoch]) -> str:
 
 
 def _of_intervals(row: Row, intervals: Sequence[Interval]) -> str:
-    samples = row["batch_size"] * row["replicas"]
+    samples, ended_s = row["batch_size"] * row["replicas"], 0.0
     for number, one in enumerate(intervals, 1):
+        if not abs(one.began_s - ended_s) <= CLOCK_S:
+            return f"has interval {number} at {one.began_s:.6g} s, not at {ended_s:.6g} s"
+        ended_s = one.began_s + one.seconds
         rate = one.steps * samples / one.seconds if one.seconds > 0 else math.nan
         if not abs(one.throughput_samples_per_s - rate) <= ROUNDING * rate:
             told = f"{one.throughput_samples_per_s:.6g} samples/s"
