@@ -33,6 +33,7 @@ from convmark.core.files import (
     read_regular,
     write_through,
 )
+from convmark.core.text import counted
 from convmark.results.code.manifest import code_path
 from convmark.results.code.of_run import KeptCodes
 from convmark.results.reading import HEADER, StoreWarning
@@ -182,7 +183,8 @@ class RunFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._replace(os.pread(self._descriptor, self._size, 0))
         self._times = _times(self._descriptor)
-        _warn(f"{self.path}: was removed during the run; its {self.rows} rows are back")
+        kept = counted(self.rows, "row")
+        _warn(f"{self.path}: was removed during the run; it has been put back with {kept}")
 
     def _written(self, line: bytes, record: Record, step_times_s: Sequence[float]) -> None:
         self.rows += 1
