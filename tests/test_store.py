@@ -667,7 +667,7 @@ def test_a_run_file_that_was_removed_is_put_back_with_the_next_row(tmp_path: Pat
     run_file = Store(tmp_path).create_run("here")
     run_file.append(row())
     run_file.path.unlink()
-    with pytest.warns(StoreWarning, match="was removed during the run; it has been put back with 1 row"):
+    with pytest.warns(StoreWarning, match="it has been put back with 1 row"):
         run_file.append(row(process=2))
     run_file.close()
     assert len(read_run(run_file.path)) == 2
@@ -686,7 +686,7 @@ def test_a_run_file_that_was_removed_after_its_last_row_is_put_back(tmp_path: Pa
     run_file = Store(tmp_path).create_run("here")
     run_file.append(row())
     run_file.path.unlink()
-    with pytest.warns(StoreWarning, match="was removed during the run; it has been put back with 1 row"):
+    with pytest.warns(StoreWarning, match="it has been put back with 1 row"):
         run_file.close()
     assert len(read_run(run_file.path)) == 1
 
