@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 
 from convmark.compare.judgement import INTERRUPTED, SAME_CODE, SAME_COMMIT, LiveComparison
@@ -75,9 +75,7 @@ def compare_with_anchors(
     commit_of = functools.cache(functools.partial(read_commit, besides=[terms.results]))
     with contextlib.ExitStack() as stack:
         sides = Sides(make, gpus, stack)
-        trees = functools.cache(
-            lambda origin, anchor: stack.enter_context(anchor_trees(origin, anchor))
-        )
+        trees = functools.cache(lambda *place: stack.enter_context(anchor_trees(*place)))
         for case, own in rows.items():
             origin, label = origin_of(case), ""
             try:
@@ -99,19 +97,23 @@ def compare_with_anchors(
             seconds = sum(expected_s(pairing.case) for pairing in pairings)
             say(_announcement(labels, seconds, terms.seconds_left()))
         results = compare_live(pairings, terms, say)
-        if all(result.closed != INTERRUPTED for result in results):
-            with contextlib.suppress(KeyboardInterrupt):  # the verdicts stay
-                for pairing in _regressed(pairings, results):
-                    on_regressed(pairing)
+        _tell_regressed(pairings, results, on_regressed)
     for pairing, label, result in zip(pairings, labels, results, strict=True):
         found[pairing.case] = _comparison(result, label)
     return found
 
 
-def _regressed(pairings: Sequence[Pairing], results: Sequence[CaseResult]) -> Iterator[Pairing]:
-    for pairing, result in zip(pairings, results, strict=True):
-        if result.decision and result.decision.plain_verdict == "regressed":
-            yield pairing
+def _tell_regressed(
+    pairings: Sequence[Pairing],
+    results: Sequence[CaseResult],
+    on_regressed: Callable[[Pairing], None],
+) -> None:
+    if any(result.closed == INTERRUPTED for result in results):
+        return
+    with contextlib.suppress(KeyboardInterrupt):  # the verdicts stay
+        for pairing, result in zip(pairings, results, strict=True):
+            if result.decision and result.decision.plain_verdict == "regressed":
+                on_regressed(pairing)
 
 
 class Sides:

@@ -187,13 +187,10 @@ class _Running:
         except KeyboardInterrupt:
             self._decide()
             for found in self.found:
-                is_checked = self._terms.evenly or not found.unchecked
-                if (
-                    found.candidate().open
-                    or not is_checked
-                    or (self._terms.evenly and not found.closed)
-                ):
-                    found.not_checked = "" if is_checked else INTERRUPTED
+                unchecked = found.unchecked and not self._terms.evenly
+                unended = self._terms.evenly and not found.closed
+                if found.candidate().open or unchecked or unended:
+                    found.not_checked = INTERRUPTED if unchecked else ""
                     found.closed = INTERRUPTED
         count, limits = len(self.found), self._terms.limits
         for found in self.found:
@@ -251,10 +248,9 @@ class _Running:
                 break
             sessions.append(self._timed(session, began, apart=True))
             controls += [session.control_wall.value] if session.control_wall else []
-        one_tells_nothing = len(sessions) < 2
-        found.checked = [math.nan] if one_tells_nothing else [one.wall for one in sessions]
+        found.checked = [one.wall for one in sessions] if len(sessions) > 1 else [math.nan]
         assert found.decision is not None
-        if not one_tells_nothing and contradicts(found.decision, found.checked):
+        if len(sessions) > 1 and contradicts(found.decision, found.checked):
             duets, checked = percent(found.decision.estimate or 0.0), median(found.checked)
             found.apart = f"{percent(checked)} there, {duets} in one process"
             found.live, found.control, found.decision = sessions, controls, None

@@ -1,0 +1,72 @@
+"""What another program does to a run's file while the run goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from rows import row
+
+from convmark.core.errors import StoreError
+from convmark.results.store import Store, StoreWarning, read_run
+
+
+def test_a_run_file_that_was_removed_is_put_back_with_the_next_row(tmp_path: Path) -> None:
+    run_file = Store(tmp_path).create_run("here")
+    run_file.append(row())
+    run_file.path.unlink()
+    with pytest.warns(StoreWarning, match="it has been put back with 1 row"):
+        run_file.append(row(process=2))
+    run_file.close()
+    assert len(read_run(run_file.path)) == 2
+
+
+def test_a_run_file_that_another_program_changes_takes_no_more_rows(tmp_path: Path) -> None:
+    run_file = Store(tmp_path).create_run("here")
+    run_file.append(row())
+    with run_file.path.open("a") as file:
+        file.write("not,a,row\n")
+    with pytest.raises(StoreError, match="only this run may change the file"):
+        run_file.append(row(process=2))
+
+
+def test_a_run_file_that_was_removed_after_its_last_row_is_put_back(tmp_path: Path) -> None:
+    run_file = Store(tmp_path).create_run("here")
+    run_file.append(row())
+    run_file.path.unlink()
+    with pytest.warns(StoreWarning, match="it has been put back with 1 row"):
+        run_file.close()
+    assert len(read_run(run_file.path)) == 1
+
+
+def test_a_run_file_that_another_program_changed_after_its_last_row_is_an_error(
+    tmp_path: Path,
+) -> None:
+    run_file = Store(tmp_path).create_run("here")
+    run_file.append(row())
+    with run_file.path.open("a") as file:
+        file.write("not,a,row\n")
+    with pytest.raises(StoreError, match="only this run may change the file"):
+        run_file.hold_own()
+
+
+def test_a_run_without_rows_removes_no_other_runs_file_of_its_name(tmp_path: Path) -> None:
+    run_file = Store(tmp_path).create_run("here")
+    run_file.path.unlink()
+    other = Store(tmp_path).create_run("here")
+    other.append(row())
+    run_file.close()
+    assert run_file.path == other.path
+    assert len(read_run(other.path)) == 1
+
+
+def test_a_run_file_whose_rows_another_program_has_written_over_takes_no_more(
+    tmp_path: Path,
+) -> None:
+    run_file = Store(tmp_path).create_run("here")
+    run_file.append(row(step_time_p50_s=0.5))
+    content = run_file.path.read_bytes()
+    with run_file.path.open("r+b") as file:
+        file.write(content.replace(b"0.5", b"0.1"))
+    with pytest.raises(StoreError, match="only this run may change the file"):
+        run_file.append(row(process=2))
