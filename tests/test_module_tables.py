@@ -19,8 +19,9 @@ from typing import Any
 
 import pytest
 
-from convmark.worker import module_tables
-from convmark.worker.module_tables import Code, Tables, framework_content, patched
+from convmark.core.backends import packages_shared
+from convmark.worker.framework_functions import framework_content, own_framework, patched
+from convmark.worker.module_tables import Code, Tables
 
 PACKAGE = {
     "shop/__init__.py": "",
@@ -255,7 +256,7 @@ def test_a_file_of_the_other_sides_folders_is_foreign(codes: list[Code], tables:
 @pytest.fixture
 def _no_framework(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide what earlier tests have imported: to look through a framework takes over a second."""
-    for name in [name for name in sys.modules if name.partition(".")[0] in module_tables._PATCHED]:
+    for name in [name for name in sys.modules if name.partition(".")[0] in packages_shared()]:
         monkeypatch.delitem(sys.modules, name)
 
 
@@ -272,6 +273,29 @@ def _decorated() -> Any:
     """Return a function of another file around this file's own."""
     found = types.FunctionType(json.dumps.__code__, {})
     return functools.update_wrapper(found, my_relu)
+
+
+@pytest.mark.usefixtures("_no_framework")
+def test_a_framework_is_of_a_code_only_where_the_other_does_not_have_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common, one, other = (tmp_path.resolve() / name for name in ("common", "one", "other"))
+    roots = {"old": [common, one], "new": [common, other]}
+    codes = [
+        Code(side, str(own[1]), list(map(str, own)), "/nowhere", {}) for side, own in roots.items()
+    ]
+    package = types.ModuleType("keras")
+    monkeypatch.setitem(sys.modules, "keras", package)
+    with Tables(codes) as tables:
+        for folder, found in {
+            common: None,  # as one that PYTHONPATH names, or an editable installation
+            other: "the new code has a keras of its own",
+        }.items():
+            package.__path__ = [str(folder / "keras")]
+            assert own_framework(tables.owner) == found
+            owner = tables.owner(str(folder / "keras" / "layers.py"))
+            assert owner == ("new" if found else None)
+        assert tables.owner(str(common / "patches.py")) == "old"  # both have it, each for itself
 
 
 @pytest.mark.usefixtures("_no_framework")

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from convmark.core.installed import import_roots
 from convmark.worker import packages as installed
 from convmark.worker.packages import asks_for, names_at_start, version_of
 
@@ -62,6 +63,25 @@ def test_an_installed_file_that_was_edited_since_is_code(
     (root / "conda-meta/shoplib-1.0-0.json").write_text(about)
     monkeypatch.setattr(sys, "prefix", str(root))
     assert installed.edited_files(files) == edited - {files[2]}
+
+
+def test_a_folder_that_an_installer_has_filled_is_no_code_of_the_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled, plain, vendored, work = (
+        tmp_path.resolve() / name
+        for name in ("filled", "plain", "repository/vendored", "work/here")
+    )
+    work.mkdir(parents=True)
+    monkeypatch.chdir(work)
+    for folder in (filled, vendored, work.parent):  # as `pip install --target` leaves them
+        written(folder, "shop-1.0.dist-info/RECORD")
+    written(plain, "shop-1.0.egg-info/PKG-INFO")  # as `pip install -e` leaves a project
+    (vendored.parent / ".git").mkdir()
+    path = list(map(str, (filled, plain, vendored, work.parent)))
+    assert import_roots(path=path) == [work, plain, vendored, work.parent]
+    assert str(filled) in installed._installed_folders(tuple(path))
+    assert {str(plain), str(vendored)}.isdisjoint(installed._installed_folders(tuple(path)))
 
 
 def written(root: Path, name: str, text: str = "") -> str:

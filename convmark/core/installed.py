@@ -17,6 +17,7 @@ from pathlib import Path
 __all__ = [
     "PACKAGES",
     "TREE_PREFIX",
+    "holds_packages",
     "import_roots",
     "in_environment",
     "is_environment",
@@ -57,11 +58,25 @@ def in_environment(path: Path, top: Path) -> bool:
 def is_installed(path: Path) -> bool:
     """Whether a path without symbolic links lies in a folder of installed packages."""
     places = [index for index, part in enumerate(path.parts) if part in PACKAGES]
-    if not places:
+    return bool(places) and _is_of_no_repository(Path(*path.parts[: places[-1] + 1]))
+
+
+def holds_packages(folder: Path) -> bool:
+    """Whether a folder of `sys.path`, without symbolic links, has packages and not a user's code.
+
+    By its name, or as it is of no repository, does not hold the working folder and has lists of
+    what an installer has put there, as `pip install --target` leaves them.
+    """
+    if is_installed(folder):
+        return True
+    if Path.cwd().is_relative_to(folder) or not _is_of_no_repository(folder / "packages"):
         return False
-    folder = Path(*path.parts[: places[-1] + 1])
+    return any(folder.glob("*.dist-info/RECORD"))
+
+
+def _is_of_no_repository(folder: Path) -> bool:
     for top in folder.parents:
-        if top.name.startswith(TREE_PREFIX) or (top / ".git").exists():  # a repository's files
+        if top.name.startswith(TREE_PREFIX) or (top / ".git").exists():
             return in_environment(folder, top)
     return True
 
@@ -85,7 +100,7 @@ def import_roots(
     found = [first.resolve()]
     for entry in sys.path if path is None else path:
         root = Path(entry or os.getcwd()).resolve()
-        inside = any(root.is_relative_to(where) for where in apart) or is_installed(root)
+        inside = any(root.is_relative_to(where) for where in apart) or holds_packages(root)
         if root.is_dir() and not inside:
             found.append(root)
     return list(dict.fromkeys(found))

@@ -27,6 +27,7 @@ from convmark.worker import measurement, module_tables, timing
 from convmark.worker.builders import builder
 from convmark.worker.code_watch import CodeWatch
 from convmark.worker.failure import message_of
+from convmark.worker.framework_functions import framework_content, own_framework, patched
 from convmark.worker.module_tables import Code, ModuleTable, Tables
 from convmark.worker.other_samples import hold_other_samples
 from convmark.worker.precisions import checked_precision, worked_precision
@@ -227,7 +228,7 @@ class _Duet:
             own = _own_case(case, fields.get("settings") or {})
             asked = own.precision in PRECISIONS[1:] or "precision" in fields.get("asked", ())
             self._sides[name] = _Side(own, tables[name], backend, precision_asked=asked)
-        self._framework = module_tables.framework_content() if plan.with_work else {}
+        self._framework = framework_content() if plan.with_work else {}
         self._pulse = timing.Pulse(lambda phase: emit("progress", phase=phase), time.monotonic)
 
     def play(self) -> None:
@@ -328,11 +329,13 @@ class _Duet:
         """Look once for replaced functions: it takes two tenths of a second.
 
         Raises:
-            CannotShare: a code has replaced some.
+            CannotShare: a code has replaced some, or is of a repository with a framework.
         """
         if not self._plan.with_work:
             return
-        if reason := module_tables.patched(self._tables.owner, self._framework):
+        tables = self._tables
+        reason = own_framework(tables.owner) or patched(tables.owner, self._framework)
+        if reason:
             raise CannotShare(reason)
 
     # -- the turns ---------------------------------------------------------------------------------

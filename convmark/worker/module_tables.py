@@ -19,14 +19,15 @@ import importlib.machinery
 import os
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import FunctionType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from convmark.core.backends import packages_shared
 from convmark.worker.bootstrap import load_package
 from convmark.worker.code_watch import real_folder
+from convmark.worker.framework_functions import framework_folders, some_of
 from convmark.worker.moved import Mover, is_inside
 from convmark.worker.packages import installed_folders
 from convmark.worker.process_state import process_settings
@@ -37,8 +38,6 @@ __all__ = [
     "ModuleTable",
     "Tables",
     "differing",
-    "framework_content",
-    "patched",
     "process_wide",
     "what_was_set",
 ]
@@ -49,18 +48,10 @@ _NEVER_OWN = {"__main__", "convmark", *packages_shared()}
 _HARNESS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
-MOST_NAMED = 3
-MOST_WRAPPED = 9
-"""Functions around each other that are looked through."""
-_PATCHED = packages_shared()
-_WRAPPERS = (functools.partial, staticmethod, classmethod)
-_LOOKED_AT = (FunctionType, *_WRAPPERS)
 _OWN_OF_A_SIDE = {"PWD", "OLDPWD"}
 _OF_A_COMPILER = {"python_threads", "child_processes"}
 
 Settings = Mapping[str, str]
-Content = Mapping[str, tuple[Any, Mapping[str, Any]]]
-"""Modules and classes by their places, and what each held."""
 Environ = dict[str, str]
 
 
@@ -145,11 +136,16 @@ class Tables:
         return any(is_inside(real, place) for place in self._places) and not is_shared(real)
 
     def owner(self, path: str) -> str | None:
-        """Return the name of a code that an absolute path is of; None for any other file."""
+        """Return the name of a code that an absolute path is of; None for any other file.
+
+        A framework in a folder that all codes have, as one on PYTHONPATH, is of none of them.
+        """
         if not self.is_users(path):
             return None
         real = [_real(path)]
-        return next(one.name for one in self._codes if self.foreign_file(one.name, real) is None)
+        found = [one.name for one in self._codes if self.foreign_file(one.name, real) is None]
+        of_framework = any(is_inside(real[0], folder) for folder in framework_folders())
+        return None if of_framework and len(found) == len(self._codes) else found[0]
 
     def foreign_file(self, name: str, files: Iterable[str]) -> str | None:
         """Return a file that lies in another side's folders and not in this one's; None without."""
@@ -335,107 +331,11 @@ def what_was_set(side: str, before: Settings, now: Settings, held: Iterable[str]
     pairs = [f"{name}={now[name]}" for name in names if before[name] != now[name]]
     if not pairs:
         return None
-    return f"the {side} code changes settings of the process: {_some(pairs)}"
+    return f"the {side} code changes settings of the process: {some_of(pairs)}"
 
 
 def differing(*environs: Environ) -> str:
     """Return the names of the variables that are not the same in all; empty where all are."""
     names = set().union(*environs) - _OWN_OF_A_SIDE
     values = {name: {environ.get(name) for environ in environs} for name in names}
-    return _some(sorted(name for name, found in values.items() if len(found) > 1))
-
-
-def framework_content() -> Content:
-    """Return what the framework's modules and classes hold, for `patched` to compare with."""
-    found: dict[str, tuple[Any, Mapping[str, Any]]] = {}
-    for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] not in _PATCHED or not isinstance(module, ModuleType):
-            continue
-        found[name] = module, dict(vars(module))
-        for attribute, value in found[name][1].items():
-            if issubclass(type(value), type) and value.__module__ == name:
-                found[f"{name}.{attribute}"] = value, dict(vars(value))
-    return found
-
-
-def _exchanged(before: Content) -> list[str]:
-    """Return the places where something else is called now than before.
-
-    A framework may put functions in the place of its own, as torch.compile does: they are new.
-    """
-    found, known = [], None
-    for place, (holder, content) in before.items():
-        now = vars(holder)
-        for name, value in content.items():
-            instead = now.get(name, value)
-            if instead is value or not (_is_called(value) and _is_called(instead)):
-                continue
-            if known is None:
-                known = {id(one) for _, content in before.values() for one in content.values()}
-            if type(instead) is not FunctionType or id(instead) in known:
-                found.append(f"{place}.{name}")
-    return found
-
-
-def _is_called(value: Any) -> bool:
-    return callable(value) or hasattr(type(value), "__get__")
-
-
-def patched(owner: Callable[[str], str | None], before: Content) -> str | None:
-    """Return in one line which of the framework's functions a code has replaced; None where none.
-
-    A function counts by the file of its code, whatever name it goes by, and by that of each that it
-    wraps; a class by its functions. Anything else that is called, such as a partial of one of the
-    framework's own functions, counts where it was not before.
-
-    Args:
-        owner: gives the name of the code that a file is of, None for any other file.
-        before: what the framework held before the codes were imported.
-    """
-    owner_of = functools.cache(owner)
-    found: dict[str, str] = {}
-    seen: set[int] = set()
-
-    def look(place: str, value: Any) -> None:
-        for _ in range(MOST_WRAPPED):
-            if isinstance(value, FunctionType):
-                if side := owner_of(value.__code__.co_filename):
-                    found[place] = side
-                value = getattr(value, "__wrapped__", None)
-                if value is None:
-                    return
-            elif isinstance(value, _WRAPPERS):
-                value = value.func if isinstance(value, functools.partial) else value.__func__
-            else:
-                return
-
-    for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] not in _PATCHED or not isinstance(module, ModuleType):
-            continue
-        for attribute, value in list(vars(module).items()):
-            if type(value) in _LOOKED_AT:
-                look(f"{name}.{attribute}", value)
-            elif issubclass(type(value), type):  # another framework module's is looked at there
-                known = id(value) in seen
-                seen.add(id(value))
-                if value.__module__ != name and (known or _is_of_a_framework(value)):
-                    continue
-                for method, function in list(vars(value).items()):
-                    if type(function) in _LOOKED_AT:
-                        look(f"{name}.{attribute}.{method}", function)
-    for place in _exchanged(before):
-        found.setdefault(place, "")
-    if not found:
-        return None
-    names = sorted(found)
-    code = f"the {found[names[0]]}" if found[names[0]] else "a"
-    return f"{code} code replaces functions of the framework: {_some(names)}"
-
-
-def _is_of_a_framework(kind: type) -> bool:
-    return str(kind.__module__).partition(".")[0] in _PATCHED
-
-
-def _some(parts: list[str]) -> str:
-    more = len(parts) - MOST_NAMED
-    return ", ".join(parts[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return some_of(sorted(name for name, found in values.items() if len(found) > 1))

@@ -20,7 +20,7 @@ from types import FrameType
 from typing import Any
 
 from convmark.core.backends import packages_shared
-from convmark.core.installed import PACKAGES, is_installed
+from convmark.core.installed import holds_packages
 
 __all__ = [
     "asks_for",
@@ -69,7 +69,7 @@ def _installed_folders(path: Sequence[str]) -> tuple[str, ...]:
     named = [sysconfig.get_path(name) for name in ("purelib", "platlib")]
     found = [
         *map(os.path.realpath, named),
-        *filter(_holds_packages, map(os.path.realpath, path)),
+        *(one for one in map(os.path.realpath, path) if holds_packages(Path(one))),
     ]
     return tuple(dict.fromkeys(found))
 
@@ -88,10 +88,6 @@ def package_folder(folder: str, installed: Sequence[str]) -> str:
         if is_inside(folder, (root,)):
             return os.path.join(root, *folder[len(root) :].split(os.sep)[1:2])
     return ""
-
-
-def _holds_packages(folder: str) -> bool:
-    return os.path.basename(folder) in PACKAGES and is_installed(Path(folder))
 
 
 def asks_for(

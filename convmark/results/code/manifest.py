@@ -19,7 +19,7 @@ from typing import Any
 
 from convmark.core.errors import StoreError
 from convmark.core.files import as_store_error, read_regular, write_whole
-from convmark.core.installed import is_installed
+from convmark.core.installed import holds_packages
 
 __all__ = [
     "HERE",
@@ -162,7 +162,7 @@ def code_of(event: Mapping[str, Any], roots: Roots) -> Code:
     paths = [Path(one["path"]) for one in event["files"]]
     imports = [Path(entry) for entry in event["sys_path"]]
     used = [one for one in imports if any(path.is_relative_to(one) for path in paths)]
-    own = [one for one in used if not is_installed(one)]
+    own = [one for one in used if not holds_packages(one)]
     all_roots = roots.with_others(own)
     files = (
         CodeFile(all_roots.place(path), str(one["sha256"]), int(one["size"]))
