@@ -166,6 +166,7 @@ def test_options_that_leave_no_case_are_refused_with_the_rule(
         ({"precisions": "float32,int8"}, ["left out: lenet5: runtime keras has no precision"]),
         ({"models": "m.tflite"}, ["left out: m.tflite: its file is of the runtime litert, not"]),
         ({"runtime": "keras,litert", "tasks": "train,infer"}, []),
+        ({"runtime": "keras,torchexport"}, ["left out: runtime torchexport needs backend torch"]),
     ],
 )
 def test_what_no_runtime_can_run_is_said_in_one_line(

@@ -28,6 +28,7 @@ __all__ = [
     "NUMA",
     "PRECISIONS",
     "Case",
+    "broken_rule",
     "cpu_list",
     "cpu_numbers",
     "expand",
@@ -151,7 +152,7 @@ class Case:
         object.__setattr__(self, "recipe", self.recipe or None)
         if self.recipe is not None:
             self._check_recipe(self.recipe)
-        if self.runtime != DEFAULT_RUNTIME and (rule := _broken(RUNTIMES[self.runtime], self)):
+        if self.runtime != DEFAULT_RUNTIME and (rule := broken_rule(RUNTIMES[self.runtime], self)):
             raise CaseError(f"{self.model}: runtime {self.runtime} {rule}")
 
     def _check_recipe(self, recipe: str) -> None:
@@ -273,7 +274,7 @@ def _are_cpus(text: str) -> bool:
         return False
 
 
-def _broken(runtime: Runtime, case: Case) -> str:
+def broken_rule(runtime: Runtime, case: Case) -> str:
     """Return which of a runtime's rules a case breaks; empty where none.
 
     A file that was there already may be of a precision that no model is exported in.
@@ -368,7 +369,7 @@ def _on_runtimes(
             named = " or ".join(runtimes)
             left_out(f"{case.model}: its file is of the runtime {of_file}, not {named}")
         runtimes = (of_file,)
-    rules = {runtime: _broken(RUNTIMES[runtime], case) for runtime in runtimes}
+    rules = {runtime: broken_rule(RUNTIMES[runtime], case) for runtime in runtimes}
     if all(rules.values()):
         for runtime, rule in rules.items():
             left_out(f"{case.model}: runtime {runtime} {rule}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from convmark.core.backends import BACKENDS, with_property
-from convmark.core.case import Case, expand
+from convmark.core.case import Case, broken_rule, expand
 from convmark.core.errors import CaseError, OptionError
 from convmark.core.model_name import ModelName
 from convmark.core.option_values import AUTO
@@ -140,6 +140,7 @@ def cases(
         for backend, its_devices in devices.items()
         for case in suite.cases(options, its_devices, [backend], rules.append)
     ]
+    rules += runtimes_without_cases(options, found)
     if rules:
         first, more = list(dict.fromkeys(rules))[:MOST_RULES], len(set(rules)) - MOST_RULES
         words = "; ".join(first) + (f" and {more} more" if more > 0 else "")
@@ -147,6 +148,14 @@ def cases(
             raise OptionError(f"--runtime: leaves nothing to measure: {words}")
         say(f"left out: {words}")
     return list(dict.fromkeys(found))
+
+
+def runtimes_without_cases(options: Options, found: Sequence[Case]) -> list[str]:
+    """Return for each runtime that no case is of the rule that keeps it from the last of them."""
+    lacking = set(options.runtimes) - {case.runtime for case in found}
+    names = [name for name in options.runtimes if name in lacking and found]
+    rules = {name: broken_rule(RUNTIMES[name], found[-1]) for name in names}
+    return [f"runtime {name} {rule}" for name, rule in rules.items() if rule]
 
 
 def auto_name(case: Case) -> str:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from convmark.core.case import Case
 from convmark.core.errors import OptionError
 from convmark.core.options import Options
+from convmark.core.suites import runtimes_without_cases
 from convmark.core.text import Say
 from convmark.plugin.replay import Measured
 
@@ -157,6 +158,8 @@ class PytestRun:
         session.inspect(dict.fromkeys(case.model for case in self.cases))
         for its_own in session.found.values():
             devices_asked_for(self.options.devices, its_own["devices"])
+        for rule in runtimes_without_cases(self.options, self.cases):
+            say(f"left out: {rule}")
         session.take([case for case in self.cases if self.absent(case) is None])
 
     def _python(self) -> str:
