@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import psutil
@@ -14,6 +16,7 @@ from rows import row
 
 from convmark.core.table import plain
 from convmark.machine import power
+from convmark.machine.gpu.devices import Card, Gpu
 from convmark.machine.power import (
     Idle,
     PackageWatch,
@@ -241,6 +244,35 @@ def idle(tmp_path: Path, percent: float) -> Idle:
 
 def test_idle_power_is_measured_before_and_said(tmp_path: Path) -> None:
     assert idle(tmp_path, 3.0) == Idle(cpu_w=12.5, line="idle power: package 12.5 W")
+
+
+@pytest.mark.parametrize(
+    ("powers_w", "utilisation", "found"),
+    [
+        ([124, 110, 90, 75, 74, 300], 0.0, (74.0, "card X 74.0 W")),
+        ([80, 79.9], 0.0, (79.9, "card X 79.9 W")),
+        ([100 * 0.9**number for number in range(10)], 0.0, (None, "still falling after 20 s")),
+        ([300, 300], 0.5, (None, "unknown")),
+    ],
+    ids=["just used", "idle", "too long", "in use"],
+)
+def test_the_idle_power_of_a_card_is_awaited(
+    powers_w: list[float],
+    utilisation: float,
+    found: tuple[float | None, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    left = iter([power_w for power_w in powers_w for _ in range(4)])  # four looks a round
+    reader = SimpleNamespace(
+        sample=lambda: SimpleNamespace(power_w=next(left), utilisation=utilisation)
+    )
+    monkeypatch.setattr(power, "opened", lambda library: nullcontext(library))
+    monkeypatch.setattr(power, "load_nvml", object)
+    monkeypatch.setattr(power, "reader_of", lambda library, card: reader)
+    card = Card(gpu=Gpu(index=0, name="X", memory_bytes=None, uuid=None))
+    told = idle_power(Rapl(), [card], busy_percent=lambda _: 1.0, clock=ticking(power.IDLE_S))
+    assert told.of_cards([card]) == found[0]
+    assert told.line.endswith(found[1])
 
 
 def test_a_busy_machine_has_no_idle_power(tmp_path: Path) -> None:

@@ -40,6 +40,10 @@ MOST_OTHERS = 0.1
 """Share of the CPUs that the process may not use, above which others' energy is in the figure."""
 IDLE_S = 2.0
 _LOOKS = 4
+_MOST_ROUNDS = 10
+_FALLING = 0.03
+"""Of the power of the round before. An H100 whose last user had just ended drew 113 to 124 W, and
+74 W where nobody had used it."""
 
 _ZONES = "sys/class/powercap"
 _PACKAGE = re.compile(r"intel-rapl:\d+")
@@ -266,29 +270,48 @@ def idle_power(
 ) -> Idle:
     """Wait for `IDLE_S` and return the mean power; at once where nothing can be read.
 
+    Cards are looked at again until their power no longer falls.
+
     Args:
         cards: those that will be measured.
         busy_percent: waits so many seconds and returns how busy all CPUs were.
     """
     known = [card for card in dict.fromkeys(cards) if card.gpu.vendor == "nvidia"]
+    rounds: list[list[dict[Card, Any]]] = []
     with opened(load_nvml() if known else None) as ready:
         readers = {card: reader_of(ready, card) for card in known} if ready else {}
         looks = {card: reader for card, reader in readers.items() if reader is not None}
         if not rapl.counters and not looks:
             return Idle()
-        readings, busy, samples = [rapl.read(clock)], [], []
-        for _ in range(_LOOKS):
-            busy.append(busy_percent(IDLE_S / _LOOKS))
-            samples.append({card: reader.sample() for card, reader in looks.items()})
-        readings.append(rapl.read(clock))
+        while len(rounds) < (_MOST_ROUNDS if looks else 1) and not _have_settled(rounds):
+            readings, busy, samples = [rapl.read(clock)], [], []
+            for _ in range(_LOOKS):
+                busy.append(busy_percent(IDLE_S / _LOOKS))
+                samples.append({card: reader.sample() for card, reader in looks.items()})
+            readings.append(rapl.read(clock))
+            rounds.append(samples)
     if mean(busy) > 100 * MOST_OTHERS:
         return Idle(line=f"idle power: unknown, {mean(busy):.0f} % of the CPUs' time was used")
     cpu_w = rapl.mean_power_w(readings)
-    powers = {card: _idle_card_w([one[card] for one in samples]) for card in looks}
+    has_settled = _have_settled(rounds)
+    powers = {card: _idle_card_w([one[card] for one in samples]) for card in looks if has_settled}
     cards_w = {card: power_w for card, power_w in powers.items() if power_w is not None}
     parts = [] if cpu_w is None else [f"{rapl.scope} {cpu_w:.1f} W"]
     parts += [f"card {card.name} {power_w:.1f} W" for card, power_w in cards_w.items()]
+    if looks and not has_settled:
+        parts.append(f"of the cards unknown, still falling after {len(rounds) * IDLE_S:.0f} s")
     return Idle(cpu_w=cpu_w, cards_w=cards_w, line=f"idle power: {', '.join(parts) or 'unknown'}")
+
+
+def _have_settled(rounds: Sequence[Sequence[Mapping[Card, Any]]]) -> bool:
+    """Whether no card's power has fallen since the round before: one that was just used cools."""
+    if len(rounds) < 2:
+        return False
+    for card in rounds[-1][0]:
+        before_w, now_w = (_idle_card_w([one[card] for one in last]) for last in rounds[-2:])
+        if now_w is not None and (before_w is None or now_w < (1 - _FALLING) * before_w):
+            return False
+    return True
 
 
 def _idle_card_w(samples: Sequence[Any]) -> float | None:
