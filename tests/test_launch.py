@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,8 +20,8 @@ import pytest
 from faults import fast_python
 from workers import BUILDERS, descendants, environ, happens, is_running, measured, smoked
 
-from convmark.core.errors import WorkerError
-from convmark.interpreter import Answer, Interpreter, zoo_folder
+from convmark.core.errors import OptionError, WorkerError
+from convmark.interpreter import Answer, Interpreter, check_zoo, zoo_folder
 from convmark.worker.timing import MIN_WINDOW_S
 
 pytestmark = pytest.mark.skipif(
@@ -570,3 +571,18 @@ def test_no_worker_is_forked_after_the_framework_has_run_something(
 
 def test_the_zoo_lies_beside_the_package() -> None:
     assert (zoo_folder() / "registry.py").is_file()
+
+
+def test_an_installed_zoo_is_not_measured_in_a_checkout_that_has_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = tmp_path.resolve() / "models"
+    (tmp_path / "convmark/worker").mkdir(parents=True)
+    (tmp_path / "bench").mkdir()
+    shutil.copytree(zoo_folder(), models)
+    monkeypatch.chdir(tmp_path / "bench")
+    check_zoo(["lenet5"])
+    (models / "lenet.py").write_text("# another")
+    check_zoo(["nets:net"])
+    with pytest.raises(OptionError, match=rf"{models} has others \(lenet.py\); run pip"):
+        check_zoo(["nets:net", "lenet5"])

@@ -297,8 +297,8 @@ class Options:
     compare_budget_s: float = option_field(
         "--compare-budget SECONDS",
         rules.parse_budget,
-        "with --benchmark-compare: maximum seconds for the live comparison, or unlimited, which "
-        "also decides changes of 3 %",
+        "with --benchmark-compare: maximum seconds for the live comparison, before a regression is "
+        "checked in separate processes; or unlimited, which also decides changes of 3 %",
         default="600",
         only="pytest",
     )

@@ -2,7 +2,7 @@
 
 from convmark.core.installed import import_roots
 from convmark.interpreter.follower import Answer, OnEvent
-from convmark.interpreter.launch import Interpreter, LiveWorker, zoo_folder
+from convmark.interpreter.launch import Interpreter, LiveWorker, check_zoo, zoo_folder
 from convmark.interpreter.server import INTERPRETER_LOST
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Interpreter",
     "LiveWorker",
     "OnEvent",
+    "check_zoo",
     "import_roots",
     "zoo_folder",
 ]

@@ -12,14 +12,15 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
-from convmark.core.errors import WorkerError
+from convmark.core.errors import OptionError, WorkerError
 from convmark.core.files import TemporaryFolder, cache_folder
 from convmark.core.installed import import_roots as find_import_roots
+from convmark.core.model_name import ModelName
 from convmark.core.runtimes import EXPORTS
 from convmark.interpreter.follower import Answer, Follower, OnEvent, tail
 from convmark.interpreter.server import INTERPRETER_LOST, Server, ServerLost, Worker
@@ -30,6 +31,7 @@ from convmark.worker.protocol import encode
 __all__ = [
     "Interpreter",
     "LiveWorker",
+    "check_zoo",
     "zoo_folder",
 ]
 
@@ -52,6 +54,29 @@ def zoo_folder() -> Path:
         f"the model zoo must lie beside {_PACKAGE}, as models/ or convmark_zoo/; install convmark "
         "again"
     )
+
+
+def check_zoo(models: Iterable[str]) -> None:
+    """Refuse to measure an installed zoo in a checkout of convmark that has another.
+
+    Args:
+        models: those that will be measured.
+
+    Raises:
+        OptionError: the checkout's own networks would not be measured.
+    """
+    here, zoo = Path.cwd().resolve(), zoo_folder().resolve()
+    tops = (one for one in (here, *here.parents) if (one / "convmark/worker").is_dir())
+    own = next((one / "models" for one in tops if (one / "models/registry.py").is_file()), zoo)
+    if own == zoo or not any(ModelName.of(model).is_zoo for model in models):
+        return
+    ours, theirs = ({one.name: one.read_bytes() for one in at.glob("*.py")} for at in (own, zoo))
+    differing = [name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)]
+    if differing:
+        raise OptionError(
+            f"--models: the networks of {zoo} would be measured, but {own} has others "
+            f"({differing[0]}); run pip install -e {own.parent}, or start outside it"
+        )
 
 
 class Interpreter(contextlib.AbstractContextManager["Interpreter"]):

@@ -22,7 +22,7 @@ from convmark.core.option_values import AUTO
 from convmark.core.options import Options
 from convmark.core.suites import NETWORKS, cases
 from convmark.core.text import Say
-from convmark.interpreter import zoo_folder
+from convmark.interpreter import check_zoo, zoo_folder
 from convmark.interpreter.inspection import Interpreters, devices_asked_for, unbound_memory
 from convmark.machine.cautions import Preflight
 from convmark.machine.cpus import bound, thread_cautions
@@ -157,9 +157,10 @@ class Session(contextlib.AbstractContextManager["Session"]):
         """Choose these cases to be measured, after checking all that can be refused of them.
 
         Raises:
-            OptionError: a replica has no GPU, the digits are not there, or layers are asked for and
-                no case has any.
+            OptionError: a replica has no GPU, the digits are not there, layers are asked for and
+                no case has any, or the zoo is not that of the checkout.
         """
+        check_zoo(case.model for case in asked)
         reasons = [why_no_layers(case) for case in asked] if self.options.layers else []
         if reasons and all(reasons):
             raise OptionError(f"--layers: no case has layers: {reasons[0]}")

@@ -27,7 +27,7 @@ from convmark.core.errors import CaseError, ConvmarkError, OptionError
 from convmark.core.model_name import ModelName
 from convmark.core.runtimes import RUNTIME_PRECISIONS
 from convmark.core.text import Say
-from convmark.interpreter import Interpreter
+from convmark.interpreter import Interpreter, check_zoo
 from convmark.interpreter.environments.cache import Cache, interpreter_path
 from convmark.interpreter.environments.installer import looks_like_requirement, wanted
 from convmark.interpreter.inspection import inspect
@@ -327,6 +327,7 @@ def paired(
     Raises:
         ConvmarkError: a side is not to be had.
     """
+    check_zoo(case.model for case in cases)
     itself = run_the_same(pair, cases)
     with contextlib.ExitStack() as stack:
         shared = stack.enter_context(pair.a.spec.interpreter(make, None))
