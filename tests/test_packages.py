@@ -84,6 +84,18 @@ def test_a_folder_that_an_installer_has_filled_is_no_code_of_the_users(
     assert {str(plain), str(vendored)}.isdisjoint(installed._installed_folders(tuple(path)))
 
 
+def test_packages_that_are_links_are_installed_where_the_links_lead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = tmp_path.resolve() / "cache/archive"
+    about = Path(written(archive, "shop-1.0.dist-info/METADATA"))
+    packages = tmp_path.resolve() / "lib/site-packages"
+    (packages / about.parent.name).mkdir(parents=True)
+    (packages / about.parent.name / "METADATA").symlink_to(about)
+    found = installed._installed_folders((str(packages),))
+    assert {str(packages), str(archive)} <= set(found)
+
+
 def written(root: Path, name: str, text: str = "") -> str:
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -71,7 +71,14 @@ def _installed_folders(path: Sequence[str]) -> tuple[str, ...]:
         *map(os.path.realpath, named),
         *(one for one in map(os.path.realpath, path) if holds_packages(Path(one))),
     ]
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys([*found, *(linked for one in found for linked in _linked(one))]))
+
+
+def _linked(folder: str) -> Iterator[str]:
+    """Yield the folders that packages' files are links to, as uv's `--link-mode symlink` has it."""
+    for about in Path(folder).glob("*.dist-info/METADATA"):
+        if about.is_symlink():
+            yield str(about.resolve().parent.parent)
 
 
 @functools.cache
