@@ -28,13 +28,16 @@ os.environ["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), os.environ[
 """As in an active environment, so that the commands that are printed begin with `convmark`."""
 
 LONGEST = (
-    *("test_launch", "test_backends", "test_sides_run", "test_cases_of_code", "test_ray"),
-    *("test_replicas", "test_benchmark_scripts", "test_faults_kill", "test_training", "test_duet"),
-    *("test_precisions", "test_inputs", "test_anchor", "test_runtimes", "test_end_to_end"),
-    *("test_accuracy_training", "test_builders", "test_faults_worker", "test_report_rich"),
-    *("test_worker_is_lean", "test_hostile_csv", "test_many", "test_report_page"),
-    *("test_sides_browser", "test_workflow", "test_wheel", "test_auto_batch_worker"),
-    *("test_process_state", "test_synchronisation", "test_plugin_verdicts", "test_gpu_check"),
+    *("test_benchmark_scripts", "test_launch", "test_backends", "test_sides_run", "test_ray"),
+    *("test_replicas", "test_cases_of_code", "test_duet", "test_faults_kill", "test_training"),
+    *("test_synchronisation", "test_precisions", "test_inputs", "test_anchor", "test_runtimes"),
+    *("test_end_to_end", "test_report_page", "test_auto_batch_worker", "test_builders"),
+    *("test_plugin_verdicts", "test_report_browser", "test_homemade_models", "test_gpu_check"),
+    *("test_workflow", "test_accuracy_training", "test_faults_worker", "test_faults_signals"),
+    *("test_report_rich", "test_report_command", "test_hostile_csv", "test_hostile_text"),
+    *("test_module_tables", "test_worker_is_lean", "test_many", "test_sides_browser"),
+    *("test_plugin_guest", "test_waterfall", "test_steadiness", "test_gpu_watch", "test_wheel"),
+    *("test_faults_disk", "test_process_state", "test_resume", "test_pull_request"),
 )
 """Files that take more than 10 s: none of them is begun when the other processes have ended."""
 

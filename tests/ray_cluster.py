@@ -130,9 +130,7 @@ class LocalCluster:
         return {**self.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}
 
     def join(self) -> RayNode:
-        """Start the other node, the one before it ended."""
-        if self.other is not None:
-            self.other.end()
+        """Start the other node."""
         self.other = RayNode(
             self._of_nodes,
             self._folder / "other.log",
@@ -140,10 +138,15 @@ class LocalCluster:
         )
         return self.other
 
+    def leave(self) -> None:
+        """End the other node."""
+        if self.other is not None:
+            self.other.end()
+        self.other = None
+
     def end(self) -> None:
-        for node in (self.other, self.head):
-            if node is not None:
-                node.end()
+        self.leave()
+        self.head.end()
 
 
 @contextlib.contextmanager

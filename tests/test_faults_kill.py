@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from fast_worker import PAUSE
 from faults import FAST, all_gone, descendants, fast_python, fast_workers, run_files, start
+from forks import Forks, warm_interpreters
 from workers import happens
 
 from convmark.results.record import Record
@@ -195,7 +196,7 @@ def test_1000_more_kills_at_random_moments_lose_no_reported_row(
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="needs real workers")
 @pytest.mark.parametrize("rows", [1, pytest.param(3, marks=pytest.mark.long)])
 def test_a_kill_with_real_workers_loses_nothing_and_leaves_no_process(
-    rows: int, tmp_path: Path
+    rows: int, forks_of: Callable[[str], Forks], tmp_path: Path
 ) -> None:
     options = ("--models", "separable_layer", "--tasks", "train", "--processes", "4")
     command = ("convmark", "run", *options, "--time-budget", "0.1", "--results", "results")
@@ -216,7 +217,8 @@ def test_a_kill_with_real_workers_loses_nothing_and_leaves_no_process(
     (tmp_path / "output").write_text(output)
     nothing_is_lost(left := left_in(tmp_path))
     assert len(left.rows) >= rows
-    assert _resumed(tmp_path, command) == 0
+    with warm_interpreters(forks_of("tensorflow")):
+        assert _resumed(tmp_path, command) == 0
     after = left_in(tmp_path).rows
     assert after[: len(left.rows)] == left.rows
     assert [row.order for row in after] == list(range(1, 5))
