@@ -72,6 +72,13 @@ def test_a_layer_takes_what_it_adds_and_a_cut_is_taken_off_once_a_group() -> Non
     assert timed == pytest.approx([0.45, 0.25, 0.3])
 
 
+def test_a_cut_takes_no_longer_than_the_shortest_group() -> None:
+    times_s = {(0, 1): 0.5, (1, 2): 0.1, (0, 2): 0.2}  # of a busy machine
+    rows, cut_s = solved(heads(times_s), STEPS_S, [(0, 1), (1, 2)], [(0, 2)], whole_groups=True)
+    assert cut_s == pytest.approx(0.1)
+    assert rows == pytest.approx([0.4, 0.0])
+
+
 def test_pieces_sum_to_the_step_times_the_ratio_of_a_pass_to_the_step_of_its_round() -> None:
     found = Heads()
     for disturbed in range(3):  # each pass somewhere

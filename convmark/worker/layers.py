@@ -122,6 +122,7 @@ def solved(
             for begin, end in pairs
         ]
         cut_s = max(0.0, statistics.median(saved)) if saved else 0.0
+    cut_s = min(cut_s, *(until_s[place] for place in groups))  # each group holds one
     rows = []
     for begin, end in groups:
         before_s = cut_s
