@@ -75,7 +75,7 @@ def outside(keras: Any) -> Any:
             self.conv = keras.layers.Conv2D(4, 1)
 
         def call(self, image: Any) -> Any:
-            return self.conv(image) * 2.0
+            return importlib.import_module("tensorflow").nn.relu(self.conv(image))
 
     class Net(keras.Model):
         def __init__(self) -> None:
@@ -259,8 +259,9 @@ def test_layers_that_do_not_give_what_the_model_gives_are_not_measured(
         layers.serve(case, None, {"seed": 0, "seconds": 0.0}, backend, lambda *_, **__: None)
 
 
-def test_a_layer_that_counts_its_calls_has_a_time_too(
-    keras: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", ["counts", "recurrent"])
+def test_a_layer_with_state_has_a_time_too(
+    kind: str, keras: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Counts(keras.layers.Layer):
         def build(self, shape: Any) -> None:
@@ -270,7 +271,13 @@ def test_a_layer_that_counts_its_calls_has_a_time_too(
             self.seen.assign(self.seen + 1)
             return image * self.seen
 
-    net = keras.Sequential([keras.Input(IMAGE), Counts(), keras.layers.Flatten()])
+    layer = keras.layers
+    kinds = {
+        "counts": [Counts()],
+        "recurrent": [layer.Reshape((64, 3)), layer.GRU(2, stateful=True, return_sequences=True)],
+    }
+    image = keras.Input(batch_shape=(SAMPLES, *IMAGE))
+    net = keras.Sequential([image, *kinds[kind], layer.Flatten()])
     case, backend = served(net, np.ones((SAMPLES, *IMAGE), np.float32), "infer", monkeypatch)
     found: list[Any] = []
     monkeypatch.setattr(layers._Rounds, "take", lambda rounds, seconds: found.append(rounds))
@@ -306,17 +313,8 @@ def test_what_has_no_layers_or_is_not_so_deep_is_refused_in_one_line(keras: Any)
         def call(self, image: Any) -> Any:
             return image * 2.0
 
-    class Loose(keras.Model):
-        def __init__(self) -> None:
-            super().__init__()
-            self.flat = keras.layers.Flatten()
-
-        def call(self, image: Any) -> Any:
-            return self.flat(image * 2.0)
-
     for model, depth, words in (
         (Bare(), None, "has no layers: it computes in its own call alone"),
-        (Loose(), None, "has no layers that can be called alone: it computes outside its layers"),
         (residual(keras), 3, "--depth: must be at most 2, its levels of layers, got 3"),
     ):
         with pytest.raises(CaseFailure, match=words.replace("+", r"\+")):

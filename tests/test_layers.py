@@ -23,6 +23,7 @@ from convmark.session.layers import (
     combined,
     layers_path,
     measure_layers,
+    read_layers,
     why_no_layers,
 )
 from convmark.worker.layer_passes import Pass
@@ -69,6 +70,13 @@ def test_a_layer_takes_what_it_adds_and_a_cut_is_taken_off_once_a_group() -> Non
     timed, cut_s = solved(clocked, STEPS_S, groups, [], whole_groups=False)
     assert cut_s == pytest.approx(0.05)
     assert timed == pytest.approx([0.45, 0.25, 0.3])
+
+
+def test_a_cut_takes_no_longer_than_the_shortest_group() -> None:
+    times_s = {(0, 1): 0.5, (1, 2): 0.1, (0, 2): 0.2}  # of a busy machine
+    rows, cut_s = solved(heads(times_s), STEPS_S, [(0, 1), (1, 2)], [(0, 2)], whole_groups=True)
+    assert cut_s == pytest.approx(0.1)
+    assert rows == pytest.approx([0.4, 0.0])
 
 
 def test_pieces_sum_to_the_step_times_the_ratio_of_a_pass_to_the_step_of_its_round() -> None:
@@ -154,6 +162,18 @@ def test_the_interval_is_a_text_where_it_is_printed_and_two_numbers_elsewhere() 
     assert table.column("time_low_s")[0] == pytest.approx(0.375 - 12.706 * 0.125, rel=1e-3)
 
 
+def test_a_long_name_is_cut_in_its_middle_where_it_is_printed() -> None:
+    one = session(1.0, 0.5)
+    one["units"] = [unit("stage1/" + "deep/" * 99 + "conv")]
+    rows = rows_of(one)
+    (name, _), (whole, _) = (layers_table(rows, top).column("layer") for top in (1, None))
+    assert len(str(name)) == 40
+    assert str(name).startswith("stage1/")
+    assert str(name).endswith("/conv")
+    assert whole == rows[0].layer
+    assert f">{name}<" in bars(rows)
+
+
 def test_each_bar_begins_where_the_one_before_it_ends() -> None:
     drawn = bars(rows_of(session(1.0, 0.25, 0.5)))
     lefts = [float(part.split('"')[1]) for part in drawn.split("<rect ")[1:]]
@@ -206,11 +226,16 @@ def test_sessions_differ_in_their_seed_and_a_failed_one_is_named() -> None:
     assert "the layers compute in bfloat16, as the model's own code has it" in said[-1]
 
 
-def test_the_rows_are_kept_as_they_are(tmp_path: Path) -> None:
+def test_the_rows_are_kept_as_they_are_whatever_a_layer_is_called(tmp_path: Path) -> None:
     path = layers_path(tmp_path)
-    rows = rows_of(session(1.0, 0.1, 0.5), session(1.0, 0.1, 0.5))
+    one = session(1.0, *[0.1] * 5)
+    names = ["=1+2", "tab\tred\x1b[31m", "\u202e", REST, "x" * 9000]
+    one["units"] = [unit(name) for name in names]
+    rows = rows_of(one, one)
     LAYERS_TABLE.append(path, rows)
-    assert LAYERS_TABLE.read(path) == rows
+    (found,) = read_layers(path)
+    assert found == rows
+    assert [row.layer for row in rows][:-2] == ["=1+2", "tab red", "(no name)", f"{REST}#1"]
 
 
 @pytest.mark.parametrize(

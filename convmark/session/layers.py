@@ -44,6 +44,7 @@ __all__ = [
     "LayerRow",
     "combined",
     "keep_other_layers",
+    "layer_name",
     "layer_request",
     "layers_of",
     "layers_path",
@@ -125,6 +126,12 @@ LAYERS_TABLE = TableFile(LayerRow)
 def layers_path(machine_folder: Path) -> Path:
     """Return the file of a machine's layers."""
     return machine_folder / "layers.csv"
+
+
+def layer_name(text: str) -> str:
+    """Return a layer's name as it is printed and kept: never empty, and never that of the rest."""
+    name = plain_text(text) or "(no name)"
+    return f"{name}#1" if name == REST else name
 
 
 def why_no_layers(case: Case) -> str:
@@ -341,7 +348,8 @@ def combined(
 
 
 def _rows(sessions: Sequence[Mapping[str, Any]]) -> list[_Row]:
-    rows = [_Row(dict(facts), [], []) for facts in sessions[0]["units"]]
+    units = sessions[0]["units"]
+    rows = [_Row({**facts, "name": layer_name(facts["name"])}, [], []) for facts in units]
     for one in sessions:
         both = one.get("with_backward_s", one["forward_s"])
         for row, time_s, forward_s in zip(rows, both, one["forward_s"], strict=True):

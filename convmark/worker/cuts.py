@@ -7,15 +7,23 @@ outputs are all that later units take, and what nothing takes: no compiler may l
 
 from __future__ import annotations
 
-import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 from convmark.worker.failure import CaseFailure
-from convmark.worker.flops import LayerCall, call_flops, traced_calls
-from convmark.worker.inputs import flat, mapped, symbols
+from convmark.worker.flops import call_flops
+from convmark.worker.inputs import mapped, symbols
+from convmark.worker.traced import (
+    LayerCall,
+    Masks,
+    is_variable,
+    tensors,
+    traced_calls,
+    with_operations,
+)
 
 __all__ = [
     "Cut",
@@ -29,6 +37,7 @@ __all__ = [
 MOST_TOGETHER = 4
 """Units of a group: a convolution with what a framework may fuse to it, such as its activation."""
 _OUTSIDE = "computes outside its layers, which are not called alone"
+_READ = "takes what is computed outside of layers; that is in the rest"
 
 
 @dataclass(frozen=True)
@@ -40,14 +49,36 @@ class Unit:
     call: LayerCall
     takes: tuple[int, ...]
     gives: tuple[int, ...]
+    """Of its tensors, then of the masks that they have."""
     note: str = ""
     """Why its layers are not cut further."""
+    training: Any = None
+    """Whether it is told that it trains; None where its own arguments tell it, or nothing does."""
+
+    @property
+    def holders(self) -> list[Any]:
+        """The layer, and what holds the weights that an operation is given."""
+        given = [one for one in tensors([self.call.args, self.call.kwargs]) if is_variable(one)]
+        if not given:
+            return [self.call.layer]
+        trained = [one for one in given if one.trainable]
+        more = SimpleNamespace(variables=given, weights=given, trainable_variables=trained)
+        return [self.call.layer, more]
+
+    @property
+    def weights(self) -> list[Any]:
+        """All that it multiplies or adds, and other state."""
+        return [one for held in self.holders for one in getattr(held, "weights", None) or ()]
+
+    @property
+    def masked(self) -> bool:
+        """Whether it takes or gives a mask."""
+        return any(one is not None for one in (*self.call.taken_masks, *self.call.made_masks))
 
     @property
     def is_heavy(self) -> bool:
         """Whether it holds a weight that multiplies, or is made of layers."""
-        held = getattr(self.call.layer, "weights", None) or ()
-        return bool(self.call.inner) or any(len(weight.shape) >= 2 for weight in held)
+        return bool(self.call.inner) or any(len(weight.shape) >= 2 for weight in self.weights)
 
 
 @dataclass
@@ -62,6 +93,7 @@ class Cut:
     training: bool
     numbers: Mapping[int, int] = field(default_factory=dict)
     """Of the values, by the identity of their symbols."""
+    keras: Any = None
 
     def taken(self, units: Sequence[Unit]) -> list[int]:
         """Return the values that consecutive units need from outside."""
@@ -84,7 +116,8 @@ class Cut:
         """Return the values to which a backward pass hands gradients: those after a weight."""
         found: set[int] = set()
         for unit in self.units:
-            if getattr(unit.call.layer, "trainable_variables", None) or found & set(unit.takes):
+            own = any(getattr(one, "trainable_variables", None) for one in unit.holders)
+            if own or found & set(unit.takes):
                 found.update(unit.gives)
         return found
 
@@ -92,26 +125,42 @@ class Cut:
         """Return units `begin` to `end` as a function of the values that they need."""
         units = self.units[begin:end]
         taken, given = self.taken(units), self.given(begin, end)
+        masks = Masks(self.keras) if any(unit.masked for unit in self.units) else None
 
         def run(values: Sequence[Any]) -> list[Any]:
             known = dict(zip(taken, values, strict=True))
             for unit in units:
-                result = self._called(unit, known)
-                known.update(zip(unit.gives, _tensors(result), strict=True))
+                made = tensors(self._called(unit, known, masks))
+                if masks:
+                    pairs = zip(made, unit.call.made_masks, strict=False)
+                    made += [masks.of(one) for one, mask in pairs if mask is not None]
+                known.update(zip(unit.gives, made, strict=True))
             return [known[value] for value in given]
 
         return run
 
-    def _called(self, unit: Unit, known: Mapping[int, Any]) -> Any:
-        def value(one: Any) -> Any:
-            return known[self.numbers[id(one)]] if id(one) in self.numbers else one
+    def _called(self, unit: Unit, known: Mapping[int, Any], masks: Masks | None) -> Any:
+        """Call a unit as the model has called it: with its masks, and told whether it trains."""
+        call = unit.call
 
-        layer = unit.call.layer
-        args, kwargs = mapped(value, unit.call.args), mapped(value, unit.call.kwargs)
-        takes = inspect.signature(layer.call).parameters
-        if "training" in takes and kwargs.get("training") is None and len(args) < len(takes):
-            kwargs["training"] = self.training
-        return layer(*args, **kwargs)
+        def value(one: Any) -> Any:
+            if id(one) in self.numbers:
+                return known[self.numbers[id(one)]]
+            return self._weight(call, one) if is_variable(one) else one
+
+        args, kwargs = mapped(value, call.args), mapped(value, call.kwargs)
+        if masks:
+            for one, mask in zip(tensors([args, kwargs]), call.taken_masks, strict=False):
+                masks.put(one, None if mask is None else known[self.numbers[id(mask)]])
+        if unit.training is not None:
+            kwargs["training"] = unit.training
+        return call.layer(*args, **kwargs)
+
+    def _weight(self, call: LayerCall, weight: Any) -> Any:
+        """Return a weight as the block around an operation reads it: in its compute dtype."""
+        dtype = getattr(call.outer and call.outer.layer, "compute_dtype", None)
+        is_cast = getattr(weight, "_autocast", False) and "float" in str(weight.dtype)
+        return self.keras.ops.cast(weight, dtype) if dtype and is_cast else weight
 
 
 def cut(model: Any, backend: Any, samples: int, depth: int | None, *, training: bool) -> Cut:
@@ -129,22 +178,20 @@ def cut(model: Any, backend: Any, samples: int, depth: int | None, *, training: 
     deepest = depth_of(root)
     if depth is not None and depth > deepest:
         raise CaseFailure(f"--depth: must be at most {deepest}, its levels of layers, got {depth}")
-    if why := _not_opened(root):
-        raise CaseFailure(f"has no layers that can be called alone: it {why}")
-    numbers: dict[int, int] = {}
+    numbers = _Numbers()
     for one in _in_order(backend, [root.args, root.kwargs]):
         numbers.setdefault(id(one), len(numbers))
     inputs = list(numbers.values())
-    units = _named(_opened(root, deepest if depth is None else depth, numbers), numbers)
+    levels = deepest if depth is None else depth
+    opener = _Opener(numbers, backend.keras, reads=not training)
+    units = _named(opener.opened(root, levels + 1), numbers)
     outputs = [numbers[id(one)] for one in _in_order(backend, root.result)]
-    return Cut(units, inputs, outputs, training, numbers)
+    return Cut(units, inputs, outputs, training, numbers, backend.keras)
 
 
 def _traced(model: Any, backend: Any, samples: int, training: bool) -> LayerCall:
     def call_model(model: Any, sample: Any) -> Any:
-        if "training" in inspect.signature(model.call).parameters:
-            return model(sample, training=training)
-        return model(sample)
+        return model(sample, training=training)  # as the step calls it
 
     keras = backend.keras
     for _ in range(2):  # building may call a layer once more
@@ -171,33 +218,105 @@ def _may_open(call: LayerCall) -> bool:
 _OWN = ("keras", "tf_keras", "tensorflow")
 
 
-def _opened(
-    call: LayerCall, depth: int, numbers: dict[int, int]
-) -> Iterator[tuple[LayerCall, str]]:
-    """Yield the calls that are units, in order, each with why it is not opened.
+class _Numbers(dict[int, int]):
+    """Numbers of values by the identity of their symbols, and what keeps those alive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[Any] = []
+
+
+_Inside = Sequence[tuple[LayerCall, LayerCall]]
+"""Calls inside a block, each as it was traced with all calls and as its values are known, then the
+block's own."""
+
+
+@dataclass
+class _Opener:
+    """Opens blocks into the calls that are units."""
+
+    numbers: _Numbers
+    """Of the values of all units before; those that a block renames are added."""
+    keras: Any
+    reads: bool
+    """Whether a block may compute with weights outside its layers: not where gradients follow."""
+
+    def opened(
+        self, call: LayerCall, depth: int, found: LayerCall | None = None
+    ) -> Iterator[tuple[LayerCall, str]]:
+        """Yield the calls that are units, in order, each with why it is not opened.
+
+        Args:
+            depth: levels of blocks, of which the call is the first.
+            found: the call as its values are known.
+        """
+        found = found or call
+        _same(self.numbers, call, found, "args", "kwargs")
+        taken, note = tensors([found.args, found.kwargs]), ""
+        known = all(id(one) in self.numbers for one in taken)
+        if depth > 1 and _may_open(call):  # a block that is given a constant stays closed
+            if known and (inside := self._inside(call)):
+                yield from self._each(call, inside, depth)
+                _same(self.numbers, found, call, "result")
+                return
+            note = _OUTSIDE
+        elif any(self._is_constant(one) for one in taken):
+            note = _READ
+        yield replace(call, args=found.args, kwargs=found.kwargs), note
+        _same(self.numbers, found, call, "result")
+
+    def _is_constant(self, one: Any) -> bool:
+        """Whether it is fixed, and no weight itself; positions and such are whole numbers."""
+        is_value = id(one) in self.numbers or is_variable(one)
+        return not is_value and "float" in str(one.dtype)
+
+    def _each(
+        self, call: LayerCall, inside: _Inside, depth: int
+    ) -> Iterator[tuple[LayerCall, str]]:
+        self.numbers.kept.append(inside)
+        renamed = _renamed(call).items()
+        self.numbers.update((other, self.numbers[value]) for other, value in renamed)
+        _same(self.numbers, inside[-1][1], call, "args", "kwargs")
+        for one, found in inside[:-1]:
+            yield from self.opened(one, depth - 1, found)
+        _same(self.numbers, call, inside[-1][1], "result")
+
+    def _inside(self, call: LayerCall) -> _Inside:
+        """Return the calls that a call amounts to; none where it does more than those."""
+        if _amounts(call, call.inner):
+            return [*((one, one) for one in call.inner), (call, call)]
+        found = with_operations(call, self.keras, reads=self.reads) or []
+        inner = [one for _, one in found[:-1]]
+        whole = found and _amounts(found[-1][1], inner, self.keras.KerasTensor)
+        return found if whole else []
+
+
+def _same(numbers: dict[int, int], new: LayerCall, known: LayerCall, *fields: str) -> None:
+    """Give the values of a call the numbers that they have in another trace of it."""
+    for name in fields:
+        pairs = zip(tensors(getattr(new, name)), tensors(getattr(known, name)), strict=True)
+        for one, other in pairs:
+            if id(other) in numbers:
+                numbers.setdefault(id(one), numbers[id(other)])
+
+
+def _amounts(call: LayerCall, inner: Sequence[LayerCall], symbol: Any = object) -> bool:
+    """Return whether the calls inside a call amount to it: no value comes from elsewhere.
 
     Args:
-        numbers: of the values of all units before; those that a block renames are added.
+        symbol: the class of values; others are constants.
     """
-    numbers.update((other, numbers[value]) for other, value in _renamed(call).items())
-    for one in call.inner:
-        why = _not_opened(one) if depth > 1 and _may_open(one) else ""
-        if depth > 1 and _may_open(one) and not why:
-            yield from _opened(one, depth - 1, numbers)
-        else:
-            yield one, why
+    known = {id(one) for one in tensors([call.args, call.kwargs])} | set(_renamed(call))
 
+    def unknown(structure: Any) -> bool:
+        return any(isinstance(one, symbol) and id(one) not in known for one in tensors(structure))
 
-def _not_opened(call: LayerCall) -> str:
-    """Return why the layers inside a call do not amount to it; empty where they do."""
-    known = {id(one) for one in _tensors([call.args, call.kwargs])} | set(_renamed(call))
-    for one in call.inner:
-        if any(id(value) not in known for value in _tensors([one.args, one.kwargs])):
-            return _OUTSIDE
-        known.update(id(value) for value in _tensors(one.result))
-    if any(id(value) not in known for value in _tensors(call.result)):
-        return _OUTSIDE
-    return ""
+    for one in inner:
+        masks = [mask for mask in one.taken_masks if mask is not None]
+        if unknown([one.args, one.kwargs, *masks]):
+            return False
+        known.update(id(value) for value in tensors([one.result, one.made_masks]))
+    return not unknown(call.result)
 
 
 def _renamed(call: LayerCall) -> dict[int, int]:
@@ -208,39 +327,42 @@ def _renamed(call: LayerCall) -> dict[int, int]:
     """
     if not {"Functional", "Sequential"} & {one.__name__ for one in type(call.layer).__mro__}:
         return {}
-    given = _tensors([call.args, call.kwargs])
+    given = tensors([call.args, call.kwargs])
     shapes = [tuple(one.shape) for one in given]
     known = {id(one) for one in given}
     found: dict[int, int] = {}
     for one in call.inner:
-        for value in _tensors([one.args, one.kwargs]):
+        for value in tensors([one.args, one.kwargs]):
             if id(value) not in known and shapes.count(tuple(value.shape)) == 1:
                 found[id(value)] = id(given[shapes.index(tuple(value.shape))])
-        known.update(id(value) for value in _tensors(one.result))
+        known.update(id(value) for value in tensors(one.result))
     return found
-
-
-def _tensors(structure: Any) -> list[Any]:
-    """Return the tensors of a structure; what is fixed, such as a number, is none."""
-    return [one for one in flat(structure) if hasattr(one, "shape") and hasattr(one, "dtype")]
 
 
 def _in_order(backend: Any, structure: Any) -> list[Any]:
     """Return the tensors in the order that the framework has: of a dictionary, by its keys."""
-    return _tensors(backend.leaves(structure))
+    return tensors(backend.leaves(structure))
 
 
 def _named(calls: Iterator[tuple[LayerCall, str]], numbers: dict[int, int]) -> list[Unit]:
     units, seen = [], Counter[str]()
     for call, note in calls:
-        takes = tuple(numbers[id(one)] for one in _tensors([call.args, call.kwargs]))
-        for one in _tensors(call.result):
+        masks = [one for one in call.taken_masks if one is not None]
+        if any(id(one) not in numbers for one in masks):
+            raise CaseFailure(
+                f"has no layers that can be called alone: no layer makes the mask of {_path(call)}"
+            )
+        taken = [*tensors([call.args, call.kwargs]), *masks]
+        takes = tuple(numbers[id(one)] for one in taken if id(one) in numbers)
+        made = [*tensors(call.result), *(one for one in call.made_masks if one is not None)]
+        for one in made:
             numbers.setdefault(id(one), len(numbers))
-        gives = tuple(numbers[id(one)] for one in _tensors(call.result))
+        gives = tuple(numbers[id(one)] for one in made)
         name = _path(call)
         seen[name] += 1
         name += f"#{seen[name]}" if seen[name] > 1 else ""
-        units.append(Unit(name, call, takes, gives, note))
+        training = None if call.is_told else call.training
+        units.append(Unit(name, call, takes, gives, note, training))
     return units
 
 
@@ -283,8 +405,8 @@ def unit_facts(unit: Unit, keras: Any) -> dict[str, Any]:
 
 def moved_bytes(units: Sequence[Unit]) -> int | None:
     """Return the bytes that a chain of units takes, holds as weights and gives, once each."""
-    weights = [one for unit in units for one in getattr(unit.call.layer, "weights", None) or ()]
-    return _bytes([*_tensors(units[0].call.taken), *weights, *_tensors(units[-1].call.made)])
+    weights = [one for unit in units for one in unit.weights]
+    return _bytes([*tensors(units[0].call.taken), *weights, *tensors(units[-1].call.made)])
 
 
 def _bytes(values: Sequence[Any]) -> int | None:

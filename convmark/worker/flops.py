@@ -13,26 +13,20 @@ Source:
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from convmark.worker.inputs import Inputs, called, flat, item_bytes, symbols
+from convmark.worker.inputs import Inputs, item_bytes, symbols
+from convmark.worker.traced import LayerCall, Shape, traced_calls
 
 __all__ = [
-    "LayerCall",
     "LayerRecord",
     "call_flops",
     "flops_per_sample",
     "layer_records",
-    "traced_calls",
 ]
-
-Shape = tuple[int | None, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,39 +46,6 @@ class LayerRecord:
     """Those weights as they are stored."""
     inputs: tuple[int, ...] = field(default=(), compare=False)
     """Places of the records whose outputs it takes, as far as layers hand them on themselves."""
-
-
-@dataclass(slots=True, kw_only=True)
-class LayerCall:
-    """One call of a layer while it is traced; all shapes with the batch axis, which is 1."""
-
-    layer: Any
-    was_built: bool
-    positional: Sequence[Shape | None]
-    named: dict[str, Shape | None]
-    taken: list[Any]
-    """The tensors themselves, kept so that no other gets their identity."""
-    made: list[Any] = field(default_factory=list)
-    output: Shape | None = None
-    inner: list[LayerCall] = field(default_factory=list)
-    outer: LayerCall | None = None
-    """The call that it is part of; None of the model's own."""
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    """The arguments, as they came."""
-    result: Any = None
-    """What it returned."""
-
-    @property
-    def given(self) -> Any:
-        """The first argument, as it came."""
-        return self.args[0] if self.args else None
-
-    def argument(self, position: int, name: str) -> Shape | None:
-        """Return the shape of an argument given by position or by name."""
-        if position < len(self.positional):
-            return self.positional[position]
-        return self.named.get(name)
 
 
 def layer_records(model: Any, keras: Any, inputs: Inputs | Sequence[int]) -> list[LayerRecord]:
@@ -133,6 +94,8 @@ def flops_per_sample(records: Sequence[LayerRecord]) -> int | None:
 def call_flops(call: LayerCall, keras: Any) -> int | None:
     """Return the FLOPs of a call and of those inside it; None where no rule covers one of them."""
     rules = {getattr(keras.layers, name, None): rule for name, rule in _RULES.items()}
+    if type(call.layer).__name__ in _PRODUCTS and not isinstance(call.layer, keras.layers.Layer):
+        return None
     held = _held_weights(call)
     own = _rule(call.layer, rules, held)(call, held)
     parts = [own, *(call_flops(inner, keras) for inner in call.inner)]
@@ -159,130 +122,6 @@ def _record(
         weight_bytes=sum(size * one_bytes for size, one_bytes in pairs),
         inputs=inputs,
     )
-
-
-def traced_calls(
-    model: Any,
-    keras: Any,
-    sample: Any,
-    *,
-    call_model: Callable[[Any, Any], Any] = called,
-    operations: bool = False,
-) -> list[LayerCall]:
-    """Return the calls of one symbolic forward pass, inner ones before outer ones.
-
-    The model is called from a layer of its own: a functional model called on a `keras.Input`
-    would infer its output's shape without calling its layers.
-
-    Args:
-        sample: `keras.Input`s in the structure that the model takes.
-        call_model: calls the model on the sample.
-        operations: whether the operations of a functional graph that are no layers (Keras 3) are
-            among the calls.
-    """
-
-    class Probe(keras.layers.Layer):  # type: ignore[misc]  # Keras is handed in
-        def call(self, sample: Any) -> Any:
-            return call_model(model, sample)
-
-    layer = keras.layers.Layer
-    with contextlib.ExitStack() as stack:
-        calls, running = stack.enter_context(_recorded_calls(layer, type(next(flat(sample)))))
-        if operations and hasattr(keras, "Operation"):
-            stack.enter_context(_recorded_operations(keras.Operation, layer, calls, running))
-        Probe()(sample)
-    for call in calls:
-        if call.outer is calls[-1]:
-            call.outer = None
-    return calls[:-1]
-
-
-@contextmanager
-def _recorded_calls(
-    layer_class: Any, symbol: type
-) -> Iterator[tuple[list[LayerCall], list[LayerCall]]]:
-    """Keep every layer call made inside, in the order in which they end, and those still running.
-
-    Args:
-        layer_class: the base class of all layers.
-        symbol: the type of a `keras.Input`. A layer that gets one inside another layer's call is
-            part of a graph that is being rebuilt, not of the forward pass, and is left out.
-    """
-    original = layer_class.__call__
-    running: list[LayerCall] = []
-    finished: list[LayerCall] = []
-
-    @functools.wraps(original)  # its module, too: Keras 2 converts calls of unknown modules
-    def recorded(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        """Call the layer, and note the call with those inside it."""
-        if running and any(isinstance(value, symbol) for value in flat([args, kwargs])):
-            return original(layer, *args, **kwargs)
-        call = _begun(layer, args, kwargs)
-        if running:
-            running[-1].inner.append(call)
-            call.outer = running[-1]
-        running.append(call)
-        try:
-            outputs = original(layer, *args, **kwargs)
-        finally:
-            running.pop()
-        call.output, call.made, call.result = _shape(outputs), list(flat(outputs)), outputs
-        finished.append(call)
-        return outputs
-
-    layer_class.__call__ = recorded
-    try:
-        yield finished, running
-    finally:
-        layer_class.__call__ = original
-
-
-@contextmanager
-def _recorded_operations(
-    operation_class: Any, layer_class: Any, finished: list[LayerCall], running: list[LayerCall]
-) -> Iterator[None]:
-    """Keep the calls of operations that are no layers too."""
-    original = operation_class.__call__
-
-    @functools.wraps(original)
-    def recorded(operation: Any, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(operation, layer_class) or not running:
-            return original(operation, *args, **kwargs)
-        call = _begun(operation, args, kwargs)
-        call.outer = running[-1]
-        outputs = original(operation, *args, **kwargs)
-        running[-1].inner.append(call)
-        call.output, call.made, call.result = _shape(outputs), list(flat(outputs)), outputs
-        finished.append(call)
-        return outputs
-
-    operation_class.__call__ = recorded
-    try:
-        yield
-    finally:
-        operation_class.__call__ = original
-
-
-def _begun(layer: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> LayerCall:
-    """Return a call as it begins."""
-    return LayerCall(
-        layer=layer,
-        was_built=bool(getattr(layer, "built", True)),
-        positional=[_shape(value) for value in args],
-        named={name: _shape(value) for name, value in kwargs.items()},
-        taken=list(flat([args, kwargs])),
-        args=tuple(args),
-        kwargs=kwargs,
-    )
-
-
-def _shape(structure: Any) -> Shape | None:
-    """Return the shape of the first tensor of a structure; None where there is none."""
-    first = next(flat(structure), None)
-    shape = getattr(first, "shape", None)
-    if shape is None or getattr(shape, "rank", 0) is None:
-        return None
-    return tuple(shape)
 
 
 def _elements(shape: Any) -> int:
@@ -424,6 +263,13 @@ _RULES: dict[str, _Rule] = {
     "RNN": _unknown,
     "TimeDistributed": _unknown,
 }
+
+_PRODUCTS = {
+    *("Matmul", "Einsum", "Dot", "Tensordot", "Inner", "Outer", "Vdot", "Cross", "Kron"),
+    *("Conv", "ConvTranspose", "DepthwiseConv", "SeparableConv", "Correlate", "Convolve"),
+    "DotProductAttention",
+}
+"""Operations of Keras that multiply, whose products are not told from their shapes here."""
 
 
 def _rule(layer: Any, rules: dict[Any, _Rule], held: Sequence[Any]) -> _Rule:

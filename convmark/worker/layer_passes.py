@@ -121,7 +121,7 @@ class Passes:
         takes = self._cut.taken(units)
         return Piece(
             function=self._cut.function(*place),
-            layers=[unit.call.layer for unit in units],
+            layers=[one for unit in units for one in unit.holders],
             takes=takes,
             gives=self._cut.given(*place),
             inner=None if mode == FORWARD else [value in self._trained for value in takes],

@@ -32,7 +32,9 @@ from convmark.core.tasks import TASKS
 from convmark.worker import host, measurement, timing
 from convmark.worker.cuts import Cut, Unit, cut, groups_of, moved_bytes, unit_facts
 from convmark.worker.failure import CaseFailure
+from convmark.worker.inputs import flat
 from convmark.worker.layer_passes import FORWARD, Pass, Passes, Place
+from convmark.worker.traced import is_variable
 
 __all__ = ["Heads", "agree", "serve", "solved"]
 
@@ -120,6 +122,7 @@ def solved(
             for begin, end in pairs
         ]
         cut_s = max(0.0, statistics.median(saved)) if saved else 0.0
+    cut_s = min(cut_s, *(until_s[place] for place in groups))  # each group holds one
     rows = []
     for begin, end in groups:
         before_s = cut_s
@@ -168,7 +171,9 @@ def serve(case: Case, builder: Any, request: Mapping[str, Any], backend: Any, em
 @contextlib.contextmanager
 def _as_before(model: Any) -> Iterator[None]:
     """Give back after a forward pass what its layers count or draw from, such as a seed's state."""
-    kept = [(one, np.array(one.numpy())) for one in model.non_trainable_variables]
+    states = [getattr(layer, "states", None) for layer in model._flatten_layers()]
+    held = [*model.non_trainable_variables, *filter(is_variable, flat(states))]  # RNNs hide theirs
+    kept = [(one, np.array(one.numpy())) for one in held]
     yield
     for one, value in kept:
         one.assign(value)

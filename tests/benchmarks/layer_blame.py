@@ -180,6 +180,7 @@ def one_trial(
         "sessions_first": [
             is_of(most_moved(*pair), layer) for pair in zip(old.found, new.found, strict=True)
         ],
+        "load": os.getloadavg()[0],
         "seconds": time.monotonic() - began,
     }
 

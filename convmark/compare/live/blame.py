@@ -23,7 +23,13 @@ from convmark.core.errors import MeasurementError
 from convmark.core.options import Options
 from convmark.core.statistics import interval_around, t_quantile
 from convmark.core.text import Say, duration_text, plain_text
-from convmark.session.layers import REST, SESSION_SECONDS, layer_request, why_no_layers
+from convmark.session.layers import (
+    REST,
+    SESSION_SECONDS,
+    layer_name,
+    layer_request,
+    why_no_layers,
+)
 
 __all__ = [
     "SESSIONS",
@@ -230,7 +236,7 @@ def _pairs(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -
 
 
 def _key(unit: Mapping[str, Any]) -> tuple[str, str, str]:
-    return str(unit["name"]), str(unit["kind"]), str(unit["shape"])
+    return layer_name(unit["name"]), str(unit["kind"]), str(unit["shape"])
 
 
 def _times(sessions: Sequence[Mapping[str, Any]]) -> list[list[float]]:

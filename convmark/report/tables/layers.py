@@ -38,6 +38,8 @@ __all__ = [
 TOP = 20
 """Layers of the printed table."""
 
+NAME = 40
+"""Characters of a name in a printed table and beside a bar; the file has all."""
 ROW, LEFT, WIDTH, RIGHT = 18, 260, 420, 130
 """Pixels: a bar's height with its gap, the names' width, the longest bar, the figures' width."""
 
@@ -111,6 +113,8 @@ def layers_table(rows: Sequence[LayerRow], top: int | None = None) -> Table:
     step_s, first = rows[0].step_s, rows[0]
     trains = any(row.forward_s not in (None, row.time_s) for row in layers)
     records = [_record(row) for row in [*shown, *(row for row in rows if row.layer == REST)]]
+    if top is not None:  # one long name would put the names of all in a list below the table
+        records = [{**one, "layer": _short(str(one["layer"]))} for one in records]
     beside = ""
     if left_out := len(layers) - len(shown):
         others_s = sum(row.time_s for row in layers) - sum(row.time_s for row in shown)
@@ -142,6 +146,12 @@ def layers_table(rows: Sequence[LayerRow], top: int | None = None) -> Table:
     return table_of(
         f"layers-{first.case}", f"Time per layer of {first.case}", caption, columns, records
     )
+
+
+def _short(name: str) -> str:
+    """Return a name of at most `NAME` characters: its beginning and its end."""
+    kept = NAME // 2
+    return name if len(name) <= NAME else f"{name[: NAME - kept - 1]}…{name[-kept:]}"
 
 
 def _record(row: LayerRow) -> dict[str, object]:
@@ -242,7 +252,7 @@ def keep_bars(machine_folder: Path, rows: Sequence[LayerRow]) -> Path:
 
 def _bar(place: int, row: LayerRow, left: float, width: float) -> str:
     top = 5 + ROW * place
-    name = row.layer if len(row.layer) <= 40 else f"{row.layer[:39]}…"
+    name = _short(row.layer)
     figures = f"{seconds_text(row.time_s)}, {share_text(row.share)}"
     return (
         f'<text x="{LEFT - 6}" y="{top + 11}" text-anchor="end" fill="currentColor">'

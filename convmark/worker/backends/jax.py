@@ -307,14 +307,16 @@ class Jax(Keras3Backend):
         def backward(held: Any, values: Any, given: Any) -> Any:
             def of(wanted: Any) -> Any:
                 left = iter(wanted)
-                own = [next(left) if on else one for one, on in zip(held, trained, strict=True)]
-                passed = [next(left) if on else one for one, on in zip(values, inner, strict=True)]
+                parts = zip([*held, *values], followed, strict=True)
+                both = [next(left) if on else one for one, on in parts]
+                own, passed = both[: len(held)], both[len(held) :]
                 made, changed = forward(own, passed)
                 floats = [one for one in made if jnp.issubdtype(one.dtype, jnp.floating)]
                 return floats, (made, changed)
 
-            chosen = zip([*held, *values], [*trained, *inner], strict=True)
-            wanted = [one for one, on in chosen if on and jnp.issubdtype(one.dtype, jnp.floating)]
+            chosen = list(zip([*held, *values], [*trained, *inner], strict=True))
+            followed = [on and jnp.issubdtype(one.dtype, jnp.floating) for one, on in chosen]
+            wanted = [one for (one, _), on in zip(chosen, followed, strict=True) if on]
             floats = [one for one in given if jnp.issubdtype(one.dtype, jnp.floating)]
             _, back, found = jax.vjp(of, wanted, has_aux=True)
             return found, back(floats)

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from convmark.worker.flops import LayerCall, traced_calls
 from convmark.worker.inputs import Inputs, Leaf, filled, flat, sized, symbols, text_of
+from convmark.worker.traced import LayerCall, traced_calls
 
 __all__ = ["check_count", "inputs_of"]
 

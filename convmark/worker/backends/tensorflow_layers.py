@@ -62,7 +62,9 @@ def _both_ways(
 ) -> tuple[list[Any], list[Any]]:
     """Return what a piece gives, and the gradients of its weights and of what it takes."""
     with tf.GradientTape() as tape:
-        wanted = [one for one, is_inner in pairs(values, inner) if is_inner]
+        wanted = [
+            one for one, is_inner in pairs(values, inner) if is_inner and one.dtype.is_floating
+        ]
         tape.watch(wanted)
         made = function(values)
     wanted += [one for layer in layers for one in getattr(layer, "trainable_variables", [])]

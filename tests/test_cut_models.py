@@ -1,0 +1,236 @@
+"""Models as people write them: opened into pieces that give what the model gives."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from convmark.worker.cuts import Cut, cut, groups_of, unit_facts
+from convmark.worker.inputs import Inputs, Leaf, flat
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("keras") is None, reason="the models need Keras"
+)
+IMAGE, SAMPLES = Leaf("image", (6, 6, 4)), 3
+TOKENS = Leaf("tokens", (7,), "int32", below=3)
+
+
+@pytest.fixture(scope="module")
+def keras() -> Any:
+    found = importlib.import_module("models.keras_api").keras
+    if not hasattr(found, "KerasTensor"):
+        pytest.skip("Keras 2 has no operations of its own")
+    return found
+
+
+def blocks(keras: Any) -> Any:
+    """Return a block with a residual and weights of its own, and a model of two in a dictionary."""
+
+    class Block(keras.layers.Layer):
+        def build(self, shape: Any) -> None:
+            self.scale = self.add_weight(shape=(4,), initializer="random_normal", name="scale")
+            self.parts = [keras.layers.Conv2D(4, 3, padding="same", name="conv")]
+            self.parts.append(keras.layers.BatchNormalization(name="norm"))
+            self.parts[0].build(shape)
+            self.parts[1].build(shape)
+
+        def call(self, maps: Any) -> Any:
+            return keras.ops.relu(self.scale * maps + self.parts[1](self.parts[0](maps)))
+
+    class Net(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = {"one": Block(name="one"), "two": Block(name="two")}
+            self.table = self.add_weight(shape=(4, 2), initializer="random_normal", name="table")
+
+        def call(self, image: Any) -> Any:
+            maps = self.parts["two"](self.parts["one"](image))
+            return {"mean": keras.ops.mean(maps, axis=(1, 2)), "wide": maps @ self.table}
+
+    return Net()
+
+
+def frozen(keras: Any) -> Any:
+    """Return a model with a part that never trains, though the model does."""
+    image = keras.Input(IMAGE.shape)
+    base = keras.Sequential([image, keras.layers.BatchNormalization(name="frozen")], name="base")
+
+    class Closed(keras.layers.Layer):
+        def __init__(self, **more: Any) -> None:
+            super().__init__(**more)
+            self.norm = keras.layers.BatchNormalization()
+
+        def call(self, maps: Any) -> Any:
+            return raw(self.norm(maps))
+
+    class Net(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.base, self.opaque, self.told = base, Closed(name="opaque"), Closed(name="told")
+            self.own = keras.layers.BatchNormalization(name="own")
+
+        def call(self, image: Any) -> Any:
+            maps = self.opaque(self.own(image))
+            return self.told(self.base(maps, training=False), training=False)
+
+    return Net()
+
+
+def raw(maps: Any) -> Any:
+    """Compute by the framework's own function."""
+    return importlib.import_module("tensorflow").nn.relu(maps) * 2.0
+
+
+def masked(keras: Any) -> Any:
+    """Return a model whose layers hand on a mask: a third of all tokens is padding."""
+
+    class Net(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = keras.layers.Embedding(3, 4, mask_zero=True)
+            self.drop = keras.layers.Dropout(0.0)
+            self.cell = keras.layers.LSTM(4, return_sequences=True)
+            self.mean = keras.layers.GlobalAveragePooling1D()
+
+        def call(self, tokens: Any) -> Any:
+            return self.mean(self.cell(self.drop(self.embed(tokens))))
+
+    return Net()
+
+
+def nested(keras: Any) -> Any:
+    """Return a model inside another, with two inputs of one shape that it converts."""
+    left, right = keras.Input((5,), name="left"), keras.Input((5,), name="right")
+    inner = keras.Model([left, right], keras.layers.Dense(3)(left - 2 * right), name="inner")
+    given = [keras.Input((5,), dtype="int32", name=name) for name in ("first", "second")]
+    return keras.Model(given, inner(given))
+
+
+def was_cut(keras: Any, model: Any, leaves: Any, *, training: bool = False) -> Cut:
+    backend = SimpleNamespace(
+        keras=keras, inputs=lambda model: Inputs(leaves), leaves=keras.tree.flatten
+    )
+    return cut(model, backend, SAMPLES, None, training=training)
+
+
+def in_pieces(keras: Any, found: Cut, batch: Any, places: list[tuple[int, int]]) -> list[Any]:
+    """Return what the pieces give; no attribute of a tensor passes from piece to piece."""
+    values = dict(zip(found.inputs, flat(batch), strict=True))
+    for begin, end in places:
+        taken = [values[value] for value in found.taken(found.units[begin:end])]
+        made = map(keras.ops.copy, found.function(begin, end)(taken))
+        values.update(zip(found.given(begin, end), made, strict=True))
+    return [values[value] for value in found.outputs]
+
+
+MODELS = {
+    blocks: (IMAGE, "one/multiply one/conv one/norm one/add one/relu"),
+    frozen: (IMAGE, "own opaque base/frozen told"),
+    masked: (TOKENS, "embedding dropout lstm global_average_pooling1d"),
+    nested: (
+        [Leaf(name, (5,), "int32") for name in ("first", "second")],
+        "inner/convert_to_tensor",
+    ),
+}
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("make", MODELS)
+def test_pieces_give_what_the_model_gives(keras: Any, make: Any, training: bool) -> None:
+    leaves, names = MODELS[make]
+    keras.backend.clear_session()
+    model = make(keras)
+    batch = Inputs(leaves).batch(SAMPLES, 0)
+    found = was_cut(keras, model, leaves, training=training)
+    assert " ".join(unit.name for unit in found.units).startswith(names)
+    wanted = keras.tree.flatten(model(batch, training=training))
+    for places in ([(one, one + 1) for one in range(len(found.units))], groups_of(found.units)):
+        for got, want in zip(in_pieces(keras, found, batch, places), wanted, strict=True):
+            np.testing.assert_allclose(np.asarray(got), np.asarray(want), rtol=1e-4, atol=1e-6)
+
+
+def test_operations_have_the_weights_that_they_are_given(keras: Any) -> None:
+    model = blocks(keras)
+    found = was_cut(keras, model, IMAGE, training=True)
+    holders = [part for unit in found.units for part in unit.holders]
+    held = {id(one) for part in holders for one in getattr(part, "variables", [])}
+    assert held == {id(one) for one in model.variables}
+    scaled, *_, product = found.units
+    assert set(scaled.gives) <= found.trained()
+    assert (product.name, unit_facts(product, keras)["flops"]) == ("matmul", None)
+
+
+def test_a_cut_leaves_the_model_without_new_nodes(keras: Any) -> None:
+    model = blocks(keras)
+    model(np.zeros((1, *IMAGE.shape), np.float32))
+    layers = [model, *model._flatten_layers()]
+    before = [len(one._inbound_nodes) for one in layers]
+    was_cut(keras, model, IMAGE)
+    assert [len(one._inbound_nodes) for one in layers] == before
+
+
+def test_a_block_in_low_precision_converts_what_it_is_given_in_a_row_of_its_own(
+    keras: Any,
+) -> None:
+    class Block(keras.layers.Layer):
+        def __init__(self) -> None:
+            super().__init__(name="block", dtype="mixed_bfloat16")
+            self.scale = self.add_weight(shape=(4,), initializer="random_normal")
+            self.conv = keras.layers.Conv2D(4, 1, name="conv", dtype="mixed_bfloat16")
+            self.conv.build((None, *IMAGE.shape))
+
+        def call(self, maps: Any) -> Any:
+            return self.conv(maps) + self.scale * maps
+
+    image = keras.Input(IMAGE.shape)
+    model = keras.Model(image, Block()(image))
+    batch = Inputs(IMAGE).batch(SAMPLES, 0)
+    found = was_cut(keras, model, IMAGE)
+    assert [unit.name for unit in found.units][:2] == ["block/cast", "block/conv"]
+    (got,) = in_pieces(keras, found, batch, [(place, place + 1) for place in range(4)])
+    want = model(batch)
+    assert got.dtype == want.dtype
+    np.testing.assert_array_equal(np.asarray(got, np.float32), np.asarray(want, np.float32))
+
+
+def test_a_model_that_computes_by_its_framework_is_one_row_that_says_so(keras: Any) -> None:
+    class Net(keras.Model):
+        def __init__(self) -> None:
+            super().__init__(name="net")
+            self.conv = keras.layers.Conv2D(4, 1)
+
+        def call(self, image: Any) -> Any:
+            return raw(self.conv(image))
+
+    model, batch = Net(), Inputs(IMAGE).batch(SAMPLES, 0)
+    found = was_cut(keras, model, IMAGE)
+    (unit,) = found.units
+    assert (unit.name, unit.note[:27]) == ("net", "computes outside its layers")
+    (got,) = in_pieces(keras, found, batch, [(0, 1)])
+    np.testing.assert_allclose(np.asarray(got), np.asarray(model(batch)))
+
+
+def test_what_is_computed_of_weights_alone_is_in_the_rest_and_not_without_its_gradient(
+    keras: Any,
+) -> None:
+    class Tied(keras.Model):
+        def __init__(self) -> None:
+            super().__init__(name="tied")
+            self.table = keras.layers.Embedding(3, 4, name="table")
+
+        def call(self, tokens: Any) -> Any:
+            return self.table(tokens) @ keras.ops.transpose(self.table.embeddings)
+
+    model, batch = Tied(), Inputs(TOKENS).batch(SAMPLES, 0)
+    found = was_cut(keras, model, TOKENS)
+    assert [unit.name for unit in found.units] == ["table", "matmul"]
+    assert "in the rest" in found.units[1].note
+    (got,) = in_pieces(keras, found, batch, [(0, 1), (1, 2)])
+    np.testing.assert_allclose(np.asarray(got), np.asarray(model(batch)), rtol=1e-5)
+    (closed,) = was_cut(keras, model, TOKENS, training=True).units
+    assert closed.name == "tied"
