@@ -151,7 +151,7 @@ def _load(machine: Machine, state: State) -> Caution | None:
     return Caution(
         subject="load",
         finding=f"1-min load {state.load_average_1min:.2f} on {machine.cores} cores, "
-        f"above {limit:.2f}: other programs take CPU time",
+        f"above {limit:.2f}: other programs, or a run just before, took CPU time",
         remedy="close other programs, wait a minute and check again",
     )
 
