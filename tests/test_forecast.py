@@ -12,8 +12,10 @@ from fake_worker import FakeInterpreter
 
 from convmark.cli import main
 from convmark.core.case import Case
-from convmark.session.forecast import expected_s
+from convmark.core.options import Options
+from convmark.session.expected import COSTS, after_s, expected_s, step_s
 
+AROUND_S = COSTS["tensorflow", "cpu"].process_s
 RUN = ("run", "--models=lenet5,resnet50", "--batch-sizes=32", "--processes=2")
 
 
@@ -46,7 +48,7 @@ def test_a_plan_is_shown_with_its_time_from_the_budget_and_nothing_is_started(
     assert len(found) == 4
     small = found["lenet5-infer-cpu-b32-float32"]
     assert (small["processes"], small["from"]) == ("2", "time budget")
-    assert float(small["seconds"]) == pytest.approx(0.8 + 2 * 0.6)
+    assert float(small["seconds"]) == pytest.approx(AROUND_S + 2 * 0.6)
     assert words.startswith("4 cases, 8 processes, about ")
     assert words.endswith(
         "(estimated from the time budget); nothing was started, and the names of "
@@ -64,13 +66,14 @@ def test_earlier_rows_of_the_machine_tell_the_time(
     found, words = rows(capsys)
     measured = found["lenet5-train-cpu-b32-float32"]
     assert measured["from"] == "earlier rows"
-    assert float(measured["seconds"]) != pytest.approx(0.8 + 2 * 0.6)
+    assert float(measured["seconds"]) != pytest.approx(1.5 * AROUND_S + 2 * 0.6)
     assert "estimated from earlier rows in results/" in words
     assert " for 1 case, else from the time budget" in words
 
 
 @pytest.mark.parametrize(
-    ("slowdown", "seconds"), [(1.0, 0.8 + 1.2), (1.5, 1.2 + 1.8), (6.0, 4.8 + 2.4)]
+    ("slowdown", "seconds"),
+    [(1.0, AROUND_S + 1.2), (1.5, 1.5 * AROUND_S + 1.8), (6.0, 6 * AROUND_S + 2.4)],
 )
 def test_under_other_load_work_takes_longer_and_the_time_budget_ends_steps(
     slowdown: float, seconds: float
@@ -78,6 +81,32 @@ def test_under_other_load_work_takes_longer_and_the_time_budget_ends_steps(
     case = Case(model="lenet5", task="infer", device="cpu", batch_size=1)
     assert expected_s(case, 0.6, {}, slowdown=slowdown) == pytest.approx(seconds)
     assert expected_s(case, 0.6, {case.name: 3.0}, slowdown=slowdown) == 3.0
+
+
+@pytest.mark.parametrize(
+    ("model", "backend", "task", "took_s"),
+    [
+        ("mini_resnet", "jax", "infer", 18.5),
+        ("mini_resnet", "jax", "train", 19.8),
+        ("lenet5", "jax", "infer", 22.7),
+        ("mini_resnet", "torch", "infer", 10.4),
+        ("mini_resnet", "torch", "train", 16.6),
+    ],
+)
+def test_on_a_gpu_a_process_is_expected_to_take_what_one_took_on_an_h100(
+    model: str, backend: str, task: str, took_s: float
+) -> None:
+    case = Case(model=model, task=task, device="gpu:0", batch_size=1024, backend=backend)
+    assert took_s / 1.5 < expected_s(case, 0.6, {}) < took_s * 1.5
+
+
+def test_a_search_at_a_latency_limit_is_as_long_as_its_requests_take() -> None:
+    options = Options(latency_limit_s=0.01)
+    fast = Case(model="lenet5", task="infer", device="gpu:0", batch_size=32, backend="jax")
+    assert after_s(fast, options) == pytest.approx(9 * 100 * 0.01)  # 8.2 s on an H100
+    slow = Case(model="lenet5", task="infer", device="cpu", batch_size=1)
+    assert after_s(slow, options) == pytest.approx(9 * 20_000 * step_s(slow))
+    assert after_s(Case(model="vgg19", task="infer", device="cpu", batch_size=32), options) == 0.0
 
 
 def test_a_time_that_cannot_be_estimated_is_not_made_up(
@@ -142,7 +171,7 @@ def test_pytest_shows_its_selected_cases_and_runs_no_test(
             "lenet5-train-cpu-b32-float32 *",
             "convmark: 1 case, 3 processes, about *",
             "convmark: --benchmark-compare: the live comparison of cases whose code has "
-            "changed takes about 8 s where step times are as before, about 34 s where all have *",
+            "changed takes about 10 s where step times are as before, about 45 s where all have *",
         ]
     )
     done.stdout.no_fnmatch_line("mini_resnet-*")

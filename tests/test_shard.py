@@ -14,6 +14,7 @@ from convmark.cli import main
 from convmark.core.case import Case
 from convmark.core.errors import OptionError, StoreError
 from convmark.results.store import Store, read_run
+from convmark.session.expected import COSTS, FEWEST_STEPS, expected_s, step_s
 from convmark.session.fleet.part import (
     Part,
     Shard,
@@ -24,15 +25,7 @@ from convmark.session.fleet.part import (
     split,
     write_part,
 )
-from convmark.session.forecast import (
-    FEWEST_STEPS,
-    LARGE_START_S,
-    SCALE,
-    START_S,
-    expected_s,
-    known_seconds,
-    seconds_of,
-)
+from convmark.session.forecast import known_seconds, seconds_of
 
 
 def case(model: str = "lenet5", batch_size: int = 32, task: str = "train") -> Case:
@@ -106,10 +99,18 @@ def test_more_shards_than_cases_leave_some_empty() -> None:
 
 
 def test_a_small_model_takes_its_time_budget_and_a_large_one_its_steps() -> None:
-    assert expected_s(case(), 1.8, {}) == START_S + 3.6
-    slow = expected_s(case("resnet50", 32, "infer"), 1.8, {})
-    assert slow == pytest.approx(LARGE_START_S + FEWEST_STEPS * SCALE * 0.0582)
-    assert expected_s(case("resnet50"), 1.8, {}) == pytest.approx(3 * slow - 2 * LARGE_START_S)
+    cost = COSTS["tensorflow", "cpu"]
+    assert expected_s(case(task="infer"), 1.8, {}) == cost.process_s + 3.6
+    assert expected_s(case(), 1.8, {}) == 1.5 * cost.process_s + 3.6
+    slow = case("resnet50", 32, "infer")
+    assert step_s(slow) == pytest.approx(0.582)
+    layers_s = 107 * cost.layer_s
+    assert expected_s(slow, 1.8, {}) == pytest.approx(
+        cost.process_s + layers_s + FEWEST_STEPS * 0.582
+    )
+    assert expected_s(case("resnet50"), 1.8, {}) == pytest.approx(
+        1.5 * (cost.process_s + layers_s) + 3 * FEWEST_STEPS * 0.582
+    )
     assert expected_s(case("mine:net"), 1.8, {}) > expected_s(case(), 1.8, {})
 
 
@@ -163,6 +164,13 @@ def test_a_process_took_until_the_next_one_began_unless_the_run_was_interrupted(
     keep(Store(tmp_path / "results"), rows)
     found = known_seconds([tmp_path / "results"])
     assert [round(found[row.case.name]) for row in rows] == [3, 1, 1]
+
+
+def test_a_row_that_tells_how_long_its_process_took_is_believed(tmp_path: Path) -> None:
+    figures = {"process_start_s": 1.0, "step_time_mean_s": 1e-9, "time_to_first_step_s": 1e-9}
+    sustained = {"took_s": 59.0, "sustained_s": 40.0}
+    keep(Store(tmp_path / "results"), [process(**figures, **sustained)])
+    assert known_seconds([tmp_path / "results"]) == {process().case.name: 19.0}
 
 
 def test_rows_of_a_merged_run_may_write_utc_in_other_ways(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from convmark.cli.command import exit_status, sayer
 from convmark.core.backends import DEFAULT_BACKEND
 from convmark.core.case import Case
-from convmark.core.errors import OptionError
+from convmark.core.errors import OptionError, StoreError
 from convmark.core.files import write_whole, writing
 from convmark.core.option_values import AUTO, Shapes
 from convmark.core.options import Options
@@ -37,9 +37,10 @@ from convmark.report.advice import next_step, say_step
 from convmark.report.describe import DESCRIPTION_SCHEMA, FOLDER, diagram, layers_of
 from convmark.report.summary import run_tables, summary_text
 from convmark.report.tables import Answer, check_form, print_tables
-from convmark.report.tables.layers import TOP, keep_bars, layers_table, layers_tables
+from convmark.report.tables.layers import TOP, bars_words, layers_table, layers_tables
 from convmark.results.store import Store, StoreWarning
 from convmark.session.auto_batch import choices_table
+from convmark.session.expected import expected_s
 from convmark.session.fleet.part import (
     Part,
     Shard,
@@ -49,7 +50,7 @@ from convmark.session.fleet.part import (
     split,
     write_part,
 )
-from convmark.session.forecast import expected_s, forecast, known_seconds, likely_devices
+from convmark.session.forecast import forecast, known_seconds, likely_devices
 from convmark.session.resume import InterruptedRun, open_interrupted
 from convmark.session.run import Serving
 from convmark.session.session import Session, claimed
@@ -233,6 +234,7 @@ def _measure(
     Args:
         notes: what disturbs the machine, said once nothing is left to be refused.
     """
+    printed = False
     try:
         run_file = session.open(earlier)
         if part:
@@ -240,6 +242,7 @@ def _measure(
         session.measure(None if quiet else sys.stderr, notes)
         if form == TEXT:
             _print(session)
+            printed = True
         else:
             _say(session.kept)
         if not quiet:
@@ -253,6 +256,10 @@ def _measure(
     except KeyboardInterrupt:
         session.interrupted = True
         _say(session.kept)
+    except StoreError:
+        if form == TEXT and not printed and session.results:
+            _print(session)  # what was measured before there was no room
+        raise
     finally:
         session.close()
         if session.run_file is not None and not session.run_file.rows:
@@ -272,10 +279,10 @@ def _print(session: Session) -> None:
 def _measure_layers(session: Session, form: str) -> None:
     """Measure the layers of the run's cases, and keep each case's bars; print the slowest."""
     for rows in session.layers_of_run():
-        drawn = keep_bars(session.layers_path.parent, rows)
+        drawn = bars_words(session.layers_path.parent, rows)
         if form == TEXT:
             print(f"\n{painted(plain(layers_table(rows, TOP)), sys.stdout, os.environ)}")
-        _say(f"{counted(len(rows), 'row')} in {session.layers_path}, drawn in {drawn}")
+        _say(f"{counted(len(rows), 'row')} in {session.layers_path}, {drawn}")
 
 
 def _tables(session: Session) -> list[Table]:
@@ -311,10 +318,10 @@ def describe_models(
 ) -> list[Path]:
     """Describe each model in a fresh process; return the files written, JSON and SVG.
 
-    A model that cannot be described is left out with a `StoreWarning`.
+    A model that cannot be described is left out with a `StoreWarning`, and so is one whose files
+    cannot be written.
 
     Raises:
-        StoreError: the folder cannot be written.
         WorkerError: no worker can be started at all.
     """
     written = []
@@ -331,7 +338,10 @@ def describe_models(
             warnings.warn(f"{model}: is not described: {reason}", StoreWarning, stacklevel=2)
             continue
         value = {**(built or {}), **(environment or {}), **(described or {}), "model": model}
-        written += _keep_description(machine_folder / FOLDER, value)
+        try:
+            written += _keep_description(machine_folder / FOLDER, value)
+        except StoreError as error:
+            warnings.warn(f"{model}: its description: {error}", StoreWarning, stacklevel=2)
     return written
 
 

@@ -128,7 +128,6 @@ def judge(
     tasks = run.options.tasks
     asked = [row for row in found.absent if row.task in tasks and not names_other(row.asked_case)]
     found = dataclasses.replace(found, absent=tuple(asked))
-    run.keep_sessions(comparisons)
     judgements = conclude(
         found,
         comparisons,
@@ -145,6 +144,7 @@ def judge(
     meant = _meant(run, baseline, history, say)
     run.meant = meant.reason
     run.keep_judgements(pass_intended(judgements, meant, run.earlier_runs))
+    run.keep_sessions(comparisons)
     if interrupted:
         raise KeyboardInterrupt
 
@@ -196,7 +196,8 @@ def _compare(
     from convmark.compare.judgement import LiveComparison
     from convmark.compare.live.anchor import interpreter_maker
     from convmark.compare.live.gate import compare_with_anchors
-    from convmark.session.forecast import expected_s, process_seconds
+    from convmark.session.expected import expected_s
+    from convmark.session.forecast import process_seconds
 
     options = run.options
     if not options.compare_budget_s:

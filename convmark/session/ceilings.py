@@ -32,6 +32,7 @@ __all__ = [
     "gather",
     "keep_ceilings",
     "key_of",
+    "missing",
     "read_ceilings",
 ]
 
@@ -126,7 +127,7 @@ def gather(
         WorkerError: no worker can be started at all.
     """
     known = read_ceilings(path)
-    for case in _missing(cases, known, which):
+    for case in missing(cases, known, which):
         device, backend, precision, *_ = key_of(case)
         say(f"measuring the ceilings of {device} in {precision} by {backend}, once")
         answer = ask(ceiling_request(case))
@@ -162,7 +163,7 @@ def ceiling_request(case: Case, *, sizes: int | None = None) -> dict[str, Any]:
     return {"kind": "ceiling", "case": case.as_fields(), "seed": 0, "sizes": sizes}
 
 
-def _missing(cases: Iterable[Case], known: Mapping[Key, Ceiling], which: str) -> Sequence[Case]:
+def missing(cases: Iterable[Case], known: Mapping[Key, Ceiling], which: str) -> Sequence[Case]:
     """Return one case of each key that is to be measured."""
     if which == "off":
         return []

@@ -8,13 +8,12 @@ same figures, so nothing of the machine goes into it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from types import MappingProxyType
 
 from convmark.core.case import Case
 from convmark.core.cluster import check_devices
@@ -23,7 +22,7 @@ from convmark.core.option_values import AUTO
 from convmark.core.options import Options
 from convmark.core.suites import auto_name
 from convmark.core.table import Table, headings, table_of
-from convmark.core.tasks import TASKS, TIMED_TASKS
+from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import counted, duration_text
 from convmark.interpreter.environments.cache import interpreter_path
 from convmark.interpreter.environments.installer import wanted
@@ -34,38 +33,33 @@ from convmark.results.agreement import utc_of
 from convmark.results.reading import RUN_NAME
 from convmark.results.record import Record
 from convmark.results.store import read_run, run_files
+from convmark.session.ceilings import ceilings_path, missing, read_ceilings
+from convmark.session.expected import (
+    CEILING_S,
+    after_s,
+    expected_s,
+    load_slowdown,
+    run_start_s,
+)
 from convmark.session.facts import plan
 from convmark.session.layers import SESSION_SECONDS, why_no_layers
 
 __all__ = [
     "Forecast",
-    "after_s",
     "comparison_words",
-    "expected_s",
     "forecast",
     "known_seconds",
     "likely_devices",
-    "load_slowdown",
     "process_seconds",
     "recent_seconds",
     "seconds_of",
 ]
-
-RUN_START_S = 4.0
-"""Until an interpreter has imported its framework."""
-
-START_S, LARGE_START_S = 0.8, 2.8
-"""What is around the steps of a process of a small model, and of one of keras.applications:
-mostly building and compiling."""
 
 MOST_PAUSE_S = 10.0
 """Between two processes of a run; in more a run was interrupted."""
 
 _RECENT = 5
 """Runs: all those of years take longer to read than an estimate is worth."""
-
-FEWEST_STEPS = 60
-"""Warm-up, steps, windows and rounds that even a slow step is not spared."""
 
 SESSION_OVER_PROCESS = 1.4
 """Seconds of a session of a live comparison / those of a process that measures the case, with what
@@ -74,51 +68,6 @@ lies between two: 1.2 to 1.6 in recorded gates."""
 SESSIONS_UNCHANGED, SESSIONS_CHANGED = 2.7, 12.0
 """Of a case until it is decided, where its step time is as before and where it is not: 2.3 to 3.0,
 and 4 to 12 with three that check the verdict in separate processes, in recorded gates."""
-
-SEARCH_S = 100.0
-"""Of the rate at a latency limit, some ten tries, where steps are short; slow ones take longer."""
-
-SCALE = 10.0
-"""Step time on a machine of a few cores / that in the table, whose server has 92 of them."""
-
-TABLE_BATCH = 32
-# Source: keras.io/api/applications, "Time (ms) per inference step (CPU)", batch 32.
-_INFERENCE_MS: Mapping[str, float] = MappingProxyType(
-    {
-        "densenet121": 77.1,
-        "densenet169": 96.4,
-        "densenet201": 127.2,
-        "efficientnetb0": 46.0,
-        "efficientnetb1": 60.2,
-        "efficientnetb2": 80.8,
-        "efficientnetb3": 140.0,
-        "efficientnetb4": 308.3,
-        "efficientnetb5": 579.2,
-        "efficientnetb6": 958.1,
-        "efficientnetb7": 1578.9,
-        "inceptionresnetv2": 130.2,
-        "inceptionv3": 42.2,
-        "mobilenet": 22.6,
-        "mobilenetv2": 25.9,
-        "nasnetlarge": 344.5,
-        "nasnetmobile": 27.0,
-        "resnet101": 89.6,
-        "resnet101v2": 72.7,
-        "resnet152": 127.4,
-        "resnet152v2": 107.5,
-        "resnet50": 58.2,
-        "resnet50v2": 45.6,
-        "vgg16": 69.5,
-        "vgg19": 84.8,
-        "xception": 109.4,
-    }
-)
-_USUAL_MS = median(_INFERENCE_MS.values())
-
-_SMALL = frozenset(
-    ("lenet5", "mini_inception", "mini_resnet", "mini_resnet_norm", "conv_layer", "separable_layer")
-)
-"""Models whose steps are so short that the time budget alone tells how long a process takes."""
 
 ROWS, BUDGET = "earlier rows", "time budget"
 
@@ -132,12 +81,6 @@ class Forecast:
     """How many processes in which time, and what the estimate rests on."""
     comparison: str
     """How long a live comparison of all cases takes."""
-
-
-def after_s(case: Case, options: Options) -> float:
-    """Return the seconds that the first process of a case goes on after its measurement."""
-    searches = options.latency_limit_s is not None and case.task == "infer"
-    return (options.sustain_s or 0.0) + SEARCH_S * searches
 
 
 def likely_devices(options: Options, machine: Machine, environ: Mapping[str, str]) -> list[str]:
@@ -182,14 +125,22 @@ def forecast(
     runs = options.results / machine.name
     known = recent_seconds(runs)
     slowdown = load_slowdown(machine.cores)
+    each_s = functools.partial(
+        expected_s,
+        time_budget_s=options.time_budget_s,
+        known=known,
+        slowdown=slowdown,
+        spawned=options.isolation == "spawn",
+    )
     jobs = plan(cases, options.processes, options.seed, seeds=options.seeds)
     searched = options.batch_sizes == AUTO
-    records, total_s, unknown = [], RUN_START_S * len({one.backend for one in cases}), 0
+    records, unknown = [], 0
+    total_s = run_start_s(cases) * slowdown
+    total_s += CEILING_S * slowdown * len(_missing_ceilings(cases, options, machine))
     for case in dict.fromkeys(job.case for job in jobs):
         count = sum(job.case == case for job in jobs)
         timed = case.task in TIMED_TASKS and not searched
-        budget_s = options.time_budget_s
-        seconds = expected_s(case, budget_s, known, slowdown=slowdown) if timed else None
+        seconds = each_s(case) if timed else None
         total_s += count * (seconds or 0.0) + after_s(case, options) * timed
         unknown += 0 if timed else count
         source = ROWS if case.name in known else BUDGET
@@ -201,30 +152,36 @@ def forecast(
                 "from": source if timed else None,
             }
         )
-    columns = headings(
-        "case processes seconds from", seconds=("each", "seconds"), **{"from": "estimated from"}
-    )
-    table = table_of("forecast", "What would be measured", "", columns, records, keep=["case"])
     told = sum(record["from"] == ROWS for record in records)
     basis = f"from earlier rows in {runs} for {counted(told, 'case')}, else " * bool(told)
     if searched:
         words = ", whose batch sizes a search finds; its processes and time cannot be estimated"
     else:
         words = _in_words(len(jobs), unknown, total_s, f"{basis}from the time budget")
+    timed_jobs = [job.case for job in jobs if job.case.task in TIMED_TASKS]
     if options.layers:
-        most = sum(not why_no_layers(job.case) for job in jobs if job.case.task in TIMED_TASKS)
+        most = sum(not why_no_layers(case) for case in timed_jobs)
         least_s = most * SESSION_SECONDS * options.time_budget_s
         words += f"; --layers takes at least {duration_text(least_s)} more"
-    compared = {job.case for job in jobs if job.case.task in TIMED_TASKS}
-    processes_s = sum(
-        expected_s(case, options.time_budget_s, known, slowdown=slowdown) for case in compared
-    )
+    processes_s = sum(map(each_s, set(timed_jobs)))
     return Forecast(
-        table=table,
+        table=_table(records),
         comparison=comparison_words(processes_s, options.compare_budget_s),
         words=f"{counted(len(records), 'case')}{words}; nothing was started, and the names of "
         "models are not checked",
     )
+
+
+def _table(records: Sequence[Mapping[str, object]]) -> Table:
+    columns = headings(
+        "case processes seconds from", seconds=("each", "seconds"), **{"from": "estimated from"}
+    )
+    return table_of("forecast", "What would be measured", "", columns, records, keep=["case"])
+
+
+def _missing_ceilings(cases: Sequence[Case], options: Options, machine: Machine) -> Sequence[Case]:
+    known = read_ceilings(ceilings_path(options.results, machine.name))
+    return missing(cases, known, options.ceilings)
 
 
 def _in_words(processes: int, unknown: int, seconds: float, basis: str) -> str:
@@ -236,29 +193,6 @@ def _in_words(processes: int, unknown: int, seconds: float, basis: str) -> str:
     if unknown:
         words += f" and the time of {counted(unknown, 'process')} that cannot be estimated"
     return f"{words} (estimated {basis})"
-
-
-def expected_s(
-    case: Case, time_budget_s: float, known: Mapping[str, float], *, slowdown: float = 1.0
-) -> float:
-    """Return the seconds that one process of the case is expected to take.
-
-    Args:
-        known: seconds by case, where rows tell them.
-        slowdown: how many times as long work takes because of other load. Steps end with the time
-            budget, but for the fewest that are measured, so that they take at most twice as long.
-    """
-    if case.name in known:
-        return known[case.name]
-    start_s = START_S if case.model in _SMALL else LARGE_START_S
-    steps_s = max(2 * time_budget_s, FEWEST_STEPS * _step_s(case))
-    return start_s * slowdown + steps_s * min(slowdown, 2.0)
-
-
-def load_slowdown(cores: int) -> float:
-    """Return how many times as long work takes beside what runs on this machine now."""
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    return 1 + load / cores
 
 
 def comparison_words(processes_s: float, budget_s: float) -> str:
@@ -281,14 +215,6 @@ def comparison_words(processes_s: float, budget_s: float) -> str:
     )
 
 
-def _step_s(case: Case) -> float:
-    if case.model in _SMALL:
-        return 0.0
-    passes = TASKS[case.task].passes
-    samples = case.batch_size * case.replicas / TABLE_BATCH
-    return SCALE * passes * samples * _INFERENCE_MS.get(case.model, _USUAL_MS) / 1000
-
-
 def known_seconds(places: Sequence[Path]) -> dict[str, float]:
     """Return the seconds of one process by case, the median over the measured rows in the places.
 
@@ -307,14 +233,19 @@ def process_seconds(*runs: Sequence[Record]) -> dict[str, float]:
 
 
 def _with_seconds(records: Sequence[Record]) -> Iterator[tuple[Record, float]]:
-    """Yield the measured rows of a run, each with the time until the next process began.
+    """Yield the measured rows of a run, each with the seconds that its process took.
 
-    That of the last one, and of one after which the run was interrupted, is that of its figures.
+    Rows before `took_s` have the time until the next process began; the last one, and one after
+    which the run was interrupted, the time of its figures.
     """
     ordered = sorted(records, key=lambda record: record.started)
     for record, after in itertools.zip_longest(ordered, ordered[1:]):
         own_s = seconds_of(record)
         if own_s is None:
+            continue
+        if record.took_s is not None:
+            goes_on_s = (record.sustained_s or 0.0) + (record.latency_limit_search_s or 0.0)
+            yield record, record.took_s - goes_on_s
             continue
         whole_s = own_s
         if after is not None:

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from convmark.core.case import Case
 from convmark.core.cluster import check_devices
-from convmark.core.errors import OptionError
+from convmark.core.errors import OptionError, StoreError
 from convmark.core.fitting import wrapped
 from convmark.core.option_values import AUTO
 from convmark.core.options import Options
@@ -36,14 +36,16 @@ from convmark.results.record import Record
 from convmark.results.store import RunFile, Store
 from convmark.session.auto_batch import Choice, chosen_cases, find_sizes
 from convmark.session.ceilings import Ceiling, Key, ceilings_path, gather
+from convmark.session.expected import after_s, expected_s, load_slowdown
 from convmark.session.facts import Facts, Job, facts_of, plan
-from convmark.session.forecast import after_s, expected_s, load_slowdown, recent_seconds
+from convmark.session.forecast import recent_seconds
 from convmark.session.layers import (
     LAYERS_TABLE,
     LayerRow,
     layers_of,
     layers_path,
     measure_layers,
+    read_layers,
     why_no_layers,
 )
 from convmark.session.learning import with_digits
@@ -258,7 +260,9 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
         def guess_s(case: Case) -> float:
             in_each_s = after_s(case, self.options) / self.options.processes  # it is in one of them
-            return expected_s(case, budget_s, known, slowdown=slowdown) + in_each_s
+            spawned = self.options.isolation == "spawn"
+            seconds = expected_s(case, budget_s, known, slowdown=slowdown, spawned=spawned)
+            return seconds + in_each_s
 
         return RunProgress(stream, guess_s)
 
@@ -283,12 +287,15 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
         Raises:
             WorkerError: no worker can be started at all.
-            StoreError: the rows cannot be written.
         """
         for case in cases:
             ask, options = self.interpreters.answer, self.options
             rows = measure_layers(case, ask, options, self.facts, depth=depth, say=self.say)
-            LAYERS_TABLE.append(self.layers_path, rows)
+            try:
+                LAYERS_TABLE.append(self.layers_path, rows)
+            except StoreError as error:  # what was measured is still to be printed
+                self.say(f"{case.name}: its layers are not kept: {error}")
+                self.lacks_layers = True
             yield rows
 
     def layers_of_run(self) -> Iterator[list[LayerRow]]:
@@ -308,7 +315,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
                 yield rows
                 continue
             self.lacks_layers = True
-            if rows:
+            if rows and rows in read_layers(self.layers_path):
                 self.say(
                     f"{rows[0].case}: its layers ran other code, software or settings than its "
                     "rows, so they are not shown with the run; measure again"

@@ -15,6 +15,7 @@ from convmark.core.errors import OptionError
 from convmark.core.options import Options
 from convmark.core.text import Say, duration_text
 from convmark.results.store import Store
+from convmark.session.expected import expected_s
 from convmark.session.facts import Facts, Job, plan
 from convmark.session.fleet.host import PreparedNode
 from convmark.session.fleet.nodes import PER, NodeFacts, gpu_names, node_names, some
@@ -29,7 +30,6 @@ from convmark.session.fleet.run_files import (
     newest_of_kind,
 )
 from convmark.session.fleet.scheduler import Assignment, Member, Scheduler, Unmeasured
-from convmark.session.forecast import expected_s
 from convmark.session.progress import Clock, Display, outcome
 from convmark.session.result import Result
 from convmark.session.resume import plan_hash

@@ -1,0 +1,197 @@
+"""How long a process of a case takes where no earlier row tells it, and what lies around it.
+
+Every machine that takes a part of a plan must come to the same figures, so nothing of the machine
+goes into `expected_s` but what the caller hands in: other load, and earlier rows.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import median
+from types import MappingProxyType
+
+from convmark.core.case import Case
+from convmark.core.options import Options
+from convmark.core.runtimes import DEFAULT_RUNTIME
+from convmark.core.tasks import TASKS
+
+__all__ = [
+    "CEILING_S",
+    "COSTS",
+    "FEWEST_STEPS",
+    "after_s",
+    "expected_s",
+    "load_slowdown",
+    "run_start_s",
+    "step_s",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cost:
+    """Seconds with one backend on one kind of device, on a machine without other load."""
+
+    run_start_s: float
+    """Until an interpreter has imported its framework and found its devices, once in a run."""
+    process_s: float
+    """Of a process of a small model what is around its steps: building, compiling, proofs, on a GPU
+    the windows, too."""
+    layer_s: float
+    """Of a larger model for each of its layers more, in inference."""
+    step: float
+    """Step time / that of TensorFlow on a CPU, of a model of keras.applications or the user's."""
+    small_step: float = 1.0
+    """How much larger it is for a small model: what its operations take to be called."""
+    training: float = 1.5
+    """What is around the steps in training / in inference."""
+
+
+COSTS: Mapping[tuple[str, str], _Cost] = MappingProxyType(
+    {
+        ("tensorflow", "cpu"): _Cost(run_start_s=5.0, process_s=1.0, layer_s=0.02, step=1.0),
+        ("jax", "cpu"): _Cost(run_start_s=4.0, process_s=4.0, layer_s=0.09, step=1.5),
+        ("torch", "cpu"): _Cost(
+            run_start_s=6.0, process_s=3.5, layer_s=0.02, step=1.2, small_step=3.3
+        ),
+        # on one NVIDIA H100; TensorFlow's are those of PyTorch, for it has not run on a GPU
+        ("tensorflow", "gpu"): _Cost(
+            run_start_s=9.0, process_s=10.5, layer_s=0.05, step=0.02, training=1.3
+        ),
+        ("jax", "gpu"): _Cost(
+            run_start_s=7.0, process_s=17.0, layer_s=0.1, step=0.02, training=1.2
+        ),
+        ("torch", "gpu"): _Cost(
+            run_start_s=9.0, process_s=10.5, layer_s=0.05, step=0.2, training=1.3
+        ),
+    }
+)
+
+EXPORT_S = 5.0
+"""Of a process of another runtime than Keras: it exports the model, unless that has been done."""
+
+CEILING_S = 8.5
+"""Of the ceilings of a device in one precision, which are measured once for a machine."""
+
+FEWEST_STEPS = 60
+"""Warm-up, steps, windows and rounds that even a slow step is not spared."""
+
+TRIES = 9.0
+"""Of rates at a latency limit, counted in tries of as many requests as may prove a rate."""
+MOST_REQUESTS, MOST_STEPS, MOST_LIMITS = 20_000, 500, 100
+"""Of such a try: `convmark.worker.arrivals.requests_at`."""
+
+SCALE = 10.0
+"""Step time on a machine of a few cores / that in the table, whose server has 92 of them."""
+
+TABLE_BATCH = 32
+# Source: keras.io/api/applications, "Time (ms) per inference step (CPU)", batch 32, and "Depth";
+# EfficientNet's depth is of its layers with weights too.
+_PUBLISHED: Mapping[str, tuple[float, int]] = MappingProxyType(
+    {
+        "densenet121": (77.1, 242),
+        "densenet169": (96.4, 338),
+        "densenet201": (127.2, 402),
+        "efficientnetb0": (46.0, 132),
+        "efficientnetb1": (60.2, 186),
+        "efficientnetb2": (80.8, 186),
+        "efficientnetb3": (140.0, 210),
+        "efficientnetb4": (308.3, 258),
+        "efficientnetb5": (579.2, 312),
+        "efficientnetb6": (958.1, 360),
+        "efficientnetb7": (1578.9, 438),
+        "inceptionresnetv2": (130.2, 449),
+        "inceptionv3": (42.2, 189),
+        "mobilenet": (22.6, 55),
+        "mobilenetv2": (25.9, 105),
+        "nasnetlarge": (344.5, 533),
+        "nasnetmobile": (27.0, 389),
+        "resnet101": (89.6, 209),
+        "resnet101v2": (72.7, 205),
+        "resnet152": (127.4, 311),
+        "resnet152v2": (107.5, 307),
+        "resnet50": (58.2, 107),
+        "resnet50v2": (45.6, 103),
+        "vgg16": (69.5, 16),
+        "vgg19": (84.8, 19),
+        "xception": (109.4, 81),
+    }
+)
+_USUAL = tuple(median(column) for column in zip(*_PUBLISHED.values(), strict=True))
+"""Of a model of the user's own."""
+
+_SMALL_MS: Mapping[str, float] = MappingProxyType(
+    {
+        "lenet5": 0.16,
+        "mini_inception": 0.7,
+        "mini_resnet": 0.66,
+        "mini_resnet_norm": 1.0,
+        "conv_layer": 0.05,
+        "separable_layer": 0.05,
+    }
+)
+"""The step times of the zoo, as in the table; their layers are in `process_s`."""
+
+
+def _cost(case: Case) -> _Cost:
+    return COSTS[case.backend, "cpu" if case.device == "cpu" else "gpu"]
+
+
+def run_start_s(cases: Iterable[Case]) -> float:
+    """Return the seconds until the interpreters of the cases are ready, one for each backend."""
+    costs = {case.backend: _cost(case).run_start_s for case in cases}
+    return sum(costs.values())
+
+
+def expected_s(
+    case: Case,
+    time_budget_s: float,
+    known: Mapping[str, float],
+    *,
+    slowdown: float = 1.0,
+    spawned: bool = False,
+) -> float:
+    """Return the seconds that one process of the case is expected to take.
+
+    Args:
+        known: seconds by case, where rows tell them.
+        slowdown: how many times as long work takes because of other load. Steps end with the time
+            budget, but for the fewest that are measured, so that they take at most twice as long.
+        spawned: whether the process imports the framework itself, with `--isolation spawn`.
+    """
+    if case.name in known:
+        return known[case.name]
+    cost = _cost(case)
+    layers = 0 if case.model in _SMALL_MS else _PUBLISHED.get(case.model, _USUAL)[1]
+    around_s = cost.process_s + cost.layer_s * layers
+    around_s *= cost.training if TASKS[case.task].trains else 1.0
+    around_s += EXPORT_S * (case.runtime != DEFAULT_RUNTIME) + cost.run_start_s * spawned
+    budget_s = 2 * time_budget_s * min(slowdown, 2.0)
+    return around_s * slowdown + max(budget_s, FEWEST_STEPS * step_s(case) * slowdown)
+
+
+def step_s(case: Case) -> float:
+    """Return what a step of the case may take, s, by what is published of its model."""
+    small = _SMALL_MS.get(case.model)
+    step_ms = _PUBLISHED.get(case.model, _USUAL)[0] if small is None else small
+    cost = _cost(case)
+    factor = SCALE * cost.step * (1.0 if small is None else cost.small_step)
+    samples = case.batch_size * case.replicas / TABLE_BATCH
+    return factor * TASKS[case.task].passes * samples * step_ms / 1000
+
+
+def after_s(case: Case, options: Options) -> float:
+    """Return the seconds that the first process of a case goes on after its measurement."""
+    limit_s, goes_on_s = options.latency_limit_s, options.sustain_s or 0.0
+    if limit_s is None or case.task != "infer":
+        return goes_on_s
+    one_s, samples = step_s(case), case.batch_size * case.replicas
+    try_s = max(MOST_REQUESTS * one_s / samples, MOST_STEPS * one_s, MOST_LIMITS * limit_s)
+    return goes_on_s + TRIES * try_s * (one_s <= limit_s)
+
+
+def load_slowdown(cores: int) -> float:
+    """Return how many times as long work takes beside what runs on this machine now."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return 1 + load / cores
