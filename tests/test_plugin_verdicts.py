@@ -149,7 +149,7 @@ def test_a_session_ends_with_what_it_means_and_colours_verdicts(
     )
     live(monkeypatch, "regressed", 0.2)
     failed = run("--benchmark-compare=git:HEAD~1", "--color=yes").stdout.str()
-    assert "the gate failed: 2 of 2 cases; an intended change" in failed
+    assert "the gate failed: 2 of 2 cases (step_time regressed); an intended change" in failed
     assert f"\nconvmark: Benchmark-Accept: {CONV}" in failed
     assert "\x1b[31mregressed\x1b[0m" in failed
     for options in (["--color=no"], ["-q"]):

@@ -233,7 +233,7 @@ def test_a_live_comparison_needs_no_history() -> None:
     (same,) = conclude(review(now, history), reason("same commit"))
     assert (same.verdict, same.note) == ("unchanged", "same commit")
     (spent,) = conclude(review(now, history), reason("budget spent"))
-    assert (spent.verdict, spent.note) == ("inconclusive", "no live comparison: budget spent")
+    assert (spent.verdict, spent.note) == ("inconclusive", "too few sessions: budget spent")
 
 
 def test_what_the_models_code_sets_is_inconclusive_until_it_is_compared_live() -> None:

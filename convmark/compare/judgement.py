@@ -19,6 +19,7 @@ __all__ = [
     "SAME_CODE",
     "SAME_COMMIT",
     "SIZES",
+    "TOO_FEW",
     "VERDICTS",
     "Judgement",
     "LiveComparison",
@@ -40,6 +41,8 @@ BUDGET_SPENT = "budget spent"
 NOT_BY_TIME = "more time would most likely not decide"
 NOT_LIVE = "no live comparison"
 """In the note of a step time that was not measured beside its baseline, before the reason."""
+TOO_FEW = "too few sessions"
+"""The same where the live comparison was begun, and its time ended."""
 INTERRUPTED = "interrupted"
 NOT_JUDGED = "not judged"
 """How the reason begins where the card was slowed, or shared with others, in the comparison too."""

@@ -18,10 +18,12 @@ from statistics import fmean, median, stdev
 from convmark.compare.comparability import load_of, loads_alike
 from convmark.compare.history import Anchor
 from convmark.compare.judgement import (
+    BUDGET_SPENT,
     MACHINE,
     NOT_LIVE,
     SAME_CODE,
     SAME_COMMIT,
+    TOO_FEW,
     Judgement,
     LiveComparison,
 )
@@ -77,7 +79,8 @@ def step_time(
     why = (anchor and anchor.lost) or _LIVE
     if comparison is not None:
         other = f" with {comparison.anchor}" if comparison.anchor else ""
-        why = f"{NOT_LIVE}{other}: {reason}"
+        spent = reason.startswith(BUDGET_SPENT)
+        why = f"{TOO_FEW if spent else NOT_LIVE}{other}: {reason}"
     change = _history_change(now, history)
     shown = difference if change is None else f"by its history {percent(change)}"
     return Finding("inconclusive", "; ".join(filter(None, (why, shown))))

@@ -97,9 +97,11 @@ def gate_step(judgements: Sequence[Judgement], options: Options) -> str:
     if failing:
         meant = next((case for case in failing if failing[case] in ("regressed", "changed")), "")
         how = f"; an intended change passes with this line in a commit:\nBenchmark-Accept: {meant}"
+        found = dict.fromkeys(f"{one.metric} {one.verdict}" for one in judgements if one.fails)
+        why = f" ({listed(list(found), 2)}){how if meant else ''}"
         return (
-            f"the gate failed: {len(failing)} of {counted(len(cases), 'case')}"
-            f"{how if meant else ''}\nnext: {typed('compare', options, _OF_COMPARE)}"
+            f"the gate failed: {len(failing)} of {counted(len(cases), 'case')}{why}\n"
+            f"next: {typed('compare', options, _OF_COMPARE)}"
         )
     gone = list(dict.fromkeys(one.case for one in of_cases if one.verdict == "missing"))
     lost = f"; {counted(len(gone), 'case')} of the baseline did not run: {listed(gone, 1)}"

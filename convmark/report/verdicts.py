@@ -125,11 +125,14 @@ def could_see(judgements: Sequence[Judgement]) -> str:
     parts = []
     if seen:
         worst = max(seen, key=seen.__getitem__)
-        parts.append(f"changes above {100 * median(seen.values()):.1f} % (median case)")
-        parts.append(f"{100 * seen[worst]:.1f} % (worst case: {shown(worst)})")
+        parts.append(
+            f"could have detected changes above {100 * median(seen.values()):.1f} % (median case), "
+            f"{100 * seen[worst]:.1f} % (worst case: {shown(worst)})"
+        )
     if blind:
-        parts.append(f"no change at all in {listed(list(map(shown, blind)), 1)}")
-    return f"could have detected {', '.join(parts)}" if parts else ""
+        named = listed(list(map(shown, blind)), 1)
+        parts.append(f"a change of any size may have been missed in {named}: the notes say why")
+    return "; ".join(parts)
 
 
 HEADLINES = ("step_time", "accuracy")
@@ -147,6 +150,8 @@ def worth_reading(judgement: Judgement) -> bool:
 
 def _table(judgements: Sequence[Judgement], style: str) -> str:
     read = [judgement for judgement in judgements if worth_reading(judgement)]
+    order = {case: place for place, case in enumerate(dict.fromkeys(one.case for one in read))}
+    read.sort(key=lambda one: (order[one.case], not one.fails))  # what decides comes first
     left = len(judgements) - len(read)
     rest = f"{left} more row{'s' if left != 1 else ''} with nothing to add" if left else ""
     if not read:
