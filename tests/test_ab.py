@@ -22,6 +22,7 @@ from convmark.cli import main
 from convmark.compare.files import CHANGES_TABLE
 from convmark.compare.live import ab_files
 from convmark.compare.live.anchor import Origin
+from convmark.core.errors import StoreError
 from convmark.machine.gpu.devices import Card, Gpu
 from convmark.machine.hardware import read_machine
 
@@ -47,6 +48,36 @@ def test_a_slower_side_is_found_kept_and_exits_1(
     assert f"{NAME}: session 2, +" in printed.err
     assert "], regressed; 1 of 1 case done" in printed.err
     check("ab", plain(printed.err + printed.out, folder))
+
+
+def test_without_the_package_that_draws_the_verdict_is_printed_and_kept(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
+    Interpreter.speeds = {"2.21.0": 1.1}
+    assert main(["ab", "2.20.0", "2.21.0", *LENET5]) == 1
+    printed = capsys.readouterr()
+    assert "regressed" in printed.out
+    assert [row["verdict"] for row in verdicts(folder)] == ["regressed"]
+    (line,) = [line for line in printed.err.splitlines() if "vl_convert" in line]
+    assert line.startswith(f"convmark ab: {NAME}: no figure of its sessions: vl_convert cannot be ")
+
+
+def test_a_verdict_that_finds_no_room_is_printed_and_the_status_is_2(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, rows: object) -> None:
+        raise StoreError(f"{path}: no room")
+
+    monkeypatch.setattr(ab_files, "append", full)
+    Interpreter.speeds = {"2.21.0": 1.1}
+    assert main(["ab", "2.20.0", "2.21.0", *LENET5]) == 2
+    printed = capsys.readouterr()
+    assert "regressed" in printed.out
+    said = [line for line in printed.err.splitlines() if "no room" in line]
+    assert [line.endswith("; the comparison goes on, and its rows are lost") for line in said] == [
+        *(True, False)
+    ]
 
 
 def test_the_layers_that_moved_are_named_and_kept(

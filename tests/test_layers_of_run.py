@@ -118,6 +118,22 @@ def test_layers_of_code_that_was_edited_meanwhile_are_not_those_of_the_rows(
     assert "no layers: the sessions ran different code (nets.py); close programs that open" in said
 
 
+@pytest.mark.filterwarnings("always::convmark.results.store.StoreWarning")
+def test_layers_and_descriptions_that_find_no_room_hide_no_figure(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--layers") == 0
+    (machine() / "models").rename(machine() / "elsewhere")
+    (machine() / "models").write_text("no folder")
+    capsys.readouterr()
+    assert run("--layers", "--describe") == 0
+    printed = capsys.readouterr()
+    assert "step p50" in printed.out
+    assert STEP in printed.out
+    assert "layers.csv, not drawn: " in printed.err
+    assert "lenet5: its description: " in printed.err
+
+
 def test_settings_are_tried_in_turns_and_one_that_cannot_be_measured_is_named(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ from convmark.cli import main, noise
 from convmark.compare.files import NOISE, read_noise
 from convmark.compare.live import live
 from convmark.compare.live.session import DuetSide, Session
+from convmark.core.errors import StoreError
 from convmark.core.statistics import Estimate
 from convmark.interpreter import Answer
 from convmark.worker.protocol import file_digest
@@ -98,6 +99,19 @@ def test_each_case_runs_beside_a_copy_of_itself_and_is_kept(
     assert max(map(len, printed.out.splitlines())) <= 90
     assert "session 1, about 58 s left" in printed.err
     check("noise", plain(printed.out, tmp_path))
+
+
+def test_noise_that_finds_no_room_is_printed(
+    sides: list[Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, rows: object) -> None:
+        raise StoreError(f"{path}: no room")
+
+    monkeypatch.setattr(type(noise.NOISE_TABLE), "append", lambda _, *given: full(*given))
+    assert main(["noise", "--models", "lenet5", "--tasks", "train", "--seconds", "30"]) == 2
+    printed = capsys.readouterr()
+    assert "scatter" in printed.out
+    assert printed.err.splitlines()[-1].endswith("noise.csv: no room")
 
 
 def test_other_programs_get_the_rows_that_are_kept(

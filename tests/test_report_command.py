@@ -297,6 +297,46 @@ def test_a_report_needs_no_framework_and_help_nothing_heavy(folder: Path) -> Non
     assert [line for line in done.stdout.splitlines() if line.startswith("[")] == ["[]", "[]"]
 
 
+def test_without_the_package_that_draws_the_page_has_its_tables(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results_of_two_machines(folder)
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
+    assert main(["report", "-o", "r.html"]) == 0
+    page = (folder / "r.html").read_text()
+    assert "mini_resnet" in page
+    assert "vegaEmbed =" not in page
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "vl_convert" in line]
+    assert line.startswith("convmark: the page has no figures: vl_convert cannot be imported: ")
+    assert main(["report", "-o", "r.csv", "--figures", "figures"]) == 2
+    assert (folder / "r.csv").read_text()
+    assert "vl_convert cannot be imported" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_figure_that_cannot_be_drawn_leaves_the_others(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import vl_convert
+
+    drawn = vl_convert.vegalite_to_svg
+
+    def broken(spec: dict[str, Any]) -> str:
+        if "geometric mean" in str(spec):
+            raise ValueError("no such mark\n  at line 3")
+        return str(drawn(spec))
+
+    monkeypatch.setattr(vl_convert, "vegalite_to_svg", broken)
+    results_of_two_machines(folder)
+    assert main(["report", "--figures", "figures"]) == 0
+    names = {path.stem for path in (folder / "figures").iterdir()}
+    assert "hardware" not in names
+    assert "pareto" in {name.partition("-")[0] for name in names}
+    assert (
+        "convmark: --figures: hardware is left out: vl_convert cannot draw it: no such mark"
+        in capsys.readouterr().err
+    )
+
+
 def test_figures_are_written_as_svg_and_png(folder: Path, monkeypatch: Any) -> None:
     from convmark.report.figures import figure
 

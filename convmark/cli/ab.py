@@ -40,7 +40,13 @@ from convmark.compare.live.tree import ForeignCode
 from convmark.compare.rule.decision import Limits
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import Case
-from convmark.core.errors import ConvmarkError, MeasurementError, OptionError
+from convmark.core.errors import (
+    ConvmarkError,
+    DrawingError,
+    MeasurementError,
+    OptionError,
+    StoreError,
+)
 from convmark.core.interval import Interval, share_of
 from convmark.core.option_values import AUTO, parse_percent, parse_seconds
 from convmark.core.options import Options
@@ -191,6 +197,8 @@ class SideComparison:
     cases: Sequence[Case]
     machine: Machine
     path: Path
+    lost: list[str] = field(default_factory=list)
+    """Why rows could not be kept."""
 
     @classmethod
     def opened(cls, options: Options, a: SideSpec, b: SideSpec) -> SideComparison:
@@ -255,7 +263,7 @@ class SideComparison:
             path=self.path,
             kept=self.kept,
             interrupted=any(found.closed == INTERRUPTED for _, found in outcomes),
-            failure=f"{failed[0].case}: {failed[0].note}" if failed else "",
+            failure=f"{failed[0].case}: {failed[0].note}" if failed else "".join(self.lost[:1]),
         )
 
     def outcomes(self, wanted: StoppingRule) -> list[tuple[VerdictRow, CaseResult]]:
@@ -284,9 +292,18 @@ class SideComparison:
             )
             outcomes.append((row, found))
             if found.closed != INTERRUPTED or found.has_verdict:
-                ab_files.append(ab_files.verdicts_path(self.path), [row])
+                self._keep(ab_files.verdicts_path(self.path), [row])
                 self._draw(sessions, row)
         return outcomes
+
+    def _keep(self, path: Path, rows: Sequence[SessionRow] | Sequence[VerdictRow]) -> None:
+        """Keep rows; where there is no room the comparison goes on, for its verdict is printed."""
+        try:
+            ab_files.append(path, rows)
+        except StoreError as error:
+            if not self.lost:
+                _say(f"{error}; the comparison goes on, and its rows are lost")
+            self.lost.append(str(error))
 
     def _blame(self, pairings: Sequence[Pairing], say: Say) -> None:
         """Keep which layers moved; a case whose layers cannot be measured is named."""
@@ -302,19 +319,22 @@ class SideComparison:
             CHANGES_TABLE.keep(self.path, rows)
 
     def _draw(self, sessions: _Sessions, row: VerdictRow) -> None:
-        """Keep a figure of the case's sessions against them."""
+        """Keep a figure of the case's sessions against them; say so where that cannot be done."""
         from convmark.report.figures import sessions_figure
 
         if not sessions.wall:
             return
         change = "" if row.change is None else f" by {row.change:+.1%}".replace("%", " %")
-        drawn = sessions_figure(
-            [_change(session) for session in sessions.wall],
-            interval=row.interval,
-            control=[_change(session) for session in sessions.control],
-            title=f"{row.case}: {row.b} {row.verdict}{change} against {row.a}",
-        )
-        ab_files.keep_figure(self.path, row.case, drawn)
+        try:
+            drawn = sessions_figure(
+                [_change(session) for session in sessions.wall],
+                interval=row.interval,
+                control=[_change(session) for session in sessions.control],
+                title=f"{row.case}: {row.b} {row.verdict}{change} against {row.a}",
+            )
+            ab_files.keep_figure(self.path, row.case, drawn)
+        except (DrawingError, StoreError) as error:
+            _say(f"{row.case}: no figure of its sessions: {error}")
 
     def _see(
         self,
@@ -334,7 +354,7 @@ class SideComparison:
             not_judged=disturbed or None,
             **ab_files.session_fields(session),
         )
-        ab_files.append(self.path, [row])
+        self._keep(self.path, [row])
         if not disturbed:
             kept[place].add(session)
             so_far = str(len(found.live))

@@ -15,7 +15,7 @@ from convmark.core.table import Table
 from convmark.core.text import counted
 from convmark.machine.hardware import read_machine
 from convmark.report.tables import Answer, check_form, print_tables
-from convmark.report.tables.layers import TOP, keep_bars, layers_table, remedies_table
+from convmark.report.tables.layers import TOP, bars_words, layers_table, remedies_table
 from convmark.results.store import Store
 from convmark.session.ceilings import ceilings_path
 from convmark.session.layers import LayerRow, why_no_layers
@@ -53,7 +53,7 @@ def layers(given: argparse.Namespace, options: Options) -> int:
         print_tables(
             Answer(command="layers", machines=[machine.name], tables=tables, several=True), form
         )
-    return exit_status(len(found) == len(session.cases))
+    return exit_status(len(found) == len(session.cases) and not session.lacks_layers)
 
 
 def _of_command(models: Sequence[str], options: Options) -> Options:
@@ -98,6 +98,7 @@ def _measured(session: Session, depth: int | None) -> list[list[LayerRow]]:
     session.facts = dataclasses.replace(facts, ceilings=session.ceilings(path))
     found = list(filter(None, session.layers(session.cases, depth)))
     for rows in found:
-        drawn = keep_bars(session.layers_path.parent, rows)
-        _say(f"{counted(len(rows), 'row')} in {session.layers_path}, drawn in {drawn}")
+        drawn = bars_words(session.layers_path.parent, rows)
+        if not session.lacks_layers:
+            _say(f"{counted(len(rows), 'row')} in {session.layers_path}, {drawn}")
     return found

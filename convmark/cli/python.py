@@ -26,7 +26,7 @@ from convmark.cli.command import sayer
 from convmark.cli.parsers import OF_A_PAIR
 from convmark.cli.run import check_plan, left_out
 from convmark.compare.live.ab import sides
-from convmark.core.errors import ConvmarkError, OptionError
+from convmark.core.errors import ConvmarkError, DrawingError, OptionError
 from convmark.core.model_name import TRUST
 from convmark.core.option import Option, values_of
 from convmark.core.option_values import parse_percent, parse_seconds
@@ -79,7 +79,11 @@ class Shown:
             for table in self.tables
             if table.rows
         ]
-        return "\n".join([*parts, *self._drawn()])
+        try:
+            parts += self._drawn()
+        except DrawingError as error:
+            parts.append(f"<p>no figure: {html.escape(str(error))}</p>")
+        return "\n".join(parts)
 
     def _drawn(self) -> Sequence[str]:
         """Return the figures as SVG."""

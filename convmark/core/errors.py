@@ -6,6 +6,7 @@ __all__ = [
     "BusyError",
     "CaseError",
     "ConvmarkError",
+    "DrawingError",
     "InstallError",
     "MeasurementError",
     "OptionError",
@@ -32,6 +33,10 @@ class CaseError(ConvmarkError):
 
 class StoreError(ConvmarkError):
     """A results folder or file that cannot be read or written."""
+
+
+class DrawingError(ConvmarkError):
+    """A figure that cannot be drawn; no measured value depends on it."""
 
 
 class InstallError(ConvmarkError):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from convmark.core.case import Case
-from convmark.core.errors import OptionError
+from convmark.core.errors import OptionError, StoreError
 from convmark.core.options import Options
 from convmark.core.suites import runtimes_without_cases
 from convmark.core.text import Say
@@ -220,8 +220,11 @@ class PytestRun:
         from convmark.report.tables.layers import keep_bars
 
         for rows in self._session.layers_of_run():
-            keep_bars(self._session.layers_path.parent, rows)
             self._layers.append(rows)
+            try:
+                keep_bars(self._session.layers_path.parent, rows)
+            except StoreError as error:
+                self._session.say(f"{rows[0].case}: its layers are not drawn: {error}")
 
     def measured(self, case: Case) -> Measured:
         """Return the case's records, or, where measuring is disabled, run it once untimed."""

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from types import MappingProxyType
 
-from convmark.core.errors import OptionError
+from convmark.core.errors import DrawingError, OptionError
 from convmark.core.files import write_output, writing
 from convmark.core.option_values import choice_of, nearest, parse_file
 from convmark.core.report_options import RANKS, REPORT_OPTIONS, STYLES, ReportOptions
@@ -62,11 +62,17 @@ Source:
 
 def _html(report: Report) -> str:
     from convmark.report.figures import figures_of
-    from convmark.report.page import commit_links, render_page
+    from convmark.report.page import commit_links, drawing_library, render_page
 
+    figures = figures_of(report.tables)
+    try:
+        drawing_library()
+    except DrawingError as error:
+        _say(f"the page has no figures: {error}")
+        figures = []
     return render_page(
         report,
-        figures_of(report.tables),
+        figures,
         links=commit_links(Path.cwd(), _commits(report.tables)),
         made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     )
@@ -150,10 +156,10 @@ def report(
         verdicts=None if ref is None else verdicts_against(places, ref, here, _say),
         power_logs=asked.power_logs,
     )
-    if asked.figures is not None:
-        _draw(found, asked.figures)
     if chosen is not None and (output is not None or show):
         _give(found, chosen, output)
+    if asked.figures is not None:
+        _draw(found, asked.figures)
     return found
 
 
@@ -173,11 +179,15 @@ def _give(found: Report, chosen: str, output: str | None) -> None:
 
 
 def _draw(found: Report, folder: str) -> None:
-    """Write the report's figures in the folder, and say how many."""
+    """Write the report's figures in the folder, and say how many.
+
+    Raises:
+        DrawingError: none can be drawn.
+    """
     from convmark.report.figures import figures_of
     from convmark.report.figures.figure import export_figures
 
-    written = export_figures(figures_of(found.tables), Path(folder))
+    written = export_figures(figures_of(found.tables), Path(folder), _say)
     print(f"{counted(len(written), 'file')} in {folder}", file=sys.stderr)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 from collections import Counter
@@ -12,8 +13,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from convmark.core.errors import DrawingError
 from convmark.core.files import write_output, writing
 from convmark.core.table import Table, cell_text
+from convmark.core.text import Say
+from convmark.worker.protocol import one_line
 
 __all__ = [
     "CONFIG",
@@ -21,6 +25,7 @@ __all__ = [
     "Figure",
     "Spec",
     "axis",
+    "drawing_package",
     "drawn",
     "drawn_svg",
     "export_figures",
@@ -199,11 +204,39 @@ def whole_spec(spec: Spec, rows: Sequence[dict[str, Any]], *, title: str = "") -
     return {**spec, **data, **named, "background": "white"}
 
 
-def drawn_svg(spec: Spec) -> str:
-    """Return a whole specification drawn as SVG."""
-    import vl_convert
+def drawing_package() -> Any:
+    """Return vl_convert.
 
-    return str(vl_convert.vegalite_to_svg(spec))
+    Raises:
+        DrawingError: it cannot be imported.
+    """
+    try:
+        import vl_convert
+    except ImportError as error:
+        raise DrawingError(
+            f"vl_convert cannot be imported: {error}; pip install vl-convert-python"
+        ) from None
+    return vl_convert
+
+
+def drawn_svg(spec: Spec) -> str:
+    """Return a whole specification drawn as SVG.
+
+    Raises:
+        DrawingError: it cannot be drawn.
+    """
+    package = drawing_package()
+    with _drawing():
+        return str(package.vegalite_to_svg(spec))
+
+
+@contextlib.contextmanager
+def _drawing() -> Iterator[None]:
+    """Name the package in what it raises."""
+    try:
+        yield
+    except ValueError as error:
+        raise DrawingError(f"vl_convert cannot draw it: {one_line(str(error))}") from None
 
 
 def drawn(figures: Sequence[Figure], *, most: int) -> list[str]:
@@ -211,21 +244,30 @@ def drawn(figures: Sequence[Figure], *, most: int) -> list[str]:
     return [drawn_svg(spec) for _, spec in itertools.islice(_drawings(figures), most)]
 
 
-def export_figures(figures: Sequence[Figure], folder: Path) -> list[Path]:
+def export_figures(figures: Sequence[Figure], folder: Path, say: Say) -> list[Path]:
     """Write every figure as SVG and PNG, one for each choice, and return the files.
 
+    Args:
+        say: is told of a figure that cannot be drawn; the others are written.
+
     Raises:
+        DrawingError: none can be drawn.
         StoreError: the folder cannot be written.
     """
-    import vl_convert
-
+    package = drawing_package()
     written = []
     with writing(f"--figures: {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         for name, spec in _drawings(figures):
             svg, png = folder / f"{name}.svg", folder / f"{name}.png"
-            write_output(svg, drawn_svg(spec).encode())
-            write_output(png, vl_convert.vegalite_to_png(spec, scale=PNG_SCALE))
+            try:
+                with _drawing():
+                    forms = drawn_svg(spec), package.vegalite_to_png(spec, scale=PNG_SCALE)
+            except DrawingError as error:
+                say(f"--figures: {name} is left out: {error}")
+                continue
+            write_output(svg, forms[0].encode())
+            write_output(png, forms[1])
             written += [svg, png]
     return written
 

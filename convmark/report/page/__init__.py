@@ -21,7 +21,7 @@ from convmark import __version__
 from convmark.core.files import cache_folder, write_whole
 from convmark.core.git import Git, GitError
 from convmark.core.table import Table, cell_text
-from convmark.report.figures.figure import CONFIG, Figure
+from convmark.report.figures.figure import CONFIG, Figure, drawing_package
 from convmark.report.page.layout import Facets, kinds, layout, tiles
 from convmark.report.ratios import LEAST_PROCESSES
 from convmark.report.tables.overview import CAUSES
@@ -36,6 +36,7 @@ __all__ = [
     "CommitLinks",
     "commit_links",
     "commits_url",
+    "drawing_library",
     "environment",
     "own",
     "render_page",
@@ -191,13 +192,15 @@ def drawing_library() -> str:
     """Return the script that vl-convert bundles, from the user's cache after the first time.
 
     The cached file's name holds the version that made it.
+
+    Raises:
+        DrawingError: the package cannot be imported.
     """
+    package = drawing_package()
     path = cache_folder() / f"vega-embed-{version('vl-convert-python')}.js"
     with contextlib.suppress(OSError, UnicodeDecodeError):
         return path.read_text(encoding="utf-8")
-    import vl_convert
-
-    text = str(vl_convert.javascript_bundle(_EXPOSED))
+    text = str(package.javascript_bundle(_EXPOSED))
     with contextlib.suppress(OSError):  # a cache that cannot be written is none
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, text.encode())

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from convmark.core.errors import StoreError
 from convmark.core.files import as_store_error, write_whole
 from convmark.core.interval import share_of, signed_percent
 from convmark.core.table import Table, headings, table_of
@@ -28,6 +29,7 @@ __all__ = [
     "TOP",
     "CaseLayers",
     "bars",
+    "bars_words",
     "keep_bars",
     "layers_table",
     "layers_tables",
@@ -248,6 +250,14 @@ def keep_bars(machine_folder: Path, rows: Sequence[LayerRow]) -> Path:
         drawn.parent.mkdir(parents=True, exist_ok=True)
         write_whole(drawn, f"{bars(rows)}\n".encode())
     return drawn
+
+
+def bars_words(machine_folder: Path, rows: Sequence[LayerRow]) -> str:
+    """Write the bars of a case as `keep_bars` does; say where they are, or why there are none."""
+    try:
+        return f"drawn in {keep_bars(machine_folder, rows)}"
+    except StoreError as error:
+        return f"not drawn: {error}"
 
 
 def _bar(place: int, row: LayerRow, left: float, width: float) -> str:
