@@ -10,6 +10,7 @@ from rows import row
 
 from convmark.core.case import Case
 from convmark.results.record import Record
+from convmark.session.expected import is_guess
 from convmark.session.facts import Job
 from convmark.session.progress import Display, RunProgress, TimeLeft
 
@@ -40,6 +41,18 @@ def measured(**changes: Any) -> Record:
 
 def test_before_anything_has_ended_each_job_is_guessed() -> None:
     assert TimeLeft([job("a"), job("b"), job("c")], six).seconds() == 18.0
+
+
+def test_a_model_of_unknown_size_is_named_beside_the_estimate() -> None:
+    log = io.StringIO()
+    with RunProgress(log, six, is_guess=lambda case: is_guess(case, {})) as shown:
+        shown.planned([job("lenet5"), job("nets:small", order=2)])
+    assert lines(log) == [
+        "convmark: 2 processes to measure, about 12 s, a guess until a process of nets:small has "
+        "ended"
+    ]
+    known = {job("nets:small").case.name: 3.0}
+    assert not is_guess(job("nets:small").case, known)
 
 
 def test_once_one_has_ended_the_others_are_taken_to_last_as_long() -> None:

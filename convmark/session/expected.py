@@ -23,6 +23,7 @@ __all__ = [
     "FEWEST_STEPS",
     "after_s",
     "expected_s",
+    "is_guess",
     "load_slowdown",
     "run_start_s",
     "step_s",
@@ -119,7 +120,9 @@ _PUBLISHED: Mapping[str, tuple[float, int]] = MappingProxyType(
     }
 )
 _USUAL = tuple(median(column) for column in zip(*_PUBLISHED.values(), strict=True))
-"""Of a model of the user's own."""
+"""Of another model of keras.applications."""
+_OWN = (7.0, 50)
+"""Of a model of the user's own, of which nothing is known: between one of the zoo and those."""
 
 _SMALL_MS: Mapping[str, float] = MappingProxyType(
     {
@@ -136,6 +139,17 @@ _SMALL_MS: Mapping[str, float] = MappingProxyType(
 
 def _cost(case: Case) -> _Cost:
     return COSTS[case.backend, "cpu" if case.device == "cpu" else "gpu"]
+
+
+def _published(model: str) -> tuple[float, float]:
+    """Return milliseconds and layers of a model, as the table has them."""
+    own = not model.isidentifier()  # package.module:builder, or a file
+    return _OWN if own else _PUBLISHED.get(model, _USUAL)
+
+
+def is_guess(case: Case, known: Mapping[str, float]) -> bool:
+    """Return whether nothing tells how large the case's model is."""
+    return case.name not in known and not case.model.isidentifier()
 
 
 def run_start_s(cases: Iterable[Case]) -> float:
@@ -163,7 +177,7 @@ def expected_s(
     if case.name in known:
         return known[case.name]
     cost = _cost(case)
-    layers = 0 if case.model in _SMALL_MS else _PUBLISHED.get(case.model, _USUAL)[1]
+    layers = 0 if case.model in _SMALL_MS else _published(case.model)[1]
     around_s = cost.process_s + cost.layer_s * layers
     around_s *= cost.training if TASKS[case.task].trains else 1.0
     around_s += EXPORT_S * (case.runtime != DEFAULT_RUNTIME) + cost.run_start_s * spawned
@@ -174,7 +188,7 @@ def expected_s(
 def step_s(case: Case) -> float:
     """Return what a step of the case may take, s, by what is published of its model."""
     small = _SMALL_MS.get(case.model)
-    step_ms = _PUBLISHED.get(case.model, _USUAL)[0] if small is None else small
+    step_ms = _published(case.model)[0] if small is None else small
     cost = _cost(case)
     factor = SCALE * cost.step * (1.0 if small is None else cost.small_step)
     samples = case.batch_size * case.replicas / TABLE_BATCH

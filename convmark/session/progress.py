@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from convmark.core.case import Case
 from convmark.core.tasks import TASKS
-from convmark.core.text import counted, duration_text, seconds_text, shown
+from convmark.core.text import counted, duration_text, listed, seconds_text, shown
 from convmark.results.record import Record
 from convmark.session.facts import Job
 
@@ -152,15 +152,19 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
         stream: TextIO | None,
         guess_s: Guess = lambda case: 0.0,
         clock: Clock = time.monotonic,
+        *,
+        is_guess: Callable[[Case], bool] = lambda case: False,
     ) -> None:
         """Begin; nothing is shown yet.
 
         Args:
             stream: None shows nothing.
             guess_s: how long a process of a case takes, until one has ended.
+            is_guess: whether nothing is known of the size of a case's model.
         """
         self._display = Display(stream)
         self._guess_s = guess_s
+        self._is_guess = is_guess
         self._clock = clock
         self._began_s = 0.0
         self._over = self._total = 0
@@ -179,8 +183,11 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
         left = duration_text(self._left.seconds())
         self._update("", left)
         if not self._display.live:
+            unknown = [job.case.model for job in jobs if self._is_guess(job.case)]
+            named = listed(list(dict.fromkeys(unknown)), 1)
+            guess = f", a guess until a process of {named} has ended" if unknown else ""
             self._display.line(
-                f"convmark: {counted(len(jobs), 'process')} to measure, about {left}"
+                f"convmark: {counted(len(jobs), 'process')} to measure, about {left}{guess}"
             )
 
     def began(self, job: Job) -> None:

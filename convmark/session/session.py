@@ -36,7 +36,7 @@ from convmark.results.record import Record
 from convmark.results.store import RunFile, Store
 from convmark.session.auto_batch import Choice, chosen_cases, find_sizes
 from convmark.session.ceilings import Ceiling, Key, ceilings_path, gather
-from convmark.session.expected import after_s, expected_s, load_slowdown
+from convmark.session.expected import after_s, expected_s, is_guess, load_slowdown
 from convmark.session.facts import Facts, Job, facts_of, plan
 from convmark.session.forecast import recent_seconds
 from convmark.session.layers import (
@@ -264,7 +264,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             seconds = expected_s(case, budget_s, known, slowdown=slowdown, spawned=spawned)
             return seconds + in_each_s
 
-        return RunProgress(stream, guess_s)
+        return RunProgress(stream, guess_s, is_guess=lambda case: is_guess(case, known))
 
     def execute(self, jobs: Sequence[Job], observer: Observer) -> None:
         """Measure jobs in their order; an interrupt ends the workers and closes the file.
