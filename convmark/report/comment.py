@@ -190,7 +190,7 @@ def _moved_table(gate: Gate) -> Iterator[str]:
             _verdict(one),
         ]
         for case in gate.moved
-        for one in gate.cases[case]
+        for one in sorted(gate.cases[case], key=lambda one: not one.fails)  # what decides first
         if one.metric in HEADLINES or _is_news(one)
     ]
     if rows:
