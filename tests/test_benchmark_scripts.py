@@ -31,6 +31,7 @@ QUICK = {
     "publish_cost.py": ["1"],
     "report_cost.py": ["1"],
     "rule_league.py": ["--data={data}", "--trials=2"],
+    "window_bias.py": ["--draws=2"],
     "submissions.py": ["--trials=200", "--seconds=5", "--folder={folder}"],
 }
 WITH_WORKERS = {
@@ -56,6 +57,10 @@ WITH_WORKERS = {
     ],
 }
 LIVE = {
+    "bare_loop.py": [
+        *("--cells=conv_layer:infer:32", "--pairs=1", "--turns=1", "--seconds=0.05"),
+        "--folder={folder}",
+    ],
     "kills.py": ["--kills=1", "--only", "run", "merge", "--folder={folder}"],
     "added_cost.py": ["HEAD", "--pairs=1", "--", "--models=conv_layer", "--processes=1"],
     "layer_blame.py": [

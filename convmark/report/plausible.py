@@ -402,7 +402,8 @@ def _not_measured_so(row: Row) -> Found:
     """Yield where the harness would have gone on, or ended before.
 
     Steps are 30 at least, 100 where half the time budget allows, 1,000 where it allows all of them;
-    a window is at least 60 ms long. So step times that are all divided by a factor stand out.
+    windows are at least 60 ms long in the mean. So step times that are all divided by a factor
+    stand out.
     """
     if not there(row, *_ALWAYS):
         return

@@ -7,7 +7,6 @@ quiet machine with two cores it takes about a quarter of an hour.
     start     from the request to a usable framework: a fork of the zygote, a cold start
     fork      the six lecture models, measured in forked and in cold-started processes
     overhead  one step of LeNet-5, timed by the worker's loop and by a bare `for` loop
-    absolute  throughput beside that of a bare loop written without the harness, in its own process
 """
 
 from __future__ import annotations
@@ -49,42 +48,8 @@ OVERHEAD_SHARE = 0.02
 SURPRISE = 0.01
 """Forked and spawned processes disagree where identical ones would do so this seldom."""
 
-PAIRS = {"start": 12, "fork": 4, "overhead": 40, "absolute": 10}
+PAIRS = {"start": 12, "fork": 4, "overhead": 40}
 OVERHEAD_BATCH_SIZE = 256
-CELLS = (("lenet5", 256), ("lenet5", 32), ("mini_resnet", 32), ("mobilenetv2", 1))
-ABSOLUTE_SHARE = 0.01
-BARE = """
-import gc, sys, time
-import tensorflow as tf
-import keras
-from convmark_zoo import builder
-from convmark_zoo.shape import input_shape
-name, batch, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
-model = builder(name)()
-shape = tuple(input_shape(model))
-pictures = tf.random.stateless_uniform((batch, *shape), (0, 0))
-classes = model(pictures).shape[-1]
-labels = tf.random.stateless_uniform((batch,), (1, 1), 0, classes, tf.int32)
-optimizer = keras.optimizers.SGD(0.01)
-loss_of = keras.losses.SparseCategoricalCrossentropy()
-@tf.function
-def train(pictures, labels):
-    with tf.GradientTape() as tape:
-        loss = loss_of(labels, model(pictures, training=True))
-    gradients = tape.gradient(loss, model.trainable_variables)
-    optimizer.apply_gradients(zip(gradients, model.trainable_variables))
-    return loss
-for _ in range(30):
-    train(pictures, labels).numpy()
-began, steps = time.perf_counter(), 0
-while time.perf_counter() - began < seconds:
-    for _ in range(10):
-        loss = train(pictures, labels)
-    loss.numpy()
-    steps += 10
-print(batch * steps / (time.perf_counter() - began))
-"""
-"""Training as anybody would write it: a window's steps without waiting, the mean over all."""
 BLOCK_STEPS = 30
 
 
@@ -283,55 +248,6 @@ def _blocks(pairs: int) -> list[dict[str, list[float]]]:
     return [{way.__name__: way() for way in order.sample(ways, 2)} for _ in range(pairs)]
 
 
-def absolute_section(pairs: int, options: argparse.Namespace, environ: Mapping[str, str]) -> bool:
-    _title(
-        f"absolute: training throughput over that of a bare loop in a process of its own, {pairs} "
-        "alternated pairs"
-    )
-    met = True
-    for model, batch in CELLS:
-        case = Case(model=model, task="train", batch_size=batch)
-        request = {**_request("lenet5", options.budget), "case": case.as_fields(), "fed": False}
-        order, logs = random.Random(0), []
-        with Interpreter(environ=environ) as interpreter:
-            for _ in range(pairs):
-                found = {}
-                for way in order.sample(["harness", "bare"], 2):
-                    found[way] = (
-                        _windows_rate(_served(interpreter, request), batch)
-                        if way == "harness"
-                        else _bare_rate(model, batch, options.budget, environ)
-                    )
-                logs.append(math.log(found["harness"] / found["bare"]))
-        mean = trimmed_mean(logs)
-        error = mean.error or math.inf
-        print(
-            f"{model} b{batch}: {math.exp(mean.value):.4f} +- {error:.4f}, "
-            f"{min(map(math.exp, logs)):.3f} to {max(map(math.exp, logs)):.3f}",
-            flush=True,
-        )
-        met &= abs(mean.value) <= ABSOLUTE_SHARE + error
-    return met
-
-
-def _windows_rate(answer: Answer, batch: int) -> float:
-    windows = answer.event("windows")
-    if windows is None:
-        sys.exit(f"no windows: {answer.message}")
-    return float(windows["steps"] * len(windows["times_s"]) * batch / sum(windows["times_s"]))
-
-
-def _bare_rate(model: str, batch: int, seconds: float, environ: Mapping[str, str]) -> float:
-    child = subprocess.run(
-        [sys.executable, "-c", BARE, model, str(batch), str(seconds)],
-        env=dict(environ),
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return float(child.stdout.split()[-1])
-
-
 # -- what the sections share --------------------------------------------------------------------
 
 
@@ -385,7 +301,6 @@ _SECTIONS: dict[str, Callable[[int, argparse.Namespace, Mapping[str, str]], bool
     "start": start_section,
     "fork": fork_section,
     "overhead": overhead_section,
-    "absolute": absolute_section,
 }
 
 if __name__ == "__main__":
