@@ -106,6 +106,8 @@ def test_a_search_at_a_latency_limit_is_as_long_as_its_requests_take() -> None:
     assert after_s(fast, options) == pytest.approx(9 * 100 * 0.01)  # 8.2 s on an H100
     slow = Case(model="lenet5", task="infer", device="cpu", batch_size=1)
     assert after_s(slow, options) == pytest.approx(9 * 20_000 * step_s(slow))
+    assert step_s(slow) >= 0.0005  # a batch of one takes its calls too
+    assert after_s(fast, options, slowdown=6.0) == 100  # 94 s were seen at such a load
     assert after_s(Case(model="vgg19", task="infer", device="cpu", batch_size=32), options) == 0.0
 
 

@@ -69,7 +69,7 @@ COSTS: Mapping[tuple[str, str], _Cost] = MappingProxyType(
     }
 )
 
-EXPORT_S = 5.0
+EXPORT_S = 0.5
 """Of a process of another runtime than Keras: it exports the model, unless that has been done."""
 
 CEILING_S = 8.5
@@ -78,10 +78,15 @@ CEILING_S = 8.5
 FEWEST_STEPS = 60
 """Warm-up, steps, windows and rounds that even a slow step is not spared."""
 
+BUSY_SEARCH_S, BUSY = 100.0, 1.25
+"""Of that search where other load slows work so much: most tries end early and are repeated."""
 TRIES = 9.0
 """Of rates at a latency limit, counted in tries of as many requests as may prove a rate."""
 MOST_REQUESTS, MOST_STEPS, MOST_LIMITS = 20_000, 500, 100
 """Of such a try: `convmark.worker.arrivals.requests_at`."""
+
+LEAST_STEP_S, LEAST_GPU_STEP_S = 0.0006, 0.00015
+"""Of any model: what its operations take to be called."""
 
 SCALE = 10.0
 """Step time on a machine of a few cores / that in the table, whose server has 92 of them."""
@@ -192,17 +197,23 @@ def step_s(case: Case) -> float:
     cost = _cost(case)
     factor = SCALE * cost.step * (1.0 if small is None else cost.small_step)
     samples = case.batch_size * case.replicas / TABLE_BATCH
-    return factor * TASKS[case.task].passes * samples * step_ms / 1000
+    least_s = (LEAST_STEP_S if case.device == "cpu" else LEAST_GPU_STEP_S) * cost.small_step
+    return max(least_s, factor * TASKS[case.task].passes * samples * step_ms / 1000)
 
 
-def after_s(case: Case, options: Options) -> float:
-    """Return the seconds that the first process of a case goes on after its measurement."""
+def after_s(case: Case, options: Options, slowdown: float = 1.0) -> float:
+    """Return the seconds that the first process of a case goes on after its measurement.
+
+    Args:
+        slowdown: as of `expected_s`.
+    """
     limit_s, goes_on_s = options.latency_limit_s, options.sustain_s or 0.0
     if limit_s is None or case.task != "infer":
         return goes_on_s
     one_s, samples = step_s(case), case.batch_size * case.replicas
     try_s = max(MOST_REQUESTS * one_s / samples, MOST_STEPS * one_s, MOST_LIMITS * limit_s)
-    return goes_on_s + TRIES * try_s * (one_s <= limit_s)
+    least_s = BUSY_SEARCH_S if slowdown >= BUSY else 0.0
+    return goes_on_s + max(TRIES * try_s, least_s) * (one_s <= limit_s)
 
 
 def load_slowdown(cores: int) -> float:

@@ -141,7 +141,7 @@ def forecast(
         count = sum(job.case == case for job in jobs)
         timed = case.task in TIMED_TASKS and not searched
         seconds = each_s(case) if timed else None
-        total_s += count * (seconds or 0.0) + after_s(case, options) * timed
+        total_s += count * (seconds or 0.0) + after_s(case, options, slowdown) * timed
         unknown += 0 if timed else count
         source = ROWS if case.name in known else BUDGET
         records.append(
@@ -243,7 +243,8 @@ def _with_seconds(records: Sequence[Record]) -> Iterator[tuple[Record, float]]:
         own_s = seconds_of(record)
         if own_s is None:
             continue
-        if record.took_s is not None:
+        cut = record.latency_limit_s is not None and record.latency_limit_search_s is None
+        if record.took_s is not None and not cut:  # nobody knows how long it went on
             goes_on_s = (record.sustained_s or 0.0) + (record.latency_limit_search_s or 0.0)
             yield record, record.took_s - goes_on_s
             continue

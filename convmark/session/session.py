@@ -259,7 +259,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
         slowdown = load_slowdown(self.machine.cores)
 
         def guess_s(case: Case) -> float:
-            in_each_s = after_s(case, self.options) / self.options.processes  # it is in one of them
+            # of its processes one goes on afterwards
+            in_each_s = after_s(case, self.options, slowdown) / self.options.processes
             spawned = self.options.isolation == "spawn"
             seconds = expected_s(case, budget_s, known, slowdown=slowdown, spawned=spawned)
             return seconds + in_each_s
