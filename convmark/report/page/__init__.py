@@ -6,6 +6,7 @@ Tables stand in it as HTML, figures as specifications beside the library that dr
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -117,6 +118,7 @@ def render_page(
     )
 
 
+@functools.cache
 def environment() -> Environment:
     """Return what fills this package's templates: every text from outside is escaped."""
     from jinja2 import Environment, PackageLoader
