@@ -11,12 +11,14 @@ import pytest
 from report_rows import keep_run
 from valid_submission import NOW, honest
 
+from convmark.compare import files as compared
+from convmark.compare.judgement import Judgement
 from convmark.report.submission import check
 from convmark.results.record import Record
-from convmark.session import latency_limit, sustained
+from convmark.session import ceilings, latency_limit, sustained
 
 BASE = next(dataclasses.replace(row, order=1) for row in honest("slow", 1) if row.batch_size == 1)
-OWN = {"run": BASE.run, "order": 1, "case": "x", "process": 1}
+OWN = {"run": BASE.run, "order": 1, "case": BASE.case.name, "process": BASE.process}
 RATE = 1 / BASE.step_time_p50_s
 
 
@@ -44,11 +46,32 @@ LATER = [*FLAT[:-1], dataclasses.replace(FLAT[-1], began_s=3600.0)]
 LEAKING = [interval(number, memory=2**28 + number * 2**25) for number in range(12)]
 TRIES = [
     tried(1, 0.5), tried(2, 0.7), tried(3, 0.6, proved=True, late=0),
-    tried(4, 0.9, holds=False, late=100, p99_s=0.02), tried(5, 0.4, steps=200),
+    tried(4, 0.9, holds=False, late=100, p99_s=0.02), tried(5, 0.4),
     dataclasses.replace(tried(6, 0.3), rate_per_s=0.45 * RATE),
     dataclasses.replace(tried(7, 0.3), rate_per_s=0.25 * RATE),
 ]  # fmt: skip
-AT_LIMIT = {"latency_limit_s": 0.01, **latency_limit.figures(TRIES[1], TRIES[2])}
+LIMIT = {"latency_limit_s": 0.01, "latency_limit_other_cpu_share": 0.01}
+AT_LIMIT = {**LIMIT, **latency_limit.figures(TRIES[1], TRIES[2])}
+
+
+ACCEPTED = compared.Acceptance(
+    run="0001", accepted="2026-01-01T00:00:00+00:00", commit=None, reason="as planned"
+)
+CEILING = ceilings.Ceiling(
+    measured="2026-01-01T00:00:00+00:00", device="cpu", backend="tensorflow", precision="float32",
+    threads="default", version="2.21.0", matrix_size=2048, peak_flops_per_s=1e11, copy_bytes=2**28,
+    peak_bytes_per_s=1e10,
+)  # fmt: skip
+NOISE = compared.NoiseRow(
+    measured="2026-01-01T00:00:00+00:00", convmark="1", case="x", cases=1, sessions=9,
+    session_s=2.0, scatter=0.02, mean=0.01, budget_s=60.0, found_from=0.04, rules_out=0.03,
+    seconds_for_3_percent=90.0, seconds_for_5_percent=40.0, seconds_for_10_percent=20.0, note=None,
+)  # fmt: skip
+VERDICT = Judgement(
+    run="0001", case="x", model="x", device="cpu", batch_size=1, threads="default",
+    metric="step_time", baseline=0.1, value=0.11, change=0.1, low=0.05, high=0.15,
+    verdict="regressed",
+)  # fmt: skip
 
 
 def of(intervals: list[sustained.Interval]) -> dict[str, Any]:
@@ -57,7 +80,14 @@ def of(intervals: list[sustained.Interval]) -> dict[str, Any]:
 
 def at(best: int, proved: int | None = None, **more: Any) -> dict[str, Any]:
     chosen = None if proved is None else TRIES[proved - 1]
-    return {"latency_limit_s": 0.01, **latency_limit.figures(TRIES[best - 1], chosen), **more}
+    note = None if chosen else "not proved: too few requests"
+    figures = latency_limit.figures(TRIES[best - 1], chosen)
+    return {**LIMIT, "latency_limit_note": note, **figures, **more}
+
+
+def with_try(**changes: Any) -> list[latency_limit.Tried]:
+    """Return the tries with one changed that no figure of the row is of."""
+    return [*TRIES[:4], dataclasses.replace(TRIES[4], **changes), *TRIES[5:]]
 
 
 @pytest.fixture
@@ -67,8 +97,8 @@ def found(tmp_path: Path) -> Callable[..., set[str]]:
     def rules(columns: dict[str, Any], *beside: Any) -> set[str]:
         row: Record = dataclasses.replace(BASE, **columns)
         path = keep_run(tmp_path / "new", [row])
-        for table, rows in beside:
-            table.keep(path, rows)
+        for *name, table, rows in beside:
+            table.replace(path.with_name(f"{name[0]}.csv") if name else table.path(path), rows)
         return {one.rule for one in check([tmp_path / "new"], [], NOW).findings}
 
     return rules
@@ -122,17 +152,37 @@ def test_a_sustained_speed_is_that_of_its_intervals(
         ({**AT_LIMIT, "latency_limit_requests": 10**6}, TRIES),
         (at(4, 3), TRIES),
         (at(2, 1), TRIES),
-        (at(5), TRIES),
+        (at(2), with_try(steps=200)),
         (at(6), TRIES),
         (at(7), TRIES),
         (at(5), [dataclasses.replace(TRIES[4], steps=0, requests=0, late=0)]),
         (at(2, latency_limit_s=0.005), TRIES),
         (at(2, latency_limit_s=None), TRIES),
         (at(2, latency_limit_confidence=0.99), TRIES),
+        (AT_LIMIT, [*TRIES[:2], dataclasses.replace(TRIES[2], late=9), *TRIES[3:]]),
+        (AT_LIMIT, with_try(late=1001)),
+        (AT_LIMIT, with_try(p50_s=0.02)),
+        (AT_LIMIT, with_try(p99_s=0.02)),
+        (AT_LIMIT, with_try(holds=False)),
+        (AT_LIMIT, with_try(load=9.0)),
+        (AT_LIMIT, with_try(number=9)),
+        (AT_LIMIT, with_try(process=9)),
+        (AT_LIMIT, with_try(case="x")),
+        (AT_LIMIT, with_try(run="0009")),
+        ({**AT_LIMIT, "latency_limit_other_cpu_share": None}, TRIES),
+        ({**AT_LIMIT, "latency_limit_note": "not proved"}, TRIES),
+        (at(2, latency_limit_note=None), TRIES),
+        ({"latency_limit_s": 0.01}, []),
+        ({"latency_limit_note": "not proved"}, []),
+        ({**AT_LIMIT, "latency_limit_search_s": 1e-3}, TRIES),
     ],
     ids=["no file", "no such rate", "another p99", "more requests", "does not hold", "no proof",
          "more in a step than the batch", "a higher rate than its time", "a lower one", "no steps",
-         "a lower limit", "no limit", "confidence alone"],
+         "a lower limit", "no limit", "confidence alone", "late ones that prove nothing",
+         "more late than answered", "a median above", "late by its percentile", "that fails",
+         "more load than time", "a number left out", "another process", "another case",
+         "another run", "load left out", "a note too many", "no note", "nothing found, no note",
+         "a note alone", "a search shorter than its tries"],
 )  # fmt: skip
 def test_a_rate_at_a_limit_is_that_of_a_try(
     columns: dict[str, Any], tries: list[latency_limit.Tried], found: Callable[..., set[str]]
@@ -140,11 +190,47 @@ def test_a_rate_at_a_limit_is_that_of_a_try(
     assert found(columns, (latency_limit.TABLE, tries)) == {"tries"}
 
 
+def test_a_limit_that_no_step_meets_has_no_tries(found: Callable[..., set[str]]) -> None:
+    note = "not reachable: a single step takes 12.0 ms"
+    assert found({"latency_limit_s": 0.01, "latency_limit_note": note}) == set()
+
+
+@pytest.mark.parametrize("column", ["late", "requests", "p50_s", "load", "steps"])
+def test_a_cell_of_a_table_is_held_to_the_bounds_of_its_column(
+    column: str, found: Callable[..., set[str]]
+) -> None:
+    assert found(AT_LIMIT, (latency_limit.TABLE, with_try(**{column: -5}))) == {"schema", "tries"}
+
+
+TABLES = [
+    (compared.ACCEPTED_TABLE, ACCEPTED, {"accepted": "tomorrow"}, "schema"),
+    (compared.ACCEPTED_TABLE, ACCEPTED, {"accepted": "2126-01-01"}, "future"),
+    (ceilings.TABLE, CEILING, {"peak_flops_per_s": 1e16}, "contradicts"),
+    (ceilings.TABLE, CEILING, {"peak_bytes_per_s": 1e15}, "contradicts"),
+    (ceilings.TABLE, CEILING, {"measured": "2126-01-01"}, "future"),
+    (compared.NOISE_TABLE, NOISE, {"scatter": -0.1}, "schema"),
+    (compared.NOISE_TABLE, NOISE, {"mean": -0.3}, "contradicts"),
+    (compared.VERDICT_TABLE, VERDICT, {"low": 0.2}, "contradicts"),
+    (compared.VERDICT_TABLE, VERDICT, {"value": 0.5}, "contradicts"),
+]
+
+
+@pytest.mark.parametrize(("table", "row", "changes", "rule"), TABLES)
+def test_a_row_of_a_machines_table_must_not_contradict_itself(
+    table: Any, row: Any, changes: dict[str, Any], rule: str, found: Callable[..., set[str]]
+) -> None:
+    names = {compared.ACCEPTED_TABLE: "accepted", ceilings.TABLE: "ceilings"}
+    names |= {compared.NOISE_TABLE: "noise", compared.VERDICT_TABLE: "verdicts"}
+    assert found({}, (names[table], table, [row])) == set()
+    assert found({}, (names[table], table, [dataclasses.replace(row, **changes)])) == {rule}
+
+
 def test_more_requests_than_a_process_has_steps_for_contradict_its_step_time(
     found: Callable[..., set[str]],
 ) -> None:
     many = tried(1, 4.0, load=0.9)
-    columns = {"latency_limit_s": 0.01, **latency_limit.figures(many, None)}
+    figures = latency_limit.figures(many, None)
+    columns = {**LIMIT, "latency_limit_note": "not proved: too few requests", **figures}
     assert found(columns, (latency_limit.TABLE, [many])) == {"contradicts"}
 
 
@@ -153,7 +239,8 @@ def test_other_load_counts_in_what_goes_on_after_the_steps(
     part: str, found: Callable[..., set[str]]
 ) -> None:
     busy = [dataclasses.replace(one, other_cpu_share=0.5) for one in FLAT]
-    beside = ((sustained.TABLE, busy), (latency_limit.TABLE, TRIES))
+    tries = [dataclasses.replace(one, other_cpu_share=0.5) for one in TRIES]
+    beside = ((sustained.TABLE, busy), (latency_limit.TABLE, tries))
     columns = {"sustained": of(busy), "latency_limit": AT_LIMIT}[part]
     load = {"latency_limit_other_cpu_share": 0.5} if part == "latency_limit" else {}
     assert found({**columns, **load}, *beside) == {"other load"}

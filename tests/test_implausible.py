@@ -111,7 +111,6 @@ CHEATS: dict[str, tuple[Change, str]] = {
     "a commit that is none": (lambda row: {"commit": "main"}, "format"),
     "another CPU": (lambda row: {"cpu": "CPU fast"}, "machine"),
     "more cores": (lambda row: {"cores": 64}, "machine"),
-    "a card": (lambda row: {"gpu": "NVIDIA H100"}, "machine"),
 }  # fmt: skip
 
 
@@ -177,9 +176,28 @@ def test_a_machine_may_have_a_card_that_was_not_measured_on(folder: Path) -> Non
         for number in (1, 2)
     )
     assert found(folder, changed(lambda row: {"machine": one})) == {}
-    assert found(folder, changed(lambda row: {"machine": two, "gpu": "NVIDIA H100"}, 3)) == {}
-    other = changed(lambda row: {"machine": one, "gpu": "NVIDIA A100"}, 4)
+    assert found(folder, changed(lambda row: {"machine": two}, 3)) == {}
+    other = changed(lambda row: {"machine": one, "device": "gpu:0", "gpu": "NVIDIA A100"}, 4)
     assert found(folder, other) == {"machine": 8}
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        {"step_time_std_s": 1e-12}, {"cpus_in_use": 9.0}, {"physical_cores": 3},
+        {"pool_threads": -5}, {"windows_from_s": 9.0, "windows_until_s": 8.0},
+        {"windows_until_s": 9.0, "took_s": 8.0}, {"cpu_idle_power_w": 1e6},
+    ],
+    ids=lambda figures: " ".join(figures),
+)  # fmt: skip
+def test_figures_that_no_process_has_contradict(figures: dict[str, Any], folder: Path) -> None:
+    assert found(folder, changed(lambda row: figures)) == {"contradicts": 8}
+
+
+@pytest.mark.parametrize("column", ["gpu", "gpu_uuid", "driver", "pcie", "max_sm_clock_mhz"])
+def test_a_row_of_the_cpu_has_no_card(column: str, folder: Path) -> None:
+    value = 1980 if column == "max_sm_clock_mhz" else "NVIDIA H100"
+    assert "contradicts" in found(folder, changed(lambda row: {column: value}))
 
 
 @pytest.mark.parametrize("cpu", ["CPU slow", "Intel(R) Xeon(R) Platinum 8481C of a long name"])

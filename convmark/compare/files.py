@@ -238,17 +238,29 @@ class NoiseRow:
     measured: str = column("when it ended", "UTC, ISO 8601")
     convmark: str = column("version")
     case: str = column("name of the case, its threads among it")
-    cases: int = column("cases of the suite, which share time and error rate")
-    sessions: int = column("sessions of two copies of one code")
-    session_s: float | None = column("median of a session, with start and builds", "s")
-    scatter: float | None = column("root mean square of the sessions' log ratios")
+    cases: int = column("cases of the suite, which share time and error rate", bounds="above 0")
+    sessions: int = column("sessions of two copies of one code", bounds="at least 0")
+    session_s: float | None = column(
+        "median of a session, with start and builds", "s", bounds="at least 0"
+    )
+    scatter: float | None = column(
+        "root mean square of the sessions' log ratios", bounds="at least 0"
+    )
     mean: float | None = column("mean of the sessions' log ratios; the truth is 0")
-    budget_s: float = column("time for all cases that the next two columns are for", "s")
-    found_from: float | None = column("smallest slowdown that is found in 95 of 100")
-    rules_out: float | None = column("change that unchanged rules out in 95 of 100")
-    seconds_for_3_percent: float | None = column("until 3 % is called slower, 8 of 10 times", "s")
-    seconds_for_5_percent: float | None = column("the same of 5 %", "s")
-    seconds_for_10_percent: float | None = column("the same of 10 %", "s")
+    budget_s: float = column(
+        "time for all cases that the next two columns are for", "s", bounds="at least 0"
+    )
+    found_from: float | None = column(
+        "smallest slowdown that is found in 95 of 100", bounds="at least 0"
+    )
+    rules_out: float | None = column(
+        "change that unchanged rules out in 95 of 100", bounds="at least 0"
+    )
+    seconds_for_3_percent: float | None = column(
+        "until 3 % is called slower, 8 of 10 times", "s", bounds="at least 0"
+    )
+    seconds_for_5_percent: float | None = column("the same of 5 %", "s", bounds="at least 0")
+    seconds_for_10_percent: float | None = column("the same of 10 %", "s", bounds="at least 0")
     note: str | None = column("why sessions are few, or took two processes; what disturbed")
 
 
@@ -273,8 +285,12 @@ class LayerChange:
 
     case: str = column("name of the case")
     layer: str = column("name of the layer in the new code")
-    old_s: float | None = column("mean over the sessions; empty where the layer is new", "s")
-    new_s: float | None = column("the same of the new code; empty where the layer is gone", "s")
+    old_s: float | None = column(
+        "mean over the sessions; empty where the layer is new", "s", bounds="at least 0"
+    )
+    new_s: float | None = column(
+        "the same of the new code; empty where the layer is gone", "s", bounds="at least 0"
+    )
     difference_s: float = column("new less old", "s")
     low_s: float = column("lower end of the difference's 95 % interval", "s")
     high_s: float = column("upper end", "s")

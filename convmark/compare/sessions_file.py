@@ -18,6 +18,7 @@ from convmark.compare.comparability import Conditions
 from convmark.compare.judgement import LiveComparison, LiveSession
 from convmark.compare.rule.decision import bar
 from convmark.compare.rule.statistics import summary
+from convmark.core.cells import column
 from convmark.core.errors import MeasurementError, StoreError
 from convmark.core.runtimes import as_hashed
 from convmark.results.record import Record
@@ -54,8 +55,8 @@ class KeptSession:
     run: str | None
     """The earlier run that it was measured in, by its number there; absent for this one."""
     apart: bool
-    wall: float
-    cpu: float | None
+    wall: float = column("ln(today / anchor), wall time", bounds="logarithm")
+    cpu: float | None = column("the same by CPU time", bounds="logarithm")
     seconds: float
 
     def __post_init__(self) -> None:

@@ -14,20 +14,25 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from convmark.core.case import Case
 from convmark.core.errors import StoreError
 from convmark.report.plausible import there
 from convmark.report.untimed import lacking
+from convmark.results.columnar import case_name
 from convmark.results.record import MEASURED
 from convmark.results.table_file import TableBeside
 from convmark.session import latency_limit, learning, sustained
 from convmark.session.latency_limit import Tried
 from convmark.session.learning import Epoch
 from convmark.session.sustained import Interval
+from convmark.worker.arrivals import MOST_LOAD, RISK, chance_of_at_most
 
 __all__ = ["KINDS", "Kind"]
 
 Row = Mapping[str, Any]
 Figures = Mapping[str, Any]
+
+CASE_AXES = tuple(Case.__dataclass_fields__)
 
 ROUNDING = 1e-9
 
@@ -50,6 +55,8 @@ class Kind:
     table: TableBeside[Any]
     has: Callable[[Row], bool]
     """Whether a measured row must have some."""
+    may_lack: Callable[[Row], bool] = lambda row: False
+    """Whether such a row need have none after all."""
     wrong: Callable[[Row, Sequence[Any]], str]
     """Return what contradicts the row; empty for nothing."""
 
@@ -69,8 +76,28 @@ class Kind:
         name = self.table.path(run).name
         for line, row in told:
             own = found[int(row["order"])]
-            if why := self.wrong(row, own) if own else f"has no {self.rule} of it":
+            why = "" if self.may_lack(row) else f"has no {self.rule} of it"
+            if own:
+                why = _of_another(run, row, own) or self.wrong(row, own)
+            if why:
                 yield line, row, f"{name} {why}"
+
+
+def _of_another(run: Path, row: Row, own: Sequence[Any]) -> str:
+    """Return what says that rows with the order of a row are of another; empty for nothing."""
+    facts = {**row, "run": run.stem, "case": case_name(*(row[name] for name in CASE_AXES))}
+    names = [name for name in _SHARED if hasattr(own[0], name)]
+    if row["asked"]:  # the model's own code has made another case of what was asked for
+        names = [name for name in names if name not in (*CASE_AXES, "case")]
+    for one in own:
+        for name in names:
+            if getattr(one, name) != facts[name]:
+                return f"has {name} {getattr(one, name)} in a row of it"
+    return ""
+
+
+_SHARED = ("run", "case", "process", "seed", "fraction", *CASE_AXES)
+"""Columns in which a row beside a run is like the run's, where it has them."""
 
 
 def _unlike(row: Row, figures: Figures) -> str:
@@ -130,9 +157,15 @@ def _of_intervals(row: Row, intervals: Sequence[Interval]) -> str:
 
 
 def _of_tries(row: Row, tries: Sequence[Tried]) -> str:
+    samples, limit_s = row["batch_size"] * row["replicas"], row["latency_limit_s"]
+    for number, each in enumerate(tries, 1):
+        if each.number != number or (why := _impossible(each, samples, limit_s)):
+            return f"has a try {each.number} {why if each.number == number else 'out of order'}"
+    spent_s = math.fsum(one.seconds for one in tries)
+    if row["latency_limit_search_s"] < spent_s * (1 - ROUNDING):
+        return f"has tries of {spent_s:.6g} s, the search took {row['latency_limit_search_s']:.6g}"
     by_rate = {one.rate_per_s: one for one in tries}
     best, proved = (by_rate.get(row[f"latency_limit_{name}_per_s"]) for name in ("rate", "proved"))
-    most, limit_s = row["batch_size"] * row["replicas"], row["latency_limit_s"]
     for one in filter(None, (best, proved)):
         if not (one.holds and one.late <= MOST_LATE * one.requests and one.p99_s <= limit_s):
             return f"has no {one.rate_per_s:.6g} requests/s that hold the limit"
@@ -144,12 +177,30 @@ def _of_tries(row: Row, tries: Sequence[Tried]) -> str:
             return (
                 f"has {told}, at {one.rate_per_s:.6g} requests/s the last is due at {due_s:.4g} s"
             )
-        if not one.steps <= one.requests <= one.steps * most:
-            return f"has {one.requests} requests answered by {one.steps} steps"
     if proved and not proved.proved:
         return f"has no proof of {proved.rate_per_s:.6g} requests/s"
-    figures = latency_limit.figures(best, proved)
-    return _unlike(row, {name: figures.get(name) for name in _AT_LIMIT})
+    if bool(row["latency_limit_note"]) == bool(proved):
+        return f"has {'a' if proved else 'no'} proved rate, latency_limit_note says otherwise"
+    figures = {name: latency_limit.figures(best, proved).get(name) for name in _AT_LIMIT}
+    others = [one.other_cpu_share or 0.0 for one in latency_limit.deciding(tries, best, proved)]
+    return _unlike(row, {**figures, "latency_limit_other_cpu_share": max(others, default=None)})
+
+
+def _impossible(one: Tried, samples: int, limit_s: float) -> str:
+    """Return what the figures of a try contradict each other in; empty for nothing."""
+    if not (one.late <= one.requests and one.p50_s <= one.p99_s):
+        return f"of {one.requests} requests, {one.late} late, p50 {one.p50_s:g}, p99 {one.p99_s:g}"
+    if not one.steps <= one.requests <= one.steps * samples:
+        return f"of {one.requests} requests answered by {one.steps} steps"
+    few = one.late <= MOST_LATE * one.requests
+    if few != (one.p99_s <= limit_s) or one.holds != (few and one.load <= MOST_LOAD):
+        return f"that {'holds' if one.holds else 'fails'}: {one.late} of {one.requests} late"
+    most = one.rate_per_s * one.seconds / (one.steps * samples) if one.steps else math.nan
+    if not one.load <= most / (1 - ROUNDING):
+        return f"of load {one.load:.3g}, its steps would have taken longer than it"
+    if one.proved and not (one.holds and chance_of_at_most(one.late, one.requests) < RISK):
+        return f"that {one.late} late ones of {one.requests} requests do not prove"
+    return ""
 
 
 _AT_LIMIT = tuple(
@@ -157,6 +208,13 @@ _AT_LIMIT = tuple(
     for name in ("rate_per_s", "proved_per_s", "p50_s", "p99_s", "requests", "requests_per_step",
                  "confidence")
 )  # fmt: skip
+
+
+_SEARCHED = tuple(f"latency_limit_{name}" for name in ("s", "note", "search_s", "other_cpu_share"))
+
+
+def _rated(row: Row) -> bool:
+    return any(there(row, name) for name in _AT_LIMIT)
 
 
 KINDS = (
@@ -175,7 +233,10 @@ KINDS = (
     Kind(
         rule="tries",
         table=latency_limit.TABLE,
-        has=lambda row: any(there(row, name) for name in _AT_LIMIT),
+        has=lambda row: _rated(row) or any(there(row, name) for name in _SEARCHED),
+        may_lack=lambda row: (
+            bool(row["latency_limit_note"]) and row["latency_limit_s"] > 0 and not _rated(row)
+        ),
         wrong=_of_tries,
     ),
 )

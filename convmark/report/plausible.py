@@ -7,6 +7,7 @@ leaves empty breaks none of the rules of figures; `left_empty` says what it may 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,7 @@ from convmark.core.runtimes import DEFAULT_RUNTIME, ERROR_BOUNDS, runtime_of_fil
 from convmark.core.statistics import is_known
 from convmark.core.tasks import TIMED_TASKS
 from convmark.machine.hardware import has_other_cards, machine_name
+from convmark.report.plausible_card import MOST_CARD_W, of_card
 from convmark.results.record import BUSY_SHARE, COLUMNS, FRAMEWORK_COLUMNS, MEASURED
 from convmark.results.schema import MEASUREMENT_VERSION
 from convmark.worker.timing import (
@@ -28,7 +30,7 @@ from convmark.worker.timing import (
     enough_steps,
 )
 
-__all__ = ["implausible", "there"]
+__all__ = ["HIGHEST_BYTES", "highest_flops", "implausible", "there"]
 
 WINOGRAD = 2.25
 """By so much convolutions may be faster than matrix products, for they multiply less often.
@@ -70,22 +72,6 @@ twelve channels each 1.2e12."""
 
 NO_CARD = "a card without a name"
 
-HOTTEST_C = 120
-"""Cards switch themselves off below this."""
-
-POWER_APART = 1.1
-"""A mean power from the limit that the card enforces."""
-
-IDLE_APART = 1.5
-"""Idle power from the power of the steps: a card in use draws more, whatever it does."""
-
-FIRST_TF32 = 8.0
-"""Compute capability.
-
-Source:
-    NVIDIA, "CUDA C++ Programming Guide", compute capabilities: TF32 from 8.0 (Ampere) on.
-"""
-
 MOST_GPUS = 16
 """Cards of one kind in a machine."""
 
@@ -110,11 +96,12 @@ def implausible(row: Row) -> Found:
     if row["status"] not in MEASURED:
         return
     yield from beyond_ceilings(row)
-    yield from _card(row)
+    yield from of_card(row)
     yield from _export(row)
     if row["task"] not in TIMED_TASKS:
         return
     yield from _rates(row)
+    yield from _of_the_process(row)
     yield from _efficiency(row)
     yield from _energy(row)
     not_timed = _UNTIMED + (_EXPORTED if _runtime(row) == DEFAULT_RUNTIME else ())
@@ -202,14 +189,19 @@ def _flops(row: Row) -> float:
     return next((row[name] for name in names[row["task"] != "train" :] if there(row, name)), 0)
 
 
+def highest_flops(device: str, precision: str, cores: float = MOST_CORES) -> float:
+    """Return FLOP/s that no device of the kind exceeds; of a CPU with so many logical CPUs."""
+    kind, low = device.partition(":")[0], precision not in ("float32", "float64")
+    return HIGHEST.get((kind, low), HIGHEST["gpu", True]) * (cores if kind == "cpu" else 1)
+
+
 def beyond_ceilings(row: Row) -> Found:
     """Yield a rate beyond the device's measured ceiling, or beyond what any device reaches."""
     flops = _flops(row)
     kind = row["device"].partition(":")[0]
-    low = row["precision"] not in ("float32", "float64")
-    cores = row["cores"] if there(row, "cores") else MOST_CORES
     devices = row["replicas"] if kind == "gpu" or row["cluster"] else 1  # of a CPU they share it
-    highest = HIGHEST.get((kind, low), HIGHEST["gpu", True]) * (cores if kind == "cpu" else 1)
+    cores = row["cores"] if there(row, "cores") else MOST_CORES
+    highest = highest_flops(row["device"], row["precision"], cores)
     peak = row["peak_flops_per_s"]
     if peak > highest:
         yield "ceiling", f"peak_flops_per_s {peak:.3g}, the highest plausible is {highest:.3g}"
@@ -273,6 +265,33 @@ def _rates(row: Row) -> Found:
         )
 
 
+_MOMENTS = ("windows_from_s", "windows_until_s", "sustained_from_s", "sustained_until_s", "took_s")
+"""In their order, on one clock."""
+IN_USE = 1.1
+"""CPUs that a process keeps busy over those that it may use: two clocks are read."""
+
+
+def _of_the_process(row: Row) -> Found:
+    """Yield what one process and its steps cannot be."""
+    told = [(name, row[name]) for name in _MOMENTS if there(row, name)]
+    for (one, earlier), (other, later) in itertools.pairwise(told):
+        if later < earlier:
+            yield "contradicts", f"{other} {later:.6g} is before {one} {earlier:.6g}"
+            return
+    cores = row["cores"]
+    for name, most in (("physical_cores", cores), ("cpus_in_use", IN_USE * cores + 1)):
+        if row[name] > most or row[name] < 0:
+            yield "contradicts", f"{name} {row[name]:.4g}, of {cores:.0f} logical CPUs"
+            return
+    if row["pool_threads"] < 1:
+        yield "contradicts", f"pool_threads {row['pool_threads']:.0f}"
+    apart_s = row["step_time_max_s"] - row["step_time_min_s"]
+    least_s = apart_s / math.sqrt(2 * max(row["steps"] - 1, 1)) * (1 - ROUNDING)
+    if row["step_time_std_s"] < least_s:
+        words = f"step_time_std_s {row['step_time_std_s']:.3g}"
+        yield "contradicts", f"{words}, of the shortest and the longest {least_s:.3g} follow"
+
+
 def _efficiency(row: Row) -> Found:
     """Yield a share of the ceiling that the FLOP/s do not give."""
     if not there(row, "efficiency"):
@@ -309,7 +328,7 @@ def _runtime(row: Row) -> str:
 
 
 ENERGY = (
-    ("joules_per_sample", "power_w", 10, 3_000),
+    ("joules_per_sample", "power_w", 10, MOST_CARD_W),
     ("cpu_joules_per_sample", "cpu_power_w", SAME, 10_000),
 )
 """Energy, its power, how far apart they may be, and the highest power of a card or of a machine's
@@ -324,56 +343,10 @@ def _energy(row: Row) -> Found:
         if watts == watts and not 1 / apart <= watts / power_w <= apart:
             words = f"{energy} {row[energy]:.3g} is of {watts:.3g} W"
             yield "contradicts", f"{words}, {power} is {row[power]:.3g}"
+        if power == "cpu_power_w" and row["cpu_idle_power_w"] > most_w:
+            yield "contradicts", f"cpu_idle_power_w {row['cpu_idle_power_w']:.4g}"
         if row[power] > most_w * row["replicas"]:
             yield "ceiling", f"{power} {row[power]:.3g}, at most {most_w} W are plausible"
-
-
-# -- the card -------------------------------------------------------------------------------------
-
-
-_OF_CARDS = (
-    *("sm_clock_mhz", "memory_clock_mhz", "temperature_c", "power_w", "joules_per_sample"),
-    *("gpu_utilisation", "gpu_samples", "idle_power_w", "power_limit_w", "gpu_memory_bytes"),
-)
-_LIMITS = (
-    ("sm_clock_mhz", "max_sm_clock_mhz", SAME, False),
-    ("memory_clock_mhz", "max_memory_clock_mhz", SAME, False),
-    ("power_w", "power_limit_w", POWER_APART, True),
-    ("idle_power_w", "power_limit_w", POWER_APART, True),
-    ("idle_power_w", "power_w", IDLE_APART, False),
-    ("peak_device_memory_bytes", "gpu_memory_bytes", SAME, True),
-    ("card_peak_memory_bytes", "gpu_memory_bytes", SAME, False),
-)
-"""A figure, what it is at most, the factor beyond that passes, and whether it is of all cards."""
-_GIGABYTES = re.compile(r"(?<![0-9.])([0-9]{1,3}) ?GB\b")
-"""The memory in a card's name; a Grace Hopper's has that of its CPU too, so it may be less."""
-
-
-def _card(row: Row) -> Found:
-    """Yield what a card cannot do, or what no row without one has."""
-    if row["device"] == "cpu":
-        if others := [name for name in _OF_CARDS if there(row, name)]:
-            yield "contradicts", f"{others[0]} {row[others[0]]}, of a card, and the device is cpu"
-        return
-    figures = {**row, "energy": row["joules_per_sample"] * row["throughput_samples_per_s"]}
-    limits = (*_LIMITS, ("energy", "power_limit_w", POWER_APART, True))
-    for name, limit, apart, of_all in limits:
-        most = row[limit] * apart * (row["replicas"] if of_all else 1)
-        if there(figures, name) and there(row, limit) and figures[name] > most:
-            words = "joules_per_sample x throughput" if name == "energy" else name
-            yield "ceiling", f"{words} {figures[name]:.4g}, {limit} is {row[limit]:.4g}"
-    if row["temperature_c"] > HOTTEST_C or row["temperature_c"] < 0:
-        yield "ceiling", f"temperature_c {row['temperature_c']:.4g}, 0 to {HOTTEST_C} are plausible"
-    capability = row["compute_capability"] or ""
-    is_told = re.fullmatch(r"[0-9]{1,2}\.[0-9]", capability)
-    if row["precision"] == "tf32" and is_told and float(capability) < FIRST_TF32:
-        words = f"tf32 on compute capability {capability}"
-        yield "contradicts", f"{words}, it begins with {FIRST_TF32}"
-    named = _GIGABYTES.search(row["gpu"] or "")
-    if named and row["mig"] in (None, "", "off") and there(row, "gpu_memory_bytes"):
-        own = row["gpu_memory_bytes"]
-        if own > SAME * int(named[1]) * 2**30:
-            yield "contradicts", f"gpu_memory_bytes {own:.4g}, of a card named {row['gpu']}"
 
 
 # -- the rules of measurement ----------------------------------------------------------------------

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 from xml.etree import ElementTree
 
 from convmark.compare import sessions_file
@@ -22,9 +23,9 @@ from convmark.compare.files import (
     ACCEPTED_TABLE,
     CHANGES_TABLE,
     NOISE,
+    NOISE_TABLE,
     VERDICT_TABLE,
     VERDICTS_FILE,
-    read_noise,
 )
 from convmark.core.cells import fit_text
 from convmark.core.errors import OptionError, StoreError
@@ -45,6 +46,7 @@ from convmark.report.published import (
     place,
 )
 from convmark.report.suspicion import REMEDIES, Known, Published
+from convmark.report.unlikely import unlikely
 from convmark.results.code.manifest import read_codes
 from convmark.results.code.snapshot import FOLDER as CODE
 from convmark.results.columnar import MOST_WHOLE_BYTES, read_columns, whole_file
@@ -52,10 +54,10 @@ from convmark.results.names import NAME_FILE, read_name
 from convmark.results.reading import RUN_NAME, StoreWarning
 from convmark.results.run_file import BESIDE
 from convmark.results.store import AB_FOLDER
-from convmark.session import latency_limit, learning, sustained
-from convmark.session.ceilings import read_ceilings
+from convmark.results.table_file import TableFile
+from convmark.session import ceilings, latency_limit, learning, sustained
 from convmark.session.fleet.part import read_part
-from convmark.session.layers import read_layers
+from convmark.session.layers import LAYERS_TABLE, read_layers
 from convmark.worker.protocol import WHOLE_BYTES, file_digest
 
 __all__ = ["Finding", "Submission", "check", "findings_table"]
@@ -123,7 +125,7 @@ def _check_folder(
     if not runs and not found.findings:
         raise OptionError(f"{folder}: has no runs; name a results or machine folder")
     for path in files:
-        _check_beside(path, found.findings)
+        _check_beside(path, found.findings, now)
     for path in runs:
         name = Path(os.path.abspath(path)).relative_to(place(folder)).as_posix()
         first = published.get(name)
@@ -222,27 +224,34 @@ def _run_of(path: Path) -> Path:
     return path.with_name(f"{path.name.partition('.')[0]}.csv")
 
 
+_TABLES: Mapping[str, TableFile[Any]] = MappingProxyType(
+    {
+        ACCEPTED: ACCEPTED_TABLE,
+        NOISE: NOISE_TABLE,
+        VERDICTS_FILE: VERDICT_TABLE,
+        "ceilings.csv": ceilings.TABLE,
+        "layers.csv": LAYERS_TABLE,
+        ".verdicts.csv": VERDICT_TABLE,
+        ".sessions.csv": sessions_file.TABLE,
+        ".epochs.csv": learning.TABLE,
+        ".latency.csv": latency_limit.TABLE,
+        ".layers.csv": CHANGES_TABLE,
+        ".sustained.csv": sustained.TABLE,
+    }
+)
+"""By a file's name, or its ending after the number of its run."""
+
 _READERS: Mapping[str, Callable[[Path], object]] = MappingProxyType(
     {
-        ACCEPTED: ACCEPTED_TABLE.read,
-        NOISE: read_noise,
-        VERDICTS_FILE: VERDICT_TABLE.read,
         NAME_FILE: lambda path: read_name(path.parent),
-        "ceilings.csv": read_ceilings,
         "layers.csv": read_layers,
-        ".verdicts.csv": VERDICT_TABLE.read,
-        ".sessions.csv": sessions_file.TABLE.read,
-        ".epochs.csv": learning.TABLE.read,
-        ".latency.csv": latency_limit.TABLE.read,
-        ".layers.csv": CHANGES_TABLE.read,
-        ".sustained.csv": sustained.TABLE.read,
         ".plan.json": lambda path: read_part(_run_of(path)),
     }
 )
-"""By a file's name, or its ending after the number of its run, what reads it."""
+"""The same of what is no table, or is more than its rows."""
 
 
-def _check_beside(path: Path, findings: list[Finding]) -> None:
+def _check_beside(path: Path, findings: list[Finding], now: datetime) -> None:
     """Check a file that is no run's rows."""
     ending = path.name.removeprefix(path.name.partition(".")[0])
     if path.suffix == ".csv" and not RUN_NAME.fullmatch(path.stem) and (line := _torn(path)):
@@ -257,6 +266,10 @@ def _check_beside(path: Path, findings: list[Finding]) -> None:
             findings.append(Finding(file=path, rule="path", value=f"its hash is {digest}"))
         return
     try:
+        if table := _TABLES.get(path.name) or _TABLES.get(ending):
+            for line, row in enumerate(table.read(path), 2):
+                for rule, value in unlikely(row, path, now):
+                    findings.append(Finding(file=path, rule=rule, value=value, line=line))
         if reader := _READERS.get(path.name) or _READERS.get(ending):
             reader(path)
         elif ending == ".code.json":

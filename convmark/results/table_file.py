@@ -257,6 +257,8 @@ class TableFile(Generic[Row]):
         for column, field, cell in zip(self.columns, self._fields, cells, strict=True):
             try:
                 value = from_cell(column, cell)
+                if isinstance(value, (int, float)) and (rule := column.range_broken(value)):
+                    raise ValueError(f"{rule}, got {value}")
             except ValueError as error:
                 raise StoreError(f"{path}:{line}: column {column.name!r} {error}") from None
             if value is None and field.default is not dataclasses.MISSING:

@@ -50,10 +50,12 @@ class Ceiling:
     precision: str = column("as in a case")
     threads: str = column("threads asked for, or default")
     version: str = column("version of the framework")
-    matrix_size: int = column("rows and columns of the matrices")
-    peak_flops_per_s: float = column("of the product of two square matrices", "FLOP/s")
-    copy_bytes: int = column("size of what was copied", "bytes")
-    peak_bytes_per_s: float = column("read and written by the copy", "bytes/s")
+    matrix_size: int = column("rows and columns of the matrices", bounds="above 0")
+    peak_flops_per_s: float = column(
+        "of the product of two square matrices", "FLOP/s", bounds="above 0"
+    )
+    copy_bytes: int = column("size of what was copied", "bytes", bounds="above 0")
+    peak_bytes_per_s: float = column("read and written by the copy", "bytes/s", bounds="above 0")
     cpus: str | None = column("as in a case", default=None)
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ limit, and the highest that is proved to hold it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from convmark.results.record import BUSY_SHARE
 from convmark.results.table_file import TableBeside
 from convmark.session.facts import Facts, Job
 
-__all__ = ["TABLE", "LatencyWatch", "Tried", "figures"]
+__all__ = ["TABLE", "LatencyWatch", "Tried", "deciding", "figures"]
 
 CONFIDENCE = 0.99
 """Of the proof: `convmark.worker.arrivals` has its rule."""
@@ -33,18 +33,26 @@ class Tried:
     order: int = column("place in the run's plan, as in the run's file")
     case: str = column("name of the case")
     process: int = column("number of the case's process, from 1")
-    number: int = column("of the try in its process, from 1")
-    rate_per_s: float = column("requests that arrive per second", "1/s")
-    requests: int = column("that were answered; fewer than planned where too many were late")
-    late: int = column("requests whose latency was beyond the limit")
-    seconds: float = column("from the first request's schedule to the last answer", "s")
-    p50_s: float = column("latency, from when a request was due to its answer", "s")
-    p99_s: float = column("the same", "s")
-    steps: int = column("that answered them")
-    load: float = column("rate / what full batches could answer")
+    number: int = column("of the try in its process, from 1", bounds="above 0")
+    rate_per_s: float = column("requests that arrive per second", "1/s", bounds="above 0")
+    requests: int = column(
+        "that were answered; fewer than planned where too many were late", bounds="at least 0"
+    )
+    late: int = column("requests whose latency was beyond the limit", bounds="at least 0")
+    seconds: float = column(
+        "from the first request's schedule to the last answer", "s", bounds="at least 0"
+    )
+    p50_s: float = column(
+        "latency, from when a request was due to its answer", "s", bounds="at least 0"
+    )
+    p99_s: float = column("the same", "s", bounds="at least 0")
+    steps: int = column("that answered them", bounds="at least 0")
+    load: float = column("rate / what full batches could answer", bounds="at least 0")
     holds: bool = column("whether at most 1 % were late and the load at most 0.95")
     proved: bool = column("whether so few late ones are improbable where 1 % or more are late")
-    other_cpu_share: float | None = column("share of the CPUs' time that others took")
+    other_cpu_share: float | None = column(
+        "share of the CPUs' time that others took", bounds="share"
+    )
 
 
 TABLE = TableBeside(".latency.csv", Tried)
@@ -64,6 +72,20 @@ def figures(best: Tried | None, proved: Tried | None) -> dict[str, Any]:
         "latency_limit_requests_per_step": shown.requests / shown.steps,
         "latency_limit_confidence": CONFIDENCE if proved else None,
     }
+
+
+def deciding(tries: Sequence[Tried], best: Tried | None, proved: Tried | None) -> list[Tried]:
+    """Return the tries that the figures rest on: from the proved rate to the lowest too high.
+
+    All of them where no rate holds: other load in one of these makes the rates too low.
+    """
+    told = [one for one in tries if one.other_cpu_share is not None]
+    if best is None:
+        return told
+    least = (proved or best).rate_per_s
+    too_high = [one.rate_per_s for one in told if one.rate_per_s > best.rate_per_s]
+    most = min(too_high, default=best.rate_per_s)
+    return [one for one in told if least <= one.rate_per_s <= most]
 
 
 class LatencyWatch:
@@ -103,7 +125,7 @@ class LatencyWatch:
             return {}
         found = self._found or {}
         best, proved = (self._tried(found.get(name)) for name in ("rate_per_s", "proved_per_s"))
-        others = [one.other_cpu_share or 0.0 for one in self._deciding(best, proved)]
+        others = [one.other_cpu_share or 0.0 for one in deciding(self.tries, best, proved)]
         columns = {
             "latency_limit_s": self._limit_s,
             "latency_limit_note": self._note(best, proved),
@@ -114,19 +136,6 @@ class LatencyWatch:
 
     def _tried(self, rate_per_s: float | None) -> Tried | None:
         return next((one for one in reversed(self.tries) if one.rate_per_s == rate_per_s), None)
-
-    def _deciding(self, best: Tried | None, proved: Tried | None) -> list[Tried]:
-        """Return the tries that the figures rest on: from the proved rate to the lowest too high.
-
-        All of them where no rate holds: other load in one of these makes the rates too low.
-        """
-        told = [one for one in self.tries if one.other_cpu_share is not None]
-        if best is None:
-            return told
-        least = (proved or best).rate_per_s
-        too_high = [one.rate_per_s for one in told if one.rate_per_s > best.rate_per_s]
-        most = min(too_high, default=best.rate_per_s)
-        return [one for one in told if least <= one.rate_per_s <= most]
 
     def _note(self, best: Tried | None, proved: Tried | None) -> str | None:
         """Return what the figures lack, in one line."""

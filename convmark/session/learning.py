@@ -88,16 +88,20 @@ class Epoch:
     threads: str = column("as in the run's file")
     process: int = column("number of the case's process, from 1")
     seed: int = column("seed of the split, the weights and the order of the samples")
-    fraction: float = column("share of the training and validation samples used")
-    epoch: int = column("number of the epoch, from 1")
-    steps: int = column("training steps of the epoch")
-    samples: int = column("training samples of the epoch")
-    epoch_time_s: float = column("its training steps, until the device has finished", "s")
-    validation_time_s: float = column("its validation", "s")
+    fraction: float = column("share of the training and validation samples used", bounds="share")
+    epoch: int = column("number of the epoch, from 1", bounds="above 0")
+    steps: int = column("training steps of the epoch", bounds="above 0")
+    samples: int = column("training samples of the epoch", bounds="above 0")
+    epoch_time_s: float = column(
+        "its training steps, until the device has finished", "s", bounds="above 0"
+    )
+    validation_time_s: float = column("its validation", "s", bounds="at least 0")
     loss: float = column("training loss, mean over the epoch as it went")
-    accuracy: float = column("training accuracy, mean over the epoch as it went")
+    accuracy: float = column("training accuracy, mean over the epoch as it went", bounds="share")
     validation_loss: float = column("loss on the validation samples after it")
-    validation_accuracy: float = column("accuracy on the validation samples after it")
+    validation_accuracy: float = column(
+        "accuracy on the validation samples after it", bounds="share"
+    )
 
 
 TABLE = TableBeside(".epochs.csv", Epoch)

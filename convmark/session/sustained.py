@@ -48,23 +48,36 @@ class Interval:
     order: int = column("place in the run's plan, as in the run's file")
     case: str = column("name of the case")
     process: int = column("number of the case's process, from 1")
-    began_s: float = column("from the first sustained step to the interval's first", "s")
-    seconds: float = column("steps of the interval, until the device has finished", "s")
-    steps: int = column("steps of the interval")
-    throughput_samples_per_s: float = column("its samples over its seconds", "samples/s")
-    clock_mhz: float | None = column("of the card's multiprocessors, or mean of the CPUs", "MHz")
+    began_s: float = column(
+        "from the first sustained step to the interval's first", "s", bounds="at least 0"
+    )
+    seconds: float = column(
+        "steps of the interval, until the device has finished", "s", bounds="above 0"
+    )
+    steps: int = column("steps of the interval", bounds="above 0")
+    throughput_samples_per_s: float = column(
+        "its samples over its seconds", "samples/s", bounds="above 0"
+    )
+    clock_mhz: float | None = column(
+        "of the card's multiprocessors, or mean of the CPUs", "MHz", bounds="at least 0"
+    )
     temperature_c: float | None = column("of the card, or the hottest CPU's", "degrees Celsius")
-    power_w: float | None = column("mean power", "W")
+    power_w: float | None = column("mean power", "W", bounds="at least 0")
     power_scope: str | None = column("what power_w is of: card, package, package+dram, ...")
-    memory_bytes: int | None = column("host memory that the process holds of its own", "bytes")
-    other_cpu_share: float | None = column("share of the CPUs' time that others took")
+    memory_bytes: int | None = column(
+        "host memory that the process holds of its own", "bytes", bounds="at least 0"
+    )
+    other_cpu_share: float | None = column(
+        "share of the CPUs' time that others took", bounds="share"
+    )
     device_memory_bytes: int | None = column(
-        "held by the device's allocator, where it tells", "bytes", default=None
+        "held by the device's allocator, where it tells", "bytes", default=None, bounds="at least 0"
     )
     card_memory_bytes: int | None = column(
         "in use on the card, by everybody, as the driver shows it; of several the sum",
         "bytes",
         default=None,
+        bounds="at least 0",
     )
 
 

@@ -1,0 +1,134 @@
+"""What cannot be in a row of a small table: of a machine, or beside a run.
+
+The bounds of single columns are the table's own. Rows of epochs, intervals and tries are held
+against the rows of their run in `beside`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from convmark.compare.files import Acceptance, LayerChange, NoiseRow
+from convmark.compare.judgement import Judgement
+from convmark.report.plausible import HIGHEST_BYTES, WINOGRAD, highest_flops
+from convmark.results.agreement import utc_of
+from convmark.session.ceilings import Ceiling
+from convmark.session.layers import LayerRow
+from convmark.session.learning import Epoch
+from convmark.session.sustained import Interval
+
+__all__ = ["unlikely"]
+
+Found = Iterator[tuple[str, str]]
+
+CLOCK = timedelta(hours=1)
+"""By so much a clock may be fast."""
+
+ROUNDING = 1e-9
+
+_TIMES = ("measured", "accepted")
+
+
+def unlikely(row: Any, path: Path, now: datetime) -> Found:
+    """Yield the rule that a row of a table breaks, a key of `REMEDIES`, and the value."""
+    for name in _TIMES if not isinstance(row, Judgement) else ():
+        if (told := getattr(row, name, None)) is None:
+            continue
+        try:
+            when = utc_of(told)
+        except ValueError:
+            yield "schema", f"{name} must be a time of ISO 8601 in UTC, got {told[:40]}"
+        else:
+            if when > now + CLOCK:
+                yield "future", f"{name} {told}"
+    machine = getattr(row, "machine", path.parent.name)
+    if machine != path.resolve().parent.name:
+        yield "machine", machine
+    if why := next((of(row) for kind, of in _RULES.items() if isinstance(row, kind)), ""):
+        yield "contradicts", why
+
+
+def _ascending(**figures: float | None) -> str:
+    """Return the first figure that is below the one before it, with both; empty for none."""
+    there = [(name, value) for name, value in figures.items() if value is not None]
+    for (low, least), (high, most) in itertools.pairwise(there):
+        if most < least - ROUNDING * abs(least):
+            return f"{high} {most:.6g}, {low} is {least:.6g}"
+    return ""
+
+
+def _of_epoch(row: Epoch) -> str:
+    full = row.steps * row.batch_size
+    if not full - row.batch_size < row.samples <= full:
+        return f"samples {row.samples} in {row.steps} steps of {row.batch_size}"
+    return ""
+
+
+def _of_change(row: LayerChange) -> str:
+    expected = (row.new_s or 0.0) - (row.old_s or 0.0)
+    if abs(row.difference_s - expected) > ROUNDING * max(row.new_s or 0.0, row.old_s or 0.0):
+        return f"difference_s {row.difference_s:.6g}, of new_s and old_s {expected:.6g}"
+    return _ascending(low_s=row.low_s, difference_s=row.difference_s, high_s=row.high_s)
+
+
+def _of_layer(row: LayerRow) -> str:
+    if (row.of_peak or 0) > WINOGRAD:
+        return f"of_peak {row.of_peak:.4g}, at most {WINOGRAD} are plausible"
+    return _ascending(time_low_s=row.time_low_s, time_s=row.time_s, time_high_s=row.time_high_s)
+
+
+def _of_interval(row: Interval) -> str:
+    for name, most in (("clock_mhz", 12_000), ("temperature_c", 150), ("power_w", 50_000)):
+        if abs(getattr(row, name) or 0) > most:
+            return f"{name} {getattr(row, name):.4g}, at most {most:,} are plausible"
+    return ""
+
+
+def _of_noise(row: NoiseRow) -> str:
+    if row.scatter is not None and row.mean is not None:
+        return _ascending(mean=abs(row.mean), scatter=row.scatter)
+    return ""
+
+
+def _of_judgement(row: Judgement) -> str:
+    if row.baseline and row.value is not None and row.change is not None:
+        expected = row.baseline * (1 + row.change)
+        if not math.isclose(row.value, expected, rel_tol=SHARES_APART, abs_tol=0):
+            return f"value {row.value:.6g}, of baseline and change {expected:.6g}"
+    if row.batch_size is not None and row.batch_size < 1:
+        return f"batch_size {row.batch_size}"
+    return _ascending(low=row.low, change=row.change, high=row.high)
+
+
+SHARES_APART = 1e-6
+
+
+def _of_ceiling(row: Ceiling) -> str:
+    most = highest_flops(row.device, row.precision)
+    if row.peak_flops_per_s > most:
+        return f"peak_flops_per_s {row.peak_flops_per_s:.3g}, the highest plausible is {most:.3g}"
+    copied = HIGHEST_BYTES["cpu" if row.device == "cpu" else "gpu"]
+    if row.peak_bytes_per_s > copied:
+        return f"peak_bytes_per_s {row.peak_bytes_per_s:.3g}, the highest plausible is {copied:.3g}"
+    return ""
+
+
+_RULES: Mapping[type, Callable[[Any], str]] = MappingProxyType(
+    {
+        Acceptance: lambda row: "" if row.reason else "reason is empty",
+        Ceiling: _of_ceiling,
+        Epoch: _of_epoch,
+        Interval: _of_interval,
+        Judgement: _of_judgement,
+        LayerChange: _of_change,
+        LayerRow: _of_layer,
+        NoiseRow: _of_noise,
+    }
+)
+"""By the kind of a row, what returns which of its figures contradict each other."""
