@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rows import row
 
 from convmark.core.errors import StoreError
+from convmark.results.code.manifest import HERE, Code, CodeFile, Place, code_path, read_codes
+from convmark.results.run_file import steps_path
 from convmark.results.store import Store, StoreWarning, read_run
+from convmark.worker.protocol import file_digest
 
 
 def test_a_run_file_that_was_removed_is_put_back_with_the_next_row(tmp_path: Path) -> None:
@@ -19,6 +24,44 @@ def test_a_run_file_that_was_removed_is_put_back_with_the_next_row(tmp_path: Pat
         run_file.append(row(process=2))
     run_file.close()
     assert len(read_run(run_file.path)) == 2
+
+
+def test_a_folder_that_was_removed_is_put_back_with_step_times_and_code(tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text("NAME = 1\n")
+    size, digest = file_digest(tmp_path / "nets.py") or (0, "")
+    file = CodeFile(Place(HERE, "nets.py"), digest, size)
+    code = Code(files=(file,), packages={}, roots={HERE: str(tmp_path)})
+    run_file = Store(tmp_path / "results").create_run("here")
+    run_file.codes.keep(code)
+    run_file.append(row(), [0.1, 0.2])
+    shutil.rmtree(tmp_path / "results")
+    with pytest.warns(StoreWarning, match="epochs, intervals, tries\\) is lost"):
+        run_file.append(row(process=2, order=2), [0.3])
+    run_file.close()
+    with np.load(steps_path(run_file.path)) as steps:
+        assert {name: steps[name].tolist() for name in steps} == {
+            "00001": [0.1, 0.2],
+            "00002": [0.3],
+        }
+    assert read_codes(run_file.path) == {code.hash: code}
+    kept = run_file.path.parent / "code" / digest[:2] / digest[2:]
+    assert kept.read_text() == "NAME = 1\n"
+
+
+@pytest.mark.filterwarnings("error")
+def test_step_times_and_codes_that_were_removed_alone_are_put_back(tmp_path: Path) -> None:
+    code = Code(files=(), packages={"scipy": "1.0"})
+    run_file = Store(tmp_path).create_run("here")
+    run_file.codes.keep(code)
+    run_file.append(row(), [0.1])
+    steps_path(run_file.path).unlink()
+    code_path(run_file.path).unlink()
+    run_file.codes.keep(code)
+    run_file.append(row(process=2, order=2), [0.3])
+    run_file.close()
+    assert code.hash in read_codes(run_file.path)
+    with np.load(steps_path(run_file.path)) as steps:
+        assert sorted(steps) == ["00001", "00002"]
 
 
 def test_a_run_file_that_another_program_changes_takes_no_more_rows(tmp_path: Path) -> None:

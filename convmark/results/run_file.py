@@ -67,6 +67,8 @@ class RunFile:
         self._content = hashlib.sha256(os.pread(descriptor, self._size, 0))
         """Of these bytes."""
         self._times = _times(descriptor)
+        self._steps = -1
+        """The open archive of raw step times; -1 before the first."""
 
     @classmethod
     def create(cls, path: Path) -> RunFile:
@@ -184,7 +186,13 @@ class RunFile:
         self._replace(os.pread(self._descriptor, self._size, 0))
         self._times = _times(self._descriptor)
         kept = counted(self.rows, "row")
-        _warn(f"{self.path}: was removed during the run; it has been put back with {kept}")
+        _warn(
+            f"{self.path}: was removed during the run; it has been put back with {kept}, their raw "
+            "step times and code; what else was beside it (log, epochs, intervals, tries) is lost"
+        )
+        self.codes.put_back()
+        if self._steps >= 0:
+            self._open_steps()
 
     def _written(self, line: bytes, record: Record, step_times_s: Sequence[float]) -> None:
         self.rows += 1
@@ -203,8 +211,9 @@ class RunFile:
         if self.rows:
             try:
                 self._put_back()
-            except OSError as error:
-                _warn(f"{self.path}: was removed, its rows are lost: {error.strerror or error}")
+            except (OSError, StoreError) as error:
+                reason = getattr(error, "strerror", None) or error
+                _warn(f"{self.path}: was removed, its rows are lost: {reason}")
         # the size too, for an interrupt may have come between a row's writing and its counting
         empty = self.rows == 0 and os.fstat(self._descriptor).st_size <= self._size
         own = False
@@ -212,6 +221,8 @@ class RunFile:
             own = is_at(self._descriptor, self.path)  # another run may have the name by now
         close_locked(self._descriptor)
         self._descriptor = -1
+        if self._steps >= 0:
+            os.close(self._steps)
         if self._created and empty and own:
             self.path.unlink(missing_ok=True)
             code_path(self.path).unlink(missing_ok=True)
@@ -223,15 +234,27 @@ class RunFile:
         array = io.BytesIO()
         np.save(array, np.asarray(step_times_s, np.float64), allow_pickle=False)
         try:
-            descriptor = open_kept(steps_path(self.path), os.O_RDWR | os.O_CREAT)
             with (
-                os.fdopen(descriptor, "r+b") as file,
+                os.fdopen(os.dup(self._open_steps()), "r+b") as file,
                 zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive,
             ):
                 archive.writestr(_member(record), array.getvalue())
         except (OSError, zipfile.BadZipFile) as error:
             reason = getattr(error, "strerror", None) or error
             _warn(f"{steps_path(self.path)}: raw step times are not saved: {reason}")
+
+    def _open_steps(self) -> int:
+        """Return the archive of raw step times, open; one that was removed is put back."""
+        path = steps_path(self.path)
+        if self._steps >= 0 and is_at(self._steps, path):
+            return self._steps
+        fresh = open_kept(path, os.O_RDWR | os.O_CREAT)
+        if self._steps >= 0:
+            if not os.fstat(fresh).st_size:
+                write_through(fresh, os.pread(self._steps, os.fstat(self._steps).st_size, 0))
+            os.close(self._steps)
+        self._steps = fresh
+        return fresh
 
     def _drop_damaged_steps(self, kept: set[str]) -> None:
         """Remove an archive that a killed writer has left open, or that has what no row has."""

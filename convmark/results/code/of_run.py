@@ -19,6 +19,7 @@ from convmark.results.code.manifest import (
     CodeFile,
     Roots,
     code_of,
+    code_path,
     read_codes,
     write_codes,
 )
@@ -270,13 +271,27 @@ class KeptCodes:
         """
         if self._codes is None:
             self._codes = read_codes(self._run)
-        if code.hash in self._codes:
+        if code.hash in self._codes and code_path(self._run).exists():
             return
         self._codes[code.hash] = code
+        self._keep_files(code)
+        write_codes(self._run, self._codes)
+
+    def _keep_files(self, code: Code) -> None:
         if not code.of_commit:
             left_out = keep_files(self._run.parent, code)
             self.left_out += [one for one in left_out if one not in self.left_out]
-        write_codes(self._run, self._codes)
+
+    def put_back(self) -> None:
+        """Write all of it again, where the folder was removed.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        for code in (self._codes or {}).values():
+            self._keep_files(code)
+        if self._codes:
+            write_codes(self._run, self._codes)
 
     def other_than_before(self, case: str, code: str | None, sizes: tuple[object, ...] = ()) -> str:
         """Say why a process's figures are not its case's; empty where its code is the case's.
