@@ -297,6 +297,15 @@ def test_ctrl_c_keeps_the_sessions_so_far_and_exits_130(
     assert "0 of 1 case; sessions in results/ab/0001.csv" in printed.err
 
 
+def test_ctrl_c_before_the_first_session_leaves_no_file_without_one(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Interpreter, "interrupt_session", 1)
+    assert main(["ab", *LENET5]) == 130
+    assert list((folder / "results" / "ab").iterdir()) == []
+    assert "0 of 1 case; no session was kept" in capsys.readouterr().err
+
+
 def test_json_has_every_field(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["ab", *LENET5, "--format", "json"])
     (found,) = rows_of(capsys.readouterr().out, "ab")

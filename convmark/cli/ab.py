@@ -249,14 +249,15 @@ class SideComparison:
     @property
     def kept(self) -> str:
         """Where the sessions are."""
-        return f"sessions in {self.path}"
+        return f"sessions in {self.path}" if self.path.exists() else "no session was kept"
 
     def compared(self, wanted: StoppingRule) -> Compared:
         """Say what is compared, and compare all cases."""
         print(self.title, file=sys.stderr)
         if run_the_same(self.pair, self.cases):
             _say("A and B are identical: any difference is noise")
-        outcomes = self.outcomes(wanted)
+        with ab_files.kept_if_used(self.path):
+            outcomes = self.outcomes(wanted)
         failed = [row for row, found in outcomes if found.failed]
         return Compared(
             rows=[row for row, one in outcomes if one.closed != INTERRUPTED or one.has_verdict],
@@ -294,6 +295,8 @@ class SideComparison:
             if found.closed != INTERRUPTED or found.has_verdict:
                 self._keep(ab_files.verdicts_path(self.path), [row])
                 self._draw(sessions, row)
+        if all(found.closed == INTERRUPTED and not found.has_verdict for _, found in outcomes):
+            ab_files.remove_unused(self.path)  # no verdict has its number
         return outcomes
 
     def _keep(self, path: Path, rows: Sequence[SessionRow] | Sequence[VerdictRow]) -> None:

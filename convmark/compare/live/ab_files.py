@@ -38,6 +38,7 @@ __all__ = [
     "keep_figure",
     "kept_if_used",
     "of_sides",
+    "remove_unused",
     "session_fields",
     "verdict_fields",
     "verdicts_path",
@@ -212,9 +213,15 @@ def kept_if_used(path: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
+        remove_unused(path)
+        raise
+
+
+def remove_unused(path: Path) -> None:
+    """Remove a comparison's file that has no session."""
+    with contextlib.suppress(FileNotFoundError):
         if path.stat().st_size == 0:
             path.unlink()
-        raise
 
 
 def append(path: Path, rows: Sequence[SessionRow] | Sequence[VerdictRow]) -> None:
