@@ -158,6 +158,7 @@ class CaseResult:
         return plain, "; ".join([*reasons, *self.separate])
 
 
+MOST_NAMED = 3
 Facts = Mapping[str, Mapping[str, Any]]
 """By side what a session tells, by name."""
 
@@ -183,10 +184,22 @@ def hold_sizes(sizes: Facts, found: CaseResult) -> None:
 
 def note_unlike(states: Facts, found: CaseResult, old: Case, new: Case) -> None:
     """Note in what the two sides' steps differ that the two cases do not differ in by a setting."""
-    alike = {"precision": old.precision == new.precision, "call_path": old.jit == new.jit}
-    words = [found.unlike]
-    for name in (name for name, is_alike in alike.items() if is_alike and not found.unlike):
+    if found.unlike:
+        return
+    alike = {
+        "precision": old.precision == new.precision,
+        "call_path": old.jit == new.jit,
+        "threads": old.threads == new.threads,
+    }
+    words = []
+    for name in (name for name, is_alike in alike.items() if is_alike):
         pair = [states.get(side, {}).get(name) for side in (OLD, NEW)]
         if all(pair) and pair[0] != pair[1]:
             words.append(f"{name.replace('_', ' ')} differs: {pair[0]} and {pair[1]}")
-    found.unlike = "; ".join(filter(None, words))
+    own, theirs = ((states.get(side, {}).get("settings") or {}) for side in (NEW, OLD))
+    for side, sets, others in ((NEW, own, theirs), (OLD, theirs, own)):
+        pairs = [f"{name}={value}" for name, value in sets.items() if others.get(name) != value]
+        if pairs:
+            more = f" and {len(pairs) - MOST_NAMED} more" if len(pairs) > MOST_NAMED else ""
+            words.append(f"the {side} code sets {', '.join(pairs[:MOST_NAMED])}{more}")
+    found.unlike = "; ".join(words)

@@ -161,7 +161,8 @@ def _comparison(found: CaseResult, label: str) -> LiveComparison:
     )
     known = decision.estimate is not None
     ended = decision.decided and found.closed != INTERRUPTED
-    reasons = [*([] if ended else [undecided]), *(found.separate if known else [])]
+    told = [*found.separate, found.unlike] if known else []
+    reasons = filter(None, [*([] if ended else [undecided]), *told])
     return LiveComparison(
         decision=decision if known else None,
         anchor=label,

@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 OLD, NEW, CONTROL = "old", "new", "control"
-_STATES = ("precision", "call_path")
+_STATES = ("precision", "call_path", "threads", "settings")
 _SIZES = ("parameters", "trainable_parameters", "model_bytes")
 
 
