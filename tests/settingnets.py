@@ -93,18 +93,19 @@ class TorchInside(layers.Layer):
 
 
 class Keeping(layers.Layer):
-    """Keeps so many results, of the same values; or the first one, whatever the values are."""
+    """Keeps so many results, of the same values or mean; or the first one, whatever they are."""
 
-    def __init__(self, most: int | None) -> None:
+    def __init__(self, most: int | None, *, by_mean: bool = False) -> None:
         super().__init__()
         self.inner = [layers.Dense(256) for _ in range(20)]
-        self.most = most
+        self.most, self.by_mean = most, by_mean
         self.kept: dict[Any, Any] = {}
 
     def call(self, given: Any) -> Any:
         if given.device.type == "meta":
             return keras.Sequential(self.inner)(given)
         key = given.cpu().numpy().tobytes() if self.most else len(given)
+        key = round(float(given.mean()), 3) if self.by_mean else key
         if key not in self.kept:
             if len(self.kept) == self.most:
                 self.kept.clear()
@@ -117,6 +118,10 @@ class Keeping(layers.Layer):
 
 def torch_keeps_all() -> Any:
     return keras.Sequential([keras.Input((8,)), Keeping(1000)])
+
+
+def torch_keeps_by_the_mean() -> Any:
+    return keras.Sequential([keras.Input((8,)), Keeping(1000, by_mean=True)])
 
 
 def torch_keeps_the_newest() -> Any:
@@ -189,6 +194,23 @@ def highest() -> Any:
     """Gives the same whatever the order of a sample's values is."""
     net = [layers.Conv2D(8, 1), layers.GlobalMaxPooling2D(), layers.Dense(3)]
     return keras.Sequential([keras.Input((8, 8, 1)), *net])
+
+
+class Scripted(layers.Layer):
+    """Is a TorchScript function, and computes without oneDNN, on another number of threads."""
+
+    def call(self, given: Any) -> Any:
+        torch = _torch()
+        if not hasattr(self, "made"):
+            self.made = torch.jit.trace(lambda one: one @ one.T, torch.zeros(1, 4))
+        if given.device.type == "meta":
+            return given @ given.T
+        with torch.backends.mkldnn.flags(enabled=False):
+            return self.made(given)
+
+
+def torch_scripted() -> Any:
+    return keras.Sequential([keras.Input((8,)), layers.Dense(4), Scripted()])
 
 
 def torch_inside() -> Any:

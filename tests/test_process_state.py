@@ -99,6 +99,19 @@ def test_what_a_training_step_or_pytorch_compiles_by_itself_is_in_the_row(
     found = read_back(interpreter_of("torch").answer(asked))
     assert found["call_path"] == "eager, torch.compile inside"
     assert found["model"]["changing_threads"] == "2"
+    asked = measured("settingnets:torch_scripted", batch_size=4, backend="torch")
+    found = read_back(interpreter_of("torch").answer(asked))
+    assert found["call_path"] == "eager, torch.jit inside"
+    assert found["model"]["changing_settings"] == "mkldnn_enabled:False"
+
+
+def test_threads_that_were_asked_for_are_held_to_within_a_step_too(
+    interpreter_of: Callable[[str], Interpreter],
+) -> None:
+    asked = measured("settingnets:torch_inside", batch_size=4, backend="torch")
+    answer = interpreter_of("torch").answer({**asked, "asked": ["threads"]})
+    assert "threads 1 was asked for" in answer.message
+    assert "2 in a part of the steps" in answer.message
 
 
 def test_what_pytorch_has_compiled_of_an_earlier_case_is_not_inside_the_next(
@@ -119,6 +132,7 @@ def test_what_pytorch_has_compiled_of_an_earlier_case_is_not_inside_the_next(
     ("name", "reason"),
     [
         ("torch_keeps_all", "a step must compute its samples anew, and one on samples nearly"),
+        ("torch_keeps_by_the_mean", "a step must compute its samples anew, and one on samples not"),
         ("torch_keeps_the_newest", "a step must compute its samples anew, and one on samples"),
         ("torch_keeps_of_whole_numbers", "a step must compute its samples anew, and one on"),
         ("torch_keeps_of_any", "the output must depend on the input, other samples and other we"),

@@ -188,7 +188,9 @@ class Witness:
             self._work = {name: fields.pop(name) for name in ("dtypes", "compiled")}
             self._work = {**self._work, "is_all": fields["flops_note"] is None}
         if event == "sizes":
-            fields |= self._of_steps()
+            read = self._read()
+            fields |= {name: read[name] for name in ("precision", "call_path", "threads")}
+            fields["settings"] = {**read["model"], **self._changed_environ()}
         if event == "finished" and self._model is not None:
             self._emit("read_back", **self._read())
         self._emit(event, **fields)
@@ -270,16 +272,19 @@ class Witness:
             CaseFailure: they are not what was asked for.
         """
         case, now = self._case, self._backend.thread_counts()
-        if now == self._threads:
+        changing = self._changed.get("changing_threads")
+        if now == self._threads and not changing:
             return case.threads
         intra, inter = now
         if "threads" in self._asked:
             found = str(intra) if intra == inter else f"{intra} within and {inter} between them"
+            if changing:
+                found = f"{changing} in a part of the steps"
             raise CaseFailure(
                 f"{case.model}: threads {case.threads} was asked for, the model's code has made "
                 f"the threads of operations {found}; leave out --threads, or have it set none"
             )
-        return str(intra) if intra else "default"
+        return case.threads if now == self._threads else str(intra) if intra else "default"
 
     def _thread_pairs(self) -> Settings:
         """Return both counts of threads where one number does not tell them."""

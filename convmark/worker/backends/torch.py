@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -23,11 +25,22 @@ from convmark.worker.backends.own_training import OwnData
 from convmark.worker.backends.step import Step
 from convmark.worker.backends.torch_dispatch import dispatched_work
 from convmark.worker.backends.torch_export import Forward
-from convmark.worker.backends.torch_settings import DEFAULTS, READERS, set_tf32, switches, tf32
+from convmark.worker.backends.torch_settings import (
+    DEFAULTS,
+    OF_A_CALL,
+    READERS,
+    set_tf32,
+    switches,
+    tf32,
+)
 from convmark.worker.inputs import filled, flat, mapped
 from convmark.worker.work import Work, per_sample
 
 __all__ = ["Torch"]
+
+
+MOST_LOOKS = 300
+"""At the settings that hold within a call: one takes some 0.2 ms."""
 
 
 class Torch(Keras3Backend):
@@ -44,6 +57,7 @@ class Torch(Keras3Backend):
         self._threads = _own_threads()
         self._own_counts = torch.get_num_threads(), torch.get_num_interop_threads()
         self._set_threads: set[int] = set()
+        self._set_within: dict[str, str] = {}
 
     def untouched(self) -> bool:
         """Whether no operation has run yet, so that forking is safe.
@@ -79,6 +93,8 @@ class Torch(Keras3Backend):
             torch.set_num_threads(int(threads))
             torch.set_num_interop_threads(int(threads))
         self._note_threads()
+        self._set_within.clear()
+        self._set_threads.clear()
         if "torch._dynamo" in sys.modules:  # of an earlier case of the process
             torch.compiler.reset()
             _compiled_frames().clear()
@@ -106,8 +122,30 @@ class Torch(Keras3Backend):
 
     def settings(self) -> dict[str, str]:
         others = self._set_threads - {torch.get_num_threads()}
-        number = {"changing_threads": ",".join(map(str, sorted(others)))}
-        return {**super().settings(), **number, **read_all({**switches(), **READERS})}
+        within = (f"{name}:{value}" for name, value in sorted(self._set_within.items()))
+        changing = {
+            "changing_threads": ",".join(map(str, sorted(others))),
+            "changing_settings": ",".join(within),
+        }
+        return {**super().settings(), **changing, **read_all({**switches(), **READERS})}
+
+    def _dispatched(self, run: Callable[[], Any], samples: int) -> Work:
+        """Return what a call computes per sample, and note what is set within it alone."""
+        every = {**switches(), **READERS}
+        readers = {name: every[name] for name in every if name not in OF_A_CALL}
+        outside = read_all(readers)
+        looks = itertools.count(1)
+
+        def see() -> None:
+            self._set_threads.add(torch.get_num_threads())
+            now = read_all(readers) if next(looks) <= MOST_LOOKS else {}
+            self._set_within |= {name: now[name] for name in now if now[name] != outside[name]}
+
+        work = per_sample(dispatched_work(run, see), samples)
+        made = bool(_compiled_frames().get("ok"))
+        if not made and _has_scripted():
+            self.compiler, made = "torch.jit", True
+        return replace(work, compiled=made)
 
     def thread_counts(self) -> tuple[int, int]:
         now = torch.get_num_threads(), torch.get_num_interop_threads()
@@ -297,17 +335,13 @@ class Torch(Keras3Backend):
             with torch.no_grad():
                 return model(batch, training=False)
 
-        return self._noted(per_sample(dispatched_work(infer), samples))
+        return self._dispatched(infer, samples)
 
     def training_work(self, step: Step, samples: int) -> Work:
         """What a training step of so many samples computes, backward too, per sample."""
         if "torch.compile" in self._call_path:
             return Work(None, "what torch.compile has made is not followed")
-        return self._noted(per_sample(dispatched_work(step), samples))
-
-    def _noted(self, work: Work) -> Work:
-        """Return the work, with whether the model's own code has had PyTorch compile any of it."""
-        return replace(work, compiled=bool(_compiled_frames().get("ok")))
+        return self._dispatched(step, samples)
 
     def exported_function(self, model: Any, batch: Sequence[Any]) -> Forward:
         """A forward pass of this batch's size, for a runtime to be converted from."""
@@ -363,6 +397,19 @@ class Torch(Keras3Backend):
         if tensor.ndim == 4:
             tensor = tensor.permute(3, 2, 0, 1).contiguous()
         return tensor.requires_grad_()
+
+
+_SCRIPTED = (torch.jit.ScriptFunction, torch.jit.ScriptModule)
+
+
+def _has_scripted() -> bool:
+    """Whether TorchScript functions or modules are there; frozen objects are listed again."""
+    if frozen := gc.get_freeze_count():
+        gc.unfreeze()
+    kinds = set(map(type, gc.get_objects()))
+    if frozen:
+        gc.freeze()
+    return any(issubclass(kind, _SCRIPTED) for kind in kinds)
 
 
 def _compiled_frames() -> Any:

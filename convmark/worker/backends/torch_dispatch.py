@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import re
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -21,11 +22,15 @@ _WITHOUT_RULE = re.compile(
 _HARMLESS = re.compile(r"^(_?convert|_to_copy|constant_pad|conversion)")
 
 
-def dispatched_work(run: Callable[[], Any]) -> Work:
-    """Run the function once and return the FLOPs of what it dispatches."""
+def dispatched_work(run: Callable[[], Any], see: Callable[[], None] = lambda: None) -> Work:
+    """Run the function once and return the FLOPs of what it dispatches.
+
+    Args:
+        see: called before each operation of this thread that multiplies.
+    """
 
     def count() -> int:
-        counter = _Counter()
+        counter = _Counter(see)
         with counter:
             followed(run)
         if counter.reason is not None:
@@ -37,9 +42,10 @@ def dispatched_work(run: Callable[[], Any]) -> Work:
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[misc]  # PyTorch has no types here
-    def __init__(self) -> None:
+    def __init__(self, see: Callable[[], None]) -> None:
         super().__init__()
         self.flops = 0
+        self._see, self._thread = see, threading.get_ident()
         self.reason: str | None = None
         self._context = contextvars.copy_context()
         """Of the count: a GPU's gradients are computed by threads that have another one."""
@@ -47,6 +53,9 @@ class _Counter(TorchDispatchMode):  # type: ignore[misc]  # PyTorch has no types
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
+        name = str(getattr(function, "_overloadpacket", function)).rpartition(".")[2]
+        if name in _RULES and threading.get_ident() == self._thread:
+            self._see()
         result = function(*args, **(kwargs or {}))
         try:
             self.flops += self._context.copy().run(_of_call, function, args, result)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-__all__ = ["DEFAULTS", "READERS", "set_tf32", "switches", "tf32"]
+__all__ = ["DEFAULTS", "OF_A_CALL", "READERS", "set_tf32", "switches", "tf32"]
 
 
 def set_tf32(on: bool) -> None:
@@ -62,7 +62,11 @@ READERS: Mapping[str, Callable[[], object]] = {
 }
 """Each is of the whole process, or of its first thread, which takes the steps."""
 
+OF_A_CALL = frozenset(["dispatch_mode", "function_mode", "grad", "inference_mode"])
+"""What the count of a call's operations, or a call without gradients, sets for itself."""
+
 DEFAULTS: Mapping[str, str] = {
+    "changing_settings": "",
     "changing_threads": "",
     "default_dtype": "torch.float32",
     "deterministic": "0",
