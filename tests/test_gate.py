@@ -13,11 +13,11 @@ from histories import A_COMMIT, ANOTHER_COMMIT, run_of
 
 from convmark.compare.judgement import INTERRUPTED, SAME_CODE, LiveComparison, LiveSession
 from convmark.compare.live import gate
+from convmark.compare.live import session as live_session
 from convmark.compare.live.anchor import AnchorCode, Origin, anchor_trees
 from convmark.compare.live.case_result import CaseResult, note_unlike
 from convmark.compare.live.gate import compare_with_anchors, measured_files, same_as_today
 from convmark.compare.live.live import LiveOptions, Pairing
-from convmark.compare.live.session import NEW, OLD
 from convmark.compare.rule.decision import Decision
 from convmark.compare.sessions_file import TABLE, keep_sessions
 from convmark.core.case import Case
@@ -316,11 +316,11 @@ def test_what_the_two_steps_differ_in_beside_their_time_is_noted() -> None:
     alike = {"precision": "float32", "threads": "default"}
     old = {**alike, "call_path": "eager", "settings": {"gc": "False"}}
     new = {**alike, "call_path": "eager, torch.jit inside", "settings": {"xla_jit": "True"}}
-    note_unlike({OLD: old, NEW: new}, found, case, case)
+    note_unlike({live_session.OLD: old, live_session.NEW: new}, found, case, case)
     assert found.unlike == (
         "call path differs: eager and eager, torch.jit inside; the new code sets xla_jit=True; "
         "the old code sets gc=False"
     )
     told = CaseResult()
-    note_unlike({OLD: old, NEW: old}, told, case, case)
+    note_unlike({live_session.OLD: old, live_session.NEW: old}, told, case, case)
     assert told.unlike == ""

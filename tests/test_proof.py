@@ -130,9 +130,8 @@ def progressed(begun: int, warm: int, now: Progress, *, steps: int = 100) -> Non
     told = iter([(begun, "v"), (warm, "w"), now])
     proof = Proof(Case(model="mine", task="train", batch_size=1), reader, print)
     proof.begin(told)
-    proof.begin_timed(told, 13)
-    proof.add_steps(steps)
-    proof.hold_progress(told)
+    proof.see_progress(told, 13)
+    proof.see_progress(told, steps)
 
 
 @pytest.mark.parametrize("begun", [1, 4001])

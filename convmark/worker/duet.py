@@ -26,7 +26,7 @@ from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.worker import measurement, module_tables, timing
 from convmark.worker.builders import builder
 from convmark.worker.code_watch import CodeWatch
-from convmark.worker.failure import message_of
+from convmark.worker.failure import CaseFailure, message_of
 from convmark.worker.framework_functions import framework_content, own_framework, patched
 from convmark.worker.module_tables import Code, ModuleTable, Tables
 from convmark.worker.other_samples import hold_other_samples
@@ -154,6 +154,7 @@ class _Side:
         self.context = backend.context()
         self.builder: Callable[[], Any] = _not_built
         self.step: Callable[[], Any] = _not_built
+        self.model: Any = None
         self.hold_other_samples: Callable[[], None] = _not_built
         self.settled = False
         self._backend = backend
@@ -167,7 +168,12 @@ class _Side:
     def turn(self, steps: int, dropped: int) -> timing.Turn:
         """Take a turn; until it has settled, the code may import more of its modules."""
         with self.active(all_of_it=not self.settled):
-            return timed_turn(self.step, self._backend, steps, dropped)
+            turn = timed_turn(self.step, self._backend, steps, dropped)
+            try:
+                self.proof.see_turn(self.model, dropped + len(turn.wall_s))
+            except CaseFailure as error:
+                raise CannotRun(self.name, error) from error
+            return turn
 
     def make_step(self, seed: int, backend: Any, emit: Emit, *, with_work: bool = False) -> Any:
         """Build the model, take the first step, and return the model.
@@ -187,6 +193,8 @@ class _Side:
         emit("counted", **backend.sizes(model))  # the first call may have made weights
         self.proof = Proof(self.case, backend, emit)
         self.proof.report(1, token)
+        self.proof.begin(model)
+        self.model = model
         kinds = Counter(backend.layer_precisions(model))
         precision = checked_precision(self.case, kinds, asked=self.precision_asked)
         compiled = False
@@ -362,6 +370,8 @@ class _Duet:
                 least=-(-MIN_ROUNDS // builds),
                 enough_error=plan.enough_error * math.sqrt(builds),
             )
+        except CannotRun:
+            raise
         except Exception as error:
             reason = f"a step failed in the shared process: {message_of(error)}"
             raise CannotShare(reason) from error
@@ -377,6 +387,7 @@ class _Duet:
             with self._naming(name, first=False), side.active():
                 token = side.step()
                 self._backend.synchronise(token)
+                side.proof.see_turn(side.model, 1, last=True)
                 side.proof.finish(token)
                 if self._plan.with_work:
                     side.hold_other_samples()

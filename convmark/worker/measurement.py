@@ -82,17 +82,16 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
 
     state = host.state_from_now(backend.companions)
     timing.quiet_collector()
-    timed = _TimedPhases(case, plan, step, backend, pulse, emit, proof)
-    proof.begin_timed(model, timed.warm_up())
+    timed = _TimedPhases(case, plan, model, step, backend, pulse, emit, proof)
+    timed.warm_up()
     times_s = timed.steps()
     timed.windows(times_s)
     report_peaks()
     _count_again(case, model, sizes, backend, emit)
     if plan.fed and step.takes_any:
-        timed.fed_windows(model, times_s)
+        timed.fed_windows(times_s)
     count_work(case, model, step, backend, emit)
     proof.finish(timed.rounds())
-    proof.hold_progress(model)
     hold_other_samples(case, model, step, plan.seed, backend)
     emit("state", **state())
     if TASKS[case.task].trains:
@@ -149,23 +148,24 @@ def take_first_step(
 
 @dataclass(frozen=True)
 class _TimedPhases:
-    """The timed phases of one case; each reports its own event."""
+    """The timed phases of one case; each reports its own event, and is held to have trained."""
 
     case: Case
     plan: Plan
+    model: Any
     step: Any
     backend: Any
     pulse: timing.Pulse
     emit: Emit
     proof: Proof
 
-    def warm_up(self) -> int:
-        """Return how many steps were run."""
+    def warm_up(self) -> None:
+        """Run steps until their times are steady."""
         warm = timing.warm_up(
             self.step, self.backend, self.plan.time_budget_s, self.pulse, self.proof.see_warm_up
         )
         self.emit("warm_up", steps=warm.steps, steady=warm.steady)
-        return warm.steps
+        self.proof.see_progress(self.model, warm.steps)
 
     def steps(self) -> list[float]:
         """Return the step times, s."""
@@ -177,7 +177,7 @@ class _TimedPhases:
             see=self.proof.see_timed,
         )
         self.emit("steps", times_s=_rounded(single.wall_s), cpu_times_s=_rounded(single.cpu_s))
-        self.proof.add_steps(len(single.wall_s))
+        self.proof.see_progress(self.model, len(single.wall_s))
         return single.wall_s
 
     def windows(self, times_s: list[float]) -> None:
@@ -186,18 +186,18 @@ class _TimedPhases:
         quick_s = sorted(times_s)[len(times_s) // 4]
         least_s = LEAST_WINDOWS_S if self.case.device.startswith("gpu") else 0.0
         windows = timing.windows(self.step, self.backend, quick_s, self.pulse, least_s=least_s)
-        self.proof.add_steps(windows.run_steps)
         self.emit(
             "windows",
             steps=windows.steps,
             times_s=_rounded(windows.times_s),
             run_steps=windows.run_steps,
         )
+        self.proof.see_progress(self.model, windows.run_steps)
 
-    def fed_windows(self, model: Any, times_s: list[float]) -> None:
+    def fed_windows(self, times_s: list[float]) -> None:
         """Time the throughput of steps that are fed from host memory."""
         case = self.case
-        feed = self.backend.feed(model, case.task, case.batch_size, self.plan.seed)
+        feed = self.backend.feed(self.model, case.task, case.batch_size, self.plan.seed)
         with contextlib.closing(feed):
             fed = fed_windows(
                 self.step,
@@ -209,6 +209,7 @@ class _TimedPhases:
                 see=self.proof.see_other_batch,
             )
         self.emit("input_bound", steps=fed.steps, times_s=_rounded(fed.times_s))
+        self.proof.see_progress(self.model, FED_WINDOWS + fed.run_steps)
 
     def rounds(self) -> Any:
         """Time the step beside the reference network's; return what the last step gave."""
@@ -226,6 +227,7 @@ class _TimedPhases:
         self.backend.synchronise(last)
         version = reference.REFERENCE_VERSION
         self.emit("rounds", reference=kind, reference_version=version, **rounds.lists())
+        self.proof.see_progress(self.model, len(rounds.case_wall_s))
         return last
 
 
@@ -288,6 +290,7 @@ def take_turns(
     if with_sizes:
         flops = count_work(case, model, step, backend, emit)
         emit("sizes", flops_per_sample=flops, **backend.sizes(model))
+    proof.begin(model)
     emit("first_step", seconds=seconds)
     timing.quiet_collector()
     for command in commands:
@@ -295,6 +298,8 @@ def take_turns(
             break
         turn = timed_turn(step, backend, command["steps"], command["dropped"])
         emit("turn", **turn.lists())
+        proof.see_turn(model, command["dropped"] + len(turn.wall_s))
+    proof.see_turn(model, 0, last=True)
     token = step()
     backend.synchronise(token)
     proof.finish(token)

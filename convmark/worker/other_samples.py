@@ -1,8 +1,9 @@
-"""Inference on other samples: a model that keeps what it has computed has no step time.
+"""Steps on other samples: a model that keeps what it has computed has no step time.
 
 Samples that are all but the same ask for the same work, whatever a model decides by its samples: a
-step on them that takes far longer computes what the others have kept. Samples of another seed give
-other outputs, unless the weights alone decide these.
+step on them that takes far longer computes what the others have kept. So does one on samples of
+other values that takes far longer the first time than the second, for one that keeps by their shape
+or their mean. Samples of another seed give other outputs, unless the weights alone decide these.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ Times = list[tuple[float, float]]
 
 
 def hold_other_samples(case: Case, model: Any, step: Any, seed: int, backend: Any) -> None:
-    """Take inference steps on the case's own samples and on others, in turns.
+    """Take steps on the case's own samples and on others, in turns.
 
-    Exported models and replicas are left out, and other samples that the model does not take.
+    Replicas are left out, steps that have data of their own, and samples that the model refuses.
 
     Args:
         seed: of the case's own samples.
@@ -49,19 +50,21 @@ def hold_other_samples(case: Case, model: Any, step: Any, seed: int, backend: An
     Raises:
         CaseFailure: the others take far longer, or give the very same.
     """
-    if TASKS[case.task].trains or case.replicas > 1 or case.runtime != DEFAULT_RUNTIME:
+    exported = case.runtime != DEFAULT_RUNTIME
+    if case.replicas > 1 or not (exported or step.takes_any):
         return
-    others = _Others(model, step, case.batch_size, seed, backend)
+    others = _Others(case, model, step, seed, backend)
     slower, same = 1.0, False
     try:
         slower = others.slower()
-        same = slower < SLOWER and others.give_the_same()
+        if slower < SLOWER and not exported and not TASKS[case.task].trains:
+            same = others.give_the_same()
     except Exception:  # the model's own code may check its samples; two batches may not fit
         return
     if slower >= SLOWER:
         raise CaseFailure(
-            f"{case.model}: a step must compute its samples anew, and one on samples nearly the "
-            f"same takes {slower:.0f} times as long; does the model keep what it has computed?"
+            f"{case.model}: a step must compute its samples anew, and one on {others.kind} takes "
+            f"{slower:.0f} times as long; does the model keep what it has computed?"
         )
     if same:
         raise CaseFailure(
@@ -73,35 +76,48 @@ def hold_other_samples(case: Case, model: Any, step: Any, seed: int, backend: An
 class _Others:
     """A step on its own samples and on others."""
 
-    def __init__(self, model: Any, step: Any, samples: int, seed: int, backend: Any) -> None:
+    def __init__(self, case: Case, model: Any, step: Any, seed: int, backend: Any) -> None:
         self._model = model
         self._step = step
-        self._samples = samples
+        self._samples = case.batch_size
+        self._trains = TASKS[case.task].trains
+        self._exported = case.runtime != DEFAULT_RUNTIME
         self._seed = seed
         self._backend = backend
         self._own = [_on_host(one) for one in flat(step.batch)]
         self._token: Any = None
+        self._own_times: Times = []
+        self.kind = ""
+        """What the other samples are, in words."""
 
     def slower(self) -> float:
-        """Return how many times as long as its own the quickest step on other samples takes."""
-        own: Times = []
-        others: Times = []
-        again: Times = []
+        """Return how many times as long as its own a step on other samples takes."""
+        kinds = {"samples nearly the same": self._alike, "samples not met before": self._scattered}
+        for self.kind, make in kinds.items():
+            if (slower := self._slower(make)) >= SLOWER:
+                return slower
+        return 1.0
+
+    def _slower(self, make: Callable[[int], Any]) -> float:
+        """Do so for one kind of samples, of which only those that are alike ask for equal work."""
+        own, others, again = self._own_times, Times(), Times()
         slower = 1.0
         for number in range(1, MOST_STEPS + 1):
-            batch, is_alike = self._alike(number), True
-            if batch is None:  # what takes longer at first alone is not decided by the samples
+            batch, is_alike = make(number), make == self._alike
+            if batch is None and is_alike:  # what takes longer at first is not decided by samples
                 batch, is_alike = self._drawn(number), False
             if batch is None:
                 break
-            if own and own[-1][0] < LONG_S:
-                self._step()  # a model may keep the newest result alone
-            self._token = self._timed(self._step, own)
+            if is_alike or len(own) < number:
+                if own and own[-1][0] < LONG_S:
+                    self._step()  # a model may keep the newest result alone
+                self._token = self._timed(self._step, own)
             run = functools.partial(self._step.run, *batch)
             self._timed(run, others)
-            if not is_alike:
+            slower = _ratio(others, own, min if is_alike else median)
+            if not is_alike and slower >= SLOWER:
                 self._timed(run, again)
-            slower = min(_ratio(others, one) for one in (own, again or own))
+                slower = min(slower, _ratio(others, again, median))
             if slower < SLOWER and (number >= STEPS or own[0][0] >= LONG_S):
                 break
         return slower
@@ -144,12 +160,29 @@ class _Others:
             alike = [np.roll(one, number, axis=0) for one in self._own]
             if _equal(self._own, alike):
                 return None
-        pairs = zip(flat(self._step.batch), alike, strict=True)
+        return self._placed(alike)
+
+    def _placed(self, arrays: Sequence[Any]) -> Any:
+        """Return a batch of these arrays on the device; what is None stays as it is."""
+        pairs = zip(flat(self._step.batch), arrays, strict=True)
         leaves = [kept if one is None else self._backend.tensor(one) for kept, one in pairs]
         return filled(self._step.batch, leaves)
 
+    def _scattered(self, number: int) -> Any:
+        """Return the same values in other places and nearer to zero; None of whole numbers alone.
+
+        They are in the range that the samples had, and are of the same shape.
+        """
+        source = np.random.RandomState(self._seed % 2**16 + number)
+        others = [_mixed(one, source, 1 - number / (MOST_STEPS + 1)) for one in self._own]
+        if all(one is other for one, other in zip(self._own, others, strict=True)):
+            return None
+        return self._placed(others)
+
     def _drawn(self, number: int) -> Any:
         """Return samples of another seed; None where it gives the same, or another shape."""
+        if self._trains or self._exported:
+            return None
         batch = (self._backend.device_batch(self._model, self._samples, self._seed + number),)
         drawn = list(map(_on_host, flat(batch)))
         pairs = [(one, two) for one, two in zip(self._own, drawn, strict=True) if one is not None]
@@ -163,10 +196,14 @@ class _Others:
         return [np.asarray(self._backend.array(one)) for one in leaves]
 
 
-def _ratio(others: Times, own: Times) -> float:
-    """Return the quickest other step over the median of one's own, by the clock that says less."""
+def _ratio(others: Times, own: Times, which: Callable[[Sequence[float]], float]) -> float:
+    """Return one of the other steps over the median of one's own, by the clock that says less.
+
+    Args:
+        which: the quickest of them; or their median, for some may be of samples that were kept.
+    """
     clocks = zip(zip(*others, strict=True), zip(*own, strict=True), strict=True)
-    return min((min(those) / max(median(these), 1e-9) for those, these in clocks), default=0.0)
+    return min((which(those) / max(median(these), 1e-9) for those, these in clocks), default=0.0)
 
 
 def _on_host(value: Any) -> Any:
@@ -182,6 +219,15 @@ def _nudged(array: Any, number: int) -> Any:
     for _ in range(number):
         array = np.nextafter(array, np.zeros_like(array))
     return array
+
+
+def _mixed(array: Any, source: Any, scale: float) -> Any:
+    """Return the values in a random order, each sample's scaled; whole numbers as they are."""
+    if array is None or array.dtype.kind != "f" or _is_whole(array):
+        return array
+    mixed = source.permutation(array.reshape(-1)).reshape(array.shape)
+    factors = scale * source.uniform(0.9, 1, (len(array), *(1,) * (array.ndim - 1)))
+    return (mixed * factors).astype(array.dtype)
 
 
 def _is_whole(array: Any) -> bool:

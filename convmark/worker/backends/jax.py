@@ -54,7 +54,7 @@ class Jax(Keras3Backend):
     def __init__(self) -> None:
         super().__init__()
         self._on_gpu = False
-        self._state: Callable[[], Any] | None = None
+        self._states: ByIdentity[Callable[[], None]] = ByIdentity()
         self._copies: ByIdentity[Any] = ByIdentity()
 
     @property
@@ -190,11 +190,9 @@ class Jax(Keras3Backend):
             values, factors = optimizer.stateless_apply(factors, gradients, values)
             return loss, [list(values), list(others), list(factors)]  # as they came in: one trace
 
-        return self._stateful(
-            jax.jit(train, donate_argnums=0),
-            (trained, kept, scales),
-            jax.device_put((batch.images, batch.targets)),
-        )
+        placed = jax.device_put((batch.images, batch.targets))
+        jitted = jax.jit(train, donate_argnums=0)
+        return self._stateful(model, jitted, (trained, kept, scales), placed)
 
     def tensor(self, array: Any) -> Any:
         """Return the array on the device."""
@@ -225,7 +223,7 @@ class Jax(Keras3Backend):
         def trace(pictures: Any, targets: Any) -> Any:
             return train.lower(state[0], data.as_given(pictures, targets))
 
-        self._state = functools.partial(_assign, variables, state)
+        self._states[model] = functools.partial(_assign, variables, state)
 
         def equations() -> Any:
             return jax.make_jaxpr(model.train_step)(state[0], data.as_given(*placed))
@@ -234,7 +232,7 @@ class Jax(Keras3Backend):
             lambda: (step, None if eager else trace), placed, any_batch=True, equations=equations
         )
 
-    def _stateful(self, train: Any, variables: Any, batch: tuple[Any, ...]) -> Step:
+    def _stateful(self, model: Any, train: Any, variables: Any, batch: tuple[Any, ...]) -> Step:
         """Return a step that hands the variables' values on from each call to the next."""
         state = [[[variable.value for variable in part] for part in variables]]
 
@@ -242,7 +240,7 @@ class Jax(Keras3Backend):
             loss, state[0] = train(state[0], pictures, targets)
             return loss, loss
 
-        self._state = functools.partial(_assign, variables, state)
+        self._states[model] = functools.partial(_assign, variables, state)
         return Step(
             step,
             batch,
@@ -252,8 +250,12 @@ class Jax(Keras3Backend):
 
     def settle(self, model: Any) -> None:
         """Have the model hold its weights as they are now."""
-        if self._state is not None:
-            self._state()
+        if model in self._states:
+            self._states[model]()
+
+    def training_progress(self, model: Any) -> tuple[int, str] | None:
+        self.settle(model)
+        return super().training_progress(model)
 
     def _inference_step(self, model: Any, pictures: Any, compiled: bool) -> Step:
         """Always compiled; what the model changes of its variables, each call hands on."""

@@ -56,6 +56,8 @@ class TensorFlow(KerasBackend):
     def __init__(self) -> None:
         super().__init__()
         self._device = "CPU:0"
+        self._variable: str | None = None
+        """TF_NUM_INTRAOP_THREADS as it was when the pool of threads was made; None before."""
 
     @property
     def call_path(self) -> str:
@@ -121,7 +123,7 @@ class TensorFlow(KerasBackend):
         )
 
     def pool_threads(self) -> int | None:
-        asked = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
+        asked = _threads_variable() if self._variable is None else self._variable
         by_variable = int(asked) if asked.isdecimal() else 0
         return self.thread_counts()[0] or by_variable or super().pool_threads()
 
@@ -173,6 +175,8 @@ class TensorFlow(KerasBackend):
 
     def reset_peak_memory(self) -> None:
         """Forget the allocator's peak so far, where the device counts one."""
+        if self.untouched():  # to ask for it makes the pool
+            self._variable = _threads_variable()
         with contextlib.suppress(ValueError):
             tf.config.experimental.reset_memory_stats(self._device)
 
@@ -359,6 +363,10 @@ class TensorFlow(KerasBackend):
     def tensor(self, array: Any) -> Any:
         """Return the array on the device."""
         return self._on_device(array)
+
+
+def _threads_variable() -> str:
+    return os.environ.get("TF_NUM_INTRAOP_THREADS", "")
 
 
 def _reference_logits(images: Any, variables: Any) -> Any:
