@@ -16,6 +16,7 @@ from convmark.compare.judgement import Judgement
 from convmark.report.submission import check
 from convmark.results.record import Record
 from convmark.session import ceilings, latency_limit, sustained
+from convmark.worker import arrivals
 
 BASE = next(dataclasses.replace(row, order=1) for row in honest("slow", 1) if row.batch_size == 1)
 OWN = {"run": BASE.run, "order": 1, "case": BASE.case.name, "process": BASE.process}
@@ -244,3 +245,11 @@ def test_other_load_counts_in_what_goes_on_after_the_steps(
     columns = {"sustained": of(busy), "latency_limit": AT_LIMIT}[part]
     load = {"latency_limit_other_cpu_share": 0.5} if part == "latency_limit" else {}
     assert found({**columns, **load}, *beside) == {"other load"}
+
+
+def test_the_check_has_the_workers_rules() -> None:
+    assert pytest.approx(arrivals.RISK) == latency_limit.RISK
+    assert (arrivals.MOST_LOAD, arrivals.CONFIDENCE) == (
+        latency_limit.MOST_LOAD,
+        latency_limit.CONFIDENCE,
+    )

@@ -22,10 +22,9 @@ from convmark.results.columnar import case_name
 from convmark.results.record import MEASURED
 from convmark.results.table_file import TableBeside
 from convmark.session import latency_limit, learning, sustained
-from convmark.session.latency_limit import Tried
+from convmark.session.latency_limit import MOST_LOAD, RISK, Tried
 from convmark.session.learning import Epoch
 from convmark.session.sustained import Interval
-from convmark.worker.arrivals import MOST_LOAD, RISK, chance_of_at_most
 
 __all__ = ["KINDS", "Kind"]
 
@@ -188,6 +187,8 @@ def _of_tries(row: Row, tries: Sequence[Tried]) -> str:
 
 def _impossible(one: Tried, samples: int, limit_s: float) -> str:
     """Return what the figures of a try contradict each other in; empty for nothing."""
+    from scipy.special import bdtr  # type: ignore[import-untyped]  # SciPy ships no types
+
     if not (one.late <= one.requests and one.p50_s <= one.p99_s):
         return f"of {one.requests} requests, {one.late} late, p50 {one.p50_s:g}, p99 {one.p99_s:g}"
     if not one.steps <= one.requests <= one.steps * samples:
@@ -198,7 +199,7 @@ def _impossible(one: Tried, samples: int, limit_s: float) -> str:
     most = one.rate_per_s * one.seconds / (one.steps * samples) if one.steps else math.nan
     if not one.load <= most / (1 - ROUNDING):
         return f"of load {one.load:.3g}, its steps would have taken longer than it"
-    if one.proved and not (one.holds and chance_of_at_most(one.late, one.requests) < RISK):
+    if one.proved and not (one.holds and bdtr(one.late, one.requests, MOST_LATE) < RISK):
         return f"that {one.late} late ones of {one.requests} requests do not prove"
     return ""
 

@@ -19,10 +19,13 @@ from convmark.results.record import BUSY_SHARE
 from convmark.results.table_file import TableBeside
 from convmark.session.facts import Facts, Job
 
-__all__ = ["TABLE", "LatencyWatch", "Tried", "deciding", "figures"]
+__all__ = ["MOST_LOAD", "RISK", "TABLE", "LatencyWatch", "Tried", "deciding", "figures"]
 
 CONFIDENCE = 0.99
-"""Of the proof: `convmark.worker.arrivals` has its rule."""
+RISK = 0.00125
+"""Of one proof, of which eight are tried."""
+MOST_LOAD = 0.95
+"""Of the proof and of a try that holds: `convmark.worker.arrivals` has their rules."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -190,9 +190,8 @@ class Jax(Keras3Backend):
             values, factors = optimizer.stateless_apply(factors, gradients, values)
             return loss, [list(values), list(others), list(factors)]  # as they came in: one trace
 
-        placed = jax.device_put((batch.images, batch.targets))
-        jitted = jax.jit(train, donate_argnums=0)
-        return self._stateful(model, jitted, (trained, kept, scales), placed)
+        step = jax.jit(train, donate_argnums=0), (trained, kept, scales)
+        return self._stateful(model, *step, jax.device_put((batch.images, batch.targets)))
 
     def tensor(self, array: Any) -> Any:
         """Return the array on the device."""
@@ -203,12 +202,8 @@ class Jax(Keras3Backend):
         placed = jax.device_put(batch)
         self._build_for_fit(model, data, placed)
         optimizer = model.optimizer.variables if model.optimizer is not None else []
-        variables = (
-            list(model.trainable_variables),
-            list(model.non_trainable_variables),
-            list(optimizer),
-            list(model.metrics_variables),
-        )
+        weights = list(model.trainable_variables), list(model.non_trainable_variables)
+        variables = (*weights, list(optimizer), list(model.metrics_variables))
         state = [tuple([variable.value for variable in part] for part in variables)]
         eager = model.run_eagerly or not (model.jit_compile or compiled)
         self._call_path = "train_step, eager" if eager else "jax.jit(train_step)"
