@@ -13,7 +13,7 @@ from fake_worker import FakeInterpreter
 from convmark.cli import main
 from convmark.core.case import Case
 from convmark.core.options import Options
-from convmark.session.expected import COSTS, after_s, expected_s, step_s
+from convmark.session.expected import COSTS, after_s, expected_s, load_slowdown, step_s
 
 AROUND_S = COSTS["tensorflow", "cpu"].process_s
 RUN = ("run", "--models=lenet5,resnet50", "--batch-sizes=32", "--processes=2")
@@ -109,6 +109,16 @@ def test_a_search_at_a_latency_limit_is_as_long_as_its_requests_take() -> None:
     assert step_s(slow) >= 0.0005  # a batch of one takes its calls too
     assert after_s(fast, options, slowdown=6.0) == 100  # 94 s were seen at such a load
     assert after_s(Case(model="vgg19", task="infer", device="cpu", batch_size=32), options) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("load", "busy", "slowdown"), [(0.4, 100.0, 1.2), (6.0, 100.0, 4.0), (6.0, 40.0, 1.4)]
+)
+def test_a_load_that_is_over_slows_nothing(
+    load: float, busy: float, slowdown: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
+    assert load_slowdown(2, lambda seconds: busy) == pytest.approx(slowdown)
 
 
 def test_a_time_that_cannot_be_estimated_is_not_made_up(

@@ -7,10 +7,12 @@ goes into `expected_s` but what the caller hands in: other load, and earlier row
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
 from types import MappingProxyType
+
+import psutil
 
 from convmark.core.case import Case
 from convmark.core.options import Options
@@ -68,6 +70,9 @@ COSTS: Mapping[tuple[str, str], _Cost] = MappingProxyType(
         ),
     }
 )
+
+LOOKED_AT, LOOK_S, FULL = 0.25, 0.1, 0.95
+"""A load for each CPU from which on it is seen how busy they are now, s; and when all are."""
 
 EXPORT_S = 0.5
 """Of a process of another runtime than Keras: it exports the model, unless that has been done."""
@@ -216,7 +221,16 @@ def after_s(case: Case, options: Options, slowdown: float = 1.0) -> float:
     return goes_on_s + max(TRIES * try_s, least_s) * (one_s <= limit_s)
 
 
-def load_slowdown(cores: int) -> float:
-    """Return how many times as long work takes beside what runs on this machine now."""
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    return 1 + load / cores
+def load_slowdown(cores: int, busy_percent: Callable[[float], float] = psutil.cpu_percent) -> float:
+    """Return how many times as long work takes beside what runs on this machine now.
+
+    The load of a minute may be over: where CPUs are idle now, no more than the others count.
+
+    Args:
+        busy_percent: waits so many seconds and returns how busy all CPUs were.
+    """
+    load = os.getloadavg()[0] / cores if hasattr(os, "getloadavg") else 0.0
+    if load < LOOKED_AT:
+        return 1 + load
+    busy = busy_percent(LOOK_S) / 100
+    return 1 + (load if busy > FULL else min(load, busy))
