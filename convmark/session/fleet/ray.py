@@ -214,7 +214,7 @@ class RayCluster(contextlib.AbstractContextManager["RayCluster"]):
 
 _HINT = (
     "an address is HOST:PORT of the head, from a machine of the cluster, or ray://HOST:PORT from "
-    "elsewhere"
+    "elsewhere; a cluster that asks for a token needs RAY_AUTH_MODE=token and RAY_AUTH_TOKEN here"
 )
 
 
