@@ -95,6 +95,13 @@ def traces(backend: Any, task: str) -> list[int]:
     return counts
 
 
+def operations(backend: Any) -> list[str]:
+    """Return the kinds of operations in TensorFlow's inference step of one dense layer."""
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    graph = backend.inference_step(model, BATCH_SIZE, 0, False).trace().graph
+    return sorted({operation.type for operation in graph.get_operations()})
+
+
 class Counter(keras.layers.Layer):  # type: ignore[misc]
     """Adds the number of its calls so far, which it keeps in a variable."""
 
@@ -165,6 +172,7 @@ def main() -> None:
                 "mode": inferred(backend, Mode()),
                 "tensorflow": "tensorflow" in sys.modules,
                 "versions": backend.versions(),
+                "operations": operations(backend) if sys.argv[1] == "tensorflow" else None,
                 "device_of_a_gpu": device_of_a_gpu() if sys.argv[1] == "torch" else None,
             }
         )
