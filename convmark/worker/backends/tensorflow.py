@@ -163,7 +163,6 @@ class TensorFlow(KerasBackend):
         return isinstance(error, tf.errors.ResourceExhaustedError)
 
     def synchronise(self, token: tuple[Any, Any]) -> None:
-        """Wait until the device has finished the step that gave this token."""
         token[0]._numpy()  # which copies nothing on the host, as `numpy` would
 
     def fingerprint(self, token: tuple[Any, Any]) -> float:
@@ -175,18 +174,15 @@ class TensorFlow(KerasBackend):
         return next((kind for kind in ("gpu", "cpu") if kind.upper() in name), None)
 
     def reset_peak_memory(self) -> None:
-        """Forget the allocator's peak so far, where the device counts one."""
         if self.untouched():  # to ask for it makes the pool
             self._variable = _threads_variable()
         with contextlib.suppress(ValueError):
             tf.config.experimental.reset_memory_stats(self._device)
 
     def peak_memory(self) -> int | None:
-        """Peak bytes held by the device's allocator, or None where it does not count."""
         return self._allocated("peak")
 
     def held_memory(self) -> int | None:
-        """Bytes that the device's allocator holds now, or None where it does not count."""
         return self._allocated("current")
 
     def _allocated(self, key: str) -> int | None:
@@ -234,8 +230,7 @@ class TensorFlow(KerasBackend):
             return tf.reshape(output[0], [-1])[0], output
 
         def run(batch: Any) -> Any:
-            output = infer(batch)
-            return output[0], output
+            return (output := infer(batch))[0], output
 
         step = self._step(infer, (pictures,))
         # on the host an output is read where it lies: a probe would take a short step's 5 to 8 %
@@ -245,7 +240,6 @@ class TensorFlow(KerasBackend):
         self, function: Callable[[Any], list[Any]], layers: Sequence[Any], compiled: bool
     ) -> Callable[[Any], tuple[Any, Any]]:
         """Return the function as a graph; `compiled` has XLA compile it."""
-
         return piece(function, compiled)  # type: ignore[no-any-return]
 
     def backward_piece(
@@ -256,7 +250,6 @@ class TensorFlow(KerasBackend):
         inner: Sequence[bool],
     ) -> Callable[[Any, Any], tuple[Any, Any]]:
         """Return the same with a gradient tape over variables and inner tensors."""
-
         return backward_piece(function, layers, compiled, inner)  # type: ignore[no-any-return]
 
     def clocked(
