@@ -68,6 +68,10 @@ NOISE = compared.NoiseRow(
     session_s=2.0, scatter=0.02, mean=0.01, budget_s=60.0, found_from=0.04, rules_out=0.03,
     seconds_for_3_percent=90.0, seconds_for_5_percent=40.0, seconds_for_10_percent=20.0, note=None,
 )  # fmt: skip
+CHANGE = compared.LayerChange(
+    case="x", layer="S4", old_s=-1e-4, new_s=-8e-4, difference_s=-7e-4, low_s=-2e-3, high_s=7e-4,
+    part=None, moved=False,
+)  # fmt: skip
 VERDICT = Judgement(
     run="0001", case="x", model="x", device="cpu", batch_size=1, threads="default",
     metric="step_time", baseline=0.1, value=0.11, change=0.1, low=0.05, high=0.15,
@@ -211,6 +215,7 @@ TABLES = [
     (ceilings.TABLE, CEILING, {"measured": "2126-01-01"}, "future"),
     (compared.NOISE_TABLE, NOISE, {"scatter": -0.1}, "schema"),
     (compared.NOISE_TABLE, NOISE, {"mean": -0.3}, "contradicts"),
+    (compared.CHANGES_TABLE, CHANGE, {"difference_s": 7e-4}, "contradicts"),
     (compared.VERDICT_TABLE, VERDICT, {"low": 0.2}, "contradicts"),
     (compared.VERDICT_TABLE, VERDICT, {"value": 0.5}, "contradicts"),
 ]
@@ -222,8 +227,18 @@ def test_a_row_of_a_machines_table_must_not_contradict_itself(
 ) -> None:
     names = {compared.ACCEPTED_TABLE: "accepted", ceilings.TABLE: "ceilings"}
     names |= {compared.NOISE_TABLE: "noise", compared.VERDICT_TABLE: "verdicts"}
-    assert found({}, (names[table], table, [row])) == set()
-    assert found({}, (names[table], table, [dataclasses.replace(row, **changes)])) == {rule}
+    name = [names[table]] if table in names else []  # else it is of a run
+    assert found({}, (*name, table, [row])) == set()
+    assert found({}, (*name, table, [dataclasses.replace(row, **changes)])) == {rule}
+
+
+def test_the_folder_of_a_machine_is_checked_from_within(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = keep_run(tmp_path / "new", [BASE])
+    compared.VERDICT_TABLE.replace(path.with_name("verdicts.csv"), [VERDICT])
+    monkeypatch.chdir(path.parent)
+    assert check([Path()], [], NOW).findings == []
 
 
 def test_more_requests_than_a_process_has_steps_for_contradict_its_step_time(

@@ -194,6 +194,14 @@ def test_figures_that_no_process_has_contradict(figures: dict[str, Any], folder:
     assert found(folder, changed(lambda row: figures)) == {"contradicts": 8}
 
 
+def test_the_clock_of_cpu_time_counts_in_hundredths_of_a_second() -> None:
+    step_s = 14e-6
+    row = {**dataclasses.asdict(honest("slow", 2)[0]), **timed(step_s, 1.0), "cpus_in_use": 3.9}
+    times = {name: step_s for name in row if name.startswith("step_time_")}
+    rules = [words for _, words in implausible(as_columns({**row, **times}))]
+    assert not [words for words in rules if "cpus_in_use" in words]
+
+
 @pytest.mark.parametrize("column", ["gpu", "gpu_uuid", "driver", "pcie", "max_sm_clock_mhz"])
 def test_a_row_of_the_cpu_has_no_card(column: str, folder: Path) -> None:
     value = 1980 if column == "max_sm_clock_mhz" else "NVIDIA H100"

@@ -267,8 +267,9 @@ def _rates(row: Row) -> Found:
 
 _MOMENTS = ("windows_from_s", "windows_until_s", "sustained_from_s", "sustained_until_s", "took_s")
 """In their order, on one clock."""
-IN_USE = 1.1
-"""CPUs that a process keeps busy over those that it may use: two clocks are read."""
+IN_USE, TICKS_S = 1.1, 0.02
+"""CPUs that a process keeps busy over those that it may use, and beyond them CPU time of all steps:
+two clocks are read, and that of a process may count in hundredths of a second."""
 
 
 def _of_the_process(row: Row) -> Found:
@@ -279,7 +280,8 @@ def _of_the_process(row: Row) -> Found:
             yield "contradicts", f"{other} {later:.6g} is before {one} {earlier:.6g}"
             return
     cores = row["cores"]
-    for name, most in (("physical_cores", cores), ("cpus_in_use", IN_USE * cores + 1)):
+    in_use = IN_USE * cores + 1 + TICKS_S / (max(row["steps"], 1) * row["step_time_mean_s"])
+    for name, most in (("physical_cores", cores), ("cpus_in_use", in_use)):
         if row[name] > most or row[name] < 0:
             yield "contradicts", f"{name} {row[name]:.4g}, of {cores:.0f} logical CPUs"
             return

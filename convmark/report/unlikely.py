@@ -47,8 +47,8 @@ def unlikely(row: Any, path: Path, now: datetime) -> Found:
         else:
             if when > now + CLOCK:
                 yield "future", f"{name} {told}"
-    machine = getattr(row, "machine", path.parent.name)
-    if machine != path.resolve().parent.name:
+    folder = path.resolve().parent.name
+    if (machine := getattr(row, "machine", folder)) != folder:
         yield "machine", machine
     if why := next((of(row) for kind, of in _RULES.items() if isinstance(row, kind)), ""):
         yield "contradicts", why
@@ -71,8 +71,9 @@ def _of_epoch(row: Epoch) -> str:
 
 
 def _of_change(row: LayerChange) -> str:
-    expected = (row.new_s or 0.0) - (row.old_s or 0.0)
-    if abs(row.difference_s - expected) > ROUNDING * max(row.new_s or 0.0, row.old_s or 0.0):
+    new_s, old_s = row.new_s or 0.0, row.old_s or 0.0  # less than nothing where it is fused
+    expected = new_s - old_s
+    if abs(row.difference_s - expected) > ROUNDING * max(abs(new_s), abs(old_s)):
         return f"difference_s {row.difference_s:.6g}, of new_s and old_s {expected:.6g}"
     return _ascending(low_s=row.low_s, difference_s=row.difference_s, high_s=row.high_s)
 
