@@ -80,6 +80,20 @@ def test_a_verdict_that_finds_no_room_is_printed_and_the_status_is_2(
     ]
 
 
+def test_layers_that_find_no_room_leave_the_verdict(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(run: Path, rows: object) -> None:
+        raise StoreError(f"{run}: no room")
+
+    monkeypatch.setattr(CHANGES_TABLE, "keep", full)
+    Interpreter.speeds = {"2.21.0": 1.1}
+    assert main(["ab", "2.20.0", "2.21.0", "--layers", *LENET5]) == 2
+    printed = capsys.readouterr()
+    assert "regressed" in printed.out
+    assert "no room; the comparison goes on" in printed.err
+
+
 def test_the_layers_that_moved_are_named_and_kept(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -36,14 +37,12 @@ from convmark.compare.live.blame import blame, blamed_lines
 from convmark.compare.live.case_result import CaseResult
 from convmark.compare.live.live import LiveOptions, Pairing, compare_live
 from convmark.compare.live.session import Session
-from convmark.compare.live.tree import ForeignCode
 from convmark.compare.rule.decision import Limits
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import Case
 from convmark.core.errors import (
     ConvmarkError,
     DrawingError,
-    MeasurementError,
     OptionError,
     StoreError,
 )
@@ -293,16 +292,18 @@ class SideComparison:
             )
             outcomes.append((row, found))
             if found.closed != INTERRUPTED or found.has_verdict:
-                self._keep(ab_files.verdicts_path(self.path), [row])
+                with self._keeping():
+                    ab_files.append(ab_files.verdicts_path(self.path), [row])
                 self._draw(sessions, row)
         if all(found.closed == INTERRUPTED and not found.has_verdict for _, found in outcomes):
             ab_files.remove_unused(self.path)  # no verdict has its number
         return outcomes
 
-    def _keep(self, path: Path, rows: Sequence[SessionRow] | Sequence[VerdictRow]) -> None:
-        """Keep rows; where there is no room the comparison goes on, for its verdict is printed."""
+    @contextlib.contextmanager
+    def _keeping(self) -> Iterator[None]:
+        """Where there is no room for rows the comparison goes on, for its verdict is printed."""
         try:
-            ab_files.append(path, rows)
+            yield
         except StoreError as error:
             if not self.lost:
                 _say(f"{error}; the comparison goes on, and its rows are lost")
@@ -313,13 +314,14 @@ class SideComparison:
         for one in pairings:
             try:
                 rows = blame(one.old, one.new, self.options, say=say)
-            except (MeasurementError, ForeignCode) as error:
+            except ConvmarkError as error:  # the verdicts are there already
                 _say(ab_files.of_sides(str(error)))
                 continue
             except KeyboardInterrupt:
                 _say(INTERRUPTED)
                 return
-            CHANGES_TABLE.keep(self.path, rows)
+            with self._keeping():
+                CHANGES_TABLE.keep(self.path, rows)
 
     def _draw(self, sessions: _Sessions, row: VerdictRow) -> None:
         """Keep a figure of the case's sessions against them; say so where that cannot be done."""
@@ -357,7 +359,8 @@ class SideComparison:
             not_judged=disturbed or None,
             **ab_files.session_fields(session),
         )
-        self._keep(self.path, [row])
+        with self._keeping():
+            ab_files.append(self.path, [row])
         if not disturbed:
             kept[place].add(session)
             so_far = str(len(found.live))
