@@ -114,6 +114,18 @@ def test_noise_that_finds_no_room_is_printed(
     assert printed.err.splitlines()[-1].endswith("noise.csv: no room")
 
 
+def test_noise_is_kept_where_its_reader_has_left(
+    sides: list[Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leaves(rows: object, **form: object) -> str:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(noise, "noise_text", leaves)
+    assert main(["noise", "--models", "lenet5", "--tasks", "train", "--seconds", "30"]) == 1
+    (path,) = Path("results").glob(f"*/{NOISE}")
+    assert read_noise(path)
+
+
 def test_other_programs_get_the_rows_that_are_kept(
     sides: list[tuple[DuetSide, DuetSide]], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -89,15 +89,21 @@ def noise(given: argparse.Namespace, options: Options) -> int:
     rows = _rows([one.case for one in pairings], results, options.compare_budget_s, disturbed)
     path = options.results / machine.name / NOISE
     told = [row for row in rows if row.scatter is not None]  # others would hide an earlier row
+    try:
+        _print(rows, form, machine.name)
+    finally:  # where the reader has left, too
+        NOISE_TABLE.append(path, told)
+    print(f"\n{len(told)} of {counted(len(rows), 'row')} kept in {path}", file=sys.stderr)
+    return exit_status(True, interrupted=any(one.closed == INTERRUPTED for one in results))
+
+
+def _print(rows: Sequence[NoiseRow], form: str, machine: str) -> None:
     if form in ("text", "markdown"):
         print(noise_text(rows, markdown=form == "markdown"))
     else:
         table = rows_table("noise", "Noise of sessions with identical code", NoiseRow, rows)
-        print_tables(Answer(command="noise", machines=[machine.name], tables=[table]), form)
+        print_tables(Answer(command="noise", machines=[machine], tables=[table]), form)
     sys.stdout.flush()
-    NOISE_TABLE.append(path, told)
-    print(f"\n{len(told)} of {counted(len(rows), 'row')} kept in {path}", file=sys.stderr)
-    return exit_status(True, interrupted=any(one.closed == INTERRUPTED for one in results))
 
 
 def _cases(options: Options, devices: Sequence[str]) -> list[Case]:
