@@ -156,6 +156,13 @@ def test_what_a_run_would_refuse_is_refused(
     assert words in line
 
 
+def test_layers_of_cases_that_have_none_are_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "--dry-run", "--models", "lenet5", "--tasks", "accuracy", "--layers"]) == 2
+    assert "--layers: no case has layers: --tasks: layers are" in capsys.readouterr().err
+
+
 def test_an_option_that_needs_a_started_plan_is_refused(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 from convmark.core.case import Case
 from convmark.core.cluster import check_devices
-from convmark.core.errors import StoreError
+from convmark.core.errors import OptionError, StoreError
 from convmark.core.option_values import AUTO
 from convmark.core.options import Options
 from convmark.core.suites import auto_name
@@ -46,6 +46,7 @@ from convmark.session.layers import SESSION_SECONDS, why_no_layers
 
 __all__ = [
     "Forecast",
+    "check_layers",
     "comparison_words",
     "forecast",
     "known_seconds",
@@ -97,6 +98,17 @@ def _there(machine: Machine, environ: Mapping[str, str]) -> list[str]:
     return ["cpu", *(f"gpu:{place}" for place in range(len(seen)))]
 
 
+def check_layers(cases: Iterable[Case], options: Options) -> None:
+    """Refuse `--layers` where no case has any.
+
+    Raises:
+        OptionError: no case has.
+    """
+    reasons = [why_no_layers(case) for case in cases] if options.layers else []
+    if reasons and all(reasons):
+        raise OptionError(f"--layers: no case has layers: {reasons[0]}")
+
+
 def _refuse(
     cases: Sequence[Case], options: Options, machine: Machine, environ: Mapping[str, str]
 ) -> None:
@@ -104,6 +116,7 @@ def _refuse(
     found = _there(machine, environ)
     devices_asked_for(options.devices, found)
     check_devices(cases, {case.backend: found for case in cases})
+    check_layers(cases, options)
     for text in options.pythons:
         interpreter_path("--python", text)
     for text in options.environments:

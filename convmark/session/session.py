@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from convmark.core.case import Case
 from convmark.core.cluster import check_devices
-from convmark.core.errors import OptionError, StoreError
+from convmark.core.errors import StoreError
 from convmark.core.fitting import wrapped
 from convmark.core.option_values import AUTO
 from convmark.core.options import Options
@@ -38,7 +38,7 @@ from convmark.session.auto_batch import Choice, chosen_cases, find_sizes
 from convmark.session.ceilings import Ceiling, Key, ceilings_path, gather
 from convmark.session.expected import after_s, expected_s, is_guess, load_slowdown
 from convmark.session.facts import Facts, Job, facts_of, plan
-from convmark.session.forecast import recent_seconds
+from convmark.session.forecast import check_layers, recent_seconds
 from convmark.session.layers import (
     LAYERS_TABLE,
     LayerRow,
@@ -163,9 +163,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
                 no case has any, or the zoo is not that of the checkout.
         """
         check_zoo(case.model for case in asked)
-        reasons = [why_no_layers(case) for case in asked] if self.options.layers else []
-        if reasons and all(reasons):
-            raise OptionError(f"--layers: no case has layers: {reasons[0]}")
+        check_layers(asked, self.options)
         check_devices(asked, {name: its_own["devices"] for name, its_own in self.found.items()})
         bound_to = bound(self.options.bound_to)
         cpus = len(bound_to["cpus"]) if bound_to else self.machine.cores
