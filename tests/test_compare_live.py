@@ -117,7 +117,7 @@ def test_a_live_comparison_of_versions_ends_by_ctrl_c(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured_in(folder, "2.19.0", "2.20.0", "2.21.0")
-    monkeypatch.setattr(Interpreter, "interrupt_session", 3)
+    monkeypatch.setattr(Interpreter, "interrupt_session", 5)
     assert main(["compare", "--across", "tensorflow", "--live"]) == 130
     assert len(list(folder.glob("results/ab/0*.csv"))) == 1
 
