@@ -213,6 +213,13 @@ def torch_scripted() -> Any:
     return keras.Sequential([keras.Input((8,)), layers.Dense(4), Scripted()])
 
 
+def torch_scripted_aside() -> Any:
+    model = torch_scripted()
+    plain = keras.Sequential([keras.Input((8,)), layers.Dense(4)])
+    plain.other = [model, _torch().jit.trace(lambda one: one + 1, _torch().zeros(1))]
+    return plain
+
+
 def torch_inside() -> Any:
     return keras.Sequential([keras.Input((8,)), layers.Dense(4), TorchInside()])
 

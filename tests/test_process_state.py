@@ -103,6 +103,9 @@ def test_what_a_training_step_or_pytorch_compiles_by_itself_is_in_the_row(
     found = read_back(interpreter_of("torch").answer(asked))
     assert found["call_path"] == "eager, torch.jit inside"
     assert found["model"]["changing_settings"] == "mkldnn_enabled:False"
+    asked = measured("settingnets:torch_scripted_aside", batch_size=4, backend="torch")
+    found = read_back(interpreter_of("torch").answer(asked))
+    assert found["call_path"] == "eager"  # TorchScript that the step does not call
 
 
 def test_threads_that_were_asked_for_are_held_to_within_a_step_too(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gc
 import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -141,11 +140,11 @@ class Torch(Keras3Backend):
             now = read_all(readers) if next(looks) <= MOST_LOOKS else {}
             self._set_within |= {name: now[name] for name in now if now[name] != outside[name]}
 
-        work = per_sample(dispatched_work(run, see), samples)
+        with _scripted_calls() as scripted:
+            work = per_sample(dispatched_work(run, see), samples)
         made = bool(_compiled_frames().get("ok"))
-        if not made and _has_scripted():
-            self.compiler, made = "torch.jit", True
-        return replace(work, compiled=made)
+        self.compiler = "torch.jit" if scripted and not made else "torch.compile"
+        return replace(work, compiled=made or bool(scripted))
 
     def thread_counts(self) -> tuple[int, int]:
         now = torch.get_num_threads(), torch.get_num_interop_threads()
@@ -399,17 +398,29 @@ class Torch(Keras3Backend):
         return tensor.requires_grad_()
 
 
-_SCRIPTED = (torch.jit.ScriptFunction, torch.jit.ScriptModule)
+_SCRIPTED: tuple[Any, ...] = (torch._C.ScriptFunction, torch._C.ScriptMethod)
 
 
-def _has_scripted() -> bool:
-    """Whether TorchScript functions or modules are there; frozen objects are listed again."""
-    if frozen := gc.get_freeze_count():
-        gc.unfreeze()
-    kinds = set(map(type, gc.get_objects()))
-    if frozen:
-        gc.freeze()
-    return any(issubclass(kind, _SCRIPTED) for kind in kinds)
+@contextlib.contextmanager
+def _scripted_calls() -> Iterator[list[str]]:
+    """Note each call of TorchScript's functions and methods until the block ends."""
+    called: list[str] = []
+    originals = {kind: kind.__call__ for kind in _SCRIPTED}
+
+    def noted(kind: Any) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            called.append(kind.__name__)
+            return originals[kind](*arguments, **named)
+
+        return call
+
+    for kind in _SCRIPTED:
+        kind.__call__ = noted(kind)
+    try:
+        yield called
+    finally:
+        for kind, original in originals.items():
+            kind.__call__ = original
 
 
 def _compiled_frames() -> Any:
