@@ -42,7 +42,4 @@ def test_without_the_wait_a_reported_step_would_be_a_fraction_of_that(
 ) -> None:
     if ratios["backend"] == "replicas" and kind == "training":
         pytest.skip("on CPUs the call of a step that sums gradients over replicas waits by itself")
-    # JAX 0.10 lets some steps run ahead and then waits: a window without its wait shows 0.79
-    waits_late = (ratios["backend"], kind, loop) == ("jax", "inference", "windows")
-    share = 0.85 if waits_late else 0.75
-    assert ratios[kind][loop]["careless"] < share * ratios[kind][loop]["careful"]
+    assert ratios[kind][loop]["careless"] < 0.75 * ratios[kind][loop]["careful"]
