@@ -430,6 +430,7 @@ def test_keys_that_are_no_options_are_left_alone() -> None:
             "known: " + ", ".join(f"name{n}" for n in range(12)),
         ),
         ("x", [f"name{n}" for n in range(13)], "no known name is near"),
+        ("x", [], "none is known"),
         ("ab1", ["ab2", "ab3", "ab4", "ab5"], "did you mean ab5 or ab4 or ab3?"),
     ],
 )

@@ -111,6 +111,24 @@ def test_the_output_is_a_new_folder_apart_from_what_is_read(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_figure_is_of_rows_like_the_newest_and_days_sort_by_date(tmp_path: Path) -> None:
+    suites = [  # the newest run of lenet5 has failed, the one before has another Keras
+        [measured("a", 1, "lenet5", n, step_s=1.0, keras="3.9.0") for n in (1, 2, 3)],
+        [measured("a", 2, "lenet5", 1, step_s=0.5, keras="3.10.0")],
+        [measured("a", 4, "lenet5", 1, step_time_p50_s=None, throughput_samples_per_s=None,
+                  status="crashed", error="killed", tensorflow="2.20.0")],
+        [measured("a", 3, "vgg16", 1, started="2025-12-31T00:00:00.000+00:00")],
+    ]  # fmt: skip
+    for rows in suites:
+        keep_run(tmp_path / "results", rows)
+    assert main(["publish", str(tmp_path / "results"), "-o", str(tmp_path / "site")]) == 0
+    (groups,) = told(tmp_path / "site" / "groups.js")
+    assert groups["figures"]["step_time_p50_s"][0] == 0.5  # the median of all would be 1.0
+    assert (groups["rows"][0], groups["alike"]) == (5, [1, 1])
+    assert groups["columns"]["newest"]["values"] == ["2025-12-31", "2026-01-05"]
+    assert groups["columns"]["newest"]["at"] == [1, 0]
+
+
 def test_nothing_is_left_of_a_site_that_fails(tmp_path: Path) -> None:
     results = results_of_two_machines(tmp_path)
     (results / FAST / "0002.csv").write_text("a,b\n1,2\n")

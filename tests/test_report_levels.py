@@ -17,7 +17,7 @@ from convmark.core.table import Table
 from convmark.report.build import build
 from convmark.report.figures.series import history_figure
 from convmark.report.rows import read_rows
-from convmark.report.tables.history import levels, trends
+from convmark.report.tables.history import levels, runs_of_levels, trends
 from convmark.results.store import Store
 
 RESNET = "mini_resnet-train-cpu-b32-float32"
@@ -69,6 +69,18 @@ def test_the_levels_are_those_of_the_command(results: Path) -> None:
                 lambda end: pytest.approx(end, abs=1e-12)
             )
         assert [one.run for one in expected.left_out] == [one.run for one in reported.left_out]
+
+
+def test_the_median_of_a_level_is_taken_once_for_all_its_runs(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = read_rows([results])
+    found = trends(rows.frame, rows.runs)
+    taken: list[int] = []
+    monkeypatch.setattr(
+        "convmark.compare.trend.median_of", lambda values: taken.append(len(list(values))) or 0.01
+    )
+    assert len(runs_of_levels(found)) == sum(taken) > 2 * len(taken)
 
 
 def test_a_step_has_its_row_its_command_and_its_mark_in_the_figure(results: Path) -> None:

@@ -109,6 +109,8 @@ def test_a_facet_matches_its_own_column_exactly_and_the_address_keeps_it(
     assert {f"{DESKTOP} cpu", f"{SERVER} cpu"} == set(found["hardware"])
     words = opened.find_element("css selector", "#facets .words").text
     assert words == "Only task infer; batch 32"
+    after = "getComputedStyle(document.querySelector('#hardware > .lead'), '::after').content"
+    assert "of all rows" in opened.execute_script(f"return {after}")  # its mean is of no choice
     count = opened.find_element("css selector", "#architectures .count").text
     assert count == f"{len(found['model'])} of 48 rows"
     drawn = "return document.getElementById('figure-architectures-0').dataset.drawn"
@@ -119,6 +121,7 @@ def test_a_facet_matches_its_own_column_exactly_and_the_address_keeps_it(
     assert columns(opened, "table-architectures") == found
     opened.find_element("css selector", "#facets button").click()
     wait_for(opened, "location.search === ''")
+    assert opened.execute_script(f"return {after}") == "none"
     assert len(columns(opened, "table-architectures")["model"]) == 48
 
 
@@ -179,6 +182,8 @@ def test_printed_the_page_has_all_columns_and_says_what_was_chosen(
         )
         assert hidden == 0
         assert opened.find_element("css selector", "#facets").text == f"Only machine {SERVER}"
+        shown = "return getComputedStyle(document.querySelector('thead button')).display"
+        assert opened.execute_script(shown) == "contents"  # else later pages have no headings
         ground = "return getComputedStyle(document.body).backgroundColor"
         assert opened.execute_script(ground) == "rgb(255, 255, 255)"
     finally:

@@ -75,7 +75,8 @@ def nearest(value: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(value, names, n=3, cutoff=0.5)
     if near:
         return f"did you mean {' or '.join(near)}?"
-    return f"known: {', '.join(names)}" if len(names) <= 12 else "no known name is near"
+    few = f"known: {', '.join(names)}" if names else "none is known"
+    return few if len(names) <= 12 else "no known name is near"
 
 
 def check_patterns(flag: str, patterns: Iterable[str], cases: Collection[str]) -> None:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "POINT",
     "Rows",
+    "alike",
     "group_of",
     "judged_rows",
     "latest",
@@ -313,6 +314,17 @@ def pooled_half_widths(table: pd.DataFrame) -> np.ndarray[Any, Any]:
     factor = pooled.map(lambda df: known.get(int(df), math.nan))
     variance = total / pooled.where(pooled > 0)
     return np.asarray(factor * np.sqrt(variance / table["n"].where(table["n"] > 0)))
+
+
+def alike(table: pd.DataFrame, names: Sequence[str]) -> np.ndarray[Any, Any]:
+    """Return a number for each row, the same for rows with the same values in all these columns."""
+    import pandas as pd
+
+    found = np.zeros(len(table), dtype=np.int64)
+    for name in names:
+        places, values = pd.factorize(table[name])  # absent is -1
+        found, _ = pd.factorize(found * (len(values) + 1) + places + 1)
+    return found
 
 
 def text_of(value: Any) -> str:

@@ -7,7 +7,6 @@ A later one is refused. Everything else that does not fit is refused by file and
 from __future__ import annotations
 
 import contextlib
-import itertools
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +20,6 @@ from convmark.core.case import Case
 from convmark.core.cells import Column
 from convmark.core.errors import CaseError, StoreError
 from convmark.core.files import as_store_error
-from convmark.core.statistics import is_known
 from convmark.results.record import COLUMNS, FRAMEWORK_COLUMNS, MEASURED, Record, from_cells
 from convmark.results.schema import OLDEST_SCHEMA, SCHEMA_VERSION
 from convmark.results.table_file import csv_rows
@@ -140,11 +138,9 @@ def rows_agree(found: Mapping[str, Any], path: Path) -> bool:
     everywhere = np.ones(rows, dtype=bool)
     suite = found["task"] != _LEARNING
     measured = np.isin(found["status"], MEASURED)
-    groups = [(name, everywhere) for name in (*ONE_FILE, *ONE_RUN)]
-    groups += [(name, suite) for name in ONE_SUITE]
-    for backend in set(found["backend"]):
-        groups += [(name, measured & (found["backend"] == backend)) for name in SOFTWARE]
-    if any(len(_values(found[name][where])) > 1 for name, where in groups):
+    groups = [(everywhere, (*ONE_FILE, *ONE_RUN)), (suite, ONE_SUITE)]
+    groups += [(measured & (found["backend"] == one), SOFTWARE) for one in set(found["backend"])]
+    if not all(_one_value(found[name][where]) for where, names in groups for name in names):
         return False
     once = [*map(found.get, (*_AXES, "process"))]
     own = [*map(found.get, (*_AXES, *_OWN))]
@@ -152,16 +148,27 @@ def rows_agree(found: Mapping[str, Any], path: Path) -> bool:
     return _distinct(once, measured) and _distinct(own, timed)
 
 
-def _values(column: np.ndarray[Any, Any]) -> set[Any]:
-    """Return the values of a column, the absent ones left out; NaN equals nothing."""
-    return set(filter(is_known, column.tolist()))
+def _one_value(column: np.ndarray[Any, Any]) -> bool:
+    """Whether a column has at most one value, the absent ones left out."""
+    if column.dtype == object:
+        return len({*column.tolist()} - {None}) <= 1
+    known = column[~np.isnan(column)]
+    return not len(known) or bool(known.min() == known.max())
 
 
 def _distinct(columns: list[Any], where: np.ndarray[Any, Any]) -> bool:
-    """Whether no two of the rows have the same values in all columns; NaN is the same as NaN."""
-    rows = list(itertools.compress(zip(*(one.tolist() for one in columns), strict=True), where))
-    texts = {repr(row) for row in rows}
-    return len(texts) == len(rows)
+    """Whether no two of the rows have the same values in all columns; absent ones are the same."""
+    rows = list(zip(*(_hashed(column[where]) for column in columns), strict=True))
+    return len(set(rows)) == len(rows)
+
+
+def _hashed(column: np.ndarray[Any, Any]) -> list[Any]:
+    """Return the values of a column with None for NaN, which equals nothing."""
+    known = column.astype(object)
+    if column.dtype != object:
+        known[np.isnan(column)] = None
+    values: list[Any] = known.tolist()
+    return values
 
 
 HEADER = [column.name for column in COLUMNS]

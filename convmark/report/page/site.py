@@ -14,8 +14,8 @@ from __future__ import annotations
 import functools
 import importlib.util
 import io
+import itertools
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ from convmark.report.keras_applications import (
     is_published,
 )
 from convmark.report.page import environment, own, stretches
-from convmark.report.rows import group_of, read_rows, text_of
+from convmark.report.rows import alike, group_of, read_rows, text_of
 from convmark.report.suspicion import unclean
 from convmark.results.record import BUSY_SHARE, FRAMEWORK_COLUMNS
 
@@ -162,11 +162,13 @@ def _frame(rows: Rows) -> pd.DataFrame:
 
 
 def _sources(paths: Sequence[Path]) -> tuple[list[str], list[str]]:
-    """Return of each run who contributed it, by the folder, and the file as the site names it."""
-    folders = [path.resolve().parent.parent for path in paths]
-    common = Path(os.path.commonpath(folders))
-    named = [os.path.relpath(folder, common) for folder in folders]
-    sources = [common.name if name == "." else name for name in named]
+    """Return of each run who contributed it, by the folder, and the file as the site names it.
+
+    A folder's name has as few parts of its path, from its end, as tell all folders apart.
+    """
+    parts = [path.resolve().parent.parent.parts for path in paths]
+    few = next(n for n in itertools.count(1) if len({*parts}) == len({one[-n:] for one in parts}))
+    sources = ["/".join(one[-few:]) for one in parts]
     return sources, [
         f"{source}/{path.resolve().parent.name}/{path.name}"
         for source, path in zip(sources, paths, strict=True)
@@ -259,16 +261,21 @@ def _naturally(values: pd.Series) -> pd.Categorical:
 
 
 def _groups(frame: pd.DataFrame, groups: Any) -> dict[str, Any]:
-    """Return one row per group: what it is of, its rows, and the median of each figure."""
+    """Return one row per group: what it is of, its rows, and the median of each figure.
+
+    Values are in the order that a column is sorted by.
+    """
+    import pandas as pd
+
     firsts = groups.head(1)
-    medians = groups[list(_FIGURES)].median()
+    newest = _like_newest(frame).groupby("group", sort=False)
+    medians = newest[list(_FIGURES)].median().reindex(range(groups.ngroups))
+    ordered = {name: firsts[name] for name in ("case", *GROUP)}
+    ordered["newest"] = pd.Series(_naturally(firsts["started"].str.slice(0, 10)))
     columns = {
-        name: {"values": list(firsts[name].cat.categories), "at": firsts[name].cat.codes.tolist()}
-        for name in ("case", *GROUP)
+        name: {"values": list(one.cat.categories), "at": stretches(one.cat.codes.tolist())}
+        for name, one in ordered.items()
     }
-    columns["newest"] = _column(firsts["started"].str.slice(0, 10))
-    for column in columns.values():
-        column["at"] = stretches(column["at"])
     unclean_rows = frame["state"].ne("").groupby(frame["group"], sort=False).sum()
     return {
         "part": PART,
@@ -276,6 +283,7 @@ def _groups(frame: pd.DataFrame, groups: Any) -> dict[str, Any]:
         "shown": SHOWN,
         "columns": columns,
         "rows": stretches(groups.size().tolist()),
+        "alike": stretches(newest.size().reindex(range(groups.ngroups), fill_value=0).tolist()),
         "unclean": stretches(unclean_rows.tolist()),
         "of_keras": stretches(groups["of_keras"].all().astype(int).tolist()),
         "keras": {
@@ -288,6 +296,20 @@ def _groups(frame: pd.DataFrame, groups: Any) -> dict[str, Any]:
         },
         "figures": {name: _numbers(medians[name]) for name in _FIGURES},
     }
+
+
+def _like_newest(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with figures that are of the software, hardware and code of the newest such.
+
+    A row without a code has its commit's.
+    """
+    measured = frame[frame[list(_FIGURES)].notna().any(axis=1)]
+    code = measured["code"].where(measured["code"].notna(), measured["commit"])
+    measured = measured.assign(
+        like=alike(measured.assign(ran=code), ("software", "hardware", "ran"))
+    )
+    first = measured.groupby("group", sort=False)["like"].transform("first")
+    return measured[measured["like"] == first]
 
 
 def _numbers(values: pd.Series) -> list[float | None]:

@@ -22,7 +22,7 @@ from convmark.core.interval import share_of
 from convmark.core.statistics import is_known
 from convmark.core.table import Table, headings, printed, table_of
 from convmark.core.text import commit_text, counted, interval_text, listed, shown
-from convmark.report.rows import POINT, pooled_half_widths, records_of, text_of
+from convmark.report.rows import POINT, alike, pooled_half_widths, records_of, text_of
 from convmark.results.record import COLUMNS
 from convmark.results.store import RunSource
 
@@ -196,17 +196,23 @@ def trends(frame: pd.DataFrame, runs: Sequence[RunSource]) -> Trends:
     )
     names = [*_FACTS, "commit", "dirty", "code"]
     table = found.join(judged.drop_duplicates(POINT).set_index(POINT)[names])
-    facts = zip(*(_cells(table, name) for name in _FACTS), strict=True)
-    known: dict[tuple[Any, ...], Comparability] = {}
     points: dict[tuple[str, str], list[Point]] = {}
     rows = table[["commit", "dirty", "code", *found.columns]].itertuples()
-    for row, cells in zip(rows, facts, strict=True):
+    for row, facts in zip(rows, _facts(table), strict=True):
         source, hardware, case = row.Index
-        if cells not in known:
-            known[cells] = facts_of(dict(zip(_FACTS, cells, strict=True)))
-        point = _point(source, runs[source].label, row, known[cells])
+        point = _point(source, runs[source].label, row, facts)
         points.setdefault((hardware, case), []).append(point)
     return {key: trend(its_own) for key, its_own in points.items()}
+
+
+def _facts(table: pd.DataFrame) -> Iterator[Comparability]:
+    """Yield what makes each row comparable; rows that are alike in all of it are read once."""
+    numbers = alike(table, _FACTS)
+    _, firsts = np.unique(numbers, return_index=True)
+    distinct = table[list(_FACTS)].iloc[firsts]
+    cells = zip(*(_cells(distinct, name) for name in _FACTS), strict=True)
+    known = [facts_of(dict(zip(_FACTS, one, strict=True))) for one in cells]
+    return (known[number] for number in numbers.tolist())
 
 
 def _cells(table: pd.DataFrame, name: str) -> list[Any]:
@@ -320,11 +326,15 @@ def runs_of_levels(found: Trends) -> dict[tuple[str, str, int], tuple[str, float
 
     They are the median over the level's runs.
     """
-    return {
-        (hardware, case, point.source): (str(number), stretch.step_time_p50_s)
+    known = {
+        (hardware, case): [(stretch, stretch.step_time_p50_s) for stretch in one.stretches]
         for (hardware, case), one in found.items()
-        for number, stretch in enumerate(one.stretches, 1)
-        if stretch.step_time_p50_s is not None
+    }
+    return {
+        (hardware, case, point.source): (str(number), level_s)
+        for (hardware, case), its_own in known.items()
+        for number, (stretch, level_s) in enumerate(its_own, 1)
+        if level_s is not None
         for point in stretch.points
     }
 
@@ -360,7 +370,8 @@ def _one_level(stretches: Sequence[Stretch]) -> Iterator[str]:
     for stretch in stretches:
         count = len(stretch.points)
         if count < 2 * FEWEST_RUNS:
-            yield f"change points need {2 * FEWEST_RUNS} comparable runs, there are {count}"
+            need = f"change points need {2 * FEWEST_RUNS} comparable runs"
+            yield wrapped(f"{need}, there are {count}")
         else:
             yield f"no change point: {counted(count, 'run')} on one level"
 

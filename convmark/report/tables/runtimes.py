@@ -68,7 +68,7 @@ def runtimes(frame: pd.DataFrame, table: pd.DataFrame) -> Table:
             others = (one for one in packages if one.partition("==")[0] not in own)
             row["packages"] = " ".join(sorted(others))
             groups.setdefault(tuple(text_of(row.get(name)) for name in _SAME), []).append(row)
-    times = _step_times(frame)
+    times = _step_times(frame[frame["runtime"] != DEFAULT_RUNTIME])
     records = []
     for _, rows in sorted(groups.items()):
         ranked = [row for row in rows if row["runtime"] != DEFAULT_RUNTIME]

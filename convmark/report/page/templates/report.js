@@ -113,6 +113,7 @@ const units = (function () {
     if (reset) reset.hidden = !words.length;
     const all = document.querySelector(".tiles .all");
     if (all) all.hidden = !words.length;
+    document.querySelector("main").classList.toggle("chosen", words.length > 0);
     const models = chosen[data.facets.labels.indexOf("model")];
     document.querySelectorAll("details.model").forEach((model, place) => {
       model.hidden = Boolean(models) && !models.has(data.models[place]);

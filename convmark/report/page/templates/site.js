@@ -14,7 +14,7 @@ const site = (function () {
     model: "model", cases: "cases", device: "device", machine: "machine", framework: "version",
     source: "contributor", newest: "newest",
   };
-  const OTHERS = { rows: "rows", unclean: "not clean" };
+  const OTHERS = { alike: "rows of the median", rows: "all rows", unclean: "not clean" };
   const IDENTITY = ["case", "cases", "machine", "framework", "source"]; // of a group, in the address of its rows
 
   let data, keys, starts; // the groups, their columns, and of each the number of its first row
@@ -408,6 +408,9 @@ const site = (function () {
       keys = Object.keys(data.columns);
       for (const column of Object.values(data.columns)) column.at = expanded(column.at);
       for (const name of [...Object.keys(OTHERS), "of_keras"]) data[name] = expanded(data[name]);
+      for (const name of Object.keys(FIGURES)) {
+        if (data.figures[name].every((value) => value === null)) delete FIGURES[name];
+      }
       starts = [];
       data.rows.reduce((sum, count) => (starts.push(sum), sum + count), 0);
       facets();

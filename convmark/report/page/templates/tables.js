@@ -8,13 +8,16 @@ const tableParts = (function () {
     const value = (line) => {
       const cell = line.cells[place];
       if (!numeric) return cell.textContent === "" ? null : cell.textContent;
-      return "v" in cell.dataset ? Number(cell.dataset.v) : null;
+      if (!("v" in cell.dataset)) return null;
+      const number = Number(cell.dataset.v);
+      return Number.isNaN(number) ? cell.textContent : number; // "default (2)" threads
     };
     const collator = new Intl.Collator("en", { numeric: true });
     const lines = Array.from(table.tBodies[0].rows, (line) => [value(line), line]);
     lines.sort(([a], [b]) => {
       if (a === null || b === null) return (a === null) - (b === null); // absent cells come last
-      const order = typeof a === "number" ? a - b : collator.compare(a, b);
+      const numbers = typeof a === "number" && typeof b === "number";
+      const order = numbers ? a - b : collator.compare(a, b); // words stand beyond numbers
       return down ? -order : order;
     });
     table.tBodies[0].replaceChildren(...lines.map(([, line]) => line));
