@@ -103,8 +103,8 @@ def _layers(factor: float, seed: int) -> list[dict[str, Any]]:
     noise = random.Random(seed)
     times_s = {"conv": 0.004 * factor, "relu": 0.001, "dense": 0.003}
     units = [
-        {"name": name, "kind": name.title(), "shape": [32, 8], "note": "", "group": group}
-        for name, group in zip(times_s, (0, 0, 1), strict=True)
+        {"name": name, "kind": name.title(), "shape": [32, 8], "note": "", "span": span}
+        for name, span in zip(times_s, (0, 0, 1), strict=True)
     ]
     forward_s = [seconds * noise.uniform(0.99, 1.01) for seconds in times_s.values()]
     event = {"event": "layers", "step_s": sum(forward_s) + 0.002, "forward_s": forward_s}

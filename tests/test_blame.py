@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from convmark.compare.live.blame import blame, blamed, blamed_lines
+from convmark.compare.live.layer_match import matched
 from convmark.compare.live.tree import ForeignCode
 from convmark.core.case import Case
 from convmark.core.errors import MeasurementError
@@ -46,6 +47,36 @@ def test_layers_that_moved_both_ways_are_no_part_of_a_change_that_may_be_noise()
     assert {row.layer for row in rows if row.moved} == {"conv4", "conv7"}
     assert [row.part for row in rows] == [None] * len(rows)
     assert "of the change" not in " ".join(row.words for row in rows)
+
+
+def at_speeds(found: list[dict[str, Any]], seed: int, process: str) -> list[dict[str, Any]]:
+    """Return sessions of a machine that is up to three times slower in some than in others."""
+    chance = random.Random(seed)
+    for one in found:
+        one["step_per_reference"], one["process"] = one["step_s"] / 0.5, process
+        slower = chance.uniform(1, 3)
+        one["step_s"] *= slower
+        one["forward_s"] = [slower * seconds for seconds in one["forward_s"]]
+    return found
+
+
+def test_a_machine_whose_speed_varies_hides_no_layer() -> None:
+    slowed = {**LAYERS, "conv4": 0.138}
+    old = at_speeds(sessions(4, LAYERS), 0, "one")
+    rows = blamed(CASE.name, old, at_speeds(sessions(4, slowed, seed=1), 1, "one"))
+    assert [row.layer for row in rows if row.moved] == ["conv4"]
+    assert rows[0].change == pytest.approx(0.38, abs=0.03)
+    assert rows[0].part == pytest.approx(1, abs=0.1)
+    # another framework or setting may slow the reference as well
+    rows = blamed(CASE.name, old, at_speeds(sessions(4, slowed, seed=1), 1, "other"))
+    assert not any(row.moved for row in rows)
+
+
+def test_what_slows_all_layers_is_not_taken_for_the_machine() -> None:
+    old = at_speeds(sessions(4, LAYERS), 0, "one")
+    new = sessions(4, {name: 1.3 * seconds for name, seconds in LAYERS.items()}, seed=1)
+    rows = blamed(CASE.name, old, at_speeds(new, 1, "one"))
+    assert {row.layer for row in rows if row.moved} == set(LAYERS)
 
 
 def test_equal_codes_have_no_layer_to_blame() -> None:
@@ -96,10 +127,46 @@ def test_layers_that_have_other_names_alone_are_matched() -> None:
     assert all(row.old_s and row.new_s for row in rows)
 
 
+def layer(name: str, shape: int, kernel: int = 3, label: str = "") -> dict[str, Any]:
+    settings = {"kernel": [kernel, kernel], "channels": shape}
+    label = label or name.rstrip("_0123456789")
+    facts = {"name": name, "label": label, "kind": "Conv2D", "shape": [8, 8, shape]}
+    return {**facts, "settings": settings, "flops": 1000 * kernel * shape}
+
+
+def test_a_layer_put_in_moves_the_numbers_of_keras_and_no_match() -> None:
+    old = [layer("conv2d", 8), *(layer(f"conv2d_{place}", 8) for place in range(1, 40))]
+    new = [
+        *old[:1],
+        layer("conv2d_1", 8, kernel=1),
+        *(layer(f"conv2d_{n}", 8) for n in range(2, 41)),
+    ]
+    assert matched(old, new) == [(0, 0), (None, 1), *((place, place + 1) for place in range(1, 40))]
+    assert matched(new, old) == [(0, 0), (1, None), *((place + 1, place) for place in range(1, 40))]
+    assert matched(old, old) == [(place, place) for place in range(40)]
+
+
+def test_a_layer_keeps_its_name_whatever_becomes_of_its_shape_and_its_place_tells_the_rest() -> (
+    None
+):
+    old = [layer(name, 8, label=name) for name in "abc"]
+    assert matched(old, old[1:]) == [(0, None), (1, 0), (2, 1)]
+    wider = [old[0], layer("b", 16, label="b"), old[2]]
+    assert matched(old, wider) == [(0, 0), (1, 1), (2, 2)]
+    other = [old[0], {**layer("b", 8, label="b"), "kind": "SeparableConv2D"}, old[2]]
+    assert sorted(matched(old, other), key=str) == [(0, 0), (1, None), (2, 2), (None, 1)]
+    swapped = [old[1], old[0], old[2]]  # an order is kept: one of them is gone, and new
+    assert len(matched(old, swapped)) == 4
+
+
 def test_sides_that_were_timed_in_different_ways_are_not_compared() -> None:
-    old, new = ([{**one, "clocked": way} for one in sessions(2, LAYERS)] for way in (True, False))
-    with pytest.raises(MeasurementError, match=r"lenet5.*: no layers: one side's framework times"):
-        blamed(CASE.name, old, new)
+    for way, words in (
+        ("clocked", "one side's framework times"),
+        ("whole_groups", "compiler fuses"),
+    ):
+        old, new = ([{**one, way: is_so} for one in sessions(2, LAYERS)] for is_so in (True, False))
+        with pytest.raises(MeasurementError, match=f"lenet5.*: no layers: .*{words}"):
+            blamed(CASE.name, old, new)
 
 
 def test_what_no_layer_takes_may_be_to_blame() -> None:

@@ -17,6 +17,7 @@ from convmark.worker.child import _Watched
 from convmark.worker.cuts import Cut, cut, groups_of, moved_bytes, unit_facts
 from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import Inputs, Leaf, flat
+from convmark.worker.layer_mode import held_to_the_pieces
 from convmark.worker.work import Work
 
 pytestmark = [
@@ -223,6 +224,7 @@ def served(
         backward_piece=lambda *_: None,
         clocked=lambda *_: None,
         inference_step=whole,
+        reference_step=whole,
         settle=lambda model: None,
         work=lambda *_: Work(None, "not counted here"),
     )
@@ -364,3 +366,32 @@ def test_layers_with_state_give_in_one_graph_what_their_first_call_gives(keras: 
     assert chain is not None
     (got,), _, _ = chain([np.ones((SAMPLES, 2), np.float32)], [[]])
     assert np.asarray(got).tolist() == [[1.0, 1.0]] * SAMPLES
+
+
+def test_a_step_of_the_models_own_that_calls_layers_otherwise_has_no_layers(keras: Any) -> None:
+    class Net(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = keras.layers.BatchNormalization(name="norm")
+            self.head = keras.layers.Dense(2, name="head")
+
+        def call(self, image: Any, training: bool = False) -> Any:
+            return self.head(self.norm(image, training=training))
+
+        def train_step(self, data: Any) -> Any:
+            return {}
+
+    model, batch = Net(), np.ones((SAMPLES, *IMAGE), np.float32)
+    model(batch)
+    found = was_cut(keras, model, training=True)
+    with held_to_the_pieces("net", model, found):
+        keras.layers.Dense(2)(model(batch, training=True))  # what it calls besides is in the rest
+    words = r"net: its own training step calls norm 0 times in training, and model\(.* 1 times;"
+    with pytest.raises(CaseFailure, match=words), held_to_the_pieces("net", model, found):
+        model(batch, training=False)
+    words = "calls norm 2 times in training"
+    with pytest.raises(CaseFailure, match=words), held_to_the_pieces("net", model, found):
+        model(model(batch, training=True)[:, :1, :1, :1] + batch, training=True)
+    plain = residual(keras)
+    with held_to_the_pieces("plain", plain, was_cut(keras, plain, training=True)):
+        pass  # Keras's own step is what is timed

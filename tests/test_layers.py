@@ -58,25 +58,34 @@ def heads(times_s: dict[tuple[int, int], float], *cuts_s: float) -> Heads:
     return found
 
 
-def test_a_layer_takes_what_it_adds_and_a_cut_is_taken_off_once_a_group() -> None:
-    times_s = {(0, 1): 0.5, (0, 2): 0.75, (2, 3): 0.35, (0, 3): 1.0}
-    groups = [(0, 2), (2, 3)]
-    rows, cut_s = solved(heads(times_s), STEPS_S, groups, [(0, 3)], whole_groups=False)
+def test_a_layer_takes_what_it_adds_and_a_cut_is_taken_off_once_a_span() -> None:
+    times_s = {(0, 1): 0.5, (1, 3): 0.7, (0, 2): 0.75, (2, 3): 0.35, (0, 3): 1.0}
+    one_span, borders = [[(0, 1), (1, 2), (2, 3)]], {0, 2}  # unit 1 is fused: no border
+    rows, cut_s = solved(heads(times_s), STEPS_S, one_span, borders)
     assert cut_s == pytest.approx(0.1)
     assert rows == pytest.approx([0.4, 0.25, 0.25])
-    rows, _ = solved(heads(times_s), STEPS_S, groups, [(0, 3)], whole_groups=True)
+    rows, _ = solved(heads(times_s), STEPS_S, [[(0, 2), (2, 3)]], borders)
     assert rows == pytest.approx([0.65, 0.25])
     clocked = heads(times_s, 0.04, 0.06, 0.05)
-    timed, cut_s = solved(clocked, STEPS_S, groups, [], whole_groups=False)
+    timed, cut_s = solved(clocked, STEPS_S, [[(0, 1), (1, 2)], [(2, 3)]], {0, 2})
     assert cut_s == pytest.approx(0.05)
     assert timed == pytest.approx([0.45, 0.25, 0.3])
 
 
-def test_a_cut_takes_no_longer_than_the_shortest_group() -> None:
-    times_s = {(0, 1): 0.5, (1, 2): 0.1, (0, 2): 0.2}  # of a busy machine
-    rows, cut_s = solved(heads(times_s), STEPS_S, [(0, 1), (1, 2)], [(0, 2)], whole_groups=True)
-    assert cut_s == pytest.approx(0.1)
-    assert rows == pytest.approx([0.4, 0.0])
+def test_short_pieces_tell_a_row_better_than_long_ones() -> None:
+    times_s = {(0, 1): 9.1, (1, 3): 0.3, (0, 2): 9.3, (2, 3): 0.2, (0, 3): 9.1}
+    rows, cut_s = solved(heads(times_s), STEPS_S, [[(0, 1), (1, 2), (2, 3)]], {0, 1, 2})
+    assert cut_s == pytest.approx(0.35)
+    rows, _ = solved(heads(times_s, 0.1), STEPS_S, [[(0, 1), (1, 2), (2, 3)]], {0, 1, 2})
+    assert rows[1:] == pytest.approx([0.1, 0.1], abs=1e-3)  # and not 0.2 and -0.2
+
+
+def test_a_first_row_that_is_quicker_than_a_cut_changes_no_other() -> None:
+    times_s = {(0, 1): 0.05, (1, 2): 0.8, (0, 2): 0.7, (2, 3): 0.6, (3, 4): 0.6, (2, 4): 1.05}
+    spans = [[(0, 1), (1, 2)], [(2, 3), (3, 4)]]
+    rows, cut_s = solved(heads(times_s), STEPS_S, spans, {0, 2, 3})  # unit 1 is fused
+    assert cut_s == pytest.approx(0.15)
+    assert rows == pytest.approx([0.0, 0.65, 0.45, 0.45])
 
 
 def test_pieces_sum_to_the_step_times_the_ratio_of_a_pass_to_the_step_of_its_round() -> None:
@@ -91,7 +100,7 @@ def test_pieces_sum_to_the_step_times_the_ratio_of_a_pass_to_the_step_of_its_rou
 
 
 def unit(name: str, **more: Any) -> dict[str, Any]:
-    facts = {"name": name, "kind": "Conv2D", "shape": [32, 8], "note": "", "group": 0}
+    facts = {"name": name, "kind": "Conv2D", "shape": [32, 8], "note": "", "span": 0}
     return {**facts, "flops": 10**6, "moved_bytes": 10**4, **more}
 
 
@@ -124,7 +133,7 @@ def test_a_layer_that_makes_the_one_before_it_faster_is_one_row_with_it() -> Non
     noisy = rows_of(session(1.0, 0.5, -0.1, 0.2), session(1.0, 0.4, 0.05, 0.2))
     assert len(noisy) == 4
     apart = session(1.0, 0.5, -0.1)
-    apart["units"][1]["group"] = 1
+    apart["units"][1]["span"] = 1
     assert [row.layer for row in rows_of(apart)] == ["conv0", "conv1", REST]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import itertools
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -14,11 +15,14 @@ import fake_worker
 import pytest
 
 from convmark.cli import main
+from convmark.core.case import Case
 from convmark.core.errors import StoreError
+from convmark.core.options import Options
 from convmark.interpreter import Answer
 from convmark.report.command import report
 from convmark.results.store import read_run
 from convmark.session.layers import layers_of, layers_path, read_layers
+from convmark.session.remedies import remedies
 from convmark.worker.protocol import file_digest
 
 LENET5 = "lenet5-infer-cpu-b32-float32"
@@ -152,6 +156,44 @@ def test_settings_are_tried_in_turns_and_one_that_cannot_be_measured_is_named(
     assert re.search(r"--jit on +5[.\d]* ms +-(49|50)[.\d]* % .* yes", said.out)
     assert "mixed_bfloat16" not in said.out
     assert "--precisions mixed_bfloat16: no such kernel" in said.err
+
+
+def test_a_setting_that_the_models_code_overrules_is_not_told_of(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = Worker.answer
+
+    def answer(self: Worker, request: Mapping[str, Any], *more: Any) -> Answer:
+        found = answered(self, request, *more)
+        read = {"event": "read_back", "precision": "float32"}
+        return dataclasses.replace(found, events=[*found.events, read])
+
+    monkeypatch.setattr(Worker, "answer", answer)
+    case = Case(model="lenet5", task="infer", batch_size=32)
+    found = remedies(case, Worker().answer, Options(processes=2), print)
+    assert [one.option for one in found] == ["--jit on"]
+    assert "mixed_bfloat16: cannot be tried: the model's own code" in capsys.readouterr().out
+
+
+def test_a_machine_that_is_slower_in_one_process_than_in_the_next_is_no_change(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered, speeds = Worker.answer, itertools.cycle([1.0, 3.0, 1.5])
+
+    def answer(self: Worker, request: Mapping[str, Any], *more: Any) -> Answer:
+        found, slower = answered(self, request, *more), next(speeds)
+        scaled = [
+            {name: [slower * one for one in value] if name.endswith("_s") else value
+             for name, value in event.items()}
+            if event["event"] in ("steps", "rounds") else event
+            for event in found.events
+        ]  # fmt: skip
+        return dataclasses.replace(found, events=scaled)
+
+    monkeypatch.setattr(Worker, "answer", answer)
+    case = Case(model="lenet5", task="infer", batch_size=32)
+    for one in remedies(case, Worker().answer, Options(processes=2), print):
+        assert one.change == pytest.approx(0.0, abs=0.01)
 
 
 def test_a_row_whose_code_is_not_known_has_no_layers(

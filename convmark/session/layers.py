@@ -304,7 +304,7 @@ class _Row:
 
     def is_fused_to(self, before: _Row) -> bool:
         """Whether the layer makes the one before it faster, by more than sessions differ."""
-        if self.facts["group"] != before.facts["group"]:
+        if self.facts["span"] != before.facts["span"]:
             return False  # pieces of their own
         interval = interval_of_mean(self.shares)
         return statistics.fmean(self.shares) < -FUSED and not (

@@ -1,7 +1,9 @@
 """What helps a case as a whole: its step under other settings, in turns with its own.
 
 Each round has one fresh process of the case and one with each setting. A setting's change is the
-mean of ln(its step time / the case's) over the rounds, with Student's interval.
+mean of ln(its step time / the case's) over the rounds, with Student's interval. On a CPU each step
+time is held to that of the reference network in the same process, which no setting changes: a
+machine that is slower in one process than in the next is no change.
 """
 
 from __future__ import annotations
@@ -68,29 +70,56 @@ def remedies(
         WorkerError: no worker can be started at all.
     """
     tried = {"": case, **settings_to_try(case)}
-    found: dict[str, list[float]] = {name: [] for name in tried}
+    found: dict[str, list[_Steps]] = {name: [] for name in tried}
     for number in range(options.processes):
         say(f"{case.name}: settings, round {number + 1} of {options.processes}")
         names = [name for name in tried if name in found]
         for name in names if number % 2 == 0 else reversed(names):
             answer = ask(request_of(tried[name], options, fed=False))
-            steps = answer.event("steps")
-            if answer.status == "ok" and steps is not None:
-                found[name].append(statistics.median(steps["times_s"]))
+            if not (why := _why_not(tried[name], answer)):
+                found[name].append(_Steps.of(answer, case))
                 continue
-            say(f"{case.name}: {name or 'no setting'}: {answer.message or answer.status}")
+            say(f"{case.name}: {name or 'no setting'}: {why}")
             del found[name]
             if not name:
                 return []
-    own_s = found.pop("")
-    return [_remedy(name, own_s, steps_s) for name, steps_s in found.items()]
+    own = found.pop("")
+    return [_remedy(name, own, steps) for name, steps in found.items()]
 
 
-def _remedy(option: str, own_s: list[float], steps_s: list[float]) -> Remedy:
-    changes = [math.log(one / own) for one, own in zip(steps_s, own_s, strict=True)]
+def _why_not(case: Case, answer: Answer) -> str:
+    """Return why a process tells nothing of a setting; empty where it does."""
+    if answer.status != "ok" or answer.event("steps") is None:
+        return answer.message or answer.status
+    ran = (answer.event("read_back") or {}).get("precision", case.precision)
+    if ran != case.precision:
+        return f"cannot be tried: the model's own code has it compute in {ran}"
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """The steps of one process."""
+
+    step_s: float
+    speed: float
+    """Logarithm of the step time, on a CPU of its ratio to the reference network's."""
+
+    @classmethod
+    def of(cls, answer: Answer, case: Case) -> _Steps:
+        step_s = statistics.median((answer.event("steps") or {})["times_s"])
+        rounds = answer.event("rounds")
+        if case.device != "cpu" or rounds is None:
+            return cls(step_s, math.log(step_s))
+        pairs = zip(rounds["case_wall_s"], rounds["reference_wall_s"], strict=True)
+        return cls(step_s, statistics.median(math.log(one / other) for one, other in pairs))
+
+
+def _remedy(option: str, own: list[_Steps], steps: list[_Steps]) -> Remedy:
+    changes = [one.speed - other.speed for one, other in zip(steps, own, strict=True)]
     return Remedy(
         option=option,
-        step_s=statistics.fmean(steps_s),
+        step_s=statistics.fmean(one.step_s for one in steps),
         change=statistics.fmean(changes),
         interval=interval_of_mean(changes),
     )

@@ -7,6 +7,7 @@ outputs are all that later units take, and what nothing takes: no compiler may l
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -366,13 +367,20 @@ def _named(calls: Iterator[tuple[LayerCall, str]], numbers: dict[int, int]) -> l
     return units
 
 
-def _path(call: LayerCall) -> str:
-    names = [call.layer.name]
+def _path(call: LayerCall, name_of: Callable[[Any], str] = lambda layer: layer.name) -> str:
+    names = [name_of(call.layer)]
     outer = call.outer
     while outer is not None and outer.outer is not None:
-        names.append(outer.layer.name)
+        names.append(name_of(outer.layer))
         outer = outer.outer
     return "/".join(reversed(names))
+
+
+def _label(layer: Any) -> str:
+    """Return a layer's name without the number that Keras gave it: one more layer moves those."""
+    words = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", type(layer).__name__))
+    words = re.sub("([a-z])([A-Z])", r"\1_\2", words).lower()
+    return words if re.fullmatch(rf"{words}(_\d+)?", layer.name) else str(layer.name)
 
 
 def groups_of(units: Sequence[Unit]) -> list[tuple[int, int]]:
@@ -394,6 +402,7 @@ def unit_facts(unit: Unit, keras: Any) -> dict[str, Any]:
     call = unit.call
     return {
         "name": unit.name,
+        "label": _path(call, _label) + unit.name[len(_path(call)) :],
         "kind": type(call.layer).__name__,
         "shape": [None if axis is None else int(axis) for axis in call.output or ()],
         "flops": call_flops(call, keras),

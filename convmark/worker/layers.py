@@ -3,25 +3,29 @@
 Each pass runs the whole model, so that every piece finds the caches as a step leaves them: its
 input just written, its weights not read since the last pass. Passes of a round, in random order:
 
-step      the whole step, as `convmark run` times it
-groups    a convolution or dense layer, with the light layers after it, is a piece
-heads     the same, with each group cut after its first units: a layer's time is what it adds to
-          the units before it, so that what the framework fuses is told as it is
-pairs     some neighbouring groups run as one piece: what that saves is the cost of a cut, where
-          the pieces are not in one graph with clocks, which times it itself
+step      the whole step, as `convmark run` times it, and on a CPU beside it that of the reference
+          network, which tells how fast the machine was
+spans     a few consecutive rows are a piece
+heads     the same, with each span cut after its first rows: a row's time is what it adds to the
+          rows before it, so that what the framework fuses is told as it is
 
-The cost of a cut is taken off each group. In training all passes but the step are run twice:
-forward, and forward with backward. The sum of the layers' times and the rest (dispatch, fusion over
-groups, loss and update) is the step time.
+In one graph with clocks a span is a group: a convolution or dense layer with the light layers after
+it. Elsewhere each piece is a call from Python, which may take longer than a layer of a small model;
+so a span is then several groups, and a small model is one span. The cost of a cut is taken off each
+span: the graph times it itself; elsewhere it is what two neighbours save where they are one piece.
+In training all passes but the step are run twice: forward, and forward with backward. The sum of
+the layers' times and the rest (dispatch, fusion over spans, loss and update) is the step time.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
+import operator
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,17 +33,23 @@ import numpy as np
 
 from convmark.core.case import PRECISIONS, Case
 from convmark.core.tasks import TASKS
-from convmark.worker import host, measurement, timing
+from convmark.worker import host, measurement, reference, timing
 from convmark.worker.cuts import Cut, Unit, cut, groups_of, moved_bytes, unit_facts
 from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import flat
+from convmark.worker.layer_mode import held_to_the_pieces
 from convmark.worker.layer_passes import FORWARD, Pass, Passes, Place
 from convmark.worker.traced import is_variable
 
 __all__ = ["Heads", "agree", "serve", "solved"]
 
-MOST_PAIRS = 12
-"""Pairs of groups that the cost of a cut is measured at."""
+SPAN_GROUPS = (2, 4, 8)
+"""Groups of a span that is called from Python: each place of a cut is one more pass of a round."""
+FEW_GROUPS = 16
+"""Of a model whose spans may be the longest: more take long to compile once for each place."""
+SPAN_FLOPS = {"cpu": 1e8, "gpu": 1e11}
+"""Of a span, where the most groups amount to so many: some milliseconds, of which a call is little.
+"""
 MIN_ROUNDS, MOST_ROUNDS = 4, 400
 WARM_ROUNDS = 2
 """Rounds after the first, which compiles, that are not timed."""
@@ -51,6 +61,9 @@ ROUNDED, ROUNDED_LOW = 1e-5, 1e-2
 """Of the largest value, in float32 and in lower precisions."""
 
 Emit = Callable[..., None]
+
+Span = list[Place]
+"""Consecutive rows of the table, each of which is one unit or a group."""
 
 
 @dataclass
@@ -100,36 +113,52 @@ class Heads:
 
 
 def solved(
-    heads: Heads,
-    steps_s: Sequence[float],
-    groups: Sequence[Place],
-    pairs: Sequence[Place],
-    *,
-    whole_groups: bool,
+    heads: Heads, steps_s: Sequence[float], spans: Sequence[Span], borders: Container[int]
 ) -> tuple[list[float], float]:
-    """Return the seconds of each row and the cost of a cut, so that rows sum to the groups.
+    """Return the seconds of each row and the cost of a cut, so that rows sum to the spans.
+
+    A cut of each span is taken off its first row, which has it, and gets no less than nothing.
 
     Args:
         steps_s: the step of each round.
-        pairs: pieces of two groups, where the passes have not timed a cut.
-        whole_groups: a group is one row; else each unit is, by what it adds to those before it.
+        borders: units that a group begins at: what a cut costs where the passes have not timed it
+            is told by the spans that are cut there, for inside a group it costs fusion too.
     """
-    by_begin, until_s = dict(groups), heads.medians(steps_s)
+    until_s = heads.medians(steps_s)
     cut_s = heads.cut_s()
     if cut_s is None:
         saved = [
-            until_s[begin, by_begin[begin]] + until_s[by_begin[begin], end] - until_s[begin, end]
-            for begin, end in pairs
+            until_s[span[0][0], place]
+            + until_s[place, span[-1][1]]
+            - until_s[span[0][0], span[-1][1]]
+            for span in spans
+            for place, _ in span[1:]
+            if place in borders
         ]
         cut_s = max(0.0, statistics.median(saved)) if saved else 0.0
-    cut_s = min(cut_s, *(until_s[place] for place in groups))  # each group holds one
-    rows = []
-    for begin, end in groups:
-        before_s = cut_s
-        for place in [end] if whole_groups else range(begin + 1, end + 1):
-            rows.append(until_s[begin, place] - before_s)
-            before_s = until_s[begin, place]
-    return rows, cut_s
+    return [row_s for span in spans for row_s in _rows(until_s, span, borders, cut_s)], cut_s
+
+
+def _rows(
+    until_s: Mapping[Place, float], span: Span, borders: Container[int], cut_s: float
+) -> Iterator[float]:
+    """Yield what each row of a span adds to those before it, and what is missing without it.
+
+    Between groups both tell the same, and the shorter pieces tell it better: their noise is taken
+    for a share of their times. Inside a group the rows after it alone have lost what was fused.
+    """
+    begin, end = span[0][0], span[-1][1]
+    before_s = {begin: min(cut_s, until_s[span[0]])}
+    before_s |= {stop: until_s[begin, stop] for _, stop in span}
+    after_s = {start: until_s[start, end] for start, _ in span if start in borders}
+    after_s[end] = min(cut_s, *after_s.values())
+    for start, stop in span:
+        ways = [(before_s[stop], before_s[start])]
+        if start in after_s and stop in after_s:
+            ways.append((after_s[start], after_s[stop]))
+        weights = [1 / max(one**2 + other**2, 1e-18) for one, other in ways]
+        differences = [one - other for one, other in ways]
+        yield sum(map(operator.mul, weights, differences)) / sum(weights)
 
 
 def serve(case: Case, builder: Any, request: Mapping[str, Any], backend: Any, emit: Emit) -> None:
@@ -151,16 +180,18 @@ def serve(case: Case, builder: Any, request: Mapping[str, Any], backend: Any, em
         checked = _Chain(case, inferring, model, backend, seed)
         with _as_before(model):
             token = forward()
-        checked.check(token)
+        checked.check(token, [checked.groups])
     step, _ = measurement.make_step(case, model, seed, backend)
-    with _as_before(model) if not training else contextlib.nullcontext():
+    with held_to_the_pieces(case.model, model, found) if training else _as_before(model):
         token = step()
         backend.synchronise(token)
     emit("first_step")  # the code has run: what other programs open from here on is none of it
     if not training:
-        chain.check(token)
+        chain.check(token, chain.covers())
     pulse = timing.Pulse(lambda phase: emit("progress", phase=phase), time.monotonic)
-    rounds = _Rounds(chain, step, backend, random.Random(seed), pulse)
+    on_cpu = case.device == "cpu"  # the load of a machine does not slow the kernels of a GPU
+    beside = backend.reference_step(reference.kind(case.task, case.batch_size)) if on_cpu else None
+    rounds = _Rounds(chain, step, beside, backend, random.Random(seed), pulse)
     rounds.take(request["seconds"])
     measurement.count_work(case, model, step, backend, emit)
     emit("layers", **rounds.fields(), units=_facts(found, chain, backend))
@@ -189,22 +220,21 @@ def _cut(case: Case, model: Any, backend: Any, depth: int | None, *, training: b
 def _facts(found: Cut, chain: _Chain, backend: Any) -> list[dict[str, Any]]:
     """Return what is known of each row: a unit, or all units of a group."""
     facts = [unit_facts(unit, backend.keras) for unit in found.units]
-    groups = [facts[begin:end] for begin, end in chain.groups]
-    if chain.whole_groups:
-        groups = [
-            [_together(found.units[slice(*place)], group)]
-            for place, group in zip(chain.groups, groups, strict=True)
-        ]
-    return [{**one, "group": number} for number, group in enumerate(groups) for one in group]
+    return [
+        {**_together(found.units[slice(*place)], facts[slice(*place)]), "span": number}
+        for number, span in enumerate(chain.spans)
+        for place in span
+    ]
 
 
 def _together(units: Sequence[Unit], facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return one row's facts of several units that the compiler may fuse."""
+    """Return one row's facts: of a unit, or of several that the compiler may fuse."""
+    if len(units) == 1:
+        return dict(facts[0])
     known = [one["flops"] for one in facts]
     return {
         **facts[0],
-        "name": " + ".join(one["name"] for one in facts),
-        "kind": " + ".join(one["kind"] for one in facts),
+        **{name: " + ".join(one[name] for one in facts) for name in ("name", "label", "kind")},
         "shape": facts[-1]["shape"],
         "flops": None if None in known else sum(known),
         "moved_bytes": moved_bytes(units),
@@ -218,55 +248,68 @@ class _Chain:
     def __init__(self, case: Case, found: Cut, model: Any, backend: Any, seed: int) -> None:
         self.case = case
         self.cut = found
+        self._model = model
         self.whole_groups = case.jit == "on" or backend.always_compiles
         self.groups = groups_of(found.units)
-        self.pairs = _spread(self.groups)
+        self.spans = [self._rows(group) for group in self.groups]
         self._backend = backend
         batch = backend.leaves(backend.device_batch(model, case.batch_size, seed))
         self.passes = Passes(case, found, batch, backend)
         # before a training step of JAX takes over the weights that the pieces copy
-        self.clocked = self.passes.prepare(self.covers())
-        if self.clocked:
-            self.pairs = []
+        self.clocked = self.passes.prepare([self.groups])
+        if not self.clocked:
+            self.spans = self._spans()
+            self.passes.prepare(self.covers())
+
+    def _rows(self, group: Place) -> Span:
+        """Return what each has a time of its own: a group that is compiled, or else its units."""
+        return [group] if self.whole_groups else [(one, one + 1) for one in range(*group)]
+
+    def _spans(self) -> list[Span]:
+        """Return several groups as one: of nearly equal numbers, and two at least."""
+        flops = sum(unit_facts(one, self._backend.keras)["flops"] or 0 for one in self.cut.units)
+        wanted = SPAN_FLOPS["cpu" if self.case.device == "cpu" else "gpu"]
+        count = len(self.groups)
+        few = SPAN_GROUPS if count <= FEW_GROUPS else SPAN_GROUPS[:-1]
+        most = next((one for one in few if one * flops >= wanted * count), few[-1])
+        number = -(-count // most)
+        borders = [count * place // number for place in range(number + 1)]
+        return [
+            [row for group in self.groups[begin:end] for row in self._rows(group)]
+            for begin, end in itertools.pairwise(borders)
+        ]
 
     def covers(self) -> list[list[Place]]:
-        """Return the covers of the model: groups, their heads, pairs."""
-        longest = max(end - begin for begin, end in self.groups)
-        heads = 1 if self.whole_groups else longest
-        covers = [self._cut_after(count) for count in range(1, heads)]
-        pairs = dict(self.pairs)
-        merged, place = [], 0
-        ends = dict(self.groups)
-        while place < len(self.cut.units):
-            end = pairs.get(place, ends[place])
-            merged.append((place, end))
-            place = end
-        return [list(self.groups), *covers, *([merged] if self.pairs else [])]
+        """Return the covers of the model: the spans, then those cut after their first rows."""
+        return [self._cut_after(count) for count in range(max(map(len, self.spans)))]
 
     def _cut_after(self, count: int) -> list[Place]:
         cover = []
-        for begin, end in self.groups:
-            middle = min(begin + count, end)
-            cover.append((begin, middle))
-            if middle < end:
-                cover.append((middle, end))
+        for span in self.spans:
+            begin, end = span[0][0], span[-1][1]
+            middle = span[count][0] if count < len(span) else end
+            cover += [place for place in ((begin, middle), (middle, end)) if place[0] < place[1]]
         return cover
 
-    def check(self, token: tuple[Any, Any]) -> None:
-        """Hold the pieces' result to the model's.
+    def check(self, token: tuple[Any, Any], covers: Sequence[Sequence[Place]]) -> None:
+        """Hold the pieces' results to the model's.
 
         Args:
             token: of the whole step, on the same batch.
+            covers: those whose pieces run.
 
         Raises:
             CaseFailure: they differ.
         """
-        values = self.passes.run(self.groups, FORWARD).values
-        whole = self._backend.leaves(token[1])
         rounded = ROUNDED if self.case.precision == PRECISIONS[0] else ROUNDED_LOW
-        for value, want in zip(self.cut.outputs, whole, strict=True):
+        whole = dict(zip(self.cut.outputs, self._backend.leaves(token[1]), strict=True))
+        results = []
+        for cover in covers:
+            with _as_before(self._model):
+                results.append(self.passes.run(cover, FORWARD).values)
+        for values, (place, want) in itertools.product(results, whole.items()):
             got, wanted = (
-                np.asarray(self._backend.array(one), np.float32) for one in (values[value], want)
+                np.asarray(self._backend.array(one), np.float32) for one in (values[place], want)
             )
             if not agree(got, wanted, rounded):
                 raise CaseFailure(
@@ -284,25 +327,26 @@ def agree(got: Any, wanted: Any, rounded: float) -> bool:
     return bool(np.allclose(got, wanted, rtol=0.0, atol=allowed))
 
 
-def _spread(groups: Sequence[Place]) -> list[Place]:
-    """Return pairs of neighbouring groups, evenly spread, none of two pairs."""
-    places = list(range(0, len(groups) - 1, 2))
-    step = max(1, -(-len(places) // MOST_PAIRS))
-    return [(groups[place][0], groups[place + 1][1]) for place in places[::step]]
-
-
 class _Rounds:
     """Rounds of all passes in random order, and what they found."""
 
     def __init__(
-        self, chain: _Chain, step: Any, backend: Any, order: random.Random, pulse: timing.Pulse
+        self,
+        chain: _Chain,
+        step: Any,
+        reference_step: Any,
+        backend: Any,
+        order: random.Random,
+        pulse: timing.Pulse,
     ) -> None:
         self._chain = chain
         self._step = step
+        self._reference_step = reference_step
         self._backend = backend
         self._order = order
         self._pulse = pulse
         self._step_s: list[float] = []
+        self._reference_s: list[float] = []
         self._heads = {mode: Heads() for mode in chain.passes.modes}
 
     def take(self, seconds: float) -> None:
@@ -317,15 +361,16 @@ class _Rounds:
         for taken in range(MOST_ROUNDS):
             if taken >= MIN_ROUNDS and time.monotonic() - began >= seconds:
                 break
-            self._round(self._order.sample(turns, len(turns)), timed=True)
+            self._round(self._shuffled(turns), timed=True)
 
     def _round(self, turns: Sequence[Any], *, timed: bool) -> None:
         for turn in turns:
             if turn is None:
-                timing.timed_step(self._step, self._backend)  # warms as a step before it would
-                taken_s = timing.timed_step(self._step, self._backend)[0]
-                if timed:
-                    self._step_s.append(taken_s)
+                for step, found_s in self._shuffled(self._contestants()):
+                    timing.timed_step(step, self._backend)  # warms as a step before it would
+                    taken_s = timing.timed_step(step, self._backend)[0]
+                    if timed:
+                        found_s.append(taken_s)
             else:
                 number, cover, mode = turn
                 found = self._chain.passes.run(cover, mode)
@@ -333,15 +378,27 @@ class _Rounds:
                     self._heads[mode].add(number, found)
             self._pulse.beat("layers")
 
+    def _shuffled(self, turns: Sequence[Any]) -> list[Any]:
+        return self._order.sample(turns, len(turns))
+
+    def _contestants(self) -> list[tuple[Any, list[float]]]:
+        """Return the step, and where there is one the reference network's, with their times."""
+        found = [(self._step, self._step_s)]
+        if self._reference_step is not None:
+            found.append((self._reference_step, self._reference_s))
+        return found
+
     def fields(self) -> dict[str, Any]:
         """Return the event: seconds of the step, of a cut, and of each row."""
         chain = self._chain
         step_s = statistics.median(self._step_s)
         found: dict[str, Any] = {"step_s": step_s, "rounds": len(self._step_s)}
-        found["clocked"] = chain.clocked
+        if self._reference_s:
+            ratios = map(operator.truediv, self._step_s, self._reference_s)
+            found["step_per_reference"] = statistics.median(ratios)
+        found |= {"clocked": chain.clocked, "whole_groups": chain.whole_groups}
         for mode, heads in self._heads.items():
-            rows, cut_s = solved(
-                *(heads, self._step_s, chain.groups, chain.pairs), whole_groups=chain.whole_groups
-            )
+            borders = {begin for begin, _ in chain.groups}
+            rows, cut_s = solved(heads, self._step_s, chain.spans, borders)
             found |= {f"{mode}_s": rows, f"{mode}_cut_s": cut_s}
         return found

@@ -25,6 +25,7 @@ __all__ = [
     "Shape",
     "is_tensor",
     "is_variable",
+    "recorded_calls",
     "tensors",
     "traced_calls",
     "with_operations",
@@ -162,6 +163,21 @@ def traced_calls(
         if call.outer is calls[-1]:
             call.outer = None
     return calls[:-1]
+
+
+@contextmanager
+def recorded_calls(keras: Any) -> Iterator[list[LayerCall]]:
+    """Keep the layer calls made inside, whatever they compute with, inner ones first."""
+
+    class Never:
+        """No value has this type: all calls are kept."""
+
+    with _recorded_calls(keras.layers.Layer, Never, keras) as (calls, running):
+        if not hasattr(keras, "Operation"):
+            yield calls
+            return
+        with _recorded_operations(keras.Operation, keras.layers.Layer, calls, running):
+            yield calls
 
 
 @contextmanager

@@ -1,14 +1,13 @@
 """Blame: which layers took longer in the new code, and how much of the change each of them is.
 
 Sessions of the layers (`worker.layers`) of both codes alternate in fresh processes, and the layers
-are matched by name, class and output shape, in the order of execution. Each pair of sessions gives
-a difference in seconds; a layer has moved where its interval, at its share of the error rate, does
-not hold 0 and the difference is more than `LEAST` of the step.
+are matched in the order of execution (`layer_match`). Each pair of sessions gives a difference in
+seconds; a layer has moved where its interval, at its share of the error rate, does not hold 0 and
+the difference is more than `LEAST` of the step.
 """
 
 from __future__ import annotations
 
-import difflib
 import math
 import statistics
 import time
@@ -18,6 +17,7 @@ from typing import Any
 
 from convmark.compare.files import LayerChange
 from convmark.compare.judgement import BUDGET_SPENT
+from convmark.compare.live.layer_match import matched
 from convmark.compare.live.session import NEW, OLD, LiveSide
 from convmark.core.errors import MeasurementError
 from convmark.core.options import Options
@@ -46,6 +46,8 @@ FEWEST_SESSIONS = 2
 
 LEAST = 0.01
 """Of the old step: a smaller difference is not blamed."""
+_OF_PROCESS = ("precision", "threads", "model", "environ", "inherited")
+"""Settings that may slow all that a process runs."""
 ERROR_RATE = 0.05
 """Of naming any layer of a case that has not moved."""
 
@@ -111,7 +113,9 @@ def _measured(side: LiveSide, name: str, request: Mapping[str, Any]) -> Mapping[
     code = answer.event("code")
     if side.code is not None and code is not None:
         side.code.check(code)
-    return event
+    read = answer.event("read_back") or {}
+    known = [answer.event("environment"), *(read.get(name) for name in _OF_PROCESS)]
+    return {**event, "process": repr([side.case, known])}
 
 
 def blamed_lines(rows: Sequence[LayerChange]) -> list[str]:
@@ -163,11 +167,17 @@ def blamed(
     sessions = len(old)
     if sessions < 2 or len(new) != sessions:
         raise MeasurementError(f"blame needs two sessions of each code or more, got {sessions}")
+    if len({one.get("whole_groups") for one in (*old, *new)}) > 1:
+        raise MeasurementError(
+            f"{case}: no layers: one side's compiler fuses layers, which are one row then, and the "
+            "other's does not; compare sides with the same --jit and kind of framework"
+        )
     if len({one.get("clocked") for one in (*old, *new)}) > 1:
         raise MeasurementError(
             f"{case}: no layers: one side's framework times them in its graph, the other's only "
             "from Python, which differs by more than layers do"
         )
+    old, new = _at_one_speed(old, new)
     step_s = statistics.fmean(one["step_s"] for one in old)
     pairs = list(_pairs(old, new))
     variances = [statistics.variance(pair.differences_s) for pair in pairs]
@@ -178,6 +188,31 @@ def blamed(
         error_s = math.sqrt((variance + common) / 2 / sessions)
         rows.append(_change(case, pair, error_s, step_s, change_s, len(pairs)))
     return sorted(rows, key=lambda row: (not row.moved, -abs(row.difference_s)))
+
+
+def _at_one_speed(
+    old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]
+) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]:
+    """Return the sessions as on a machine that is equally fast in each, by the reference network.
+
+    As they are where a side has other software or settings, which may slow the reference too.
+    """
+    both = [*old, *new]
+    if len({one.get("process") for one in both}) > 1 or any(
+        one.get("step_per_reference") is None for one in both
+    ):
+        return old, new
+    mean_s = statistics.geometric_mean(one["step_s"] / one["step_per_reference"] for one in both)
+
+    def at_mean(one: Mapping[str, Any]) -> Mapping[str, Any]:
+        step_s = mean_s * one["step_per_reference"]
+        scaled = {"step_s": step_s}
+        for name in ("forward_s", "with_backward_s"):
+            if name in one:
+                scaled[name] = [seconds * step_s / one["step_s"] for seconds in one[name]]
+        return {**one, **scaled}
+
+    return [at_mean(one) for one in old], [at_mean(one) for one in new]
 
 
 def _sure_change_s(
@@ -219,24 +254,14 @@ def _change(
 def _pairs(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -> Iterator[_Pair]:
     """Yield the layers of both codes, those of one alone, and the rest."""
     ours, theirs = _times(old), _times(new)
-    keys = [[_key(unit) for unit in side[0]["units"]] for side in (old, new)]
-    matcher = difflib.SequenceMatcher(None, keys[0], keys[1], autojunk=False)
-    for tag, begin, end, new_begin, new_end in matcher.get_opcodes():
-        kinds = [
-            [key[1:] for key in side] for side in (keys[0][begin:end], keys[1][new_begin:new_end])
-        ]
-        if tag == "equal" or kinds[0] == kinds[1]:
-            for one, other in zip(range(begin, end), range(new_begin, new_end), strict=True):
-                yield _Pair(keys[1][other][0], ours[one], theirs[other])
-            continue
-        yield from (_Pair(keys[0][place][0], ours[place], None) for place in range(begin, end))
-        for place in range(new_begin, new_end):
-            yield _Pair(keys[1][place][0], None, theirs[place])
+    before, after = ([layer_name(unit["name"]) for unit in side[0]["units"]] for side in (old, new))
+    for one, other in matched(old[0]["units"], new[0]["units"]):
+        its_old = None if one is None else ours[one]
+        if other is not None:
+            yield _Pair(after[other], its_old, theirs[other])
+        elif one is not None:
+            yield _Pair(before[one], its_old, None)
     yield _Pair(REST, _rest(old, ours), _rest(new, theirs))
-
-
-def _key(unit: Mapping[str, Any]) -> tuple[str, str, str]:
-    return layer_name(unit["name"]), str(unit["kind"]), str(unit["shape"])
 
 
 def _times(sessions: Sequence[Mapping[str, Any]]) -> list[list[float]]:

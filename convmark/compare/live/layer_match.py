@@ -1,0 +1,74 @@
+"""Layers of two codes matched in the order of execution: an alignment by what they are.
+
+Two layers of one class may be the same. What speaks for it are their name, their output shape, and
+their settings and FLOPs; of all ways to match them in order, the one with the most evidence counts
+(Needleman and Wunsch, 1970). A name that Keras numbered counts without its number: a layer that is
+put in moves the numbers of all after it, and each would be taken for its neighbour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+__all__ = ["matched"]
+
+_LABEL, _SHAPE, _SETTINGS, _NAME = 6.0, 3.0, 2.0, 1e-3
+"""Of evidence; the number decides only between layers that are alike in all else."""
+_LEAST = 3.0
+"""Settings alone make no layer the same."""
+
+Units = Sequence[Mapping[str, Any]]
+
+
+def matched(old: Units, new: Units) -> list[tuple[int | None, int | None]]:
+    """Return the places of the layers of both codes, in order; None where one has no such layer.
+
+    Args:
+        old: what the worker tells of each layer.
+    """
+    gained = _evidence(old, new)
+    best = np.zeros((len(old) + 1, len(new) + 1))
+    for one, row in enumerate(gained):
+        without = best[one]
+        # a maximum over all to the left is what skipping layers of the new code comes to
+        found = np.maximum(without[1:], without[:-1] + row)
+        best[one + 1, 1:] = np.maximum.accumulate(found)
+    return _followed(best, gained)
+
+
+def _followed(best: Any, gained: Any) -> list[tuple[int | None, int | None]]:
+    """Return the way through the alignment that has the most evidence, from its end."""
+    one, other = gained.shape
+    pairs: list[tuple[int | None, int | None]] = []
+    while one or other:
+        if one and best[one, other] == best[one - 1, other]:
+            one -= 1
+            pairs.append((one, None))
+        elif other and best[one, other] == best[one, other - 1]:
+            other -= 1
+            pairs.append((None, other))
+        else:
+            one, other = one - 1, other - 1
+            pairs.append((one, other))
+    return pairs[::-1]
+
+
+def _evidence(old: Units, new: Units) -> Any:
+    """Return the evidence that two layers are the same, of each pair; 0 for too little."""
+
+    def same(fact: Any) -> Any:
+        codes: dict[str, int] = {}
+        ours, theirs = (
+            np.array([codes.setdefault(str(fact(unit)), len(codes)) for unit in side], int)
+            for side in (old, new)
+        )
+        return ours[:, None] == theirs[None, :]
+
+    found = _LABEL * same(lambda unit: unit.get("label", unit["name"]))
+    found = found + _SHAPE * same(lambda unit: unit["shape"])
+    found += _SETTINGS * same(lambda unit: (unit.get("settings"), unit.get("flops")))
+    found = np.where(same(lambda unit: unit["kind"]) & (found >= _LEAST), found, 0.0)
+    return found + np.where(found, _NAME * same(lambda unit: unit["name"]), 0.0)

@@ -1,0 +1,68 @@
+"""Whether a model's own training step runs its layers as they are timed: each once, training.
+
+The pieces are those of `model(inputs, training=True)`. A `train_step` of the model's own may call
+its layers as in inference, some of them twice or not at all: their times would be of another mode.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from convmark.worker.cuts import Cut
+from convmark.worker.failure import CaseFailure
+from convmark.worker.traced import LayerCall, recorded_calls
+
+__all__ = ["held_to_the_pieces"]
+
+_Calls = Counter[tuple[int, bool]]
+"""How often each layer is called, by its identity, and whether it trains then."""
+
+
+@contextlib.contextmanager
+def held_to_the_pieces(name: str, model: Any, found: Cut) -> Iterator[None]:
+    """Run the model's first step inside; its layer calls must be those of the pieces.
+
+    Args:
+        name: of the model, for the message.
+
+    Raises:
+        CaseFailure: the step is the model's own and calls its layers otherwise.
+    """
+    from convmark.worker.backends.own_training import STEPS, overrides  # it needs Keras
+
+    if not overrides(model, *STEPS, "compute_loss"):
+        yield
+        return
+    with recorded_calls(found.keras) as recorded:
+        yield
+    layer_class = found.keras.layers.Layer
+    wanted = list(_leaves((unit.call for unit in found.units), layer_class))
+    got = list(_leaves((one for one in recorded if one.outer is None), layer_class))
+    layers = {id(one.layer): one.layer for one in wanted}  # what others take is in the rest
+    got = [one for one in got if id(one.layer) in layers]
+    ours, its = _counted(wanted), _counted(got)
+    for layer, training in (ours - its) + (its - ours):
+        times = ours[layer, training], its[layer, training]
+        mode = "in training" if training else "outside of training"
+        raise CaseFailure(
+            f"{name}: its own training step calls {layers[layer].name} {times[1]} times {mode}, "
+            f"and model(inputs, training=True), which is what is timed, {times[0]} times; "
+            "measure them with --tasks infer"
+        )
+
+
+def _counted(calls: Iterable[LayerCall]) -> _Calls:
+    return Counter((id(one.layer), bool(one.training)) for one in calls)
+
+
+def _leaves(calls: Iterable[LayerCall], layer_class: type) -> Iterator[LayerCall]:
+    """Yield the layers' calls that hold no other layer's; operations are none."""
+    for call in calls:
+        inner = [one for one in call.inner if isinstance(one.layer, layer_class)]
+        if inner:
+            yield from _leaves(inner, layer_class)
+        elif isinstance(call.layer, layer_class):
+            yield call
