@@ -302,17 +302,17 @@ def growing() -> Any:
 
 
 class Room(keras.layers.Layer):
-    """Takes 128 MiB of addresses a sample and touches none: too much in no time, under a limit."""
+    """Takes 512 MiB of addresses a sample and touches none: too much in no time, under a limit."""
 
     def call(self, inputs: Any) -> Any:
         import tensorflow as tf
 
-        room = tf.raw_ops.Empty(shape=[tf.shape(inputs)[0], 1 << 25], dtype=tf.float32)
+        room = tf.raw_ops.Empty(shape=[tf.shape(inputs)[0], 1 << 27], dtype=tf.float32)
         with tf.control_dependencies([room]):
             return tf.identity(inputs)
 
 
 def roomy() -> Any:
-    """Return a model that takes 128 MiB a sample."""
+    """Return a model that takes 512 MiB a sample."""
     inputs = keras.Input((4,))
     return keras.Model(inputs, keras.layers.Dense(2)(Room()(inputs)))

@@ -16,6 +16,7 @@ import faults
 import pytest
 from forks import Forks, end_started, framework, load_harness, warm_interpreters
 from workers import BUILDERS, QUICK_XLA, environ
+from xdist.scheduler import LoadFileScheduling
 
 from convmark.cli.parsers import parsers
 from convmark.interpreter import Interpreter
@@ -40,6 +41,17 @@ LONGEST = (
     *("test_faults_disk", "test_process_state", "test_resume", "test_pull_request"),
 )
 """Files that take more than 10 s: none of them is begun when the other processes have ended."""
+
+FRAMEWORKS = frozenset(
+    (
+        *("test_backends", "test_by_identity", "test_ceilings", "test_cut_models", "test_cuts"),
+        *("test_duet", "test_flops", "test_forks", "test_inputs", "test_models"),
+        *("test_precisions", "test_process_state", "test_report_describe", "test_runtimes"),
+        *("test_synchronisation", "test_training", "test_work"),
+    )
+)
+"""Files that import Keras into their own process, or fork JAX's and PyTorch's: one process runs
+them all, for each of these imports takes seconds."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -210,10 +222,27 @@ def browser() -> Iterator[Any]:
     driver.quit()
 
 
+class ByFramework(LoadFileScheduling):
+    """Gives a process a file at a time, and those of the frameworks together."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "frameworks" if Path(file).stem in FRAMEWORKS else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    return ByFramework(config, log) if config.getoption("dist") == "loadfile" else None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what takes minutes, unless `-m` names it; have the longest files begin first."""
     places = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+    def place(item: pytest.Item) -> tuple[bool, int]:
+        return item.path.stem not in FRAMEWORKS, places.get(item.path.stem, len(places))
+
+    items.sort(key=place)
     if "long" in config.option.markexpr:
         return
     left_out = [item for item in items if item.get_closest_marker("long")]

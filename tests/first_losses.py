@@ -128,7 +128,9 @@ def inferred(backend: Any, model: Any) -> list[float]:
 
 def fed(backend: Any, task: str) -> list[Any]:
     """Return the shapes of the first batches of a feed, and whether the step takes them."""
-    model = builder("lenet5")()
+    layers = keras.layers
+    scores = layers.Dense(10, activation="softmax")
+    model = keras.Sequential([keras.Input((28, 28, 1)), layers.Flatten(), scores])
     if task == "train":
         step = backend.training_step(model, BATCH_SIZE, 0, 0.01, False)
     else:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from workers import git
+from workers import git, short_sessions
 
 from convmark.compare.live import anchor
 from convmark.compare.live.live import LiveOptions, Pairing, compare_live
@@ -101,7 +101,7 @@ def test_the_committed_code_runs_beside_the_edited_one_and_the_slowdown_is_seen(
     origin = anchor.Origin(repository=project, folder=Path("src"), is_zoo=False)
     case = Case(model="shop.nets:small", task="infer", batch_size=64)
     monkeypatch.chdir(project / "src")
-    monkeypatch.setattr("convmark.compare.live.live.CROSS_CHECKED_BY", 2)
+    short_sessions(monkeypatch)
     left = time.monotonic() + 120.0
     terms = LiveOptions(
         seed=0,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import digits
@@ -25,8 +26,8 @@ QUICK = {
     "change_points.py": ["--series=4"],
     "decision_rule.py": ["--decisions=16", "--only=same", "--state={folder}"],
     "fleet_cost.py": ["--most-nodes=100", "--fleets=2"],
-    "history_cost.py": ["--runs=2", "--cases=8", "--metrics=1"],
-    "judging_cost.py": ["--runs=3", "--cases=2"],
+    "history_cost.py": ["--runs=2", "--cases=8", "--metrics=1", "--settled=0"],
+    "judging_cost.py": ["--runs=3", "--cases=2", "--settled=0"],
     "machine_ratios.py": ["--draws=2"],
     "publish_cost.py": ["1"],
     "report_cost.py": ["1"],
@@ -41,7 +42,7 @@ WITH_WORKERS = {
         *("--builds=1", "--folder={folder}"),
     ],
     "epoch_times.py": ["--mnist={mnist}", "--models=lenet5", "--rounds=1", "--fraction=0.01"],
-    "harness_cost.py": ["--only=overhead", "--pairs=2"],
+    "harness_cost.py": ["--only=overhead", "--pairs=2", "--budget=0.1"],
     "hostile.py": ["--builders=1", "--folder={folder}"],
     "runtimes.py": [
         *("--folder={folder}", "--models=lenet5", "--batch-sizes=1", "--rounds=1"),
@@ -56,6 +57,8 @@ WITH_WORKERS = {
         "--results={folder}",
     ],
 }
+IN_PROCESS = ("epoch_times.py",)
+"""Import TensorFlow themselves: they run in forks of a process that has."""
 LIVE = {
     "bare_loop.py": [
         *("--cells=conv_layer:infer:32", "--pairs=1", "--turns=1", "--seconds=0.05"),
@@ -123,12 +126,16 @@ needs_tensorflow = pytest.mark.skipif(
 @needs_tensorflow
 @pytest.mark.parametrize("script", sorted(WITH_WORKERS))
 def test_a_script_that_measures_runs_to_its_end(
-    script: str, harness: Forks, warm: None, tmp_path: Path
+    script: str,
+    harness: Forks,
+    warm: None,
+    forks_of: Callable[[str], Forks],
+    tmp_path: Path,
 ) -> None:
     mnist = digits.write(tmp_path / "mnist.npz") if script != "harness_cost.py" else tmp_path
     (tmp_path / "blocks.py").write_text(BLOCKS)
     filled = [one.format(folder=tmp_path / "F", mnist=mnist) for one in WITH_WORKERS[script]]
-    ran(harness, script, filled, tmp_path)
+    ran(forks_of("tensorflow") if script in IN_PROCESS else harness, script, filled, tmp_path)
 
 
 @needs_tensorflow

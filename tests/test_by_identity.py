@@ -1,8 +1,12 @@
 """What is known of an object is not known of another at its address."""
 
+import importlib.util
+
 import pytest
 
-from convmark.worker.backends.keras_parts import ByIdentity
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("keras") is None, reason="the module imports Keras"
+)
 
 
 class Model:
@@ -10,6 +14,8 @@ class Model:
 
 
 def test_another_object_at_the_address_of_one_that_is_gone_is_not_known() -> None:
+    from convmark.worker.backends.keras_parts import ByIdentity  # it takes seconds
+
     known: ByIdentity[int] = ByIdentity()
     model = Model()
     known[model] = 5

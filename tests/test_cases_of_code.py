@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from forks import COMMAND, SESSION, Forks
-from workers import environ
+from workers import BUILDERS, environ
 
 from convmark.results.record import Record
 from convmark.results.store import read_run
@@ -30,13 +30,12 @@ def made(name: str, *folders: Path) -> None:
 
 
 HERE = ("--results=results", "--ceilings=off")
-SHORT_SESSIONS = """
-import functools
-from convmark.compare.live import live
-live.LiveOptions.of = functools.partial(live.LiveOptions.of, session_s=0.3)
-live.CROSS_CHECKED_BY = 2
+SHORT_SESSIONS = f"""
+import pytest, sys
+sys.path.append({str(BUILDERS)!r})
+import workers
+workers.short_sessions(pytest.MonkeyPatch())
 """
-"""For a step that is several times as long."""
 SHORT = (
     *("--tasks=infer", "--batch-sizes=8", "--devices=cpu", "--processes=1", "--time-budget=0.1"),
 )

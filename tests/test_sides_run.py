@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -10,12 +9,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from workers import environ, git, measured
+from workers import environ, git, measured, short_sessions
 
 from convmark.cli import main
 from convmark.compare.live.ab import SideSpec
 from convmark.compare.live.anchor import origin_of
-from convmark.compare.live.live import LiveOptions
 from convmark.compare.live.tree import ForeignCode, Tree
 from convmark.core.case import Case
 from convmark.core.errors import WorkerError
@@ -206,9 +204,7 @@ def test_a_setting_read_by_a_relative_path_is_each_commit_s_own(
     make = CASES / "18-worktree-relative-config" / "make.sh"
     subprocess.run(["sh", str(make), str(tmp_path / "shop")], check=True, capture_output=True)
     monkeypatch.chdir(tmp_path / "shop")
-    short = functools.partial(LiveOptions.of, session_s=0.3)  # of a step several times as long
-    monkeypatch.setattr(LiveOptions, "of", short)
-    monkeypatch.setattr("convmark.compare.live.live.CROSS_CHECKED_BY", 2)
+    short_sessions(monkeypatch)
     options = ["--models", "nets:net", "--tasks", "infer", "--batch-sizes", "2", "--target=1000"]
     assert main(["ab", "git:HEAD~1", "git:HEAD", *options, "--allow-concurrent"]) == 1
     assert "regressed" in capsys.readouterr().out

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,15 @@ def measured(
 def smoked(model: str) -> dict[str, Any]:
     """Return a request for ten untimed steps."""
     return {**measured(model), "smoke": True}
+
+
+def short_sessions(patch: pytest.MonkeyPatch) -> None:
+    """Have live comparisons be short; for tests where a step is several times as long as before."""
+    from convmark.compare.live import live
+
+    patch.setattr(live.LiveOptions, "of", partial(live.LiveOptions.of, session_s=0.3))
+    patch.setattr(live, "SessionPlan", partial(live.SessionPlan, builds=1))
+    patch.setattr(live, "CROSS_CHECKED_BY", 2)
 
 
 def git(folder: Path, *arguments: str) -> str:

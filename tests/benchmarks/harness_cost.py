@@ -56,7 +56,7 @@ BLOCK_STEPS = 30
 def main() -> int:
     options = _options()
     if options.child:
-        print(json.dumps(_blocks(options.pairs)))
+        print(json.dumps(_blocks(options.pairs, options.budget)))
         return 0
     chosen = [options.only] if options.only else list(PAIRS)
     print(f"load average at the start {os.getloadavg()[0]:.2f}, {os.cpu_count()} logical CPUs")
@@ -191,7 +191,7 @@ def overhead_section(pairs: int, options: argparse.Namespace, environ: Mapping[s
         f"blocks of {BLOCK_STEPS} steps, in one process"
     )
     child = subprocess.run(
-        [sys.executable, __file__, "--child", "--pairs", str(pairs)],
+        [sys.executable, __file__, "--child", f"--pairs={pairs}", f"--budget={options.budget}"],
         env=dict(environ),
         stdout=subprocess.PIPE,
         text=True,
@@ -216,7 +216,7 @@ def overhead_section(pairs: int, options: argparse.Namespace, environ: Mapping[s
     return abs(math.exp(mean.value) - 1) <= OVERHEAD_SHARE
 
 
-def _blocks(pairs: int) -> list[dict[str, list[float]]]:
+def _blocks(pairs: int, budget_s: float) -> list[dict[str, list[float]]]:
     """Return step times, seconds, of alternating blocks; the framework is loaded here alone."""
     import convmark_zoo
 
@@ -242,7 +242,7 @@ def _blocks(pairs: int) -> list[dict[str, list[float]]]:
             times_s.append(time.perf_counter() - began)
         return times_s
 
-    timing.warm_up(step, backend, BUDGET_S, pulse)
+    timing.warm_up(step, backend, budget_s, pulse)
     order = random.Random(0)
     ways: list[Callable[[], list[float]]] = [harness, bare]
     return [{way.__name__: way() for way in order.sample(ways, 2)} for _ in range(pairs)]

@@ -36,6 +36,7 @@ from convmark.results.agreement import ASCENDING
 from convmark.results.record import COLUMNS, Record, to_cells
 from convmark.results.store import HEADER
 
+SETTLED = "seconds until the index takes a file for whole (default: %(default)s)"
 RUN, RATIO, STEP = "99990001", 0.0123456789, 0.0987654321
 """Stand in the template of a row where each run has its own value."""
 
@@ -225,6 +226,7 @@ def main() -> None:
     parser.add_argument("--runs", default="10,100,1000,10000")
     parser.add_argument("--cases", type=int, default=100)
     parser.add_argument("--metrics", type=int, default=3, help="verdicts of a case, at most 6")
+    parser.add_argument("--settled", type=float, default=SETTLED_S + 0.5, help=SETTLED)
     given = parser.parse_args()
     sizes = sorted(map(int, given.runs.split(",")))
     table: dict[str, list[str]] = {}
@@ -233,7 +235,7 @@ def main() -> None:
         for runs in sizes:
             began = time.perf_counter()
             writer.grow(runs)
-            time.sleep(SETTLED_S + 0.5)
+            time.sleep(given.settled)
             print(f"{runs} runs written in {time.perf_counter() - began:.0f} s", file=sys.stderr)
             for name, found in costs(Path(temporary), writer).items():
                 print(f"{runs}: {name}: {found}", file=sys.stderr)

@@ -29,6 +29,7 @@ from histories import A_COMMIT, ANOTHER_COMMIT, MACHINE, keep, process
 from convmark.compare.index import SETTLED_S
 from convmark.results.store import Store
 
+SETTLED = "seconds until the index takes a file for whole (default: %(default)s)"
 HISTORIES = ("one commit", "a new case", "another TensorFlow", "another commit each", "load moved")
 
 
@@ -104,6 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", default="10,100,1000")
     parser.add_argument("--cases", type=int, default=100)
+    parser.add_argument("--settled", type=float, default=SETTLED_S, help=SETTLED)
     parser.add_argument("--judge", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.judge is not None:
@@ -115,7 +117,7 @@ def main() -> None:
         folders = [f"{temporary}/{number}" for number in range(len(wanted))]
         for (kind, runs), folder in zip(wanted, folders, strict=True):
             write(Path(folder), runs, given.cases, kind)
-        time.sleep(SETTLED_S)
+        time.sleep(given.settled)
         for (kind, runs), folder in zip(wanted, folders, strict=True):
             cost, again = judged(folder), judged(folder)
             seconds = [f"{cost[name]:.2f} s" for name in ("reading", "judging", "imports")]
