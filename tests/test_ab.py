@@ -63,35 +63,31 @@ def test_without_the_package_that_draws_the_verdict_is_printed_and_kept(
     assert line.startswith(f"convmark ab: {NAME}: no figure of its sessions: vl_convert cannot be ")
 
 
-def test_a_verdict_that_finds_no_room_is_printed_and_the_status_is_2(
-    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("holder", "keeps", "options"),
+    [(ab_files, "append", []), (CHANGES_TABLE, "keep", ["--layers"])],
+    ids=["its rows", "its layers"],
+)
+def test_a_verdict_is_printed_where_there_is_no_room_and_the_status_is_2(
+    holder: Any,
+    keeps: str,
+    options: list[str],
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def full(path: Path, rows: object) -> None:
         raise StoreError(f"{path}: no room")
 
-    monkeypatch.setattr(ab_files, "append", full)
+    monkeypatch.setattr(holder, keeps, full)
     Interpreter.speeds = {"2.21.0": 1.1}
-    assert main(["ab", "2.20.0", "2.21.0", *LENET5]) == 2
+    assert main(["ab", "2.20.0", "2.21.0", *options, *LENET5]) == 2
     printed = capsys.readouterr()
     assert "regressed" in printed.out
     said = [line for line in printed.err.splitlines() if "no room" in line]
     assert [line.endswith("; the comparison goes on, and its rows are lost") for line in said] == [
         *(True, False)
     ]
-
-
-def test_layers_that_find_no_room_leave_the_verdict(
-    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(run: Path, rows: object) -> None:
-        raise StoreError(f"{run}: no room")
-
-    monkeypatch.setattr(CHANGES_TABLE, "keep", full)
-    Interpreter.speeds = {"2.21.0": 1.1}
-    assert main(["ab", "2.20.0", "2.21.0", "--layers", *LENET5]) == 2
-    printed = capsys.readouterr()
-    assert "regressed" in printed.out
-    assert "no room; the comparison goes on" in printed.err
 
 
 def test_the_layers_that_moved_are_named_and_kept(
