@@ -103,12 +103,16 @@ from convmark.machine.gpu.watch import watching
 used, found = Path(os.environ["STANDIN_USED"]), []
 gpus, _ = read_gpus(load_nvml())
 with watching([Card(gpu=gpu) for gpu in gpus], period_s=0.01) as watch:
+    def looked():
+        while (seen := watch.since_last()["card_memory_bytes"]) is None:
+            time.sleep(0.005)
+        return seen
+
     for mib in (1000, 1000, 1200):
         used.write_text(str(mib))
-        time.sleep(0.1)
-        watch.since_last()  # one look at the card may be of before
-        time.sleep(0.1)
-        found.append(watch.since_last()["card_memory_bytes"])
+        watch.since_last()
+        looked()  # its look at the card may have begun before
+        found.append(looked())
 print(json.dumps(found))
 """
 

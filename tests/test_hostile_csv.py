@@ -432,9 +432,9 @@ def test_step_times_that_claim_to_be_endless_are_not_unpacked(tmp_path: Path) ->
     for data in members.values():
         with zipfile.ZipFile(steps, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("00001.npy", data)
-        began = time.perf_counter()
+        began = time.process_time()
         assert read_step_times(path, [1]) is None
-        assert time.perf_counter() - began < MOST_S
+        assert time.process_time() - began < MOST_S
 
 
 def _saved(array: np.ndarray) -> bytes:
