@@ -324,3 +324,12 @@ def test_what_the_two_steps_differ_in_beside_their_time_is_noted() -> None:
     told = CaseResult()
     note_unlike({live_session.OLD: old, live_session.NEW: old}, told, case, case)
     assert told.unlike == ""
+
+
+def test_what_differs_is_noted_of_an_undecided_case_too(made: Made) -> None:
+    made.finds = CaseResult(
+        decision=decision("undecided", None, 0), unlike="threads differs: default and 1"
+    )
+    found = confirmed(KEPT, None)[CASE.name]
+    assert found.decision is None
+    assert found.reason.endswith("; threads differs: default and 1")

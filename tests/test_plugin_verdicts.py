@@ -390,6 +390,28 @@ def test_a_ref_needs_no_history_and_compares_every_case_live(
     result.stdout.fnmatch_lines([f"{LENET5}: step_time regressed by +22.1 %*"])
 
 
+def test_packages_that_a_branch_names_anew_are_said_to_be_in_neither_side(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live(monkeypatch, "unchanged", 0.0)
+    lock = pytester.path / "uv.lock"
+    lock.write_text("keras 3.9")
+    git(pytester.path, "add", "uv.lock")
+    new_commit(pytester)
+    old = head(pytester.path)
+    lock.write_text("keras 3.12")
+    git(pytester.path, "commit", "-qam", "newer packages")
+    differs = f"uv.lock differs from {old[:12]}: both codes ran with the packages installed here"
+    result = run("--benchmark-compare=git:HEAD~1")
+    result.stdout.fnmatch_lines([f"*{differs}; `convmark ab` compares two environments"])
+    (newest,) = pytester.path.glob("results/*/[0-9]*[0-9].csv")
+    notes = [one.note for one in read_verdicts(newest) if one.metric == "step_time"]
+    assert [differs in note for note in notes] == [True, True]
+    new_commit(pytester)
+    result = run("--benchmark-compare=git:HEAD~1")
+    result.stdout.no_fnmatch_line("*packages installed here*")
+
+
 def test_a_ref_cannot_be_compared_with_nothing_live(run: Run, pytester: pytest.Pytester) -> None:
     result = run("--benchmark-compare=git:HEAD", "--compare-budget=0")
     assert result.ret == 4

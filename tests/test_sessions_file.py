@@ -17,6 +17,7 @@ from convmark.compare.sessions_file import (
     EarlierSessions,
     conditions_of,
     keep_sessions,
+    live_levels,
 )
 
 ROW = run_of("0001", 0.0, code="c2")[0]
@@ -128,3 +129,14 @@ def test_a_damaged_file_gives_nothing(cell: str, tmp_path: Path) -> None:
     path = TABLE.path(run)
     path.write_text(path.read_text().replace("0.0125", cell))
     assert earlier(run).of(LENET, "c1", "c2", apart=False).sessions == ()
+
+
+def test_a_run_s_level_is_of_its_own_sessions_alone(tmp_path: Path) -> None:
+    first = keep(tmp_path / "0001.csv", sessions(0.01, 0.03))
+    along = earlier(first).of(LENET, "c1", "c2", apart=False).sessions
+    second = keep(tmp_path / "0002.csv", [*along, *sessions(0.05, 0.07)])
+    assert live_levels(first)[LENET].log_ratio == pytest.approx(0.02)
+    level = live_levels(second)[LENET]
+    assert (level.log_ratio, level.variance) == (pytest.approx(0.06), pytest.approx(0.0001))
+    assert level.against == (CONDITIONS[LENET], "c1", False)
+    assert live_levels(keep(tmp_path / "0003.csv", sessions(0.05))) == {}

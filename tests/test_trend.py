@@ -15,6 +15,7 @@ from histories import MACHINE, comparability, keep, process, run_of
 
 from convmark.cli import main
 from convmark.cli.parsers import parsers
+from convmark.compare.sessions_file import LiveLevel
 from convmark.compare.trend import Commits, Point, live_comparison, trend
 from convmark.report.tables.history import trend_text
 from convmark.results.store import Store
@@ -98,6 +99,47 @@ def test_a_creep_is_named_and_compared_as_a_stretch() -> None:
     first, last = int(stretch.points[0].run), int(stretch.points[-1].run)
     assert (abs(first - 9) <= 2, abs(last - 18) <= 2) == (True, True)
     assert compared(found) == [f"convmark ab {sha(first - 1)} {sha(last)} {CASE}"]
+
+
+def gated(levels: Sequence[float], noise: float = 0.004) -> list[Point]:
+    """Return runs of one process, of which each but the first ran beside the first one's code."""
+    rng = random.Random(5)
+    found = [
+        dataclasses.replace(one, log_ratio=level + rng.gauss(0, 0.02), processes=1, variance=None)
+        for one, level in zip(points(levels), levels, strict=True)
+    ]
+    live = [
+        LiveLevel(
+            against=("c", "old", False),
+            anchor=found[0].commit[:12],
+            log_ratio=level - levels[0] + rng.gauss(0, noise),
+            variance=noise**2,
+            freedom=2,
+        )
+        for level in levels
+    ]
+    beside = zip(found[1:], live[1:], strict=True)
+    return [found[0], *(dataclasses.replace(one, live=level) for one, level in beside)]
+
+
+def test_a_creep_that_runs_of_one_process_hide_is_seen_by_their_live_sessions() -> None:
+    creeping = gated([0.01 * number for number in range(6)])
+    without = [dataclasses.replace(one, live=None) for one in creeping]
+    assert len(trend(without).stretches) == 1
+    _, creep = trend(creeping).stretches
+    assert creep.level.creep
+    assert 0.05 in creep.level.interval
+    told = trend_text(trend(creeping), Line())
+    assert f"creep, seen by the live sessions beside {creeping[0].commit[:12]}:" in told
+    assert f"convmark ab {sha(1)} {sha(6)} " in " ".join(told.split())
+
+
+def test_live_sessions_of_flat_runs_and_of_several_anchors_name_no_creep() -> None:
+    assert len(trend(gated([0.0] * 12)).stretches) == 1
+    creeping = gated([0.01 * number for number in range(6)])
+    other = dataclasses.replace(creeping[2].live, against=("c", "other", False))  # type: ignore[type-var]
+    creeping[2] = dataclasses.replace(creeping[2], live=other)
+    assert len(trend(creeping).stretches) == 1  # five runs are too few
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from convmark.compare.intended import (
     trailer_range_of,
 )
 from convmark.compare.judgement import Judgement
+from convmark.compare.sessions_file import MOST_LOOKED_INTO, live_levels
 from convmark.compare.trend import Commits, Point, trend
 from convmark.compare.verdict import conclude, review
 from convmark.core.errors import OptionError, StoreError
@@ -214,7 +216,14 @@ def history(given: argparse.Namespace, options: Options) -> int:
     print_tables(Answer(command="history", machines=[machine], tables=[table]), form)
     if form != "text":
         return EXIT_OK
-    found = trend([_point(path, one) for path, one in runs if one.log_ratio is not None])
+    shown = [(path, one) for path, one in runs if one.log_ratio is not None]
+    found = trend(
+        [
+            replace(_point(path, one), live=live_levels(path).get(case) if recent else None)
+            for number, (path, one) in enumerate(shown)
+            for recent in [number >= len(shown) - MOST_LOOKED_INTO]
+        ]
+    )
     if found.stretches:
         repeated = functools.partial(typed, options=options, fields=("results",))
         print(f"\n{trend_text(found, Commits(Path.cwd()), repeated)}")

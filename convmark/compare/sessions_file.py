@@ -28,8 +28,10 @@ __all__ = [
     "TABLE",
     "EarlierSessions",
     "KeptSession",
+    "LiveLevel",
     "conditions_of",
     "keep_sessions",
+    "live_levels",
 ]
 
 MOST_LOOKED_INTO = 30
@@ -124,6 +126,42 @@ def _believed(run: Path) -> list[KeptSession]:
         return TABLE.of(run)
     except StoreError:
         return []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveLevel:
+    """Where the sessions of one run have seen its code beside its anchor's."""
+
+    against: tuple[str, str, bool]
+    """What is alike in levels that may be compared: conditions, the anchor's code, `apart`."""
+    anchor: str
+    """As of `KeptSession`."""
+    log_ratio: float
+    """ln(code / anchor), the trimmed mean of the sessions."""
+    variance: float
+    """Of it, by the scatter of the sessions."""
+    freedom: int
+
+
+def live_levels(run: Path) -> dict[str, LiveLevel]:
+    """Return the levels of a run's own sessions by case, of those with two or more."""
+    own: dict[str, list[KeptSession]] = {}
+    for one in _believed(run):
+        if one.run is None:  # those taken along are of an earlier run
+            own.setdefault(one.case, []).append(one)
+    found = {}
+    for case, sessions in own.items():
+        first, count = sessions[0], len(sessions)
+        if count > 1 and len({(one.old_code, one.apart) for one in sessions}) == 1:
+            level = summary([one.wall for one in sessions])
+            found[case] = LiveLevel(
+                against=(first.conditions, first.old_code, first.apart),
+                anchor=first.anchor,
+                log_ratio=level.estimate,
+                variance=level.variance / level.count,
+                freedom=level.freedom,
+            )
+    return found
 
 
 @dataclass(frozen=True, slots=True)

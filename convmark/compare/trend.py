@@ -13,14 +13,26 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 
 from convmark.compare.comparability import ALIKE_LOAD, Comparability, comparable, difference
-from convmark.compare.rule.change_points import Level, Run, levels
+from convmark.compare.rule.change_points import FEWEST_RUNS, Level, Run, creep, levels
+from convmark.compare.rule.statistics import Prior
+from convmark.compare.sessions_file import LiveLevel
 from convmark.core.git import SHOWN, Git
 from convmark.core.statistics import median_of
 from convmark.core.text import counted
 
-__all__ = ["Commits", "Point", "Stretch", "Trend", "live_comparison", "trend"]
+__all__ = [
+    "RUNS_DIFFER",
+    "Commits",
+    "Point",
+    "Stretch",
+    "Trend",
+    "levels_beside",
+    "live_comparison",
+    "trend",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +53,8 @@ class Point:
     conditions: Comparability
     source: int = 0
     """Which file it is of, where several are read together."""
+    live: LiveLevel | None = None
+    """What its live sessions have seen; None without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +67,9 @@ class Stretch:
     """The last run before it; None for the first of a series."""
     conditions: str = ""
     """Of the first of a series: what its runs differ in from those of the series before."""
+    beside: str = ""
+    """The anchor beside which the sessions of its runs have seen the change; empty where the runs'
+    own figures show it."""
 
     @property
     def step_time_p50_s(self) -> float | None:
@@ -82,7 +99,8 @@ def trend(points: Sequence[Point]) -> Trend:
             busy = point.load is not None and abs(point.load - usual) > ALIKE_LOAD
             (left_out if busy else kept).append(point)
         text = difference(kept[0].conditions, before.conditions) if before else ""
-        found += _stretches(kept, text)
+        own = _stretches(kept, text)
+        found += (_crept(kept, text) if len(own) == 1 else []) or own
         before = kept[-1]
     return Trend(stretches=found, left_out=left_out)
 
@@ -106,15 +124,59 @@ def _stretches(series: Sequence[Point], conditions: str) -> list[Stretch]:
     runs = [Run(value=point.log_ratio, processes=point.processes) for point in series]
     freedom = sum(one.processes - 1 for one in series if one.variance is not None)
     squares = sum((one.processes - 1) * (one.variance or 0.0) for one in series)
+    found = levels(runs, squares / freedom if freedom else 0.0)
+    return _with_points(series, found, conditions)
+
+
+def _with_points(
+    series: Sequence[Point], found: Sequence[Level], conditions: str, beside: str = ""
+) -> list[Stretch]:
     return [
         Stretch(
             points=series[level.first : level.last + 1],
             level=level,
             before=series[level.first - 1] if level.first else None,
             conditions="" if level.first else conditions,
+            beside="" if level.change is None else beside,
         )
-        for level in levels(runs, squares / freedom if freedom else 0.0)
+        for level in found
     ]
+
+
+RUNS_DIFFER = 0.004
+"""Runs of the same two codes may differ so much: the means of their duets do."""
+_MOST_FREEDOM = 20.0
+"""The sessions of all runs are worth no more: what differs from run to run is not in them."""
+
+
+def _crept(series: Sequence[Point], conditions: str) -> list[Stretch]:
+    """Return the levels of the runs whose sessions ran beside the newest one's anchor.
+
+    None where these have not moved. The anchor's own run is one of them, at 0.
+    """
+    newest = next((point.live for point in reversed(series) if point.live), None)
+    if newest is None:
+        return []
+    beside = [one for one in series if one.live and one.live.against == newest.against]
+    before = series[: series.index(beside[0])]
+    anchor = [one for one in before if one.commit and one.commit.startswith(newest.anchor)][:1]
+    lives = [one.live for one in beside if one.live]
+    found = levels_beside(lives, with_anchor=bool(anchor))
+    return _with_points([*anchor, *beside], found, conditions, newest.anchor)
+
+
+def levels_beside(lives: Sequence[LiveLevel], *, with_anchor: bool) -> list[Level]:
+    """Return the levels of runs that were compared live with one anchor, if they rise or fall.
+
+    Args:
+        with_anchor: whether its own run comes before them, which lies at 0.
+    """
+    runs = [Run(value=0.0)] * with_anchor + [Run(value=live.log_ratio) for live in lives]
+    if len(runs) < 2 * FEWEST_RUNS:
+        return []
+    variance = fmean(live.variance for live in lives) + RUNS_DIFFER**2
+    freedom = min(_MOST_FREEDOM, float(sum(live.freedom for live in lives)))
+    return creep(runs, Prior(variance=variance, freedom=freedom))
 
 
 class Commits:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, OptionError
 from convmark.core.tasks import TIMED_TASKS
-from convmark.core.text import Say, counted, duration_text
+from convmark.core.text import Say, counted, duration_text, listed
 
 if TYPE_CHECKING:
     from convmark.compare.history import History
@@ -37,6 +37,8 @@ GIT = "git:"
 """Begins the name of a commit to compare with."""
 
 NO_BUDGET = "--compare-budget 0"
+MOST_NAMED = 3
+"""Files that a note names; more are counted."""
 
 
 def _named_run(run: PytestRun, name: str) -> Path:
@@ -135,7 +137,19 @@ def judge(
         must_fit=True,  # as its test fails
     )
     against = _against(run, baseline, history)
-    judgements = [dataclasses.replace(one, against=against.get(one.case, "")) for one in judgements]
+    packages = _other_packages(run, baseline, history)
+    for line in dict.fromkeys(packages.values()):
+        say(f"{line}; `convmark ab` compares two environments")
+    judgements = [
+        dataclasses.replace(
+            one,
+            against=against.get(one.case, ""),
+            note="; ".join(filter(None, [one.note, packages.get(one.case)]))
+            if one.metric == "step_time"
+            else one.note,
+        )
+        for one in judgements
+    ]
     if whole_suite and baseline.is_commit and not interrupted:
         try:
             judgements += _removed(run, baseline, removed())
@@ -311,6 +325,30 @@ def _against(run: PytestRun, baseline: Baseline, history: History) -> dict[str, 
             found[row.case.name] = run_words(anchor.run, anchor.commit, anchor.dirty)
         elif origin is not None and origin.repository in baseline.commits:
             found[row.case.name] = baseline.commits[origin.repository][:SHOWN]
+    return found
+
+
+def _other_packages(run: PytestRun, baseline: Baseline, history: History) -> dict[str, str]:
+    """Return by case which files that name packages are not as in its baseline's commit, in words.
+
+    Such a change is in neither side: both run with what is installed.
+    """
+    from convmark.compare.live.worktree import changed_requirements
+    from convmark.core.git import SHOWN
+
+    changed = functools.cache(changed_requirements)
+    found = {}
+    for row in run.records:
+        anchor, origin = history.cases[row.case.name].anchor, run.origin(row.asked_case)
+        if origin is None:
+            continue
+        commit = anchor.clean_commit if anchor else baseline.commits.get(origin.repository, "")
+        if files := changed(origin.repository, commit) if commit else ():
+            differ = "differs" if len(files) == 1 else "differ"
+            found[row.case.name] = (
+                f"{listed(files, MOST_NAMED)} {differ} from {commit[:SHOWN]}: both codes ran with "
+                "the packages installed here"
+            )
     return found
 
 

@@ -16,11 +16,15 @@ from tabulate import tabulate
 from convmark.compare.rule.change_points import (
     FALSE_RATE,
     Change,
+    Level,
     Run,
     change_points,
     cleaned,
     largest_t,
 )
+from convmark.compare.rule.statistics import summary
+from convmark.compare.sessions_file import LiveLevel
+from convmark.compare.trend import RUNS_DIFFER, levels_beside
 
 Array = npt.NDArray[np.float64]
 
@@ -57,6 +61,48 @@ def found_in(levels: Array, noise: float, seed: int, heavy: bool = False) -> lis
     return change_points([Run(value=value) for value in (levels + noise * draw).tolist()])
 
 
+def live_found(commits: int, size: float, sessions: int, scatter: float, seed: int) -> list[Level]:
+    """Return the levels of runs that ran live beside the first one's code, each some commits later.
+
+    Runs of the same two codes differ by 0.4 % beside what their sessions scatter by.
+    """
+    rng = np.random.default_rng(seed)
+    levels = size * np.arange(1, commits + 1) + rng.normal(0.0, RUNS_DIFFER, commits)
+    own = [summary(rng.normal(level, scatter, sessions).tolist()) for level in levels]
+    lives = [
+        LiveLevel(
+            against=("", "", False),
+            anchor="",
+            log_ratio=one.estimate,
+            variance=one.variance / one.count,
+            freedom=one.freedom,
+        )
+        for one in own
+    ]
+    return levels_beside(lives, with_anchor=True)
+
+
+def live_rows(series: int) -> Iterator[tuple[object, ...]]:
+    """Yield per kind of gates the shares with a change, with a creep, and by its size within 1 %.
+
+    Of flat series five times as many are made.
+    """
+    for size in (0.01, 0.0):
+        for commits in (5, 6, 10):
+            for sessions, scatter in ((2, 0.01), (3, 0.01), (3, 0.02), (12, 0.02)):
+                drawn = series if size else 5 * series
+                results = [
+                    live_found(commits, size, sessions, scatter, seed) for seed in range(drawn)
+                ]
+                creeps = [[one for one in found if one.creep] for found in results]
+                yield (
+                    f"{commits} commits of {size:.0%} each",
+                    f"{sessions} of {scatter:.0%}",
+                    f"{sum(map(bool, results)) / drawn:.2%}",
+                    f"{sum(map(bool, creeps)) / drawn:.2%}",
+                )
+
+
 def right(changes: Sequence[Change], first: int, last: int) -> bool:
     """Whether there is one change, of the right kind, named within a run; a creep within four."""
     if len(changes) != 1 or changes[0].gradual != (last > first):
@@ -81,15 +127,16 @@ def rows(series: int) -> Iterator[tuple[object, ...]]:
                 *(levels, 0.02, False),
                 lambda found, at=before: right(found, at, at),
             )
-    for noise in (0.005, 0.01, 0.02):
+    for noise in (0.005, 0.01, 0.02, 0.03):
         cases[f"creep of 10 runs by 1 % each, noise {noise:.1%}"] = (
             *(creep(20, 10, 10, 0.10), noise, False),
             lambda found: right(found, 20, 29),
         )
-    cases["creep of 10 runs by 1 % each, from the first on, noise 1.0%"] = (
-        *(creep(1, 10, 0, 0.10), 0.01, False),
-        lambda found: right(found, 1, 10),
-    )
+    for noise in (0.01, 0.02, 0.03):
+        cases[f"creep of 10 runs by 1 % each, from the first on, noise {noise:.1%}"] = (
+            *(creep(1, 10, 0, 0.10), noise, False),
+            lambda found: right(found, 1, 10),
+        )
     cases["two steps of 5 %, 20 runs apart, noise 1 %"] = (
         *(np.repeat([0.0, 0.05, 0.10], [20, 20, 20]), 0.01, False),
         lambda found: [c.first for c in found if not c.gradual] == [20, 40],
@@ -118,6 +165,9 @@ def main() -> None:
         return
     headers = ("series", "with a change", "changes each", "with a creep", "rightly named")
     print(tabulate(list(rows(options.series)), headers, tablefmt="pipe", disable_numparse=True))
+    headers = ("gates beside one anchor", "sessions each", "with a change", "with a creep")
+    found = list(live_rows(options.series))
+    print("\n" + tabulate(found, headers, tablefmt="pipe", disable_numparse=True))
 
 
 if __name__ == "__main__":

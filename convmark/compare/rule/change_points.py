@@ -4,7 +4,8 @@ The largest two-sample t over all splits is held against what chance alone makes
 of that length. Where it is larger, the series is cut there and each part is searched again.
 Neighbouring steps to one side are then held against a straight slope: where that fits better, the
 stretch is named, not the one run that crossed a line. A part without a step may be a slope too: a
-creep from the first runs on has no level before it for a step to leave.
+creep from the first runs on has no level before it for a step to leave. Where the runs' noise is
+known, as that of live sessions is, five runs or six show a creep.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from convmark.compare.rule.statistics import Prior
 from convmark.core.errors import MeasurementError
 from convmark.core.interval import NOT_KNOWN, Interval
 from convmark.core.statistics import interval_around, t_quantile
@@ -28,6 +30,7 @@ __all__ = [
     "Run",
     "change_points",
     "cleaned",
+    "creep",
     "largest_t",
     "levels",
 ]
@@ -53,8 +56,8 @@ _CLIPPED_BEYOND = 5.0
 """Scaled median absolute deviations from the running median: a single odd run is moved there."""
 _LEAST_STRETCH = 4
 """A slope over fewer runs is called a step."""
-_SLOPE_ADVANTAGE = 3.0
-"""A slope must explain the runs better than steps by so much of BIC: steps are the common thing."""
+_LEAST_CREEP = math.log(1.03)
+"""A smaller one is not named where the noise of a run is taken from its sessions alone."""
 _PART_DISADVANTAGE = 6.0
 """A slope beside steps to its own side must be better by so much of BIC than one slope alone."""
 _SLOPE_ENDS = 40
@@ -115,11 +118,15 @@ def change_points(runs: Sequence[Run]) -> list[Change]:
     for begin, end in itertools.pairwise(edges):
         known = any(change.first < end and begin < change.last for change in found)
         if not known and _rises_or_falls(raw[begin:end], weights[begin:end]):
-            # no step alone was sure: the change that explains the part best
-            _, place = largest_t(values[begin:end], weights[begin:end])
-            parts = [begin, begin + int(place), end]
-            found += _steps_or_slope(values, weights, parts, _means(values, weights, parts), [0])
+            found += _likeliest(values, weights, begin, end)
     return sorted(found, key=lambda change: change.first)
+
+
+def _likeliest(values: Array, weights: Array, begin: int, end: int) -> list[Change]:
+    """Return the change that explains a part best in which no step alone is sure."""
+    _, place = largest_t(values[begin:end], weights[begin:end])
+    parts = [begin, begin + int(place), end]
+    return _steps_or_slope(values, weights, parts, _means(values, weights, parts), [0])
 
 
 def _means(values: Array, weights: Array, edges: Sequence[int]) -> list[float]:
@@ -131,11 +138,12 @@ def _means(values: Array, weights: Array, edges: Sequence[int]) -> list[float]:
     ]
 
 
-def _rises_or_falls(part: Array, shares: Array) -> bool:
+def _rises_or_falls(part: Array, shares: Array, noise: Prior | None = None) -> bool:
     """Return whether a regression line through the values is not level by chance.
 
     Args:
         part: as they are; cleaned ones lie closer to the line than chance has them.
+        noise: of a value of weight 1, where it is known; the part is not believed to scatter less.
 
     Source:
         Student's t of the slope of a weighted regression on the runs' places.
@@ -148,8 +156,12 @@ def _rises_or_falls(part: Array, shares: Array) -> bool:
     along = float((shares * place) @ centred)
     squares = float(shares @ centred**2)
     left = max(squares - along**2 / scale, 1e-12 * squares + _rounding(part, shares))
-    error = math.sqrt(left / (count - 2) / scale)
-    return abs(along / scale) > t_quantile(1 - FALSE_RATE / 2, count - 2) * error
+    variance, freedom = left / (count - 2), float(count - 2)
+    if noise is not None:
+        shrunk = (noise.variance * noise.freedom + left) / (noise.freedom + freedom)
+        variance, freedom = max(variance, noise.variance, shrunk), noise.freedom + freedom
+    reach = t_quantile(1 - FALSE_RATE / 2, freedom) * math.sqrt(variance / scale)
+    return abs(along / scale) > reach
 
 
 def cleaned(values: Array) -> Array:
@@ -255,7 +267,7 @@ def _steps_or_slope(
     }
     least = _rounding(values[begin:end], weights[begin:end])
     by_steps = _criterion(max(sum(squares.values()), least), end - begin, 2 * len(group))
-    best = (by_steps - _SLOPE_ADVANTAGE, 0, 0, (0, 0, 0.0))
+    best = (by_steps, 0, 0, (0, 0, 0.0))
     for first, last in itertools.combinations_with_replacement(range(len(group)), 2):
         a, b = edges[group[first]], edges[group[last] + 2]
         left, *slope = _best_slope(values[a:b], weights[a:b])
@@ -348,14 +360,37 @@ def levels(runs: Sequence[Run], process_variance: float = 0.0) -> list[Level]:
         process_variance: of one process's value within a run; a run is not believed to scatter
             less than its processes do.
     """
-    parts = list(_parts(change_points(runs), len(runs)))
+    return _levels(runs, change_points(runs), process_variance)
+
+
+def creep(runs: Sequence[Run], noise: Prior) -> list[Level]:
+    """Return the levels of a series that rises or falls by 3 % or more; else none.
+
+    It is for short series, whose own scatter tells little: a line is held against known noise. The
+    change is a creep, or a step where that explains the runs better.
+
+    Args:
+        noise: what is known of the scatter of a run of weight 1.
+    """
+    values = np.array([run.value for run in runs], np.float64)
+    weights = np.array([run.processes for run in runs], np.float64)
+    if not _rises_or_falls(values, weights, noise):
+        return []
+    changes = _likeliest(values, weights, 0, len(runs))
+    large = any(abs(change.size) >= _LEAST_CREEP for change in changes)
+    return _levels(runs, changes, noise.variance) if large else []
+
+
+def _levels(runs: Sequence[Run], changes: Sequence[Change], least_variance: float) -> list[Level]:
+    """Return the levels between changes; a run of weight 1 scatters by the variance at least."""
+    parts = list(_parts(changes, len(runs)))
     if len(parts) < 2:
         return [Level(first=first, last=last) for first, last, _ in parts]
     values = cleaned(np.array([run.value for run in runs], np.float64))
     weights = np.array([run.processes for run in runs], np.float64)
     squares = sum(_left_by(values, weights, part) for part in parts)
     freedom = len(runs) - sum(2 if change and change.gradual else 1 for *_, change in parts)
-    variance = max(squares / freedom, process_variance)
+    variance = max(squares / max(freedom, 1), least_variance)
     found = []
     for number, (first, last, change) in enumerate(parts):
         creep = change is not None and change.gradual
@@ -367,7 +402,7 @@ def levels(runs: Sequence[Run], process_variance: float = 0.0) -> list[Level]:
         shares = (
             1 / weights[begin:first].sum() + 1 / weights[last if creep else first : end + 1].sum()
         )
-        interval = interval_around(change.size, math.sqrt(variance * shares), freedom)
+        interval = interval_around(change.size, math.sqrt(variance * shares), max(freedom, 1))
         found.append(
             Level(first=first, last=last, creep=creep, change=change.size, interval=interval)
         )

@@ -16,6 +16,7 @@ import numpy as np
 from convmark.compare.comparability import Comparability, facts_of
 from convmark.compare.files import read_step_time_verdicts, verdicts_paths
 from convmark.compare.rule.change_points import FEWEST_RUNS
+from convmark.compare.sessions_file import MOST_LOOKED_INTO, LiveLevel, live_levels
 from convmark.compare.trend import Commits, Point, Stretch, Trend, live_comparison, trend
 from convmark.core.fitting import wrapped
 from convmark.core.interval import share_of
@@ -196,11 +197,28 @@ def trends(frame: pd.DataFrame, runs: Sequence[RunSource]) -> Trends:
     )
     names = [*_FACTS, "commit", "dirty", "code"]
     table = found.join(judged.drop_duplicates(POINT).set_index(POINT)[names])
+<<<<<<< HEAD
+=======
+    facts = zip(*(_cells(table, name) for name in _FACTS), strict=True)
+    known: dict[tuple[Any, ...], Comparability] = {}
+    folders: dict[Path, list[int]] = {}
+    for source, run in enumerate(runs):
+        folders.setdefault(run.path.parent, []).append(source)
+    looked = {source for those in folders.values() for source in those[-MOST_LOOKED_INTO:]}
+    live = {source: live_levels(runs[source].path) for source in looked}
+>>>>>>> fc389a1 (A creep that runs of one process hide is named by their live sessions; files that name packages are said to differ)
     points: dict[tuple[str, str], list[Point]] = {}
     rows = table[["commit", "dirty", "code", *found.columns]].itertuples()
     for row, facts in zip(rows, _facts(table), strict=True):
         source, hardware, case = row.Index
+<<<<<<< HEAD
         point = _point(source, runs[source].label, row, facts)
+=======
+        if cells not in known:
+            known[cells] = facts_of(dict(zip(_FACTS, cells, strict=True)))
+        level = live.get(source, {}).get(case)
+        point = _point(source, runs[source].label, row, known[cells], level)
+>>>>>>> fc389a1 (A creep that runs of one process hide is named by their live sessions; files that name packages are said to differ)
         points.setdefault((hardware, case), []).append(point)
     return {key: trend(its_own) for key, its_own in points.items()}
 
@@ -221,7 +239,9 @@ def _cells(table: pd.DataFrame, name: str) -> list[Any]:
     return [value and int(value) for value in values] if name in _WHOLE else values
 
 
-def _point(source: int, run: str, row: Any, conditions: Comparability) -> Point:
+def _point(
+    source: int, run: str, row: Any, conditions: Comparability, live: LiveLevel | None
+) -> Point:
     clean = bool(text_of(row.code)) or row.dirty is False
     return Point(
         run=run,
@@ -233,6 +253,7 @@ def _point(source: int, run: str, row: Any, conditions: Comparability) -> Point:
         step_time_p50_s=float(row.step_time_p50_s),
         conditions=conditions,
         source=source,
+        live=live,
     )
 
 
@@ -270,8 +291,9 @@ def levels(found: Trends, folder: Path, axes: Mapping[tuple[str, str], Mapping[s
         "Where the ratio of a case to the reference network has moved, over the runs of all "
         "commits under the same conditions; a step names the first run of the new level, a creep "
         "the stretch. The change is to the level before, with its 95 % interval; the search finds "
-        "a change in one of 500 flat series. Runs under other conditions are a series of their "
-        f"own.{rest}{left_out}",
+        "a change in one of 500 flat series. A creep seen live is one of the sessions beside one "
+        "anchor's code, where the runs scatter too much to show it. Runs under other conditions "
+        f"are a series of their own.{rest}{left_out}",
         headings(
             "case hardware first last commit last_commit runs step_time_p50_s change low high "
             "kind live",
@@ -291,6 +313,8 @@ def levels(found: Trends, folder: Path, axes: Mapping[tuple[str, str], Mapping[s
 def _record(stretch: Stretch, commits: Commits) -> dict[str, Any]:
     level, first, last = stretch.level, stretch.points[0], stretch.points[-1]
     kind = "creep" if level.creep else "step" if level.change is not None else ""
+    if stretch.beside:
+        kind = f"{kind}, seen live beside {stretch.beside}"
     if stretch.conditions:
         kind = "new series"
     return {
@@ -420,6 +444,8 @@ def _notes(
         what = (
             f"{run} to {stretch.points[-1].run}, creep" if stretch.level.creep else f"{run}, step"
         )
+        if stretch.beside:
+            what += f", seen by the live sessions beside {stretch.beside}"
         lines = [
             typed(one.removeprefix(COMMAND)) if one.startswith(COMMAND) else one for one in lines
         ]
