@@ -197,28 +197,17 @@ def trends(frame: pd.DataFrame, runs: Sequence[RunSource]) -> Trends:
     )
     names = [*_FACTS, "commit", "dirty", "code"]
     table = found.join(judged.drop_duplicates(POINT).set_index(POINT)[names])
-<<<<<<< HEAD
-=======
-    facts = zip(*(_cells(table, name) for name in _FACTS), strict=True)
-    known: dict[tuple[Any, ...], Comparability] = {}
     folders: dict[Path, list[int]] = {}
     for source, run in enumerate(runs):
         folders.setdefault(run.path.parent, []).append(source)
     looked = {source for those in folders.values() for source in those[-MOST_LOOKED_INTO:]}
     live = {source: live_levels(runs[source].path) for source in looked}
->>>>>>> fc389a1 (A creep that runs of one process hide is named by their live sessions; files that name packages are said to differ)
     points: dict[tuple[str, str], list[Point]] = {}
     rows = table[["commit", "dirty", "code", *found.columns]].itertuples()
     for row, facts in zip(rows, _facts(table), strict=True):
         source, hardware, case = row.Index
-<<<<<<< HEAD
-        point = _point(source, runs[source].label, row, facts)
-=======
-        if cells not in known:
-            known[cells] = facts_of(dict(zip(_FACTS, cells, strict=True)))
         level = live.get(source, {}).get(case)
-        point = _point(source, runs[source].label, row, known[cells], level)
->>>>>>> fc389a1 (A creep that runs of one process hide is named by their live sessions; files that name packages are said to differ)
+        point = _point(source, runs[source].label, row, facts, level)
         points.setdefault((hardware, case), []).append(point)
     return {key: trend(its_own) for key, its_own in points.items()}
 
