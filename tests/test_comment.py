@@ -121,6 +121,25 @@ def test_what_moved_has_base_head_and_change_with_its_interval() -> None:
     assert "Benchmark-Accept" not in comment_text(Gate([ACCEPTED], HEAD))
 
 
+def test_an_accepted_size_beside_an_undecided_step_time_is_no_pass() -> None:
+    sizes = one("meant", metric="sizes", verdict="changed", fails=False, accepted="by a commit")
+    doubt = one("meant", verdict="inconclusive", fails=False, note="budget spent")
+    assert sentence(sizes, doubt, DOUBT, passed=True).startswith(
+        "**Benchmark gate without a verdict: nothing was decided; of 2 cases 1 changed as accepted,"
+    )
+    assert "gate passed: of 2 cases" in sentence(sizes, unchanged("meant"), DOUBT, passed=True)
+
+
+def test_the_line_that_accepts_names_all_cases_that_fail_and_counts_those_without_room() -> None:
+    found = [one(case=f"net{n}-train-cpu-b32-float32") for n in range(8)]
+    text = comment_text(Gate(found[:2], HEAD, passed=False))
+    both = "Benchmark-Accept: net0-train-cpu-b32-float32, net1-train-cpu-b32-float32"
+    assert f"with the line `{both}`." in text
+    text = comment_text(Gate(found, HEAD, passed=False))
+    assert f"with the line `{both}, net2" in text
+    assert "net4-train-cpu-b32-float32`, with the names of 3 more." in text
+
+
 def test_the_comment_has_at_most_60_lines_and_counts_the_rest() -> None:
     found = [
         judged

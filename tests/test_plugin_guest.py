@@ -103,6 +103,16 @@ def test_an_option_of_convmark_run_is_refused_by_the_name_that_was_given(
     result.stderr.fnmatch_lines([f"ERROR: {before}{name}: is of `convmark run`*{instead}"])
 
 
+def test_a_short_name_where_there_is_none_is_answered_with_the_long_one(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile("def test_theirs(): pass")
+    result = pytester.runpytest_inprocess("--compare-budget", "60")
+    assert result.ret == 4
+    told = "ERROR: unrecognized arguments: --compare-budget; *--convmark-compare-budget*"
+    result.stderr.fnmatch_lines([told])
+
+
 def test_other_benchmarks_beside_ours_keep_storage_comparison_and_limits(
     pytester: pytest.Pytester,
 ) -> None:

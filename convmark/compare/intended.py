@@ -34,6 +34,7 @@ __all__ = [
     "no_range",
     "pass_accepted",
     "pass_intended",
+    "trailer_line",
     "trailer_range_of",
 ]
 
@@ -46,6 +47,19 @@ _FORMAT = f"--format={_LINE}%H %(trailers:key={TRAILER},valueonly,unfold,separat
 
 Names = Mapping[str, Collection[str]]
 """By the name of a case that ran, the names that a pattern may match: of what was asked for too."""
+
+
+MOST_LETTERS = 150
+"""Of the line that is proposed, unless one name is longer."""
+
+
+def trailer_line(cases: Sequence[str]) -> tuple[str, int]:
+    """Return the line in a commit that accepts the cases, and how many have no room in it."""
+    named = next(
+        (cases[:n] for n in range(len(cases), 1, -1) if len(", ".join(cases[:n])) <= MOST_LETTERS),
+        cases[:1],
+    )
+    return f"{TRAILER}: {', '.join(named)}", len(cases) - len(named)
 
 
 def changed_sizes(judgements: Iterable[Judgement]) -> list[Judgement]:

@@ -90,11 +90,17 @@ def refuse_unknown(config: pytest.Config, parser: pytest.Parser, args: list[str]
             if one.only == "run" and flag in flags:
                 raise pytest.UsageError(f"{flag}: {of_run(one.name)}")
     names = [*(one.name for one in OPTIONS), "resume", "dry-run", "accuracy"]
+    short = {*names} - {one.name for one in OPTIONS if one.only == "run"}
     ours = [before + name for before in befores for name in names]
     ours += ["--benchmark-compare", "--benchmark-compare-fail"]
     for flag in flags:
         import difflib  # for errors alone
 
+        if (name := flag.removeprefix("--")) in short:
+            raise pytest.UsageError(
+                f"unrecognized arguments: {flag}; here it is {PREFIX}{name}, unless "
+                "[tool.convmark] of pyproject.toml has short_options = true"
+            )
         for near in difflib.get_close_matches(flag, ours, n=1, cutoff=0.8):
             given = plain_text(flag)
             raise pytest.UsageError(f"unrecognized arguments: {given}; did you mean {near}?")

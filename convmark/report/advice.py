@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
+from convmark.compare.intended import trailer_line
 from convmark.compare.judgement import (
     MACHINE,
     NOT_BY_TIME,
@@ -95,10 +96,10 @@ def gate_step(judgements: Sequence[Judgement], options: Options) -> str:
     cases = {one.case for one in of_cases}
     failing = {one.case: one.verdict for one in judgements if one.fails}
     if failing:
-        meant = next((case for case in failing if failing[case] in ("regressed", "changed")), "")
-        how = f"; an intended change passes with this line in a commit:\nBenchmark-Accept: {meant}"
+        meant = [case for case, verdict in failing.items() if verdict in ("regressed", "changed")]
+        how = _trailer(meant) if meant else ""
         found = dict.fromkeys(f"{one.metric} {one.verdict}" for one in judgements if one.fails)
-        why = f" ({listed(list(found), 2)}){how if meant else ''}"
+        why = f" ({listed(list(found), 2)}){how}"
         return (
             f"the gate failed: {len(failing)} of {counted(len(cases), 'case')}{why}\n"
             f"next: {typed('compare', options, _OF_COMPARE)}"
@@ -108,6 +109,12 @@ def gate_step(judgements: Sequence[Judgement], options: Options) -> str:
     step = _without_failures([one for one in of_cases if one.verdict != "missing"], options)
     sentence, _, rest = step.partition("\n")
     return f"{sentence}{lost if gone else ''}\n{rest}"
+
+
+def _trailer(cases: Sequence[str]) -> str:
+    line, left = trailer_line(cases)
+    more = f", with the names of {left} more" if left else ""
+    return f"; an intended change passes with this line in a commit{more}:\n{line}"
 
 
 def _without_failures(of_cases: Sequence[Judgement], options: Options) -> str:

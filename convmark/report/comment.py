@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from convmark.compare.intended import trailer_line
 from convmark.compare.judgement import MACHINE, SAME_CODE, SAME_COMMIT, SIZES, Judgement
 from convmark.core.text import counted, listed, shown
 from convmark.report.verdicts import FOLLOWERS, HEADLINES, change_text, value_text
@@ -20,7 +21,7 @@ __all__ = ["Gate", "badge_text", "comment_text"]
 
 MOST_ROWS = 16
 """Of each of the two tables, so that the comment has at most 60 lines."""
-MOST_LETTERS = 160
+MOST_LETTERS = 180
 """Of a text from a results file."""
 MOST_NAMES = 5
 
@@ -78,8 +79,16 @@ class Gate:
 
     @property
     def compared_nothing(self) -> bool:
-        """Whether no case has a decision, though the code of some may have changed."""
-        found = set(self.states.values())
+        """Whether no case has a decision, though the code of some may have changed.
+
+        That a change of sizes is accepted decides nothing of a step time that is inconclusive.
+        """
+        found = {
+            "inconclusive"
+            if state == "accepted" and _main(self.cases[case]).verdict == "inconclusive"
+            else state
+            for case, state in self.states.items()
+        }
         return found <= set(UNDECIDED) and found != {"same code"}
 
     @property
@@ -197,10 +206,10 @@ def _moved_table(gate: Gate) -> Iterator[str]:
         yield _table(["case", "metric", "base", "head", "change", "verdict"], rows)
     meant = [case for case in gate.moved if gate.states[case] in ("regressed", "changed")]
     if meant:
-        yield (
-            "If a change is intended, end the message of a commit with the line "
-            f"{_code(f'Benchmark-Accept: {meant[0]}')}."
-        )
+        line, left = trailer_line(meant)
+        more = f", with the names of {left} more" if left else ""
+        how = f"end the message of a commit with the line {_code(line)}{more}"
+        yield f"If a change is intended, {how}."
 
 
 def _is_news(one: Judgement) -> bool:
