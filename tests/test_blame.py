@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from typing import Any
 
 import pytest
@@ -101,6 +102,10 @@ def test_where_no_layer_moved_the_line_says_what_could_have_been_seen() -> None:
     )
     (line,) = blamed_lines(blamed(CASE.name, 2 * sessions(1, LAYERS), 2 * sessions(1, LAYERS)))
     assert line.endswith("below 1 % of the step is not named")
+    for one in noisy:
+        one["forward_s"] = [seconds * (9 if one is noisy[0] else 1) for seconds in one["forward_s"]]
+    (line,) = blamed_lines(blamed(CASE.name, sessions(3, LAYERS), noisy))
+    assert re.search(r"below \d{3} % of the step", line)
 
 
 def test_a_layer_of_one_code_alone_is_new_or_gone() -> None:

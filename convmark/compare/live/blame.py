@@ -127,7 +127,7 @@ def blamed_lines(rows: Sequence[LayerChange]) -> list[str]:
         least = max(LEAST, half_s / sum(row.old_s or 0.0 for row in its_own))
         none = (
             f"{case}: no layer moved for sure; of the noisiest layer a difference below "
-            f"{100 * least:.2g} % of the step is not named"
+            f"{100 * least:{'.0f' if least >= 0.1 else '.2g'}} % of the step is not named"
         )
         lines += [f"{case}: {row.words}" for row in its_own if row.moved] or [none]
     return lines
