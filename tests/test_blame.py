@@ -73,6 +73,20 @@ def test_a_machine_whose_speed_varies_hides_no_layer() -> None:
     assert not any(row.moved for row in rows)
 
 
+def test_a_layer_many_times_as_slow_is_named_however_noisy_it_is_and_quick_layers_are() -> None:
+    chance = random.Random(3)
+    found = {}
+    for slower in (1.0, 12.0):
+        found[slower] = sessions(4, {**LAYERS, "quick": 0.001, "slowed": 0.05})
+        for one in found[slower]:
+            one["forward_s"][-1] *= slower * chance.lognormvariate(0, 0.5)
+            one["forward_s"][-2] *= chance.lognormvariate(0, 2)
+            one["step_s"] = sum(one["forward_s"]) + 0.1 * chance.lognormvariate(0, 1)
+    rows = blamed(CASE.name, found[1.0], found[12.0])
+    assert [row.layer for row in rows if row.moved] == ["slowed"]
+    assert rows[0].low_s > 0
+
+
 def test_what_slows_all_layers_is_not_taken_for_the_machine() -> None:
     old = at_speeds(sessions(4, LAYERS), 0, "one")
     new = sessions(4, {name: 1.3 * seconds for name, seconds in LAYERS.items()}, seed=1)

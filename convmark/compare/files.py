@@ -285,7 +285,9 @@ class LayerChange:
 
     case: str = column("name of the case")
     layer: str = column("name of the layer in the new code")
-    old_s: float | None = column("mean over the sessions; empty where the layer is new", "s")
+    old_s: float | None = column(
+        "geometric mean over the sessions; empty where the layer is new", "s"
+    )
     new_s: float | None = column("the same of the new code; empty where the layer is gone", "s")
     difference_s: float = column("new less old", "s")
     low_s: float = column("lower end of the difference's 95 % interval", "s")

@@ -1,14 +1,16 @@
 """Blame: which layers took longer in the new code, and how much of the change each of them is.
 
 Sessions of the layers (`worker.layers`) of both codes alternate in fresh processes, and the layers
-are matched in the order of execution (`layer_match`). Each pair of sessions gives a difference in
-seconds; a layer has moved where its interval, at its share of the error rate, does not hold 0 and
-the difference is more than `LEAST` of the step.
+are matched in the order of execution (`layer_match`). Each pair of sessions gives a ratio, for what
+disturbs a session does so in proportion; a layer has moved where the interval of the mean log
+ratio, at its share of the error rate, does not hold 0 and the difference is more than `LEAST` of
+the step.
 """
 
 from __future__ import annotations
 
 import math
+import operator
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -148,14 +150,25 @@ class _Pair:
             for one, other in zip(new_s or [0.0] * count, old_s or [0.0] * count, strict=True)
         ]
 
+    def weight_s(self, floor_s: float) -> float:
+        """Return the seconds of the layer, and of a quick one the floor."""
+        return max(floor_s, statistics.fmean([*(self.old_s or []), *(self.new_s or [])]))
+
+    def log_ratios(self, floor_s: float) -> list[float]:
+        """Return ln(new / old) of each pair of sessions, where less than a floor is the floor."""
+        sides = self.old_s, self.new_s
+        count = max(len(side or ()) for side in sides)
+        old, new = ([max(one, floor_s) for one in side or [0.0] * count] for side in sides)
+        return [math.log(one / other) for one, other in zip(new, old, strict=True)]
+
 
 def blamed(
     case: str, old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]
 ) -> list[LayerChange]:
     """Return the layers of both codes, the most moved first, by sessions that were taken in pairs.
 
-    A layer's variance is shrunk halfway towards the mean over all layers: two or three sessions
-    tell little of one layer.
+    The variance of a layer's log ratio is shrunk halfway towards the mean over all layers, weighted
+    by their times: two or three sessions tell little of one layer.
 
     Args:
         old: the worker's events.
@@ -178,15 +191,20 @@ def blamed(
             "from Python, which differs by more than layers do"
         )
     old, new = _at_one_speed(old, new)
-    step_s = statistics.fmean(one["step_s"] for one in old)
+    floor_s = LEAST * statistics.fmean(one["step_s"] for one in old)
     pairs = list(_pairs(old, new))
-    variances = [statistics.variance(pair.differences_s) for pair in pairs]
-    common = statistics.fmean(variances)
-    change_s = _sure_change_s(old, new, sum(variances))
+    logs = [pair.log_ratios(floor_s) for pair in pairs]
+    variances = list(map(statistics.variance, logs))
+    # a quick layer varies more, and what no layer takes more than all of them
+    weights_s = [pair.weight_s(floor_s) for pair in pairs[:-1]]
+    common = sum(map(operator.mul, weights_s, variances)) / sum(weights_s)
+    change_s = _sure_change_s(
+        old, new, sum(statistics.variance(one.differences_s) for one in pairs)
+    )
     rows = []
-    for pair, variance in zip(pairs, variances, strict=True):
-        error_s = math.sqrt((variance + common) / 2 / sessions)
-        rows.append(_change(case, pair, error_s, step_s, change_s, len(pairs)))
+    for pair, ratios, variance in zip(pairs, logs, variances, strict=True):
+        error = math.sqrt((variance + common) / 2 / sessions)
+        rows.append(_change(case, pair, ratios, error, floor_s, change_s, len(pairs)))
     return sorted(rows, key=lambda row: (not row.moved, -abs(row.difference_s)))
 
 
@@ -231,24 +249,48 @@ def _sure_change_s(
 
 
 def _change(
-    case: str, pair: _Pair, error_s: float, step_s: float, change_s: float, layers: int
+    case: str,
+    pair: _Pair,
+    ratios: Sequence[float],
+    error: float,
+    floor_s: float,
+    change_s: float,
+    layers: int,
 ) -> LayerChange:
-    """Return what became of one layer; its share of the error rate is that of all layers."""
-    differences_s = pair.differences_s
-    mean_s, degrees = statistics.fmean(differences_s), 2 * (len(differences_s) - 1)
-    interval_s = interval_around(mean_s, error_s, degrees)
-    sure_s = t_quantile(1 - ERROR_RATE / 2 / layers, degrees) * error_s
+    """Return what became of one layer; its share of the error rate is that of all layers.
+
+    Args:
+        ratios: ln(new / old) of each pair of sessions.
+        error: of their mean.
+    """
+    mean, degrees = statistics.fmean(ratios), 2 * (len(ratios) - 1)
+    found = interval_around(mean, error, degrees)
+    base_s = statistics.geometric_mean(max(one, floor_s) for one in pair.old_s or [floor_s])
+    sure = t_quantile(1 - ERROR_RATE / 2 / layers, degrees) * error
+    old_s, new_s = (
+        None if side is None else _middle_s(side, floor_s) for side in (pair.old_s, pair.new_s)
+    )
+    difference_s = (new_s or 0.0) - (old_s or 0.0)
+    low_s, high_s = (
+        base_s * math.expm1(end - mean) * math.exp(mean) + difference_s
+        for end in (found.low, found.high)
+    )
     return LayerChange(
         case=case,
         layer=plain_text(pair.name),
-        old_s=None if pair.old_s is None else statistics.fmean(pair.old_s),
-        new_s=None if pair.new_s is None else statistics.fmean(pair.new_s),
-        difference_s=mean_s,
-        low_s=interval_s.low,
-        high_s=interval_s.high,
-        part=mean_s / change_s if change_s else None,
-        moved=abs(mean_s) > max(sure_s, LEAST * step_s),
+        old_s=old_s,
+        new_s=new_s,
+        difference_s=difference_s,
+        low_s=low_s,
+        high_s=high_s,
+        part=difference_s / change_s if change_s else None,
+        moved=abs(mean) > sure and abs(difference_s) > floor_s,
     )
+
+
+def _middle_s(side: Sequence[float], floor_s: float) -> float:
+    """Return the mean that ratios are of; the plain one where a session has less than a floor."""
+    return statistics.geometric_mean(side) if min(side) > floor_s else statistics.fmean(side)
 
 
 def _pairs(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -> Iterator[_Pair]:
