@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import math
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +15,7 @@ from convmark.worker.failure import CaseFailure
 from convmark.worker.runtimes.agreement import (
     Agreement,
     agreement,
+    amplify,
     check,
     check_comparable,
     has_new_norms,
@@ -136,13 +137,29 @@ def test_a_score_is_of_probabilities_or_of_scores_and_a_zero_costs_what_keras_sa
         score(values * math.nan, labels, probabilities=True)
 
 
+@dataclass
+class Variable:
+    """A layer's statistics, as Keras keeps them."""
+
+    values: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return np.shape(self.values)
+
+    def numpy(self) -> Any:
+        return np.asarray(self.values)
+
+    def assign(self, values: Any) -> None:
+        self.values = values
+
+
 class BatchNormalization:
     """A layer of that name, with statistics or without any."""
 
     def __init__(self, mean: Any = None, variance: Any = None) -> None:
         self.moving_mean, self.moving_variance = (
-            None if one is None else SimpleNamespace(numpy=functools.partial(np.asarray, one))
-            for one in (mean, variance)
+            None if one is None else Variable(one) for one in (mean, variance)
         )
 
 
@@ -159,3 +176,21 @@ def test_layers_of_batch_normalisation_that_have_no_statistics_tell_nothing() ->
     assert not is_new(never_called, OwnBatchNormalization())
     assert is_new(new, never_called, OwnBatchNormalization())
     assert not is_new(new, trained)
+
+
+@pytest.mark.parametrize(
+    ("saturates_at", "wanted"),
+    [(16**-10.0, 16**-6.5), (16**-4.5, 16**-4.0)],
+)
+def test_an_untrained_network_is_amplified_until_its_samples_differ_or_as_much_as_they_do(
+    saturates_at: float, wanted: float
+) -> None:
+    """Its samples differ the more the smaller the variances are, until one class has all of it."""
+    layers = [BatchNormalization(np.zeros(2), np.ones(2)) for _ in range(2)]
+
+    def spread() -> float:
+        variance = float(layers[0].moving_variance.numpy()[0])
+        return 0.0 if variance <= saturates_at else 1e-9 / variance
+
+    amplify(SimpleNamespace(_flatten_layers=lambda: layers), spread)
+    assert [float(one.moving_variance.numpy()[0]) for one in layers] == pytest.approx([wanted] * 2)

@@ -18,11 +18,11 @@ __all__ = [
     "Agreement",
     "agreement",
     "amplify",
-    "are_told_apart",
     "check",
     "check_comparable",
     "error_between_samples",
     "has_new_norms",
+    "told_apart",
 ]
 
 BOUNDS_BETWEEN_SAMPLES: Mapping[str, float] = MappingProxyType(
@@ -113,30 +113,48 @@ def error_between_samples(got: Any, wanted: Any) -> float:
     return float(error / spread) if spread else (math.inf if error else 0.0)
 
 
-def are_told_apart(references: Sequence[Sequence[Any]], least: float = LEAST_SPREAD) -> bool:
-    """Whether each output differs between samples, so that another network would be noticed.
+def told_apart(references: Sequence[Sequence[Any]]) -> float:
+    """Return how far samples lie from their mean, over the magnitude: of the output with the least.
 
-    A deep network that was never trained may give the same whatever it is fed.
+    Another network would not be noticed where it is 0, as it may be of a deep one never trained.
     """
-    return all(
-        np.max(np.abs(one - one.mean(0)), initial=0) > least * np.max(np.abs(one), initial=0)
+    return min(
+        (
+            float(np.max(np.abs(one - one.mean(0)), initial=0) / (np.max(np.abs(one)) or 1))
+            if one.size
+            else 0.0
+        )
         for one in _samples(references)
     )
 
 
-def amplify(model: Any, is_enough: Callable[[], bool]) -> None:
-    """Lower the variances that batch normalisation divides by until it is enough.
+def amplify(model: Any, spread: Callable[[], float]) -> None:
+    """Lower the variances that batch normalisation divides by until outputs differ enough.
 
     In an untrained deep network they are 1, so the activations vanish with the depth, and the
-    network gives the same whatever it is fed. No step takes another time by it.
+    network gives the same whatever it is fed. Lowered too far it gives the same again, one class
+    of probability 1: where the outputs never differ enough, it is left where they differ most. No
+    step takes another time by it.
+
+    Args:
+        spread: as `told_apart` gives it, of the model as it is then.
     """
     found = _norms(model)
-    for number in range(1, AMPLIFICATIONS + 1) if found else ():
+
+    def lower(number: int) -> None:
         for layer in found:
             variance = np.full(layer.moving_variance.shape, 16 ** (-number / len(found)))
             layer.moving_variance.assign(variance)
-        if is_enough():
-            return
+
+    most, best = 0.0, 0
+    for number in range(1, AMPLIFICATIONS + 1) if found else ():
+        lower(number)
+        now = spread()
+        if now > most:
+            most, best = now, number
+        if most > UNTRAINED_SPREAD or now < most / 10:
+            break
+    lower(best)
 
 
 def has_new_norms(model: Any) -> bool:
@@ -171,7 +189,7 @@ def check_comparable(references: Sequence[Sequence[Any]], precision: str, model:
                 f"{model}: an export cannot be compared, the Keras model gives NaN or infinite "
                 f"values{of}; give it trained weights, or mend what it computes"
             )
-        if not are_told_apart([[values]]):
+        if not told_apart([[values]]) > LEAST_SPREAD:
             raise CaseFailure(
                 f"{model}: an export cannot be compared, the Keras model gives nearly the same for "
                 f"all inputs{of}; give it trained weights"

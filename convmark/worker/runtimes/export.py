@@ -36,9 +36,9 @@ from convmark.worker.runtimes.agreement import (
     UNTRAINED_SPREAD,
     agreement,
     amplify,
-    are_told_apart,
     check_comparable,
     has_new_norms,
+    told_apart,
 )
 from convmark.worker.runtimes.engine import Source
 
@@ -51,6 +51,8 @@ MOST_MAKING_S = 3600.0
 _MAKING, _TOLD = ".making-", "export.json"
 COMPARED_SAMPLES = 16
 """At least so many samples are compared with the Keras model's outputs."""
+AMPLIFIED_SAMPLES = 4
+"""At least so many are to differ of an untrained network; two may be alike by chance."""
 RANGE_BATCHES = 16
 """What an int8 conversion finds the ranges of activations with."""
 
@@ -163,13 +165,11 @@ def export(case: Case, model: Any, backend: Any, seed: int, folder: str, emit: E
     function = backend.exported_function(model, batches[0])
     references = [backend.exported_outputs(function, one) for one in batches]
     is_untrained = ModelName.of(case.model).is_zoo or has_new_norms(model)
-    if is_untrained and not are_told_apart(references, UNTRAINED_SPREAD):
-
-        def is_enough() -> bool:
-            found = [backend.exported_outputs(function, one) for one in batches[:2]]
-            return are_told_apart(found, UNTRAINED_SPREAD)
-
-        amplify(model, is_enough)
+    if is_untrained and not told_apart(references) > UNTRAINED_SPREAD:
+        few = batches[: max(2, math.ceil(AMPLIFIED_SAMPLES / case.batch_size))]
+        amplify(
+            model, lambda: told_apart([backend.exported_outputs(function, one) for one in few])
+        )
         references = [backend.exported_outputs(function, one) for one in batches]
     check_comparable(references, case.precision, case.model)
     again = agreement([backend.exported_outputs(function, batches[0])], references[:1])
