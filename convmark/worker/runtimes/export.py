@@ -163,16 +163,22 @@ def export(case: Case, model: Any, backend: Any, seed: int, folder: str, emit: E
     count = max(2, math.ceil(COMPARED_SAMPLES / case.batch_size))
     batches = [_arrays(case, backend, inputs, seed + number) for number in range(count)]
     function = backend.exported_function(model, batches[0])
-    references = [backend.exported_outputs(function, one) for one in batches]
+
+    def outputs(some: Sequence[list[Any]]) -> list[Any]:
+        found = []
+        for one in some:
+            emit("progress", phase="outputs of the Keras model")
+            found.append(backend.exported_outputs(function, one))
+        return found
+
+    references = outputs(batches)
     is_untrained = ModelName.of(case.model).is_zoo or has_new_norms(model)
     if is_untrained and not told_apart(references) > UNTRAINED_SPREAD:
         few = batches[: max(2, math.ceil(AMPLIFIED_SAMPLES / case.batch_size))]
-        amplify(
-            model, lambda: told_apart([backend.exported_outputs(function, one) for one in few])
-        )
-        references = [backend.exported_outputs(function, one) for one in batches]
+        amplify(model, lambda: told_apart(outputs(few)))
+        references = outputs(batches)
     check_comparable(references, case.precision, case.model)
-    again = agreement([backend.exported_outputs(function, batches[0])], references[:1])
+    again = agreement(outputs(batches[:1]), references[:1])
     if again.largest_rel_error > ERROR_BOUNDS["float32"]:
         raise CaseFailure(
             f"{case.model}: an export cannot be compared, the Keras model gives other outputs when "
