@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from convmark.machine.cautions import Caution
-from convmark.machine.doctor import device_cautions, findings, findings_text
+from convmark.machine.doctor import UNRELIABLE, device_cautions, findings, findings_text
 from convmark.machine.gpu.devices import Gpu
 from convmark.machine.hardware import GIB, Machine
 from convmark.machine.state import State
@@ -60,6 +60,17 @@ def text(
     """Lay out the facts above, with the framework's replaced where named."""
     facts = {**FRAMEWORK, **framework}
     return page_of(machine, STATE, found, facts, Path("results"), flags=flags)
+
+
+def test_a_long_finding_is_wrapped_below_its_own_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    long = Caution(subject="load", finding="too high " * 6, remedy="end " + "other programs " * 4)
+    lines = text(MACHINE, long).partition(UNRELIABLE)[2].splitlines()
+    assert max(map(len, lines)) <= 40
+    assert lines[1:3] == [
+        "  load  too high too high too high too",
+        "        high too high too high",
+    ]
 
 
 def test_the_findings_are_laid_out_in_aligned_sections() -> None:

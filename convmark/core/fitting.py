@@ -68,16 +68,17 @@ def _usable(columns: int) -> int | None:
     return max(LEAST_WIDTH, columns) if columns else None
 
 
-def wrapped(text: str, *, before: str = "") -> str:
+def wrapped(text: str, *, before: str = "", indent: str = "  ") -> str:
     """Return a paragraph in lines of the terminal's width, as it is where there is none.
 
     Args:
         before: what stands before the first line; the lines below it are then indented.
+        indent: by what.
     """
     width = terminal_width()
     if width is None:
         return text
-    return _wrapped(f"{before}{text}", width, "  " if before else "").removeprefix(before)
+    return _wrapped(f"{before}{text}", width, indent if before else "").removeprefix(before)
 
 
 def fitted(grid: Grid, width: int, drawn: Callable[[Grid], str]) -> str:

@@ -199,7 +199,7 @@ def wants_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:
     """
     if environ.get("NO_COLOR"):
         return False
-    return bool(environ.get("FORCE_COLOR")) or stream.isatty()
+    return bool(environ.get("FORCE_COLOR")) or (environ.get("TERM") != "dumb" and stream.isatty())
 
 
 def painted(text: str, stream: TextIO, environ: Mapping[str, str]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
+from convmark.core.fitting import wrapped
 from convmark.core.text import plain_text
 from convmark.machine.cautions import Caution
 from convmark.machine.gpu.devices import Gpu
@@ -252,8 +253,12 @@ def _section(title: str, found: Sequence[Finding]) -> str:
         texts += [(one.name, one.value), *([("", f"-> {one.remedy}")] if one.remedy else [])]
     texts = texts or [("nothing found", "")]
     width = max(len(label) for label, _ in texts)
-    lines = [f"  {label:<{width}}  {value}".rstrip() for label, value in texts]
+    lines = [_line(f"  {label:<{width}}  ", value) for label, value in texts]
     return "\n".join([title, *lines, ""])
+
+
+def _line(label: str, value: str) -> str:
+    return f"{label}{wrapped(value, before=label, indent=' ' * len(label))}".rstrip()
 
 
 def _gib(size_bytes: int | None) -> str:
