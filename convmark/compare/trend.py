@@ -17,14 +17,14 @@ from statistics import fmean
 
 from convmark.compare.comparability import ALIKE_LOAD, Comparability, comparable, difference
 from convmark.compare.rule.change_points import FEWEST_RUNS, Level, Run, creep, levels
-from convmark.compare.rule.statistics import Prior
+from convmark.compare.rule.decision import RUNS_DIFFER
+from convmark.compare.rule.statistics import MOST_FREEDOM, Prior
 from convmark.compare.sessions_file import LiveLevel
 from convmark.core.git import SHOWN, Git
 from convmark.core.statistics import median_of
 from convmark.core.text import counted
 
 __all__ = [
-    "RUNS_DIFFER",
     "Commits",
     "Point",
     "Stretch",
@@ -143,19 +143,13 @@ def _with_points(
     ]
 
 
-RUNS_DIFFER = 0.004
-"""Runs of the same two codes may differ so much: the means of their duets do."""
-_MOST_FREEDOM = 20.0
-"""The sessions of all runs are worth no more: what differs from run to run is not in them."""
-
-
 def _crept(series: Sequence[Point], conditions: str) -> list[Stretch]:
     """Return the levels of the runs whose sessions ran beside the newest one's anchor.
 
     None where these have not moved. The anchor's own run is one of them, at 0.
     """
     newest = next((point.live for point in reversed(series) if point.live), None)
-    if newest is None:
+    if newest is None or not newest.anchor:
         return []
     beside = [one for one in series if one.live and one.live.against == newest.against]
     before = series[: series.index(beside[0])]
@@ -175,7 +169,7 @@ def levels_beside(lives: Sequence[LiveLevel], *, with_anchor: bool) -> list[Leve
     if len(runs) < 2 * FEWEST_RUNS:
         return []
     variance = fmean(live.variance for live in lives) + RUNS_DIFFER**2
-    freedom = min(_MOST_FREEDOM, float(sum(live.freedom for live in lives)))
+    freedom = min(MOST_FREEDOM, float(sum(live.freedom for live in lives)))
     return creep(runs, Prior(variance=variance, freedom=freedom))
 
 

@@ -22,9 +22,10 @@ from convmark.compare.rule.change_points import (
     cleaned,
     largest_t,
 )
+from convmark.compare.rule.decision import RUNS_DIFFER
 from convmark.compare.rule.statistics import summary
 from convmark.compare.sessions_file import LiveLevel
-from convmark.compare.trend import RUNS_DIFFER, levels_beside
+from convmark.compare.trend import levels_beside
 
 Array = npt.NDArray[np.float64]
 

@@ -53,6 +53,7 @@ from convmark.core.text import interval_text, share_text
 __all__ = [
     "CROSS_CHECKED_BY",
     "FEWEST_SESSIONS",
+    "RUNS_DIFFER",
     "CaseSessions",
     "Decision",
     "Limits",
@@ -390,7 +391,7 @@ _RECENT = 3
 """Earlier runs that make the recent level."""
 _SURELY = 2.17
 """Standard errors of a one-sided 98.5 %."""
-_LEAST_ERROR = 0.004
+RUNS_DIFFER = 0.004
 """Two runs of the same two codes may differ so much: the means of their duets do."""
 
 
@@ -409,7 +410,7 @@ def bar(earlier: Sequence[tuple[float, float]]) -> float:
     recent = earlier[-_RECENT:]
     if not recent:
         return 0.0
-    weights = [1 / (error**2 + _LEAST_ERROR**2) for _, error in recent]
+    weights = [1 / (error**2 + RUNS_DIFFER**2) for _, error in recent]
     total = sum(weights)
     mean = sum(weight * level for weight, (level, _) in zip(weights, recent, strict=True)) / total
     return min(0.0, mean + _SURELY / math.sqrt(total))

@@ -22,6 +22,7 @@ from convmark.core.statistics import TRIM, t_quantile
 __all__ = [
     "ASSUMED",
     "FEWEST_BEYOND_MODES",
+    "MOST_FREEDOM",
     "Look",
     "Prior",
     "Summary",
@@ -40,7 +41,7 @@ Array = npt.NDArray[np.float64]
 _LEAST_SPREAD = 0.003
 """A session is not believed to scatter less: the means of duets on identical code lie up to
 0.4 % from 0."""
-_MOST_FREEDOM = 20.0
+MOST_FREEDOM = 20.0
 """The cases never weigh more than this many degrees of freedom: they differ in noise, and with few
 sessions each that can hardly be seen."""
 _ENOUGH_CASES = 4
@@ -157,7 +158,7 @@ def pooled_prior(cases: Sequence[Summary]) -> Prior:
     variances = np.array([max(case.variance, _LEAST_SPREAD**2) for case in cases])
     mean, scatter = _winsorised(np.log(variances) - digamma(halves) + np.log(halves))
     excess = scatter - float(polygamma(1, halves).mean())
-    half = _MOST_FREEDOM / 2
+    half = MOST_FREEDOM / 2
     if excess > float(polygamma(1, half)):
         from scipy.optimize import brentq  # type: ignore[import-untyped]
 
