@@ -51,6 +51,36 @@ def test_the_folder_of_a_killed_process_is_removed_and_that_of_a_running_one_is_
             assert not theirs.exists()
 
 
+def test_a_folder_whose_maker_was_killed_before_its_lock_was_made_is_removed(
+    tmp_path: Path,
+) -> None:
+    made = Path(tempfile.mkdtemp(prefix="convmark-"))
+    others = {"convmark-reports1": 0o755, "convmark-10000000": 0o700, "convmark-own": 0o700}
+    for name, mode in others.items():
+        (tmp_path / name).mkdir(mode)
+    used = Path(tempfile.mkdtemp(prefix="convmark-"))
+    (used / "kept").touch()
+    with TemporaryFolder():
+        assert not made.exists()
+        assert used.is_dir()
+        assert all((tmp_path / name).is_dir() for name in others)
+
+
+def test_a_folder_that_another_process_removes_before_its_lock_is_made_is_made_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened, calls = os.open, iter([True])
+
+    def open_late(path: Path | str, *more: int) -> int:
+        if Path(path).name == ".in_use" and next(calls, False):
+            Path(path).parent.rmdir()
+        return opened(path, *more)
+
+    monkeypatch.setattr(os, "open", open_late)
+    with TemporaryFolder() as folder:
+        assert folder.is_dir()
+
+
 def test_a_link_to_a_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / ".in_use").touch()

@@ -288,7 +288,11 @@ class TemporaryFolder:
         _remove_abandoned(Path(tempfile.gettempdir()))
         while True:
             self.path = Path(tempfile.mkdtemp(prefix=prefix)).resolve()
-            self._lock = os.open(self.path / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC
+            try:
+                self._lock = os.open(self.path / _LOCK, flags, 0o600)
+            except FileNotFoundError:  # another process took it for a killed one's, see below
+                continue
             lock(self._lock, within_s=math.inf)
             if is_at(self._lock, self.path / _LOCK):
                 return
@@ -314,9 +318,21 @@ def _remove_abandoned(temporary: Path) -> None:
         with contextlib.suppress(OSError), lock_of_nobody(folder / _LOCK):
             if not folder.is_symlink():
                 shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            if _is_made_alone(folder):
+                folder.rmdir()
     for folder in temporary.glob(f"{TREE_PREFIX}[0-9]*-*"):
         if _is_abandoned_without_lock(folder):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_made_alone(folder: Path) -> bool:
+    """Whether `tempfile` made the folder for this user, whose lock was then not made."""
+    random_part = re.fullmatch(rf"{PREFIX}(.*-)?(?!\d+$)[a-z0-9_]{{8}}", folder.name)
+    found = folder.lstat()
+    own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+    private = stat.S_IMODE(found.st_mode) == 0o700
+    return bool(random_part) and own and private and not (folder / _LOCK).exists()
 
 
 def _is_abandoned_without_lock(folder: Path) -> bool:
