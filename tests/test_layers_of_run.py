@@ -21,7 +21,7 @@ from convmark.core.options import Options
 from convmark.interpreter import Answer
 from convmark.report.command import report
 from convmark.results.store import read_run
-from convmark.session.layers import layers_of, layers_path, read_layers
+from convmark.session.layers import LAYERS_TABLE, layers_of, layers_path, read_layers
 from convmark.session.remedies import remedies
 from convmark.worker.protocol import file_digest
 
@@ -105,6 +105,21 @@ def test_layers_are_shown_with_the_rows_of_their_code_and_with_no_other(
     assert STEP not in shown("3", capsys)
     assert STEP in shown("1", capsys)
     assert '<section id="layers"' not in page()  # the newest rows are of other code
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_layers_that_the_disk_does_not_take_are_printed_all_the_same(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    def full(path: Path, rows: object) -> None:
+        raise StoreError(f"{path}: cannot be written: No space left on device")
+
+    monkeypatch.setattr(LAYERS_TABLE, "append", full)
+    assert run("--layers", "--format", form) == 1
+    printed, said = capsys.readouterr()
+    assert STEP in printed
+    assert f"{LENET5}: its layers are not kept: results/" in printed + said
+    assert "rows in results/" not in said.partition("not kept")[2]
 
 
 def test_layers_of_code_that_was_edited_meanwhile_are_not_those_of_the_rows(

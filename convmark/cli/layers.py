@@ -99,6 +99,6 @@ def _measured(session: Session, depth: int | None) -> list[list[LayerRow]]:
     found = list(filter(None, session.layers(session.cases, depth)))
     for rows in found:
         drawn = bars_words(session.layers_path.parent, rows)
-        if not session.lacks_layers:
+        if rows[0].case not in session.layers_unkept:
             _say(f"{counted(len(rows), 'row')} in {session.layers_path}, {drawn}")
     return found

@@ -37,7 +37,7 @@ from convmark.report.advice import next_step, say_step
 from convmark.report.describe import DESCRIPTION_SCHEMA, FOLDER, diagram, layers_of
 from convmark.report.summary import run_tables, summary_text
 from convmark.report.tables import Answer, check_form, print_tables
-from convmark.report.tables.layers import TOP, bars_words, layers_table, layers_tables
+from convmark.report.tables.layers import TOP, bars_words, layers_table
 from convmark.results.store import Store, StoreWarning
 from convmark.session.auto_batch import choices_table
 from convmark.session.expected import expected_s
@@ -279,17 +279,18 @@ def _print(session: Session) -> None:
 def _measure_layers(session: Session, form: str) -> None:
     """Measure the layers of the run's cases, and keep each case's bars; print the slowest."""
     for rows in session.layers_of_run():
-        drawn = bars_words(session.layers_path.parent, rows)
+        session.layers_shown.append(rows)
         if form == TEXT:
             print(f"\n{painted(plain(layers_table(rows, TOP)), sys.stdout, os.environ)}")
-        _say(f"{counted(len(rows), 'row')} in {session.layers_path}, {drawn}")
+        if rows[0].case not in session.layers_unkept:
+            drawn = bars_words(session.layers_path.parent, rows)
+            _say(f"{counted(len(rows), 'row')} in {session.layers_path}, {drawn}")
 
 
 def _tables(session: Session) -> list[Table]:
     """Return the tables of a session for another format than text."""
-    records, folder = session.records, session.layers_path.parent
-    layers = layers_tables(records, folder, None) if session.options.layers else []
-    return [*run_tables(records), *layers]
+    layers = [layers_table(rows) for rows in session.layers_shown]
+    return [*run_tables(session.records), *layers]
 
 
 def _describe(session: Session) -> None:

@@ -259,11 +259,13 @@ def _why_not_whole(rows: Sequence[LayerRow]) -> str:
     return ""
 
 
-def layers_of(records: Iterable[Record], path: Path) -> list[list[LayerRow]]:
+def layers_of(
+    records: Iterable[Record], found: Path | Iterable[list[LayerRow]]
+) -> list[list[LayerRow]]:
     """Return the newest layers of each case of a run, of those that ran what its rows ran.
 
     Args:
-        path: the file of the machine's layers.
+        found: layers, or the file of the machine's.
 
     Raises:
         StoreError: it does not fit.
@@ -272,10 +274,12 @@ def layers_of(records: Iterable[Record], path: Path) -> list[list[LayerRow]]:
     for record in records:
         if record.measured:
             ran.setdefault(record.asked_case.name, set()).add(ran_by(record))
-    known = {name: found.pop() for name, found in ran.items() if len(found) == 1}
+    known = {name: hashes.pop() for name, hashes in ran.items() if len(hashes) == 1}
+    if isinstance(found, Path):
+        found = read_layers(found) if known else []
     newest = {
         rows[0].case: rows
-        for rows in (read_layers(path) if known else ())
+        for rows in found
         if rows[0].ran is not None and rows[0].ran == known.get(rows[0].case)
     }
     return [newest[name] for name in known if name in newest]

@@ -45,7 +45,6 @@ from convmark.session.layers import (
     layers_of,
     layers_path,
     measure_layers,
-    read_layers,
     why_no_layers,
 )
 from convmark.session.learning import with_digits
@@ -114,7 +113,11 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self.facts: Facts
         self.interrupted = False
         self.lacks_layers = False
-        """Whether the layers of a case could not be measured."""
+        """Whether the layers of a case could not be measured, or not kept."""
+        self.layers_unkept: set[str] = set()
+        """Names of the cases whose layers could not be kept."""
+        self.layers_shown: list[list[LayerRow]] = []
+        """The layers of the run's cases that are printed, case by case."""
         self._earlier: InterruptedRun | None = None
 
     def __exit__(self, *error: object) -> None:
@@ -295,6 +298,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             except StoreError as error:  # what was measured is still to be printed
                 self.say(f"{case.name}: its layers are not kept: {error}")
                 self.lacks_layers = True
+                self.layers_unkept.add(case.name)
             yield rows
 
     def layers_of_run(self) -> Iterator[list[LayerRow]]:
@@ -310,11 +314,11 @@ class Session(contextlib.AbstractContextManager["Session"]):
             if why:
                 self.say(f"{case.name}: no layers: {why}")
         for rows in self.layers(case for case, why in reasons.items() if not why):
-            if rows and rows in layers_of(self.records, self.layers_path):
+            if rows and layers_of(self.records, [rows]):
                 yield rows
                 continue
             self.lacks_layers = True
-            if rows and rows in read_layers(self.layers_path):
+            if rows:
                 self.say(
                     f"{rows[0].case}: its layers ran other code, software or settings than its "
                     "rows, so they are not shown with the run; measure again"
