@@ -48,6 +48,32 @@ def test_a_folder_that_was_removed_is_put_back_with_step_times_and_code(tmp_path
     assert kept.read_text() == "NAME = 1\n"
 
 
+@pytest.mark.parametrize("is_last", [False, True])
+def test_rows_do_not_depend_on_raw_step_times_and_code_that_cannot_be_put_back(
+    tmp_path: Path, is_last: bool
+) -> None:
+    run_file = Store(tmp_path).create_run("here")
+    run_file.codes.keep(Code(files=(), packages={"scipy": "1.0"}))
+    run_file.append(row(), [0.1])
+    for path in (run_file.path, steps_path(run_file.path), code_path(run_file.path)):
+        path.unlink()
+    steps_path(run_file.path).mkdir()
+    code_path(run_file.path).mkdir()
+
+    def end() -> None:
+        if not is_last:
+            run_file.append(row(process=2, order=2), [0.3])
+        run_file.close()
+
+    with pytest.warns(StoreWarning) as told:
+        end()
+    words = [str(one.message) for one in told]
+    assert not any("lost:" in one for one in words)
+    for path in (steps_path(run_file.path), code_path(run_file.path)):
+        assert any(one.startswith(f"{path}: cannot be put back for the rows") for one in words)
+    assert len(read_run(run_file.path)) == (1 if is_last else 2)
+
+
 @pytest.mark.filterwarnings("error")
 def test_step_times_and_codes_that_were_removed_alone_are_put_back(tmp_path: Path) -> None:
     code = Code(files=(), packages={"scipy": "1.0"})

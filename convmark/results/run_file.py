@@ -190,9 +190,15 @@ class RunFile:
             f"{self.path}: was removed during the run; it has been put back with {kept}, their raw "
             "step times and code; what else was beside it (log, epochs, intervals, tries) is lost"
         )
-        self.codes.put_back()
-        if self._steps >= 0:
-            self._open_steps()
+        for what, put_back in (
+            (code_path(self.path), self.codes.put_back),
+            (steps_path(self.path), lambda: self._steps < 0 or self._open_steps()),
+        ):
+            try:
+                put_back()
+            except (OSError, StoreError) as error:  # the rows never depend on it
+                reason = getattr(error, "strerror", None) or error
+                _warn(f"{what}: cannot be put back for the rows before: {reason}")
 
     def _written(self, line: bytes, record: Record, step_times_s: Sequence[float]) -> None:
         self.rows += 1
