@@ -570,7 +570,35 @@ def test_a_case_of_the_baseline_that_did_not_run_is_missing_only_from_a_whole_ru
     assert run("--benchmark-compare").ret == 0
     assert found(pytester, CONV) == "missing"
     (pytester.path / "bench" / "test_speed.py").write_text(SUITE)
-    run("--benchmark-compare", "-k", "lenet5").stdout.no_fnmatch_line(f"{CONV}*missing*")
+    assert CONV not in part(run("--benchmark-compare", "-k", "lenet5"))
+    (pytester.path / "bench" / "test_speed.py").write_text(text)
+    sub = pytester.mkdir("bench/sub")
+    (sub / "test_sub.py").write_text(text)
+    gate = ("-p", "no:cacheprovider", "--benchmark-compare")
+    assert CONV not in part(pytester.runpytest_inprocess("bench/sub", *gate))
+    (pytester.path / "bench" / "test_speed.py").unlink()  # no other suite is left
+    assert pytester.runpytest_inprocess("bench/sub", *gate).ret == 0
+    assert found(pytester, CONV) == "missing"
+
+
+def part(result: pytest.RunResult) -> str:
+    """Return what a gate has said, with the number of cases that it was not asked for."""
+    text = result.stdout.str()
+    assert "1 case of the baseline left out, as only a part was asked for" in text
+    return text
+
+
+def test_a_suite_whose_every_case_has_another_name_is_no_pass(
+    run: Run, pytester: pytest.Pytester, monkeypatch: Patch
+) -> None:
+    live(monkeypatch, "unchanged", 0.0)
+    history(run)
+    renamed = SUITE.replace("batch_sizes=(32,)", "batch_sizes=(16,)")
+    (pytester.path / "bench" / "test_speed.py").write_text(renamed)
+    for options in ((), ("-k", "b16")):
+        text = run("--benchmark-compare", *options).stdout.str()
+        assert "the gate compared nothing, which is no pass: the baseline has none" in text
+        max(pytester.path.glob("results/*/[0-9]*[0-9].csv")).unlink()  # no baseline of the next
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,11 @@ def accepted_history(
             cases[name] = here[name].history(runs)
     for name in _failed(records):
         cases[name] = _of_failed(name, earlier, order)
+    if not files:  # of a run that has none of the earlier cases, all of these are absent
+        newest = [path for path, _ in accepted[-1:]] or paths[-1:]
+        files = [
+            path for path in newest if {one for one, _ in earlier.entry(path).judged} - {*cases}
+        ]
     absent = _absent([one for path in files for one in earlier.rows(path)], cases, anchors.values())
     earlier.close()
     return History(cases=cases, absent=absent)

@@ -30,7 +30,7 @@ from convmark.core.text import Say, coloured, plain_text
 from convmark.plugin import bridge, short
 from convmark.plugin.judging import Baseline, judge
 from convmark.plugin.pytest_run import PytestRun
-from convmark.plugin.removed import removed_cases
+from convmark.plugin.removed import other_suites, removed_cases
 from convmark.plugin.replay import Measured
 from convmark.plugin.short import destination
 
@@ -351,7 +351,10 @@ def _is_whole(config: pytest.Config) -> bool:
     narrowing = ("models", "devices", "batch_sizes", "replicas")
     if any(config.getoption(destination(key)) for key in narrowing):
         return False
-    return all("::" not in arg and not arg.endswith(".py") for arg in map(str, config.args))
+    arguments = list(map(str, config.args))
+    if any("::" in arg or arg.endswith(".py") for arg in arguments):
+        return False
+    return not other_suites(config, [Path(config.invocation_params.dir, arg) for arg in arguments])
 
 
 def _names_other(config: pytest.Config, case: Case) -> bool:

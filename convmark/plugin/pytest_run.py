@@ -58,6 +58,8 @@ class PytestRun:
         """The interpreter that is measured."""
         self.meant: Callable[[str], str] = lambda case: ""
         """Says by what a change of a case is meant; empty where it is not."""
+        self.left_out = 0
+        """Cases of the baseline that the session was not asked for."""
         self._folder = folder
         self._resume = resume
         self._lock = contextlib.ExitStack()
@@ -356,7 +358,7 @@ class PytestRun:
         from convmark.report.advice import gate_step, next_step
 
         if self._judgements:
-            return gate_step(self._judgements, self.options)
+            return gate_step(self._judgements, self.options, left_out=self.left_out)
         session = self._session
         searched = session is not None and bool(session.choices) and session.whole
         if not self.records:

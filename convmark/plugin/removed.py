@@ -10,20 +10,22 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from convmark.core.errors import ConvmarkError
+from convmark.core.files import read_regular
 from convmark.core.tasks import TASKS
 from convmark.core.text import Say, plain_text
 
 if TYPE_CHECKING:
     from convmark.compare.judgement import Judgement
 
-__all__ = ["removed_cases", "removed_judgement"]
+__all__ = ["other_suites", "removed_cases", "removed_judgement"]
 
 LIMIT_S = 120.0
 _SHOWN = 12
@@ -35,8 +37,41 @@ _NAME = re.compile(
     r"(?P<rest>(-.+)?)"
 )
 """The name of a case that has a verdict."""
+_MARKER = re.compile(rb"^\s*(@|pytestmark\b.*)pytest\.mark\.convmark\(", re.MULTILINE)
 _TEST = re.compile(r".+?::[^\[]+\[(.+)\]")
 """A collected test; its case is in brackets."""
+
+
+def other_suites(config: pytest.Config, folders: Sequence[Path]) -> bool:
+    """Whether a project has suites beside those of the folders: they are a part then.
+
+    They are looked for in the project's folder of the first level that each of them lies in, where
+    files of tests have the marker at the begin of a line.
+
+    Args:
+        folders: that pytest was given.
+    """
+    root, inside = config.rootpath.resolve(), [one.resolve() for one in folders]
+    below = [one for one in inside if one.is_relative_to(root) and one != root]
+    tops = {root / one.relative_to(root).parts[0] for one in below}
+    patterns, skipped = config.getini("python_files"), config.getini("norecursedirs")
+    for place, names, files in (found for top in tops - set(inside) for found in os.walk(top)):
+        names[:] = [
+            name
+            for name in names
+            if Path(place, name) not in inside and not any(fnmatch(name, one) for one in skipped)
+        ]
+        tests = [name for name in files if any(fnmatch(name, one) for one in patterns)]
+        if any(_has_suite(Path(place, name)) for name in tests):
+            return True
+    return False
+
+
+def _has_suite(path: Path) -> bool:
+    try:
+        return bool(_MARKER.search(read_regular(path)))
+    except OSError:
+        return False
 
 
 def removed_cases(

@@ -86,11 +86,12 @@ def _report(options: Options) -> str:
     return f"next: {typed('report -o report.html', options, _OF_REPORT)}"
 
 
-def gate_step(judgements: Sequence[Judgement], options: Options) -> str:
+def gate_step(judgements: Sequence[Judgement], options: Options, *, left_out: int = 0) -> str:
     """Return what the verdicts of a run amount to, and the next command.
 
     Args:
         options: as those of `next_step`.
+        left_out: cases of the baseline that the run was not asked for.
     """
     of_cases = [one for one in judgements if one.model != MACHINE]
     cases = {one.case for one in of_cases}
@@ -106,9 +107,17 @@ def gate_step(judgements: Sequence[Judgement], options: Options) -> str:
         )
     gone = list(dict.fromkeys(one.case for one in of_cases if one.verdict == "missing"))
     lost = f"; {counted(len(gone), 'case')} of the baseline did not run: {listed(gone, 1)}"
-    step = _without_failures([one for one in of_cases if one.verdict != "missing"], options)
+    here = [one for one in of_cases if one.verdict != "missing"]
+    if (gone or left_out) and all(one.verdict == "new" for one in here):
+        step = (
+            "the gate compared nothing, which is no pass: the baseline has none of the cases that "
+            f"ran; are they new, or renamed?\nnext: {typed('history', options, _OF_REPORT)}"
+        )
+    else:
+        step = _without_failures(here, options)
     sentence, _, rest = step.partition("\n")
-    return f"{sentence}{lost if gone else ''}\n{rest}"
+    part = f"; {counted(left_out, 'case')} of the baseline left out, as only a part was asked for"
+    return f"{sentence}{lost if gone else ''}{part if left_out else ''}\n{rest}"
 
 
 def _trailer(cases: Sequence[str]) -> str:
