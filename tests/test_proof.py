@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
 
 from convmark.core.case import Case
 from convmark.worker.failure import CaseFailure
-from convmark.worker.proof import Progress, Proof, check_device
+from convmark.worker.proof import Proof, check_device
+from convmark.worker.trained import EARLY_STEPS, Progress, Trained
 
 
 class Reader:
@@ -123,15 +124,19 @@ def test_one_of_the_first_30_timed_steps_is_looked_at_and_one_of_each_later_doub
         ] == [1] * 6
 
 
-def progressed(begun: int, warm: int, now: Progress, *, steps: int = 100) -> None:
-    """Put a model that tells its progress through a proof; the backend reads the next of a list."""
+def telling(progress: Iterable[Progress]) -> tuple[Trained, Iterator[Progress]]:
+    """Return what looks at a model that tells its progress, look by look, and the model."""
     reader = Reader()
     reader.training_progress = next  # type: ignore[attr-defined]
-    told = iter([(begun, "v"), (warm, "w"), now])
-    proof = Proof(Case(model="mine", task="train", batch_size=1), reader, print)
-    proof.begin(told)
-    proof.see_progress(told, 13)
-    proof.see_progress(told, steps)
+    return Trained(Case(model="mine", task="train", batch_size=1), reader), iter(progress)
+
+
+def progressed(begun: int, warm: int, now: Progress, *, steps: int = 100) -> None:
+    """Put a model through a proof that tells its progress at the begin and at two later looks."""
+    trained, model = telling([(begun, "v"), (warm, "w"), now])
+    trained.begin(model)
+    trained.see(model, 13)
+    trained.see(model, steps)
 
 
 @pytest.mark.parametrize("begun", [1, 4001])
@@ -156,3 +161,63 @@ def test_steps_that_may_have_trained_are_not_accused(
     begun: int, warm: int, now: Progress, steps: int
 ) -> None:
     progressed(begun, warm, now, steps=steps)
+
+
+SLOW_S, QUICK_S = 1e-2, 1e-3
+
+
+def by_hand(
+    changes: Callable[[int], bool], seconds: Callable[[int], float], *, counted: bool = False
+) -> None:
+    """Take 9 steps with a look after each, then 6, 60 and 40, of weights that change by hand.
+
+    Args:
+        changes: whether a step changes them, by its number from 1.
+        counted: whether an optimizer counts each step all the same.
+    """
+    ends = [*range(EARLY_STEPS + 1), 15, 75, 115]
+    progress = [(end if counted else 0, str(sum(map(changes, range(1, end + 1))))) for end in ends]
+    trained, model = telling(progress)
+    trained.begin(model)
+    for begin, end in itertools.pairwise(ends):
+        trained.see(model, end - begin, [seconds(one) for one in range(begin + 1, end + 1)])
+
+
+@pytest.mark.parametrize("counted", [False, True])
+@pytest.mark.parametrize(
+    ("last", "every"), [(12, 1), (12, 4), (40, 1)], ids=["warm-up", "every fourth", "timed steps"]
+)
+def test_a_step_that_changes_no_weight_any_more_and_is_quicker_is_refused(
+    last: int, every: int, counted: bool
+) -> None:
+    with pytest.raises(CaseFailure, match=r"and in none of \d+ later ones, which are 10\.0 times"):
+        by_hand(
+            lambda step: step <= last and step % every == 0,
+            lambda step: SLOW_S if step <= last else QUICK_S,
+            counted=counted,
+        )
+
+
+@pytest.mark.parametrize(
+    ("changes", "seconds", "counted"),
+    [
+        (lambda step: step <= 12, lambda step: SLOW_S, False),
+        (lambda step: step <= 12, lambda step: SLOW_S * (3 if step < 12 and step % 5 else 1), True),
+        (lambda step: step % 4 == 0, lambda step: SLOW_S if step < 12 else QUICK_S, False),
+        (lambda step: step % 64 == 0, lambda step: SLOW_S if step < 12 else QUICK_S, False),
+        (lambda step: step == 1, lambda step: SLOW_S if step < 12 else QUICK_S, False),
+        (lambda step: True, lambda step: SLOW_S if step < 12 else QUICK_S, False),
+    ],
+    ids=[
+        "rate of 0",
+        "rate of 0, disturbed",
+        "every fourth",
+        "every 64th",
+        "once",
+        "quicker steps",
+    ],
+)
+def test_weights_that_stand_still_or_change_seldom_are_no_proof_by_themselves(
+    changes: Callable[[int], bool], seconds: Callable[[int], float], counted: bool
+) -> None:
+    by_hand(changes, seconds, counted=counted)

@@ -207,15 +207,16 @@ def test_a_step_that_never_settles_is_given_its_whole_budget(device: Device, pul
 def test_each_warm_up_step_is_seen_with_its_number_outside_the_timing(
     device: Device, pulse: Pulse
 ) -> None:
-    seen: list[tuple[int, float]] = []
+    seen: list[tuple[int, float, float]] = []
 
-    def see(number: int, token: float) -> None:
+    def see(number: int, token: float, seconds: float) -> None:
         device.now += 50.0 * number  # a slow look, and a slower one each time
-        seen.append((number, token))
+        seen.append((number, token, pytest.approx(seconds)))
 
     warm = warm_up(device.step(TICK), device, 60.0, pulse, see, device.clock)
     assert warm == WarmUp(10, True)
-    assert seen == [(number, TICK) for number in range(1, 11)]
+    assert seen == [(number, TICK, TICK) for number in range(1, 11)]
+    assert warm.times_s == pytest.approx([TICK] * 10)
 
 
 # Steps

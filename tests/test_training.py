@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from forks import Forks, printed
+from hand_trained import GOING_ON, STOPPING
 from own_steps import ANYWHERE, CASE, OF_TENSORFLOW
 from workers import BUILDERS, QUICK_XLA, environ, measured, smoked
 
@@ -154,6 +155,19 @@ def test_a_model_that_trains_twice_a_step_takes_twice_as_long(steps: tuple[str, 
     if "twice" not in results:
         pytest.skip(f"{CASE} is not there")
     assert 1.7 <= results["twice"] <= 2.3
+
+
+@pytest.mark.parametrize("backend", CALL_PATHS)
+def test_training_by_hand_that_stops_is_refused_and_one_that_goes_on_is_not(
+    forks_of: Callable[[str], Forks], backend: str
+) -> None:
+    quick = QUICK_XLA if backend == "jax" else {}
+    found = printed(forks_of(backend).run(BUILDERS / "hand_trained.py", backend, environ=quick))
+    assert {kind: found[kind] for kind in GOING_ON} == dict.fromkeys(GOING_ON)
+    for kind in STOPPING:
+        if kind in found:
+            assert f"{kind}: every step must train, weights changed in " in str(found[kind])
+    assert "nothing: a training step must change weights, none" in str(found["nothing"])
 
 
 @pytest.fixture(scope="module")

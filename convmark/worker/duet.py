@@ -170,7 +170,7 @@ class _Side:
         with self.active(all_of_it=not self.settled):
             turn = timed_turn(self.step, self._backend, steps, dropped)
             try:
-                self.proof.see_turn(self.model, dropped + len(turn.wall_s))
+                self.proof.trained.see_turn(self.model, dropped, turn.wall_s)
             except CaseFailure as error:
                 raise CannotRun(self.name, error) from error
             return turn
@@ -193,7 +193,7 @@ class _Side:
         emit("counted", **backend.sizes(model))  # the first call may have made weights
         self.proof = Proof(self.case, backend, emit)
         self.proof.report(1, token)
-        self.proof.begin(model)
+        self.proof.trained.begin(model)
         self.model = model
         kinds = Counter(backend.layer_precisions(model))
         precision = checked_precision(self.case, kinds, asked=self.precision_asked)
@@ -387,8 +387,9 @@ class _Duet:
             with self._naming(name, first=False), side.active():
                 token = side.step()
                 self._backend.synchronise(token)
-                side.proof.see_turn(side.model, 1, last=True)
+                side.proof.trained.see_turn(side.model, 1, last=True)
                 side.proof.finish(token)
+                side.proof.trained.finish(side.model, side.step)
                 if self._plan.with_work:
                     side.hold_other_samples()
         now = module_tables.process_wide(self._backend)

@@ -25,6 +25,7 @@ from convmark.worker.host import HostMemory, forget_peak, peak_above
 from convmark.worker.other_samples import hold_other_samples
 from convmark.worker.phases import FED_WINDOWS, fed_windows, first_step, sustain
 from convmark.worker.proof import PROOF_STEP, Proof, check_device, check_finite
+from convmark.worker.trained import EARLY_STEPS
 from convmark.worker.turns import timed_turn
 
 __all__ = [
@@ -78,7 +79,7 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
     emit("counted", **sizes)
     proof = Proof(case, backend, emit, plan.seed)
     proof.report(1, token)
-    proof.begin(model)
+    proof.trained.begin(model)
 
     state = host.state_from_now(backend.companions)
     timing.quiet_collector()
@@ -92,6 +93,7 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
         timed.fed_windows(times_s)
     count_work(case, model, step, backend, emit)
     proof.finish(timed.rounds())
+    proof.trained.finish(model, step)
     hold_other_samples(case, model, step, plan.seed, backend)
     emit("state", **state())
     if TASKS[case.task].trains:
@@ -101,7 +103,8 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
         samples, step_s = case.batch_size * case.replicas, timing.median(times_s)
         at_limit(step, backend, samples, step_s, plan.latency_limit_s, plan.seed, emit, pulse)
     if plan.sustain_s is not None:
-        sustain(step, backend, timing.median(times_s), plan.sustain_s, emit, pulse)
+        taken = sustain(step, backend, timing.median(times_s), plan.sustain_s, emit, pulse)
+        proof.trained.see(model, taken)
     emit("finished")
 
 
@@ -161,11 +164,15 @@ class _TimedPhases:
 
     def warm_up(self) -> None:
         """Run steps until their times are steady."""
-        warm = timing.warm_up(
-            self.step, self.backend, self.plan.time_budget_s, self.pulse, self.proof.see_warm_up
-        )
+
+        def see(number: int, token: Any, seconds: float) -> None:
+            self.proof.see_warm_up(number, token)
+            self.proof.trained.see_early(self.model, number, seconds)
+
+        warm = timing.warm_up(self.step, self.backend, self.plan.time_budget_s, self.pulse, see)
         self.emit("warm_up", steps=warm.steps, steady=warm.steady)
-        self.proof.see_progress(self.model, warm.steps)
+        later_s = warm.times_s[EARLY_STEPS:]
+        self.proof.trained.see(self.model, len(later_s), later_s)
 
     def steps(self) -> list[float]:
         """Return the step times, s."""
@@ -177,7 +184,7 @@ class _TimedPhases:
             see=self.proof.see_timed,
         )
         self.emit("steps", times_s=_rounded(single.wall_s), cpu_times_s=_rounded(single.cpu_s))
-        self.proof.see_progress(self.model, len(single.wall_s))
+        self.proof.trained.see(self.model, len(single.wall_s), single.wall_s)
         return single.wall_s
 
     def windows(self, times_s: list[float]) -> None:
@@ -192,7 +199,7 @@ class _TimedPhases:
             times_s=_rounded(windows.times_s),
             run_steps=windows.run_steps,
         )
-        self.proof.see_progress(self.model, windows.run_steps)
+        self.proof.trained.see(self.model, windows.run_steps)
 
     def fed_windows(self, times_s: list[float]) -> None:
         """Time the throughput of steps that are fed from host memory."""
@@ -209,7 +216,7 @@ class _TimedPhases:
                 see=self.proof.see_other_batch,
             )
         self.emit("input_bound", steps=fed.steps, times_s=_rounded(fed.times_s))
-        self.proof.see_progress(self.model, FED_WINDOWS + fed.run_steps)
+        self.proof.trained.see(self.model, FED_WINDOWS + fed.run_steps)
 
     def rounds(self) -> Any:
         """Time the step beside the reference network's; return what the last step gave."""
@@ -227,7 +234,7 @@ class _TimedPhases:
         self.backend.synchronise(last)
         version = reference.REFERENCE_VERSION
         self.emit("rounds", reference=kind, reference_version=version, **rounds.lists())
-        self.proof.see_progress(self.model, len(rounds.case_wall_s))
+        self.proof.trained.see(self.model, len(rounds.case_wall_s), rounds.case_wall_s)
         return last
 
 
@@ -290,7 +297,7 @@ def take_turns(
     if with_sizes:
         flops = count_work(case, model, step, backend, emit)
         emit("sizes", flops_per_sample=flops, **backend.sizes(model))
-    proof.begin(model)
+    proof.trained.begin(model)
     emit("first_step", seconds=seconds)
     timing.quiet_collector()
     for command in commands:
@@ -298,11 +305,12 @@ def take_turns(
             break
         turn = timed_turn(step, backend, command["steps"], command["dropped"])
         emit("turn", **turn.lists())
-        proof.see_turn(model, command["dropped"] + len(turn.wall_s))
-    proof.see_turn(model, 0, last=True)
+        proof.trained.see_turn(model, command["dropped"], turn.wall_s)
+    proof.trained.see_turn(model, 0, last=True)
     token = step()
     backend.synchronise(token)
     proof.finish(token)
+    proof.trained.finish(model, step)
     if with_sizes:
         hold_other_samples(case, model, step, seed, backend)
     emit("finished")

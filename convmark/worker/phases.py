@@ -103,8 +103,11 @@ def sustain(
     clock: timing.Clock = time.perf_counter,
     usage: Callable[[], host.Usage | None] = host.usage,
     memory_bytes: Callable[[], int] = lambda: host.HostMemory().anonymous_bytes,
-) -> None:
+) -> int:
     """Take steps for so many seconds of steps, reporting an event for each interval.
+
+    Returns:
+        how many steps were taken.
 
     Args:
         step_time_s: a step's seconds, from which follows how many go without a synchronisation.
@@ -113,7 +116,7 @@ def sustain(
     interval_s = max(LEAST_INTERVAL_S, seconds / INTERVALS)
     count = max(1, round(PART_S / max(step_time_s, 1e-6)))
     emit("phase", phase="sustained")
-    before, done_s = usage(), 0.0
+    before, done_s, taken = usage(), 0.0, 0
     while done_s < seconds:
         took_s, steps = 0.0, 0
         while took_s < interval_s:
@@ -134,4 +137,5 @@ def sustain(
             device_memory_bytes=backend.held_memory(),
             other_cpu_share=host.other_cpu_share(before, now),
         )
-        before, done_s = now, done_s + took_s
+        before, done_s, taken = now, done_s + took_s, taken + steps
+    return taken

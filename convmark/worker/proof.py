@@ -15,6 +15,7 @@ from typing import Any
 from convmark.core.case import Case
 from convmark.core.tasks import TASKS
 from convmark.worker.failure import CaseFailure
+from convmark.worker.trained import Trained
 
 __all__ = ["PROOF_STEP", "Proof", "check_device", "check_finite"]
 
@@ -28,14 +29,8 @@ OTHER_OUTPUT = 0.01
 """Relative difference from which a later step of such a model gives another output."""
 MOVED = 0.01
 """Relative change of a loss from step 1 to 10 that shows it to depend on the weights."""
-LEAST_IDLE = 6
-"""Steps without an update from which on training may have stopped."""
 CONVERGED = 1e-3
 """Share of the first loss below which a loss that stands still is that of a trained model."""
-
-
-Progress = tuple[int, str] | None
-"""Updates that the optimizers have counted, and a hash of some weights; None of one untold."""
 
 
 class Proof:
@@ -50,9 +45,7 @@ class Proof:
         self._first: dict[int, float] = {}
         self._timed: list[float] = []
         self._other_batch: float | None = None
-        self._begun: Progress = None
-        self._trained: Progress = None
-        self._before = self._idle = self._uncounted = 0
+        self.trained = Trained(case, backend)
         self._next_look, self._looks_end = self._order.randint(1, LOOKS_FROM), LOOKS_FROM
 
     def report(self, number: int, token: Any) -> None:
@@ -84,49 +77,6 @@ class Proof:
         self._looks_end *= 2
         self._hold(token, f"timed step {number}")
         return True
-
-    def begin(self, model: Any) -> None:
-        """Keep which updates were counted up to the first step: a saved model brings its own."""
-        self._begun = self._trained = self._progress(model)
-
-    def see_progress(self, model: Any, steps: int) -> None:
-        """Hold a model to going on with its training, after so many steps since the last look.
-
-        One that collects gradients of several steps updates its weights in some of them: by how
-        many updates so many steps had before, more must have come.
-
-        Raises:
-            CaseFailure: no optimizer has counted an update since, and no weight has changed.
-        """
-        if self._begun is None or self._trained is None or (now := self._progress(model)) is None:
-            return
-        self._idle += steps
-        if now != self._trained:
-            self._trained = now
-            self._before, self._idle = self._before + self._idle, 0
-            return
-        updates = now[0] - self._begun[0]
-        if self._idle >= LEAST_IDLE and self._idle * (updates - 1) >= 2 * self._before:
-            raise CaseFailure(
-                f"{self._case.model}: every step must train, {updates} updates were counted in "
-                f"{self._before} early steps and none in {self._idle} later ones; does the model "
-                "stop training after some steps?"
-            )
-
-    def see_turn(self, model: Any, steps: int, *, last: bool = False) -> None:
-        """Count the steps of a turn; look at the progress once they have doubled, and at last.
-
-        Raises:
-            CaseFailure: as `see_progress` says.
-        """
-        self._uncounted += steps
-        if last or self._uncounted >= self._before + self._idle:
-            self.see_progress(model, self._uncounted)
-            self._uncounted = 0
-
-    def _progress(self, model: Any) -> Progress:
-        found: Progress = self._backend.training_progress(model) if self._trains else None
-        return found
 
     def see_other_batch(self, token: Any) -> None:
         """Keep what a step on other samples returned."""

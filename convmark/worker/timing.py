@@ -67,6 +67,7 @@ class WarmUp:
 
     steps: int
     steady: bool
+    times_s: list[float] = field(default_factory=list, compare=False)
 
 
 @dataclass(frozen=True)
@@ -149,14 +150,15 @@ def warm_up(
     backend: Any,
     budget_s: float,
     pulse: Pulse,
-    see: Callable[[int, Any], None] = lambda number, token: None,
+    see: Callable[[int, Any, float], None] = lambda number, token, seconds: None,
     clock: Clock = time.perf_counter,
 ) -> WarmUp:
     """Run steps until the step time is steady, or the budget and the least steps are spent.
 
     Args:
         budget_s: seconds; warm-up ends unsteady beyond it, but never before 20 steps.
-        see: called with the number of each step (from 1) and its result, outside the timing.
+        see: called with the number of each step (from 1), its result and its seconds, outside the
+            timing.
     """
     times_s: list[float] = []
     spent_s = 0.0
@@ -164,15 +166,15 @@ def warm_up(
         seconds, token = timed_step(step, backend, clock)
         times_s.append(seconds)
         spent_s += seconds
-        see(len(times_s), token)
+        see(len(times_s), token, seconds)
         pulse.beat("warm-up")
         count = len(times_s)
         if count < MIN_WARM_UP_STEPS:
             continue
         if count % 5 == 0 and is_steady(times_s):
-            return WarmUp(count, True)
+            return WarmUp(count, True, times_s)
         if count >= UNSTEADY_STEPS and spent_s >= budget_s:
-            return WarmUp(count, False)
+            return WarmUp(count, False, times_s)
 
 
 def is_steady(times_s: list[float]) -> bool:

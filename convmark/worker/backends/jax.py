@@ -248,9 +248,9 @@ class Jax(Keras3Backend):
         if model in self._states:
             self._states[model]()
 
-    def training_progress(self, model: Any) -> tuple[int, str] | None:
+    def training_progress(self, model: Any, *, whole: bool = False) -> tuple[int, str] | None:
         self.settle(model)
-        return super().training_progress(model)
+        return super().training_progress(model, whole=whole)
 
     def _inference_step(self, model: Any, pictures: Any, compiled: bool) -> Step:
         """Always compiled; what the model changes of its variables, each call hands on."""

@@ -442,9 +442,7 @@ class KerasBackend(Framework):
         described = functools.partial(Training.of_compiled, model, by)
         return step, lambda: described(adds_losses=own.adds_losses).as_fields()
 
-    def training_progress(self, model: Any) -> tuple[int, str] | None:
-        """The updates that its optimizers have counted, and a hash of some of its weights."""
-        return training_progress(model)
+    training_progress = staticmethod(training_progress)
 
     def settle(self, model: Any) -> None:
         """Have the model hold its weights as they are now, where the steps keep them apart."""

@@ -166,27 +166,42 @@ def held(model: Any, kind: Any) -> list[Any]:
     return [one for number, one in unique.items() if number not in wrapped]
 
 
-MOST_WATCHED, MOST_WATCHED_BYTES = 8, 1 << 17
-"""Trainable weights that are looked at: the smallest, so that no copy shows in the memory."""
+MOST_WATCHED, MOST_WATCHED_BYTES, LAST = 12, 1 << 17, 4
+"""Trainable weights that are looked at: the last few, which train where all else is frozen, and
+the smallest; so that no copy shows in the memory."""
 
 
-def training_progress(model: Any) -> tuple[int, str] | None:
+def training_progress(model: Any, *, whole: bool = False) -> tuple[int, str] | None:
     """Return the updates that the model's optimizers have counted, and a hash of some weights.
 
-    None where it does not tell, such as a model whose values are with a step of JAX.
+    Args:
+        whole: whether of all trainable weights, each of which may be copied.
+
+    Returns:
+        None where it does not tell, such as a model whose values are with a step of JAX.
     """
     with contextlib.suppress(Exception):  # a model's own variables and optimizers may raise any
         optimizers = held(model, keras.optimizers.Optimizer)
         inner = (getattr(one, "inner_optimizer", one) for one in optimizers)
         updates = sum(int(one.iterations.numpy()) for one in inner)
-        sized = ((elements(one) * item_bytes(one.dtype), one) for one in model.trainable_variables)
-        values, left = hashlib.sha256(), MOST_WATCHED_BYTES
-        for size, weight in sorted(sized, key=lambda pair: pair[0])[:MOST_WATCHED]:
-            if (left := left - size) < 0:
-                break
+        weights = list(model.trainable_variables)
+        values = hashlib.sha256()
+        for weight in weights if whole else _watched(weights):
             values.update(weight.numpy().tobytes())
         return updates, values.hexdigest()
     return None
+
+
+def _watched(weights: list[Any]) -> list[Any]:
+    """Return those that are looked at between steps."""
+    last, others = weights[-LAST:], weights[:-LAST]
+    left, found = MOST_WATCHED_BYTES, list[Any]()
+    for weight in [*last, *sorted(others, key=elements)]:
+        size = elements(weight) * item_bytes(weight.dtype)
+        if size <= left and len(found) < MOST_WATCHED:
+            left -= size
+            found.append(weight)
+    return found
 
 
 Made = tuple[Callable[..., Any], Callable[..., Any] | None]

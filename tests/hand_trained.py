@@ -1,0 +1,211 @@
+"""Takes steps of networks whose `train_step` changes weights by hand; for test_proof.
+
+Its argument is the backend. Prints one JSON object: by kind of training why it is refused, or null.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from typing import Any
+
+import numpy as np
+from convmark_zoo.keras_api import keras
+
+from convmark.core.case import Case
+from convmark.worker import backends, measurement, timing
+from convmark.worker.failure import CaseFailure
+from convmark.worker.proof import Proof
+from convmark.worker.trained import EARLY_STEPS
+
+WORKS = 12
+"""Steps that a network takes which then stops."""
+STOPPING = ("stops", "stops_and_counts", "stops_in_its_graph")
+GOING_ON = ("goes_on", "decays", "optimizer_decays", "accumulates", "averages", "head_alone")
+SAMPLES, WIDTH = 64, 256
+
+
+class ByHand(keras.Model):
+    """Updates its weights without an optimizer, in the way that its kind says."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.taken = kind, 0
+        self.body = keras.Sequential(
+            [keras.Input((WIDTH,)), *(keras.layers.Dense(WIDTH) for _ in range(4))]
+        )
+        add = functools.partial(self.add_weight, initializer="zeros", trainable=False)
+        self.counter = add(shape=(), name="counter")
+        self.kept = [add(shape=one.shape, name="kept") for one in self.body.trainable_variables]
+
+    def call(self, given: Any, training: bool = False) -> Any:
+        return self.body(given, training=training)
+
+    def changed(self, weights: list[Any], slopes: list[Any], kept: list[Any]) -> tuple[Any, Any]:
+        """Return the weights after a step, and what is kept beside them."""
+        rate = 0.001
+        if self.kind == "decays":
+            rate *= max(0.0, 1 - self.taken / WORKS)
+        if self.kind == "accumulates":
+            kept = [one + slope for one, slope in zip(kept, slopes)]  # noqa: B905
+            slopes, rate = kept, rate if self.taken % 4 == 0 else 0.0
+            kept = [one * (1.0 if rate == 0 else 0.0) for one in kept]
+        if self.kind == "head_alone":
+            slopes = [slope * 0 for slope in slopes[:-2]] + slopes[-2:]
+        if self.kind == "nothing":
+            rate = 0.0
+        weights = [one - rate * slope for one, slope in zip(weights, slopes)]  # noqa: B905
+        if self.kind == "averages":
+            kept = [0.9 * one + 0.1 * weight for one, weight in zip(kept, weights)]  # noqa: B905
+        return weights, kept
+
+    def stopped(self) -> bool:
+        self.taken += 1
+        return self.kind in ("stops", "stops_and_counts") and self.taken > WORKS
+
+
+class OfTensorFlow(ByHand):
+    @functools.cached_property
+    def slopes(self) -> Any:
+        import tensorflow as tf
+
+        @tf.function
+        def slopes(given: Any) -> Any:
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean(self.body(given) ** 2)
+            return loss, tape.gradient(loss, self.body.trainable_variables)
+
+        return slopes
+
+    def train_step(self, data: Any) -> Any:
+        import tensorflow as tf
+
+        if self.kind == "stops_in_its_graph":
+            self.counter.assign_add(1.0)
+            work = functools.partial(self.work, data[0])
+            return {"loss": tf.cond(self.counter > WORKS, lambda: self.counter + 0.0, work)}
+        if self.stopped():
+            if self.kind == "stops_and_counts":
+                self.optimizer.iterations.assign_add(1)
+            return {"loss": tf.random.uniform(())}
+        return {"loss": self.work(data[0])}
+
+    def work(self, given: Any) -> Any:
+        loss, slopes = self.slopes(given)
+        weights = self.body.trainable_variables
+        if self.kind == "optimizer_decays":
+            self.optimizer.apply_gradients(zip(slopes, weights))  # noqa: B905
+            return loss
+        for places, values in zip((weights, self.kept), self.changed(weights, slopes, self.kept)):  # noqa: B905
+            for place, value in zip(places, values):  # noqa: B905
+                place.assign(value)
+        return loss
+
+
+class OfTorch(ByHand):
+    def train_step(self, data: Any) -> Any:
+        import torch
+
+        if self.stopped():
+            if self.kind == "stops_and_counts":
+                self.optimizer.iterations.assign_add(1)
+            return {"loss": torch.rand(())}
+        weights = self.body.trainable_variables
+        loss = (self.body(data[0]) ** 2).mean()
+        slopes = torch.autograd.grad(loss, [one.value for one in weights])
+        with torch.no_grad():
+            if self.kind == "optimizer_decays":
+                self.optimizer.apply(list(slopes), weights)
+                return {"loss": loss}
+            values = [one.value for one in weights], slopes, [one.value for one in self.kept]
+            for places, found in zip((weights, self.kept), self.changed(*map(list, values))):  # noqa: B905
+                for place, value in zip(places, found):  # noqa: B905
+                    place.assign(value)
+        return {"loss": loss}
+
+
+class OfJax(ByHand):
+    @functools.cached_property
+    def slopes(self) -> Any:
+        import jax
+
+        def loss_of(weights: Any, given: Any) -> Any:
+            return (self.body.stateless_call(weights, [], given)[0] ** 2).mean()
+
+        return jax.jit(jax.value_and_grad(loss_of))
+
+    def train_step(self, state: Any, data: Any) -> Any:
+        import jax
+
+        weights, others, optimizer, metrics = map(list, state)
+        if self.kind == "stops_in_its_graph":
+            others[0] = others[0] + 1
+            loss, weights = jax.lax.cond(
+                others[0] > WORKS,
+                lambda: (others[0], weights),
+                lambda: self.work(weights, others, data[0])[:2],
+            )
+        elif self.stopped():
+            loss = float(np.random.rand())
+            if self.kind == "stops_and_counts":
+                optimizer[0] = optimizer[0] + 1
+        elif self.kind == "optimizer_decays":
+            loss, slopes = self.slopes(weights, data[0])
+            weights, optimizer = self.optimizer.stateless_apply(optimizer, slopes, weights)
+        else:
+            loss, weights, others = self.work(weights, others, data[0])
+        return {"loss": loss}, (weights, others, optimizer, metrics)
+
+    def work(self, weights: Any, others: Any, given: Any) -> Any:
+        loss, slopes = self.slopes(weights, given)
+        weights, kept = self.changed(weights, slopes, others[1:])
+        return loss, weights, [others[0], *kept]
+
+
+KINDS: dict[str, type[ByHand]] = {"tensorflow": OfTensorFlow, "torch": OfTorch, "jax": OfJax}
+
+
+def made(backend: str, kind: str) -> Any:
+    model = KINDS[backend](kind)
+    decay = keras.optimizers.schedules.PolynomialDecay(0.001, WORKS, 0.0)
+    optimizer = keras.optimizers.SGD(decay if kind == "optimizer_decays" else 0.001)
+    eager = kind != "stops_in_its_graph"
+    model.compile(optimizer, "mse", run_eagerly=eager)
+    return model
+
+
+def in_turns(case: Case, model: Any, backend: Any) -> None:
+    """Take steps as a measurement does, without the phases that have nothing to do with it."""
+    backend.take_inputs(model, lambda samples: np.ones((samples, WIDTH), np.float32))
+    step, _ = measurement.make_step(case, model, 0, backend)
+    backend.synchronise(step())
+    trained = Proof(case, backend, print).trained
+    trained.begin(model)
+    for number in range(1, EARLY_STEPS + 1):
+        trained.see_early(model, number, timing.timed_step(step, backend)[0])
+    for steps in (6, 30, 20):
+        times_s = [timing.timed_step(step, backend)[0] for _ in range(steps)]
+        trained.see(model, steps, times_s)
+    trained.finish(model, step)
+
+
+def main() -> None:
+    name = sys.argv[1]
+    backend = backends.load(name)
+    backend.configure(device="cpu", threads="1", precision="float32", seed=0)
+    kinds = [*STOPPING, *GOING_ON, "nothing"]
+    if name == "torch":
+        kinds.remove("stops_in_its_graph")
+    found: dict[str, str | None] = dict.fromkeys(kinds)
+    for kind in kinds:
+        case = Case(model=kind, task="train", batch_size=SAMPLES, backend=name)
+        try:
+            in_turns(case, made(name, kind), type(backend)())
+        except CaseFailure as error:
+            found[kind] = str(error)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
