@@ -95,10 +95,10 @@ class TorchInside(layers.Layer):
 class Keeping(layers.Layer):
     """Keeps so many results, of the same values or mean; or the first one, whatever they are."""
 
-    def __init__(self, most: int | None, *, by_mean: bool = False) -> None:
+    def __init__(self, most: int | None, *, by_mean: bool = False, adds: float = 0.0) -> None:
         super().__init__()
         self.inner = [layers.Dense(256) for _ in range(20)]
-        self.most, self.by_mean = most, by_mean
+        self.most, self.by_mean, self.adds = most, by_mean, adds
         self.kept: dict[Any, Any] = {}
 
     def call(self, given: Any) -> Any:
@@ -113,6 +113,8 @@ class Keeping(layers.Layer):
             for one in self.inner:
                 found = one(found)
             self.kept[key] = found
+        if self.adds:
+            return self.kept[key] + self.adds * given.float().mean()
         return self.kept[key]
 
 
@@ -134,6 +136,28 @@ def torch_keeps_of_whole_numbers() -> Any:
 
 def torch_keeps_of_any() -> Any:
     return keras.Sequential([keras.Input((8,)), Keeping(None)])
+
+
+def torch_keeps_and_adds() -> Any:
+    return keras.Sequential([keras.Input((8,)), Keeping(None, adds=1e-7)])
+
+
+class Running(layers.Layer):
+    """Normalises by the batch, and keeps running means, whether it trains or not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = layers.BatchNormalization()
+
+    def build(self, shape: Any) -> None:
+        self.inner.build(shape)
+
+    def call(self, given: Any) -> Any:
+        return self.inner(given, training=True)
+
+
+def running() -> Any:
+    return keras.Sequential([keras.Input((8,)), Running(), layers.Dense(3)])
 
 
 class Deciding(layers.Layer):
@@ -387,18 +411,20 @@ def tensorflow() -> Any:
     return plain()
 
 
-def one_thread_within() -> Any:
-    _config("threading", "set_intra_op_parallelism_threads")(1)
+too_many_threads = setting(lambda: _config("threading", "set_intra_op_parallelism_threads")(1))
+
+
+def tensorflow_scopes() -> Any:
+    """Leaves open what is of a block."""
+    _tf().device("/CPU:0").__enter__()
+    _tf().distribute.OneDeviceStrategy("/CPU:0").scope().__enter__()
+    _tf().summary.trace_on()
+    _config("experimental", "enable_mlir_bridge")()
+    keras.config.disable_traceback_filtering()
     return plain()
 
 
 eager = setting(lambda: _config("run_functions_eagerly")(True))
-
-
-def both_threads() -> Any:
-    _config("threading", "set_intra_op_parallelism_threads")(1)
-    _config("threading", "set_inter_op_parallelism_threads")(1)
-    return plain()
 
 
 def eager_while_called() -> Any:
@@ -479,6 +505,16 @@ def jax() -> Any:
     return plain(dtype="float64")
 
 
+def jax_others() -> Any:
+    """Others of JAX's, one of them in a block that it leaves open."""
+    _jax().config.update("jax_threefry_partitionable", False)
+    _jax().config.update("jax_cpu_enable_async_dispatch", False)
+    _jax().config.update("jax_enable_x64", True)
+    _jax().numpy_dtype_promotion("strict").__enter__()
+    os.environ.update(XLA_FLAGS="--xla_cpu_enable_fast_math=true")
+    return plain()
+
+
 jax_uncompiled = setting(lambda: _jax().config.update("jax_disable_jit", True))
 
 
@@ -496,3 +532,25 @@ def torch() -> Any:
     _torch().autograd.set_multithreading_enabled(False)
     _torch()._dynamo.config.recompile_limit = 5
     return plain()
+
+
+def torch_others() -> Any:
+    """Others of PyTorch's and of Keras's."""
+    _torch().set_float32_matmul_precision("high")
+    _torch().backends.mha.set_fastpath_enabled(False)
+    _torch().backends.opt_einsum.enabled = False
+    _torch().utils.deterministic.fill_uninitialized_memory = False
+    _torch().nn.modules.module.register_module_forward_hook(lambda *_: None)
+    _torch().compiler.set_stance("force_eager")
+    _torch().profiler.profile().__enter__()
+    _torch().jit._state.disable()
+    keras.config.disable_flash_attention()
+    keras.src.backend.AutocastScope("bfloat16").__enter__()
+    return plain()
+
+
+def torch_inference() -> Any:
+    model = plain()
+    model.left_open = [_torch().inference_mode()]
+    model.left_open[0].__enter__()
+    return model

@@ -31,7 +31,8 @@ def ask(interpreter_of: Callable[[str], Interpreter]) -> Ask:
     def ask(
         name: str, *, asked: tuple[str, ...] = (), backend: str = "tensorflow", **case: Any
     ) -> Answer:
-        model = name if name in ("lenet5", "mini_resnet") else f"settingnets:{name}"
+        is_whole = ":" in name or name in ("lenet5", "mini_resnet")
+        model = name if is_whole else f"settingnets:{name}"
         case.setdefault("threads", "default")
         request = measured(model, batch_size=4, backend=backend, **case)
         request = {**request, "smoke": True, "asked": list(asked)}
@@ -139,6 +140,7 @@ def test_what_pytorch_has_compiled_of_an_earlier_case_is_not_inside_the_next(
         ("torch_keeps_the_newest", "a step must compute its samples anew, and one on samples"),
         ("torch_keeps_of_whole_numbers", "a step must compute its samples anew, and one on"),
         ("torch_keeps_of_any", "the output must depend on the input, other samples and other we"),
+        ("torch_keeps_and_adds", "the output must depend on the input, other samples and other "),
     ],
 )
 def test_a_model_that_keeps_what_it_has_computed_has_no_step_time(
@@ -259,9 +261,22 @@ SETTINGS = {
     },
     "eager": {"run_functions_eagerly": "True"},
     "eager_while_called": {"run_functions_eagerly": "True"},
-    "one_thread_within": {"intra_op_threads": "1", "inter_op_threads": "0"},
+    "tensorflow_scopes": {
+        "device_scope": "/job:localhost/replica:0/task:0/device:CPU:0",
+        "strategy": "OneDeviceStrategy",
+        "summary_trace": "True",
+        "session_config": "experimental { enable_mlir_bridge: true mlir_bridge_rollout: "
+        "MLIR_BRIDGE_ROLLOUT_ENABLED }",
+        "traceback_filtering": "False",
+    },
     "jax": {"jax_default_matmul_precision": "bfloat16", "jax_debug_nans": "True"},
     "jax_uncompiled": {"jax_disable_jit": "True"},
+    "jax_others": {
+        "jax_threefry_partitionable": "False",
+        "jax_cpu_enable_async_dispatch": "False",
+        "jax_enable_x64": "True",
+        "jax_numpy_dtype_promotion": "strict",
+    },
     "torch": {
         "mkldnn_enabled": "False",
         "mkldnn_deterministic": "True",
@@ -276,6 +291,19 @@ SETTINGS = {
         "autocast": "cpu:torch.bfloat16",
         "intra_op_threads": "1",
     },
+    "torch_others": {
+        "float32_matmul": "high",
+        "mha_fastpath": "False",
+        "einsum_enabled": "False",
+        "fills_memory": "False",
+        "module_hooks": "1",
+        "compiler_stance": "force_eager",
+        "profiler": "True",
+        "jit": "False",
+        "flash_attention": "False",
+        "autocast_scope": "bfloat16",
+    },
+    "torch_inference": {"inference_mode": "True"},
 }
 
 
@@ -287,6 +315,12 @@ def backend_of(name: str) -> str:
 def test_what_the_models_code_sets_is_read_back(ask: Ask, name: str) -> None:
     found = read_back(ask(name, backend=backend_of(name)))["model"]
     assert {**found, **SETTINGS[name]} == found
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_weights_that_inference_changes_are_in_the_state(ask: Ask, backend: str) -> None:
+    found = read_back(ask("running", backend=backend))["model"]
+    assert found == {"changing_weights": "2"}
 
 
 def test_what_a_compiler_has_started_is_no_setting_of_a_code() -> None:
@@ -319,18 +353,30 @@ def test_the_system_shows_in_cores_and_variables(ask: Ask) -> None:
     assert found["environ"] == {"HOME_OF_A_MODEL": "/m", "OMP_NUM_THREADS": "1"}
 
 
-@pytest.mark.parametrize("name", ["both_threads", "one_thread_within", "jax", "torch"])
+@pytest.mark.parametrize("name", ["threadnets:plain", "jax", "torch"])
 def test_threads_are_those_in_force(ask: Ask, name: str) -> None:
     assert read_back(ask(name, backend=backend_of(name)))["threads"] == "1"
 
 
-@pytest.mark.parametrize("name", ["both_threads", "one_thread_within", "jax", "torch"])
+@pytest.mark.parametrize("name", ["threadnets:plain", "jax", "torch"])
 def test_threads_that_were_asked_for_are_kept_or_refused_with_both(ask: Ask, name: str) -> None:
     refused = ask(name, backend=backend_of(name), threads="3")
     assert refused.status == "error"
     assert "threads 3 was asked for, the model's code has made the threads of operations 1" in (
         refused.message
     )
+
+
+def test_a_builder_that_sets_threads_too_late_is_refused_in_every_kind_of_run(ask: Ask) -> None:
+    answer = ask("too_many_threads")  # untimed, where TensorFlow alone would let it
+    assert answer.status == "error"
+    assert "a builder must set nothing that TensorFlow has fixed before: Intra op" in answer.message
+    assert "set it where the module is imported, or threads with --threads" in answer.message
+
+
+def test_variables_of_a_framework_that_a_builder_sets_are_the_rows(ask: Ask) -> None:
+    found = read_back(ask("jax_others", backend="jax"))
+    assert found["environ"] == {"XLA_FLAGS": "--xla_cpu_enable_fast_math=true"}
 
 
 def test_threads_that_were_asked_for_and_left_are_no_change(ask: Ask) -> None:

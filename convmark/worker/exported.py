@@ -100,6 +100,10 @@ class ExportedBackend:
     def settle(self, model: Loaded) -> None:
         """Nothing: no step changes the file."""
 
+    def running_weights(self, model: Loaded) -> dict[int, bytes]:
+        """None: a runtime does not tell."""
+        return {}
+
     def weights_by_device(self, model: Loaded) -> Counter[str]:
         """Nothing: a runtime does not tell."""
         return Counter()

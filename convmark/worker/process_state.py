@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from convmark.core.case import Case
+from convmark.core.tasks import TASKS
 from convmark.worker.binding import cores_of, memory_state
 from convmark.worker.failure import CaseFailure
 from convmark.worker.precisions import checked_precision, worked_precision
@@ -160,6 +161,8 @@ class Witness:
         self._changed: Settings = {}
         self._work: Mapping[str, Any] = {}
         self._reads = 0
+        self._running: dict[int, bytes] = {}
+        """Hashes of weights that inference is to leave as they are."""
         self._cpus: list[set[int]] = []
         self.begin()
 
@@ -195,6 +198,7 @@ class Witness:
             self._emit("read_back", **self._read())
         self._emit(event, **fields)
         if event == "built":
+            self._running = self._running_weights()
             self._read()
 
     def _settings(self) -> Settings:
@@ -224,12 +228,26 @@ class Witness:
                 **self._thread_pairs(),
                 **({"layers": layers} if len(kinds) > 1 else {}),
                 **({"weight_bytes": weights} if len(held) > 1 else {}),
+                **self._changing_weights(),
             },
             "environ": self._changed_environ(),
             "threads": self._threads_in_force(),
             **self._of_cpus(),
             **of_steps,
         }
+
+    def _running_weights(self) -> dict[int, bytes]:
+        if TASKS[self._case.task].trains:
+            return {}
+        self._backend.settle(self._model)
+        found: dict[int, bytes] = self._backend.running_weights(self._model)
+        return found
+
+    def _changing_weights(self) -> Settings:
+        """Return how many weights the steps of inference have changed, such as running means."""
+        now = self._running_weights()
+        changed = sum(now.get(one, value) != value for one, value in self._running.items())
+        return {"changing_weights": str(changed)} if changed else {}
 
     def _of_steps(self) -> dict[str, str]:
         """Return what the layers compute in, by the operations of a step once these are known.

@@ -17,7 +17,7 @@ from convmark.worker import reference
 from convmark.worker.backends.jaxpr import jaxpr_work
 from convmark.worker.backends.keras3 import Keras3Backend, cuda_versions, distribution_version
 from convmark.worker.backends.keras_parts import ByIdentity
-from convmark.worker.backends.keras_state import dtype_policy, set_policy
+from convmark.worker.backends.keras_state import dtype_policy, read_all, set_policy
 from convmark.worker.backends.losses import Batch, square_matrices
 from convmark.worker.backends.own_training import OwnData
 from convmark.worker.backends.step import Step
@@ -75,7 +75,9 @@ class Jax(Keras3Backend):
             name if name.startswith("jax") else f"jax_{name}": str(getattr(jax.config, name, one))
             for name, one in jax.config.values.items()
         }
-        return {**super().settings(), **config}
+        source: Any = vars(jax)["_src"]  # private names move
+        profiler = {"profiler": lambda: source.profiler._profile_state.profile_session is not None}
+        return {**super().settings(), **config, **read_all(profiler)}
 
     def thread_counts(self) -> tuple[int, int]:
         threads = os.environ.get("PJRT_NPROC", "")
@@ -266,6 +268,7 @@ class Jax(Keras3Backend):
             return output, {place: new for place, (old, new) in pairs if new is not old}
 
         infer = jax.jit(forward)
+        self._states[model] = functools.partial(_assign, [variables], [[values]])
 
         def step(pictures: Any) -> tuple[Any, Any]:
             output, changed = infer(values, pictures)

@@ -33,6 +33,7 @@ from convmark.worker.backends.keras_state import (
     keras_settings,
     layer_precisions,
     limits_lifted,
+    running_weights,
 )
 from convmark.worker.backends.losses import (
     Batch,
@@ -443,6 +444,7 @@ class KerasBackend(Framework):
         return step, lambda: described(adds_losses=own.adds_losses).as_fields()
 
     training_progress = staticmethod(training_progress)
+    running_weights = staticmethod(running_weights)
 
     def settle(self, model: Any) -> None:
         """Have the model hold its weights as they are now, where the steps keep them apart."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from convmark_zoo.keras_api import KERAS_VERSION, keras
 
+from convmark.worker.backends.keras_parts import elements, item_bytes
 from convmark.worker.precisions import kind_of
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "layer_precisions",
     "limits_lifted",
     "read_all",
+    "running_weights",
     "set_policy",
 ]
 
@@ -60,6 +63,8 @@ def keras_settings() -> dict[str, str]:
             "flash_attention": lambda: keras.config.is_flash_attention_enabled(),
             "nnx": lambda: keras.config.is_nnx_enabled(),
             "distribution": lambda: keras.distribution.distribution(),
+            "traceback_filtering": lambda: keras.config.is_traceback_filtering_enabled(),
+            "autocast_scope": lambda: getattr(_state().get("autocast_scope"), "dtype", None),
         }
     )
 
@@ -144,6 +149,26 @@ def layer_precisions(model: Any) -> list[str]:
         for layer in leaves
         if not isinstance(layer, keras.layers.InputLayer) and layer.compute_dtype
     ]
+
+
+MOST_RUNNING_BYTES, MOST_RUNNING_BYTES_EACH = 1 << 22, 1 << 17
+"""Of weights that no gradient changes; such as the means of batch normalisation are smaller."""
+
+
+def running_weights(model: Any) -> dict[int, bytes]:
+    """Return hashes of the smaller weights that no gradient changes, by the weight's identity.
+
+    Empty where the model does not tell, such as one whose weights no framework holds.
+    """
+    found: dict[int, bytes] = {}
+    left = MOST_RUNNING_BYTES
+    with contextlib.suppress(Exception):  # a model's own variables may raise any
+        for weight in model.non_trainable_weights:
+            size = elements(weight) * item_bytes(weight.dtype)
+            if size <= min(left, MOST_RUNNING_BYTES_EACH):
+                left -= size
+                found[id(weight)] = hashlib.sha256(weight.numpy().tobytes()).digest()
+    return found
 
 
 def _kinds(layer: Any) -> list[str]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -29,6 +28,7 @@ from convmark.worker.backends.tensorflow_export import (
 )
 from convmark.worker.backends.tensorflow_graph import forward_work, graph_work
 from convmark.worker.backends.tensorflow_layers import backward_piece, clocked, piece
+from convmark.worker.backends.tensorflow_settings import DEFAULTS, READERS, told_if_too_late
 from convmark.worker.backends.tensorflow_training import (
     built_optimizer,
     fit_function,
@@ -104,12 +104,12 @@ class TensorFlow(KerasBackend):
     def default_settings(self, precision: str) -> dict[str, str]:
         return {
             **super().default_settings(precision),
-            **_DEFAULTS,
+            **DEFAULTS,
             "tensor_float_32": str(precision == "tf32"),
         }
 
     def settings(self) -> dict[str, str]:
-        return {**super().settings(), **read_all(_READERS)}
+        return {**super().settings(), **read_all(READERS)}
 
     def load_model(self, path: str, *, trusted: bool, compiled: bool) -> Any:
         if path.endswith("/"):
@@ -173,9 +173,20 @@ class TensorFlow(KerasBackend):
         name = str(getattr(value, "device", ""))
         return next((kind for kind in ("gpu", "cpu") if kind.upper() in name), None)
 
-    def reset_peak_memory(self) -> None:
-        if self.untouched():  # to ask for it makes the pool
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[None]:
+        """What a model is built in; the pool of threads is made before."""
+        self._make_pool()
+        with told_if_too_late():
+            yield
+
+    def _make_pool(self) -> None:
+        if self.untouched():
             self._variable = _threads_variable()
+            tf.config.list_logical_devices()
+
+    def reset_peak_memory(self) -> None:
+        self._make_pool()
         with contextlib.suppress(ValueError):
             tf.config.experimental.reset_memory_stats(self._device)
 
@@ -383,68 +394,3 @@ def _reference_logits(images: Any, variables: Any) -> Any:
     for weight, bias in pairs(dense[:-2:2], dense[1:-2:2]):
         values = tf.tanh(tf.matmul(values, weight) + bias)
     return tf.matmul(values, dense[-2]) + dense[-1]
-
-
-def _graph_options() -> str:
-    options = tf.config.optimizer.get_experimental_options()
-    usual = {"disable_model_pruning": False, "disable_meta_optimizer": False}
-    return ",".join(f"{key}:{one}" for key, one in sorted(options.items()) if one != usual.get(key))
-
-
-def _logical_devices() -> str:
-    found = []
-    for device in tf.config.list_physical_devices():
-        parts = tf.config.get_logical_device_configuration(device)
-        name = device.name.removeprefix("/physical_device:")
-        if parts is not None and (len(parts) > 1 or parts[0].memory_limit):
-            found.append(f"{name}:{len(parts)}x{parts[0].memory_limit or ''}")
-        if device.device_type == "GPU" and tf.config.experimental.get_memory_growth(device):
-            found.append(f"{name}:growth")
-    return ",".join(found)
-
-
-def _visible_devices() -> str:
-    return ",".join(
-        d.name.removeprefix("/physical_device:") for d in tf.config.get_visible_devices()
-    )
-
-
-def _private(module: str) -> Any:
-    return importlib.import_module(f"tensorflow.python.{module}")
-
-
-_READERS: Mapping[str, Callable[[], object]] = {
-    "run_functions_eagerly": tf.config.functions_run_eagerly,
-    "executing_eagerly": tf.executing_eagerly,
-    "data_debug_mode": lambda: _private("data.ops.debug_mode").DEBUG_MODE,
-    "xla_jit": tf.config.optimizer.get_jit,
-    "graph_options": _graph_options,
-    "op_determinism": lambda: _private("framework.config").is_op_determinism_enabled(),
-    "tensor_float_32": tf.config.experimental.tensor_float_32_execution_enabled,
-    "soft_device_placement": lambda: tf.config.get_soft_device_placement(),
-    "synchronous_execution": lambda: tf.config.experimental.get_synchronous_execution(),
-    "device_policy": lambda: tf.config.experimental.get_device_policy(),
-    "log_device_placement": lambda: tf.debugging.get_log_device_placement(),
-    "op_callbacks": lambda: len(_private("eager.context").context().op_callbacks),
-    "profiler": lambda: _private("profiler.profiler_v2")._profiler is not None,
-    "auto_dtype_conversion": lambda: _private("framework.ops").is_auto_dtype_conversion_enabled(),
-    "logical_devices": _logical_devices,
-    "visible_devices": _visible_devices,
-}
-"""Each has its debugger, optimiser or user that changes it for the whole process."""
-
-_DEFAULTS: Mapping[str, str] = {
-    "run_functions_eagerly": "False",
-    "executing_eagerly": "True",
-    "data_debug_mode": "False",
-    "xla_jit": "",
-    "graph_options": "",
-    "op_determinism": "False",
-    "soft_device_placement": "True",
-    "synchronous_execution": "True",
-    "device_policy": "silent",
-    "log_device_placement": "False",
-    "op_callbacks": "0",
-    "profiler": "False",
-    "auto_dtype_conversion": "False",
-}

@@ -126,9 +126,11 @@ class ReplicatedTensorFlow(TensorFlow):
         """The slowest process's seconds."""
         return max(self.everywhere(seconds))
 
-    def scope(self) -> contextlib.AbstractContextManager[Any]:
-        scope: contextlib.AbstractContextManager[Any] = self._strategy.scope()
-        return scope
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[None]:
+        """What a model is built in: the strategy's."""
+        with super().scope(), self._strategy.scope():
+            yield
 
     def output_shapes(self, model: Any) -> list[tuple[Any, ...]]:
         with self.scope():  # a subclassed model is called for them

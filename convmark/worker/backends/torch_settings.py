@@ -43,18 +43,27 @@ READERS: Mapping[str, Callable[[], object]] = {
     "default_device": lambda: torch.get_default_device(),
     "deterministic": lambda: torch.get_deterministic_debug_mode(),
     "matmul_tf32": tf32,
+    "float32_matmul": lambda: torch.get_float32_matmul_precision(),
     "mkldnn_matmul": lambda: torch.backends.mkldnn.matmul.fp32_precision,
     "mkldnn_conv": lambda: torch.backends.mkldnn.conv.fp32_precision,
     "nnpack": lambda: torch.backends.nnpack.is_available(),
     "cudnn_rnn": lambda: torch.backends.cudnn.rnn.fp32_precision,
     "einsum": lambda: torch.backends.opt_einsum.strategy,
+    "einsum_enabled": lambda: torch.backends.opt_einsum.enabled,
     "linalg": lambda: torch._C._get_linalg_preferred_backend(),
+    "blas": lambda: torch._C._get_blas_preferred_backend(),
+    "mha_fastpath": lambda: torch.backends.mha.get_fastpath_enabled(),
+    "fills_memory": lambda: torch.utils.deterministic.fill_uninitialized_memory,
+    "quantized_engine": lambda: torch.backends.quantized.engine,
+    "jit": lambda: torch.jit._state._enabled.enabled,
+    "module_hooks": lambda: _module_hooks(),
     "anomaly": torch.is_anomaly_enabled,
     "autocast": _autocast,
     "grad": torch.is_grad_enabled,
     "inference_mode": lambda: torch.is_inference_mode_enabled(),
     "profiler": lambda: torch.autograd.profiler._is_profiler_enabled,
     "compiler": lambda: _compiler_options(),
+    "compiler_stance": lambda: sys.modules["torch._dynamo.eval_frame"]._stance.stance,
     "backward_threads": torch.autograd.is_multithreading_enabled,
     "saved_tensors_hooks": lambda: torch._C._autograd._top_saved_tensors_default_hooks(True),
     "function_mode": lambda: len(torch.overrides._get_current_function_mode_stack()),
@@ -102,6 +111,13 @@ def switches() -> dict[str, Callable[[], object]]:
             if _SWITCH.fullmatch(name)
         },
     }
+
+
+def _module_hooks() -> int:
+    """Return how many hooks every module calls."""
+    module = torch.nn.modules.module
+    names = [name for name in vars(module) if re.fullmatch(r"_global_\w*hooks", name)]
+    return sum(len(vars(module)[name]) for name in names)
 
 
 def _compiler_options() -> str:
