@@ -160,7 +160,7 @@ REFUSED = {
     ("ragged_twice", "infer"): "grid: a ragged input of ?x? needs an input_spec of the "
     "builder; without one its first axis alone can be open",
     ("sparse", "infer"): "words: a sparse input needs an input_spec of the builder",
-    ("stops", "train"): "and none in",
+    ("stops", "train"): "every step must train, ",
 }
 OWN_TRAINING = {
     *("contrastive", "diffusion", "distillation", "gan", "goes_on", "stops", "two_results", "vae"),
