@@ -9,9 +9,11 @@ import pytest
 from histories import MACHINE, keep, process, run_of
 from test_trend import LENET, points
 
+from convmark.cli import main
 from convmark.cli.history import _point
 from convmark.compare.files import NOISE, NOISE_TABLE, NoiseRow
 from convmark.compare.index import Index
+from convmark.compare.sessions_file import KeptSession, write
 from convmark.compare.trend import trend
 from convmark.core.table import Table
 from convmark.report.build import build
@@ -147,3 +149,34 @@ def test_the_noise_is_shown_where_it_is_known(
         "noise, 2026-11-25: 0.9 % per session (6 sessions of 1.50 s); detects 1.8 %, "
         "`unchanged` excludes 1.2 %; 3 / 5 / 10 % in -/18/18 s"
     )
+
+
+def test_a_creep_of_gates_is_named_by_the_command_and_by_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CONVMARK_CACHE", str(tmp_path / "cache"))
+    store = Store(Path("results"))
+    runs = points([0.0] * 6)
+    for number, point in enumerate(runs):
+        odd = 0.02 * (-1) ** number  # what runs of one process differ by hides 1 % a commit
+        row = run_of(point.run, 0.01 * number + odd, commit=point.commit, dirty=False, code=None)
+        keep(store, row)
+        sessions = [
+            KeptSession(
+                **{"case": LENET, "conditions": "c", "old_code": "o", "new_code": point.run},
+                **{"anchor": runs[0].commit[:12], "commit": point.commit, "decided": True},
+                **{"run": None, "apart": False, "wall": 0.01 * number + more, "cpu": None},
+                seconds=1.0,
+            )
+            for more in (-0.005, 0.0, 0.005)
+        ]
+        if number:
+            write(store.folder / MACHINE / f"{point.run}.csv", sessions)
+    assert main(["history", LENET, "--results", "results"]) == 0
+    assert (
+        f"creep, seen by the live sessions beside {runs[0].commit[:12]}" in capsys.readouterr().out
+    )
+    rows = read_rows([store.folder])
+    (found,) = trends(rows.frame, rows.runs).values()
+    assert [one.level.creep for one in found.stretches] == [False, True]
