@@ -184,6 +184,8 @@ def test_printed_the_page_has_all_columns_and_says_what_was_chosen(
         assert opened.find_element("css selector", "#facets").text == f"Only machine {SERVER}"
         shown = "return getComputedStyle(document.querySelector('thead button')).display"
         assert opened.execute_script(shown) == "contents"  # else later pages have no headings
+        broken = "getComputedStyle(document.querySelector('.panels > div')).breakInside"
+        assert opened.execute_script(f"return {broken}") == "avoid"  # a name stays at its drawing
         ground = "return getComputedStyle(document.body).backgroundColor"
         assert opened.execute_script(ground) == "rgb(255, 255, 255)"
     finally:
