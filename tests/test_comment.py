@@ -91,8 +91,10 @@ def test_no_change_was_found_only_where_all_that_was_compared_is_unchanged(
     ("changes", "words"),
     [
         ({"verdict": "inconclusive", "note": "error in process 1"}, "1 failed to run"),
-        ({"metric": "sizes", "verdict": "changed"}, "1 changed in size"),
+        ({"metric": "sizes", "verdict": "changed"}, "1 changed in size or precision"),
+        ({"metric": "precision", "verdict": "changed"}, "1 changed in size or precision"),
         ({"metric": "sizes", "verdict": "changed", "fails": False}, "1 changed as accepted"),
+        ({"metric": "precision", "verdict": "changed", "fails": False}, "1 changed as accepted"),
         ({"metric": "peak_host_memory"}, "1 regressed"),
         ({"verdict": "improved", "fails": False}, "1 improved"),
         ({"metric": "throughput", "verdict": "improved", "fails": False}, "1 unchanged"),

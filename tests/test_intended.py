@@ -13,7 +13,12 @@ from workers import git
 
 from convmark.cli import main
 from convmark.compare.files import keep_verdicts
-from convmark.compare.intended import IntendedChanges, TrailerRange, pass_intended
+from convmark.compare.intended import (
+    IntendedChanges,
+    TrailerRange,
+    pass_intended,
+    trailer_line,
+)
 from convmark.compare.judgement import Judgement
 from convmark.results.store import Store
 
@@ -69,6 +74,21 @@ def test_a_trailer_since_the_anchor_lets_its_cases_pass_and_names_its_commit(
     passed = pass_intended([judgement(case=LENET, note="slower")], found)
     later = "and so is what 1 later commit changed, for no earlier run bounds it"
     assert one(passed) == ("regressed", False, f"slower; accepted by commit {sha[:12]}, {later}")
+
+
+@pytest.mark.parametrize("model", ["lenet5", "nets:wide(8, kernels=[3, 5])", "./net[1]*.keras"])
+def test_the_line_that_is_proposed_accepts_its_case_whatever_the_name_holds(
+    commit: Commit, model: str
+) -> None:
+    cases = [f"{model}-train-cpu-b32-float32", f"{model}-infer-cpu-b32-float32"]
+    anchor = commit()
+    line, left = trailer_line(cases)
+    commit(line)
+    since = TrailerRange(repository=Path(), anchor=anchor, head="HEAD")
+    said: list[str] = []
+    found = IntendedChanges({one: {one} for one in cases}, (), lambda case: since, said.append)
+    assert all(found.reason(case) for case in cases)
+    assert (left, said) == (0, [])
 
 
 def test_a_trailer_that_the_anchor_has_does_not_count(commit: Commit, tmp_path: Path) -> None:

@@ -437,6 +437,7 @@ def test_sides_of_unlike_precision_are_compared_by_the_command_alone(
 ) -> None:
     (found,), _ = compare({"lenet5": in_other_precision}, control=control)
     assert found.unlike == "precision differs: float32 and mixed_bfloat16"
+    assert found.precisions == ("float32", "mixed_bfloat16")
     assert bool(found.live) == control
     assert bool(found.closed) != control
 

@@ -481,6 +481,30 @@ def test_a_trailer_bounds_the_sizes_too(
     result.stdout.fnmatch_lines(["*was of 70,000 parameters in run 0002, and this is another*"])
 
 
+def test_a_precision_that_the_new_code_sets_fails_until_it_is_accepted(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its variables stay float32, so no size differs; and it is bounded as sizes are."""
+    history(run, 1)
+    new_commit(pytester)
+    live(monkeypatch, "unchanged", 0.0, precisions=("float32", "mixed_bfloat16"))
+    result = run("--benchmark-compare")
+    assert result.ret == 1
+    told = "precision changed*; float32 -> mixed_bfloat16; if it is meant: --allow-change, *"
+    result.stdout.fnmatch_lines([f"{LENET5}: {told}"])
+    result.stdout.fnmatch_lines([f"*Benchmark-Accept: {LENET5}"])
+    assert run("--benchmark-compare", "--allow-change=lenet5-*").ret == 0
+    git(pytester.path, "commit", "-q", "--allow-empty", "-m", "x", "-m", "Benchmark-Accept: *")
+    assert run("--benchmark-compare").ret == 0
+    assert run("--benchmark-compare").ret == 0
+    live(monkeypatch, "unchanged", 0.0, precisions=("float32", "mixed_float16"))
+    result = run("--benchmark-compare")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        ["*was of float32 -> mixed_bfloat16 in run 000?, and this is another change*"]
+    )
+
+
 def test_compare_repeats_that_a_trailer_before_the_baseline_let_nothing_pass(
     run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -679,6 +703,7 @@ def live(
     estimate: float,
     sizes: dict[str, int] | None = None,
     closed: dict[str, str] | None = None,
+    precisions: tuple[str, str] | None = None,
 ) -> list[str]:
     """Have every live comparison give this verdict; return the list of cases it is asked for.
 
@@ -703,6 +728,8 @@ def live(
         return [
             CaseResult(decision=undecided, closed=closed[name])
             if closed and name in closed
+            else CaseResult(decision=undecided, closed="precision differs", precisions=precisions)
+            if precisions and name == LENET5
             else CaseResult(decision=decided, sizes={"old": sizes or {}})
             for name in names
         ]

@@ -1,8 +1,8 @@
 """Intended changes: who accepts them, and which failures pass because of them.
 
-The sizes of a model that differ are another model's, and fail the case until the change is meant. A
-change of a case is meant where `--allow-change` names the case, or a trailer of a commit that the
-anchor has not:
+The sizes of a model that differ, and its precision, are another model's, and fail the case until
+the change is meant. A change of a case is meant where `--allow-change` names the case, or a trailer
+of a commit that the anchor has not:
 
     Benchmark-Accept: lenet5-*, mini_resnet-train-*
 
@@ -11,6 +11,7 @@ What a case cannot say of itself is never meant: an error, a time limit, a missi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -20,7 +21,7 @@ from typing import Any
 from convmark.compare.earlier import by_name
 from convmark.compare.files import VERDICT_TABLE, Acceptance, accepted_of, verdicts_path
 from convmark.compare.history import History, anchor_of
-from convmark.compare.judgement import SIZES, Judgement
+from convmark.compare.judgement import PRECISION, SIZES, Judgement
 from convmark.core.errors import ConvmarkError, StoreError
 from convmark.core.git import SHOWN, Git, GitError
 from convmark.core.text import change_text, counted, plain_text
@@ -55,11 +56,15 @@ MOST_LETTERS = 150
 
 def trailer_line(cases: Sequence[str]) -> tuple[str, int]:
     """Return the line in a commit that accepts the cases, and how many have no room in it."""
-    named = next(
-        (cases[:n] for n in range(len(cases), 1, -1) if len(", ".join(cases[:n])) <= MOST_LETTERS),
-        cases[:1],
-    )
+    patterns = list(map(_pattern, cases))
+    found = (patterns[:n] for n in range(len(cases), 1, -1))
+    named = next((one for one in found if len(", ".join(one)) <= MOST_LETTERS), patterns[:1])
     return f"{TRAILER}: {', '.join(named)}", len(cases) - len(named)
+
+
+def _pattern(case: str) -> str:
+    """Return what a line names a case by; a name may have what is a pattern's, and commas."""
+    return re.sub(r"[*?[]", r"[\g<0>]", case).replace(",", "?")
 
 
 def changed_sizes(judgements: Iterable[Judgement]) -> list[Judgement]:
@@ -236,6 +241,9 @@ def _beyond(now: Mapping[str, Judgement], failing: Judgement, then: Mapping[str,
                 return f"of {size.value:,.0f} {name.replace('_', ' ')} in run {size.run}"
         return ""
     other = then.get(failing.metric)
+    if failing.metric == PRECISION:
+        is_other = other and other.against == failing.against and _told(other) != _told(failing)
+        return f"of {_told(other)} in run {other.run}" if other and is_other else ""
     if other is None or other.change is None or other.against != failing.against:
         return ""
     if failing.low is not None and other.high is not None:
@@ -246,12 +254,17 @@ def _beyond(now: Mapping[str, Judgement], failing: Judgement, then: Mapping[str,
     return "" if within else f"of {change_text(other.change)} in run {other.run}"
 
 
+def _told(one: Judgement) -> str:
+    """Return what a note says of the change, without by what it was accepted."""
+    return one.note.partition("; ")[0]
+
+
 def _bounds(then: Mapping[str, Judgement], failing: Judgement) -> bool:
     """Whether what an earlier run let pass was of the same metric against the same baseline."""
     other = then.get(failing.metric)
     if other is None or other.against != failing.against:
         return False
-    return failing.metric == SIZES or other.change is not None
+    return failing.metric in (SIZES, PRECISION) or other.change is not None
 
 
 def pass_intended(

@@ -16,6 +16,7 @@ __all__ = [
     "NOT_BY_TIME",
     "NOT_JUDGED",
     "NOT_LIVE",
+    "PRECISION",
     "SAME_CODE",
     "SAME_COMMIT",
     "SIZES",
@@ -27,9 +28,12 @@ __all__ = [
 ]
 
 VERDICTS = ("regressed", "improved", "changed", "unchanged", "inconclusive", "new", "missing")
-"""`changed` is of what is neither better nor worse: another model. `SIZES` alone fails for it."""
+"""`changed` is of what is neither better nor worse: another model. `SIZES` and `PRECISION` alone
+fail for it."""
 SIZES = "sizes"
 """Stands for the metric in the judgement that lists all sizes of a case that have changed."""
+PRECISION = "precision"
+"""Stands for the metric where the model's own code computes in another precision than before."""
 MACHINE = "machine"
 """Stands for the model in the rows that tell of the reference's own step time."""
 SAME_CODE = "same code"
@@ -77,6 +81,8 @@ class LiveComparison:
     decide, those with `NOT_JUDGED` what disturbed it."""
     sizes: Mapping[str, int | None] = field(default_factory=dict)
     """Parameters, bytes and FLOPs of the anchor's model, by column, where they are known."""
+    precisions: tuple[str, str] | None = None
+    """The anchor's and today's, read back, where they differ though the case asks both for one."""
     kept: tuple[LiveSession, ...] = ()
     """The sessions that it rests on, those of an earlier run first."""
     codes: tuple[str, str] | None = None

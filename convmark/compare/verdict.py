@@ -20,7 +20,7 @@ from convmark.compare.history import (
     same_code,
 )
 from convmark.compare.intended import changed_sizes
-from convmark.compare.judgement import Judgement, LiveComparison
+from convmark.compare.judgement import PRECISION, Judgement, LiveComparison
 from convmark.compare.metrics import METRICS, Metric, applies, middle, plain_verdict
 from convmark.compare.rule.decision import Decision
 from convmark.compare.step_time import machine_judgements, step_time
@@ -152,7 +152,7 @@ def _case(
         none = "no earlier run of this case; later runs are compared with this one"
         return [_only(case.rows, "new", case.history.difference or none, first)]
     sizes = comparison.sizes if comparison else {}
-    return [*_paired(case, comparison), *_others(case, sizes)]
+    return [*_paired(case, comparison), *_precision(case, comparison), *_others(case, sizes)]
 
 
 def _only(rows: Sequence[Record], verdict: str, note: str, row: Record) -> Judgement:
@@ -190,6 +190,17 @@ def _paired(case: CaseReview, comparison: LiveComparison | None) -> list[Judgeme
         )
         found.append(one if finding.decision is None else _measured(one, metric, finding.decision))
     return found
+
+
+def _precision(case: CaseReview, comparison: LiveComparison | None) -> list[Judgement]:
+    """Return the judgement by which a case fails whose code computes in another precision."""
+    if comparison is None or comparison.precisions is None:
+        return []
+    old, new = comparison.precisions
+    runs = tuple(rows[0].run for rows in case.anchor_rows)
+    told: dict[str, Any] = {"note": f"{old} -> {new}", "baseline_runs": runs, "fails": True}
+    found = _judgement(case.rows[0], STEP_TIME, verdict="changed", **told)
+    return [replace(found, metric=PRECISION, unit="")]
 
 
 def _measured(found: Judgement, metric: Metric, decision: Decision) -> Judgement:

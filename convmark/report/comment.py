@@ -13,7 +13,14 @@ from functools import cached_property
 from typing import Any
 
 from convmark.compare.intended import trailer_line
-from convmark.compare.judgement import MACHINE, SAME_CODE, SAME_COMMIT, SIZES, Judgement
+from convmark.compare.judgement import (
+    MACHINE,
+    PRECISION,
+    SAME_CODE,
+    SAME_COMMIT,
+    SIZES,
+    Judgement,
+)
 from convmark.core.text import counted, listed, shown
 from convmark.report.verdicts import FOLLOWERS, HEADLINES, change_text, value_text
 
@@ -28,7 +35,7 @@ MOST_NAMES = 5
 STATES = {
     "failed to run": "failed to run",
     "regressed": "regressed",
-    "changed": "changed in size",
+    "changed": "changed in size or precision",
     "accepted": "changed as accepted",
     "improved": "improved",
     "inconclusive": "inconclusive",
@@ -122,7 +129,8 @@ def _state(found: Sequence[Judgement]) -> str:
 def _is_accepted(one: Judgement) -> bool:
     """Whether what would fail does not; files of earlier versions say why in the note alone."""
     convicting = one.verdict == "regressed" and one.metric not in FOLLOWERS
-    return not one.fails and (convicting or (one.verdict == "changed" and one.metric == SIZES))
+    model = one.verdict == "changed" and one.metric in (SIZES, PRECISION)
+    return not one.fails and (convicting or model)
 
 
 def _main(found: Sequence[Judgement]) -> Judgement:

@@ -43,6 +43,8 @@ class CaseResult:
     """By side its model's parameters, bytes and FLOPs."""
     unlike: str = ""
     """In what the two sides' steps differ beside their time; empty where in nothing."""
+    precisions: tuple[str, str] | None = None
+    """Of the two sides, where they differ though both were asked for one."""
     decision: Decision | None = None
     target: float = math.inf
     closed: str = ""
@@ -196,6 +198,8 @@ def note_unlike(states: Facts, found: CaseResult, old: Case, new: Case) -> None:
         pair = [states.get(side, {}).get(name) for side in (OLD, NEW)]
         if all(pair) and pair[0] != pair[1]:
             words.append(f"{name.replace('_', ' ')} differs: {pair[0]} and {pair[1]}")
+            if name == "precision":
+                found.precisions = str(pair[0]), str(pair[1])
     own, theirs = ((states.get(side, {}).get("settings") or {}) for side in (NEW, OLD))
     for side, sets, others in ((NEW, own, theirs), (OLD, theirs, own)):
         pairs = [f"{name}={value}" for name, value in sets.items() if others.get(name) != value]

@@ -168,6 +168,7 @@ def _comparison(found: CaseResult, label: str) -> LiveComparison:
         anchor=label,
         reason="; ".join(reasons),
         sizes=found.sizes.get(OLD, {}),
+        precisions=found.precisions,
         kept=tuple(found.live),
         codes=found.codes,
     )

@@ -401,7 +401,7 @@ class _Running:
         hold_sizes(session.sizes, found)
         if pairing.shared is not None:
             note_unlike(session.states, found, pairing.old.case, pairing.new.case)
-        if found.unlike.startswith("precision") and pairing.control is None:
+        if found.precisions and pairing.control is None:
             found.closed = f"{found.unlike}; `convmark ab` compares them live"
         same = found.codes is not None and found.codes[0] == found.codes[1]
         if same and not (pairing.may_be_same or found.apart or session.failure):
