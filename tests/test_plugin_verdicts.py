@@ -595,11 +595,15 @@ def test_a_case_of_the_baseline_that_did_not_run_is_missing_only_from_a_whole_ru
     assert found(pytester, CONV) == "missing"
     (pytester.path / "bench" / "test_speed.py").write_text(SUITE)
     assert CONV not in part(run("--benchmark-compare", "-k", "lenet5"))
-    (pytester.path / "bench" / "test_speed.py").write_text(text)
     sub = pytester.mkdir("bench/sub")
     (sub / "test_sub.py").write_text(text)
     gate = ("-p", "no:cacheprovider", "--benchmark-compare")
-    assert CONV not in part(pytester.runpytest_inprocess("bench/sub", *gate))
+    listed = text.replace("@pytest.mark.convmark(SUITE)", "").replace(
+        "\n\n\n", "\n\npytestmark = [\n    pytest.mark.convmark(SUITE),\n]\n\n"
+    )
+    for other in (text, listed, text.replace("@pytest", "speed = pytest", 1)):
+        (pytester.path / "bench" / "test_speed.py").write_text(other)
+        assert CONV not in part(pytester.runpytest_inprocess("bench/sub", *gate))
     (pytester.path / "bench" / "test_speed.py").unlink()  # no other suite is left
     assert pytester.runpytest_inprocess("bench/sub", *gate).ret == 0
     assert found(pytester, CONV) == "missing"

@@ -37,7 +37,9 @@ _NAME = re.compile(
     r"(?P<rest>(-.+)?)"
 )
 """The name of a case that has a verdict."""
-_MARKER = re.compile(rb"^\s*(@|pytestmark\b.*)pytest\.mark\.convmark\(", re.MULTILINE)
+_MARKER = re.compile(
+    rb"^\s*(@|pytestmark\b.*|\w+\s*=\s*)?(pytest\.)?mark\.convmark\(", re.MULTILINE
+)
 _TEST = re.compile(r".+?::[^\[]+\[(.+)\]")
 """A collected test; its case is in brackets."""
 
