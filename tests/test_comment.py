@@ -130,6 +130,9 @@ def test_an_accepted_size_beside_an_undecided_step_time_is_no_pass() -> None:
         "**Benchmark gate without a verdict: nothing was decided; of 2 cases 1 changed as accepted,"
     )
     assert "gate passed: of 2 cases" in sentence(sizes, unchanged("meant"), DOUBT, passed=True)
+    less = one("meant", metric="peak_device_memory", verdict="improved", fails=False)
+    assert sentence(less, doubt, passed=True).startswith("**Benchmark gate without a verdict:")
+    assert "gate passed: of 1 case 1 improved" in sentence(less, unchanged("meant"), passed=True)
 
 
 def test_the_line_that_accepts_names_all_cases_that_fail_and_counts_those_without_room() -> None:

@@ -143,3 +143,13 @@ def test_every_part_has_the_columns_that_tell_its_rows_apart(
     parts = text(monkeypatch, 80, rows).split("\n\n")
     assert len(parts) > 1
     assert all("2.20.0" in part and "2.21.0" in part for part in parts)
+
+
+@pytest.mark.parametrize("width", ["60", "80"])
+def test_what_stands_before_a_paragraph_is_not_repeated_where_its_first_word_has_no_room(
+    monkeypatch: pytest.MonkeyPatch, width: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    label, word = "  interpreter of the environment  ", f"/{'x' * 60}/bin/python"
+    found = wrapped(f"{word} is not here", before=label, indent=" " * len(label))
+    assert found == f"{word}\n{' ' * len(label)}is not here"

@@ -134,6 +134,18 @@ def test_a_creep_that_runs_of_one_process_hide_is_seen_by_their_live_sessions() 
     assert f"convmark ab {sha(1)} {sha(6)} " in " ".join(told.split())
 
 
+def test_runs_without_live_sessions_stay_in_the_levels_of_a_creep_that_was_seen_live() -> None:
+    runs = gated([0.0] * 20 + [0.007 * number for number in range(7)])
+    anchor = runs[19].commit[:12]
+    for place, one in enumerate(runs):
+        live = dataclasses.replace(one.live, anchor=anchor) if one.live and place > 20 else None
+        runs[place] = dataclasses.replace(one, live=live)
+    found = trend(runs).stretches
+    assert [one.level.creep for one in found] == [False, True, False]
+    assert [point for one in found for point in one.points] == runs
+    assert found[1].points[0] == runs[21]
+
+
 def test_live_sessions_of_flat_runs_and_of_several_anchors_name_no_creep() -> None:
     assert len(trend(gated([0.0] * 12)).stretches) == 1
     creeping = gated([0.01 * number for number in range(6)])

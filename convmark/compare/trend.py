@@ -9,9 +9,10 @@ ratio of identical code.
 from __future__ import annotations
 
 import functools
+import itertools
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -144,9 +145,10 @@ def _with_points(
 
 
 def _crept(series: Sequence[Point], conditions: str) -> list[Stretch]:
-    """Return the levels of the runs whose sessions ran beside the newest one's anchor.
+    """Return the levels by the runs whose sessions ran beside the newest one's anchor.
 
-    None where these have not moved. The anchor's own run is one of them, at 0.
+    None where these have not moved. The anchor's own run is one of them, at 0. What else the series
+    has belongs to the level that its place is in.
     """
     newest = next((point.live for point in reversed(series) if point.live), None)
     if newest is None or not newest.anchor:
@@ -156,7 +158,12 @@ def _crept(series: Sequence[Point], conditions: str) -> list[Stretch]:
     anchor = [one for one in before if one.commit and one.commit.startswith(newest.anchor)][:1]
     lives = [one.live for one in beside if one.live]
     found = levels_beside(lives, with_anchor=bool(anchor))
-    return _with_points([*anchor, *beside], found, conditions, newest.anchor)
+    stretches = _with_points([*anchor, *beside], found, conditions, newest.anchor)
+    places = [0, *(series.index(one.points[0]) for one in stretches[1:]), len(series)]
+    return [
+        replace(one, points=series[first:end])
+        for one, (first, end) in zip(stretches, itertools.pairwise(places), strict=False)
+    ]
 
 
 def levels_beside(lives: Sequence[LiveLevel], *, with_anchor: bool) -> list[Level]:

@@ -78,7 +78,7 @@ def wrapped(text: str, *, before: str = "", indent: str = "  ") -> str:
     width = terminal_width()
     if width is None:
         return text
-    return _wrapped(f"{before}{text}", width, indent if before else "").removeprefix(before)
+    return _wrapped(text, width, indent if before else "", before).removeprefix(before)
 
 
 def fitted(grid: Grid, width: int, drawn: Callable[[Grid], str]) -> str:
@@ -181,9 +181,14 @@ def _below(grid: Grid, names: Sequence[int], texts: Sequence[int], width: int) -
     return "\n".join(lines)
 
 
-def _wrapped(text: str, width: int, indent: str) -> str:
+def _wrapped(text: str, width: int, indent: str, before: str = "") -> str:
     """Return the text in lines, none of which is a command in the log of a CI (`text.shown`)."""
     filled = textwrap.fill(
-        text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        text,
+        width,
+        initial_indent=before,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
     )
     return re.sub(r"(?m)^(\s*)::", r"\1: :", filled)

@@ -88,11 +88,13 @@ class Gate:
     def compared_nothing(self) -> bool:
         """Whether no case has a decision, though the code of some may have changed.
 
-        That a change of sizes is accepted decides nothing of a step time that is inconclusive.
+        That a change of sizes is accepted, or that a case takes less memory, decides nothing of a
+        step time that is inconclusive.
         """
         found = {
             "inconclusive"
-            if state == "accepted" and _main(self.cases[case]).verdict == "inconclusive"
+            if state in ("accepted", "improved")
+            and _main(self.cases[case]).verdict == "inconclusive"
             else state
             for case, state in self.states.items()
         }
