@@ -559,6 +559,15 @@ def test_a_new_case_reads_one_run_in_full_for_the_cases_that_are_absent(
     assert read_in_full == ["0010"]
 
 
+def test_a_run_without_figures_hides_no_absent_case(store: Store) -> None:
+    keep(store, run_of("0001", 0.0))
+    keep(store, [process(run="0002", status="crashed", error="killed")])
+    (store.folder / MACHINE / "0003.csv").write_text("")
+    with pytest.warns(StoreWarning):
+        absent = accepted_history(store, MACHINE, run_of("0004", 0.0, model="vgg16")).absent
+    assert [row.case.name for row in absent] == [LENET]
+
+
 def test_an_unreadable_run_is_left_out_with_one_warning(store: Store) -> None:
     for rows in at(A_COMMIT, "0001", "0002", "0003", "0004"):
         keep(store, rows)

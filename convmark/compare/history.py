@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -159,13 +159,21 @@ def accepted_history(
     for name in _failed(records):
         cases[name] = _of_failed(name, earlier, order)
     if not files:  # of a run that has none of the earlier cases, all of these are absent
-        newest = [path for path, _ in accepted[-1:]] or paths[-1:]
-        files = [
-            path for path in newest if {one for one, _ in earlier.entry(path).judged} - {*cases}
-        ]
+        newest = [path for path, _ in accepted[-1:]] or reversed(paths)
+        files = _with_others(earlier, newest, cases)
     absent = _absent([one for path in files for one in earlier.rows(path)], cases, anchors.values())
     earlier.close()
     return History(cases=cases, absent=absent)
+
+
+def _with_others(
+    earlier: EarlierRuns, newest: Iterable[Path], cases: Collection[str]
+) -> list[Path]:
+    """Return the first of these runs that has figures, where some are of other cases."""
+    for path in newest:
+        if names := {name for name, _ in earlier.entry(path).judged}:
+            return [path] if names.difference(cases) else []
+    return []
 
 
 def _is_accepted_run(earlier: EarlierRuns, path: Path, accepted: Acceptance) -> bool:
