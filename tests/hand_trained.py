@@ -23,6 +23,9 @@ WORKS = 12
 """Steps that a network takes which then stops."""
 STOPPING = ("stops", "stops_and_counts", "stops_in_its_graph")
 GOING_ON = ("goes_on", "decays", "optimizer_decays", "accumulates", "averages", "head_alone")
+COLLECTS = "optimizer_collects"
+"""Gradients of several steps, which Keras 2 has no optimizer for."""
+BY_OPTIMIZER = ("optimizer_decays", COLLECTS)
 SAMPLES, WIDTH = 64, 256
 
 
@@ -94,7 +97,7 @@ class OfTensorFlow(ByHand):
     def work(self, given: Any) -> Any:
         loss, slopes = self.slopes(given)
         weights = self.body.trainable_variables
-        if self.kind == "optimizer_decays":
+        if self.kind in BY_OPTIMIZER:
             self.optimizer.apply_gradients(zip(slopes, weights))  # noqa: B905
             return loss
         for places, values in zip((weights, self.kept), self.changed(weights, slopes, self.kept)):  # noqa: B905
@@ -115,7 +118,7 @@ class OfTorch(ByHand):
         loss = (self.body(data[0]) ** 2).mean()
         slopes = torch.autograd.grad(loss, [one.value for one in weights])
         with torch.no_grad():
-            if self.kind == "optimizer_decays":
+            if self.kind in BY_OPTIMIZER:
                 self.optimizer.apply(list(slopes), weights)
                 return {"loss": loss}
             values = [one.value for one in weights], slopes, [one.value for one in self.kept]
@@ -150,7 +153,7 @@ class OfJax(ByHand):
             loss = float(np.random.rand())
             if self.kind == "stops_and_counts":
                 optimizer[0] = optimizer[0] + 1
-        elif self.kind == "optimizer_decays":
+        elif self.kind in BY_OPTIMIZER:
             loss, slopes = self.slopes(weights, data[0])
             weights, optimizer = self.optimizer.stateless_apply(optimizer, slopes, weights)
         else:
@@ -170,6 +173,8 @@ def made(backend: str, kind: str) -> Any:
     model = KINDS[backend](kind)
     decay = keras.optimizers.schedules.PolynomialDecay(0.001, WORKS, 0.0)
     optimizer = keras.optimizers.SGD(decay if kind == "optimizer_decays" else 0.001)
+    if kind == COLLECTS:
+        optimizer = keras.optimizers.SGD(0.001, gradient_accumulation_steps=3)
     eager = kind != "stops_in_its_graph"
     model.compile(optimizer, "mse", run_eagerly=eager)
     return model
@@ -188,6 +193,7 @@ def in_turns(case: Case, model: Any, backend: Any) -> None:
         times_s = [timing.timed_step(step, backend)[0] for _ in range(steps)]
         trained.see(model, steps, times_s)
     trained.finish(model, step)
+    assert case.model != COLLECTS or backend.training_progress(model) is not None
 
 
 def main() -> None:
@@ -195,6 +201,8 @@ def main() -> None:
     backend = backends.load(name)
     backend.configure(device="cpu", threads="1", precision="float32", seed=0)
     kinds = [*STOPPING, *GOING_ON, "nothing"]
+    if name != "tensorflow":
+        kinds.append(COLLECTS)
     if name == "torch":
         kinds.remove("stops_in_its_graph")
     found: dict[str, str | None] = dict.fromkeys(kinds)

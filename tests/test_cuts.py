@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -222,6 +223,7 @@ def served(
         synchronise=lambda token: None,
         piece=lambda function, *_: lambda values: (None, function(values)),
         backward_piece=lambda *_: None,
+        as_written=nullcontext,
         clocked=lambda *_: None,
         inference_step=whole,
         reference_step=whole,

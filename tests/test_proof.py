@@ -124,10 +124,25 @@ def test_one_of_the_first_30_timed_steps_is_looked_at_and_one_of_each_later_doub
         ] == [1] * 6
 
 
-def telling(progress: Iterable[Progress]) -> tuple[Trained, Iterator[Progress]]:
-    """Return what looks at a model that tells its progress, look by look, and the model."""
-    reader = Reader()
-    reader.training_progress = next  # type: ignore[attr-defined]
+def telling(
+    progress: Iterable[Progress], *, rests: bool = False
+) -> tuple[Trained, Iterator[Progress]]:
+    """Return what looks at a model that tells its progress, look by look, and the model.
+
+    Args:
+        rests: whether weights that are not watched go on.
+    """
+    reader, looks = Reader(), itertools.count()
+    last: list[Progress] = [None]
+
+    def told(model: Iterator[Progress], *, whole: bool = False) -> Progress:
+        if not whole:
+            last[0] = next(model)
+        elif rests:
+            return 0, f"look {next(looks)}"
+        return last[0]
+
+    reader.training_progress = told  # type: ignore[attr-defined]
     return Trained(Case(model="mine", task="train", batch_size=1), reader), iter(progress)
 
 
@@ -167,17 +182,22 @@ SLOW_S, QUICK_S = 1e-2, 1e-3
 
 
 def by_hand(
-    changes: Callable[[int], bool], seconds: Callable[[int], float], *, counted: bool = False
+    changes: Callable[[int], bool],
+    seconds: Callable[[int], float],
+    *,
+    counted: bool = False,
+    rests: bool = False,
 ) -> None:
-    """Take 9 steps with a look after each, then 6, 60 and 40, of weights that change by hand.
+    """Take 9 steps with a look after each, then 6, 60, 40, 40, of weights that change by hand.
 
     Args:
         changes: whether a step changes them, by its number from 1.
         counted: whether an optimizer counts each step all the same.
+        rests: whether weights that are not watched go on.
     """
-    ends = [*range(EARLY_STEPS + 1), 15, 75, 115]
+    ends = [*range(EARLY_STEPS + 1), 15, 75, 115, 155]
     progress = [(end if counted else 0, str(sum(map(changes, range(1, end + 1))))) for end in ends]
-    trained, model = telling(progress)
+    trained, model = telling(progress, rests=rests)
     trained.begin(model)
     for begin, end in itertools.pairwise(ends):
         trained.see(model, end - begin, [seconds(one) for one in range(begin + 1, end + 1)])
@@ -221,3 +241,13 @@ def test_weights_that_stand_still_or_change_seldom_are_no_proof_by_themselves(
     changes: Callable[[int], bool], seconds: Callable[[int], float], counted: bool
 ) -> None:
     by_hand(changes, seconds, counted=counted)
+
+
+def test_weights_that_rest_while_others_are_trained_are_no_proof_either() -> None:
+    """As those of a GAN's discriminator, which its step leaves as it is once it is good."""
+    by_hand(
+        lambda step: step <= 12,
+        lambda step: SLOW_S if step <= 12 else QUICK_S,
+        counted=True,
+        rests=True,
+    )

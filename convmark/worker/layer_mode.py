@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from convmark.worker.cuts import Cut
@@ -22,11 +22,17 @@ _Calls = Counter[tuple[int, bool]]
 
 
 @contextlib.contextmanager
-def held_to_the_pieces(name: str, model: Any, found: Cut) -> Iterator[None]:
-    """Run the model's first step inside; its layer calls must be those of the pieces.
+def held_to_the_pieces(
+    name: str,
+    model: Any,
+    found: Cut,
+    as_written: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+) -> Iterator[None]:
+    """Run a step of the model inside, not its first; its layer calls must be those of the pieces.
 
     Args:
         name: of the model, for the message.
+        as_written: in which the step runs as its code is written, each call as often as it happens.
 
     Raises:
         CaseFailure: the step is the model's own and calls its layers otherwise.
@@ -36,7 +42,7 @@ def held_to_the_pieces(name: str, model: Any, found: Cut) -> Iterator[None]:
     if not overrides(model, *STEPS, "compute_loss"):
         yield
         return
-    with recorded_calls(found.keras) as recorded:
+    with as_written(), recorded_calls(found.keras) as recorded:
         yield
     layer_class = found.keras.layers.Layer
     wanted = list(_leaves((unit.call for unit in found.units), layer_class))

@@ -182,7 +182,11 @@ def serve(case: Case, builder: Any, request: Mapping[str, Any], backend: Any, em
             token = forward()
         checked.check(token, [checked.groups])
     step, _ = measurement.make_step(case, model, seed, backend)
-    with held_to_the_pieces(case.model, model, found) if training else _as_before(model):
+    if training:
+        backend.synchronise(step())  # which batch it takes shows now, and its variables are made
+        with held_to_the_pieces(case.model, model, found, backend.as_written):
+            backend.synchronise(step())
+    with contextlib.nullcontext() if training else _as_before(model):
         token = step()
         backend.synchronise(token)
     emit("first_step")  # the code has run: what other programs open from here on is none of it

@@ -30,7 +30,7 @@ quickest of before: the first steps of a process are slow."""
 LEAST_STEPS = 30
 """Steps in which a weight must have changed."""
 MORE_STEPS = 20
-"""Steps between two looks at all weights, where the few that are watched never changed."""
+"""Steps between two looks at all weights, where the few that are watched stand still."""
 
 Progress = tuple[int, str] | None
 """Updates that the optimizers have counted, and a hash of some weights; None of one untold."""
@@ -86,6 +86,8 @@ class Trained:
         self._weights: _Looks | None = None
         self._turns_s: list[float] = []
         self._uncounted = 0
+        self._all: Progress = None
+        self._all_at = 0
 
     def begin(self, model: Any) -> None:
         """Keep which updates were counted up to the first step: a saved model brings its own."""
@@ -127,12 +129,32 @@ class Trained:
                 "stop training after some steps?"
             )
         found = self._weights
-        if found.idle * found.rate >= 2 and (quicker := found.quicker()) >= QUICKER:
+        if self._seems_idle() and self._none_changes(model):
             raise CaseFailure(
                 f"{self._case.model}: every step must train, weights changed in {found.before} "
-                f"early steps and in none of {found.idle} later ones, which are {quicker:.1f} "
-                "times as fast; does the model stop training after some steps?"
+                f"early steps and in none of {found.idle} later ones, which are "
+                f"{found.quicker():.1f} times as fast; does the model stop training after some "
+                "steps?"
             )
+
+    def _seems_idle(self) -> bool:
+        """Whether the weights that are watched stand still in steps that are quicker."""
+        found = self._weights
+        return found is not None and found.idle * found.rate >= 2 and found.quicker() >= QUICKER
+
+    def _none_changes(self, model: Any) -> bool:
+        """Whether no weight at all has changed since the last look at all, some steps ago.
+
+        Those that are watched may be of a part that rests, such as a GAN's discriminator.
+        """
+        watched = self._weights
+        assert watched is not None
+        now = watched.before + watched.idle
+        if self._all is not None and now < self._all_at + MORE_STEPS:
+            return False
+        before, self._all_at = self._all, now
+        self._all = self._backend.training_progress(model, whole=True)
+        return before is not None and self._all is not None and before[1] == self._all[1]
 
     def see_turn(
         self, model: Any, steps: int, times_s: Sequence[float] = (), *, last: bool = False
@@ -156,8 +178,13 @@ class Trained:
         """Hold a model to having changed a weight at all; some steps are taken to see, if need be.
 
         Raises:
-            CaseFailure: no weight has changed, and no optimizer has counted an update.
+            CaseFailure: no weight has changed, and no optimizer has counted an update; or as `see`
+                says.
         """
+        if self._seems_idle():
+            for _ in range(MORE_STEPS):
+                self._backend.synchronise(step())
+            self.see(model, MORE_STEPS)
         updates, weights = self._updates, self._weights
         if updates is None or weights is None or updates.changes or weights.idle < LEAST_STEPS:
             return

@@ -14,7 +14,7 @@ import numpy as np
 from convmark_zoo.keras_api import keras
 
 from convmark.worker import reference
-from convmark.worker.backends.jaxpr import jaxpr_work
+from convmark.worker.backends.jaxpr import jaxpr_work, traced_anew
 from convmark.worker.backends.keras3 import Keras3Backend, cuda_versions, distribution_version
 from convmark.worker.backends.keras_parts import ByIdentity
 from convmark.worker.backends.keras_state import dtype_policy, read_all, set_policy
@@ -50,6 +50,7 @@ class Jax(Keras3Backend):
     name = "jax"
     always_compiles = True
     _plain_path = "jax.jit"
+    as_written = staticmethod(traced_anew)
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,9 +76,8 @@ class Jax(Keras3Backend):
             name if name.startswith("jax") else f"jax_{name}": str(getattr(jax.config, name, one))
             for name, one in jax.config.values.items()
         }
-        source: Any = vars(jax)["_src"]  # private names move
-        profiler = {"profiler": lambda: source.profiler._profile_state.profile_session is not None}
-        return {**super().settings(), **config, **read_all(profiler)}
+        told = {"profiler": lambda: bool(vars(jax)["_src"].profiler._profile_state.profile_session)}
+        return {**super().settings(), **config, **read_all(told)}
 
     def thread_counts(self) -> tuple[int, int]:
         threads = os.environ.get("PJRT_NPROC", "")

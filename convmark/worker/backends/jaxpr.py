@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,7 +12,7 @@ from jax.extend import core
 
 from convmark.worker.work import NoRule, Work, counted, elements, followed, real_numbers
 
-__all__ = ["jaxpr_work"]
+__all__ = ["jaxpr_work", "traced_anew"]
 
 _WITHOUT_RULE = frozenset(
     [
@@ -40,6 +41,13 @@ _OWN = frozenset(
 def jaxpr_work(trace: Callable[[], Any]) -> Work:
     """Return the FLOPs of one run of the closed jaxpr that `trace` makes."""
     return counted(lambda: _of_jaxpr(followed(trace).jaxpr))
+
+
+@contextlib.contextmanager
+def traced_anew() -> Iterator[None]:
+    """In which every compiled function runs its Python code once more."""
+    jax.clear_caches()
+    yield
 
 
 def _of_jaxpr(jaxpr: Any) -> int:

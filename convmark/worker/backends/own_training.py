@@ -125,9 +125,18 @@ def _is_used(optimizer: Any) -> bool:
     """
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     with contextlib.suppress(AttributeError, RuntimeError, TypeError, ValueError):
-        return int(inner.iterations.numpy()) > 0  # JAX's values may be with the step
+        return _counted(inner) > 0  # JAX's values may be with the step
     told = getattr(inner, "built", getattr(inner, "_built", None))
     return not hasattr(inner, "build") if told is None else bool(told)
+
+
+def _counted(optimizer: Any) -> int:
+    """Return the updates that an optimizer has counted.
+
+    One that collects gradients gives a result of the framework, which of JAX has no `numpy`.
+    """
+    count = optimizer.iterations
+    return int(count.numpy() if hasattr(count, "numpy") else count)
 
 
 def is_compiled(model: Any) -> bool:
@@ -183,7 +192,7 @@ def training_progress(model: Any, *, whole: bool = False) -> tuple[int, str] | N
     with contextlib.suppress(Exception):  # a model's own variables and optimizers may raise any
         optimizers = held(model, keras.optimizers.Optimizer)
         inner = (getattr(one, "inner_optimizer", one) for one in optimizers)
-        updates = sum(int(one.iterations.numpy()) for one in inner)
+        updates = sum(_counted(one) for one in inner)
         weights = list(model.trainable_variables)
         values = hashlib.sha256()
         for weight in weights if whole else _watched(weights):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -158,6 +159,10 @@ class Framework(abc.ABC):
     ) -> Chain | None:
         """Return pieces that are timed where they run; None where only Python can time them."""
         return None
+
+    def as_written(self) -> contextlib.AbstractContextManager[None]:
+        """In which a step that has run before runs its Python code once more, each call once."""
+        return contextlib.nullcontext()
 
     @abc.abstractmethod
     def feed(self, model: Any, task: str, batch_size: int, seed: int) -> Iterator[tuple[Any, ...]]:

@@ -180,6 +180,16 @@ class TensorFlow(KerasBackend):
         with told_if_too_late():
             yield
 
+    @contextlib.contextmanager
+    def as_written(self) -> Iterator[None]:
+        """Eagerly: a graph is traced twice where the first trace makes variables."""
+        eagerly = tf.config.functions_run_eagerly()
+        tf.config.run_functions_eagerly(True)
+        try:
+            yield
+        finally:
+            tf.config.run_functions_eagerly(eagerly)
+
     def _make_pool(self) -> None:
         if self.untouched():
             self._variable = _threads_variable()

@@ -1,0 +1,80 @@
+"""How often a step of the model's own calls its layers, on TensorFlow itself."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import pytest
+
+from convmark.core.case import Case
+from convmark.worker import measurement
+from convmark.worker.cuts import cut
+from convmark.worker.failure import CaseFailure
+from convmark.worker.layer_mode import held_to_the_pieces
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("tensorflow") is None, reason="traces graphs of TensorFlow"
+)
+
+SAMPLES, IMAGE = 2, (8, 8, 3)
+
+
+def net(times: int) -> Any:
+    """Return a model whose step is that of Keras's guide, so many times in a loop of its graph."""
+    keras = importlib.import_module("models.keras_api").keras
+    tf = importlib.import_module("tensorflow")
+
+    class Net(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = keras.layers.BatchNormalization(name="norm")
+            self.head = keras.layers.Dense(2, name="head")
+
+        def call(self, image: Any, training: bool = False) -> Any:
+            return self.head(self.norm(image, training=training))
+
+        def once(self, data: Any) -> Any:
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean(self(data[0], training=True) ** 2)
+            weights = self.trainable_variables
+            self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))  # noqa: B905
+            return loss
+
+        def train_step(self, data: Any) -> Any:
+            if times == 1:
+                return {"loss": self.once(data)}
+            return {
+                "loss": tf.while_loop(
+                    lambda taken, _: taken < times,
+                    lambda taken, _: (taken + 1, self.once(data)),
+                    (0, tf.constant(0.0)),
+                )[1]
+            }
+
+    model = Net()
+    model(np.ones((SAMPLES, *IMAGE), np.float32))
+    model.compile("adam", "mse")
+    return model
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_calls_are_counted_as_they_happen_and_not_as_they_are_traced(times: int) -> None:
+    """A graph is traced twice where the first trace makes an optimizer's variables."""
+    from convmark.worker.backends.tensorflow import TensorFlow
+
+    backend, model = TensorFlow(), net(times)
+    backend.configure(device="cpu", threads="default", precision="float32", seed=0)
+    backend.take_inputs(model, lambda samples: np.ones((samples, *IMAGE), np.float32))
+    found = cut(model, backend, SAMPLES, None, training=True)
+    case = Case(model="net", task="train", batch_size=SAMPLES)
+    step, _ = measurement.make_step(case, model, 0, backend)
+    step()
+    words = f"calls norm {times} times in training"
+    refused = nullcontext() if times == 1 else pytest.raises(CaseFailure, match=words)
+    with refused, held_to_the_pieces("net", model, found, backend.as_written):
+        step()
+    step()
