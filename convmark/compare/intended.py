@@ -51,7 +51,9 @@ Names = Mapping[str, Collection[str]]
 
 
 MOST_LETTERS = 150
-"""Of the line that is proposed, unless one name is longer."""
+"""Of the names in the line that is proposed."""
+_END = 60
+"""Of either end of a name that is longer."""
 
 
 def trailer_line(cases: Sequence[str]) -> tuple[str, int]:
@@ -63,8 +65,12 @@ def trailer_line(cases: Sequence[str]) -> tuple[str, int]:
 
 
 def _pattern(case: str) -> str:
-    """Return what a line names a case by; a name may have what is a pattern's, and commas."""
-    return re.sub(r"[*?[]", r"[\g<0>]", case).replace(",", "?")
+    """Return what a line names a case by: its ends where it is too long for a comment.
+
+    A name may have what is a pattern's, and what a line or a comment's code has a use for.
+    """
+    ends = [case] if len(case) <= MOST_LETTERS else [case[:_END], case[-_END:]]
+    return "*".join(re.sub(r"[,|`]", "?", re.sub(r"[*?[]", r"[\g<0>]", end)) for end in ends)
 
 
 def changed_sizes(judgements: Iterable[Judgement]) -> list[Judgement]:
