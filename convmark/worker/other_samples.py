@@ -267,10 +267,12 @@ def _is_close(one: Any, other: Any) -> bool:
 
 
 def _tells(array: Any) -> bool:
-    """Whether values differ among themselves, and are no saturated activations or classes."""
-    if array.dtype.kind != "f" or array.size < 2 or np.isin(array, (-1.0, 0.0, 1.0)).all():
+    """Whether values differ among themselves, and not all are activations or classes at an end."""
+    if array.dtype.kind != "f" or array.size < 2:
         return False
-    return bool(np.ptp(array) > SPREAD * np.abs(array).max())
+    largest = np.abs(array).max()
+    away = np.minimum(np.abs(array), largest - np.abs(array))
+    return bool(np.ptp(array) > SPREAD * largest and away.max() > CLOSE * largest)
 
 
 def _moved(array: Any) -> Any:
