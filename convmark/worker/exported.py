@@ -6,6 +6,7 @@ server would have them, on every runtime alike.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections import Counter
@@ -73,6 +74,11 @@ class ExportedBackend:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._framework, name)
+
+    def scope(self) -> contextlib.AbstractContextManager[Any]:
+        """The framework's for a SavedModel; of another runtime it is to start no thread."""
+        own = self._case.runtime != "savedmodel"
+        return contextlib.nullcontext() if own else self._framework.scope()
 
     compiler = ""
     call_path = property(lambda self: self._case.runtime)

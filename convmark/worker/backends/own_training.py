@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -184,21 +185,29 @@ def training_progress(model: Any, *, whole: bool = False) -> tuple[int, str] | N
     """Return the updates that the model's optimizers have counted, and a hash of some weights.
 
     Args:
-        whole: whether of all trainable weights, each of which may be copied.
+        whole: whether of all trainable weights and all that the optimizers keep, such as gradients
+            that are collected; each may be copied.
 
     Returns:
         None where it does not tell, such as a model whose values are with a step of JAX.
     """
     with contextlib.suppress(Exception):  # a model's own variables and optimizers may raise any
         optimizers = held(model, keras.optimizers.Optimizer)
-        inner = (getattr(one, "inner_optimizer", one) for one in optimizers)
+        inner = [getattr(one, "inner_optimizer", one) for one in optimizers]
         updates = sum(_counted(one) for one in inner)
         weights = list(model.trainable_variables)
         values = hashlib.sha256()
-        for weight in weights if whole else _watched(weights):
+        kept = [*weights, *itertools.chain(*map(_kept_by, inner))]
+        for weight in kept if whole else _watched(weights):
             values.update(weight.numpy().tobytes())
         return updates, values.hexdigest()
     return None
+
+
+def _kept_by(optimizer: Any) -> list[Any]:
+    """Return an optimizer's own variables but for its counts and rates, which tell of no work."""
+    found = optimizer.variables
+    return [one for one in (found() if callable(found) else found) if len(one.shape)]
 
 
 def _watched(weights: list[Any]) -> list[Any]:

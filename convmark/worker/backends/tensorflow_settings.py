@@ -81,6 +81,15 @@ _TOLD_APART = (
 )
 
 
+def _strategy() -> str:
+    """Return the strategy whose scope is open; to ask for none begins a graph and its thread."""
+    stack = _private("framework.ops")._default_graph_stack
+    if getattr(stack, "_global_default_graph", stack) is None:
+        return ""
+    name = type(tf.distribute.get_strategy()).__name__
+    return "" if name.startswith("_Default") else name
+
+
 def _private(module: str) -> Any:
     return importlib.import_module(f"tensorflow.python.{module}")
 
@@ -104,7 +113,7 @@ READERS: Mapping[str, Callable[[], object]] = {
     "visible_devices": _visible_devices,
     "session_config": _session_config,
     "device_scope": lambda: _private("eager.context").context().device_name,
-    "strategy": lambda: type(tf.distribute.get_strategy()).__name__,
+    "strategy": _strategy,
     "summary_trace": lambda: _private("ops.summary_ops_v2")._current_trace_context is not None,
     "control_flow_v2": lambda: _private("ops.control_flow_util").ENABLE_CONTROL_FLOW_V2,
     "prefer_float32": lambda: _private("ops.numpy_ops.np_dtypes").is_prefer_float32(),
