@@ -37,6 +37,7 @@ QUICK = {
 }
 WITH_WORKERS = {
     "applications.py": ["--models=lenet5", "--state={folder}"],
+    "damaged_files.py": ["--files=1", "--folder={folder}"],
     "duet_truth.py": [
         *("--cases=conv_layer:infer:32", "--changes=0", "--sessions=1", "--seconds=0.1"),
         *("--builds=1", "--folder={folder}"),
