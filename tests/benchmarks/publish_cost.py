@@ -7,6 +7,7 @@ The runs are of 100 machines and 10 versions, so that a million rows are 100,000
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -84,4 +85,6 @@ def main(sizes: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    main([int(text) for text in sys.argv[1:]] or [10_000])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("runs", type=int, nargs="*", default=[10_000], help=f"of {CASES} rows each")
+    main(parser.parse_args().runs)

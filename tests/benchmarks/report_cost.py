@@ -7,6 +7,7 @@ Each run has one row of each of 100 cases, on one of 3 machines.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import os
 import subprocess
@@ -87,4 +88,6 @@ def main(sizes: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    main([int(text) for text in sys.argv[1:]] or [1000])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("runs", type=int, nargs="*", default=[1000], help=f"of {CASES} rows each")
+    main(parser.parse_args().runs)
