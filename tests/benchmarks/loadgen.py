@@ -1,7 +1,7 @@
 """The rate at a latency limit beside that of MLPerf's LoadGen, on the same step.
 
     pip install mlcommons-loadgen
-    python tests/benchmarks/loadgen.py --state=FILE [--trials=4] [--limit=0.01] [--batch-sizes=1]
+    python tests/benchmarks/loadgen.py [--state=FILE] [--trials=4] [--limit=0.01] [--batch-sizes=1]
 
 Each trial is a fresh process: it measures LeNet-5's inference as `convmark run` does, then has both
 search the rate, the first of them by turns. LoadGen searches by itself (`FindPeakPerformance` of
@@ -131,7 +131,9 @@ def fresh(number: int, batch_size: int, limit_s: float) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--state", type=Path)
+    parser.add_argument(
+        "--state", type=Path, default=Path(tempfile.gettempdir()) / "convmark-loadgen.jsonl"
+    )
     parser.add_argument("--trials", type=int, default=4)
     parser.add_argument("--limit", type=float, default=0.01, help="s")
     parser.add_argument("--batch-sizes", default="1")
@@ -144,7 +146,7 @@ def main() -> int:
     if given.trial is not None:
         print(json.dumps(trial(given.trial, sizes[0], given.limit)))
         return 0
-    lines = given.state.read_text().splitlines() if given.state and given.state.exists() else []
+    lines = given.state.read_text().splitlines() if given.state.exists() else []
     rows = [json.loads(line) for line in lines]
     worst = 0.0
     for size in sizes:
@@ -152,9 +154,8 @@ def main() -> int:
             key = (size, given.limit, number)
             if key not in {(one["batch_size"], one["limit_s"], one["trial"]) for one in rows}:
                 rows.append(fresh(number, size, given.limit))
-                if given.state:
-                    with given.state.open("a") as file:
-                        file.write(f"{json.dumps(rows[-1])}\n")
+                with given.state.open("a") as file:
+                    file.write(f"{json.dumps(rows[-1])}\n")
         of_size = [one for one in rows if (one["batch_size"], one["limit_s"]) == key[:2]]
         worst = max(worst, compared(of_size))
     return int(worst >= MOST_APART)
