@@ -140,20 +140,7 @@ def judge(
         report_missing=whole_suite and not baseline.is_commit,
         must_fit=True,  # as its test fails
     )
-    against = _against(run, baseline, history)
-    packages = _other_packages(run, baseline, history)
-    for line in dict.fromkeys(packages.values()):
-        say(f"{line}; `convmark ab` compares two environments")
-    judgements = [
-        dataclasses.replace(
-            one,
-            against=against.get(one.case, ""),
-            note="; ".join(filter(None, [one.note, packages.get(one.case)]))
-            if one.metric == "step_time"
-            else one.note,
-        )
-        for one in judgements
-    ]
+    judgements = _with_packages(run, baseline, history, judgements, say)
     if whole_suite and baseline.is_commit and not interrupted:
         try:
             judgements += _removed(run, baseline, removed())
@@ -165,6 +152,30 @@ def judge(
     run.keep_sessions(comparisons)
     if interrupted:
         raise KeyboardInterrupt
+
+
+def _with_packages(
+    run: PytestRun,
+    baseline: Baseline,
+    history: History,
+    judgements: Sequence[Judgement],
+    say: Say,
+) -> list[Judgement]:
+    """Return judgements that say what they are against, and of step times which packages differ."""
+    against = _against(run, baseline, history)
+    packages = _other_packages(run, baseline, history)
+    for line in dict.fromkeys(packages.values()):
+        say(f"{line}; `convmark ab` compares two environments")
+    return [
+        dataclasses.replace(
+            one,
+            against=against.get(one.case, ""),
+            note="; ".join(filter(None, [one.note, packages.get(one.case)]))
+            if one.metric == "step_time"
+            else one.note,
+        )
+        for one in judgements
+    ]
 
 
 def _removed(run: PytestRun, baseline: Baseline, names: Sequence[str]) -> list[Judgement]:
