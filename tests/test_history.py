@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import warnings
 from collections.abc import Iterable
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,10 @@ from convmark.cli.parsers import parsers
 from convmark.compare import earlier, history
 from convmark.compare.comparability import comparable, difference
 from convmark.compare.earlier import steady
-from convmark.compare.files import Acceptance, accept, read_accepted
+from convmark.compare.files import accept, read_accepted
 from convmark.compare.history import accepted_history, named_history
 from convmark.compare.verdict import conclude, review
-from convmark.core.errors import OptionError, StoreError
+from convmark.core.errors import StoreError
 from convmark.core.options import read
 from convmark.core.suites import cases
 from convmark.results.record import Record
@@ -591,41 +590,6 @@ def test_no_folder_is_no_history_and_no_warning(store: Store) -> None:
 # Accepting
 
 
-def test_accepting_appends_run_time_commit_and_reason(store: Store) -> None:
-    keep(store, run_of("0001", 0.0))
-    keep(store, run_of("0002", 0.0, commit=None, dirty=None))
-    moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
-    accept(store, MACHINE, "1", "  -3 %,\n as planned ", now=lambda: moment)
-    accept(store, MACHINE, "0002", "new machine room", now=lambda: moment)
-    path = store.folder / MACHINE / "accepted.csv"
-    assert path.read_text() == (
-        "run,accepted,commit,reason,case\n"
-        f'0001,2026-01-02T03:04:05+00:00,{A_COMMIT},"\'-3 %, as planned",\n'
-        "0002,2026-01-02T03:04:05+00:00,,new machine room,\n"
-    )
-    first, second = read_accepted(store, MACHINE)
-    assert first.reason == "-3 %, as planned"
-    assert second == Acceptance(
-        run="0002", accepted="2026-01-02T03:04:05+00:00", commit=None, reason="new machine room"
-    )
-    assert [run.stem for run in store.runs(MACHINE)] == ["0001", "0002"]
-
-
-def test_a_case_that_is_accepted_alone_leaves_the_anchors_of_the_others(store: Store) -> None:
-    for run in ("0001", "0002", "0003"):
-        keep(store, [*run_of(run, 0.0), *run_of(run, 0.0, model="mini_resnet")])
-    accept(store, MACHINE, "2", "both")
-    done = accept(store, MACHINE, "3", "wider", ["lenet5-*", LENET])
-    assert [one.case for one in done] == [LENET]
-    now = [*run_of("0004", 0.0), *run_of("0004", 0.0, model="mini_resnet")]
-    cases = accepted_history(store, MACHINE, now).cases
-    anchors = {name: case.anchor.run for name, case in cases.items() if case.anchor}
-    assert anchors == {LENET: "0003", RESNET: "0002"}
-    with pytest.raises(OptionError, match=r"--case: must match a case of the run, got 'lenet5'; "):
-        accept(store, MACHINE, "3", "wider", [RESNET, "lenet5"])
-    assert len(read_accepted(store, MACHINE)) == 2
-
-
 def test_a_list_from_before_single_cases_is_read_and_goes_on(store: Store) -> None:
     for rows in at(A_COMMIT, "0001", "0002", "0003", parameters=1):
         keep(store, rows)
@@ -638,21 +602,6 @@ def test_a_list_from_before_single_cases_is_read_and_goes_on(store: Store) -> No
         ("0002", None),
         ("0003", None),
     ]
-
-
-def test_what_cannot_be_accepted_is_refused(store: Store) -> None:
-    keep(store, [process(run="0001", status="error", error="x")])
-    path = keep(store, run_of("0002", 0.0))
-    elsewhere = path.rename(store.folder / "0002.csv")
-    with pytest.raises(OptionError, match="--reason: must give"):
-        accept(store, MACHINE, "0001", " \n")
-    with pytest.raises(StoreError, match=r"0001\.csv: must have a measured row to be accepted"):
-        accept(store, MACHINE, "0001", "because")
-    with pytest.raises(StoreError, match="no run '0002'"):
-        accept(store, MACHINE, "0002", "because")
-    with pytest.raises(StoreError, match="must be a run in"):
-        accept(store, MACHINE, str(elsewhere), "because")
-    assert read_accepted(store, MACHINE) == []
 
 
 def test_a_broken_list_of_accepted_runs_is_an_error_by_file_and_line(store: Store) -> None:
