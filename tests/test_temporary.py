@@ -51,42 +51,21 @@ def test_the_folder_of_a_killed_process_is_removed_and_that_of_a_running_one_is_
             assert not theirs.exists()
 
 
-def test_a_folder_whose_maker_was_killed_before_its_lock_was_made_is_removed(
-    tmp_path: Path,
-) -> None:
-    made = Path(tempfile.mkdtemp(prefix="convmark-"))
-    others = {"convmark-reports1": 0o755, "convmark-10000000": 0o700, "convmark-own": 0o700}
-    for name, mode in others.items():
-        (tmp_path / name).mkdir(mode)
-    used = Path(tempfile.mkdtemp(prefix="convmark-"))
-    (used / "kept").touch()
+def test_what_only_has_such_a_name_is_left_alone(tmp_path: Path) -> None:
+    names = ("convmark-baseline", "convmark-tree-4194304-ab_c1", "convmark-tree-x1y2z3_4")
+    for name in names:
+        (tmp_path / name).mkdir(0o700)
+    (tmp_path / names[-1] / ".in_use").touch()
     with TemporaryFolder():
-        assert not made.exists()
-        assert used.is_dir()
-        assert all((tmp_path / name).is_dir() for name in others)
-
-
-def test_a_folder_that_another_process_removes_before_its_lock_is_made_is_made_anew(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    opened, calls = os.open, iter([True])
-
-    def open_late(path: Path | str, *more: int) -> int:
-        if Path(path).name == ".in_use" and next(calls, False):
-            Path(path).parent.rmdir()
-        return opened(path, *more)
-
-    monkeypatch.setattr(os, "open", open_late)
-    with TemporaryFolder() as folder:
-        assert folder.is_dir()
+        assert all((tmp_path / name).is_dir() for name in names)
 
 
 def test_a_link_to_a_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / ".in_use").touch()
+    (tmp_path / "elsewhere" / ".convmark_in_use").touch()
     os.symlink(tmp_path / "elsewhere", tmp_path / "convmark-link")
     with TemporaryFolder():
-        assert (tmp_path / "elsewhere" / ".in_use").exists()
+        assert (tmp_path / "elsewhere" / ".convmark_in_use").exists()
 
 
 def test_a_folder_that_is_removed_before_its_lock_is_taken_is_made_anew(
@@ -107,15 +86,3 @@ def test_a_folder_that_is_removed_before_its_lock_is_taken_is_made_anew(
         assert [folder.name] != [one.name for one in removed]
         with TemporaryFolder():
             assert folder.is_dir()
-
-
-def test_an_earlier_versions_tree_is_removed_once_its_process_has_ended(tmp_path: Path) -> None:
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    left = tmp_path / f"convmark-tree-{ended.pid}-ab_c1"
-    others = [tmp_path / f"convmark-tree-{end}" for end in (f"{os.getpid()}-a", f"{2**70}-a", "x")]
-    for folder in (left, *others):
-        (folder / "project").mkdir(parents=True)
-    with TemporaryFolder():
-        assert not left.exists()
-        assert all(folder.exists() for folder in others)

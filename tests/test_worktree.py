@@ -77,7 +77,7 @@ def test_the_tree_of_a_killed_process_is_removed_by_the_next(
 ) -> None:
     left = tmp_path / "tmp" / "convmark-tree-x" / "project"
     left.mkdir(parents=True)
-    (left.parent / ".in_use").touch()
+    (left.parent / ".convmark_in_use").touch()
     with worktree.at_commit(repository, "v1"):
         pass
     assert not left.parent.exists()

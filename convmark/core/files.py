@@ -8,7 +8,6 @@ import fcntl
 import glob
 import math
 import os
-import re
 import shutil
 import stat
 import tempfile
@@ -17,7 +16,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from convmark.core.errors import StoreError
-from convmark.core.installed import TREE_PREFIX
 
 __all__ = [
     "PASSING_S",
@@ -39,7 +37,8 @@ __all__ = [
 ]
 
 PREFIX = "convmark-"
-_LOCK = ".in_use"
+_LOCK = ".convmark_in_use"
+"""In each temporary folder of ours, and in no folder of anybody else's."""
 
 
 @contextlib.contextmanager
@@ -289,10 +288,7 @@ class TemporaryFolder:
         while True:
             self.path = Path(tempfile.mkdtemp(prefix=prefix)).resolve()
             flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC
-            try:
-                self._lock = os.open(self.path / _LOCK, flags, 0o600)
-            except FileNotFoundError:  # another process took it for a killed one's, see below
-                continue
+            self._lock = os.open(self.path / _LOCK, flags, 0o600)
             lock(self._lock, within_s=math.inf)
             if is_at(self._lock, self.path / _LOCK):
                 return
@@ -313,41 +309,11 @@ class TemporaryFolder:
 
 
 def _remove_abandoned(temporary: Path) -> None:
-    """Remove the folders of this user whose processes have ended."""
+    """Remove the folders of this user whose processes have ended, known by the file of the lock."""
     for folder in temporary.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError), lock_of_nobody(folder / _LOCK):
             if not folder.is_symlink():
                 shutil.rmtree(folder, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            if _is_made_alone(folder):
-                folder.rmdir()
-    for folder in temporary.glob(f"{TREE_PREFIX}[0-9]*-*"):
-        if _is_abandoned_without_lock(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_made_alone(folder: Path) -> bool:
-    """Whether `tempfile` made the folder for this user, whose lock was then not made."""
-    random_part = re.fullmatch(rf"{PREFIX}(.*-)?(?!\d+$)[a-z0-9_]{{8}}", folder.name)
-    found = folder.lstat()
-    own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
-    private = stat.S_IMODE(found.st_mode) == 0o700
-    return bool(random_part) and own and private and not (folder / _LOCK).exists()
-
-
-def _is_abandoned_without_lock(folder: Path) -> bool:
-    """Whether an earlier version made the folder, which named its process, and that has ended."""
-    found = re.fullmatch(rf"{TREE_PREFIX}([0-9]{{1,7}})-\w+", folder.name)
-    if found is None or folder.is_symlink() or (folder / _LOCK).exists():
-        return False
-    try:
-        if folder.stat().st_uid == os.getuid():
-            os.kill(int(found[1]), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        pass
-    return False
 
 
 # -- locks on open files that are the process's own, and not its children's ------------------------
