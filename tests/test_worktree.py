@@ -50,21 +50,6 @@ def test_the_tree_holds_the_commits_files_and_the_users_stay_as_they_are(reposit
     ) == before
 
 
-def test_files_by_which_packages_are_installed_are_held_against_a_commit(
-    repository: Path,
-) -> None:
-    (repository / "tools").mkdir()
-    for name in ("requirements-dev.txt", "tools/uv.lock", "notes.txt"):
-        (repository / name).write_text("1")
-    git(repository, "add", ".")
-    git(repository, "commit", "-qm", "packages")
-    for name in ("requirements-dev.txt", "tools/uv.lock", "notes.txt"):
-        (repository / name).write_text("2")
-    found = worktree.changed_requirements(repository, "HEAD")
-    assert found == ("requirements-dev.txt", "tools/uv.lock")
-    assert worktree.changed_requirements(repository, "gone") == ()
-
-
 def test_the_tree_is_removed_after_an_interruption(repository: Path) -> None:
     with pytest.raises(KeyboardInterrupt), worktree.at_commit(repository, "v1") as tree:
         raise KeyboardInterrupt

@@ -30,6 +30,7 @@ from convmark.compare.live.ab import (
     paired,
     run_the_same,
     sides,
+    unlike_packages,
 )
 from convmark.compare.live.ab_files import SessionRow, VerdictRow
 from convmark.compare.live.anchor import MakeInterpreter, interpreter_maker
@@ -226,6 +227,8 @@ class SideComparison:
                 f"{a.label} and {b.label} are identical, so there is nothing to compare; name "
                 "another commit, interpreter or setting"
             )
+        for line in unlike_packages(pair, wanted):
+            _say(line)
         return cls(
             options=options,
             pair=pair,

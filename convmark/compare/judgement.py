@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from convmark.compare.rule.decision import Decision
@@ -16,6 +16,7 @@ __all__ = [
     "NOT_BY_TIME",
     "NOT_JUDGED",
     "NOT_LIVE",
+    "OTHER_PACKAGES",
     "PRECISION",
     "SAME_CODE",
     "SAME_COMMIT",
@@ -25,6 +26,7 @@ __all__ = [
     "Judgement",
     "LiveComparison",
     "LiveSession",
+    "packages_lines",
 ]
 
 VERDICTS = ("regressed", "improved", "changed", "unchanged", "inconclusive", "new", "missing")
@@ -48,6 +50,8 @@ NOT_LIVE = "no live comparison"
 TOO_FEW = "too few sessions"
 """The same where the live comparison was begun, and its time ended."""
 INTERRUPTED = "interrupted"
+OTHER_PACKAGES = "both codes ran with the packages installed here"
+"""In the note of a step time whose baseline's commit would have installed something else."""
 NOT_JUDGED = "not judged"
 """How the reason begins where the card was slowed, or shared with others, in the comparison too."""
 
@@ -149,3 +153,9 @@ class Judgement:
     def interval(self) -> Interval:
         """The change's interval."""
         return Interval.of_cells(self.low, self.high)
+
+
+def packages_lines(judgements: Iterable[Judgement]) -> list[str]:
+    """Return what notes say of the packages that a baseline's commit would have installed."""
+    parts = (part for one in judgements for part in one.note.split("; "))
+    return list(dict.fromkeys(part for part in parts if OTHER_PACKAGES in part))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, OptionError
 from convmark.core.tasks import TIMED_TASKS
-from convmark.core.text import Say, counted, duration_text, listed
+from convmark.core.text import Say, counted, duration_text
 
 if TYPE_CHECKING:
     from convmark.compare.history import History
@@ -37,8 +37,6 @@ GIT = "git:"
 """Begins the name of a commit to compare with."""
 
 NO_BUDGET = "--compare-budget 0"
-MOST_NAMED = 3
-"""Files that a note names; more are counted."""
 
 
 def _named_run(run: PytestRun, name: str) -> Path:
@@ -344,26 +342,18 @@ def _against(run: PytestRun, baseline: Baseline, history: History) -> dict[str, 
 
 
 def _other_packages(run: PytestRun, baseline: Baseline, history: History) -> dict[str, str]:
-    """Return by case which files that name packages are not as in its baseline's commit, in words.
+    """Return by case that its baseline's commit would have installed something else, in words."""
+    from convmark.compare.live.requirements import other_packages
 
-    Such a change is in neither side: both run with what is installed.
-    """
-    from convmark.compare.live.worktree import changed_requirements
-    from convmark.core.git import SHOWN
-
-    changed = functools.cache(changed_requirements)
+    told = functools.cache(other_packages)
     found = {}
     for row in run.records:
         anchor, origin = history.cases[row.case.name].anchor, run.origin(row.asked_case)
         if origin is None:
             continue
         commit = anchor.clean_commit if anchor else baseline.commits.get(origin.repository, "")
-        if files := changed(origin.repository, commit) if commit else ():
-            differ = "differs" if len(files) == 1 else "differ"
-            found[row.case.name] = (
-                f"{listed(files, MOST_NAMED)} {differ} from {commit[:SHOWN]}: both codes ran with "
-                "the packages installed here"
-            )
+        if words := told(origin.repository, commit) if commit else "":
+            found[row.case.name] = words
     return found
 
 

@@ -13,6 +13,7 @@ from convmark.compare.judgement import (
     SAME_CODE,
     SAME_COMMIT,
     Judgement,
+    packages_lines,
 )
 from convmark.core.fitting import wrapped
 from convmark.core.options import Options
@@ -117,7 +118,9 @@ def gate_step(judgements: Sequence[Judgement], options: Options, *, left_out: in
         step = _without_failures(here, options)
     sentence, _, rest = step.partition("\n")
     part = f"; {counted(left_out, 'case')} of the baseline left out, as only a part was asked for"
-    return f"{sentence}{lost if gone else ''}{part if left_out else ''}\n{rest}"
+    unlike = bool(packages_lines(here))
+    more = "; what the baseline's commit would have installed was not compared" * unlike
+    return f"{sentence}{lost if gone else ''}{part if left_out else ''}{more}\n{rest}"
 
 
 def _trailer(cases: Sequence[str]) -> str:

@@ -20,9 +20,15 @@ from convmark.compare.judgement import (
     SAME_COMMIT,
     SIZES,
     Judgement,
+    packages_lines,
 )
 from convmark.core.text import counted, listed, shown
-from convmark.report.verdicts import FOLLOWERS, HEADLINES, change_text, value_text
+from convmark.report.verdicts import (
+    FOLLOWERS,
+    HEADLINES,
+    change_text,
+    value_text,
+)
 
 __all__ = ["Gate", "badge_text", "comment_text"]
 
@@ -109,7 +115,8 @@ class Gate:
     @property
     def has_news(self) -> bool:
         """Whether a pull request without a comment gets one."""
-        return bool(self.moved) or not self.passed or self.compared_nothing
+        moved = bool(self.moved or packages_lines(self.judgements))
+        return moved or not self.passed or self.compared_nothing
 
 
 def _state(found: Sequence[Judgement]) -> str:
@@ -146,6 +153,9 @@ def comment_text(gate: Gate) -> str:
     same = [case for case, state in gate.states.items() if state == "same code"]
     if same:
         parts.append(f"Not compared, because the code is the same: {_names(same)}.")
+    parts += [
+        f"Not compared: {_code(line)}." for line in packages_lines(gate.judgements)[:MOST_NAMES]
+    ]
     if gate.moved:
         parts.append("A change is a share of the base, above 0 is more; its interval is behind it.")
     return "\n\n".join(parts)

@@ -20,7 +20,13 @@ from convmark.compare.intended import (
     pass_intended,
     trailer_range_of,
 )
-from convmark.compare.judgement import MACHINE, SAME_CODE, SAME_COMMIT, Judgement
+from convmark.compare.judgement import (
+    MACHINE,
+    SAME_CODE,
+    SAME_COMMIT,
+    Judgement,
+    packages_lines,
+)
 from convmark.compare.verdict import conclude, review
 from convmark.core.errors import OptionError
 from convmark.core.git import Git
@@ -222,6 +228,9 @@ def _github(judgements: Sequence[Judgement]) -> str:
             title = f"{counted(len(doubtful), 'case')} {verdict}"
             told = _escaped("\n".join(f"{one.case}: {_message(one)}" for one in doubtful))
             lines.append(f"::warning title={title}::{told}")
+    lines += [
+        f"::warning title=other packages::{_escaped(line)}" for line in packages_lines(judgements)
+    ]
     return "\n".join(lines)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from convmark.compare.live.anchor import MakeInterpreter, Origin, origin_of
 from convmark.compare.live.live import Pairing
+from convmark.compare.live.requirements import other_packages
 from convmark.compare.live.session import LiveSide
 from convmark.compare.live.tree import Tree, tree_as_it_is, tree_at_commit
 from convmark.compare.live.worktree import resolve, standing_in
@@ -45,6 +46,7 @@ __all__ = [
     "run_the_same",
     "side_spec",
     "sides",
+    "unlike_packages",
 ]
 
 HERE = "."
@@ -307,6 +309,19 @@ def run_the_same(pair: Pair, cases: Sequence[Case]) -> bool:
         and a.commit(origins[case.model]) == b.commit(origins[case.model])
         for case in cases
     )
+
+
+def unlike_packages(pair: Pair, cases: Sequence[Case]) -> list[str]:
+    """Say where the commits of two sides of one interpreter would have installed other packages."""
+    ends = (pair.a.spec, pair.b.spec)
+    if ends[0].python != ends[1].python:
+        return []
+    told = []
+    for origin in dict.fromkeys(_origin(case, pair) for case in cases):
+        if commits := list(filter(None, (end.commit(origin) for end in ends))):
+            assert origin is not None
+            told.append(other_packages(origin.repository, *commits))
+    return list(filter(None, told))
 
 
 @contextlib.contextmanager

@@ -24,7 +24,6 @@ from convmark.core.installed import TREE_PREFIX
 __all__ = [
     "at_commit",
     "changed_by_filter",
-    "changed_requirements",
     "files_below",
     "pointer",
     "repository_of",
@@ -229,20 +228,3 @@ def submodules(repository: Path, sha: str) -> list[Path]:
     listed = Git.at(repository).answer("ls-tree", "-r", "-z", "--full-tree", sha) or ""
     entries = (entry.partition("\t") for entry in listed.split("\0"))
     return [Path(path) for about, _, path in entries if about.startswith("160000 ")]
-
-
-_REQUIREMENTS = (
-    *("requirements*.txt", "requirements*.in", "constraints*.txt", "requirements/*.txt"),
-    *("uv.lock", "poetry.lock", "pdm.lock", "Pipfile", "Pipfile.lock", "pixi.lock", "pylock*.toml"),
-    *("environment*.yml", "environment*.yaml", "conda-lock.yml"),
-)
-"""Files by which packages are installed, in whatever folder."""
-
-
-def changed_requirements(repository: Path, sha: str) -> tuple[str, ...]:
-    """Return the files that name packages and are not as in the commit; none where git fails."""
-    git = Git.at(repository).without_filters()
-    options = ("--name-only", "-z", "--no-ext-diff", "--no-textconv", "--ignore-submodules")
-    places = [f":(top,glob)**/{name}" for name in _REQUIREMENTS]
-    listed = git.answer("diff", *options, sha, "--", *places) or ""
-    return tuple(filter(None, listed.split("\0")))
