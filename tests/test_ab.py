@@ -363,7 +363,7 @@ def test_what_is_wrong_is_said_on_one_line_with_exit_2(
 def test_one_side_by_two_names_is_refused_and_twice_the_same_name_is_said_to_be_noise(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("convmark.compare.live.ab.resolve", lambda repository, ref: "a" * 40)
+    monkeypatch.setattr("convmark.compare.live.ab.resolve_here", lambda repository, ref: "a" * 40)
     somewhere = Origin(repository=folder, folder=Path("models"), is_zoo=True)
     monkeypatch.setattr("convmark.compare.live.ab.origin_of", lambda case, sources: somewhere)
     for sides_of in (

@@ -86,6 +86,24 @@ def test_a_ref_without_any_repository_is_refused() -> None:
         anchor.resolve_anchor("main", [None])
 
 
+def test_a_ref_means_a_commit_of_the_repository_that_has_the_suites_too(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = tmp_path / "bench"
+    bench.mkdir()
+    git(bench, "init", "-q", "-b", "main")
+    git(bench, "commit", "-q", "--allow-empty", "-m", "suites")
+    monkeypatch.chdir(bench)
+    origin = anchor.Origin(repository=project, folder=Path("src"), is_zoo=False)
+    of_models, of_suites = (git(one, "rev-parse", "main") for one in (project, bench))
+    found = anchor.resolve_anchor("main", [origin])
+    assert found == {project: of_models, bench.resolve(): of_suites}
+    assert anchor.resolve_anchor(of_models, [origin]) == {project: of_models}
+    git(project, "worktree", "add", "-q", "--detach", str(tmp_path / "second"))
+    monkeypatch.chdir(tmp_path / "second")
+    assert anchor.resolve_anchor("main", [origin]) == {project: of_models}
+
+
 def test_a_folder_that_the_commit_did_not_have_is_said(project: Path) -> None:
     origin = anchor.Origin(repository=project, folder=Path("lib"), is_zoo=False)
     with (

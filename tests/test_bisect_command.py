@@ -84,7 +84,7 @@ def test_a_bisection_between_two_names_of_one_commit_is_refused(
 ) -> None:
     somewhere = Origin(repository=folder, folder=Path("models"), is_zoo=True)
     monkeypatch.setattr(bisect_command, "origin_of", lambda case, sources: somewhere)
-    monkeypatch.setattr(bisect_command, "resolve", lambda repository, ref: "a" * 40)
+    monkeypatch.setattr(bisect_command, "resolve_here", lambda repository, ref: "a" * 40)
     assert main(["bisect", "--good", "git:main", "--bad", "git:HEAD", *LENET5]) == 2
     assert "must be another commit than --good, both are aaaaaaaaaaaa" in capsys.readouterr().err
 

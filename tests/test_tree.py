@@ -12,7 +12,13 @@ import pytest
 from workers import git
 
 from convmark.compare.live import tree as trees
-from convmark.compare.live.tree import ForeignCode, Tree, tree_as_it_is, tree_at_commit
+from convmark.compare.live.tree import (
+    ForeignCode,
+    Tree,
+    check_lacked,
+    tree_as_it_is,
+    tree_at_commit,
+)
 from convmark.interpreter import zoo_folder
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
@@ -56,6 +62,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     git(repository, "add", ".")
     git(repository, "commit", "-qm", "all")
     write(repository, gen__sizes_py="", src__shop__extra_py="", settings_json="{}")
+    (repository / "src" / "shop" / "built.abi3.so").touch()
     git(repository, "worktree", "add", "-q", "--detach", str(top / "second"))
     return repository
 
@@ -260,6 +267,33 @@ def test_a_file_that_its_filter_would_change_is_refused_and_one_that_it_leaves_a
         (made / "coded.bin").write_text("stored")
 
 
+def test_a_file_that_no_commit_has_and_the_commits_code_names_is_no_fair_comparison(
+    tree: Tree, made: Path
+) -> None:
+    """Such as an extension that is built, for which old code has a slow stand-in."""
+    nets = tree.root / "src" / "shop" / "nets.py"
+    nets.write_text("try:\n    from gen import sizes\nexcept ImportError:\n    sizes = None\n")
+    today = code(made / "src" / "shop" / "nets.py", made / "gen" / "sizes.py")
+    told = (
+        "today's code runs gen/sizes.py, which the commit's code names too and goes on without: it "
+        "is not of the commit, which does not have it: git ignores it or did not track it"
+    )
+    assert tree.lacked(code(nets), today) == told
+    with pytest.raises(ForeignCode, match=r"^git:main: today's code runs gen/sizes\.py"):
+        check_lacked(tree, tree_as_it_is(made), {"old": code(nets), "new": today})
+    with pytest.raises(ForeignCode, match=r"^git:main: today"):
+        check_lacked(tree_as_it_is(made), tree, {"old": today, "new": code(nets)})
+    check_lacked(tree, tree_as_it_is(made), {"new": today})
+    check_lacked(None, tree_as_it_is(made), {"old": code(nets), "new": today})
+    listing = {**code(), "looked": {str(tree.root / "gen"): "names"}}
+    assert tree.lacked(listing, today) == told
+    assert tree.lacked(code(), today) == ""  # the commit's code has nothing to do with it
+    assert tree.lacked(code(nets), code(made / "src" / "shop" / "extra.py")) == ""  # a new file
+    library = code(made / "deps" / "library" / "lib.py")
+    nets.write_text("import lib\n")
+    assert "holds no file of the submodule deps/library" in tree.lacked(code(nets), library)
+
+
 # -- what a commit lacks ---------------------------------------------------------------------------
 
 
@@ -269,6 +303,7 @@ def test_a_file_that_its_filter_would_change_is_refused_and_one_that_it_leaves_a
         ("ModuleNotFoundError: No module named 'gen'", "gen is not of the commit"),
         ("ImportError: cannot import name 'extra' from 'shop'", "src/shop/extra.py is not of"),
         ("No module named 'shop.extra'", "src/shop/extra.py is not of the commit, which does not"),
+        ("No module named 'shop.built'", "src/shop/built.abi3.so is not of the commit, which does"),
         ("[Errno 2] No such file or directory: 'settings.json'", "settings.json is not of"),
         ("No such file: '{root}/gen/sizes.py'", "gen/sizes.py is not of the commit, which does"),
         ("cannot open deps/library/lib.py", "holds no file of the submodule deps/library"),

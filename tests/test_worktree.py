@@ -215,3 +215,34 @@ def test_a_commit_is_resolved_in_the_working_tree_that_the_user_stands_in(
     assert set(worktree.working_trees(repository)) == {repository.resolve(), other.resolve()}
     assert worktree.standing_in(repository, other) == other.resolve()
     assert worktree.standing_in(repository, tmp_path) == repository
+
+
+def test_a_ref_around_a_submodule_means_the_commit_that_it_has_of_it(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own branch of that name is where its owner has left it."""
+    outer = tmp_path / "outer"
+    outer.mkdir()
+    git(outer, "init", "-q", "-b", "main")
+    git(outer, "commit", "-q", "--allow-empty", "-m", "without")
+    git(outer, "tag", "before")
+    git(outer, "submodule", "--quiet", "add", str(repository), "nets")
+    inner = outer / "nets"
+    git(inner, "checkout", "-q", "v1")
+    git(outer, "add", ".")
+    git(outer, "commit", "-qm", "the old one")
+    git(inner, "checkout", "-q", "main")
+    old, new = (git(repository, "rev-parse", ref) for ref in ("v1", "main"))
+    monkeypatch.chdir(outer)
+    assert worktree.resolve_here(inner, "main") == old
+    assert worktree.resolve_here(inner, git(outer, "rev-parse", "main")) == old
+    assert worktree.resolve_here(inner, new) == new
+    assert worktree.resolve_here(outer, "main") == git(outer, "rev-parse", "main")
+    with pytest.raises(ConvmarkError, match=r"before \(\w{12}\) has no submodule nets"):
+        worktree.resolve_here(inner, "before")
+    git(outer, "update-index", "--cacheinfo", f"160000,{'1' * 40},nets")
+    git(outer, "commit", "-qm", "not here")
+    with pytest.raises(ConvmarkError, match="git -C nets fetch origin 111111111111"):
+        worktree.resolve_here(inner, "main")
+    monkeypatch.chdir(inner)
+    assert worktree.resolve_here(inner, "main") == new

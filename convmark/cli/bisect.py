@@ -17,7 +17,7 @@ from convmark.compare.live.ab_files import VerdictRow
 from convmark.compare.live.anchor import Origin, origin_of
 from convmark.compare.live.bisect import Bisection, Change
 from convmark.compare.live.bisect import bisect as narrow
-from convmark.compare.live.worktree import resolve, standing_in
+from convmark.compare.live.worktree import resolve_here, standing_in
 from convmark.compare.rule.decision import Limits
 from convmark.core.case import Case
 from convmark.core.errors import InstallError, OptionError, WorkerError
@@ -113,7 +113,7 @@ def _commits(origin: Origin | None, good: str, bad: str) -> list[str]:
     if origin is None:
         raise OptionError(f"--good: git:{good} needs the model in a git repository")
     repository = standing_in(origin.repository, Path.cwd())
-    first, last = resolve(repository, good), resolve(repository, bad)
+    first, last = (resolve_here(origin.repository, ref) for ref in (good, bad))
     if first == last:
         raise OptionError(f"--bad: must be another commit than --good, both are {first[:12]}")
     # the zoo is whole in its folder; a user's model may read any file of the repository

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from convmark.compare.verdict import Review
     from convmark.core.options import Options
     from convmark.plugin.pytest_run import PytestRun
+    from convmark.plugin.selection import Selection
+    from convmark.results.record import Record
 
 __all__ = ["Baseline", "judge"]
 
@@ -95,7 +97,7 @@ def judge(
     run: PytestRun,
     baseline: Baseline,
     *,
-    whole_suite: bool,
+    chosen: Selection,
     say: Say,
     removed: Callable[[], Sequence[str]] = tuple,
     names_other: Callable[[Case], bool] = lambda case: False,
@@ -103,9 +105,9 @@ def judge(
     """Judge the run, and keep the judgements.
 
     Args:
-        whole_suite: whether cases that the baseline has and this run has not are missing.
+        chosen: the cases that the session was asked for.
         say: shows the user a line.
-        removed: of a whole suite the cases that the commit has which it is compared with.
+        removed: the cases of the commit that it is compared with, without those that are measured.
         names_other: whether the options leave a case out, which is then not missing.
 
     Raises:
@@ -127,21 +129,19 @@ def judge(
     interrupted = any(one.interrupted for one in comparisons.values())
     tasks = run.options.tasks
     asked = [row for row in found.absent if row.task in tasks and not names_other(row.asked_case)]
-    found = dataclasses.replace(found, absent=tuple(asked))
-    if not whole_suite:
-        run.left_out = len({row.case.name for row in asked})
-        if baseline.is_commit:
-            say(f"a part of the suites was asked for: no look at what else {baseline.name} has")
+    missing = [row for row in asked if chosen.whole and not _left_out(row, chosen)]
+    run.left_out = len({row.case.name for row in asked} - {row.case.name for row in missing})
+    found = dataclasses.replace(found, absent=tuple(missing))
     judgements = conclude(
         found,
         comparisons,
-        report_missing=whole_suite and not baseline.is_commit,
+        report_missing=not baseline.is_commit,
         must_fit=True,  # as its test fails
     )
     judgements = _with_packages(run, baseline, history, judgements, say)
-    if whole_suite and baseline.is_commit and not interrupted:
+    if baseline.is_commit and not interrupted:
         try:
-            judgements += _removed(run, baseline, removed())
+            judgements += _removed(run, baseline, chosen, removed, say)
         except KeyboardInterrupt:
             interrupted = True
     meant = _meant(run, baseline, history, say)
@@ -176,14 +176,34 @@ def _with_packages(
     ]
 
 
-def _removed(run: PytestRun, baseline: Baseline, names: Sequence[str]) -> list[Judgement]:
+def _left_out(row: Record, chosen: Selection) -> bool:
+    return not {row.case.name, row.asked_case.name}.isdisjoint(chosen.left_out)
+
+
+def _removed(
+    run: PytestRun,
+    baseline: Baseline,
+    chosen: Selection,
+    removed: Callable[[], Sequence[str]],
+    say: Say,
+) -> list[Judgement]:
     """Return what is said of the cases that the commit has and this run has not."""
     from convmark.core.git import SHOWN
     from convmark.plugin.removed import removed_judgement
 
+    if not chosen.repeatable:
+        say(f"--lf and --sw choose by an earlier session: no look at what else {baseline.name} has")
+        return []
+    names = removed()
+    run.left_out = sum(name in chosen.left_out for name in names)
     shown = " and ".join(dict.fromkeys(one[:SHOWN] for one in baseline.commits.values()))
-    number = run.records[0].run
-    return [removed_judgement(name, number, baseline.name, shown) for name in names]
+    number, has = run.records[0].run, f"{baseline.name} has it, this run has"
+    notes = {name: f"{has} {'skipped it' if name in chosen.skipped else 'not'}" for name in names}
+    return [
+        removed_judgement(name, number, note, shown)
+        for name, note in notes.items()
+        if name not in chosen.left_out
+    ]
 
 
 def _history(run: PytestRun, baseline: Baseline, say: Say) -> History:
@@ -349,11 +369,12 @@ def _other_packages(run: PytestRun, baseline: Baseline, history: History) -> dic
     found = {}
     for row in run.records:
         anchor, origin = history.cases[row.case.name].anchor, run.origin(row.asked_case)
-        if origin is None:
-            continue
-        commit = anchor.clean_commit if anchor else baseline.commits.get(origin.repository, "")
-        if words := told(origin.repository, commit) if commit else "":
-            found[row.case.name] = words
+        commits: Mapping[Path, str] = baseline.commits  # all share the packages of one interpreter
+        if not baseline.is_commit and anchor and origin is not None:
+            commits = {origin.repository: anchor.clean_commit}
+        words = (told(repository, commit) for repository, commit in commits.items() if commit)
+        if text := "; ".join(filter(None, words)):
+            found[row.case.name] = text
     return found
 
 

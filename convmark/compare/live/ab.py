@@ -21,7 +21,7 @@ from convmark.compare.live.live import Pairing
 from convmark.compare.live.requirements import other_packages
 from convmark.compare.live.session import LiveSide
 from convmark.compare.live.tree import Tree, tree_as_it_is, tree_at_commit
-from convmark.compare.live.worktree import resolve, standing_in
+from convmark.compare.live.worktree import resolve_here
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import PRECISIONS, Case
 from convmark.core.errors import CaseError, ConvmarkError, OptionError
@@ -141,7 +141,7 @@ class SideSpec:
         """Return the full commit of the models; empty for the files as they are."""
         if not self.ref or origin is None:
             return ""
-        return resolve(standing_in(origin.repository, Path.cwd()), self.ref)
+        return resolve_here(origin.repository, self.ref)
 
 
 AsItIs = SideSpec(text=HERE)

@@ -26,7 +26,7 @@ from convmark.compare.live.tree import (
     tree_as_it_is,
     tree_at_commit,
 )
-from convmark.compare.live.worktree import repository_of, resolve, standing_in
+from convmark.compare.live.worktree import repository_of, resolve_here, working_trees
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, StoreError
 from convmark.core.files import TemporaryFolder
@@ -134,7 +134,10 @@ def origin_of(case: Case, sources: Mapping[str, Sequence[str] | None]) -> Origin
 
 
 def resolve_anchor(ref: str, origins: Sequence[Origin | None]) -> dict[Path, str]:
-    """Return the commit that a ref names in each repository.
+    """Return the commit that a ref names in each repository of the models.
+
+    And in the one that the user stands in, where that is another one and knows the ref: it has the
+    suites, and says what is installed.
 
     Raises:
         ConvmarkError: no repository holds the models, or one does not know the ref.
@@ -144,9 +147,12 @@ def resolve_anchor(ref: str, origins: Sequence[Origin | None]) -> dict[Path, str
         raise ConvmarkError(
             f"--benchmark-compare: git:{ref} needs the models in a git repository; no model is"
         )
-    return {
-        repository: resolve(standing_in(repository, Path.cwd()), ref) for repository in repositories
-    }
+    found = {repository: resolve_here(repository, ref) for repository in repositories}
+    here = repository_of(Path.cwd())
+    if here is not None and not any(here.resolve() in working_trees(one) for one in found):
+        with contextlib.suppress(ConvmarkError):
+            found[here] = resolve_here(here, ref)
+    return found
 
 
 @contextlib.contextmanager

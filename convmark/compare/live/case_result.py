@@ -16,7 +16,7 @@ from convmark.compare.rule.decision import CaseSessions, Decision
 from convmark.core.case import Case
 from convmark.core.text import counted, duration_text, percent
 
-__all__ = ["OTHER_SOFTWARE", "VOID", "CaseResult", "hold_sizes", "note_unlike"]
+__all__ = ["OTHER_SOFTWARE", "VOID", "CaseResult", "hold_files", "hold_sizes", "note_unlike"]
 
 FIRST_SESSION_S = 2.5
 """About what a session takes before one was run, seconds."""
@@ -182,6 +182,20 @@ def hold_sizes(sizes: Facts, found: CaseResult) -> None:
                         f"the {side} code builds unlike models, of {then} {what}, then of {now}; "
                         "have it seed what is random, and read no clock"
                     )
+
+
+def hold_files(known: dict[str, str], code: Mapping[str, Any]) -> None:
+    """Check that a side's files are what its earlier processes have run, and take in new ones.
+
+    Raises:
+        ForeignCode: one has changed.
+    """
+    for file in code.get("files", ()):
+        path, content = str(file["path"]), str(file["sha256"])
+        if known.setdefault(path, content) != content:
+            raise ForeignCode(
+                f"{path} has changed since the case was measured; measure and compare it again"
+            )
 
 
 def note_unlike(states: Facts, found: CaseResult, old: Case, new: Case) -> None:

@@ -21,6 +21,7 @@ from convmark.compare.judgement import INTERRUPTED, NOT_JUDGED, LiveSession
 from convmark.compare.live.case_result import (
     OTHER_SOFTWARE,
     CaseResult,
+    hold_files,
     hold_sizes,
     note_unlike,
 )
@@ -36,7 +37,7 @@ from convmark.compare.live.session import (
     duet_session,
     lockstep_session,
 )
-from convmark.compare.live.tree import ForeignCode
+from convmark.compare.live.tree import ForeignCode, check_lacked
 from convmark.compare.rule.allotment import Candidate, next_session, seconds_to_decide
 from convmark.compare.rule.decision import (
     CROSS_CHECKED_BY,
@@ -390,12 +391,13 @@ class _Running:
         """Check that each side ran the code that it may run."""
         hashes: dict[str, str] = {}
         for name, code in session.codes.items():
-            _check_files(found.files.setdefault(name, {}), code)
+            hold_files(found.files.setdefault(name, {}), code)
             tree = pairing.sides[name].code
             if tree is not None:
                 tree.check(code)
                 if not code.get("missed"):  # else it may have read more than is known
                     hashes[name] = tree.hash_of(code)
+        check_lacked(pairing.old.code, pairing.new.code, session.codes)
         if len(hashes) == len(pairing.sides):
             found.codes = hashes[OLD], hashes[NEW]
         hold_sizes(session.sizes, found)
@@ -431,20 +433,6 @@ def _cannot_run(pairing: Pairing, failure: SideFailure) -> str:
         why = tree.explained(why) if tree is not None else why
         whose = f"the {NEW if failure.side == NEW else OLD} code"
     return f"{whose} cannot be run: {why}"
-
-
-def _check_files(known: dict[str, str], code: Mapping[str, Any]) -> None:
-    """Check that a side's files are what its earlier processes have run, and take in new ones.
-
-    Raises:
-        ForeignCode: one has changed.
-    """
-    for file in code.get("files", ()):
-        path, content = str(file["path"]), str(file["sha256"])
-        if known.setdefault(path, content) != content:
-            raise ForeignCode(
-                f"{path} has changed since the case was measured; measure and compare it again"
-            )
 
 
 _NO_STEP = SideFailure(side="", reason="no step was timed", status="error")

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,8 +21,9 @@ from convmark.compare.live.worktree import (
     at_commit,
     changed_by_filter,
     files_below,
+    ignored,
     pointer,
-    resolve,
+    resolve_here,
     standing_in,
     submodules,
     working_trees,
@@ -32,12 +34,13 @@ from convmark.interpreter import import_roots, zoo_folder
 from convmark.results.code.manifest import HERE, ZOO, Roots, code_of
 from convmark.results.code.of_run import changed_projects, folders_below, other_copy
 
-__all__ = ["ForeignCode", "OwnCode", "Tree", "tree_as_it_is", "tree_at_commit"]
+__all__ = ["ForeignCode", "OwnCode", "Tree", "check_lacked", "tree_as_it_is", "tree_at_commit"]
 
 _HARNESS = Path(convmark.__file__).resolve().parent
 
 _MODULE = re.compile(r"No module named '([\w.]+)'|cannot import name '(\w+)' from '([\w.]+)'")
 _WORD = re.compile(r"""[^\s'"`,;=()\[\]<>]+""")
+_NAME = re.compile(r"\w+")
 MOST_NAMED = 3
 
 
@@ -163,6 +166,37 @@ class Tree:
                     "model that does not need the file"
                 )
 
+    def lacked(self, own: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+        """Say which file the commit's code asks for that only the other side has; empty for none.
+
+        What git ignores, such as what is built or generated, and what a submodule holds are in no
+        tree of a commit. Code that goes another way without them is not what the commit ran.
+
+        Args:
+            own: the event `code` of this side.
+            theirs: that of the files as they are.
+        """
+        paths = [Path(file["path"]) for file in theirs["files"]]
+        places = {path: place for path in paths if (place := self._place(path)) is not None}
+        found = {path.relative_to(place) for path, place in places.items()}
+        gone = {path for path in found if not (self.root / path).exists()}
+        if not self.commit or not gone:
+            return ""
+        modules = submodules(self.repository, self.commit)
+        unknown = {path for path in gone if any(path.is_relative_to(one) for one in modules)}
+        unknown |= ignored(self.repository, gone - unknown)
+        words = {word for file in own["files"] for word in _words_of(Path(file["path"]))}
+        listed = set(own.get("looked") or ())
+        for path in sorted(unknown):
+            stem = (path.parent if path.stem == "__init__" else path).name.partition(".")[0]
+            here = self.root / path
+            if stem in words or not listed.isdisjoint((str(here), str(here.parent))):
+                return (
+                    f"today's code runs {path}, which the commit's code names too and goes on "
+                    f"without: it is not of the commit, {self._lack(path)}"
+                )
+        return ""
+
     def hash_of(self, event: Mapping[str, Any]) -> str:
         """Return the hash of what a worker has run, wherever the tree lies."""
         zoo = self.moved(zoo_folder().resolve())
@@ -248,7 +282,8 @@ class Tree:
             for root in _import_roots_of(self.repository, parts[0]):
                 for count in range(1, len(parts) + 1):
                     path = root.joinpath(*parts[:count])
-                    for file in (path.with_suffix(".py"), path / "__init__.py", path):
+                    built = (path.with_name(path.name + end) for end in EXTENSION_SUFFIXES)
+                    for file in (path.with_suffix(".py"), path / "__init__.py", *built, path):
                         if file.exists():
                             yield file.relative_to(self.repository)
                             break
@@ -261,6 +296,34 @@ class Tree:
             path = Path(os.path.normpath(start / word.strip(".:") if word else start))
             if path.is_relative_to(self.root) and path != self.root and len(word) < 1000:
                 yield path.relative_to(self.root)
+
+
+def check_lacked(old: OwnCode | None, new: OwnCode | None, codes: Mapping[str, Any]) -> None:
+    """Check that a commit's code did not go on without what only today's folder has.
+
+    Args:
+        codes: the event `code` of `old` and of `new`, where they are known.
+
+    Raises:
+        ForeignCode: it did.
+    """
+    sides = {"old": old, "new": new}
+    for own, other in (("old", "new"), ("new", "old")):
+        tree, beside = sides[own], sides[other]
+        if not (isinstance(tree, Tree) and isinstance(beside, Tree)) or beside.commit:
+            continue
+        if {own, other} <= codes.keys() and (lacked := tree.lacked(codes[own], codes[other])):
+            raise ForeignCode(f"{tree.name}: {lacked}")
+
+
+def _words_of(path: Path) -> set[str]:
+    """Return the names in a file of Python; none of any other file."""
+    if path.suffix != ".py":
+        return set()
+    try:
+        return set(_NAME.findall(path.read_text(encoding="utf-8", errors="replace")))
+    except OSError:
+        return set()
 
 
 def _is_empty(path: Path) -> bool:
@@ -295,9 +358,8 @@ def tree_at_commit(repository: Path, ref: str, name: str = "") -> Iterator[Tree]
     Raises:
         ConvmarkError: there is no such commit, or its files cannot be written.
     """
-    here = standing_in(repository, Path.cwd())
-    commit = resolve(here, ref)
-    with at_commit(here, commit) as root:
+    commit = resolve_here(repository, ref)
+    with at_commit(standing_in(repository, Path.cwd()), commit) as root:
         yield Tree(
             name=name or f"commit {commit[:12]}",
             root=root,

@@ -13,7 +13,7 @@ import dataclasses
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from convmark.core.errors import ConvmarkError
@@ -25,9 +25,11 @@ __all__ = [
     "at_commit",
     "changed_by_filter",
     "files_below",
+    "ignored",
     "pointer",
     "repository_of",
     "resolve",
+    "resolve_here",
     "standing_in",
     "submodules",
     "working_trees",
@@ -39,6 +41,7 @@ MOST_POINTER_BYTES = 1024
 """Source: the specification of Git LFS, which bounds a pointer file by this."""
 LFS = "lfs"
 """The name of its filter."""
+_SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _NO_FILTER = ("unspecified", "unset", "set")
 """What git says of a file without a filter's name."""
 _CHECKOUT_FILTERS = r"^filter\..*\.(smudge|process)$"
@@ -87,6 +90,39 @@ def resolve(repository: Path, ref: str) -> str:
         f"{repository}: git knows no commit {ref!r}; name a branch, a tag or a commit (a shallow "
         "clone holds only the newest: git fetch --unshallow)"
     )
+
+
+def resolve_here(repository: Path, ref: str) -> str:
+    """Return the commit of a repository that a ref names where the user stands.
+
+    In a working tree it is that tree's; around a submodule the commit that the ref has of it, for
+    the submodule's own branches may be anywhere. A commit in full that it has is itself.
+
+    Raises:
+        ConvmarkError: the ref is not known, or has no such submodule, or its commit is not here.
+    """
+    here = Path.cwd().resolve()
+    if (
+        _SHA.fullmatch(ref)
+        and Git.at(repository).answer("cat-file", "-e", f"{ref}^{{commit}}") == ""
+    ):
+        return ref
+    told = Git.at(repository).answer("rev-parse", "--show-superproject-working-tree") or ""
+    top = Path(told.rstrip("\n")).resolve() if told.strip() else None
+    if top is None or here.is_relative_to(repository.resolve()) or not here.is_relative_to(top):
+        return resolve(standing_in(repository, here), ref)
+    around, place = resolve_here(top, ref), repository.resolve().relative_to(top)
+    entry = Git.at(top).answer("ls-tree", "-z", "--full-tree", around, "--", place.as_posix())
+    about = (entry or "").partition("\t")[0].split()
+    if about[:1] != ["160000"]:
+        raise ConvmarkError(f"{top}: {ref} ({around[:12]}) has no submodule {place}")
+    try:
+        return resolve(repository, about[2])
+    except ConvmarkError:
+        raise ConvmarkError(
+            f"{top}: {ref} has commit {about[2][:12]} of the submodule {place}, which is not in "
+            f"this clone; git -C {place} fetch origin {about[2][:12]}"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -221,6 +257,16 @@ def files_below(tree: Path) -> Iterator[Path]:
     """Yield the files of a tree."""
     for folder, _, names in os.walk(tree):
         yield from (Path(folder, name) for name in names)
+
+
+def ignored(repository: Path, paths: Iterable[Path]) -> set[Path]:
+    """Return those of the paths, relative to the repository, that git ignores."""
+    given = b"".join(os.fsencode(path) + b"\0" for path in paths)
+    try:
+        found = Git.at(repository).output("check-ignore", "-z", "--stdin", given=given)
+    except GitError:  # its status too where it ignores none
+        return set()
+    return {Path(name) for name in found.split("\0") if name}
 
 
 def submodules(repository: Path, sha: str) -> list[Path]:
