@@ -23,7 +23,7 @@ from convmark.interpreter import Interpreter
 from convmark.machine.power import Rapl
 from convmark.machine.system import System
 
-pytest_plugins = ["pytester"]
+pytest_plugins = ["pytester", "gates"]
 
 os.environ["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
 """As in an active environment, so that the commands that are printed begin with `convmark`."""
@@ -34,6 +34,7 @@ LONGEST = (
     *("test_synchronisation", "test_precisions", "test_inputs", "test_anchor", "test_runtimes"),
     *("test_end_to_end", "test_report_page", "test_auto_batch_worker", "test_builders"),
     *("test_plugin_verdicts", "test_report_browser", "test_homemade_models", "test_gpu_check"),
+    *("test_plugin_accepted", "test_plugin_parts"),
     *("test_workflow", "test_accuracy_training", "test_faults_worker", "test_faults_signals"),
     *("test_report_rich", "test_report_command", "test_hostile_csv", "test_hostile_text"),
     *("test_module_tables", "test_worker_is_lean", "test_many", "test_sides_browser"),

@@ -308,7 +308,20 @@ def test_a_gate_says_that_nothing_was_compared_only_where_that_is_so() -> None:
                             fails=False)  # fmt: skip
         return gate_step([judgement(fails=False, **changes), machine], Options())
 
-    assert said(verdict="new").startswith("nothing was compared, because there is no earlier run")
+    none = "no earlier run of this case; later runs are compared with this one"
+    assert said(verdict="new", note=none).startswith(
+        "nothing was compared, because there is no earlier run of these cases: this run is the "
+    )
+    assert said(
+        verdict="new", note="keras was 3.9, is 3.10: `convmark ab` compares them"
+    ).startswith(
+        "nothing was compared, because the earlier runs are not comparable (keras was 3.9, is 3.10)"
+    )
+    mixed = [judgement(verdict="unchanged", fails=False),
+             judgement(case="fresh", verdict="new", note=none, fails=False)]  # fmt: skip
+    assert gate_step(mixed, Options()).startswith(
+        "the gate passed: no case became slower; 1 case without a baseline: fresh\n"
+    )
     assert "only accuracy\n" in said(verdict="improved", metric="accuracy")
     assert said(verdict="unchanged").startswith("the gate passed: no case became slower")
     meant = said(verdict="regressed", accepted="allowed by --allow-change")

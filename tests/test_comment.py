@@ -195,7 +195,8 @@ def test_hostile_texts_stay_text_in_their_cells(text: str) -> None:
         ([ACCEPTED, QUIET], True, "1 changed as accepted", "brightgreen"),
         ([SAME, QUIET], True, "no change", "brightgreen"),
         ([SAME, DOUBT, ACCEPTED], True, "inconclusive", "yellow"),
-        ([SAME, MISSING], True, "nothing compared", "lightgrey"),
+        ([SAME, MISSING], True, "no change", "brightgreen"),
+        ([MISSING], True, "nothing compared", "lightgrey"),
         ([], True, "no verdict", "lightgrey"),
     ],
 )

@@ -30,6 +30,7 @@ def test_other(other):
     pass
 """
 LENET = "lenet5-train-cpu-b32-float32"
+BY_PATH = SimpleNamespace(pyargs=False)
 
 
 def test_suites_are_collected_with_the_modules_of_their_commit_from_any_folder(
@@ -49,15 +50,15 @@ def test_suites_are_collected_with_the_modules_of_their_commit_from_any_folder(
     said: list[str] = []
     for folder, path in ((elsewhere, str(repository / "my bench")), (repository, "my bench")):
         invocation = SimpleNamespace(dir=folder, args=(path, "-q"))
-        config: Any = SimpleNamespace(invocation_params=invocation, args=[path])
-        found = removed_cases(config, commits, {LENET}, said.append)
+        config: Any = SimpleNamespace(invocation_params=invocation, args=[path], option=BY_PATH)
+        found = removed_cases(config, commits, {LENET}, {LENET}, said.append)
         assert (found, said) == (["conv_layer-train-cpu-b32-float32"], [])
     (repository / "my bench").rename(repository / "speed")
     config = SimpleNamespace(invocation_params=SimpleNamespace(dir=repository, args=("speed",)),
-                             args=["speed"])  # fmt: skip
-    assert removed_cases(config, commits, {LENET}, said.append) == []
+                             args=["speed"], option=BY_PATH)  # fmt: skip
+    assert removed_cases(config, commits, {LENET}, {LENET}, said.append) == []
     told = f"cases of {commits[repository][:12]} that this run lacks are not known: it has no speed"
     assert said == [told]
     (repository / "speed").rename(repository / "my bench")
     git(repository, "checkout", "-q", ".")
-    assert removed_cases(config, commits, set(), said.append) == []
+    assert removed_cases(config, commits, set(), set(), said.append) == []

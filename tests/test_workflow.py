@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from gates import CONV, LENET5, SUITE
 from github_actions import (
     RESULTS,
     ROOT,
@@ -24,7 +25,6 @@ from github_actions import (
     run_workflow,
     variables,
 )
-from test_plugin_verdicts import CONV, LENET5, SUITE
 
 GATE, COMMENT = "Compare with the base", "Write the summary and the comment"
 
@@ -33,7 +33,7 @@ from pathlib import Path
 
 import fake_worker
 import pytest
-from test_plugin_verdicts import live
+from gates import live
 
 from convmark.compare.live import anchor
 

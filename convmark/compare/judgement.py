@@ -11,11 +11,13 @@ from convmark.core.interval import Interval
 
 __all__ = [
     "BUDGET_SPENT",
+    "HEADLINES",
     "INTERRUPTED",
     "MACHINE",
     "NOT_BY_TIME",
     "NOT_JUDGED",
     "NOT_LIVE",
+    "NO_EARLIER",
     "OTHER_PACKAGES",
     "PRECISION",
     "SAME_CODE",
@@ -26,12 +28,15 @@ __all__ = [
     "Judgement",
     "LiveComparison",
     "LiveSession",
+    "decided",
     "packages_lines",
 ]
 
 VERDICTS = ("regressed", "improved", "changed", "unchanged", "inconclusive", "new", "missing")
 """`changed` is of what is neither better nor worse: another model. `SIZES` and `PRECISION` alone
 fail for it."""
+HEADLINES = ("step_time", "accuracy")
+"""The metrics that tell of a case; a table shows them whatever their verdict."""
 SIZES = "sizes"
 """Stands for the metric in the judgement that lists all sizes of a case that have changed."""
 PRECISION = "precision"
@@ -50,6 +55,8 @@ NOT_LIVE = "no live comparison"
 TOO_FEW = "too few sessions"
 """The same where the live comparison was begun, and its time ended."""
 INTERRUPTED = "interrupted"
+NO_EARLIER = "no earlier run of this case"
+"""How the note of a new case begins, where no earlier run has it under whatever conditions."""
 OTHER_PACKAGES = "both codes ran with the packages installed here"
 """In the note of a step time whose baseline's commit would have installed something else."""
 NOT_JUDGED = "not judged"
@@ -153,6 +160,28 @@ class Judgement:
     def interval(self) -> Interval:
         """The change's interval."""
         return Interval.of_cells(self.low, self.high)
+
+
+def decided(judgements: Iterable[Judgement]) -> str:
+    """Return what a gate has decided of its cases by their main metric, whatever has failed.
+
+    `all` of those that have a baseline, the same code among them; `some`, where the rest is
+    inconclusive; `none`, where whatever was compared is; or `nothing`, where nothing could be
+    compared.
+    """
+    here = [
+        one
+        for one in judgements
+        if one.metric in HEADLINES
+        and one.model != MACHINE
+        and one.verdict not in ("missing", "new")
+    ]
+    if all(one.verdict != "inconclusive" for one in here):
+        return "all" if here else "nothing"
+    same = [one.note.startswith((SAME_CODE, SAME_COMMIT)) for one in here]
+    found = [one.verdict != "inconclusive" for one in here]
+    is_some = any(is_found and not is_same for is_found, is_same in zip(found, same, strict=True))
+    return "some" if is_some else "none"
 
 
 def packages_lines(judgements: Iterable[Judgement]) -> list[str]:

@@ -20,7 +20,7 @@ from convmark.compare.history import (
     same_code,
 )
 from convmark.compare.intended import changed_sizes
-from convmark.compare.judgement import PRECISION, Judgement, LiveComparison
+from convmark.compare.judgement import NO_EARLIER, PRECISION, Judgement, LiveComparison
 from convmark.compare.metrics import METRICS, Metric, applies, middle, plain_verdict
 from convmark.compare.rule.decision import Decision
 from convmark.compare.step_time import machine_judgements, step_time
@@ -149,7 +149,7 @@ def _case(
         note = f"not judged: {first.not_judged}; measure it again later"
         return [_only(case.every_row, "inconclusive", note, first)]
     if comparison is None and anchor is None:
-        none = "no earlier run of this case; later runs are compared with this one"
+        none = f"{NO_EARLIER}; later runs are compared with this one"
         return [_only(case.rows, "new", case.history.difference or none, first)]
     sizes = comparison.sizes if comparison else {}
     return [*_paired(case, comparison), *_precision(case, comparison), *_others(case, sizes)]

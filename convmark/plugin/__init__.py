@@ -26,12 +26,13 @@ from convmark.core.options import OPTIONS, Options, read
 from convmark.core.processes import ReceivedSignal, as_interrupts
 from convmark.core.pyproject import pyproject_settings
 from convmark.core.suites import auto_name, refuse_latency_limit, refuse_untimed
-from convmark.core.text import Say, coloured, plain_text
+from convmark.core.text import Say, coloured, listed, plain_text
 from convmark.plugin import bridge, short
 from convmark.plugin.judging import Baseline, judge
 from convmark.plugin.pytest_run import PytestRun
-from convmark.plugin.removed import other_suites, removed_cases
+from convmark.plugin.removed import removed_cases
 from convmark.plugin.replay import Measured
+from convmark.plugin.selection import Selection, is_skipped, names_other
 from convmark.plugin.short import destination
 
 _ONE_PROCESS = "cases that are measured side by side disturb each other"
@@ -41,7 +42,7 @@ _RUN_KEY = pytest.StashKey[PytestRun]()
 _RECEIVED_KEY = pytest.StashKey[ReceivedSignal]()
 _EMPTY_KEY = pytest.StashKey[list[str]]()
 _NAMES_KEY = pytest.StashKey[set[str]]()
-"""What stands in brackets after the collected tests of suites."""
+"""What stands in brackets after the collected tests of suites, chosen or not."""
 _COMPARISON_KEY = pytest.StashKey[bridge.Comparison]()
 
 
@@ -145,10 +146,14 @@ def _run_of(config: pytest.Config) -> PytestRun:
     return config.stash[_RUN_KEY]
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Note each case that there is, before anything chooses among them."""
+    if _is_marked(item) and isinstance(_case_of(item), Case):
+        item.config.stash.setdefault(_NAMES_KEY, set()).add(_id_of(item))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Drop the stand-ins that pytest makes of suites for which the options leave no case."""
-    marked = [item for item in items if _is_marked(item)]
-    config.stash[_NAMES_KEY] = {one.callspec.id for one in marked if hasattr(one, "callspec")}
     empty = [item for item in items if _is_marked(item) and not isinstance(_case_of(item), Case)]
     if empty:
         config.hook.pytest_deselected(items=empty)
@@ -185,6 +190,11 @@ def _case_of(item: pytest.Item) -> object:
     return callspec.params.get("measured") if callspec is not None else None
 
 
+def _id_of(item: pytest.Item) -> str:
+    """Return what stands in brackets after the test of a case: the case's name, most often."""
+    return str(getattr(item, "callspec").id)  # noqa: B009 - of a Function alone
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Let pytest-benchmark compare by itself where no case is measured."""
     comparison = session.config.stash[_COMPARISON_KEY]
@@ -198,6 +208,8 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     items = _selected(session)
     config = session.config
     if not items or _measures_nothing(config) or _is_one_of_several(config):
+        if not config.option.collectonly and any(map(_is_marked, session.items)):
+            _say_nothing_compared(config)
         return (yield)
     if option := bridge.replaced_by(config):
         reason = f"convmark measures in processes of its own, where {option} sees nothing"
@@ -211,12 +223,33 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
                 foreign = (one for one in session.items if not _is_marked(one))
                 others = any("benchmark" in getattr(one, "fixturenames", ()) for one in foreign)
                 with _told_in_words(config):
-                    _measure(config, _run_of(config), items, others=others)
-            return (yield)
+                    _measure(session, _run_of(config), items, others=others)
+            done = yield
+            _fail_with_verdicts(session)
+            return done
     except ConvmarkError as error:
         raise pytest.UsageError(plain_text(str(error))) from None
     finally:
         _run_of(config).close()
+
+
+def _say_nothing_compared(config: pytest.Config) -> None:
+    """Say that a gate is none where no case of its suites is measured."""
+    if config.stash[_COMPARISON_KEY].asked and not config.getoption(destination("dry_run")):
+        _say(config, "the gate compared nothing, which is no pass: no case was measured")
+
+
+def _fail_with_verdicts(session: pytest.Session) -> None:
+    """Fail the session where a verdict fails and no test has: skipped, xfail, or never replayed."""
+    failing = _run_of(session.config).failing
+    if failing and not session.testsfailed:
+        session.testsfailed += 1
+        _say(
+            session.config,
+            f"the session fails by its verdicts, though no test has failed: {listed(failing, 1)}; "
+            "call measured.replay(benchmark), and accept what is meant by "
+            f"{short.prefix(session.config)}allow-change or a trailer, not by xfail or skip",
+        )
 
 
 @contextlib.contextmanager
@@ -285,9 +318,7 @@ def _selected(session: pytest.Session) -> dict[pytest.Item, Case]:
     return {
         item: case
         for item in session.items
-        if _is_marked(item)
-        and isinstance(case := _case_of(item), Case)
-        and not item.get_closest_marker("skip")
+        if _is_marked(item) and isinstance(case := _case_of(item), Case) and not is_skipped(item)
     }
 
 
@@ -298,7 +329,7 @@ def _say(config: pytest.Config, line: str) -> None:
 
 
 def _measure(
-    config: pytest.Config,
+    session: pytest.Session,
     run: PytestRun,
     cases: dict[pytest.Item, Case],
     *,
@@ -309,14 +340,23 @@ def _measure(
     Args:
         others: whether there are benchmarks beside them.
     """
+    config = session.config
     say = functools.partial(_say, config)
     if not bridge.is_disabled(config):
         run.claim(say)
     run.prepare(list(cases.values()), say)
     if bridge.is_disabled(config):
+        _say_nothing_compared(config)
         bridge.drop_comparison(config)
     else:
-        _measure_and_judge(config, run, say, others=others)
+        collected = config.stash[_NAMES_KEY]
+        chosen = Selection.of(
+            config,
+            collected=collected,
+            present={_id_of(item) for item in session.items if isinstance(_case_of(item), Case)},
+            measured={_id_of(item) for item, case in cases.items() if run.absent(case) is None},
+        )
+        _measure_and_judge(config, run, chosen, say, others=others)
     for item, case in cases.items():
         if (reason := run.absent(case)) is not None:
             item.add_marker(pytest.mark.skip(reason=reason))
@@ -324,58 +364,27 @@ def _measure(
             bridge.prepare_replay(item, case, run)
 
 
-def _measure_and_judge(config: pytest.Config, run: PytestRun, say: Say, *, others: bool) -> None:
+def _measure_and_judge(
+    config: pytest.Config, run: PytestRun, chosen: Selection, say: Say, *, others: bool
+) -> None:
     comparison = config.stash[_COMPARISON_KEY]
     run.reopen(say)
     baseline = Baseline.check(comparison.asked, run) if comparison.asked else None
     say(comparison.resume(config, run, others=others))
     run.measure(bridge.progress_stream(config))
     if baseline is not None and run.records:
-        names = config.stash[_NAMES_KEY]
-        removed = functools.partial(removed_cases, config, baseline.commits, names, say)
+        collected = config.stash[_NAMES_KEY]
+        removed = functools.partial(removed_cases, config, baseline.commits, collected)
         judge(
             *(run, baseline),
-            whole_suite=_is_whole(config),
+            chosen=chosen,
             say=say,
-            removed=removed,
-            names_other=functools.partial(_names_other, config),
+            removed=functools.partial(removed, chosen.measured, say),
+            names_other=functools.partial(names_other, config, config.stash[_OPTIONS_KEY]),
         )
+    elif baseline is not None:
+        _say_nothing_compared(config)
     run.measure_layers()
-
-
-def _is_whole(config: pytest.Config) -> bool:
-    """Whether nothing was left out: no option chooses among the suites' cases."""
-    chosen = ("keyword", "markexpr", "lf", "failedfirst", "deselect", "ignore", "ignore_glob")
-    if any(config.getoption(name, None) for name in chosen):
-        return False
-    narrowing = ("models", "devices", "batch_sizes", "replicas")
-    if any(config.getoption(destination(key)) for key in narrowing):
-        return False
-    arguments = list(map(str, config.args))
-    if any("::" in arg or arg.endswith(".py") for arg in arguments):
-        return False
-    return not other_suites(config, [Path(config.invocation_params.dir, arg) for arg in arguments])
-
-
-def _names_other(config: pytest.Config, case: Case) -> bool:
-    """Whether an option of this command line names other values of a case's axes than its own."""
-    options = config.stash[_OPTIONS_KEY]
-    axes: dict[str, tuple[Sequence[str | None], str | None]] = {
-        "precisions": (options.precisions, case.precision),
-        "jit": (options.jit, case.jit),
-        "threads": (options.threads, case.threads),
-        "cpus": ((options.bound_to,), case.cpus),
-        "numa": ((options.bound_to,), case.cpus),
-        "backend": (options.backends, case.backend),
-        "runtime": (options.runtimes, case.runtime),
-    }
-    if case.task == "train":
-        recipe = ((options.recipe,), case.recipe)
-        axes |= dict.fromkeys(("optimizer", "learning_rate", "loss"), recipe)
-    return any(
-        config.getoption(destination(key)) is not None and own not in asked
-        for key, (asked, own) in axes.items()
-    )
 
 
 @pytest.fixture
@@ -414,7 +423,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
     if ended and config.option.verbose >= 0:
         from convmark.report.advice import say_step
 
-        say_step(run.next_step, "convmark", functools.partial(_say, config))
+        failed = exitstatus == pytest.ExitCode.TESTS_FAILED
+        say_step(run.next_step(failed=failed), "convmark", functools.partial(_say, config))
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)

@@ -353,12 +353,21 @@ class PytestRun:
         return list(self._session.found.values()) if self._session else []
 
     @property
-    def next_step(self) -> str:
-        """What the session amounts to, and the next command; empty where nothing was measured."""
+    def failing(self) -> list[str]:
+        """The cases that a verdict fails."""
+        return list(dict.fromkeys(one.case for one in self._judgements if one.fails))
+
+    def next_step(self, *, failed: bool) -> str:
+        """Return what the session amounts to, and the next command; empty without a row.
+
+        Args:
+            failed: whether a test has failed.
+        """
         from convmark.report.advice import gate_step, next_step
 
         if self._judgements:
-            return gate_step(self._judgements, self.options, left_out=self.left_out)
+            left_out = self.left_out
+            return gate_step(self._judgements, self.options, left_out=left_out, failed=failed)
         session = self._session
         searched = session is not None and bool(session.choices) and session.whole
         if not self.records:

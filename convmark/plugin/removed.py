@@ -10,22 +10,21 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Collection, Mapping, Sequence
-from fnmatch import fnmatch
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from convmark.core.errors import ConvmarkError
-from convmark.core.files import read_regular
 from convmark.core.tasks import TASKS
 from convmark.core.text import Say, plain_text
+from convmark.plugin.selection import given_places, place_in
 
 if TYPE_CHECKING:
     from convmark.compare.judgement import Judgement
 
-__all__ = ["other_suites", "removed_cases", "removed_judgement"]
+__all__ = ["removed_cases", "removed_judgement"]
 
 LIMIT_S = 120.0
 _SHOWN = 12
@@ -37,66 +36,40 @@ _NAME = re.compile(
     r"(?P<rest>(-.+)?)"
 )
 """The name of a case that has a verdict."""
-_MARKER = re.compile(
-    rb"^\s*(@|pytestmark\b.*|\w+\s*=\s*)?(pytest\.)?mark\.convmark\(", re.MULTILINE
-)
 _TEST = re.compile(r".+?::[^\[]+\[(.+)\]")
 """A collected test; its case is in brackets."""
 
 
-def other_suites(config: pytest.Config, folders: Sequence[Path]) -> bool:
-    """Whether a project has suites beside those of the folders: they are a part then.
-
-    They are looked for in the project's folder of the first level that each of them lies in, where
-    files of tests have the marker at the begin of a line.
-
-    Args:
-        folders: that pytest was given.
-    """
-    root, inside = config.rootpath.resolve(), [one.resolve() for one in folders]
-    below = [one for one in inside if one.is_relative_to(root) and one != root]
-    tops = {root / one.relative_to(root).parts[0] for one in below}
-    patterns, skipped = config.getini("python_files"), config.getini("norecursedirs")
-    for place, names, files in (found for top in tops - set(inside) for found in os.walk(top)):
-        names[:] = [
-            name
-            for name in names
-            if Path(place, name) not in inside and not any(fnmatch(name, one) for one in skipped)
-        ]
-        tests = [name for name in files if any(fnmatch(name, one) for one in patterns)]
-        if any(_has_suite(Path(place, name)) for name in tests):
-            return True
-    return False
-
-
-def _has_suite(path: Path) -> bool:
-    try:
-        return bool(_MARKER.search(read_regular(path)))
-    except OSError:
-        return False
-
-
 def removed_cases(
-    config: pytest.Config, commits: Mapping[Path, str], here: Collection[str], say: Say
+    config: pytest.Config,
+    commits: Mapping[Path, str],
+    collected: Collection[str],
+    measured: Collection[str],
+    say: Say,
 ) -> list[str]:
-    """Return the names of the cases that a commit's suites have, and this session has not.
+    """Return the names of the cases that a commit's suites have, and that are not measured here.
+
+    What this session's options choose is chosen there too.
 
     Args:
         commits: those that the session is compared with, by their repository; the one counts that
             holds the session's tests.
-        here: the names of all cases that this session has collected.
+        collected: the names of all cases that this session has collected.
+        measured: of them those that it measures: the others were left out or skipped.
         say: is told where they cannot be known.
     """
     from convmark.compare.live.worktree import at_commit
     from convmark.core.git import Git
 
-    first = Path(config.invocation_params.dir, *config.args[:1]).resolve()
+    first = next(iter(given_places(config)), config.invocation_params.dir).resolve()
     held = [one for one in commits if first.is_relative_to(one.resolve())]
     if not held:
+        say("no look for cases that this run lacks: the tests are in no repository of the models")
         return []
     repository = max(held, key=lambda one: len(one.parts))
     sha = commits[repository]
-    if Git.at(repository).answer("diff", "--quiet", sha, "--") is not None:
+    same = Git.at(repository).answer("diff", "--quiet", sha, "--") is not None
+    if same and set(collected) <= set(measured):
         return []  # not a line differs
     try:
         with at_commit(repository, sha) as tree:
@@ -104,7 +77,7 @@ def removed_cases(
     except (ConvmarkError, OSError, subprocess.SubprocessError) as error:
         say(f"cases of {sha[:_SHOWN]} that this run lacks are not known: {plain_text(str(error))}")
         return []
-    return sorted(name for name in names if name not in here and _NAME.fullmatch(name))
+    return sorted(name for name in names if name not in measured and _NAME.fullmatch(name))
 
 
 def _collected(config: pytest.Config, repository: Path, tree: Path) -> set[str]:
@@ -118,18 +91,23 @@ def _collected(config: pytest.Config, repository: Path, tree: Path) -> set[str]:
             tree / there.relative_to(repository) if there.is_relative_to(repository) else there
         )
 
-    folder = Path(moved("."))
-    paths = {str(one): moved(str(one)) for one in config.args}
-    if not folder.is_dir() or not any(Path(one).exists() for one in paths.values()):
-        raise ConvmarkError(f"it has no {' '.join(map(str, config.args))}")
+    folder, args = Path(moved(".")), list(map(str, config.args))
+    places = [moved(str(one)) for one in given_places(config)]
+    if not folder.is_dir() or not any(Path(one).exists() for one in places):
+        raise ConvmarkError(f"it has no {' '.join(args)}")
+    paths = {
+        arg: place + arg.removeprefix(place_in(arg))
+        for arg, place in zip(args, places, strict=True)
+    }
     given = [paths.get(str(one), str(one)) for one in config.invocation_params.args]
+    roots = dict.fromkeys([*sys.path, *_folders_of_packages()])
     imported = [
-        moved(one) for one in sys.path if Path(started, one).resolve().is_relative_to(repository)
+        moved(one) for one in roots if Path(started, one).resolve().is_relative_to(repository)
     ]
     there = [*imported, *filter(None, [os.environ.get("PYTHONPATH")])]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(there)}
     environ.pop("PYTEST_CURRENT_TEST", None)
-    more = ("--collect-only", "--verbosity=-1", "--color=no", "-p", "no:cacheprovider")
+    more = ("--collect-only", "--verbosity=-1", "--color=no")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *given, *more],
         cwd=folder,
@@ -148,11 +126,20 @@ def _collected(config: pytest.Config, repository: Path, tree: Path) -> set[str]:
     return {one[1] for one in found if one}
 
 
-def removed_judgement(name: str, run: str, ref: str, against: str) -> Judgement:
+def _folders_of_packages() -> Iterator[str]:
+    """Yield the folders that hold what is imported: a finder may have put them on no path."""
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None) if "." not in name else None
+        if isinstance(file, str):
+            place = Path(file)
+            yield str(place.parent.parent if place.stem == "__init__" else place.parent)
+
+
+def removed_judgement(name: str, run: str, note: str, against: str) -> Judgement:
     """Return what is said of such a case.
 
     Args:
-        ref: what the commit is called, such as `git:main`.
+        note: which commit has it, and why this run has not.
         against: the commit, as it is shown.
     """
     from convmark.compare.judgement import Judgement
@@ -173,6 +160,6 @@ def removed_judgement(name: str, run: str, ref: str, against: str) -> Judgement:
         metric="accuracy" if found["task"] == "accuracy" else "step_time",
         unit="" if found["task"] == "accuracy" else "s",
         verdict="missing",
-        note=f"{ref} has it, this run has not",
+        note=note,
         against=against,
     )

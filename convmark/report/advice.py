@@ -7,19 +7,21 @@ from collections.abc import Sequence
 
 from convmark.compare.intended import trailer_line
 from convmark.compare.judgement import (
+    HEADLINES,
     MACHINE,
+    NO_EARLIER,
     NOT_BY_TIME,
     NOT_LIVE,
     SAME_CODE,
     SAME_COMMIT,
     Judgement,
+    decided,
     packages_lines,
 )
 from convmark.core.fitting import wrapped
 from convmark.core.options import Options
 from convmark.core.text import Say, counted, listed
 from convmark.core.typed import typed
-from convmark.report.verdicts import HEADLINES
 from convmark.results.record import BUSY_SHARE, Record
 
 __all__ = ["gate_step", "next_step", "say_step"]
@@ -87,29 +89,32 @@ def _report(options: Options) -> str:
     return f"next: {typed('report -o report.html', options, _OF_REPORT)}"
 
 
-def gate_step(judgements: Sequence[Judgement], options: Options, *, left_out: int = 0) -> str:
+def gate_step(
+    judgements: Sequence[Judgement],
+    options: Options,
+    *,
+    left_out: int = 0,
+    failed: bool = False,
+) -> str:
     """Return what the verdicts of a run amount to, and the next command.
 
     Args:
         options: as those of `next_step`.
         left_out: cases of the baseline that the run was not asked for.
+        failed: whether the session fails, were it by no verdict.
     """
     of_cases = [one for one in judgements if one.model != MACHINE]
-    cases = {one.case for one in of_cases}
-    failing = {one.case: one.verdict for one in judgements if one.fails}
-    if failing:
-        meant = [case for case, verdict in failing.items() if verdict in ("regressed", "changed")]
-        how = _trailer(meant) if meant else ""
-        found = dict.fromkeys(f"{one.metric} {one.verdict}" for one in judgements if one.fails)
-        why = f" ({listed(list(found), 2)}){how}"
-        return (
-            f"the gate failed: {len(failing)} of {counted(len(cases), 'case')}{why}\n"
-            f"next: {typed('compare', options, _OF_COMPARE)}"
-        )
-    gone = list(dict.fromkeys(one.case for one in of_cases if one.verdict == "missing"))
-    lost = f"; {counted(len(gone), 'case')} of the baseline did not run: {listed(gone, 1)}"
+    if any(one.fails for one in judgements):
+        return _failure(of_cases, options)
+    gone = [one.case for one in of_cases if one.verdict == "missing"]
     here = [one for one in of_cases if one.verdict != "missing"]
-    if (gone or left_out) and all(one.verdict == "new" for one in here):
+    fresh = [one.case for one in here if one.verdict == "new"]
+    if failed:
+        step = (
+            "the gate failed by a test, though no verdict fails: the report above shows the reason"
+            f"\nnext: {typed('compare', options, _OF_COMPARE)}"
+        )
+    elif (gone or left_out) and decided(here) == "nothing":
         step = (
             "the gate compared nothing, which is no pass: the baseline has none of the cases that "
             f"ran; are they new, or renamed?\nnext: {typed('history', options, _OF_REPORT)}"
@@ -117,10 +122,35 @@ def gate_step(judgements: Sequence[Judgement], options: Options, *, left_out: in
     else:
         step = _without_failures(here, options)
     sentence, _, rest = step.partition("\n")
-    part = f"; {counted(left_out, 'case')} of the baseline left out, as only a part was asked for"
-    unlike = bool(packages_lines(here))
-    more = "; what the baseline's commit would have installed was not compared" * unlike
-    return f"{sentence}{lost if gone else ''}{part if left_out else ''}{more}\n{rest}"
+    sentence += _those(gone, "of the baseline did not run")
+    if decided(here) != "nothing":
+        sentence += _those(fresh, "without a baseline")
+    if left_out:
+        part = f"{counted(left_out, 'case')} of the baseline left out"
+        sentence += f"; {part}, as only a part was asked for"
+    if packages_lines(here):
+        sentence += "; what the baseline's commit would have installed was not compared"
+    return f"{sentence}\n{rest}"
+
+
+def _failure(of_cases: Sequence[Judgement], options: Options) -> str:
+    failing: dict[str, set[str]] = {}
+    for one in of_cases:
+        if one.fails:
+            failing.setdefault(one.case, set()).add(one.verdict)
+    meant = [case for case, why in failing.items() if why <= {"regressed", "changed"}]
+    found = dict.fromkeys(f"{one.metric} {one.verdict}" for one in of_cases if one.fails)
+    cases = counted(len({one.case for one in of_cases}), "case")
+    return (
+        f"the gate failed: {len(failing)} of {cases} ({listed(list(found), 2)})"
+        f"{_trailer(meant) if meant else ''}\nnext: {typed('compare', options, _OF_COMPARE)}"
+    )
+
+
+def _those(cases: Sequence[str], what: str) -> str:
+    """Return what is said of some cases, the first by its name; nothing of none."""
+    names = list(dict.fromkeys(cases))
+    return f"; {counted(len(names), 'case')} {what}: {listed(names, 1)}" if names else ""
 
 
 def _trailer(cases: Sequence[str]) -> str:
@@ -133,24 +163,23 @@ def _without_failures(of_cases: Sequence[Judgement], options: Options) -> str:
     """Return the step after a gate in which nothing fails; that it passed only with a verdict."""
     main = [one for one in of_cases if one.metric in HEADLINES]
     if unclear := [one for one in main if one.verdict == "inconclusive"]:
-        is_decided = any(
-            one.verdict not in ("inconclusive", "new")
-            and not one.note.startswith((SAME_CODE, SAME_COMMIT))
-            for one in main
-        )
         slow = [one.model for one in unclear if one.metric == "step_time"]
         noun = "step time" if all(one.metric == "step_time" for one in main) else "case"
         return (
-            f"{'' if is_decided else 'the gate decided nothing, which is no pass: '}"
+            f"{'the gate decided nothing, which is no pass: ' * (decided(main) == 'none')}"
             f"{len(unclear)} of {counted(len(main), noun)} inconclusive, so they may have changed: "
             f"{_remedy(unclear)}\nnext: "
             f"{_noise(slow, options) if slow else typed('compare', options, _OF_COMPARE)}"
         )
     compared = [one for one in of_cases if one.verdict != "new"]
-    if not compared:
+    if decided(main) == "nothing":
+        unlike = [one.note for one in of_cases if one.note and not one.note.startswith(NO_EARLIER)]
+        why = "there is no earlier run of these cases"
+        if unlike:
+            why = f"the earlier runs are not comparable ({unlike[0].partition(': ')[0]})"
         return (
-            "nothing was compared, because there is no earlier run of these cases: this run is the "
-            "baseline\nnext: change the code and repeat the command"
+            f"nothing was compared, because {why}: this run is the baseline\n"
+            "next: change the code and repeat the command"
         )
     timed = [one for one in compared if one.metric == "step_time"]
     if not timed:

@@ -14,18 +14,19 @@ from typing import Any
 
 from convmark.compare.intended import trailer_line
 from convmark.compare.judgement import (
+    HEADLINES,
     MACHINE,
     PRECISION,
     SAME_CODE,
     SAME_COMMIT,
     SIZES,
     Judgement,
+    decided,
     packages_lines,
 )
 from convmark.core.text import counted, listed, shown
 from convmark.report.verdicts import (
     FOLLOWERS,
-    HEADLINES,
     change_text,
     value_text,
 )
@@ -52,7 +53,6 @@ STATES = {
 }
 """What became of a case, and how the sentence says it; a case is the first that is true of it."""
 MOVED = ("failed to run", "regressed", "changed", "accepted", "improved")
-UNDECIDED = ("failed to run", "inconclusive", "missing", "new", "same code")
 
 _HEX = re.compile(r"[0-9a-f]{7,40}")
 _BARS = re.compile(r"\\*[|]")
@@ -97,14 +97,9 @@ class Gate:
         That a change of sizes is accepted, or that a case takes less memory, decides nothing of a
         step time that is inconclusive.
         """
-        found = {
-            "inconclusive"
-            if state in ("accepted", "improved")
-            and _main(self.cases[case]).verdict == "inconclusive"
-            else state
-            for case, state in self.states.items()
-        }
-        return found <= set(UNDECIDED) and found != {"same code"}
+        if {"regressed", "changed"} & set(self.states.values()):
+            return False
+        return decided(self.judgements) in ("none", "nothing")
 
     @property
     def measured_live(self) -> bool:
@@ -276,7 +271,7 @@ def badge_text(gate: Gate) -> str:
     told = [f"{states.count(state)} {STATES[state]}" for state in MOVED if state in states]
     if not gate.passed:
         message, color = ", ".join(told) or "failed", "red"
-    elif "inconclusive" in states:
+    elif decided(gate.judgements) in ("some", "none"):
         message, color = "inconclusive", "yellow"
     elif gate.compared_nothing:
         message, color = "nothing compared" if states else "no verdict", "lightgrey"

@@ -21,10 +21,12 @@ from convmark.compare.intended import (
     trailer_range_of,
 )
 from convmark.compare.judgement import (
+    HEADLINES,
     MACHINE,
     SAME_CODE,
     SAME_COMMIT,
     Judgement,
+    decided,
     packages_lines,
 )
 from convmark.compare.verdict import conclude, review
@@ -47,7 +49,6 @@ __all__ = [
     "FOLLOWERS",
     "FORMATS",
     "GITHUB",
-    "HEADLINES",
     "against_anchors",
     "change_text",
     "compared",
@@ -96,7 +97,7 @@ def headline(judgements: Sequence[Judgement]) -> str:
     undecided = {
         one.case
         for one in of_cases
-        if one.verdict in ("inconclusive", "missing") and one.metric in HEADLINES
+        if one.verdict in ("inconclusive", "missing", "new") and one.metric in HEADLINES
     }
     count, left = len(failing), len(undecided - failing)
     plural = "" if cases == 1 else "s"
@@ -141,8 +142,6 @@ def could_see(judgements: Sequence[Judgement]) -> str:
     return "; ".join(parts)
 
 
-HEADLINES = ("step_time", "accuracy")
-"""The metrics that tell of a case; a table shows them whatever their verdict."""
 FOLLOWERS = ("throughput", "latency_p50")
 """They follow the step time, whose row says the rest."""
 
@@ -221,7 +220,7 @@ def _github(judgements: Sequence[Judgement]) -> str:
         if one.fails:
             failing.setdefault(one.case, []).append(one)
     lines = [_error(case, found) for case, found in failing.items()]
-    for verdict in ("inconclusive", "missing"):
+    for verdict in ("inconclusive", "missing", *["new"] * (decided(judgements) == "nothing")):
         doubtful = [one for one in judgements if one.verdict == verdict and not one.fails]
         doubtful = [one for one in doubtful if one.metric in HEADLINES]
         if doubtful:

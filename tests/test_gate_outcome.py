@@ -1,0 +1,140 @@
+"""How a gate ends: its surfaces agree for every two things that may become of its cases."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from test_verdicts_file import ABSENT, judgement
+
+from convmark.compare.judgement import PRECISION, SIZES, Judgement
+from convmark.core.case import Case
+from convmark.core.options import Options
+from convmark.plugin.replay import Measured
+from convmark.report.advice import gate_step
+from convmark.report.comment import Gate, badge_text, comment_text
+from convmark.report.verdicts import headline, verdicts_report
+
+Fields = dict[str, Any]
+
+FAILS: Fields = {"fails": True}
+MEANT: Fields = {"accepted": "allowed by --allow-change"}
+QUIET: Fields = {"verdict": "unchanged", "note": ""}
+DOUBT: Fields = {"verdict": "inconclusive", "note": "budget spent: about 2 min more would decide"}
+BLIND: Fields = {**DOUBT, "note": "no live comparison: no git", "change": None}
+ERROR: Fields = {**BLIND, **FAILS, "note": "error in process 1"}
+SAME: Fields = {**QUIET, "note": "same code", "change": None}
+MEMORY: Fields = {"metric": "peak_host_memory"}
+OTHER_SIZES: Fields = {"metric": SIZES, "verdict": "changed", "change": None}
+OTHER_PRECISION: Fields = {**OTHER_SIZES, "metric": PRECISION}
+LEARNED: Fields = {"metric": "accuracy", "task": "accuracy"}
+
+KINDS: Mapping[str, Sequence[Fields]] = MappingProxyType(
+    {
+        "slower": [FAILS],
+        "slower as meant": [MEANT],
+        "more memory": [QUIET, {**MEMORY, **FAILS}],
+        "more memory as meant": [QUIET, {**MEMORY, **MEANT}],
+        "other sizes": [{**OTHER_SIZES, **FAILS}, QUIET],
+        "other sizes, slower": [{**OTHER_SIZES, **FAILS}, FAILS],
+        "other sizes as meant": [{**OTHER_SIZES, **MEANT}, QUIET],
+        "other sizes as meant, undecided": [{**OTHER_SIZES, **MEANT}, DOUBT],
+        "other precision": [{**OTHER_PRECISION, **FAILS}, BLIND],
+        "other precision as meant": [{**OTHER_PRECISION, **MEANT}, BLIND],
+        "an error": [ERROR],
+        "an error, more memory": [ERROR, {**MEMORY, **FAILS}],
+        "faster": [{"verdict": "improved"}],
+        "less memory, undecided": [DOUBT, {**MEMORY, "verdict": "improved"}],
+        "unchanged": [QUIET],
+        "undecided": [DOUBT],
+        "not compared": [BLIND],
+        "same code": [SAME],
+        "same commit, less memory": [
+            {**SAME, "note": "same commit"},
+            {**MEMORY, "verdict": "improved"},
+        ],
+        "new": [{"verdict": "new", "note": "", "change": None}],
+        "missing": [{"verdict": "missing", "note": "", "change": None}],
+        "learned as much": [{**LEARNED, **QUIET}],
+        "learned less": [{**LEARNED, **FAILS}],
+        "learned, undecided": [{**LEARNED, **BLIND}],
+    }
+)
+
+
+def gates() -> Iterator[tuple[tuple[str, ...], list[Judgement]]]:
+    """Yield each one and each two of the kinds, of a case each, with what is said of them."""
+    for count in (1, 2):
+        for names in itertools.combinations_with_replacement(KINDS, count):
+            yield (
+                names,
+                [
+                    judgement(**{"case": f"case-{place}", "model": "m", "fails": False, **fields})
+                    for place, name in enumerate(names)
+                    for fields in KINDS[name]
+                ]
+                + [ABSENT],
+            )
+
+
+def failing_tests(found: Sequence[Judgement]) -> set[str]:
+    """Return the cases whose tests fail."""
+    failed = set()
+    for name in {one.case for one in found}:
+        case = Case(model="m", task="train")
+        own = [one for one in found if one.case == name]
+        try:
+            Measured(case=case, judgements=own).replay(None)
+        except pytest.fail.Exception:
+            failed.add(name)
+    return failed
+
+
+LAST = (
+    ("failed", "the gate failed"),
+    ("none", "the gate decided nothing, which is no pass: "),
+    ("none", "the gate compared nothing, which is no pass: "),
+    ("none", "nothing was compared, because "),
+    ("passed", "the gate passed: "),
+    ("some", "1 of 2 "),
+)
+
+
+def accepts(text: str) -> set[str]:
+    """Return the cases in the line of a commit that a text proposes."""
+    lines = re.findall(r"Benchmark-Accept: ([\w, -]+)", text)
+    return {name.strip() for line in lines for name in line.split(",")}
+
+
+def test_all_that_is_said_of_a_gate_agrees_whatever_becomes_of_its_cases() -> None:
+    ends = {"failed": "failed", "none": "without a verdict", "some": "passed", "passed": "passed"}
+    seen = set()
+    for (names, found), by_a_test in itertools.product(gates(), (False, True)):
+        failing = {one.case for one in found if one.fails}
+        assert failing_tests(found) == failing, names
+        failed = bool(failing) or by_a_test
+        last = gate_step(found, Options(), failed=failed)
+        (said,) = {word for word, begin in LAST if last.startswith(begin)}
+        seen.add(said)
+        assert (said == "failed") == failed, (names, last)
+        gate = Gate(found, "0123456789ab", passed=not failed)
+        comment = comment_text(gate)
+        assert comment.startswith(f"**Benchmark gate {ends[said]}: "), (names, last, comment)
+        assert ("no verdict fails" in comment) == (failed and not failing), names
+        badge = json.loads(badge_text(gate))
+        colors = {"failed": {"red"}, "none": {"yellow", "lightgrey"}, "some": {"yellow"}}
+        assert badge["color"] in colors.get(said, {"brightgreen"}), (names, last, badge)
+        count = len({one.case for one in found if one.model != "machine"})
+        lead = headline(found)
+        assert lead.startswith(f"{len(failing) or 'none'} of {count} case"), names
+        assert ("without a verdict" in lead) or said != "none", (names, last, lead)
+        annotations = verdicts_report(found, "github")
+        assert annotations.count("::error ") == len(failing), names
+        assert said != "none" or "::warning " in annotations, (names, last)
+        assert accepts(last) == accepts(comment), (names, last, comment)
+    assert seen == set(ends)

@@ -1,0 +1,169 @@
+"""What a gate lets pass because it is meant, by an option or by a trailer of a commit."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+from gates import (
+    CONV,
+    LENET5,
+    Columns,
+    Patch,
+    Run,
+    found,
+    head,
+    history,
+    live,
+    new_commit,
+)
+from workers import git
+
+from convmark.cli import main
+from convmark.compare.files import read_verdicts
+
+pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+
+
+def test_a_model_of_other_sizes_than_at_the_commit_fails_whatever_its_speed(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live(monkeypatch, "unchanged", 0.0, sizes={"parameters": 50_000})
+    new_commit(pytester)
+    result = run("--benchmark-compare=git:HEAD~1")
+    assert result.ret == 1
+    told = "parameters 50,000 -> 61,706; if it is meant: --allow-change, *"
+    result.stdout.fnmatch_lines([f"{LENET5}: sizes changed*; {told}"])
+
+
+def test_a_change_that_is_meant_passes_by_an_option_or_by_a_commit(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history(run, 1)
+    live(monkeypatch, "regressed", 0.2, sizes={"parameters": 50_000})
+    new_commit(pytester)
+    result = run("--benchmark-compare=git:HEAD~1", "--allow-change=lenet5-*")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines([f"{LENET5}*step_time*regressed*; allowed by --allow-change"])
+    git(
+        pytester.path, "commit", "-q", "--allow-empty", "-m", "x", "-m", f"Benchmark-Accept: {CONV}"
+    )
+    sha = head(pytester.path)[:12]
+    for baseline in ("--benchmark-compare=git:HEAD~2", "--benchmark-compare=1"):
+        result = run(baseline, "--allow-change=lenet5-*")
+        assert result.ret == 0
+        result.stdout.fnmatch_lines([f"{CONV}*step_time*regressed*; accepted by commit {sha}"])
+    assert run("--benchmark-compare=git:HEAD~1").ret == 1
+    assert found(pytester, CONV) == "regressed"
+
+
+def test_a_trailer_lets_no_more_pass_than_it_did_at_first(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays in the history, and what a later commit does is another change."""
+    history(run, 1)
+    git(pytester.path, "commit", "-q", "--allow-empty", "-m", "x", "-m", "Benchmark-Accept: *")
+    sha = head(pytester.path)[:12]
+    for change, status in ((0.2, 0), (0.24, 0), (0.4, 1)):
+        live(monkeypatch, "regressed", change)
+        result = run("--benchmark-compare")
+        assert result.ret == status
+    told = f"what is accepted by commit {sha} was of +22.1 % in run 0002, and this is another"
+    result.stdout.fnmatch_lines([f"{LENET5}: step_time regressed by +49.2 %*; {told} change"])
+    git(pytester.path, "commit", "-q", "--allow-empty", "-m", "x", "-m", "Benchmark-Accept: *")
+    assert run("--benchmark-compare").ret == 0
+
+
+def test_a_trailer_bounds_the_sizes_too(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, coded: Columns
+) -> None:
+    history(run, 1)
+    git(pytester.path, "commit", "-q", "--allow-empty", "-m", "x", "-m", "Benchmark-Accept: *")
+    for parameters, status in ((70_000, 0), (70_000, 0), (80_000, 1)):
+        coded["parameters"] = parameters
+        live(monkeypatch, "unchanged", 0.0)
+        result = run("--benchmark-compare")
+        assert result.ret == status
+    result.stdout.fnmatch_lines(["*was of 70,000 parameters in run 0002, and this is another*"])
+
+
+def test_a_precision_that_the_new_code_sets_fails_until_it_is_accepted(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its variables stay float32, so no size differs; and it is bounded as sizes are."""
+    history(run, 1)
+    new_commit(pytester)
+    live(monkeypatch, "unchanged", 0.0, precisions=("float32", "mixed_bfloat16"))
+    result = run("--benchmark-compare")
+    assert result.ret == 1
+    told = "precision changed*; float32 -> mixed_bfloat16; if it is meant: --allow-change, *"
+    result.stdout.fnmatch_lines([f"{LENET5}: {told}"])
+    result.stdout.fnmatch_lines([f"*Benchmark-Accept: {LENET5}"])
+    assert run("--benchmark-compare", "--allow-change=lenet5-*").ret == 0
+    git(pytester.path, "commit", "-q", "--allow-empty", "-m", "x", "-m", "Benchmark-Accept: *")
+    assert run("--benchmark-compare").ret == 0
+    assert run("--benchmark-compare").ret == 0
+    live(monkeypatch, "unchanged", 0.0, precisions=("float32", "mixed_float16"))
+    result = run("--benchmark-compare")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        ["*was of float32 -> mixed_bfloat16 in run 000?, and this is another change*"]
+    )
+
+
+def test_compare_repeats_that_a_trailer_before_the_baseline_let_nothing_pass(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The accepted run lies before the trailer, and the commit that was compared with after it."""
+    history(run, 1)
+    git(pytester.path, "commit", "-q", "--allow-empty", "-m", "x", "-m", "Benchmark-Accept: *")
+    new_commit(pytester)
+    live(monkeypatch, "regressed", 0.2)
+    assert run("--benchmark-compare=git:HEAD~1").ret == 1
+    monkeypatch.chdir(pytester.path)
+    assert main(["compare"]) == 1
+
+
+def test_a_size_that_does_not_fit_fails_for_compare_as_for_its_test(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, coded: Columns
+) -> None:
+    live(monkeypatch, "unchanged", 0.0)
+    coded.update(status="out_of_memory", error="too much")
+    assert run("--benchmark-compare=git:HEAD").ret == 1
+    monkeypatch.chdir(pytester.path)
+    assert main(["compare"]) == 1
+
+
+def test_verdicts_keep_what_they_are_against_and_by_what_a_change_is_meant(
+    run: Run, pytester: pytest.Pytester, monkeypatch: Patch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    history(run, 1)
+    first = head(pytester.path)[:12]
+    new_commit(pytester)
+    new_commit(pytester)
+    live(monkeypatch, "regressed", 0.2)
+    assert run("--benchmark-compare=git:HEAD~1", "--allow-change=*").ret == 0
+    newest = max(pytester.path.glob("results/*/[0-9]*[0-9].csv"))
+    (step,) = [row for row in read_verdicts(newest) if row.case == CONV and row.fails is False
+               and row.metric == "step_time"]  # fmt: skip
+    base = subprocess.run(["git", "rev-parse", "HEAD~1"], cwd=pytester.path, check=True,
+                          capture_output=True, text=True).stdout[:12]  # fmt: skip
+    assert (step.against, step.accepted) == (base, "allowed by --allow-change")
+    capsys.readouterr()
+    assert main(["compare", "--format", "markdown"]) == 0
+    between = f"{base} -&gt; run 0002 ({head(pytester.path)[:12]})"
+    assert capsys.readouterr().out.startswith(f"**none of 2 cases fails: {between}**")
+    assert run("--benchmark-compare=1", "--allow-change=*").ret == 0
+    newest = max(pytester.path.glob("results/*/[0-9]*[0-9].csv"))
+    assert {row.against for row in read_verdicts(newest)} <= {f"run 0001 ({first})", ""}
+
+
+def test_a_pattern_of_no_case_is_refused_before_anything_is_measured(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    result = run("--benchmark-compare", "--allow-change=lenet-train-cpu-b32-float32")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["ERROR: --allow-change: *, got 'lenet-*; did you mean lenet5-*"])
+    assert run("--allow-change=*").ret == 4
+    assert not list(pytester.path.glob("results/*/*.csv"))
