@@ -43,6 +43,10 @@ WITH_WORKERS = {
         *("--builds=1", "--folder={folder}"),
     ],
     "epoch_times.py": ["--mnist={mnist}", "--models=lenet5", "--rounds=1", "--fraction=0.01"],
+    "exported_accuracy.py": [
+        *("--mnist={mnist}", "--folder={folder}", "--models=lenet5", "--runtimes=savedmodel"),
+        "--fraction=0.002",
+    ],
     "harness_cost.py": ["--only=overhead", "--pairs=2", "--budget=0.1"],
     "hostile.py": ["--builders=1", "--folder={folder}"],
     "runtimes.py": [
@@ -58,7 +62,7 @@ WITH_WORKERS = {
         "--results={folder}",
     ],
 }
-IN_PROCESS = ("epoch_times.py",)
+IN_PROCESS = ("epoch_times.py", "exported_accuracy.py")
 """Import TensorFlow themselves: they run in forks of a process that has."""
 LIVE = {
     "bare_loop.py": [

@@ -13,7 +13,14 @@ import pytest
 from convmark.core.case import Case
 from convmark.core.errors import StoreError
 from convmark.interpreter import Answer, Interpreter
-from convmark.session.ceilings import ceilings_path, efficiency, gather, key_of, read_ceilings
+from convmark.session.ceilings import (
+    ceilings_path,
+    efficiency,
+    gather,
+    keep_ceilings,
+    key_of,
+    read_ceilings,
+)
 from convmark.worker import ceiling
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
@@ -101,6 +108,16 @@ def test_a_ceiling_of_a_busy_cpu_is_not_kept_but_that_of_a_gpu_beside_it_is(
     assert set(gathered([CPU, GPU], busy, "on")) == {key_of(GPU)}
     assert "ceilings of cpu are not saved: other programs took 11% of the CPUs" in said
     assert set(gathered([CPU], Worker(others=None), "on")) == {key_of(CPU), key_of(GPU)}
+
+
+def test_what_a_runtime_alone_computes_in_has_no_ceiling(gathered: Gather, path: Path) -> None:
+    worker, case = Worker(), Case(model="lenet5", task="infer", runtime="litert", precision="int8")
+    assert gathered([case], worker, "on") == {}
+    assert worker.asked == []
+    (kept,) = gathered([CPU], worker, "on").values()
+    of_float32 = dataclasses.replace(kept, precision="int8")  # as an earlier version measured it
+    keep_ceilings(path, [of_float32])
+    assert set(read_ceilings(path)) == {key_of(CPU)}
 
 
 def test_other_threads_have_another_ceiling(gathered: Gather) -> None:

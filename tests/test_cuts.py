@@ -160,17 +160,28 @@ def test_a_group_moves_what_it_takes_its_weights_and_what_its_last_layer_gives(k
     assert moved_bytes(units) == 4 * (SAMPLES * 8 * 8 * 3 + weights + SAMPLES * 4 * 4 * 4)
 
 
-def test_a_piece_returns_what_nothing_takes_as_well(keras: Any) -> None:
-    image = keras.Input(IMAGE)
-    maps = keras.layers.Conv2D(4, 1)(image)
-
+def test_a_piece_returns_what_is_taken_and_all_of_a_layer_that_nothing_takes(keras: Any) -> None:
     class Two(keras.layers.Layer):
         def call(self, maps: Any) -> Any:
             return maps * 2.0, maps * 3.0
 
-    model = keras.Model(image, Two()(maps)[0])
-    found = was_cut(keras, model)
-    assert len(found.given(0, 2)) == 2
+    class Net(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = keras.layers.Conv2D(4, 1, name="conv")
+            self.taken, self.unused = Two(name="taken"), Two(name="unused")
+
+        def call(self, image: Any) -> Any:
+            maps = self.conv(image)
+            self.unused(maps)
+            return self.taken(maps)[1]
+
+    found = was_cut(keras, Net())
+    assert [len(found.given(place, place + 1)) for place in range(3)] == [1, 2, 1]
+    assert len(found.given(0, 3)) == 3
+    notes = {unit.name: unit.note for unit in found.units}
+    assert notes.pop("unused").startswith("the output takes nothing of it")
+    assert set(notes.values()) == {""}
 
 
 def test_a_layer_is_told_whether_it_trains_unless_the_model_says_so(keras: Any) -> None:

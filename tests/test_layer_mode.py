@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import pytest
+from forks import Forks, printed
 
 from convmark.core.case import Case
 from convmark.worker import measurement
@@ -78,3 +80,28 @@ def test_calls_are_counted_as_they_happen_and_not_as_they_are_traced(times: int)
     with refused, held_to_the_pieces("net", model, found, backend.as_written):
         step()
     step()
+
+
+JAX = """
+import jax
+from convmark.worker.backends.jaxpr import as_written
+
+calls = []
+
+def step(value, _):
+    calls.append(1)
+    return value + 1, None
+
+scanned = jax.jit(lambda value: jax.lax.scan(step, value, None, 3)[0])
+scanned(1.0)
+calls.clear()
+with as_written():
+    scanned(1.0)
+print(len(calls))
+"""
+
+
+def test_calls_in_a_scan_of_jax_count_as_often_as_they_happen(
+    forks_of: Callable[[str], Forks],
+) -> None:
+    assert printed(forks_of("jax").run(JAX)) == 3

@@ -5,6 +5,7 @@ The workers' cases share one interpreter; a runtime that is not installed is ski
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -29,6 +30,7 @@ from convmark.worker import runtimes
 from convmark.worker.exported import ExportedBackend, Loaded
 from convmark.worker.failure import CaseFailure, UnknownModelError
 from convmark.worker.inputs import Inputs, Leaf, flat
+from convmark.worker.model_files import files_of
 from convmark.worker.runtimes import export as exporting
 from convmark.worker.runtimes.engine import Taken
 from convmark.worker.runtimes.export import Exported, export
@@ -184,6 +186,12 @@ def test_the_code_of_each_runtime_has_a_hash_of_its_own() -> None:
     assert len({runtimes.code_hash(name) for name in EXPORTING}) == len(EXPORTING)
 
 
+def export_of(path: str, batch: list[Any]) -> Exported:
+    """Return an export of a model with one input, and nothing to compare it with."""
+    built = {"built": {"input_shape": [2]}, "path": {"places": [0]}}
+    return Exported(path, [batch], [], built)
+
+
 def test_a_step_that_ends_before_its_outputs_are_in_host_memory_is_refused() -> None:
     class Late:
         """As a tensor of a framework that computes behind the caller's back."""
@@ -196,17 +204,21 @@ def test_a_step_that_ends_before_its_outputs_are_in_host_memory_is_refused() -> 
             self.run = lambda arrays: [output]
             self.threads = lambda: 1
 
+    def backend_of(its_case: Case) -> ExportedBackend:
+        return ExportedBackend(None, its_case, export_of("a", batch), 0, lambda *_, **__: None)
+
     batch = [np.ones((1, 2), np.float32)]
-    built = {"built": {"input_shape": [2]}, "path": {"places": [0]}}
-    backend = ExportedBackend(
-        None, case(), Exported("a", [batch], [], built), 0, lambda *_, **__: None
-    )
+    backend = backend_of(case(threads="1"))
     backend.described_inference(Loaded(Engine(batch[0])))
+    with pytest.raises(CaseFailure, match="threads 2 was asked for, the runtime takes 1; leave"):
+        backend_of(case(threads="2")).described_inference(Loaded(Engine(batch[0])))
     with pytest.raises(CaseFailure, match="must return NumPy arrays, got Late"):
         backend.described_inference(Loaded(Engine(Late())))
 
 
-def test_a_file_of_another_precision_than_was_asked_for_is_refused() -> None:
+def test_a_file_of_another_precision_than_was_asked_for_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     class Engine:
         taken = (Taken("input", (1, 2), "float32"),)
 
@@ -233,6 +245,14 @@ def test_a_file_of_another_precision_than_was_asked_for_is_refused() -> None:
     for stored, asked in (("float32", "int8"), ("int8", "float16"), ("int8", "float32")):
         with pytest.raises(CaseFailure, match=f"a.tflite: the file is of {stored}, got {asked}; "):
             loaded(stored, asked, named=True)
+    monkeypatch.setattr(Engine, "taken", [Taken("words", (1, 2), "string")])
+    with pytest.raises(CaseFailure, match=r"a.tflite: .* numbers, its input words is of string"):
+        loaded("float32", "float32", named=False)
+    exported_file = export_of("float32.tflite", [np.ones((1, 2), np.float32)])
+    asked_for = case(runtime="litert", precision="dynamic_int8")
+    backend = ExportedBackend(None, asked_for, exported_file, 0, lambda *_, **__: None)
+    with pytest.raises(CaseFailure, match="LiteRT's converter has left its weights in float32, as"):
+        backend.load(Engine)
 
 
 # -- real workers ----------------------------------------------------------------------------------
@@ -500,19 +520,31 @@ def test_what_openvino_says_stands_before_the_places_in_its_source() -> None:
     assert runtimes.reason(RuntimeError(text)) == "RuntimeError: no weights"
 
 
+@pytest.mark.parametrize("place", ["graph", "branch", "function"])
 @pytest.mark.parametrize("precision", ["bfloat16", "dynamic_int8", "float16", "float32", "int8"])
-def test_the_precision_of_an_onnx_file_is_read_from_it(precision: str, tmp_path: Path) -> None:
+def test_the_precision_of_an_onnx_file_is_read_from_it(
+    precision: str, place: str, tmp_path: Path
+) -> None:
     onnx = pytest.importorskip("onnx", reason="ONNX files are read by onnx")
     pytest.importorskip("onnxruntime", reason="the module of ONNX Runtime imports it")
     from convmark.worker.runtimes.onnx_runtime import OnnxRuntime
 
-    operation = {"dynamic_int8": "DynamicQuantizeLinear", "int8": "QLinearConv"}.get(precision)
+    operation = {"dynamic_int8": "DequantizeLinear", "int8": "QLinearConv"}.get(precision, "Relu")
     kind = {"float16": 10, "bfloat16": 16}.get(precision, 1)
     tensor = onnx.TensorProto(name="w", data_type=kind, dims=[1])
-    graph = onnx.GraphProto(name="g", initializer=[tensor])
-    if operation:
-        graph.node.append(onnx.NodeProto(op_type=operation))
-    (tmp_path / "a.onnx").write_bytes(onnx.ModelProto(graph=graph).SerializeToString())
+    constant = onnx.NodeProto(op_type="Constant")
+    constant.attribute.add(name="value", type=onnx.AttributeProto.TENSOR).t.CopyFrom(tensor)
+    node, model = onnx.NodeProto(op_type=operation), onnx.ModelProto()
+    if place == "graph":
+        model.graph.node.append(node)
+        model.graph.initializer.append(tensor)
+    elif place == "branch":
+        chosen = onnx.NodeProto(op_type="If")
+        chosen.attribute.add(name="then_branch", type=5).g.node.extend([constant, node])
+        model.graph.node.append(chosen)
+    else:
+        model.functions.add(name="block").node.extend([constant, node])
+    (tmp_path / "a.onnx").write_bytes(model.SerializeToString())
     engine = OnnxRuntime.__new__(OnnxRuntime)  # ONNX Runtime itself need not load it
     engine._path = str(tmp_path / "a.onnx")
     assert engine.stored_precision() == precision
@@ -539,6 +571,7 @@ def test_litert_takes_each_input_in_its_place(monkeypatch: pytest.MonkeyPatch) -
     given: dict[int, Any] = {}
     stand_in = SimpleNamespace(
         allocate_tensors=lambda: None,
+        get_signature_list=dict,
         get_input_details=lambda: [{"index": 4}, {"index": 2}],
         get_output_details=lambda: [{"index": 7}, {"index": 5}],
         set_tensor=given.__setitem__,
@@ -551,6 +584,9 @@ def test_litert_takes_each_input_in_its_place(monkeypatch: pytest.MonkeyPatch) -
     for wrong in ([5], [5, 3, 1]):
         with pytest.raises(ValueError, match="zip"):
             engine.run(wrong)
+    stand_in.get_signature_list = lambda: {"train": {}, "infer": {}}
+    with pytest.raises(CaseFailure, match=r"must have one signature, it has infer, train; convert"):
+        lite_rt.LiteRT("net.tflite", "1", "cpu")
 
 
 @pytest.mark.parametrize("precision", ["dynamic_int8", "float16", "int8"])
@@ -605,6 +641,19 @@ def test_tensors_outside_the_folder_of_an_onnx_file_are_refused(place: str, tmp_
         check_runtime_file(str(tmp_path / "a.onnx"))
 
 
+def test_the_weights_beside_a_file_are_code_that_ran(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="parts of ONNX files are read by onnx")
+    tensor = onnx.TensorProto(name="w", data_type=1, dims=[4], data_location=1)
+    tensor.external_data.add(key="location", value="a.weights")
+    graph = onnx.GraphProto(name="g", initializer=[tensor])
+    (tmp_path / "a.onnx").write_bytes(onnx.ModelProto(graph=graph).SerializeToString())
+    for name in ("a.xml", "a.bin"):
+        (tmp_path / name).touch()
+    found = [[Path(one).name for one in files_of(str(tmp_path / f"a.{kind}"))]
+             for kind in ("onnx", "xml", "tflite")]  # fmt: skip
+    assert found == [["a.onnx", "a.weights"], ["a.xml", "a.bin"], ["a.tflite"]]
+
+
 def test_a_runtime_that_is_not_installed_is_one_line_with_its_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -616,7 +665,17 @@ def test_a_runtime_that_is_not_installed_is_one_line_with_its_extra(
     )
 
 
-def test_onnx_runtime_computes_float32_on_a_gpu_without_tf32(
+def test_the_version_of_a_build_for_gpus_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        if name != "onnxruntime-gpu":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "1.32.0"
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert runtimes.versions("onnxruntime") == "onnxruntime-gpu==1.32.0"
+
+
+def test_onnx_runtime_computes_float32_on_a_gpu_without_tf32_and_nothing_on_the_cpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     onnxruntime = pytest.importorskip("onnxruntime", reason="a session is made by ONNX Runtime")
@@ -628,6 +687,7 @@ def test_onnx_runtime_computes_float32_on_a_gpu_without_tf32(
     class Session:
         def __init__(self, path: str, options: Any, providers: list[Any]) -> None:
             asked.extend(providers)
+            asked.append(options.get_session_config_entry("session.disable_cpu_ep_fallback"))
 
         def get_providers(self) -> list[str]:
             return [cuda]
@@ -638,4 +698,4 @@ def test_onnx_runtime_computes_float32_on_a_gpu_without_tf32(
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [cuda])
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
     OnnxRuntime("a.onnx", "default", "gpu:1")
-    assert asked == [(cuda, {"device_id": 1, "use_tf32": 0})]
+    assert asked == [(cuda, {"device_id": 1, "use_tf32": 0}), "1"]

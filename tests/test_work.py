@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from forks import Forks, printed
 
@@ -306,3 +308,27 @@ def test_an_einsum_sums_over_what_its_output_lacks() -> None:
         einsum("e", "ij,jk->ik", [(None, 4), (4, 4)])
     with pytest.raises(NoRule, match="MatMul of complex64"):
         real_numbers("MatMul", ["complex64"])
+
+
+def test_the_hash_of_an_export_is_of_all_that_its_graph_holds(keras: Any) -> None:
+    """Variables of no layer, large tensors, and tables, which cannot be read."""
+    tf = importlib.import_module("tensorflow")
+    exports = importlib.import_module("convmark.worker.backends.tensorflow_export")
+
+    def digest(*held: Any, variables: Sequence[Any] = ()) -> str:
+        graph = tf.Graph()
+        return str(exports.digest_of(SimpleNamespace(
+            graph=graph, captured_inputs=held, variables=variables
+        )))  # fmt: skip
+
+    ones = tf.fill([300], 1.0)
+    assert digest(ones) == digest(tf.fill([300], 1.0)) != digest(2 * ones)
+    one, two = tf.Variable(ones), tf.Variable(2 * ones)
+    handles = one.handle, two.handle
+    assert digest(*handles, variables=[one, two]) == digest(*handles, variables=[two, one])
+    assert digest(*handles, variables=[one, two]) != digest(*handles[::-1], variables=[one, two])
+    table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer([1], [2]), 0)
+    assert digest(table.resource_handle) != digest(table.resource_handle)
+    layer = keras.layers.Dense(2, name="dense")
+    function = exports.forward_function(layer, 0, [np.ones((1, 3), np.float32)])
+    assert exports.digest_of(function) == exports.digest_of(function)

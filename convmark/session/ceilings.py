@@ -17,6 +17,7 @@ from typing import Any
 from convmark.core.case import Case
 from convmark.core.cells import column
 from convmark.core.errors import StoreError
+from convmark.core.runtimes import RUNTIME_PRECISIONS
 from convmark.core.text import Say
 from convmark.interpreter import Answer
 from convmark.results.record import BUSY_SHARE
@@ -89,10 +90,14 @@ def ceilings_path(results: Path, machine: str) -> Path:
 def read_ceilings(path: Path) -> dict[Key, Ceiling]:
     """Return the ceilings of a file, the newest of each key; none where there is no file.
 
+    Of precisions that runtimes alone have there is none: an earlier version measured a framework's
+    float32 for them.
+
     Raises:
         StoreError: the file does not fit.
     """
-    return {ceiling.key: ceiling for ceiling in TABLE.read(path)}
+    found = (one for one in TABLE.read(path) if one.precision not in RUNTIME_PRECISIONS)
+    return {ceiling.key: ceiling for ceiling in found}
 
 
 def efficiency(case: Case, work: int, throughput: float, ceiling: Ceiling) -> float:
@@ -166,13 +171,13 @@ def ceiling_request(case: Case, *, sizes: int | None = None) -> dict[str, Any]:
 
 
 def missing(cases: Iterable[Case], known: Mapping[Key, Ceiling], which: str) -> Sequence[Case]:
-    """Return one case of each key that is to be measured."""
+    """Return one case of each key that is to be measured, of precisions that a framework has."""
     if which == "off":
         return []
     wanted = {
         key_of(case): dataclasses.replace(case, replicas=1, cluster=None)
         for case in cases
-        if which == "on" or case.device != "cpu"
+        if (which == "on" or case.device != "cpu") and case.precision not in RUNTIME_PRECISIONS
     }
     return [case for key, case in wanted.items() if key not in known]
 

@@ -2,11 +2,12 @@
 
 The model is called once on symbols. A unit is one call of one layer, or of a block whose layers
 cannot be called alone; it takes and gives numbered values. A piece is a few consecutive units; its
-outputs are all that later units take, and what nothing takes: no compiler may leave out its work.
+outputs are all that later units take. Of a unit that nothing takes anything of it gives all.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,6 +40,7 @@ MOST_TOGETHER = 4
 """Units of a group: a convolution with what a framework may fuse to it, such as its activation."""
 _OUTSIDE = "computes outside its layers, which are not called alone"
 _READ = "takes what is computed outside of layers; that is in the rest"
+_UNUSED = "the output takes nothing of it: a step that is compiled leaves it out"
 
 
 @dataclass(frozen=True)
@@ -106,12 +108,15 @@ class Cut:
         return list(needed)
 
     def given(self, begin: int, end: int) -> list[int]:
-        """Return the values that units `begin` to `end` must return."""
+        """Return the values that units `begin` to `end` must return; a step leaves others out."""
         units = self.units[begin:end]
         inside = {value for unit in units for value in unit.takes}
         later = {value for unit in self.units[end:] for value in unit.takes} | set(self.outputs)
-        made = dict.fromkeys(value for unit in units for value in unit.gives)
-        return [value for value in made if value in later or value not in inside]
+        made: dict[int, None] = {}
+        for unit in units:
+            is_taken = not inside.union(later).isdisjoint(unit.gives)
+            made |= dict.fromkeys(one for one in unit.gives if one in later or not is_taken)
+        return list(made)
 
     def trained(self) -> set[int]:
         """Return the values to which a backward pass hands gradients: those after a weight."""
@@ -187,7 +192,17 @@ def cut(model: Any, backend: Any, samples: int, depth: int | None, *, training: 
     opener = _Opener(numbers, backend.keras, reads=not training)
     units = _named(opener.opened(root, levels + 1), numbers)
     outputs = [numbers[id(one)] for one in _in_order(backend, root.result)]
-    return Cut(units, inputs, outputs, training, numbers, backend.keras)
+    return Cut(_noted(units, outputs), inputs, outputs, training, numbers, backend.keras)
+
+
+def _noted(units: Sequence[Unit], outputs: Sequence[int]) -> list[Unit]:
+    """Return the units; those of which the outputs take nothing say so."""
+    needed, noted = set(outputs), []
+    for unit in reversed(units):
+        is_unused = needed.isdisjoint(unit.gives)
+        needed.update(() if is_unused else unit.takes)
+        noted.append(replace(unit, note=unit.note or _UNUSED) if is_unused else unit)
+    return noted[::-1]
 
 
 def _traced(model: Any, backend: Any, samples: int, training: bool) -> LayerCall:
@@ -419,18 +434,12 @@ def moved_bytes(units: Sequence[Unit]) -> int | None:
 
 
 def _bytes(values: Sequence[Any]) -> int | None:
-    total = 0
-    for one in values:
-        if any(not isinstance(axis, int) for axis in tuple(one.shape)):
-            return None
-        size = 1
-        for axis in tuple(one.shape):
-            size *= axis
-        name = str(getattr(one.dtype, "name", one.dtype))
-        total += size * next(
-            (int(bits) // 8 for bits in ("64", "32", "16", "8") if bits in name), 1
-        )
-    return total
+    shapes = [tuple(one.shape) for one in values]
+    if any(not isinstance(axis, int) for shape in shapes for axis in shape):
+        return None
+    names = (str(getattr(one.dtype, "name", one.dtype)) for one in values)
+    bits = [next((int(one) for one in ("64", "32", "16") if one in name), 8) for name in names]
+    return sum(int(math.prod(one)) * size // 8 for one, size in zip(shapes, bits, strict=True))
 
 
 def _settings(layer: Any) -> dict[str, Any]:

@@ -169,6 +169,8 @@ class ExportedBackend:
             batch = flat(self._inputs.batch(case.batch_size, self._seed))
             self._exported = replace(self._exported, batches=[list(batch)])
             engine.resize([one.shape for one in self._exported.batches[0]])
+        else:
+            runtimes.check_stored(case, engine)
         return Loaded(engine)
 
     def _precision_of_file(self, engine: Any) -> str:
@@ -198,6 +200,11 @@ class ExportedBackend:
                 raise CaseFailure(
                     f"{case.model}: takes batches of size {size}, got {case.batch_size}; ask "
                     f"for --batch-sizes {size}"
+                )
+            if not _is_number(one.dtype):
+                raise CaseFailure(
+                    f"{case.model}: an exported model takes dense arrays of numbers, its input "
+                    f"{one.name} is of {one.dtype}; convert it without what makes numbers of that"
                 )
             leaves.append(Leaf(one.name, one.shape[1:], one.dtype))
         try:
@@ -232,6 +239,12 @@ class ExportedBackend:
         figures = {} if found is None else found.columns
         self._threads = self._runtime_threads(model.engine)
         self._emit("agreement", runtime_threads=self._threads, **figures)
+        told = model.engine.threads()
+        if case.threads != "default" and told is not None and told != int(case.threads):
+            raise CaseFailure(
+                f"{case.name}: threads {case.threads} was asked for, the runtime takes {told}; "
+                "leave out --threads"
+            )
         if found is not None:
             check(
                 found, case.precision, f"{case.name}:", os.path.dirname(exported.path.rstrip("/"))
@@ -279,6 +292,14 @@ def _inputs_of(exported: Exported) -> Inputs:
         for place, one in sorted(found, key=lambda pair: pair[0])
     ]
     return Inputs(leaves[0] if len(leaves) == 1 else leaves)
+
+
+def _is_number(dtype: str) -> bool:
+    """Whether NumPy has numbers of a dtype, by a runtime's name of it."""
+    try:
+        return np.dtype(dtype).kind in "biuf"
+    except TypeError:
+        return False
 
 
 def _tasks() -> int | None:

@@ -17,7 +17,7 @@ from convmark.core.model_name import TRUST
 from convmark.core.runtimes import DEFAULT_RUNTIME, runtime_of_file
 from convmark.worker.failure import CaseFailure, UnknownModelError, first_sentence
 from convmark.worker.protocol import one_line
-from convmark.worker.runtimes.files import check_runtime_file
+from convmark.worker.runtimes.files import check_runtime_file, files_beside
 
 __all__ = ["check_file", "failed_to_load", "files_of", "is_trusted"]
 
@@ -82,9 +82,7 @@ def _has_lambda(folder: str) -> bool:
 def files_of(path: str) -> Iterator[str]:
     """Yield the files that a model's path names: itself, or all in a SavedModel's folder."""
     if not path.endswith("/"):
-        yield os.path.realpath(path)
-        if os.path.isfile(weights := path.removesuffix(".xml") + ".bin"):
-            yield os.path.realpath(weights)
+        yield from map(os.path.realpath, (path, *files_beside(path)))
         return
     found = (os.path.join(parent, name) for parent, _, names in os.walk(path) for name in names)
     for number, file in enumerate(sorted(found)):

@@ -14,7 +14,7 @@ import numpy as np
 from convmark_zoo.keras_api import keras
 
 from convmark.worker import reference
-from convmark.worker.backends.jaxpr import jaxpr_work, traced_anew
+from convmark.worker.backends.jaxpr import as_written, jaxpr_work
 from convmark.worker.backends.keras3 import Keras3Backend, cuda_versions, distribution_version
 from convmark.worker.backends.keras_parts import ByIdentity
 from convmark.worker.backends.keras_state import dtype_policy, read_all, set_policy
@@ -50,7 +50,7 @@ class Jax(Keras3Backend):
     name = "jax"
     always_compiles = True
     _plain_path = "jax.jit"
-    as_written = staticmethod(traced_anew)
+    as_written = staticmethod(as_written)
 
     def __init__(self) -> None:
         super().__init__()

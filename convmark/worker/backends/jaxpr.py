@@ -12,7 +12,7 @@ from jax.extend import core
 
 from convmark.worker.work import NoRule, Work, counted, elements, followed, real_numbers
 
-__all__ = ["jaxpr_work", "traced_anew"]
+__all__ = ["as_written", "jaxpr_work"]
 
 _WITHOUT_RULE = frozenset(
     [
@@ -44,10 +44,10 @@ def jaxpr_work(trace: Callable[[], Any]) -> Work:
 
 
 @contextlib.contextmanager
-def traced_anew() -> Iterator[None]:
-    """In which every compiled function runs its Python code once more."""
-    jax.clear_caches()
-    yield
+def as_written() -> Iterator[None]:
+    """In which functions are not compiled, and loops of JAX's own are loops of Python."""
+    with jax.disable_jit():
+        yield
 
 
 def _of_jaxpr(jaxpr: Any) -> int:

@@ -320,7 +320,7 @@ class TensorFlow(KerasBackend):
 
     def exported_digest(self, function: Any, model: Any) -> str:
         """A hash of all that an export is made of."""
-        return digest_of(function, model)
+        return digest_of(function)
 
     def matrix_product(self, size: int) -> Callable[[], Any]:
         """Return the product of two square matrices of the precision's compute dtype."""

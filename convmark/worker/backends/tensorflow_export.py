@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,12 +44,21 @@ def outputs_of(function: Any, batch: Sequence[Any]) -> list[Any]:
     return [np.asarray(found[name]) for name in sorted(found)]
 
 
-def digest_of(function: Any, model: Any) -> str:
-    """Return a hash of all that an export is made of: the graph, the weights, and the software."""
+def digest_of(function: Any) -> str:
+    """Return a hash of all that an export is made of: the graph, what it holds, and the software.
+
+    Large tensors that the model's code has made are held as weights are. What a table holds cannot
+    be read: each hash of a graph with one is another.
+    """
     found = hashlib.sha256(f"{tf.__version__} {np.__version__}".encode())
     found.update(function.graph.as_graph_def().SerializeToString(deterministic=True))
-    for weight in model.weights:
-        array = np.asarray(weight)
+    variables = {id(one.handle): one for one in function.variables}  # in any order
+    for one in function.captured_inputs:
+        held = variables.get(id(one), one)
+        if held.dtype in (tf.resource, tf.variant):
+            found.update(os.urandom(16))
+            continue
+        array = np.asarray(held)
         found.update(f"{array.dtype} {array.shape}".encode())
         found.update(np.ascontiguousarray(array).tobytes())
     return found.hexdigest()

@@ -21,7 +21,15 @@ from convmark.core.case import Case
 from convmark.core.runtimes import RUNTIMES
 from convmark.worker.failure import CaseFailure, message_of
 
-__all__ = ["check_installed", "code_hash", "imported", "loaded", "reason", "versions"]
+__all__ = [
+    "check_installed",
+    "check_stored",
+    "code_hash",
+    "imported",
+    "loaded",
+    "reason",
+    "versions",
+]
 
 _TELEMETRY = "openvino_telemetry"
 """Sends a message to its makers at each import of OpenVINO, which does without it."""
@@ -92,6 +100,22 @@ def loaded(case: Case, make: Callable[[str, str, str], Any], path: str) -> Any:
         raise CaseFailure(
             f"{case.model}: {RUNTIMES[case.runtime].label} cannot load the file: {reason(error)}"
         ) from error
+
+
+def check_stored(case: Case, engine: Any) -> None:
+    """Hold an export to its precision: a converter may leave weights as they are.
+
+    Raises:
+        CaseFailure: it has left all of them so.
+    """
+    stored = case.precision if case.precision == "float32" else str(engine.stored_precision())
+    if stored != case.precision:
+        raise CaseFailure(
+            f"{case.model}: cannot be exported in {case.precision}, "
+            f"{RUNTIMES[case.runtime].label}'s converter has left its weights in {stored}, as it "
+            f"does with few of them or with operations that it has no {case.precision} for; ask "
+            "for --precisions float32"
+        )
 
 
 def versions(name: str) -> str:

@@ -6,15 +6,15 @@ library of custom operations is ever registered.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
-from typing import Any
 
 from convmark.core.runtimes import RUNTIMES, runtime_of_file
 from convmark.worker.failure import UnknownModelError
 from convmark.worker.protocol import one_line
 
-__all__ = ["check_runtime_file"]
+__all__ = ["check_runtime_file", "files_beside"]
 
 MOST_BYTES = 1 << 33
 """Of a file: a larger one is no ConvNet's."""
@@ -61,21 +61,18 @@ def _check_xml(path: str, head: bytes) -> None:
 def _check_onnx(path: str) -> None:
     """Refuse what is no ONNX file, and tensors that lie in files outside its folder."""
     try:
-        import onnx
-        from onnx import external_data_helper
+        places = _places(path, os.stat(path).st_mtime_ns)
     except ImportError as error:
         raise UnknownModelError(
             f"{path}: its parts cannot be checked ({error}); install "
             f"{RUNTIMES['onnxruntime'].extra} there"
         ) from None
-    try:
-        model = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's own, of several versions
         raise UnknownModelError(
             f"{path}: must be an ONNX file, it cannot be read: {one_line(error, limit=120)}"
         ) from None
     folder = os.path.realpath(os.path.dirname(path) or ".")
-    for place in _external(external_data_helper, model):
+    for place in places:
         real = os.path.realpath(os.path.join(folder, place))
         if os.path.isabs(place) or os.path.commonpath([folder, real]) != folder:
             raise UnknownModelError(
@@ -83,8 +80,30 @@ def _check_onnx(path: str) -> None:
             )
 
 
-def _external(helper: Any, model: Any) -> Iterator[str]:
-    """Yield the paths of the files that tensors of a model lie in."""
-    for tensor in helper._get_all_tensors(model):
-        if helper.uses_external_data(tensor):
-            yield from (pair.value for pair in tensor.external_data if pair.key == "location")
+@functools.lru_cache(maxsize=1)
+def _places(path: str, changed_ns: int) -> tuple[str, ...]:
+    """Return the paths of the files that tensors of an ONNX file lie in, from its folder.
+
+    Kept from the check to the report of what ran: a large file is not read once more in between,
+    where the memory of the case is measured.
+
+    Args:
+        changed_ns: when it was changed.
+    """
+    import onnx
+    from onnx import external_data_helper as helper
+
+    model = onnx.load(path, load_external_data=False)
+    tensors = filter(helper.uses_external_data, helper._get_all_tensors(model))
+    pairs = (pair for tensor in tensors for pair in tensor.external_data)
+    return tuple(dict.fromkeys(pair.value for pair in pairs if pair.key == "location"))
+
+
+def files_beside(path: str) -> Iterator[str]:
+    """Yield the files that a runtime reads with one that was checked: its weights."""
+    runtime = runtime_of_file(path)
+    if runtime == "openvino":
+        yield path.removesuffix(".xml") + ".bin"
+    elif runtime == "onnxruntime":
+        places = _places(path, os.stat(path).st_mtime_ns)
+        yield from (os.path.join(os.path.dirname(path), place) for place in places)

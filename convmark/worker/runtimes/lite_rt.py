@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from convmark.worker.failure import CaseFailure
 from convmark.worker.runtimes.engine import Engine, Source, Taken
 
 __all__ = ["LiteRT", "convert"]
@@ -41,8 +42,14 @@ class LiteRT(Engine):
     call_path = "litert"
 
     def __init__(self, path: str, threads: str, device: str) -> None:
+        self._path = path
         count = None if threads == "default" else int(threads)
         self._interpreter = Interpreter(path, num_threads=count)
+        if len(signatures := self._interpreter.get_signature_list()) > 1:
+            raise CaseFailure(
+                f"{path}: must have one signature, it has {', '.join(sorted(signatures))}; convert "
+                "the one that is deployed"
+            )
         self._interpreter.allocate_tensors()
         self._takes = self._interpreter.get_input_details()
         self._places = [one["index"] for one in self._takes]
@@ -67,13 +74,19 @@ class LiteRT(Engine):
         self._interpreter.allocate_tensors()
 
     def stored_precision(self) -> str:
-        kinds = {
-            (np.dtype(one["dtype"]).name, len(one["quantization_parameters"]["scales"]) > 0)
-            for one in self._interpreter.get_tensor_details()
+        plain = Interpreter(self._path)  # of one that is ready a delegate has taken operations
+        tensors = plain.get_tensor_details()
+        names = {one["index"]: np.dtype(one["dtype"]).name for one in tensors}
+        quantised = {
+            one["index"]
+            for one in tensors
+            if names[one["index"]] in ("int8", "uint8")
+            and len(one["quantization_parameters"]["scales"])
         }
-        if kinds & {("int8", True), ("uint8", True)}:
-            return "int8" if ("int32", True) in kinds else "dynamic_int8"  # biases are of int32
-        return "float16" if ("float16", False) in kinds else "float32"
+        if quantised:
+            made = {int(place) for one in plain._get_ops_details() for place in one["outputs"]}
+            return "int8" if made & quantised else "dynamic_int8"
+        return "float16" if "float16" in names.values() else "float32"
 
     def run(self, arrays: Sequence[Any]) -> Sequence[Any]:
         set_tensor, invoke, get_tensor = self._calls

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import onnxruntime
 
 from convmark.worker.failure import CaseFailure
@@ -17,6 +16,10 @@ __all__ = ["OnnxRuntime", "convert"]
 
 _DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"}
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+_INT8 = ("QLinear", "QuantizeLinear", "QGemm", "QAttention")
+"""How operations on activations of int8 begin."""
+_INT8_WEIGHTS = ("ConvInteger", "DequantizeLinear", "DynamicQuantize", "MatMulInteger", "MatMulN")
+"""The same where the weights alone are kept so."""
 
 
 def convert(source: Source, path: str, precision: str) -> None:
@@ -55,6 +58,8 @@ class OnnxRuntime(Engine):
             options.intra_op_num_threads = int(threads)
         provider: Any = _CPU
         if device != "cpu":
+            # else what CUDA has no kernel for runs on the CPU, between two copies
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
             place = int(device.removeprefix("gpu:"))
             provider = (
                 _CUDA,
@@ -77,7 +82,7 @@ class OnnxRuntime(Engine):
             Taken(
                 one.name,
                 tuple(axis if isinstance(axis, int) else None for axis in one.shape),
-                _DTYPES.get(one.type) or str(np.dtype(one.type[7:-1])),
+                _DTYPES.get(one.type) or one.type.removeprefix("tensor(").removesuffix(")"),
             )
             for one in self._session.get_inputs()
         ]
@@ -85,15 +90,34 @@ class OnnxRuntime(Engine):
     def stored_precision(self) -> str:
         import onnx
 
-        graph = onnx.load(self._path, load_external_data=False).graph
-        operations = {node.op_type for node in graph.node}
-        if any(name.startswith(("QLinear", "QuantizeLinear")) for name in operations):
+        model = onnx.load(self._path, load_external_data=False)
+        nodes = [*_nodes(model.graph.node), *_nodes(one for f in model.functions for one in f.node)]
+        operations = {node.op_type for node in nodes}
+        if any(name.startswith(_INT8) for name in operations):
             return "int8"
-        if operations & {"DynamicQuantizeLinear", "MatMulInteger", "ConvInteger"}:
+        if any(name.startswith(_INT8_WEIGHTS) for name in operations):
             return "dynamic_int8"
         halves = {onnx.TensorProto.FLOAT16: "float16", onnx.TensorProto.BFLOAT16: "bfloat16"}
-        kinds = {halves.get(one.data_type, "float32") for one in graph.initializer}
+        made = (node.attribute for node in nodes if node.op_type == "Constant")
+        constants = (one.t for attributes in made for one in attributes)
+        inner = (one for graph in _graphs(nodes) for one in graph.initializer)
+        held = (*model.graph.initializer, *inner, *constants)
+        kinds = {halves.get(one.data_type, "float32") for one in held}
         return "+".join(sorted(kinds & {*halves.values()})) or "float32"
 
     def run(self, arrays: Sequence[Any]) -> Sequence[Any]:
         return self._session.run(None, dict(zip(self._names, arrays, strict=True)))  # type: ignore[no-any-return]
+
+
+def _graphs(nodes: Iterable[Any]) -> Iterator[Any]:
+    """Yield the graphs inside nodes: branches and bodies of loops."""
+    for attribute in (one for node in nodes for one in node.attribute):
+        yield from (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs)
+
+
+def _nodes(nodes: Iterable[Any]) -> Iterator[Any]:
+    """Yield nodes, and those of the graphs inside them."""
+    for node in nodes:
+        yield node
+        for graph in _graphs([node]):
+            yield from _nodes(graph.node)

@@ -47,6 +47,9 @@ class OpenVino(Engine):
         if threads != "default":
             settings["INFERENCE_NUM_THREADS"] = int(threads)
         self._compiled = openvino.Core().compile_model(path, "CPU", settings)
+        computes = self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        if computes != "f32":  # of which a processor may make less
+            raise CaseFailure(f"{path}: OpenVINO computes in {computes} here, f32 was asked for")
         self._infer = self._compiled.create_infer_request().infer
         self._outputs = range(len(self._compiled.outputs))
 
@@ -68,7 +71,11 @@ class OpenVino(Engine):
         operations = openvino.Core().read_model(self._path).get_ops()
         if any(one.get_type_name() == "FakeQuantize" for one in operations):
             return "int8"
-        constants = [one for one in operations if one.get_type_name() == "Constant"]
+        constants = [
+            one
+            for one in operations
+            if one.get_type_name() == "Constant" and len(one.get_output_partial_shape(0)) > 1
+        ]  # of fewer axes are shapes and scales
         kinds = {one.get_output_element_type(0).get_type_name() for one in constants}
         if kinds & {"i8", "u8", "i4", "u4"}:
             return "dynamic_int8"
