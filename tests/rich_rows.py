@@ -48,6 +48,7 @@ def _process(machine: str, run: int, model: str, number: int, **changes: Any) ->
     facts = {
         "commit": commit_of(run),
         "code": "0123456789abcdef",
+        "input_shape": "28x28x1",
         "parameters": PARAMETERS[model],
         "trainable_parameters": PARAMETERS[model],
         "model_bytes": 4 * PARAMETERS[model],

@@ -338,7 +338,7 @@ def test_roofline_needs_ceilings_bytes_and_the_flops_of_the_step_itself(tmp_path
             *three(SLOW, 1, "vgg16", 1.0, flops_per_sample=1000, throughput_samples_per_s=10.0),
         ],
     )  # fmt: skip
-    assert roofline(points(rows.frame), {"lenet5": 10}).rows == ()
+    assert roofline(points(rows.frame), {("lenet5", ""): 10}).rows == ()
     ceilings = rows.frame.assign(peak_flops_per_s=40_000.0, peak_bytes_per_s=1_000.0)
     assert roofline(points(ceilings), {}).rows == ()
     known = ceilings.copy().assign(bytes_per_sample=[50.0, 20.0])
@@ -353,9 +353,10 @@ def test_roofline_needs_ceilings_bytes_and_the_flops_of_the_step_itself(tmp_path
 
 def test_a_described_models_bytes_are_estimated(tmp_path: Path) -> None:
     rows = kept(tmp_path, three(SLOW, 1, "lenet5", 1.0, 1.0, flops_per_sample=1000,
-                                training_flops_per_sample=2500, parameters=640))  # fmt: skip
+                                training_flops_per_sample=2500, parameters=640,
+                                input_shape="28x28x1"))  # fmt: skip
     known = rows.frame.assign(peak_flops_per_s=40_000.0, peak_bytes_per_s=1_000.0)
-    row = found(roofline(points(known), {"lenet5": 30}), model="lenet5")
+    row = found(roofline(points(known), {("lenet5", "28x28x1"): 30}), model="lenet5")
     assert row["intensity"] == 1000 / (4 * (30 + 640 / 32))
     assert bytes_per_sample(30, 640, 32, "mixed_float16") == 100
     assert bytes_per_sample(30, 640, 32, "float32+mixed_bfloat16") == 200

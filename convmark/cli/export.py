@@ -76,6 +76,8 @@ def _words(found: Export) -> str:
     parts = [f"{counted(found.points, 'case')} of runs"]
     if found.left_out:
         parts.append(f"{found.left_out} without figures left out")
-    if found.unsteady:
-        parts.append(f"{found.unsteady} unsteady, see convmark report")
+    if found.doubtful:
+        parts.append(
+            f"{found.doubtful} unsteady, under other load or not judged, see convmark report"
+        )
     return ", ".join(parts)

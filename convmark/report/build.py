@@ -174,7 +174,7 @@ def _every_table(
         pareto(timed),
         published(timed),
         published_times(timed),
-        roofline(timed, {model.model: model.traffic_elements for model in described}),
+        roofline(timed, {(one.model, one.input_shape): one.traffic_elements for one in described}),
         runtimes(frame, timed),
         scaling(timed),
         cores_of_runs(frame),

@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from convmark.core.errors import OptionError
-from convmark.report.rows import POINT, Rows, latest, points, text_of
+from convmark.report.rows import POINT, SERIES, Rows, case_of, latest, points, text_of
 from convmark.results.agreement import utc_of
 from convmark.results.table_file import csv_lines
 
@@ -69,8 +69,8 @@ class Export:
     points: int
     left_out: int
     """Cases of runs without figures."""
-    unsteady: int
-    """Cases of runs whose figures rest on unsteady processes."""
+    doubtful: int
+    """Cases of runs that were unsteady, under other load, or are no ground for a verdict."""
 
 
 def export_of(rows: Rows, target: str) -> Export:
@@ -87,7 +87,13 @@ def export_of(rows: Rows, target: str) -> Export:
         files=files,
         points=len(known),
         left_out=len(table) - len(known),
-        unsteady=int((known["unsteady"] > 0).sum()),
+        doubtful=int(
+            (
+                (known["unsteady"] > 0)
+                | known["load"].notna()
+                | (known["not_judged"].map(text_of) != "")
+            ).sum()
+        ),
     )
 
 
@@ -130,7 +136,7 @@ def _bmf(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
         if step and spread == spread:
             half = step["value"] * spread
             step |= {"lower_value": step["value"] - half, "upper_value": step["value"] + half}
-        found[str(row["case"])] = values
+        found[case_of(row)] = values
     return {"": json.dumps(found, indent=1, allow_nan=False)}
 
 
@@ -140,8 +146,9 @@ def _otava(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
     Otava takes no empty cell: a metric is left out where a run has none.
     """
     files, tests = {}, {}
-    for (hardware, case), group in table.groupby(["hardware", "case"], observed=True):
+    for (hardware, *_), group in table.groupby(SERIES, observed=True):
         series = _records(group)
+        case = case_of(series[0])
         metrics = [one for one in METRICS if all(one in _figures(row) for row in series)]
         lines = [["time", "run", "commit", *(one.column for one in metrics)]]
         for row in series:
@@ -188,7 +195,7 @@ def _conbench_result(
         "run_id": run,
         "batch_id": run,
         "timestamp": row["started"],
-        "tags": {"name": metric.column, "case": str(row["case"]), **tags},
+        "tags": {"name": metric.column, "case": case_of(row), **tags},
         "info": info,
         "context": {"benchmark_language": "Python"},
         "cluster_info": {"name": str(row["machine"]), "info": {}, "optional_info": {}},
@@ -218,7 +225,7 @@ def _openmetrics(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
 
 
 def _labels(row: Mapping[str, Any]) -> str:
-    named = _texts(row, "machine", "case", "device", "run", "commit")
+    named = _texts({**row, "case": case_of(row)}, "machine", "case", "device", "run", "commit")
     pairs = [f'{name}="{_escaped(value)}"' for name, value in named.items()]
     return f"{{{','.join(pairs)}}}"
 
@@ -250,7 +257,7 @@ def _mlflow(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
         for one, value in _figures(row).items():
             files[f"{experiment}/{run}/metrics/{one.column}"] = f"{at_ms} {value!r} 0\n"
         params = ("case", "model", "task", "device", "batch_size", "precision", "framework")
-        for name, text in _texts(row, *params).items():
+        for name, text in _texts({**row, "case": case_of(row)}, *params).items():
             files[f"{experiment}/{run}/params/{name}"] = text
         for text in _texts(row, "commit").values():
             files[f"{experiment}/{run}/tags/mlflow.source.git.commit"] = text

@@ -51,7 +51,7 @@ _OF_RUNS = ("state", "training", "isolation", "numpy", "cuda", "cudnn", "os", "g
 """What else runs share that are taken together."""
 BURST, SUSTAINED = "throughput_samples_per_s", "sustained_throughput_samples_per_s"
 _FIGURES = (
-    *("step_time_p50_s", BURST, SUSTAINED, "loss", "joules_per_sample", "cpu_power_scope"),
+    *("step_time_p50_s", BURST, SUSTAINED, "loss", "seed", "joules_per_sample", "cpu_power_scope"),
     *("cpu_joules_per_sample", "wall_joules_per_sample", "sustained_s", "other_cpu_share"),
     "sustained_other_cpu_share",
 )
@@ -252,5 +252,4 @@ def _newest_run(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def named(key: Key) -> dict[str, Any]:
     """Return what a table shows of a case, by column."""
     facts = dict(zip(SAME, key, strict=True))
-    more = filter(None, [setting(facts), facts["recipe"], facts["asked_shape"]])
-    return {**facts, "setting": ", ".join(more)}
+    return {**facts, "setting": setting(facts)}

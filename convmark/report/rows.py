@@ -9,7 +9,7 @@ import functools
 import hashlib
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,8 +36,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "POINT",
+    "SERIES",
     "Rows",
     "alike",
+    "case_of",
     "group_of",
     "judged_rows",
     "latest",
@@ -49,6 +51,7 @@ __all__ = [
     "records_of",
     "setting",
     "text_of",
+    "with_versions",
 ]
 
 _AXES = tuple(Case.__dataclass_fields__)
@@ -195,6 +198,8 @@ def _hardware(machine: str, device: str) -> str:
 
 
 POINT = ["source", "hardware", "case"]
+SERIES = ["hardware", "case", "asked_shape"]
+"""What points share that are of one network in one setting: a case has the shape of none."""
 _NOT_OF_POINTS = ("", "accuracy", "machines")
 """Tables that are made of rows."""
 
@@ -212,7 +217,7 @@ _MEDIANS = (
 )
 _FIRST = (
     *("run", "started", "commit", "dirty", "framework", "keras", "machine", "not_judged"),
-    *("plan", "asked_shape", "code", "packages"),
+    *("plan", "asked_shape", "input_shape", "code", "packages"),
     *Case.__dataclass_fields__,
     *(
         column.name
@@ -232,14 +237,15 @@ def points(frame: pd.DataFrame) -> pd.DataFrame:
     processes, `failed`, `unsteady`, `trouble` (status and error of the first that failed),
     `why_unsteady` (of the first that says so), and of the step time `spread` (half the range over
     the median), `log_mean`, `log_var` over processes; `load` is the other programs' share of the
-    CPUs' time, where it is large.
+    CPUs' time, where it is large; and `setting`, as the function returns it.
     """
     import pandas as pd
 
     groups = frame.groupby(POINT, observed=True, sort=False)
     first = groups[[name for name in _FIRST if name in frame]].first()
-    for name in ("cluster", "cpus"):
+    for name in ("cluster", "cpus", "recipe", "asked_shape"):
         first[name] = first[name].where(first[name].notna(), "")  # to group by
+    first["setting"] = [_setting(*one) for one in zip(*(first[it] for it in _SETTING), strict=True)]
     measured = frame[frame["measured"]]
     figures = measured.groupby(POINT, observed=True, sort=False)
     names = [name for name in dict.fromkeys(_MEDIANS) if name in frame and name not in first]
@@ -295,9 +301,12 @@ def _first_said(measured: pd.DataFrame, column: str, name: str) -> pd.DataFrame:
 
 
 def latest(table: pd.DataFrame, *, measured: bool = True) -> pd.DataFrame:
-    """Return the newest point of each case on each hardware, of those with figures by default."""
+    """Return the newest point of each case on each hardware, of those with figures by default.
+
+    Of each input shape that was asked for there is one.
+    """
     chosen = table[table["n"] > 0] if measured else table
-    return chosen.groupby(["hardware", "case"], observed=True, sort=False).tail(1)
+    return chosen.groupby(SERIES, observed=True, sort=False).tail(1)
 
 
 def pooled_half_widths(table: pd.DataFrame) -> np.ndarray[Any, Any]:
@@ -306,7 +315,7 @@ def pooled_half_widths(table: pd.DataFrame) -> np.ndarray[Any, Any]:
     The spread between processes is pooled over the runs of the case on the hardware, so that a
     point of few processes has an interval too; what differs between runs is not in it.
     """
-    groups = [table["hardware"].astype(str), table["case"].astype(str)]
+    groups = [table[name].astype(str) for name in SERIES]
     freedom = (table["n"] - 1).clip(lower=0).where(table["log_var"].notna(), 0)
     total = (table["log_var"].fillna(0) * freedom).groupby(groups).transform("sum")
     pooled = freedom.groupby(groups).transform("sum")
@@ -359,20 +368,56 @@ def left_out_text(newest: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[st
     return f"not judged: {reasons[0]}" if reasons else ""
 
 
+def case_of(row: Mapping[str, Any]) -> str:
+    """Return the case of a point and the input shape that was asked for, of which it has none."""
+    shape = text_of(row["asked_shape"])
+    return f"{row['case']}, input {shape}" if shape else str(row["case"])
+
+
 def group_of(row: Mapping[str, Any], *facts: str) -> str:
     """Return what a row is grouped by, in words: these facts, the batch size and the setting."""
     words = [*(row[name] for name in facts), f"batch {int(row['batch_size'])}", setting(row)]
     return ", ".join(filter(None, words))
 
 
+def with_versions(
+    rows: Sequence[Mapping[str, Any]], name: str, words: Callable[[Mapping[str, Any]], str]
+) -> list[dict[str, Any]]:
+    """Return the rows with their words under a name; rows of one name are of one version.
+
+    The version is added to the words where the rows that share them are of several.
+    """
+    texts = [words(row) for row in rows]
+    versions: dict[str, set[str]] = {}
+    for text, row in zip(texts, rows, strict=True):
+        versions.setdefault(text, set()).add(text_of(row["framework"]))
+    told = [f", {text_of(row['framework']) or 'version not known'}" for row in rows]
+    return [
+        {**row, name: text + version * (len(versions[text]) > 1)}
+        for text, row, version in zip(texts, rows, told, strict=True)
+    ]
+
+
+_SETTING = (
+    *("precision", "jit", "threads", "cpus", "replicas", "cluster", "backend", "runtime", "recipe"),
+    "asked_shape",
+)
+
+
 def setting(row: Mapping[str, Any]) -> str:
     """Return what of a case is beyond model, task, device, batch size; empty at the defaults."""
+    return _setting(*(row.get(name) for name in _SETTING))
+
+
+@functools.lru_cache(maxsize=4096)
+def _setting(*values: Any) -> str:
+    row = dict(zip(_SETTING, values, strict=True))
     parts = [] if row["precision"] == "float32" else [row["precision"]]
     if row["jit"] == "on":
         parts.append("jit")
     if row["threads"] != "default":
         parts.append(f"{row['threads']} thread" + "s" * (row["threads"] != "1"))
-    if cpus := text_of(row.get("cpus")):
+    if cpus := text_of(row["cpus"]):
         node = cpus.removeprefix(NUMA)
         parts.append(f"CPUs {cpus}" if node == cpus else f"NUMA node {node}")
     if row["replicas"] > 1:
@@ -381,6 +426,10 @@ def setting(row: Mapping[str, Any]) -> str:
         parts.append(row["backend"])
     if row["runtime"] != DEFAULT_RUNTIME:
         parts.append(row["runtime"])
+    if recipe := text_of(row["recipe"]):
+        parts.append(recipe)
+    if shape := text_of(row["asked_shape"]):
+        parts.append(f"input {shape}")
     return ", ".join(parts)
 
 

@@ -202,9 +202,7 @@ def _cases(frame: pd.DataFrame) -> list[str]:
 
     @functools.cache
     def text(shape: str, *values: Any) -> str:
-        row = dict(zip(_AXES, values, strict=True))
-        more = [text_of(row["recipe"]), f"input {shape}" if shape else ""]
-        return ", ".join(filter(None, [group_of(row, "task"), *more]))
+        return group_of({**dict(zip(_AXES, values, strict=True)), "asked_shape": shape}, "task")
 
     asked = frame["asked_shape"].map(text_of)
     return [text(*values) for values in _rows_of(frame.assign(asked=asked), ("asked", *_AXES))]

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from convmark.core.statistics import middle_of
 from convmark.core.table import FACETS, Heading, Table, headings, table_of
 from convmark.report.rows import setting
-from convmark.results.record import shown_in
+from convmark.results.record import BUSY_SHARE, shown_in
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["accuracy", "filling_command", "trainings"]
+__all__ = ["accuracy", "filling_command", "load_of", "trainings"]
 
 PUBLISHED: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
@@ -35,7 +35,7 @@ PUBLISHED: Mapping[str, tuple[float, float]] = MappingProxyType(
 BATCH_SIZE = 256
 
 _SAME = ("hardware", "case", "fraction", "epochs", "framework", "keras", "target_accuracy")
-"""What rows must share to be seeds of the same training."""
+"""What rows must share to be seeds of the same training, beside code and digits."""
 _MORE = shown_in("accuracy")
 """Columns that need nothing of their own here."""
 
@@ -53,7 +53,8 @@ def accuracy(frame: pd.DataFrame, labels: Sequence[str]) -> Table:
         "accuracy",
         "Accuracy on MNIST",
         "Trained for five epochs by SGD at 0.1 on 50,000 digits; accuracy and loss are means over "
-        "the newest process of each seed, on the 10,000 test digits, sd their standard deviation "
+        "the newest process of each seed, all of the newest code, on the 10,000 test digits, sd "
+        "their standard deviation "
         "over the seeds. The time to the target is training time up to the end of the first epoch "
         "whose validation reached it, the median of the seeds that did. Published is the lecture's "
         "figure from one training, shown beside what was trained as it was. A seed that failed is "
@@ -64,7 +65,7 @@ def accuracy(frame: pd.DataFrame, labels: Sequence[str]) -> Table:
             *headings(
                 "model hardware setting framework part accuracy accuracy_sd accuracy_published "
                 "accuracy_difference top1_agreement loss loss_sd loss_published epoch_time_s "
-                "target time_to_target_s samples_to_target reached seeds failed why",
+                "load target time_to_target_s samples_to_target reached seeds failed why",
                 part=("part of the data", "share"),
                 accuracy_published=("published", "score"),
                 accuracy_difference=("difference", "difference"),
@@ -86,11 +87,15 @@ def accuracy(frame: pd.DataFrame, labels: Sequence[str]) -> Table:
 
 
 def _groups(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """Yield the newest process of each seed of the same training."""
-    ordered = frame[frame["task"] == "accuracy"].sort_values("source", kind="stable")
-    newest = ordered.drop_duplicates([*_SAME, "seed"], keep="last")
-    for _, rows in newest.groupby(list(_SAME), observed=True, sort=False, dropna=False):
-        yield rows
+    """Yield the newest process of each seed of the same training, none of other code or digits."""
+    ordered = frame[frame["task"] == "accuracy"].sort_values("source", kind="stable").copy()
+    ordered = ordered.assign(ran=ordered["code"].where(ordered["code"].notna(), ordered["commit"]))
+    for _, rows in ordered.groupby(list(_SAME), observed=True, sort=False, dropna=False):
+        for name in ("ran", "dataset"):
+            known = rows[name].dropna()  # a process that failed early has none
+            if len(known):
+                rows = rows[rows[name].isna() | (rows[name] == known.iloc[-1])]
+        yield rows.drop_duplicates("seed", keep="last")
 
 
 def trainings(frame: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
@@ -126,6 +131,7 @@ def _record(every: pd.DataFrame, labels: Sequence[str]) -> dict[str, Any]:
         "fraction": first["fraction"],
         "part": first["fraction"] if first["fraction"] != 1 else None,
         "epoch_time_s": rows["epoch_time_s"].median(),
+        "load": load_of(rows),
         "target": first["target_accuracy"],
         "time_to_target_s": rows["time_to_target_s"].median(),
         "samples_to_target": rows["samples_to_target"].median(),
@@ -145,6 +151,12 @@ def _record(every: pd.DataFrame, labels: Sequence[str]) -> dict[str, Any]:
         found["accuracy_published"], found["loss_published"] = published
         found["accuracy_difference"] = found["accuracy"] - published[0]
     return found
+
+
+def load_of(rows: pd.DataFrame) -> float | None:
+    """Return the other programs' share of the CPUs' time, where it is large."""
+    share = float(rows["other_cpu_share"].median())
+    return share if share >= BUSY_SHARE else None
 
 
 def filling_command() -> str:

@@ -99,7 +99,8 @@ def _fastest(frame: pd.DataFrame, table: pd.DataFrame) -> Iterator[dict[str, str
         if row["replicas"] == 1 and row["step_time_p50_s"] > 0:
             shape, recipe = text_of(row["asked_shape"]), text_of(row["recipe"])
             key = (list(TASKS).index(row["task"]), int(row["batch_size"]), shape, recipe)
-            groups.setdefault(key, []).append({**row, "setting": setting(row)})
+            place = setting({**row, "asked_shape": "", "recipe": ""})  # the group has them
+            groups.setdefault(key, []).append({**row, "setting": place})
     shared = {key: _of_most_models(rows) for key, rows in groups.items()}
     models = {key: len({row["model"] for row in rows}) for key, rows in shared.items()}
     chosen = sorted(groups, key=lambda key: (-models[key], key))[:MOST_LINES]
@@ -136,7 +137,8 @@ def _winner(
     given = [best["task"], batch, text_of(best["asked_shape"]), text_of(best["recipe"])]
     hardware, its_setting, framework = _place(best)
     if several:  # the framework is named, so that its backend is known
-        its_setting = setting({**best, "backend": DEFAULT_BACKEND})
+        plain = {"backend": DEFAULT_BACKEND, "asked_shape": "", "recipe": ""}
+        its_setting = setting({**best, **plain})
     where = f"on {', '.join(filter(None, [hardware, its_setting, framework * several]))}"
     load = _load([best["load"]])
     found, by = f"{best['model']}: {seconds_text(best['step_time_p50_s'])} a step", "no other model"

@@ -56,9 +56,7 @@ def cores_of_runs(frame: pd.DataFrame) -> Table:
 
 
 def _in_words(row: Row) -> str:
-    plain = {**row, "threads": DEFAULT, "cluster": text_of(row["cluster"])}
-    more = (text_of(row[name]) for name in ("recipe", "asked_shape"))
-    return ", ".join(filter(None, [group_of(plain, "hardware", "model", "task"), *more]))
+    return group_of({**row, "threads": DEFAULT}, "hardware", "model", "task")
 
 
 def cores(rows: Iterable[Row], name: Callable[[Row], str]) -> Table:

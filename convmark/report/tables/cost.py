@@ -18,7 +18,7 @@ from convmark.report.measured import BURST, SUSTAINED, Key, Measured, Row, named
 from convmark.report.prices import Price
 from convmark.report.ratios import LEAST_PROCESSES, Units, level
 from convmark.report.rows import left_out_text, setting, text_of
-from convmark.report.tables.accuracy import trainings
+from convmark.report.tables.accuracy import load_of, trainings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -205,7 +205,7 @@ def _of_training(frame: pd.DataFrame, comparison: Comparison) -> Table:
         f"{LEAST_PROCESSES} of them; the price is taken as exact.",
         headings(
             "model hardware setting framework cost_epoch epoch_low epoch_high target cost_target "
-            "target_low target_high reached seeds note",
+            "target_low target_high load reached seeds note",
             cost_epoch=(f"{currency} per epoch", "number"),
             epoch_low=("interval from", "number"),
             epoch_high=("to", "number"),
@@ -238,6 +238,7 @@ def _training_record(
         "cost_epoch": price.of_seconds(epoch.value),
         "target": first["target_accuracy"],
         "cost_target": price.of_seconds(target.value) if target else None,
+        "load": load_of(rows),
         "reached": f"{len(reached)} of {len(rows)}",
         "seeds": len(rows),
         "note": "the target's cost is of the seeds that reached it alone"

@@ -54,6 +54,8 @@ _Speedups = Mapping[str, Sequence[Ratio]]
 """By hardware, but for the base, those of the cases that both have."""
 
 _BATCH, _PRECISION = SAME.index("batch_size"), SAME.index("precision")
+_OF_A_LOSS = ("seed", "code", "framework", "keras", "training")
+"""What rows share whose losses differ by the precision alone."""
 
 
 def hardware_tables(frame: pd.DataFrame, comparison: Comparison) -> list[Table]:
@@ -109,8 +111,9 @@ def _equal_batches(found: _Shown) -> Table:
         f"logarithms, from {LEAST_PROCESSES} runs or processes a side; that of the geometric mean "
         "is for these cases and allows for what all cases of a run share. Runs with the same "
         "software and code are taken together; step p50 and samples/s are those of the newest. "
-        "Energy and loss appear where they are known, another reference by --reference, the order "
-        "of sustained throughput by --rank sustained.",
+        "Energy and loss appear where they are known, that of float32 of the same seed, version "
+        "and code; another reference by --reference, the order of sustained throughput by --rank "
+        "sustained.",
         records,
         compared,
         speedups,
@@ -236,7 +239,8 @@ class _Shown(Measured):
         }
         if key[_PRECISION] != "float32" and loss is not None:
             plain = (*key[:_PRECISION], "float32", *key[_PRECISION + 1 :])
-            there = self.newest.get(plain, {}).get(name, [])
+            there = [row for row in self.newest.get(plain, {}).get(name, ())
+                     if _trained_alike(row, newest[0])]  # fmt: skip
             found |= {"loss": loss, "loss_float32": median_of(row.get("loss") for row in there)}
         return found
 
@@ -345,11 +349,16 @@ class _Shown(Measured):
 
 def _other_software(row: Row, base: Row) -> Iterator[str]:
     """Yield what of the software is another one; a driver is, on hardware of another kind."""
-    for column in (*SOFTWARE, "code"):
+    for column in (*SOFTWARE, "training", "isolation", "state", "code"):
         own, its = text_of(row.get(column)), text_of(base.get(column))
         known = column != "code" or (own and its)
         if own != its and known and column != "driver":
             yield column.replace("_", " ")
+
+
+def _trained_alike(row: Row, other: Row) -> bool:
+    """Whether two rows began with the same weights and batches, as far as is known."""
+    return all(text_of(row.get(name)) == text_of(other.get(name)) for name in _OF_A_LOSS)
 
 
 def _interval(speedup: Ratio | None) -> dict[str, Any]:

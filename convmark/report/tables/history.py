@@ -23,7 +23,15 @@ from convmark.core.interval import share_of
 from convmark.core.statistics import is_known
 from convmark.core.table import Table, headings, printed, table_of
 from convmark.core.text import commit_text, counted, interval_text, listed, shown
-from convmark.report.rows import POINT, alike, pooled_half_widths, records_of, text_of
+from convmark.report.rows import (
+    POINT,
+    SERIES,
+    alike,
+    case_of,
+    pooled_half_widths,
+    records_of,
+    text_of,
+)
 from convmark.results.record import COLUMNS
 from convmark.results.store import RunSource
 
@@ -60,7 +68,7 @@ _DIGITS = 6
 
 _COLUMNS = (
     *("case", "hardware", "source", "started", "commit", "dirty", "framework", "keras"),
-    *("step_time_p50_s", "low", "high", "n", "trouble", "load"),
+    *("step_time_p50_s", "low", "high", "n", "trouble", "load", "asked_shape"),
     *("model", "task", "batch_size", "device", "backend", "precision", "machine"),
 )
 
@@ -105,7 +113,7 @@ def history(
     known = table.assign(
         low=np.exp(table["log_mean"] - half), high=np.exp(table["log_mean"] + half)
     )
-    groups = known.groupby(["hardware", "case"], observed=True, sort=False)
+    groups = known.groupby(SERIES, observed=True, sort=False)
     kept = int(min(_MOST, max(_FEWEST, MOST_POINTS // max(1, groups.ngroups))))
     newest = groups.tail(kept).sort_values(["case", "hardware", "source"], kind="stable")
     paths = [source.path.resolve() for source in runs]
@@ -118,6 +126,7 @@ def history(
             {
                 **row,
                 **_rounded({**row, "level_s": level_s}),
+                "case": case_of(row),
                 "run": runs[source].label,
                 "commit": commit_text(text_of(row["commit"]), row["dirty"]),
                 "started": row["started"][:19].replace("T", " "),
@@ -127,17 +136,13 @@ def history(
             }
         )
     left = len(table) - len(newest)
-    limit = (
-        f" The newest {kept} runs of each case; {left:,} earlier points are left out."
-        if left
-        else ""
-    )
-    return _history_table(records, limit)
+    limit = f" The newest {kept} runs of each case; {left:,} earlier points are left out."
+    return _history_table(records, limit if left else "")
 
 
 def _rounded(row: Mapping[str, Any]) -> dict[str, float]:
-    names = ("step_time_p50_s", "low", "high", "level_s")
-    return {name: float(f"{row[name]:.{_DIGITS}g}") for name in names if row[name] == row[name]}
+    known = {name: row[name] for name in ("step_time_p50_s", "low", "high", "level_s")}
+    return {name: float(f"{one:.{_DIGITS}g}") for name, one in known.items() if one == one}
 
 
 def _history_table(records: Sequence[Mapping[str, Any]], limit: str) -> Table:
@@ -323,14 +328,10 @@ def _record(stretch: Stretch, commits: Commits) -> dict[str, Any]:
 def marks(found: Trends) -> dict[tuple[str, str, int], str]:
     """Return what a figure marks, by hardware, case and source: the first run of each change."""
     return {
-        (
-            hardware,
-            case,
-            stretch.points[0].source,
-        ): f"{stretch.points[0].run}: {change_text(stretch)}"
-        for (hardware, case), one in found.items()
-        for stretch in one.stretches
-        if stretch.level.change is not None
+        (*key, one.points[0].source): f"{one.points[0].run}: {change_text(one)}"
+        for key, its_own in found.items()
+        for one in its_own.stretches
+        if one.level.change is not None
     }
 
 
@@ -430,9 +431,8 @@ def _notes(
         said = shown(f"from run {run}, a series of its own: {words}")
         yield "\n".join([wrapped(said), *command])
     if lines := live_comparison(stretch, commits):
-        what = (
-            f"{run} to {stretch.points[-1].run}, creep" if stretch.level.creep else f"{run}, step"
-        )
+        last = stretch.points[-1].run
+        what = f"{run} to {last}, creep" if stretch.level.creep else f"{run}, step"
         if stretch.beside:
             what += f", seen by the live sessions beside {stretch.beside}"
         lines = [
@@ -445,6 +445,6 @@ def left_out_text(points: Sequence[Point]) -> str:
     """Say which runs are left out and why."""
     names = listed([point.run for point in points], MOST_NAMED)
     loads = [point.load or 0.0 for point in points]
-    told = f"{min(loads):.0%}" if len(points) == 1 else f"{min(loads):.0%} to {max(loads):.0%}"
-    plural = "s" if len(points) > 1 else ""
-    return f"left out, under another load ({told} of the CPU time): run{plural} {names}"
+    several = len(points) > 1
+    told = f"{min(loads):.0%} to {max(loads):.0%}" if several else f"{loads[0]:.0%}"
+    return f"left out, under another load ({told} of the CPU time): run{'s' * several} {names}"

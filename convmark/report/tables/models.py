@@ -8,6 +8,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from convmark.core.backends import DEFAULT_BACKEND
+from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.core.table import Heading, Table, headings, table_of
 from convmark.core.tasks import TASKS, Task
 from convmark.report.keras_applications import (
@@ -18,7 +20,7 @@ from convmark.report.keras_applications import (
     is_of_the_times,
     is_published,
 )
-from convmark.report.rows import group_of, newest_rows, setting, text_of
+from convmark.report.rows import group_of, newest_rows, text_of, with_versions
 from convmark.results.record import shown_in
 
 if TYPE_CHECKING:
@@ -89,10 +91,7 @@ def task_figures(table: pd.DataFrame, labels: Sequence[str], task: Task) -> Tabl
 
 def _newest(table: pd.DataFrame, labels: Sequence[str]) -> list[dict[str, Any]]:
     """Return the newest measured points of each case by task and batch size, the fastest first."""
-    records = [
-        {**row, "setting": setting(row), "run": labels[int(row["source"])]}
-        for row in newest_rows(table)
-    ]
+    records = [{**row, "run": labels[int(row["source"])]} for row in newest_rows(table)]
     records.sort(key=_order)
     return records
 
@@ -122,15 +121,18 @@ def pareto_front(points: Iterable[tuple[float, float]]) -> list[bool]:
     return front
 
 
-def _with_front(records: Iterable[Mapping[str, Any]], less: str, more: str) -> list[dict[str, Any]]:
+def _with_front(
+    records: Sequence[Mapping[str, Any]], less: str, more: str, *facts: str
+) -> list[dict[str, Any]]:
     """Return the records of each group of several, with whether they are on its front.
 
     Args:
         less: key of what is better where it is less.
         more: key of what is better where it is more.
+        facts: what those of a group share, beside batch size, setting and version.
     """
     groups: dict[str, list[Mapping[str, Any]]] = {}
-    for row in records:
+    for row in with_versions(records, "group", lambda row: group_of(row, *facts)):
         groups.setdefault(row["group"], []).append(row)
     return [
         {**row, "front": "on the front" if on_front else ""}
@@ -145,16 +147,17 @@ def _with_front(records: Iterable[Mapping[str, Any]], less: str, more: str) -> l
 def pareto(table: pd.DataFrame) -> Table:
     """Return throughput against parameters, with the front of each group of like cases."""
     known = [
-        {**row, "group": group_of(row, "hardware", "task")}
+        row
         for row in newest_rows(table)
         if row["parameters"] > 0 and row["throughput_samples_per_s"] > 0
     ]
-    records = _with_front(known, "parameters", "throughput_samples_per_s")
+    records = _with_front(known, "parameters", "throughput_samples_per_s", "hardware", "task")
     records.sort(key=lambda row: (row["group"], row["parameters"], row["throughput_samples_per_s"]))
     return table_of(
         "pareto",
         "Throughput against parameters",
-        "The newest figures of like cases: the same hardware, task, batch size and setting. A "
+        "The newest figures of like cases: the same hardware, task, batch size, setting and "
+        "version. A "
         "model is on the Pareto front where no other has fewer parameters and more throughput: "
         "large points, joined by the dashed line. "
         "Both axes are logarithmic.",
@@ -176,13 +179,21 @@ def applications(table: pd.DataFrame, depths: Mapping[str, int]) -> Table:
         depths: layers with weights, by model, where a model has been described.
     """
     models: dict[str, dict[str, Any]] = {}
-    for row in newest_rows(table[table["task"] == "infer"]):
+    rows = newest_rows(table[table["task"] == "infer"])
+    rows.sort(key=lambda row: (row["source"], row["backend"] == DEFAULT_BACKEND))
+    for row in rows:
+        if text_of(row["asked_shape"]) or row["runtime"] != DEFAULT_RUNTIME:
+            continue  # another network: its size may be another one
         model = models.setdefault(row["model"], {"model": row["model"]})
-        model |= {key: row[key] for key in ("parameters", "model_bytes") if row[key] == row[key]}
-        if is_of_the_times(row) and not text_of(row["asked_shape"]):
+        if row["precision"] in _PRECISIONS:
+            sizes = ("parameters", "model_bytes")
+            model |= {key: row[key] for key in sizes if row[key] == row[key]}
+        if is_of_the_times(row):
             kind = _kind(row)
+            load = f"{row['load']:.0%} other load" if row["load"] > 0 else ""
+            measured_on = (row["hardware"], text_of(row["framework"]), load)
             model[f"{kind}_step_s"] = row["step_time_p50_s"]
-            model[f"{kind}_hardware"] = row["hardware"]
+            model[f"{kind}_hardware"] = ", ".join(filter(None, measured_on))
             model[f"{kind}_n"] = row["n"]
     for name, model in models.items():
         model["depth"] = depths.get(name)
@@ -191,7 +202,8 @@ def applications(table: pd.DataFrame, depths: Mapping[str, int]) -> Table:
     return table_of(
         "applications",
         "Models, as Keras lists its applications",
-        f"Time per inference step: the median of the newest run's processes, batch size "
+        f"Time per inference step: the median of the newest run's processes, of the default "
+        f"backend where that run has several, batch size "
         f"{BATCH_SIZE}, float32, without XLA, default threads. Depth counts the layers that hold "
         f"weights, and is known of models that were described. {_PUBLISHED_TIMES} Fill it by: "
         f"{filling_command()}",
@@ -240,15 +252,11 @@ def published(table: pd.DataFrame) -> Table:
         table: points of timed tasks.
     """
     known = [
-        {
-            **row,
-            "group": group_of(row, "hardware"),
-            "top_1": PUBLISHED[row["model"]].top_1,
-        }
+        {**row, "top_1": PUBLISHED[row["model"]].top_1}
         for row in newest_rows(table)
         if _is_published(row)
     ]
-    records = _with_front(known, "step_time_p50_s", "top_1")
+    records = _with_front(known, "step_time_p50_s", "top_1", "hardware")
     by = ("batch_size", "group", "step_time_p50_s")
     records.sort(key=lambda row: (str(row["hardware"]), *(row[name] for name in by)))
     return table_of(
@@ -260,7 +268,7 @@ def published(table: pd.DataFrame) -> Table:
         "with random weights. A model is on the front where no other is both faster and more "
         "accurate: large points, joined by the dashed line.",
         headings(
-            "model group step_time_p50_s top_1 parameters n front",
+            "model group step_time_p50_s load top_1 parameters n front",
             step_time_p50_s=("step p50, measured", "seconds"),
             top_1=("top-1, published", "share"),
         ),
@@ -315,7 +323,7 @@ def published_times(table: pd.DataFrame) -> Table:
         "is the median over the processes of the newest run, with random weights. The ratio is of "
         "two machines and of two ways to measure.",
         headings(
-            "model hardware step_time_p50_s load n published_s on ratio",
+            "model hardware framework step_time_p50_s load n published_s on ratio",
             step_time_p50_s=("step p50, measured", "seconds"),
             published_s=("published", "seconds"),
             on="published on",

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from convmark.core.backends import DEFAULT_BACKEND
 from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIMES
 from convmark.core.table import Table, headings, table_of
 from convmark.report.ratios import fastest_marks
-from convmark.report.rows import POINT, latest, records_of, text_of
+from convmark.report.rows import POINT, latest, records_of, setting, text_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +27,7 @@ _COLUMNS = (
     *("machine", "device"),
     *("step_time_p50_s", "time_to_first_step_s", "export_s", "load_s", "exported_bytes"),
     *("peak_host_memory_bytes", "runtime_threads", "largest_rel_error", "top1_agreement"),
-    *("spread", "source", "case"),
+    *("spread", "load", "source", "case"),
 )
 
 _CAPTION = (
@@ -67,6 +68,8 @@ def runtimes(frame: pd.DataFrame, table: pd.DataFrame) -> Table:
             packages = text_of(row.get("packages")).split()
             others = (one for one in packages if one.partition("==")[0] not in own)
             row["packages"] = " ".join(sorted(others))
+            of_columns = {"precision": "float32", "backend": DEFAULT_BACKEND}
+            row["setting"] = setting({**row, **of_columns, "runtime": DEFAULT_RUNTIME})
             groups.setdefault(tuple(text_of(row.get(name)) for name in _SAME), []).append(row)
     times = _step_times(frame[frame["runtime"] != DEFAULT_RUNTIME])
     records = []
@@ -83,9 +86,9 @@ def runtimes(frame: pd.DataFrame, table: pd.DataFrame) -> Table:
         "Runtimes",
         _CAPTION,
         headings(
-            "model hardware batch_size runtime precision framework step_time_p50_s spread fastest "
-            "time_to_first_step_s load_s export_s exported_bytes peak_host_memory_bytes "
-            "largest_rel_error top1_agreement runtime_threads n",
+            "model hardware batch_size setting runtime precision framework step_time_p50_s spread "
+            "load fastest time_to_first_step_s load_s export_s exported_bytes "
+            "peak_host_memory_bytes largest_rel_error top1_agreement runtime_threads n",
             hardware="measured on",
             framework="version",
             load_s=("load", "seconds"),

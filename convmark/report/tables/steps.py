@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from convmark.core.statistics import median_of, scaling_efficiency
 from convmark.core.table import Heading, Table, headings, table_of
 from convmark.core.tasks import TASKS
-from convmark.report.rows import group_of, newest_rows, setting
+from convmark.report.rows import group_of, newest_rows, text_of, with_versions
 from convmark.results.record import shown_in
 from convmark.session.learning import WAYS
 
@@ -39,36 +39,44 @@ QUANTILES = ("min", "p10", "p25", "p50", "p75", "p90", "p95", "p99", "max")
 
 _AXES = (
     *("hardware", "model", "task", "batch_size", "precision", "jit", "threads", "backend"),
-    "cpus",
-    "runtime",
+    *("cpus", "runtime", "recipe", "asked_shape", "framework"),
 )
 
 
-def _groups(
-    rows: Iterable[dict[str, Any]], but: Sequence[str]
-) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
-    """Return the rows that agree in all axes but those named."""
+def _groups(rows: Iterable[dict[str, Any]], but: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+    """Yield the rows that agree in all axes but those named, and in the version.
+
+    Of several codes those of the newest run count.
+    """
     names = [name for name in (*_AXES, "replicas", "cluster") if name not in but]
-    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    found: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
-        found.setdefault(tuple(row[name] for name in names), []).append(row)
-    return found
+        found.setdefault(tuple(text_of(row[name]) for name in names), []).append(row)
+    for its_own in found.values():
+        newest = max(its_own, key=lambda row: row["source"])
+        yield [row for row in its_own if _ran_the_same(row, newest)]
+
+
+def _ran_the_same(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two rows are of one run, or of one code: of the commit where that is not known."""
+    codes = [
+        (text_of(one["code"]) or text_of(one["commit"]), text_of(one["keras"]))
+        for one in (row, other)
+    ]
+    return bool(row["source"] == other["source"]) or codes[0] == codes[1]
 
 
 def batch_sizes(table: pd.DataFrame) -> Table:
     """Return the newest figures of what was measured at two batch sizes or more."""
     groups = _groups(newest_rows(table), but=["batch_size"])
-    records = []
-    for rows in groups.values():
-        if len({row["batch_size"] for row in rows}) > 1:
-            first = rows[0]
-            series = ", ".join(filter(None, [first["hardware"], first["task"], setting(first)]))
-            records += [{**row, "series": series} for row in rows]
+    several = [rows for rows in groups if len({row["batch_size"] for row in rows}) > 1]
+    records = with_versions([row for rows in several for row in rows], "series", _measured_as)
     records.sort(key=lambda row: (row["model"], row["series"], row["batch_size"]))
     return table_of(
         "batch",
         "Batch size against throughput and step time",
-        "The newest figures of each batch size: throughput is the median over processes of the "
+        "The newest figures of each batch size, of one version and code in a line: throughput is "
+        "the median over processes of the "
         "samples per second in windows, the step time the median of medians. Both axes are "
         "logarithmic.",
         headings(
@@ -80,12 +88,21 @@ def batch_sizes(table: pd.DataFrame) -> Table:
     )
 
 
+def _measured_as(row: Mapping[str, Any]) -> str:
+    return ", ".join(filter(None, (row["hardware"], row["task"], row["setting"])))
+
+
+def _of_task(row: Mapping[str, Any]) -> str:
+    return group_of(row, "hardware", "task")
+
+
 def distribution(table: pd.DataFrame) -> Table:
     """Return the quantiles of the step time of each case's newest run."""
-    records = []
-    for row in newest_rows(table):
-        figures = {name: row[f"step_time_{name}_s"] for name in QUANTILES}
-        records.append({**row, "group": group_of(row, "hardware", "task"), **figures})
+    rows = [
+        {**row, **{name: row[f"step_time_{name}_s"] for name in QUANTILES}}
+        for row in newest_rows(table)
+    ]
+    records = with_versions(rows, "group", _of_task)
     records.sort(key=lambda row: (row["group"], row["model"]))
     return table_of(
         "distribution",
@@ -103,9 +120,8 @@ def distribution(table: pd.DataFrame) -> Table:
 
 def scaling(table: pd.DataFrame) -> Table:
     """Return the efficiency of each number of replicas against one replica of the same case."""
-    groups = _groups(newest_rows(table), but=["replicas", "cluster"])
     records = []
-    for rows in groups.values():
+    for rows in _groups(newest_rows(table), but=["replicas", "cluster"]):
         known = [row for row in rows if row["throughput_samples_per_s"] > 0]
         single = next((row for row in known if row["replicas"] == 1), None)
         if single is None:
@@ -114,13 +130,14 @@ def scaling(table: pd.DataFrame) -> Table:
         for cluster in sorted({str(row["cluster"]) for row in spread}):
             same = [single, *(row for row in spread if row["cluster"] == cluster)]
             records += [_efficiency(row, single, cluster) for row in same]
+    records = with_versions(records, "series", lambda row: str(row["series"]))
     records.sort(key=lambda row: (row["series"], row["replicas"]))
     return table_of(
         "scaling",
         "Scaling over replicas",
-        "Efficiency is the throughput over that of one replica, over the number of replicas: 100 % "
-        "is perfect. The batch size is per replica.",
-        headings("series replicas throughput_samples_per_s efficiency n", series="case"),
+        "Efficiency is the throughput over that of one replica of the same version and code, over "
+        "the number of replicas: 100 % is perfect. The batch size is per replica.",
+        headings("series replicas throughput_samples_per_s efficiency load n", series="case"),
         records,
     )
 
@@ -230,7 +247,7 @@ def waterfall(table: pd.DataFrame) -> Table:
         "besides, once, however many steps it has.",
         [
             *headings(
-                "model group direction way step_s compiled_s added_s added_share adds call_s",
+                "model group direction way step_s compiled_s added_s added_share adds call_s load",
                 way="called by",
                 step_s=("per step", "seconds"),
                 compiled_s=("compiled step", "seconds"),
@@ -296,21 +313,23 @@ def _element_bytes(precision: str) -> int:
     return max(1, int(bits.group()) // 8) if bits else 4
 
 
-def roofline(table: pd.DataFrame, traffic_elements: Mapping[str, int | None]) -> Table:
+def roofline(table: pd.DataFrame, traffic_elements: Mapping[tuple[str, str], int | None]) -> Table:
     """Return the newest figures of the cases whose ceilings, FLOPs and bytes are all known.
 
     Args:
-        traffic_elements: by model, of those that were described; a column `bytes_per_sample`
-            of the rows comes before it.
+        traffic_elements: by model and input shape, of those that were described; a column
+            `bytes_per_sample` of the rows comes before it.
     """
     known = all(name in table for name in CEILINGS)
     records = []
     for row in newest_rows(table) if known else ():
-        moved = _bytes(row, traffic_elements.get(str(row["model"])))
+        described = (str(row["model"]), text_of(row["input_shape"]))
+        moved = _bytes(row, traffic_elements.get(described))
         alone = row["replicas"] == 1  # the ceilings are one device's
         needed = (*CEILINGS, "flops_per_sample", _work(row))
         if alone and moved and all((row.get(name) or 0) > 0 for name in needed):
             records.append(_record(row, moved))
+    records = with_versions(records, "group", _of_task)
     records.sort(key=lambda row: (row["group"], row["model"]))
     return table_of(
         "roofline",
@@ -321,8 +340,8 @@ def roofline(table: pd.DataFrame, traffic_elements: Mapping[str, int | None]) ->
         "an estimate for models that were described (convmark run --describe): every layer reads "
         "its inputs and weights and writes its output once. Both axes are logarithmic.",
         headings(
-            "model group intensity flops_per_s attainable_flops_per_s share peak_flops_per_s "
-            "peak_bytes_per_s n",
+            "model group intensity flops_per_s attainable_flops_per_s share load "
+            "peak_flops_per_s peak_bytes_per_s n",
             intensity=("FLOP/byte", "intensity"),
             flops_per_s=("FLOP/s", "flops_rate"),
             attainable_flops_per_s=("attainable", "flops_rate"),
@@ -355,7 +374,6 @@ def _record(row: dict[str, Any], moved: float) -> dict[str, Any]:
     limit = attainable(intensity, row["peak_flops_per_s"], row["peak_bytes_per_s"])
     return {
         **row,
-        "group": group_of(row, "hardware", "task"),
         "intensity": intensity,
         "flops_per_s": reached,
         "attainable_flops_per_s": limit,

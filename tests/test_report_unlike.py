@@ -1,0 +1,191 @@
+"""Unlike rows in one report: no figure is of both, and no two rows of a table look the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_rows import SLOW, keep_run, measured
+from test_report_tables import found, hardware, kept, three
+
+from convmark.report.build import build
+from convmark.report.export import export_of
+from convmark.report.rows import points, read_rows
+from convmark.report.tables.accuracy import accuracy
+from convmark.report.tables.models import applications, pareto, published_times
+from convmark.report.tables.steps import batch_sizes, roofline, scaling
+from convmark.results.record import Record
+
+THRICE = (0.010, 0.0101, 0.0102)
+
+NAMES = ("batch_size", "replicas", "limit", "threads")
+"""Columns of numbers that say what a row is of."""
+
+EVERYWHERE: dict[str, Any] = {
+    "sustained_s": 60.0,
+    "sustained_throughput_samples_per_s": 3000.0,
+    "latency_limit_s": 0.01,
+    "latency_limit_rate_per_s": 50.0,
+    "cpu_power_scope": "package",
+    "cpu_power_w": 10.0,
+    "cpu_joules_per_sample": 0.1,
+    "peak_flops_per_s": 1e12,
+    "peak_bytes_per_s": 1e10,
+    "training_flops_per_sample": 2_500_000,
+}
+"""Figures of every table."""
+
+
+def rows_of(model: str, number: int = 1, **changes: Any) -> list[Record]:
+    return three(SLOW, number, model, *THRICE, **changes)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"precision": "mixed_bfloat16"},
+        {"threads": "1"},
+        {"cpus": "0-1"},
+        {"jit": "on"},
+        {"recipe": "optimizer=adam"},
+        {"backend": "jax", "tensorflow": None, "jax": "0.9.0"},
+        {"asked_shape": "32x32x1"},
+    ],
+    ids=str,
+)
+def test_no_two_rows_of_a_table_differ_in_figures_alone(
+    tmp_path: Path, setting: dict[str, Any]
+) -> None:
+    keep_run(tmp_path, rows_of("lenet5", **EVERYWHERE) + rows_of("vgg16", **EVERYWHERE))
+    other = [rows_of(model, 2, **EVERYWHERE, **setting) for model in ("lenet5", "vgg16")]
+    keep_run(tmp_path, other[0] + other[1])
+    report = build([tmp_path])
+    assert {"architectures", "sustained", "latency_limit", "energy"} <= {
+        table.key for table in report.tables
+    }
+    for table in report.tables:
+        named = [one.key for one in table.headings if not one.numeric or one.key in NAMES]
+        told = [tuple(row[key] for key in named if key != "run") for row in table.records()]
+        if table.key != "history":  # whose rows are runs
+            assert len(set(told)) == len(told), table.key
+
+
+def test_a_figure_of_another_input_shape_is_none_of_the_model(tmp_path: Path) -> None:
+    first = [*three(SLOW, 1, "resnet50", 0.1, 0.1, 0.1), *three(SLOW, 1, "vgg16", 0.2, 0.2, 0.2)]
+    keep_run(tmp_path, first)
+    keep_run(tmp_path, rows_of("resnet50", 2, asked_shape="32x32x3"))
+    tables = {table.key: table for table in build([tmp_path]).tables}
+    shown = tables["architectures"].records()
+    assert [
+        (row["setting"], row["step_time_p50_s"]) for row in shown if row["model"] != "vgg16"
+    ] == [
+        ("input 32x32x3", 0.0101),
+        (None, 0.1),
+    ]
+    rates = sorted(tables["pareto"].column("throughput_samples_per_s"))
+    assert rates == pytest.approx([32 / 0.2 * 1.02, 32 / 0.1 * 1.02])
+    case = "resnet50-train-cpu-b32-float32"
+    lines = {row["case"]: row["run"] for row in tables["history"].records()}
+    assert (lines[case], lines[f"{case}, input 32x32x3"]) == ("0001", "0002")
+
+
+def test_a_front_is_of_one_version(tmp_path: Path) -> None:
+    rows = kept(
+        tmp_path,
+        rows_of("lenet5", 1, tensorflow="2.19.0") + rows_of("resnet50", 1, tensorflow="2.19.0"),
+        rows_of("lenet5", 2, tensorflow="2.21.0") + rows_of("vgg16", 2, tensorflow="2.21.0"),
+    )
+    table = pareto(points(rows.frame))
+    assert [(row["model"], row["group"].rpartition(", ")[2]) for row in table.records()] == [
+        ("vgg16", "TensorFlow 2.21.0"),
+        ("lenet5", "TensorFlow 2.21.0"),
+    ]
+
+
+@pytest.mark.parametrize("changes", [{"tensorflow": "2.21.0"}, {"code": "b" * 64}], ids=str)
+def test_scaling_and_batch_sizes_are_of_one_version_and_code(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    before: dict[str, Any] = {"tensorflow": "2.19.0", "code": "a" * 64}
+    now = {**before, **changes}
+    two = rows_of("lenet5", 2, replicas=2, **now) + rows_of("vgg16", 2, batch_size=64, **now)
+    rows = kept(tmp_path, rows_of("lenet5", 1, **before) + rows_of("vgg16", 1, **before), two)
+    table = points(rows.frame)
+    assert not scaling(table).rows
+    assert not batch_sizes(table).rows
+    keep_run(tmp_path / "results", rows_of("lenet5", 3, **now) + rows_of("vgg16", 3, **now))
+    table = points(read_rows([tmp_path / "results"]).frame)
+    assert found(scaling(table), replicas=2)["efficiency"] == pytest.approx(0.5)
+    assert batch_sizes(table).column("batch_size") == [32, 64]
+
+
+def test_times_that_keras_publishes_stand_beside_a_backend(tmp_path: Path) -> None:
+    facts: dict[str, Any] = {"task": "infer", "parameters": 25_636_712, "model_bytes": 10**8}
+    jax = {"backend": "jax", "tensorflow": None, "jax": "0.9.0"}
+    rows = kept(
+        tmp_path,
+        [
+            *three(SLOW, 1, "resnet50", 0.1, 0.1, 0.1, **facts),
+            *three(SLOW, 1, "resnet50", 0.05, 0.05, 0.05, **facts, **jax),
+            *three(SLOW, 1, "resnet50", 0.02, 0.02, 0.02, runtime="litert",
+                   **{**facts, "model_bytes": 1}),
+        ],
+    )  # fmt: skip
+    table = points(rows.frame)
+    assert published_times(table).column("framework") == ["JAX 0.9.0", "TensorFlow 2.20.0"]
+    (row,) = applications(table, {}).records()
+    assert (row["cpu_step_s"], row["cpu_hardware"]) == (0.1, f"{SLOW} cpu, TensorFlow 2.20.0")
+    assert row["model_bytes"] == 10**8
+
+
+def test_a_roofline_takes_no_bytes_of_another_input_shape(tmp_path: Path) -> None:
+    facts = {**EVERYWHERE, "task": "infer"}
+    rows = kept(tmp_path, rows_of("lenet5", **facts, input_shape="28x28x1"))
+    table = points(rows.frame)
+    assert roofline(table, {("lenet5", "28x28x1"): 30}).rows
+    assert not roofline(table, {("lenet5", "224x224x3"): 30}).rows
+
+
+@pytest.mark.parametrize("other", [{"seed": 2}, {"code": "b" * 64}], ids=str)
+def test_the_loss_of_float32_is_of_the_same_weights(tmp_path: Path, other: dict[str, Any]) -> None:
+    alike = {"seed": 1, "code": "a" * 64}
+    reduced = {"loss": 0.6, "precision": "mixed_bfloat16"}
+    shown = []
+    for number, facts in enumerate((alike, {**alike, **other})):
+        rows = kept(
+            tmp_path / str(number),
+            rows_of("lenet5", 1, loss=0.5, **facts),
+            rows_of("lenet5", 2, **alike, **reduced),
+            three("epyc-64", 1, "lenet5", *THRICE),
+        )
+        row = found(hardware(rows.frame), setting="mixed_bfloat16", hardware=f"{SLOW} cpu")
+        shown.append((row["loss"], row.get("loss_float32")))
+    assert shown == [(0.6, 0.5), (0.6, None)]
+
+
+def test_seeds_of_an_earlier_code_are_in_no_mean(tmp_path: Path) -> None:
+    facts: dict[str, Any] = {
+        "task": "accuracy", "batch_size": 256, "fraction": 1.0, "epochs": 5,
+        "dataset": "mnist", "epoch_time_s": 1.0, "target_accuracy": 0.97,
+    }  # fmt: skip
+    old = [
+        measured(SLOW, 1, "lenet5", number, accuracy=0.5, seed=number, code="a" * 64, **facts)
+        for number in (1, 2, 3)
+    ]
+    new = three(SLOW, 2, "lenet5", 0.01, accuracy=0.98, seed=1, code="b" * 64, **facts)
+    rows = kept(tmp_path, old, new)
+    (row,) = accuracy(rows.frame, [run.label for run in rows.runs]).records()
+    assert (row["accuracy"], row["seeds"], row["runs"]) == (0.98, 1, "0002")
+
+
+def test_an_export_tells_input_shapes_apart(tmp_path: Path) -> None:
+    rows = kept(tmp_path, rows_of("lenet5", 1), rows_of("lenet5", 2, asked_shape="32x32x1"))
+    case = "lenet5-train-cpu-b32-float32"
+    assert list(json.loads(export_of(rows, "bmf").files[""])) == [f"{case}, input 32x32x1"]
+    otava = [path for path in export_of(rows, "otava").files if path.endswith(".csv")]
+    assert len(otava) == 2
+    told = {one["tags"]["case"] for one in json.loads(export_of(rows, "conbench").files[""])}
+    assert told == {case, f"{case}, input 32x32x1"}
+    assert f'case="{case}, input 32x32x1"' in export_of(rows, "openmetrics").files[""]
