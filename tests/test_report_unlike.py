@@ -189,3 +189,22 @@ def test_an_export_tells_input_shapes_apart(tmp_path: Path) -> None:
     told = {one["tags"]["case"] for one in json.loads(export_of(rows, "conbench").files[""])}
     assert told == {case, f"{case}, input 32x32x1"}
     assert f'case="{case}, input 32x32x1"' in export_of(rows, "openmetrics").files[""]
+
+
+def test_the_line_on_two_machines_says_which_was_under_other_load(tmp_path: Path) -> None:
+    busy = three("epyc-64", 1, "lenet5", *THRICE, other_cpu_share=0.82)
+    table = hardware(kept(tmp_path, rows_of("lenet5"), busy).frame)
+    assert ", epyc-64 cpu under 82% other load;" in table.lead[0]
+    assert f"{SLOW} cpu under" not in table.lead[0]
+
+
+def test_what_is_set_side_by_side_says_its_other_load(tmp_path: Path) -> None:
+    facts: dict[str, Any] = {"code": "a" * 64}
+    before = rows_of("lenet5", 1, tensorflow="2.19.0", **facts)
+    keep_run(tmp_path, before)
+    keep_run(tmp_path, rows_of("lenet5", 2, tensorflow="2.21.0", other_cpu_share=0.82, **facts))
+    report = build([tmp_path])
+    assert report.sides is not None
+    assert [side.doubt for side in report.sides.sides] == ["", "82% other load"]
+    (line,) = (row for row in report.tables[0].records() if "against 2.19.0" in row["of"])
+    assert line["detail"].endswith("under 82% other load")

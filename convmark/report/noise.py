@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from convmark.compare.files import NOISE, NoiseRow, read_noise
+from convmark.core.fitting import wrapped
 from convmark.core.table import Table, headings, printed, table_of
 from convmark.core.text import counted, duration_text, listed, markdown_cell, seconds_text, shown
 from convmark.report.tables.history import MOST_NAMED
@@ -48,12 +49,14 @@ def noise_text(rows: Sequence[NoiseRow], *, markdown: bool = False) -> str:
     table = printed(columns, records, style, clean=clean, drop_empty=False)
     budgets = " and ".join(dict.fromkeys(duration_text(row.budget_s) for row in rows))
     about = (
-        "scatter: noise of a session with identical code (number of sessions); takes: seconds of\n"
-        f"a session. sees: the smallest slowdown that is found in 95 of 100 runs of {budgets};\n"
-        "excl.: the change that `unchanged` rules out as often. Last column: the time until a\n"
+        "scatter: noise of a session with identical code (number of sessions); takes: seconds of "
+        f"a session. sees: the smallest slowdown that is found in 95 of 100 runs of {budgets}; "
+        "excl.: the change that `unchanged` rules out as often. Last column: the time until a "
         "slowdown of that size is found in 8 of 10 runs. Slowdowns below 3 % never fail a test."
     )
-    return "\n\n".join([table, about, *map(clean, _notes(names, rows))])
+    fit = str if markdown else wrapped
+    notes = (fit(clean(note)) for note in _notes(names, rows))
+    return "\n\n".join([table, fit(about), *notes])
 
 
 def _notes(names: Sequence[str], rows: Sequence[NoiseRow]) -> Iterator[str]:

@@ -15,12 +15,13 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from convmark.compare.comparability import Comparability, facts_of
-from convmark.core.statistics import CONFIDENCE, is_known, t_quantile
+from convmark.core.statistics import CONFIDENCE, is_known, median_of, t_quantile
 from convmark.core.text import DIRTY, commit_text, counted
 from convmark.report.ratios import LEAST_PROCESSES, Units, geometric_mean, ratio
 from convmark.report.rows import POINT, judged_rows, left_out_text, records_of, text_of
 from convmark.report.tables.answers import Versions
 from convmark.results.code.manifest import files_hash_of
+from convmark.results.record import BUSY_SHARE
 from convmark.results.store import RunSource
 
 if TYPE_CHECKING:
@@ -118,6 +119,8 @@ class Side:
     runs: tuple[tuple[int, float], ...]
     """Each run's place, and the geometric mean of the step times of its processes, the newest
     last."""
+    load: float
+    """The other programs' share of the CPUs' time in the newest run; 0 where it is not large."""
     doubt: str
     """What to be wary of."""
 
@@ -224,7 +227,7 @@ def _numbered(values: Iterable[Any]) -> dict[Any, int]:
 
 _COLUMNS = (
     *("commit", "dirty", "code", "started", "status", "not_judged", "step_time_p50_s"),
-    *("hardware", "framework", "source", "process"),
+    *("hardware", "framework", "source", "process", "other_cpu_share"),
 )
 
 
@@ -284,6 +287,7 @@ def newest_versions(sides: Sequence[Side]) -> Versions | None:
         after=new.fact("framework"),
         cases=len(ratios),
         mean=mean,
+        load=max(side.load for pair in pairs for side in pair),
         other=tuple(
             name for name in _SOFTWARE if any(a.fact(name) != b.fact(name) for a, b in pairs)
         ),
@@ -373,6 +377,8 @@ def _side(
     count = len(rows)
     unsteady = sum(row["status"] == "unsteady" for row in rows)
     doubts = [f"{unsteady} of {counted(count, 'process')} unsteady"] if unsteady else []
+    load = median_of(row["other_cpu_share"] for row in rows) or 0.0
+    doubts += [f"{load:.0%} other load"] if load >= BUSY_SHARE else []
     doubts += filter(None, [left_out_text(newest, rows)])
     return Side(
         facts=facts,
@@ -387,5 +393,6 @@ def _side(
         runs=tuple(
             (run, math.exp(fmean(its_own))) for run, its_own in sorted(logs.items())[-_MOST_RUNS:]
         ),
+        load=load if load >= BUSY_SHARE else 0.0,
         doubt="; ".join(doubts),
     )

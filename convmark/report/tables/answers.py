@@ -214,6 +214,8 @@ class Versions:
     cases: int
     """Of which both have like measurements."""
     mean: Ratio
+    load: float
+    """The most that other programs took while one of them was measured; 0 where it was little."""
     other: tuple[str, ...]
     """What of the software is another one too."""
 
@@ -224,7 +226,8 @@ def _versions(found: Versions) -> dict[str, str]:
     of = f"{found.after} against {found.before.rpartition(' ')[2]}"
     detail = f"{cases} {brackets_text(found.mean)}"
     ran = "measured in different runs"
-    return _line(RATIOS, of, times_as_fast(found.mean), detail, other, ran)
+    load = _load([found.load or None])
+    return _line(RATIOS, of, times_as_fast(found.mean), detail, other, ran, load)
 
 
 # What changed

@@ -296,7 +296,11 @@ class _Shown(Measured):
     def _lead(self, compared: Sequence[Sides], speedups: _Speedups) -> list[str]:
         """Return a line for each hardware that is held against the base, and what else to know."""
         ranked = self.ranked(speedups)
-        lines = [self._against_base(name, speedups[name]) for name in ranked if name != self.base]
+        lines = [
+            self._against_base(name, speedups[name], self.rate)
+            for name in ranked
+            if name != self.base
+        ]
         single = [name for name in self.names if name not in self.by_run]
         if single:
             lines.append(
@@ -310,16 +314,25 @@ class _Shown(Measured):
         if not self.has_sustained:
             return
         words = "Burst" if self.sustained else "Sustained"
-        other = self.speedups(compared, BURST if self.sustained else SUSTAINED)
+        rate = BURST if self.sustained else SUSTAINED
+        other = self.speedups(compared, rate)
         known = [name for name in self.ranked(other) if other.get(name, True)]
         for name in known:
             if name != self.base:
-                yield f"{words}: {self._against_base(name, other[name])}"
+                yield f"{words}: {self._against_base(name, other[name], rate)}"
         if known != [name for name in self.ranked(speedups) if name in known]:
             yield f"By {words.lower()} throughput the order is another: {', '.join(known)}."
         yield from unlike_times(side for sides in compared for side in sides.items())
 
-    def _against_base(self, name: str, speedups: Sequence[Ratio]) -> str:
+    def _loads(self, name: str, rate: str) -> Iterator[str]:
+        """Say under how much other load those cases were measured that both machines have."""
+        both = [key for key, sides in self.cases.items() if {name, self.base} <= sides.keys()]
+        for one in (name, self.base):
+            known = [share for key in both if (share := self.load(key, one, rate))]
+            if known:
+                yield f", {one} under {max(known):.0%} other load"
+
+    def _against_base(self, name: str, speedups: Sequence[Ratio], rate: str) -> str:
         mean = geometric_mean(_with_intervals(speedups))
         if mean is None:
             return f"{name}: no case is measured here and on {self.base}."
@@ -331,7 +344,7 @@ class _Shown(Measured):
             without = " without energy" * any(one.per_kwh for one in (ours, theirs))
             words += f", {times_text(mean, share)} times per {ours.currency}/h{without}"
             words += ends_text(mean, share)
-        return f"{words}; {intervals_with_1(speedups)}."
+        return f"{words}{''.join(self._loads(name, rate))}; {intervals_with_1(speedups)}."
 
     def _headings(self) -> list[Heading]:
         return headings(
