@@ -153,3 +153,30 @@ def test_what_stands_before_a_paragraph_is_not_repeated_where_its_first_word_has
     label, word = "  interpreter of the environment  ", f"/{'x' * 60}/bin/python"
     found = wrapped(f"{word} is not here", before=label, indent=" " * len(label))
     assert found == f"{word}\n{' ' * len(label)}is not here"
+
+
+def test_rows_that_only_long_names_tell_apart_are_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = headings(
+        "model task batch_size hardware step rate note",
+        step=("step p50", "seconds"),
+        rate=("samples/s", "rate"),
+    )
+    machines = [
+        f"xeon-e5-2680-with-{gib}-gib-of-memory-in-the-basement-of-the-house cpu"
+        for gib in (32, 64)
+    ]
+    rows = [
+        {"model": "lenet5", "task": "train", "batch_size": 32, "hardware": machine,
+         "step": 0.0047 * place, "rate": 6938.0 / place, "note": NOTE}
+        for place, machine in enumerate(machines, 1)
+    ]  # fmt: skip
+    rows += [{**rows[0], "batch_size": 8}]
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = printed(columns, rows).splitlines()
+    assert max(map(len, lines)) <= 80
+    place = lines.index(f"batch 32  {machines[1]}")
+    assert lines[place + 1] == "  step p50 9.40 ms, samples/s 3469"
+    monkeypatch.setenv("COLUMNS", "30")
+    assert (
+        "  step p50 9.40 ms," in printed(columns, rows).splitlines()
+    )  # no number without its unit

@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from convmark.cli.command import exit_status
+from convmark.core.fitting import wrapped
 from convmark.core.options import Options
 from convmark.core.text import counted, shown
 from convmark.report.submission import Finding, Submission, check, findings_table
@@ -35,10 +36,12 @@ def check_submission(given: argparse.Namespace, options: Options) -> int:
 
 
 def _line(one: Finding) -> str:
-    """Return a finding as compilers print theirs."""
+    """Return a finding as compilers print theirs, in lines of a terminal's width."""
     line = f":{one.line}" if one.line else ""
     more = f" (and {counted(one.rows - 1, 'more row')})" if one.rows and one.rows > 1 else ""
-    return shown(f"{one.file}{line}: {one.rule}: {one.value}{more}; {REMEDIES[one.rule]}")
+    where = shown(f"{one.file}{line}: ")
+    said = shown(f"{one.rule}: {one.value}{more}; {REMEDIES[one.rule]}")
+    return where + wrapped(said, before=where)
 
 
 def _summary(found: Submission) -> str:

@@ -18,6 +18,7 @@ from convmark.core.backends import DEFAULT_BACKEND
 from convmark.core.case import Case
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.files import write_whole, writing
+from convmark.core.fitting import wrapped
 from convmark.core.option_values import AUTO, Shapes
 from convmark.core.options import Options
 from convmark.core.suites import (
@@ -135,7 +136,7 @@ def _dry_run(given: argparse.Namespace, options: Options, machine: Machine, form
     print_tables(planned, form)
     sides = len({*options.pythons, *options.environments})
     each = f"in each of {sides} interpreters: " if sides > 1 else ""
-    print(f"{chr(10) * (form == TEXT)}{each}{found.words}", file=sys.stderr)
+    print(f"{chr(10) * (form == TEXT)}{wrapped(each + found.words)}", file=sys.stderr)
     return exit_status(True)
 
 

@@ -18,6 +18,7 @@ LABEL_MARGIN = 2
 """Characters by which tabulate makes a column wider than its heading."""
 MOST_SHARED = 60
 """Characters of a heading and a value that may be said once for all rows."""
+_HARD_SPACE = "\u00a0"
 LEAST_FIGURES = 3
 """Rows from which on an equal figure in all of them is no chance."""
 MOST_NAMES_SHARE = 0.6
@@ -33,6 +34,8 @@ class Grid:
     labels: Sequence[str]
     numeric: Sequence[bool]
     rows: Sequence[Sequence[str]]
+    figures: Sequence[bool]
+    """Of each column whether it says nothing of what a row is of, as most numbers do."""
 
     def only(self, places: Sequence[int]) -> Grid:
         """Return the columns at these places."""
@@ -40,6 +43,7 @@ class Grid:
             [self.labels[place] for place in places],
             [self.numeric[place] for place in places],
             [[row[place] for place in places] for row in self.rows],
+            [self.figures[place] for place in places],
         )
 
     def width(self, places: Sequence[int]) -> int:
@@ -86,7 +90,8 @@ def fitted(grid: Grid, width: int, drawn: Callable[[Grid], str]) -> str:
 
     What all rows share is said once above. The other columns follow in parts that begin with the
     columns that name the row. Texts that fit beside no name stand below, row by row. A single row
-    becomes a list, and so do rows whose names leave no room for a column.
+    becomes a list, and so do rows whose names leave no room for a column; where names that tell
+    the rows apart do not, each row is a block.
 
     Args:
         drawn: draws a part.
@@ -99,6 +104,10 @@ def fitted(grid: Grid, width: int, drawn: Callable[[Grid], str]) -> str:
     shared = _shared(grid)
     places = [place for place in places if place not in shared]
     names = _names(grid, places, width)
+    telling = [] if _tells(grid, names) else _telling(grid, places)
+    if telling:
+        blocks = _blocks(grid, telling, [one for one in places if one not in telling], width)
+        return "\n\n".join(filter(None, [_sentence(grid, shared, width), blocks]))
     others = [place for place in places if place not in names]
     texts = [place for place in others if grid.width([*names, place]) > width]
     parts = _parts(grid, names, [place for place in others if place not in texts], width)
@@ -140,10 +149,40 @@ def _names(grid: Grid, places: Sequence[int], width: int) -> list[int]:
     for place in places[1:]:
         more = [*names, place]
         most = width - LEAST_BESIDE_NAMES if _tells(grid, more) else MOST_NAMES_SHARE * width
-        if _tells(grid, names) or grid.numeric[place] or grid.width(more) > most:
+        if _tells(grid, names) or grid.figures[place] or grid.width(more) > most:
             break
         names = more
     return names
+
+
+def _telling(grid: Grid, places: Sequence[int]) -> list[int]:
+    """Return the first columns that tell the rows apart; none where figures alone do."""
+    for count, place in enumerate(places, 1):
+        if grid.figures[place]:
+            break
+        if _tells(grid, places[:count]):
+            return list(places[:count])
+    return []
+
+
+def _blocks(grid: Grid, names: Sequence[int], others: Sequence[int], width: int) -> str:
+    """Return each row as its names, and its other cells in lines below them."""
+    lines = []
+    for row in grid.rows:
+        head = (f"{grid.labels[name]} {row[name]}" if grid.numeric[name] else row[name]
+                for name in names if row[name])  # fmt: skip
+        lines.append(_wrapped("  ".join(head), width, "    "))
+        cells = [(grid.labels[place], row[place]) for place in others if row[place]]
+        short = [f"{label} {text}" for label, text in cells if len(label + text) < MOST_SHARED]
+        if short:  # a cell stays in one line
+            whole = ", ".join(one.replace(" ", _HARD_SPACE) for one in short)
+            lines.append(_wrapped(f"  {whole}", width, "  ").replace(_HARD_SPACE, " "))
+        lines += [
+            _wrapped(f"  {label}: {text}", width, "    ")
+            for label, text in cells
+            if len(label + text) >= MOST_SHARED
+        ]
+    return "\n".join(lines)
 
 
 def _tells(grid: Grid, names: Sequence[int]) -> bool:
@@ -163,7 +202,8 @@ def _parts(grid: Grid, names: Sequence[int], others: Sequence[int], width: int) 
 
 def _without_empty_rows(part: Grid, names: int) -> Grid:
     """Return the rows that say something beside their names."""
-    return Grid(part.labels, part.numeric, [row for row in part.rows if any(row[names:])])
+    rows = [row for row in part.rows if any(row[names:])]
+    return Grid(part.labels, part.numeric, rows, part.figures)
 
 
 def _sentence(grid: Grid, shared: Sequence[int], width: int) -> str:

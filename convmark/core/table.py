@@ -111,6 +111,10 @@ class Heading:
         return KINDS[self.kind][0]
 
 
+NAMING = frozenset({"batch_size", "replicas", "threads", "limit", "process", "number", "place"})
+"""Keys of columns of numbers that say what a row is of."""
+
+
 USUAL: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "accuracy": ("accuracy", "score"),
@@ -281,6 +285,7 @@ def grid(table: Table, style: str, clean: Callable[[str], str]) -> str:
         [heading.label for heading in table.headings],
         [heading.numeric for heading in table.headings],
         [[clean(cell) for cell in row] for row in table.texts()],
+        [heading.numeric and heading.key not in NAMING for heading in table.headings],
     )
     width = terminal_width() if style == "simple" else None
     drawn = partial(_drawn, style=style)

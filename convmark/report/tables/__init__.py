@@ -122,7 +122,8 @@ def as_csv(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 def _grid(table: Table, style: str) -> str:
     if not table.rows:
-        return table.empty or "nothing to show"
+        words = table.empty or "nothing to show"
+        return words if style == "pipe" else wrapped(words)
     return grid(table, style, markdown_cell if style == "pipe" else shown)
 
 
