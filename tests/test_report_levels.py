@@ -124,7 +124,7 @@ def test_without_a_change_the_table_says_so_and_the_figure_has_no_mark(results: 
     flat = rows.frame[(rows.frame["case"] == RESNET) & (rows.frame["tensorflow"] == "2.21.0")]
     table = levels(trends(flat, rows.runs), Path(), {})
     assert (table.rows, table.empty) == ((), "no case has moved")
-    assert "1 other case did not move." in table.caption
+    assert "1 case did not move." in table.caption
 
 
 def test_the_noise_is_shown_where_it_is_known(

@@ -174,9 +174,8 @@ def _blocks(grid: Grid, names: Sequence[int], others: Sequence[int], width: int)
         lines.append(_wrapped("  ".join(head), width, "    "))
         cells = [(grid.labels[place], row[place]) for place in others if row[place]]
         short = [f"{label} {text}" for label, text in cells if len(label + text) < MOST_SHARED]
-        if short:  # a cell stays in one line
-            whole = ", ".join(one.replace(" ", _HARD_SPACE) for one in short)
-            lines.append(_wrapped(f"  {whole}", width, "  ").replace(_HARD_SPACE, " "))
+        if short:
+            lines.append(_together(short, width, "  "))
         lines += [
             _wrapped(f"  {label}: {text}", width, "    ")
             for label, text in cells
@@ -207,8 +206,16 @@ def _without_empty_rows(part: Grid, names: int) -> Grid:
 
 
 def _sentence(grid: Grid, shared: Sequence[int], width: int) -> str:
-    words = ", ".join(f"{grid.labels[place]} {grid.rows[0][place]}" for place in shared)
-    return _wrapped(f"in every row: {words}", width, "  ") if words else ""
+    said = [f"{grid.labels[place]} {grid.rows[0][place]}" for place in shared]
+    return _together(said, width, "  ", "in every row: ") if said else ""
+
+
+def _together(said: Sequence[str], width: int, indent: str, before: str = "") -> str:
+    """Return short texts in lines, none of them broken that has room in a line."""
+    room = width - len(indent) - 1
+    whole = (one.replace(" ", _HARD_SPACE) if len(one) <= room else one for one in said)
+    text = _wrapped(", ".join(whole), width, indent, before or indent)
+    return text.replace(_HARD_SPACE, " ")
 
 
 def _below(grid: Grid, names: Sequence[int], texts: Sequence[int], width: int) -> str:

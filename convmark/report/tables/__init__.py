@@ -13,7 +13,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -55,9 +55,15 @@ def terminal_text(tables: Sequence[Table]) -> str:
     return "\n\n".join(
         f"{shown(table.title)}\n{'=' * len(shown(table.title))}\n\n"
         + "".join(f"{wrapped(shown(line))}\n\n" for line in table.lead)
-        + f"{_grid(table, 'simple')}\n\n{wrapped(shown(table.caption))}"
+        + "\n\n".join([_grid(table, "simple"), *_caption(table)])
         for table in tables
     )
+
+
+def _caption(table: Table) -> Iterator[str]:
+    """Yield what the columns of a table mean, where it has rows."""
+    if table.rows:
+        yield wrapped(shown(table.caption))
 
 
 def markdown_text(

@@ -278,7 +278,7 @@ def levels(found: Trends, folder: Path, axes: Mapping[tuple[str, str], Mapping[s
     ]
     left_out = f" {'; '.join(busy[:3])}{' and others' * (len(busy) > 3)}." if busy else ""
     flat = len(found) - len(moved)
-    rest = f" {counted(flat, 'other case')} did not move." if flat else ""
+    rest = f" {counted(flat, 'other case' if moved else 'case')} did not move." if flat else ""
     return table_of(
         "levels",
         "Levels and change points",
