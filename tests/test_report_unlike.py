@@ -12,6 +12,7 @@ from test_report_tables import found, hardware, kept, three
 
 from convmark.report.build import build
 from convmark.report.export import export_of
+from convmark.report.figures import figures_of
 from convmark.report.rows import points, read_rows
 from convmark.report.tables.accuracy import accuracy
 from convmark.report.tables.models import applications, pareto, published_times
@@ -208,3 +209,13 @@ def test_what_is_set_side_by_side_says_its_other_load(tmp_path: Path) -> None:
     assert [side.doubt for side in report.sides.sides] == ["", "82% other load"]
     (line,) = (row for row in report.tables[0].records() if "against 2.19.0" in row["of"])
     assert line["detail"].endswith("under 82% other load")
+
+
+def test_figures_ring_what_was_measured_under_other_load(tmp_path: Path) -> None:
+    drawn = []
+    for number, load in enumerate((0.05, 0.82)):
+        rows = [rows_of(model, 1, other_cpu_share=load) for model in ("lenet5", "vgg16")]
+        keep_run(tmp_path / str(number), rows[0] + rows[1])
+        figures = figures_of(build([tmp_path / str(number)]).tables)
+        drawn.append([one.key for one in figures if "in a ring" in json.dumps(one.specs)])
+    assert drawn == [[], ["architectures", "history", "pareto"]]

@@ -15,6 +15,7 @@ from convmark.report.figures.figure import (
     described,
     has,
     log_axis,
+    rings,
     seconds_axis,
     tooltip,
 )
@@ -97,10 +98,12 @@ def published_figure(table: Table) -> Figure | None:
 
 def _with_front(table: Table, x: Spec, y: Spec) -> Figure:
     """Draw a point for each model; what is on the front is large, and joined by a line."""
+    ring, words = rings(table)
     spec = {
         "height": 320,
-        "encoding": {"x": x, "y": y},
+        "encoding": {"x": {**x, "title": f"{x['title']}{words}"}, "y": y},
         "layer": [
+            *ring,
             {
                 "transform": [{"filter": "datum.front !== ''"}],
                 "mark": {"type": "line", "interpolate": "step-after", "strokeDash": [5, 3],
@@ -190,7 +193,7 @@ def models_figure(table: Table) -> Figure | None:
     if not has(table, "step_time_p50_s"):
         return None
     name = "datum.model + (datum.setting ? ', ' + datum.setting : '')"
-    ring = "; in a ring: under other load" if has(table, "load") else ""
+    _, ring = rings(table)
     title = f"step time, median; left is faster{ring}"
     x = seconds_axis("step_time_p50_s", title, orient="top")
     fastest_first = {"field": "step_time_p50_s", "op": "min", "order": "ascending"}
@@ -202,10 +205,7 @@ def models_figure(table: Table) -> Figure | None:
             "encoding": {"y": y, "x": x, **colours, "tooltip": tooltip(table)},
         },
     ]
-    if has(table, "load"):
-        mark = {"type": "point", "shape": "circle", "size": 260, "color": GREY}
-        loaded = {"transform": [{"filter": "datum.load > 0"}], "mark": mark}
-        layers.insert(0, {**loaded, "encoding": {"y": y, "x": x}})
+    layers = rings(table, {"y": y, "x": x})[0] + layers
     if has(table, "spread"):
         ends = {"y": y, "x": {**x, "field": "least"}, "x2": {"field": "most"}}
         known = {"transform": [{"filter": "isValid(datum.spread)"}]}

@@ -31,6 +31,7 @@ __all__ = [
     "export_figures",
     "figure_rows",
     "log_axis",
+    "rings",
     "seconds_axis",
     "tooltip",
     "whole_spec",
@@ -183,6 +184,19 @@ def has(table: Table, *keys: str) -> bool:
     """Return whether the table has rows and all of the columns."""
     there = {heading.key for heading in table.headings}
     return bool(table.rows) and there.issuperset(keys)
+
+
+def rings(table: Table, encoding: Spec | None = None) -> tuple[list[Spec], str]:
+    """Return a ring around each point under other load, and what the axis says of it; or nothing.
+
+    Args:
+        encoding: the place of a point, where the layers have none in common.
+    """
+    if not has(table, "load"):
+        return [], ""
+    mark = {"type": "point", "shape": "circle", "size": 260, "color": GREY}
+    loaded = {"transform": [{"filter": "datum.load > 0"}], "mark": mark}
+    return [{**loaded, "encoding": encoding or {}}], "; in a ring: under other load"
 
 
 def described(specs: Sequence[Spec], table: Table) -> tuple[Spec, ...]:

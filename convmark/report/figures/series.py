@@ -18,6 +18,7 @@ from convmark.report.figures.figure import (
     drawn_svg,
     has,
     log_axis,
+    rings,
     seconds_axis,
     tooltip,
     whole_spec,
@@ -74,7 +75,9 @@ def history_figure(table: Table) -> Figure | None:
     """Draw the step time of a case by version and commit, with intervals, verdicts and levels."""
     if not has(table, "step_time_p50_s"):
         return None
-    y = seconds_axis("step_time_p50_s", "step time, median over processes")
+    ring, words = rings(table)
+    y = seconds_axis("step_time_p50_s", f"step time, median over processes{words}")
+    ring = [{**one, "encoding": {"y": y}} for one in ring]
     grey = {"color": {"value": GREY}}
     colour = {"color": {**coloured("version", "version")["color"], "legend": {"columns": 3}}}
     shape = {
@@ -85,6 +88,7 @@ def history_figure(table: Table) -> Figure | None:
         "legend": {"columns": 3, "symbolFillColor": GREY, "symbolStrokeColor": GREY},
     }
     layers: list[Spec] = [
+        *ring,
         {"mark": {"type": "line"}, "encoding": {"y": {**y, "aggregate": "median"}, **grey}},
         {
             "mark": {"type": "point", "filled": True, "size": 80, "opacity": 1},
