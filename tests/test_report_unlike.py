@@ -11,10 +11,12 @@ from report_rows import SLOW, keep_run, measured
 from test_report_tables import found, hardware, kept, three
 
 from convmark.report.build import build
+from convmark.report.comparison import Comparison
 from convmark.report.export import export_of
 from convmark.report.figures import figures_of
 from convmark.report.rows import points, read_rows
 from convmark.report.tables.accuracy import accuracy
+from convmark.report.tables.hardware import hardware_tables
 from convmark.report.tables.models import applications, pareto, published_times
 from convmark.report.tables.steps import batch_sizes, roofline, scaling
 from convmark.results.record import Record
@@ -219,3 +221,15 @@ def test_figures_ring_what_was_measured_under_other_load(tmp_path: Path) -> None
         figures = figures_of(build([tmp_path / str(number)]).tables)
         drawn.append([one.key for one in figures if "in a ring" in json.dumps(one.specs)])
     assert drawn == [[], ["architectures", "history", "pareto"]]
+
+
+def test_a_best_batch_size_says_that_others_ran_on_other_software(tmp_path: Path) -> None:
+    rows = kept(
+        tmp_path,
+        rows_of("lenet5", 1, tensorflow="2.19.0"),
+        rows_of("lenet5", 2, batch_size=64, tensorflow="2.21.0"),
+        three("epyc-64", 1, "lenet5", *THRICE, tensorflow="2.21.0"),
+    )
+    best = hardware_tables(rows.frame, Comparison())[1]
+    note = found(best, model="lenet5", hardware=f"{SLOW} cpu")["note"]
+    assert note.startswith("best of 32, 64; other sizes: other framework")

@@ -141,8 +141,8 @@ def _best_batches(found: _Shown) -> Table:
         for name in sorted(keys):
             sizes = ", ".join(f"{key[_BATCH]:.0f}" for key in keys[name])
             if name in best:
-                tried = f"best of {sizes}"
-                record = found.record(best[name], sides, name, found.rate, tried)
+                tried = [f"best of {sizes}", *found.unlike_sizes(name, best[name], keys[name])]
+                record = found.record(best[name], sides, name, found.rate, *tried)
                 records.append({**record, _STEP: None})
             else:
                 why = f"not known: not each of {sizes} was sustained in the newest run"
@@ -181,6 +181,13 @@ class _Shown(Measured):
     def all_known(self, name: str, keys: Sequence[Key]) -> bool:
         """Whether the best of some cases is known: each of them was sustained, if that ranks."""
         return not self.sustained or all(self.throughput(name, key) for key in keys)
+
+    def unlike_sizes(self, name: str, best: Key, keys: Sequence[Key]) -> list[str]:
+        """Say what of the software was another one at other batch sizes than the best."""
+        chosen, *_ = self.cases[best][name]
+        rows = [self.cases[key][name][0] for key in keys]
+        others = dict.fromkeys(one for row in rows for one in _other_software(row, chosen))
+        return [f"other sizes: other {', '.join(others)}"] if others else []
 
     def speedups(self, compared: Sequence[Sides], figure: str) -> _Speedups:
         """Return by hardware, but for the base, the speed-ups of the cases that both have."""
