@@ -47,7 +47,10 @@ SAME = (
 SOFTWARE = (
     *("framework", "keras", "python", "packages", "driver", "measurement_version", "flags"),
 )
-_OF_RUNS = ("state", "training", "isolation", "numpy", "cuda", "cudnn", "os", "gpu", "mig", "ecc")
+_OF_RUNS = (
+    *("state", "training", "isolation", "numpy", "cuda", "cudnn", "os", "gpu", "mig", "ecc"),
+    "time_budget_s",
+)
 """What else runs share that are taken together."""
 BURST, SUSTAINED = "throughput_samples_per_s", "sustained_throughput_samples_per_s"
 _FIGURES = (

@@ -369,11 +369,11 @@ class _Shown(Measured):
 
 def _other_software(row: Row, base: Row) -> Iterator[str]:
     """Yield what of the software is another one; a driver is, on hardware of another kind."""
-    for column in (*SOFTWARE, "training", "isolation", "state", "code"):
+    for column in (*SOFTWARE, "training", "isolation", "state", "time_budget_s", "code"):
         own, its = text_of(row.get(column)), text_of(base.get(column))
         known = column != "code" or (own and its)
         if own != its and known and column != "driver":
-            yield column.replace("_", " ")
+            yield column.removesuffix("_s").replace("_", " ")
 
 
 def _trained_alike(row: Row, other: Row) -> bool:
