@@ -74,8 +74,12 @@ def sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[DuetSid
 
 
 def test_each_case_runs_beside_a_copy_of_itself_and_is_kept(
-    sides: list[tuple[DuetSide, DuetSide]], capsys: pytest.CaptureFixture[str], tmp_path: Path
+    sides: list[tuple[DuetSide, DuetSide]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     assert main(["noise", "--models", "lenet5", "--devices", "cpu", "--seconds", "60.5"]) == 0
     printed = capsys.readouterr()
     old, new = sides[0]
@@ -96,7 +100,7 @@ def test_each_case_runs_beside_a_copy_of_itself_and_is_kept(
     table = printed.out.partition("\n\n")[0].splitlines()
     assert table[0].split() == ["case", "scatter", "takes", "sees", "excl.", "3/5/10", "%"]
     assert [line.split()[0] for line in table[2:4]] == ["lenet5-infer-b1", "lenet5-infer-b1-t1"]
-    assert max(map(len, printed.out.splitlines())) <= 90
+    assert max(map(len, printed.out.splitlines())) <= 80
     assert "session 1, about 58 s left" in printed.err
     check("noise", plain(printed.out, tmp_path))
 

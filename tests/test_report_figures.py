@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_rows import SLOW, results_of_two_machines
+from report_rows import SLOW, keep_run, measured, results_of_two_machines
 
 from convmark.core.errors import MeasurementError
 from convmark.core.interval import Interval
 from convmark.report.build import build
-from convmark.report.figures import figures_of, sessions_figure
+from convmark.report.figures import drawn, figures_of, sessions_figure
 from convmark.report.figures.figure import Figure, drawn_svg, figure_rows, whole_spec
 from convmark.report.figures.series import CONTROL, sessions_spec
 from convmark.report.rows import points, read_rows
@@ -165,3 +165,9 @@ def test_a_band_and_a_control_are_drawn_only_where_they_are_given() -> None:
 def test_no_session_is_refused() -> None:
     with pytest.raises(MeasurementError, match="needs at least one session, got none"):
         sessions_figure([])
+
+
+def test_a_label_of_an_axis_has_no_more_digits_than_a_table(tmp_path: Path) -> None:
+    keep_run(tmp_path, [measured(SLOW, 1, "lenet5", number, step_s=0.0100032) for number in (1, 2)])
+    (svg, *_) = drawn(figures_of(build([tmp_path]).tables), most=1)
+    assert "10ms" in texts(svg)

@@ -152,7 +152,7 @@ def log_axis(field: str, title: str, **more: Any) -> Spec:
         "type": "quantitative",
         "title": title,
         "scale": {"type": "log", "nice": False, "padding": 24},
-        "axis": {"format": "~s", "tickCount": 6, "labelOverlap": True},
+        "axis": {"format": ".4~s", "tickCount": 6, "labelOverlap": True},
         **more,
     }
 
@@ -164,7 +164,7 @@ def seconds_axis(field: str, title: str, **more: Any) -> Spec:
         more: properties of Vega-Lite's axis.
     """
     unit = "datum.label ? datum.label + 's' : ''"
-    own = {"format": "~s", "labelExpr": unit, "tickCount": 6, "labelOverlap": True}
+    own = {"format": ".4~s", "labelExpr": unit, "tickCount": 6, "labelOverlap": True}
     return log_axis(field, title, axis={**own, **more})
 
 

@@ -220,7 +220,7 @@ def waterfall_figure(table: Table) -> Figure | None:
         "type": "quantitative",
         "title": "time per step",
         "scale": {"zero": True},
-        "axis": {"format": "~s", "labelExpr": "datum.label + 's'", "labelOverlap": True},
+        "axis": {"format": ".4~s", "labelExpr": "datum.label + 's'", "labelOverlap": True},
     }
     colour = {
         "field": "part",
