@@ -106,8 +106,8 @@ def fitted(grid: Grid, width: int, drawn: Callable[[Grid], str]) -> str:
     names = _names(grid, places, width)
     telling = [] if _tells(grid, names) else _telling(grid, places)
     if telling:
-        blocks = _blocks(grid, telling, [one for one in places if one not in telling], width)
-        return "\n\n".join(filter(None, [_sentence(grid, shared, width), blocks]))
+        of_rows = _blocks(grid, telling, [one for one in places if one not in telling], width)
+        return "\n\n".join(filter(None, [_sentence(grid, shared, width), of_rows]))
     others = [place for place in places if place not in names]
     texts = [place for place in others if grid.width([*names, place]) > width]
     parts = _parts(grid, names, [place for place in others if place not in texts], width)
