@@ -182,6 +182,10 @@ def test_a_trailer_is_bounded_however_many_runs_ago_it_let_pass(
     slower = judgement(run="0051", case=LENET, change=0.4, low=0.38, high=0.42)
     assert one(pass_intended([slower], meant(anchor), runs))[1]
     assert not one(pass_intended([judgement(run="0051", case=LENET)], meant(anchor), runs))[1]
+    noisy = judgement(run="0051", case=LENET, change=0.4, low=0.05, high=0.9)
+    _, fails, note = one(pass_intended([noisy], meant(anchor), runs))
+    assert not fails
+    assert "perhaps more than the +12.0 % of run 0001, which noise hides: " in note
 
 
 def test_a_trailer_bounds_memory_by_its_own_tolerance(commit: Commit, tmp_path: Path) -> None:

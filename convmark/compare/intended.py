@@ -260,6 +260,18 @@ def _beyond(now: Mapping[str, Judgement], failing: Judgement, then: Mapping[str,
     return "" if within else f"of {change_text(other.change)} in run {other.run}"
 
 
+def _perhaps_beyond(failing: Judgement, then: Sequence[Mapping[str, Judgement]]) -> str:
+    """Say which change that passed this one may be more than, where noise leaves it open."""
+    for was in then:
+        other = was.get(failing.metric)
+        if other is None or None in (other.change, other.high, failing.change):
+            continue
+        if other.against == failing.against and (failing.change or 0.0) > (other.high or 0.0):
+            more = f"the {change_text(other.change)} of run {other.run}"
+            return f"perhaps more than {more}, which noise hides: measure again on an idle machine"
+    return ""
+
+
 def _told(one: Judgement) -> str:
     """Return what a note says of the change, without by what it was accepted."""
     return one.note.partition("; ")[0]
@@ -290,6 +302,7 @@ def pass_intended(
     for one in judgements:
         by_a_change = one.fails and one.verdict in ("regressed", "changed")
         reason = meant.reason(one.case) if by_a_change else ""
+        then: Sequence[dict[str, Judgement]] = ()
         if reason.startswith(BY_COMMIT):
             before = _let_pass(earlier, meant.say) if before is None else before
             now = {other.metric: other for other in judgements if other.case == one.case}
@@ -302,7 +315,7 @@ def pass_intended(
             if not any(_bounds(was, one) for was in then):
                 reason += meant.later(one.case, reason)
         if reason:
-            note = "; ".join(filter(None, [one.note, reason]))
+            note = "; ".join(filter(None, [one.note, reason, _perhaps_beyond(one, then)]))
             found.append(replace(one, fails=False, note=note, accepted=reason))
         else:
             found.append(one)
