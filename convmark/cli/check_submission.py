@@ -39,7 +39,7 @@ def _line(one: Finding) -> str:
     """Return a finding as compilers print theirs, in lines of a terminal's width."""
     line = f":{one.line}" if one.line else ""
     more = f" (and {counted(one.rows - 1, 'more row')})" if one.rows and one.rows > 1 else ""
-    where = shown(f"{one.file}{line}: ")
+    where = shown(str(one.file)) + f"{line}: "
     said = shown(f"{one.rule}: {one.value}{more}; {REMEDIES[one.rule]}")
     return where + wrapped(said, before=where)
 
