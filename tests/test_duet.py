@@ -109,6 +109,37 @@ def threads():
         threading.Thread(target=threading.Event().wait, daemon=True).start()
     return net()
 
+def named():
+    return keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name=SIDE)])
+
+def first_weights():
+    zeros = {"old": "zeros", "new": "ones"}[SIDE]
+    return keras.Sequential([keras.Input((8,)), keras.layers.Dense(8, bias_initializer=zeros)])
+
+def constant():
+    return own(lambda x: x * {"old": 1.5, "new": 2.5}[SIDE])
+
+def order():
+    a, b = (1, 0) if SIDE == "old" else (0, 1)
+    return own(lambda x: [x * x, x + x][a] - [x * x, x + x][b])
+
+def loop():
+    import tensorflow as tf
+    steps = 3 if SIDE == "old" else 4
+    def turn(n, x):
+        return n + 1, x * x
+    return own(lambda x: tf.while_loop(lambda n, x: n < steps, turn, (0, x))[1])
+
+def python():
+    import tensorflow as tf
+    return own(lambda x: tf.ensure_shape(tf.numpy_function(lambda x: x, [x], tf.float32), x.shape))
+
+def own(work):
+    class Own(keras.layers.Layer):
+        def call(self, x):
+            return work(x)
+    return keras.Sequential([keras.Input((8,)), keras.layers.Dense(8), Own()])
+
 def other():
     if SIDE == "new":
         open(sizes.OTHER).close()
@@ -224,6 +255,27 @@ def test_so_they_do_on_another_framework(
             if session.wall is None or surely_slower(session):
                 break  # else its own error says that it cannot tell, on a busy machine
         holds(session, sides)
+
+
+@pytest.mark.parametrize(
+    ("builder", "task", "same"),
+    [
+        ("named", "train", True),
+        ("named", "infer", True),
+        ("first_weights", "infer", False),
+        ("constant", "train", False),
+        ("order", "infer", False),
+        ("loop", "infer", False),
+        ("python", "infer", None),
+    ],
+)
+def test_a_step_is_told_by_its_graph_and_by_the_values_that_it_reads(
+    builder: str, task: str, same: bool | None, interpreter: Interpreter, sides: dict[str, DuetSide]
+) -> None:
+    session = play(interpreter, sides, case(builder, task=task, batch_size=8), with_work=True)
+    assert (session.refusal, session.failure) == ("", None)
+    told = session.graphs
+    assert (told["old"] == told["new"] if told else None) == same
 
 
 @pytest.mark.parametrize(

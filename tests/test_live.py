@@ -88,6 +88,15 @@ def in_other_precision(number: int, noise: random.Random) -> Session:
     return replace(session(0.0, noise), states=states)
 
 
+def of_graphs(
+    old: str, new: str, change: float = 0.0, settings: Mapping[str, Any] = MappingProxyType({})
+) -> Model:
+    """Return duets whose steps have graphs of these hashes, where they have one."""
+    graphs = {side: one for side, one in (("old", old), ("new", new)) if one}
+    states = {side: {"settings": sets} for side, sets in settings.items()}
+    return lambda number, noise: replace(session(change, noise), graphs=graphs, states=states)
+
+
 def changed(change: float) -> Model:
     return lambda number, noise: session(change, noise)
 
@@ -483,10 +492,36 @@ def test_a_side_that_runs_foreign_code_closes_the_case_and_its_sessions_do_not_c
 def test_two_codes_of_one_hash_are_the_same_code_after_one_session(compare: Compare) -> None:
     alike: Model = lambda number, noise: session(0.3, hashes=("c1", "c1"))  # noqa: E731
     found, duets = compare({"lenet5": alike, "conv_layer": changed(0.0)})
-    assert [one.same_code for one in found] == [True, False]
+    assert [one.same for one in found] == ["same code", ""]
     assert (found[0].live, len(duets.plans["lenet5"])) == ([], 1)
     outside_git, _ = compare({"lenet5": alike}, codes=(Code("old"), None))
-    assert not outside_git[0].same_code  # today's files are told from no others
+    assert not outside_git[0].same  # today's files are told from no others
+
+
+def test_codes_that_make_one_graph_are_decided_by_one_session(compare: Compare) -> None:
+    found, duets = compare({"lenet5": of_graphs("g1", "g1"), "conv_layer": changed(0.0)})
+    assert [one.same for one in found] == ["same graph", ""]
+    assert (found[0].closed, found[0].live) == ("both codes make the same graph", [])
+    assert [len(duets.plans[name]) for name in ("lenet5", "conv_layer")] == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("model", "asked"),
+    [
+        (lambda: of_graphs("g1", "g2"), {}),
+        (lambda: of_graphs("", ""), {}),
+        (lambda: of_graphs("g1", "g1", change=0.3), {}),  # the time says otherwise
+        (lambda: of_graphs("g1", "g1", settings={"old": {}, "new": {"OMP": "1"}}), {}),
+        (lambda: of_graphs("g1", "g1"), {"control": True}),  # a figure is asked for
+        (lambda: of_graphs("g1", "g1"), {"codes": (Code("old"), None)}),
+    ],
+)
+def test_one_graph_alone_decides_nothing_where_anything_else_differs(
+    compare: Compare, model: Callable[[], Model], asked: dict[str, Any]
+) -> None:
+    (found,), duets = compare({"lenet5": model()}, **asked)
+    assert found.same == ""
+    assert len(duets.plans["lenet5"]) > 1
 
 
 def test_a_spent_budget_leaves_the_case_undecided_and_says_what_would_decide(
@@ -609,4 +644,4 @@ def test_sides_of_different_software_never_share_a_process(compare: Compare) -> 
 def test_one_code_is_compared_with_itself_where_that_is_what_is_wanted(compare: Compare) -> None:
     alike: Model = lambda number, noise: session(0.0, noise, ("c1", "c1"))  # noqa: E731
     (found,), _ = compare({"lenet5": alike}, may_be_same=True)
-    assert (found.same_code, verdicts([found]), len(found.live)) == (False, ["unchanged"], 3)
+    assert (found.same, verdicts([found]), len(found.live)) == ("", ["unchanged"], 3)

@@ -22,6 +22,7 @@ __all__ = [
     "PRECISION",
     "SAME_CODE",
     "SAME_COMMIT",
+    "SAME_GRAPH",
     "SIZES",
     "TOO_FEW",
     "VERDICTS",
@@ -45,6 +46,8 @@ MACHINE = "machine"
 """Stands for the model in the rows that tell of the reference's own step time."""
 SAME_CODE = "same code"
 """Both sides ran files and packages of one hash, in the same state: there is nothing to compare."""
+SAME_GRAPH = "same graph"
+"""Other code, that in one process made the same step: the same operations, weights and batch."""
 SAME_COMMIT = "same commit"
 """All that is known of rows without a hash of their code: git's word, which ignores files."""
 BUDGET_SPENT = "budget spent"
@@ -87,9 +90,9 @@ class LiveComparison:
     anchor: str = ""
     """The commit, or the kept code, that ran beside today's, as a note names it."""
     reason: str = ""
-    """Why there was none, or why it did not decide: `SAME_CODE`, `SAME_COMMIT`, `INTERRUPTED`, or a
-    line that says what is in the way; those that begin with `BUDGET_SPENT` say what time would
-    decide, those with `NOT_JUDGED` what disturbed it."""
+    """Why there was none, or why it did not decide: `SAME_CODE`, `SAME_GRAPH`, `SAME_COMMIT`,
+    `INTERRUPTED`, or a line that says what is in the way; those that begin with `BUDGET_SPENT` say
+    what time would decide, those with `NOT_JUDGED` what disturbed it."""
     sizes: Mapping[str, int | None] = field(default_factory=dict)
     """Parameters, bytes and FLOPs of the anchor's model, by column, where they are known."""
     precisions: tuple[str, str] | None = None

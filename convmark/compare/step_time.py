@@ -23,6 +23,7 @@ from convmark.compare.judgement import (
     NOT_LIVE,
     SAME_CODE,
     SAME_COMMIT,
+    SAME_GRAPH,
     TOO_FEW,
     Judgement,
     LiveComparison,
@@ -74,7 +75,7 @@ def step_time(
     moved, reason = _surely_moved(now, history), comparison.reason if comparison else ""
     if comparison is not None and comparison.decision is not None:
         return _live(comparison, comparison.decision, moved, difference)
-    if same_code or reason in (SAME_CODE, SAME_COMMIT):
+    if same_code or reason in (SAME_CODE, SAME_GRAPH, SAME_COMMIT):
         return _same_code(reason or SAME_CODE, moved)
     why = (anchor and anchor.lost) or _LIVE
     if comparison is not None:

@@ -179,13 +179,16 @@ class _Side:
         """Build the model, take the first step, and return the model.
 
         Args:
-            with_work: whether the precision is read from the step's operations too.
+            with_work: whether the precision is read from the step's operations too, and the step
+                is told by a hash of its graph.
         """
         self.settled = False
         backend.seed(seed)
         self.context.forget_names()
         model = measurement.build(self.case, self.builder, seed, backend, emit)
         self.step, _ = measurement.make_step(self.case, model, seed, backend)
+        if with_work:
+            emit("graph", digest=backend.step_digest(self.step))
         self.hold_other_samples = functools.partial(
             hold_other_samples, self.case, model, self.step, seed, backend
         )

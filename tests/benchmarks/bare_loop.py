@@ -28,6 +28,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any, TextIO
 
 from convmark.core.case import Case
@@ -40,6 +41,8 @@ SIDES = ("harness", "bare")
 COLUMNS = ("cell", "control", "pair", "throughput", "cpu", "turns")
 DROPPED = 2
 """Turns of each side that come first and do not count."""
+RUNNING: list[subprocess.Popen[bytes]] = []
+"""The bare loops that were started."""
 BUDGET_S = 1.0
 """Of the steps that the harness takes before its windows."""
 
@@ -280,13 +283,19 @@ def _pipes(folder: Path, side: str) -> Iterator[Pipes]:
 @contextmanager
 def _measured(cell: Cell, interpreter: Interpreter) -> Iterator[None]:
     """Have the harness measure the cell; its answer is awaited at the end of the block."""
-    answers: list[Any] = []
-    thread = threading.Thread(target=lambda: answers.append(interpreter.answer(cell.request())))
+
+    def ask() -> None:
+        answer = interpreter.answer(cell.request())
+        if answer.status != "ok":  # the main thread may wait for its pipe without end
+            print(f"{cell.name}: {answer.status}: {answer.message}", file=sys.stderr, flush=True)
+            for process in RUNNING:
+                process.kill()
+            os._exit(1)
+
+    thread = threading.Thread(target=ask)
     thread.start()
     yield
     thread.join()
-    if answers[0].status != "ok":
-        sys.exit(f"{cell.name}: {answers[0].status}: {answers[0].message}")
 
 
 @contextmanager
@@ -295,6 +304,7 @@ def _bare(side: str, cell: Cell, seconds: float, environ: dict[str, str]) -> Ite
     command = [sys.executable, "-c", BARE, *arguments]
     # a session of its own, as the worker has: Linux may share the cores out by sessions
     with subprocess.Popen(command, env=environ, start_new_session=True) as process:
+        RUNNING.append(process)
         yield
     if process.returncode:
         sys.exit(f"{cell.name}: the bare loop ended with exit status {process.returncode}")
@@ -307,10 +317,9 @@ def _printed(cell: Cell, rows: Sequence[dict[str, str]]) -> bool:
         values = [float(row[name]) for row in rows]
         if len(values) < 2:
             return True
-        interval = interval_of_mean(values)
-        error = math.sqrt(sum((one - interval.estimate) ** 2 for one in values))
-        error /= math.sqrt(len(values) * (len(values) - 1))
-        texts.append(f"{words} {_shown(interval.estimate, error)}")
+        interval, mean = interval_of_mean(values), fmean(values)
+        error = stdev(values) / math.sqrt(len(values))
+        texts.append(f"{words} {_shown(mean, error)}")
         if name == "throughput":
             within = interval.low <= SHARE and interval.high >= -SHARE
     print(f"{cell.name}, {len(rows)} pairs: {', '.join(texts)}", flush=True)

@@ -2,6 +2,7 @@
 
     pip install mlcommons-loadgen
     python tests/benchmarks/loadgen.py [--state=FILE] [--trials=4] [--limit=0.01] [--batch-sizes=1]
+    python tests/benchmarks/loadgen.py --turns=60 [--state=FILE] [--limit=0.01]
 
 Each trial is a fresh process: it measures LeNet-5's inference as `convmark run` does, then has both
 search the rate, the first of them by turns. LoadGen searches by itself (`FindPeakPerformance` of
@@ -9,6 +10,12 @@ the server scenario, tries of eight seconds); it has the same step answer what i
 requests at once as a batch has samples. A trial in the state's file is not made again. Prints both
 rates of each trial and the mean ratio with its 95 % interval; exits 1 where it is 5 % or more
 from 1.
+
+A search ends where the machine was disturbed, and LoadGen's ends once. With `--turns` neither
+searches: both serve the same rates by turns, eight seconds each, in random order. The rates follow
+the limit and are drawn around it. What is compared is the rate at the same 99th percentile: the
+mean difference of its logarithms over their slope, with the 95 % interval of 2,000 resamples of the
+turns (Efron 1979).
 """
 
 from __future__ import annotations
@@ -18,6 +25,7 @@ import importlib.util
 import json
 import math
 import os
+import random
 import re
 import statistics
 import subprocess
@@ -27,6 +35,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from scipy.stats import t as student
 from tabulate import tabulate
 
@@ -34,12 +43,56 @@ from convmark.core.case import Case
 
 MOST_APART = 0.05
 LOADGEN = "mlperf_loadgen"
+TURN_S = 8.0
+TURNS_OF_A_PROCESS = 10
+AROUND, FOLLOWED = 0.15, 0.06
+"""Of the rates' logarithm: how far they are drawn around their centre, and how far it goes after
+each turn, up where both percentiles together are below the limit."""
+RESAMPLES = 2000
 
 
 def loadgen_rate(
     step: Callable[[], Any], backend: Any, batch_size: int, step_s: float, limit_s: float, seed: int
 ) -> dict[str, float]:
     """Return the rate that LoadGen finds, 1/s, and the 99th percentile there, s."""
+    said = loadgen_says(
+        *(step, backend, batch_size, limit_s, seed),
+        {
+            "mode": "FindPeakPerformance",
+            "server_find_peak_qps_decimals_of_precision": 0,
+            "server_target_qps": round(0.3 * batch_size / step_s),
+        },
+    )
+    rate = re.search(r"^target_qps : ([0-9.]+)", said, re.MULTILINE)
+    if rate is None:
+        raise SystemExit(f"LoadGen has no result: {said}")
+    return {"loadgen_per_s": float(rate[1]), "loadgen_p99_s": p99_of(said)}
+
+
+def loadgen_p99(
+    step: Callable[[], Any], backend: Any, batch_size: int, rate: float, limit_s: float, seed: int
+) -> float:
+    """Return the 99th percentile of a turn at a rate, s."""
+    asked = {"mode": "PerformanceOnly", "server_target_qps": rate}
+    return p99_of(loadgen_says(step, backend, batch_size, limit_s, seed, asked))
+
+
+def p99_of(said: str) -> float:
+    late = re.search(r"99.00 percentile latency \(ns\) *: ([0-9]+)", said)
+    if late is None:
+        raise SystemExit(f"LoadGen has no result: {said}")
+    return int(late[1]) / 1e9
+
+
+def loadgen_says(
+    step: Callable[[], Any],
+    backend: Any,
+    batch_size: int,
+    limit_s: float,
+    seed: int,
+    asked: dict[str, Any],
+) -> str:
+    """Return the summary of LoadGen's server scenario, of turns of `TURN_S`."""
     import mlperf_loadgen as loadgen
 
     def issue(samples: Sequence[Any]) -> None:
@@ -54,13 +107,12 @@ def loadgen_rate(
 
     settings, logs = loadgen.TestSettings(), loadgen.LogSettings()
     settings.scenario = loadgen.TestScenario.Server
-    settings.mode = loadgen.TestMode.FindPeakPerformance
+    for name, value in {**asked, "mode": getattr(loadgen.TestMode, asked["mode"])}.items():
+        setattr(settings, name, value)
     settings.server_target_latency_ns = round(limit_s * 1e9)
     settings.server_target_latency_percentile = 0.99
     settings.server_coalesce_queries = batch_size > 1
-    settings.server_find_peak_qps_decimals_of_precision = 0
-    settings.server_target_qps = round(0.3 * batch_size / step_s)
-    settings.min_duration_ms, settings.min_query_count = 8000, 1
+    settings.min_duration_ms, settings.min_query_count = round(1000 * TURN_S), 1
     settings.schedule_rng_seed = seed + 1
     sut = loadgen.ConstructSUT(issue, lambda: None)
     library = loadgen.ConstructQSL(1024, 1024, lambda samples: None, lambda samples: None)
@@ -70,15 +122,37 @@ def loadgen_rate(
         said = Path(folder, "mlperf_log_summary.txt").read_text()
     loadgen.DestroyQSL(library)
     loadgen.DestroySUT(sut)
-    rate = re.search(r"^target_qps : ([0-9.]+)", said, re.MULTILINE)
-    late = re.search(r"99.00 percentile latency \(ns\) *: ([0-9]+)", said)
-    if rate is None or late is None:
-        raise SystemExit(f"LoadGen has no result: {said}")
-    return {"loadgen_per_s": float(rate[1]), "loadgen_p99_s": int(late[1]) / 1e9}
+    return said
 
 
-def trial(number: int, batch_size: int, limit_s: float) -> dict[str, float]:
-    """Measure the case in this process, and have both search its rate."""
+def by_turns(
+    step: Any, backend: Any, batch_size: int, step_s: float, limit_s: float, seed: int
+) -> list[dict[str, float]]:
+    """Return the rate and both 99th percentiles of each turn, s."""
+    from convmark.worker import arrivals
+
+    draw, centre, turns = random.Random(seed), 0.7 * batch_size / step_s, []
+
+    def ours(rate: float, number: int) -> float:
+        due = arrivals.schedule(rate, round(TURN_S * rate), random.Random(f"{seed} {number}"))
+        # no request is too late, so that the turn is served to its end as LoadGen's is
+        return arrivals.serve(step, backend, batch_size, math.inf, rate, due).p99_s
+
+    def theirs(rate: float, number: int) -> float:
+        return loadgen_p99(step, backend, batch_size, rate, limit_s, 1000 * seed + number)
+
+    for number in range(TURNS_OF_A_PROCESS):
+        rate = centre * math.exp(draw.uniform(-AROUND, AROUND))
+        sides = {"convmark_p99_s": ours, "loadgen_p99_s": theirs}
+        turn = {name: sides[name](rate, number) for name in draw.sample(sorted(sides), 2)}
+        turns.append({"rate_per_s": rate, "step_s": step_s, **turn})
+        quick = math.prod(turn.values()) < limit_s**2
+        centre *= math.exp(FOLLOWED if quick else -FOLLOWED)
+    return turns
+
+
+def trial(number: int, batch_size: int, limit_s: float, turns: bool) -> dict[str, Any]:
+    """Measure the case in this process, and have both search its rate, or serve by turns."""
     from convmark.worker import arrivals, backends, child, measurement
 
     found: dict[str, Any] = {}
@@ -99,6 +173,9 @@ def trial(number: int, batch_size: int, limit_s: float) -> dict[str, float]:
         def theirs() -> None:
             found.update(loadgen_rate(step, backend, samples, step_s, limit, seed))
 
+        if turns:
+            found["turns"] = by_turns(step, backend, samples, step_s, limit, seed)
+            return
         for search in (ours, theirs) if number % 2 else (theirs, ours):
             search()
         found["step_s"] = step_s
@@ -118,10 +195,10 @@ def trial(number: int, batch_size: int, limit_s: float) -> dict[str, float]:
     return found
 
 
-def fresh(number: int, batch_size: int, limit_s: float) -> dict[str, Any]:
+def fresh(number: int, batch_size: int, limit_s: float, turns: int) -> dict[str, Any]:
     """Return what a trial finds in a process of its own."""
     asked = ["--trial", str(number), "--limit", str(limit_s), "--batch-sizes", str(batch_size)]
-    command = [sys.executable, __file__, *asked]
+    command = [sys.executable, __file__, *asked, "--turns", str(turns)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr[-3000:])
@@ -135,6 +212,7 @@ def main() -> int:
         "--state", type=Path, default=Path(tempfile.gettempdir()) / "convmark-loadgen.jsonl"
     )
     parser.add_argument("--trials", type=int, default=4)
+    parser.add_argument("--turns", type=int, default=0, help="serve by turns, neither searches")
     parser.add_argument("--limit", type=float, default=0.01, help="s")
     parser.add_argument("--batch-sizes", default="1")
     parser.add_argument("--trial", type=int, help=argparse.SUPPRESS)
@@ -142,23 +220,52 @@ def main() -> int:
     if importlib.util.find_spec(LOADGEN) is None:
         print("not measured: pip install mlcommons-loadgen")
         return 0
-    sizes = [int(size) for size in given.batch_sizes.split(",")]
+    sizes, turns = [int(size) for size in given.batch_sizes.split(",")], given.turns
     if given.trial is not None:
-        print(json.dumps(trial(given.trial, sizes[0], given.limit)))
+        print(json.dumps(trial(given.trial, sizes[0], given.limit, bool(turns))))
         return 0
-    lines = given.state.read_text().splitlines() if given.state.exists() else []
-    rows = [json.loads(line) for line in lines]
+    trials = math.ceil(turns / TURNS_OF_A_PROCESS) if turns else given.trials
     worst = 0.0
     for size in sizes:
-        for number in range(given.trials):
-            key = (size, given.limit, number)
-            if key not in {(one["batch_size"], one["limit_s"], one["trial"]) for one in rows}:
-                rows.append(fresh(number, size, given.limit))
+        of_size = {one["trial"]: one for one in kept(given.state, size, given.limit, bool(turns))}
+        for number in range(trials):
+            if number not in of_size:
+                of_size[number] = fresh(number, size, given.limit, turns)
                 with given.state.open("a") as file:
-                    file.write(f"{json.dumps(rows[-1])}\n")
-        of_size = [one for one in rows if (one["batch_size"], one["limit_s"]) == key[:2]]
-        worst = max(worst, compared(of_size))
+                    file.write(f"{json.dumps(of_size[number])}\n")
+        look = compared_by_turns if turns else compared
+        worst = max(worst, look(list(of_size.values())))
     return int(worst >= MOST_APART)
+
+
+def kept(state: Path, batch_size: int, limit_s: float, turns: bool) -> list[dict[str, Any]]:
+    """Return the trials of the state's file that are of this kind."""
+    rows = [json.loads(line) for line in state.read_text().splitlines()] if state.exists() else []
+    wanted = (batch_size, limit_s, turns)
+    return [one for one in rows if (one["batch_size"], one["limit_s"], "turns" in one) == wanted]
+
+
+def compared_by_turns(rows: Sequence[dict[str, Any]]) -> float:
+    """Print the turns of a batch size; return how far the ratio of rates is from 1."""
+    turns = [turn for row in rows for turn in row["turns"]]
+    print(tabulate(turns, headers="keys", floatfmt=".4g"))
+    rates = np.log([turn["rate_per_s"] * turn["step_s"] for turn in turns])
+    ours, theirs = (
+        np.log([turn[f"{side}_p99_s"] for turn in turns]) for side in ("convmark", "loadgen")
+    )
+
+    def ratio(chosen: Any) -> float:
+        slope = np.polyfit(rates[chosen], (ours[chosen] + theirs[chosen]) / 2, 1)[0]
+        return math.exp(np.mean(theirs[chosen] - ours[chosen]) / slope)
+
+    found, draw = ratio(np.arange(len(turns))), np.random.default_rng(0)
+    resampled = [ratio(draw.integers(len(turns), size=len(turns))) for _ in range(RESAMPLES)]
+    low, high = np.quantile(resampled, (0.025, 0.975))
+    apart = math.expm1(np.mean(ours - theirs))
+    print(f"99th percentile, convmark / LoadGen - 1 at the same rate: {100 * apart:+.1f} %")
+    print(f"rate at the same 99th percentile, convmark / LoadGen: {found:.3f} ({low:.3f} to "
+          f"{high:.3f}), {len(turns)} turns\n")  # fmt: skip
+    return abs(found - 1)
 
 
 def compared(rows: Sequence[dict[str, Any]]) -> float:

@@ -112,7 +112,9 @@ def _take_round(number: int, cases: list[Case], options: argparse.Namespace, dia
             one, other = (
                 LiveSide(case=case, interpreter=interpreter, code=code) for code in (old, new)
             )
-            pairings.append(Pairing(case=case, old=one, new=other, shared=interpreter))
+            pairings.append(
+                Pairing(case=case, old=one, new=other, shared=interpreter, may_be_same=True)
+            )
         ends_s = time.monotonic() + options.budget
         terms = LiveOptions(
             seed=number,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from convmark.compare.judgement import BUDGET_SPENT, NOT_BY_TIME, SAME_CODE, LiveSession
+from convmark.compare.judgement import BUDGET_SPENT, NOT_BY_TIME, LiveSession
 from convmark.compare.live.session import CONTROL, NEW, OLD, SideFailure
 from convmark.compare.live.tree import ForeignCode
 from convmark.compare.rule.allotment import Candidate
@@ -51,8 +51,8 @@ class CaseResult:
     """Why no further session is run; empty where one may be."""
     failed: bool = False
     """Whether that is because a code cannot be run."""
-    same_code: bool = False
-    """Whether both codes turned out to be one."""
+    same: str = ""
+    """`SAME_CODE` where both codes turned out to be one, `SAME_GRAPH` where their steps did."""
     void: bool = False
     """Whether the control differs from the old code, though they are one."""
     apart: str = ""
@@ -114,7 +114,7 @@ class CaseResult:
     @property
     def has_verdict(self) -> bool:
         """Whether something is said of the case, however early it was ended."""
-        return self.same_code or (self.decision is not None and self.decision.decided)
+        return bool(self.same) or (self.decision is not None and self.decision.decided)
 
     @property
     def described(self) -> str:
@@ -146,8 +146,8 @@ class CaseResult:
         """
         decision = self.decision
         assert decision is not None
-        if self.same_code:
-            return "unchanged", SAME_CODE
+        if self.same:
+            return "unchanged", self.same
         plain, reasons = decision.plain_verdict, []
         if self.void:
             plain, reasons = "inconclusive", [VOID]

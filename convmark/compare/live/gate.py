@@ -154,8 +154,11 @@ def _comparison(found: CaseResult, label: str) -> LiveComparison:
     """Return what the sessions of a case say."""
     decision = found.decision
     assert decision is not None
-    if found.same_code:
-        return LiveComparison(decision=None, anchor=label, reason=SAME_CODE)
+    if found.same:
+        sizes, codes = found.sizes.get(OLD, {}), found.codes
+        return LiveComparison(
+            decision=None, anchor=label, reason=found.same, sizes=sizes, codes=codes
+        )
     undecided = found.undecided(
         "run it again, which takes these sessions along, or try a larger --convmark-compare-budget"
     )

@@ -17,7 +17,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from convmark.compare.judgement import INTERRUPTED, NOT_JUDGED, LiveSession
+from convmark.compare.judgement import (
+    INTERRUPTED,
+    NOT_JUDGED,
+    SAME_CODE,
+    SAME_GRAPH,
+    LiveSession,
+)
 from convmark.compare.live.case_result import (
     OTHER_SOFTWARE,
     CaseResult,
@@ -407,7 +413,14 @@ class _Running:
             found.closed = f"{found.unlike}; `convmark ab` compares them live"
         same = found.codes is not None and found.codes[0] == found.codes[1]
         if same and not (pairing.may_be_same or found.apart or session.failure):
-            found.same_code, found.closed = True, "both sides run the same code"
+            found.same, found.closed = SAME_CODE, "both sides run the same code"
+        elif self._may_be_one(pairing, found) and session.same_graph:
+            found.same, found.closed = SAME_GRAPH, "both codes make the same graph"
+
+    def _may_be_one(self, pairing: Pairing, found: CaseResult) -> bool:
+        """Whether no figure is asked for, and nothing is known in which the two sides differ."""
+        asked = self._terms.evenly or pairing.may_be_same or pairing.control is not None
+        return not (asked or found.codes is None or found.unlike or found.closed)
 
     def _failed(self, pairing: Pairing, failure: SideFailure, found: CaseResult) -> None:
         """Take in a session that died; a code that cannot run beside the other is tried alone."""

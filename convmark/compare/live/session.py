@@ -47,6 +47,8 @@ __all__ = [
 ]
 
 OLD, NEW, CONTROL = "old", "new", "control"
+SAME_WITHIN = 0.05
+"""ln(new / old) up to which a session's own times do not contradict that both steps are one."""
 _STATES = ("precision", "call_path", "threads", "settings")
 _SIZES = ("parameters", "trainable_parameters", "model_bytes")
 
@@ -172,9 +174,18 @@ class Session:
     """Parameters, bytes and, where they were counted, FLOPs of each side."""
     states: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Precision and call path of each side, read back; in lock-step where work was counted."""
+    graphs: Mapping[str, str] = field(default_factory=dict)
+    """Of each side the hash of its step's graph and of all that it reads, where one is known."""
     refusal: str = ""
     """Why the codes cannot share a process; empty where they can."""
     failure: SideFailure | None = None
+
+    @property
+    def same_graph(self) -> bool:
+        """Whether both codes make the same step, and its time does not say otherwise."""
+        if self.wall is None or self.graphs.get(OLD, "") != self.graphs.get(NEW):
+            return False
+        return abs(self.wall.value) - 2 * (self.wall.error or 0.0) <= SAME_WITHIN
 
 
 # -- a duet ----------------------------------------------------------------------------------------
@@ -218,6 +229,7 @@ def session_of(answer: Answer) -> Session:
         "codes": _by_side(answer, "code"),
         "sizes": _sizes(answer),
         "states": _by_side(answer, "read_back"),
+        "graphs": _graphs(answer),
     }
     if refused := answer.event("cannot_share"):
         return Session(refusal=str(refused["reason"]), **about)
@@ -240,6 +252,11 @@ def _by_side(answer: Answer, name: str) -> dict[str, dict[str, Any]]:
         if event["event"] == name and "side" in event:
             found.setdefault(event["side"], event)
     return found
+
+
+def _graphs(answer: Answer) -> dict[str, str]:
+    told = {side: event["digest"] for side, event in _by_side(answer, "graph").items()}
+    return {side: digest for side, digest in told.items() if digest}
 
 
 def _sizes(answer: Answer) -> dict[str, dict[str, Any]]:

@@ -130,6 +130,13 @@ class Framework(abc.ABC):
     def _inference_step(self, model: Any, pictures: Any, compiled: bool) -> Step:
         """Return a forward pass; `pictures` are in host memory."""
 
+    def step_digest(self, step: Step) -> str | None:
+        """Return the hash of all that a step computes, and on what, before it is run.
+
+        Steps of one hash do the same work. None where that cannot be told.
+        """
+        return None
+
     @abc.abstractmethod
     def piece(
         self, function: Callable[[Any], list[Any]], layers: Sequence[Any], compiled: bool

@@ -27,6 +27,7 @@ from convmark.worker.backends.tensorflow_export import (
     outputs_of,
 )
 from convmark.worker.backends.tensorflow_graph import forward_work, graph_work
+from convmark.worker.backends.tensorflow_identity import step_digest
 from convmark.worker.backends.tensorflow_layers import backward_piece, clocked, piece
 from convmark.worker.backends.tensorflow_settings import DEFAULTS, READERS, told_if_too_late
 from convmark.worker.backends.tensorflow_training import (
@@ -309,6 +310,15 @@ class TensorFlow(KerasBackend):
         if step.trace is None:
             return Work(None, "a training step that runs eagerly is not followed")
         return per_sample(graph_work(step.trace), samples)
+
+    def step_digest(self, step: Step) -> str | None:
+        """Return the hash of a step that is one call of a graph, with all that the graph reads."""
+        if step.trace is None:
+            return None
+        function = step.trace()
+        with contextlib.suppress(Exception):  # what cannot be told is timed
+            return step_digest(function, step.batch)
+        return None
 
     def exported_function(self, model: Any, batch: Sequence[Any]) -> Any:
         """A forward pass of this batch's size, for the runtimes to be converted from."""

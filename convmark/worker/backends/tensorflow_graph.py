@@ -29,7 +29,7 @@ from convmark.worker.work import (
     real_numbers,
 )
 
-__all__ = ["forward_work", "graph_work"]
+__all__ = ["forward_work", "graph_of", "graph_work", "is_own", "needed_operations"]
 
 MOST_TRIPS = 100_000
 
@@ -73,10 +73,10 @@ def forward_work(trace: Callable[[], Any]) -> Work:
 
 
 def _of_graph(graph: Any, known: Known) -> int:
-    return sum(_of_operation(op, known) for op in _needed(graph))
+    return sum(_of_operation(op, known) for op in needed_operations(graph))
 
 
-def _needed(graph: Any) -> Iterator[Any]:
+def needed_operations(graph: Any) -> Iterator[Any]:
     """Yield the operations that outputs and side effects need; TensorFlow prunes the others."""
     yield from _ancestors([*(output.op for output in graph.outputs), *graph.control_outputs])
 
@@ -119,7 +119,7 @@ def _of_operation(op: Any, known: Known) -> int:
         return _RULES[kind](op)
     if _WITHOUT_RULE.search(kind):
         raise NoRule(f"{kind} has no rule")
-    if kind not in _INNER and not hasattr(tf.raw_ops, kind):
+    if not is_own(kind):
         if op.graph._get_function(kind) is not None:  # a call by the function's name
             return _called(op, kind, op.inputs, known)
         raise NoRule(f"{kind} is no operation of TensorFlow's own")
@@ -136,7 +136,17 @@ def _functions(op: Any) -> list[str]:
     return names
 
 
-def _graph_of(op: Any, name: str) -> Any:
+def is_own(kind: str) -> bool:
+    """Whether an operation is of TensorFlow's own, and no function and none of a library."""
+    return kind in _INNER or hasattr(tf.raw_ops, kind)
+
+
+def graph_of(op: Any, name: str) -> Any:
+    """Return the graph of a function that an operation has as an attribute.
+
+    Raises:
+        NoRule: it is not to be had.
+    """
     graph = op.graph
     while graph is not None:
         function = graph._get_function(name)  # public only as the text of the whole library
@@ -157,7 +167,7 @@ def _read(within: Any, function: Any, shapes: Sequence[Any]) -> Any:
 def _called(op: Any, name: str, arguments: Sequence[Any], known: Known) -> int:
     if "_XlaMustCompile" in op.node_def.attr and op.node_def.attr["_XlaMustCompile"].b:
         note_compiled()
-    graph = _graph_of(op, name)
+    graph = graph_of(op, name)
     given = [_value(tensor, known) for tensor in arguments]
     return _of_graph(graph, _bound(graph, given))
 
@@ -175,8 +185,8 @@ def _bound(graph: Any, values: Sequence[Any]) -> Known:
 
 def _loop(op: Any, known: Known) -> tuple[int, list[Any]]:
     """Return the FLOPs of a loop, and its variables at the end, as far as they are known."""
-    condition = _graph_of(op, op.get_attr("cond").name)
-    body = _graph_of(op, op.get_attr("body").name)
+    condition = graph_of(op, op.get_attr("cond").name)
+    body = graph_of(op, op.get_attr("body").name)
     state = [_value(tensor, known) for tensor in op.inputs]
     per_trip = _of_graph(body, _bound(body, _lasting(body, state)))
     for trips in range(MOST_TRIPS):
