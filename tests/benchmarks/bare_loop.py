@@ -234,6 +234,7 @@ def _follow(cell: Cell, options: argparse.Namespace, diary: Path) -> None:
         with Interpreter(
             environ=environ, isolation=options.isolation, import_roots=[folder]
         ) as interpreter:
+            interpreter.start()  # here: it would end with the thread of the first pair
             for pair in range(done, options.pairs):
                 row = _pair(cell, pair, options, interpreter, environ)
                 with diary.open("a", newline="") as lines:

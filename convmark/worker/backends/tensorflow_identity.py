@@ -45,7 +45,8 @@ def step_digest(function: Any, batch: Sequence[Any]) -> str | None:
         array = np.ascontiguousarray(value.numpy())
         found.update(f"{value.device} {array.dtype} {array.shape}".encode())
         is_text = array.dtype == object
-        found.update(str(array.tolist()).encode() if is_text else array.reshape(-1).view(np.uint8))
+        plain = str(array.tolist()).encode() if is_text else array.reshape(-1).view(np.uint8).data
+        found.update(plain)
     return found.hexdigest()
 
 
