@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from test_verdicts_file import ABSENT, judgement
 
@@ -147,7 +149,8 @@ def test_a_gate_says_what_change_it_could_have_seen_and_in_which_case_least() ->
     ]
     same = judgement(case="d", smallest_visible=0.9, note="same code", verdict="unchanged",
                      fails=False)  # fmt: skip
-    assert could_see([*compared, same, MEMORY]) == (
+    of_graph = replace(same, case="g", smallest_visible=None, note="same graph")
+    assert could_see([*compared, same, of_graph, MEMORY]) == (
         "could have detected changes above 2.6 % (median case), 3.4 % (worst case: b)"
     )
     blind = judgement(case="e", smallest_visible=None, verdict="inconclusive", fails=False)

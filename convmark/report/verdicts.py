@@ -25,6 +25,7 @@ from convmark.compare.judgement import (
     MACHINE,
     SAME_CODE,
     SAME_COMMIT,
+    SAME_GRAPH,
     Judgement,
     decided,
     packages_lines,
@@ -125,7 +126,7 @@ def could_see(judgements: Sequence[Judgement]) -> str:
         for one in judgements
         if one.metric == "step_time"
         and one.verdict not in ("new", "missing")
-        and not one.note.startswith((SAME_CODE, SAME_COMMIT))
+        and not one.note.startswith((SAME_CODE, SAME_GRAPH, SAME_COMMIT))
     ]
     seen = {one.case: one.smallest_visible for one in compared if one.smallest_visible is not None}
     blind = [one.case for one in compared if one.case not in seen]

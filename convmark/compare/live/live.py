@@ -17,13 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from convmark.compare.judgement import (
-    INTERRUPTED,
-    NOT_JUDGED,
-    SAME_CODE,
-    SAME_GRAPH,
-    LiveSession,
-)
+from convmark.compare.judgement import INTERRUPTED, NOT_JUDGED, SAME_CODE, SAME_GRAPH, LiveSession
 from convmark.compare.live.case_result import (
     OTHER_SOFTWARE,
     CaseResult,
