@@ -24,7 +24,7 @@ REFERENCE: dict[str, Any] = runpy.run_path(str(ROOT / "scripts" / "reference_pag
 OF_OTHERS = {
     *("--lf", "--collect-only", "--codspeed", "--junitxml", "--node-ip-address"),
     *("--exclusive", "--constraint", "--partition", "--array"),
-    *("--sw", "--deselect", "--ignore"),
+    *("--sw", "--deselect", "--ignore", "--pyargs"),
 }
 """Options of other programs that a sentence names."""
 PYTEST_FLAGS = {option.flag for option in OPTIONS} | {"--accuracy", "--dry-run", "--resume"}
