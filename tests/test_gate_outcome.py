@@ -54,6 +54,7 @@ KINDS: Mapping[str, Sequence[Fields]] = MappingProxyType(
         "undecided": [DOUBT],
         "not compared": [BLIND],
         "same code": [SAME],
+        "same graph": [{**SAME, "note": "same graph"}],
         "same commit, less memory": [
             {**SAME, "note": "same commit"},
             {**MEMORY, "verdict": "improved"},
