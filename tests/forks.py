@@ -43,6 +43,8 @@ _READ_AT_START = (
 """Variables that a process reads while it starts or imports: a fork would know them too late."""
 _NO_MATTER = (
     *("OMP_WAIT_POLICY", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "PYTHONUNBUFFERED"),
+    *("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"),
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES",
 )
 _PACKAGE = Path(convmark.__file__).resolve().parent
 
@@ -214,6 +216,10 @@ def framework(backend: str, folder: Path, environ: Mapping[str, str]) -> Forks:
     quiet = {"OMP_WAIT_POLICY": "PASSIVE"}  # PyTorch's threads spin while they wait
     variables = {**environ, **BACKENDS[backend].variables, **quiet, "PYTHONHASHSEED": "0"}
     variables.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if backend == "jax":  # what one fork has compiled, the others need not
+        variables["JAX_COMPILATION_CACHE_DIR"] = str(folder / "compiled")
+        variables["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+        variables["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
     (folder / f"{backend}.json").write_text(json.dumps(_of_start(variables)))
     kind = ("worker", backend, str(_PACKAGE), str(zoo_folder()))
     return Forks(variables, *kind, path=folder / backend)

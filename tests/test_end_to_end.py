@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-from forks import COMMAND, SESSION, Forked, Forks
+from forks import COMMAND, SESSION, Forked, Forks, warm_interpreters
 from snapshots import check
 
 from convmark.results.record import COLUMNS, Record
@@ -124,14 +124,11 @@ def test_ctrl_c_under_pytest_keeps_the_rows_and_exits_2(harness: Forks, tmp_path
     assert "INTERNALERROR" not in output
 
 
-def test_doctor_knows_the_real_framework() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "convmark", "doctor"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=dict(os.environ),
-    )
+def test_doctor_knows_the_real_framework(
+    harness: Forks, forks_of: Callable[[str], Forks], tmp_path: Path
+) -> None:
+    with warm_interpreters(forks_of("tensorflow")):
+        done = harness.run(COMMAND, "doctor", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "tensorflow" in done.stdout.lower()
     assert done.stderr == ""

@@ -16,7 +16,7 @@ from statistics import mean
 
 import pytest
 from faults import fast_python
-from forks import STARTED
+from forks import COMMAND, STARTED, Forks
 from ray_cluster import LocalCluster, free_port, local_cluster
 
 from convmark.core.statistics import t_quantile
@@ -125,11 +125,11 @@ OF_A_BUSY_MACHINE = {"step_time_p95_s", "step_time_p99_s", "unsteady"}
 
 
 def test_three_cases_are_measured_alike_with_ray_and_without(
-    cluster: LocalCluster, tmp_path: Path
+    cluster: LocalCluster, harness: Forks, tmp_path: Path
 ) -> None:
     asked = ["run", *THREE, *QUICK, "--processes", "2"]
-    status, _, said = called(cluster, tmp_path, *asked, "--results", "plain")
-    assert status == 0, said
+    done = harness.run(COMMAND, *asked, "--results", "plain", cwd=tmp_path, environ=cluster.environ)
+    assert done.returncode == 0, done.stderr
     status, out, said = called(
         cluster, tmp_path, *asked, "--ray", cluster.address, "--per", "machine-kind",
         "--results", "rayed",
@@ -243,19 +243,13 @@ def test_a_caller_that_dies_comes_back_and_measures_what_is_missing(
     ],
 )
 def test_an_address_at_which_nothing_answers_is_refused_at_once(
-    tmp_path: Path, address: str, said: str
+    harness: Forks, tmp_path: Path, address: str, said: str
 ) -> None:
     port = free_port()
     began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "convmark", "run", "--ray", address.format(port=port)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+    process = harness.start(COMMAND, "run", "--ray", address.format(port=port), cwd=tmp_path)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 2
+    (line,) = output.splitlines()
     assert line.startswith(f"convmark run: {said.format(port=port)}")
     assert time.monotonic() - began < 30
