@@ -158,6 +158,13 @@ def test_a_steady_step_is_warmed_up_by_ten_steps(device: Device, pulse: Pulse) -
     assert device.syncs == 10
 
 
+def test_short_steps_are_warmed_up_for_a_while_however_steady_they_are(
+    device: Device, pulse: Pulse
+) -> None:
+    warm = warm_up(device.step(TICK), device, 60.0, pulse, clock=device.clock, least_s=20 * TICK)
+    assert warm == WarmUp(20, True)
+
+
 def test_ten_steps_are_the_least_even_without_a_budget(device: Device, pulse: Pulse) -> None:
     assert warm_up(device.step(TICK), device, 0.0, pulse, clock=device.clock).steps == 10
 

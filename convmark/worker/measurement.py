@@ -169,7 +169,9 @@ class _TimedPhases:
             self.proof.see_warm_up(number, token)
             self.proof.trained.see_early(self.model, number, seconds)
 
-        warm = timing.warm_up(self.step, self.backend, self.plan.time_budget_s, self.pulse, see)
+        budget_s, trains = self.plan.time_budget_s, TASKS[self.case.task].trains
+        least_s = 0.0 if trains else min(timing.LEAST_WARM_UP_S, budget_s / 4)
+        warm = timing.warm_up(self.step, self.backend, budget_s, self.pulse, see, least_s=least_s)
         self.emit("warm_up", steps=warm.steps, steady=warm.steady)
         later_s = warm.times_s[EARLY_STEPS:]
         self.proof.trained.see(self.model, len(later_s), later_s)

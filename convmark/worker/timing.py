@@ -37,6 +37,9 @@ __all__ = [
 MIN_WARM_UP_STEPS = 10
 UNSTEADY_STEPS = 20
 """Warm-up goes on past its budget until this many steps: fewer cannot tell noise from drift."""
+LEAST_WARM_UP_S = 0.25
+"""Of steps of inference: those of a graph of TensorFlow become a fifth faster in the first quarter
+of a second, too slowly for ten to tell."""
 STEADY_WITHIN = 0.05
 """Two halves of the warm-up's later half agree within this share."""
 
@@ -152,6 +155,8 @@ def warm_up(
     pulse: Pulse,
     see: Callable[[int, Any, float], None] = lambda number, token, seconds: None,
     clock: Clock = time.perf_counter,
+    *,
+    least_s: float = 0.0,
 ) -> WarmUp:
     """Run steps until the step time is steady, or the budget and the least steps are spent.
 
@@ -159,9 +164,10 @@ def warm_up(
         budget_s: seconds; warm-up ends unsteady beyond it, but never before 20 steps.
         see: called with the number of each step (from 1), its result and its seconds, outside the
             timing.
+        least_s: seconds of steps before which it does not end, steady or not.
     """
     times_s: list[float] = []
-    spent_s = 0.0
+    spent_s, look = 0.0, MIN_WARM_UP_STEPS
     while True:
         seconds, token = timed_step(step, backend, clock)
         times_s.append(seconds)
@@ -171,8 +177,10 @@ def warm_up(
         count = len(times_s)
         if count < MIN_WARM_UP_STEPS:
             continue
-        if count % 5 == 0 and is_steady(times_s):
-            return WarmUp(count, True, times_s)
+        if count >= look and spent_s >= least_s:
+            if is_steady(times_s):
+                return WarmUp(count, True, times_s)
+            look = count + max(5, count // 10)  # each look sorts all of them
         if count >= UNSTEADY_STEPS and spent_s >= budget_s:
             return WarmUp(count, False, times_s)
 
