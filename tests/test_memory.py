@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,16 @@ def test_a_peak_is_without_pages_of_files_and_above_what_was_there_before(
     assert peak_above(before, HostMemory()) == 900 - 350 - 100
     said.update(RssFile=850)
     assert peak_above(before, HostMemory()) == 0
+
+
+def test_memory_that_cannot_be_read_is_an_error_and_no_other_measure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "STATUS", str(tmp_path / "none"))
+    assert HostMemory().anonymous_bytes == HostMemory().peak_bytes > 0
+    monkeypatch.setattr(host, "STATUS", str(tmp_path))  # there, and not to be read
+    with pytest.raises(OSError, match="directory"):
+        HostMemory()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can forget a process's peak")

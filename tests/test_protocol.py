@@ -28,6 +28,19 @@ def test_an_event_is_one_line_and_comes_back_equal(message: dict[str, Any]) -> N
     assert decode_event(line) == message
 
 
+class _Rounded(float):
+    __repr__ = staticmethod(lambda number: format(number, ".2f"))  # type: ignore[assignment]
+
+
+def test_a_model_that_has_json_round_its_numbers_rounds_no_figure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("json.encoder.c_make_encoder", None)
+    monkeypatch.setattr("json.encoder.float", _Rounded, raising=False)
+    assert json.dumps([0.004]) == "[0.00]"
+    assert decode_event(encode({"event": "steps", "times_s": [0.004]}))["times_s"] == [0.004]
+
+
 def test_a_loss_that_is_not_a_number_comes_through() -> None:
     assert math.isnan(decode_event(encode({"event": "proof", "value": math.nan}))["value"])
 

@@ -30,6 +30,9 @@ __all__ = [
 ]
 
 
+STATUS = "/proc/self/status"
+
+
 class HostMemory:
     """A reading of the process's memory.
 
@@ -75,11 +78,16 @@ def give_back() -> None:
 
 
 def _status() -> dict[str, int]:
-    """Return the sizes in /proc/self/status, bytes; empty where there is no such file."""
+    """Return the sizes in /proc/self/status, bytes; empty where there is no such file.
+
+    Raises:
+        OSError: it is there and cannot be read, as of a process without a free descriptor: the
+            other measure of memory would be another figure.
+    """
     try:
-        with open("/proc/self/status", encoding="ascii", errors="replace") as lines:
+        with open(STATUS, encoding="ascii", errors="replace") as lines:
             pairs = [line.split() for line in lines]
-    except OSError:
+    except FileNotFoundError:
         return {}
     return {
         words[0].rstrip(":"): int(words[1]) * 1024

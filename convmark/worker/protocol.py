@@ -14,6 +14,7 @@ standard library alone.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -75,9 +76,25 @@ WHOLE_BYTES = 1 << 23
 END_BYTES = 1 << 16
 
 
+def _own_encoder() -> Any:
+    """Return an encoder of a copy of the standard library's module.
+
+    A model's code may have the module round every number, as a well-known recipe does.
+    """
+    spec = importlib.util.find_spec("json.encoder")
+    assert spec is not None
+    assert spec.loader is not None
+    copied: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(copied)
+    return copied.JSONEncoder(separators=(",", ":"))
+
+
+_ENCODER = _own_encoder()
+
+
 def encode(message: Mapping[str, Any]) -> bytes:
     """Return the message as one line of JSON, newline included."""
-    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
+    return str(_ENCODER.encode(message)).encode() + b"\n"
 
 
 def decode_event(line: bytes) -> dict[str, Any]:
