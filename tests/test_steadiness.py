@@ -150,6 +150,11 @@ GROWING = noisy(1 + 2 * SHARE)
             {"windows": {"times_s": [0.1, 0.11, 0.12, 0.13, 0.14]}},
             "step time changed by +40% from the first to the last of 5 windows",
         ),
+        (
+            {"windows": {"times_s": [0.1, 0.1, 0.4, 0.1, 0.1]}},
+            "the longest of 5 windows took 4.0 times as long as their median; was the process",
+        ),
+        ({"windows": {"times_s": [0.1, 0.1, 0.2, 0.1, 0.1]}}, None),
         ({"input_bound": {"times_s": [0.5, 0.4, 0.3, 0.2, 0.1]}}, "fed step time changed by -80% "),
         (
             {"rounds": {"case_wall_s": GROWING[:50], "case_cpu_s": GROWING[:50]}},
@@ -165,6 +170,10 @@ def test_every_phase_of_a_process_is_asked(changes: dict[str, Any], says: str | 
 def test_on_a_busy_machine_windows_prove_nothing() -> None:
     slower = {"times_s": [0.2, 0.21, 0.22, 0.23, 0.3]}
     assert unsteady(events(windows=slower, state={"other_cpu_share": 0.3})) is None
+    for seconds, says in ((1.5, "None"), (2.5, "windows took 25.0 times")):  # of a stopped process
+        stalled = {"times_s": [0.1, 0.1, seconds, 0.1, 0.1]}
+        found = unsteady(events(windows=stalled, state={"other_cpu_share": 0.3}))
+        assert says in str(found)
 
 
 def test_a_machine_that_moves_case_and_reference_alike_does_not_move_their_ratio() -> None:

@@ -47,6 +47,10 @@ QUIET_SHARE = 0.05
 WINDOWS_SLOWER = 1.5
 WINDOWS_CHANGE = 0.3
 LEAST_WINDOWS = 5
+WINDOWS_STALLED = 1.5
+"""Times as long as most windows say, all of them together: the throughput is so much too low."""
+STALLED = 20.0
+"""Times the median window that one takes whose process was stopped, also on a busy machine."""
 
 Times = npt.NDArray[np.float64]
 _SHARES = (0.1, 0.25, 0.75, 0.9)
@@ -93,6 +97,7 @@ def unsteady(events: Mapping[str, Mapping[str, Any]]) -> str | None:
         reason = _slower_windows(steps["times_s"], windows["times_s"], windows["steps"])
         for event, what in ((windows, "step time"), (events.get("input_bound"), "fed step time")):
             reason = reason or (_windows_moved(event["times_s"], what) if event else "")
+    reason = reason or _stalled(windows["times_s"], quiet=quiet)
     return reason or _rounds_moved(rounds, quiet=quiet) or None
 
 
@@ -183,6 +188,25 @@ def _windows_moved(times_s: Sequence[float], what: str) -> str:
     if max(change, -change / (1 + change)) < WINDOWS_CHANGE:
         return ""
     return f"{what} changed by {change:+.0%} from the first to the last of {times.size} windows"
+
+
+def _stalled(times_s: Sequence[float], *, quiet: bool) -> str:
+    """Say how long a window took in which the process stood still; an empty text where none did.
+
+    A machine or a virtual one that was suspended, a stopped process, a disk that was waited for:
+    the median step time does not show it, and the throughput is of all windows.
+    """
+    times = np.asarray(times_s, np.float64)
+    if times.size < LEAST_WINDOWS or not (times > 0).all():
+        return ""
+    middle, longest = float(np.median(times)), float(times.max())
+    together = float(times.sum()) / (middle * times.size)
+    if longest < STALLED * middle and not (quiet and together >= WINDOWS_STALLED):
+        return ""
+    return (
+        f"the longest of {times.size} windows took {longest / middle:.1f} times as long as their "
+        "median; was the process stopped, or the machine suspended?"
+    )
 
 
 def _rounds_moved(rounds: Mapping[str, Sequence[float]], *, quiet: bool) -> str:
