@@ -64,6 +64,19 @@ def test_a_file_given_twice_counts_once(results: Path) -> None:
     assert len(read_rows([results, path, results / SLOW]).runs) == 1
 
 
+def test_a_copy_that_was_made_while_the_run_went_on_counts_once_too(
+    results: Path, tmp_path: Path
+) -> None:
+    whole = keep_run(results, suite(SLOW, 1))
+    part = tmp_path / "copy" / SLOW / whole.name
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"".join(whole.read_bytes().splitlines(keepends=True)[:-1]))
+    for places in ([results, tmp_path / "copy"], [tmp_path / "copy", results]):
+        with pytest.warns(StoreWarning, match=r"copy/xeon-2/0001.csv: is an earlier copy of .*"):
+            rows = read_rows(places)
+        assert [run.path for run in rows.runs] == [whole]
+
+
 def test_a_copy_in_another_folder_counts_once_and_is_told(results: Path, tmp_path: Path) -> None:
     keep_run(results, suite(SLOW, 1))
     keep_run(tmp_path / "copy", suite(SLOW, 1))
