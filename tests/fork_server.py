@@ -36,6 +36,7 @@ _CONVERTED = (
     ("tensorflow_training", "gradients_of", "differentiated", False),
     ("tensorflow_training", "loss_of", "class_loss", False),
     ("tensorflow_training", "leaves", None, False),
+    ("tensorflow_training", "tensors", None, False),
     ("tensorflow_training", "_scaled", None, False),
     ("tensorflow_training", "_unscaled", None, False),
 )

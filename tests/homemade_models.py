@@ -423,6 +423,31 @@ def _one_word_each(samples: int) -> Any:
 sparse_rows.input_spec = _one_word_each  # type: ignore[attr-defined]  # of a function
 
 
+class EveryKind(keras.Model):  # type: ignore[misc]
+    """Gives a word, rows of any length, a sparse matrix and complex numbers, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scores = layers.Dense(4)
+
+    def call(self, x: Any) -> Any:
+        import tensorflow as tf
+
+        scores = self.scores(x)
+        return {
+            "word": tf.strings.as_string(tf.argmax(scores, axis=-1)),
+            "rows": tf.RaggedTensor.from_tensor(scores, padding=0.0),
+            "few": tf.sparse.from_dense(tf.nn.relu(scores)),
+            "turned": tf.complex(scores, scores),
+        }
+
+
+def every_kind() -> Any:
+    model = EveryKind()
+    model(np.ones((1, 6), np.float32))
+    return model
+
+
 class Steps(layers.Layer):  # type: ignore[misc]
     """A loop, a scan and a condition of Keras's own."""
 

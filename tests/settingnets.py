@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -248,6 +250,11 @@ def torch_inside() -> Any:
     return keras.Sequential([keras.Input((8,)), layers.Dense(4), TorchInside()])
 
 
+def torch_inside_elsewhere() -> Any:
+    os.chdir("/")
+    return torch_inside()
+
+
 def casting() -> Any:
     return keras.Sequential([keras.Input((8,)), layers.Dense(4), Casting()])
 
@@ -325,6 +332,41 @@ def elsewhere() -> Any:
         return plain()
 
 
+class Decodes(Subclassed):
+    """Chooses among what it has found where Keras's `predict` runs it, as detectors do."""
+
+    def predict_step(self, data: Any) -> Any:
+        return keras.ops.argmax(super().predict_step(data), axis=-1)
+
+
+def decodes() -> Any:
+    model = Decodes()
+    model.build((None, 8, 8, 3))
+    return model
+
+
+def untracked() -> Any:
+    """Has a layer where Keras does not see it: 8 x 8 x 3 x 4 + 4 = 772 parameters."""
+    hidden = layers.Dense(4)
+    hidden.build((None, 192))
+    body = [layers.Flatten(), layers.Lambda(lambda x: hidden(x), output_shape=(4,))]
+    return keras.Sequential([keras.Input((8, 8, 3)), *body, layers.Dense(3)])
+
+
+class Looks(Subclassed):
+    """Looks at values, which no graph has."""
+
+    def call(self, inputs: Any) -> Any:
+        return super().call(inputs) * float(inputs.numpy().mean() > 0)
+
+
+def looks() -> Any:
+    model = Looks()
+    model(np.ones((1, 8, 8, 3), np.float32))
+    model.compile("sgd", "mse", run_eagerly=True)
+    return model
+
+
 def setting(change: Callable[[], Any]) -> Callable[[], Any]:
     def build() -> Any:
         change()
@@ -366,6 +408,7 @@ def cube() -> Any:
 def system() -> Any:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     os.nice(7)
+    ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE
     os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     resource.setrlimit(resource.RLIMIT_CPU, (3600, -1))
     threading.Thread(target=threading.Event().wait, daemon=True).start()
@@ -388,6 +431,15 @@ def roams() -> Any:
     return plain()
 
 
+def cleared() -> Any:
+    """Begins as many builders do."""
+    keras.backend.clear_session()
+    if keras.backend.backend() == "torch":  # of a case on a GPU it is the GPU
+        state = keras.src.backend.common.global_state
+        assert state.get_global_attribute("torch_device") == "cpu"
+    return plain()
+
+
 def python() -> Any:
     gc.disable()
     gc.set_threshold(5)
@@ -395,6 +447,8 @@ def python() -> Any:
     sys.setprofile(lambda frame, event, argument: None)
     sys.setswitchinterval(1e-5)
     tracemalloc.start()
+    signal.setitimer(signal.ITIMER_PROF, 3600, 3600)
+    signal.setitimer(signal.ITIMER_REAL, 3600)  # as a watchdog does, once
     return plain()
 
 
@@ -419,6 +473,7 @@ def tensorflow_scopes() -> Any:
     _tf().device("/CPU:0").__enter__()
     _tf().distribute.OneDeviceStrategy("/CPU:0").scope().__enter__()
     _tf().summary.trace_on()
+    _tf().GradientTape().__enter__()
     _config("experimental", "enable_mlir_bridge")()
     keras.config.disable_traceback_filtering()
     return plain()
@@ -482,6 +537,14 @@ class Stingy(keras.Sequential):  # type: ignore[misc]
         return super().predict(images[:1], **named)
 
 
+class Severe(keras.Sequential):  # type: ignore[misc]
+    """Counts in its own way what is right."""
+
+    def evaluate(self, *arguments: Any, **named: Any) -> Any:
+        loss, accuracy = super().evaluate(*arguments, **named)
+        return [loss, 0.5 * accuracy]
+
+
 def stopping() -> Any:
     return digits(Stopping)
 
@@ -492,6 +555,10 @@ def shorter() -> Any:
 
 def silent() -> Any:
     return digits(Silent)
+
+
+def severe() -> Any:
+    return digits(Severe)
 
 
 def stingy() -> Any:

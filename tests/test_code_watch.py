@@ -218,6 +218,42 @@ def test_of_a_module_that_another_program_changes_meanwhile_it_is_not_known_what
     assert told.get("missed") == missed
 
 
+def test_a_library_that_was_edited_since_it_was_installed_is_code_where_a_fork_has_it_already(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path.resolve() / "site-packages"
+    for name in ("zoo/__init__.py", "nets.py", "site-packages/shop/libshop.so"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (site / "shop-1.0.dist-info").mkdir()
+    (site / "shop-1.0.dist-info/RECORD").write_text("shop/libshop.so,sha256=another,1\n")
+    os.utime(site / "shop/libshop.so", (2e9, 2e9))
+    for module in (code_watch, installed):
+        monkeypatch.setattr(module, "installed_folders", lambda: (str(site),))
+    mapped = [str(site / "shop/libshop.so")]
+    monkeypatch.setattr(code_watch, "_mapped_files", lambda: iter(mapped))
+    watch = watching("nets:net", tmp_path, ["nets.py"], monkeypatch)
+    told: dict[str, Any] = {}
+    watch.report(lambda event, **fields: told.update(fields))
+    assert {Path(one["path"]).name for one in told["files"]} == {"nets.py", "libshop.so"}
+
+
+def test_the_folder_of_a_code_is_that_which_it_was_started_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "zoo").mkdir()
+    (tmp_path / "zoo/__init__.py").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", "lib", *sys.path])
+    watch = watching("nets:net", tmp_path, [], monkeypatch)
+    os.chdir("/")  # as a module does that writes its files elsewhere
+    told: dict[str, Any] = {}
+    watch.report(lambda event, **fields: told.update(fields))
+    here = tmp_path.resolve()
+    assert told["folder"] == str(here)
+    assert told["sys_path"][:2] == [str(here), str(here / "lib")]
+
+
 def test_what_a_model_reads_in_the_results_or_rewrites_is_code_as_it_was_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

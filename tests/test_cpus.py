@@ -133,6 +133,22 @@ def test_threads_that_cannot_all_run_at_once_are_named() -> None:
 
 
 @linux
+def test_a_run_on_the_small_cores_alone_is_told_from_one_on_the_large(tmp_path: Path) -> None:
+    for number in range(8):
+        core = tmp_path / f"cpu{number}"
+        (core / "cpufreq").mkdir(parents=True)
+        (core / "cpu_capacity").write_text("1024\n" if number < 4 else "446\n")
+        (core / "cpufreq/cpuinfo_max_freq").write_text("3000000\n")
+    (tmp_path / "cpufreq").mkdir()
+    folder = str(tmp_path)
+    assert binding.kinds_of([0, 1, 4], folder) == "1024/3000000:2,446/3000000:1"
+    assert binding.kinds_of(range(8), folder) == ""  # all of the machine
+    for number in range(4):
+        (tmp_path / f"cpu{number}" / "cpu_capacity").write_text("446\n")
+    assert binding.kinds_of([0, 1], folder) == ""  # one kind of core
+    assert binding.kinds_of([0], str(tmp_path / "none")) == ""
+
+
 def test_a_process_of_other_cpus_than_its_case_is_refused() -> None:
     own = cpu_list(os.sched_getaffinity(0))
     numbers = {"cpus": cpu_numbers(own)}

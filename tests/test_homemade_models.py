@@ -193,6 +193,7 @@ def is_right(interpreter: Interpreter, name: str) -> None:
     assert work["flops_per_sample"] == (right.forward and 2 * right.forward)
     assert work["training_flops_per_sample"] == (right.training and 2 * right.training)
     assert NOTES.get(name, "None") in str(work["flops_note"])
+    assert "untracked_parameters" not in (answer.event("read_back") or {})["model"]
     by = "model" if right.optimizer else "harness"
     trained = tuple(first[one] for one in ("training", "optimizer", "loss_name"))
     assert trained == (by, right.optimizer or "SGD", right.loss)
@@ -217,6 +218,12 @@ def test_a_model_is_refused_with_the_reason(interpreter: Interpreter, name: str,
     assert answer.status == "error"
     assert answer.message.startswith(f"{named(name)}: ")
     assert REFUSED[name, task] in answer.message
+
+
+def test_words_ragged_sparse_and_complex_results_are_results_too(interpreter: Interpreter) -> None:
+    answer = answered(interpreter, "every_kind", "infer")
+    assert (answer.status, answer.message) == ("ok", "")
+    assert (answer.event("work") or {})["flops_per_sample"] == 2 * 6 * 4
 
 
 def test_a_shape_that_a_model_does_not_take_is_named(interpreter: Interpreter) -> None:

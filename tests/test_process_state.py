@@ -118,18 +118,21 @@ def test_threads_that_were_asked_for_are_held_to_within_a_step_too(
     assert "2 in a part of the steps" in answer.message
 
 
-def test_what_pytorch_has_compiled_of_an_earlier_case_is_not_inside_the_next(
+def test_what_pytorch_has_compiled_of_an_earlier_case_is_not_inside_the_next_nor_its_folder(
     tmp_path: Path,
 ) -> None:
     variables = environ(tmp_path)
     with Interpreter(
         environ=variables, folder=BUILDERS, backend="torch", isolation="none"
     ) as interpreter:
-        found = [
-            read_back(interpreter.answer(measured(name, backend="torch", threads="default")))
-            for name in ("settingnets:torch_inside", "settingnets:zero_head")
+        answers = [
+            interpreter.answer(measured(f"settingnets:{name}", backend="torch", threads="default"))
+            for name in ("torch_inside_elsewhere", "zero_head")
         ]
-    assert [one["call_path"] for one in found] == ["eager, torch.compile inside", "eager"]
+    found = [read_back(one)["call_path"] for one in answers]
+    assert found == ["eager, torch.compile inside", "eager"]
+    folders = {(one.event("code") or {})["folder"] for one in answers}
+    assert folders == {str(BUILDERS)}
 
 
 @pytest.mark.parametrize(
@@ -202,6 +205,14 @@ def test_a_precision_that_was_asked_for_is_kept_or_refused_with_both(ask: Ask, n
     assert "leave out --precisions" in answer.message
 
 
+@pytest.mark.parametrize("backend", ["tensorflow", "torch"])
+def test_a_builder_that_clears_keras_session_leaves_the_precision(ask: Ask, backend: str) -> None:
+    found = read_back(
+        ask("cleared", asked=("precision",), precision="mixed_bfloat16", backend=backend)
+    )
+    assert (found["precision"], found["model"]) == ("mixed_bfloat16", {})
+
+
 def test_a_few_float32_layers_are_good_practice_under_a_mixed_precision(ask: Ask) -> None:
     found = read_back(ask("float32_head", precision="mixed_bfloat16"))
     assert found["precision"] == "mixed_bfloat16"
@@ -219,7 +230,13 @@ def test_a_precision_without_a_name_is_refused(asked: bool) -> None:
     assert checked_precision(case, Counter(), asked=asked) == "float32"  # no layer tells
 
 
-@pytest.mark.parametrize("kind", ["gptq_4_128_from_float32", "awq_4_-1_from_float32", "complex64"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("gptq_4_128_from_float32", "awq_4_-1_from_float32", "complex64"),
+        *("int4_128_from_float32", "int4_-1_from_float32"),
+    ],
+)
 def test_quantized_and_complex_layers_are_another_precision(kind: str) -> None:
     case = Case(model="net", task="infer", device="cpu", batch_size=1, precision="float32")
     kinds = Counter({"float32": 1, kind: 3})
@@ -235,6 +252,7 @@ AFFINITY = min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else
 SETTINGS = {
     "system": {
         "affinity": str(AFFINITY),
+        "huge_pages": "0",
         "nice": "7",
         "scheduler": "3",
         "limit_cpu": "3600",
@@ -246,6 +264,7 @@ SETTINGS = {
         "trace": "<lambda>",
         "profile": "<lambda>",
         "switch_interval_s": "1e-05",
+        "timers": "profile",
         "tracemalloc": "True",
     },
     "tensorflow": {
@@ -265,6 +284,7 @@ SETTINGS = {
         "device_scope": "/job:localhost/replica:0/task:0/device:CPU:0",
         "strategy": "OneDeviceStrategy",
         "summary_trace": "True",
+        "gradient_tape": "True",
         "session_config": "experimental { enable_mlir_bridge: true mlir_bridge_rollout: "
         "MLIR_BRIDGE_ROLLOUT_ENABLED }",
         "traceback_filtering": "False",
@@ -335,6 +355,27 @@ def test_what_a_compiler_has_started_is_no_setting_of_a_code() -> None:
 @pytest.mark.parametrize("name", ["eager", "eager_while_called", "jax_uncompiled"])
 def test_what_is_not_compiled_has_the_call_path_eager(ask: Ask, name: str) -> None:
     assert read_back(ask(name, backend=backend_of(name)))["call_path"] == "eager"
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "torch"])
+def test_weights_that_keras_does_not_see_are_in_the_state(
+    interpreter_of: Callable[[str], Interpreter], backend: str
+) -> None:
+    asked = measured("settingnets:untracked", batch_size=4, backend=backend)
+    answer = interpreter_of(backend).answer(asked)
+    assert read_back(answer)["model"] == {"untracked_parameters": "772"}
+    assert (answer.event("counted") or {})["parameters"] == 4 * 3 + 3
+
+
+def test_what_a_models_own_predict_does_besides_is_in_the_state(ask: Ask) -> None:
+    assert read_back(ask("decodes"))["model"]["predict_step"] == "not_run"
+    assert "predict_step" not in read_back(ask("decodes", task="train"))["model"]
+
+
+def test_a_model_that_asks_to_run_eagerly_infers_so(ask: Ask) -> None:
+    found = read_back(ask("looks"))
+    assert (found["call_path"], found["model"]["run_eagerly"]) == ("eager", "True")
+    assert "jit on needs a compiled step, and the model was" in ask("looks", jit="on").message
 
 
 @pytest.mark.parametrize(

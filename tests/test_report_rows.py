@@ -86,7 +86,8 @@ def test_a_copy_in_another_folder_counts_once_and_is_told(results: Path, tmp_pat
 
 def test_runs_of_one_name_on_one_machine_are_told_apart(results: Path, tmp_path: Path) -> None:
     keep_run(results, suite(SLOW, 1))
-    keep_run(tmp_path / "branch", suite(SLOW, 1, models=["lenet5"]))
+    other = [measured(SLOW, 1, "lenet5", number, step_s=0.5) for number in (1, 2)]
+    keep_run(tmp_path / "branch", other)
     labels = [run.label for run in read_rows([results, tmp_path / "branch"]).runs]
     assert labels == ["results/0001", "branch/0001"]
 

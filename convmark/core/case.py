@@ -50,8 +50,9 @@ _CPUS = re.compile(rf"{_CPU}(?:-{_CPU}(?::{_CPU})?)?")
 _DTYPE = (
     r"(?:u?int(?:4|8|16|32|64)|float(?:16|32|64)|bfloat16|float8[0-9a-z_]{0,12}|complex(?:64|128))"
 )
-_STORED = rf"(?:{_DTYPE}|(?:gptq|awq)_[0-9]{{1,3}}_-?[0-9]{{1,6}})"
-"""What weights are stored in; of GPTQ and AWQ with their bits and the size of a group."""
+_STORED = rf"(?:{_DTYPE}|(?:(?:gptq|awq)_[0-9]{{1,3}}|int4)_-?[0-9]{{1,6}})"
+"""What weights are stored in; of GPTQ and AWQ with their bits, and of int4 too with the size of a
+group."""
 _KIND = rf"(?:tf32|dynamic_int8|(?:mixed_)?{_DTYPE}|{_STORED}_from_(?:mixed_)?{_DTYPE})"
 FOUND_PRECISION = re.compile(rf"{_KIND}(?:\+{_KIND}){{0,7}}")
 """What layers are found to compute in: a precision as above, another dtype, or a mixture by its

@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import os
 import platform
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -25,6 +26,7 @@ __all__ = [
     "check_process",
     "check_threads",
     "cores_of",
+    "kinds_of",
     "memory_state",
     "siblings",
 ]
@@ -148,6 +150,39 @@ def cores_of(cpus: Iterable[int]) -> int | None:
         return len({_topology(cpu, "thread_siblings_list") for cpu in cpus})
     except OSError:
         return None
+
+
+_CPUS = "/sys/devices/system/cpu"
+
+
+def kinds_of(cpus: Iterable[int], folder: str = _CPUS) -> str:
+    """Return how many of each kind these logical CPUs are, where they are not all of the machine.
+
+    Empty where the machine has one kind of core, or the kernel tells none. A run that may use the
+    small cores of a processor alone has the machine's name, and as many CPUs, as one on the large.
+
+    Args:
+        folder: where the kernel describes the CPUs.
+    """
+    kinds = {}
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            if name.startswith("cpu") and name[3:].isdecimal():
+                kinds[int(name[3:])] = _kind(f"{folder}/{name}")
+    own = set(cpus)
+    if len(set(kinds.values())) < 2 or own >= kinds.keys():
+        return ""
+    counts = Counter(kinds.get(cpu, "unknown") for cpu in own)
+    return ",".join(f"{kind}:{count}" for kind, count in sorted(counts.items()))
+
+
+def _kind(folder: str) -> str:
+    """Return a core's capacity, 1024 of the largest kind, and its highest clock, as far as told."""
+    found = []
+    for name in ("cpu_capacity", "cpufreq/cpuinfo_max_freq"):
+        with contextlib.suppress(OSError), open(f"{folder}/{name}", encoding="ascii") as file:
+            found.append(file.read().strip())
+    return "/".join(found) or "unknown"
 
 
 def siblings(cpus: Iterable[int]) -> set[int]:

@@ -94,13 +94,14 @@ class CodeWatch:
         """Whether a file's code is the user's."""
         _followed.cache_clear()  # a link may lead elsewhere by now
         self._active = True
+        self._folder = os.getcwd()  # the model's code may choose another
         self._began_ns = time.time_ns()
         self._loaded_ns = loaded_ns or self._began_ns
         self._earlier = set(_module_files())
         own = [real for real in map(_real, folders) if self._is_own(real, "", asked=True)]
         self._opened = Opened([*own, *filter(None, map(_repository, own))])
         self._looked = Looked(self._is_the_users)
-        self._mapped = set(_mapped_files())  # of the other code of a duet
+        self._mapped = set(_mapped_files())  # of the framework, and of the other code of a duet
         sys.addaudithook(self._note)
         self._end_names = watched_names(self._note_name)
         self._variables = VariableWatch(
@@ -145,6 +146,7 @@ class CodeWatch:
             lambda path: path not in written and self._is_own(path, self._package),
         )
         modules, installed = self._modules()
+        installed |= set(filter(_is_installed, self._mapped))
         asked = self._opened.asked | modules | there
         rewritten = self._opened.rewritten
         read |= asked | (set(_mapped_files()) - self._mapped)
@@ -170,8 +172,8 @@ class CodeWatch:
         emit(
             "code",
             **({"missed": missed} if missed else {}),
-            folder=os.getcwd(),
-            sys_path=[_real(entry or os.getcwd()) for entry in sys.path],
+            folder=self._folder,
+            sys_path=[_real(os.path.join(self._folder, entry)) for entry in sys.path],
             files=files,
             packages=versions_of(self._names),
             environ=told_variables(self._variables.read, users),
@@ -281,9 +283,16 @@ def look_at_modules(number: int) -> None:
     """
     places = ((path, *_place(os.path.dirname(path))) for path in _module_files())
     edited_modules(
-        {os.path.join(real, os.path.basename(path)) for path, real, package in places if package}
+        {
+            *(os.path.join(real, os.path.basename(path)) for path, real, found in places if found),
+            *filter(_is_installed, _mapped_files()),
+        }
     )
     give_back()
+
+
+def _is_installed(path: str) -> bool:
+    return is_inside(path, installed_folders())
 
 
 def _repository(folder: str) -> str | None:

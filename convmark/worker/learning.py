@@ -16,15 +16,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from convmark.core.case import Case
 from convmark.worker import host, mnist, timing
 from convmark.worker.failure import CaseFailure
 from convmark.worker.measurement import Builder, Emit, build
-from convmark.worker.runtimes.tested import tested
+from convmark.worker.runtimes.tested import batches_of, tested
 
 __all__ = ["LEARNING_RATE", "check_count", "compiled_model", "learn"]
 
 LEARNING_RATE = 0.1
+ACCURACY_APART = 0.005
+"""Of what `evaluate` says and the outputs give: a model that draws random numbers while it infers
+gives other outputs."""
 
 Clock = Callable[[], float]
 
@@ -101,6 +106,7 @@ def learn(case: Case, builder: Builder, lesson: Lesson, backend: Any, emit: Emit
         )
     check_count(case, "steps of the test", test_watch.steps, test_steps)
     _check(case, float(loss), "in the test")
+    _hold_accuracy(case, model, digits.test, float(accuracy), backend)
     training = backend.training_of(model, trained_by)
     scores = {"loss": float(loss), "accuracy": float(accuracy)}
     if lesson.exported is not None:
@@ -109,6 +115,28 @@ def learn(case: Case, builder: Builder, lesson: Lesson, backend: Any, emit: Emit
     emit("tested", **scores, **training)
     emit("state", **state())
     emit("finished")
+
+
+def _hold_accuracy(case: Case, model: Any, test: mnist.Digits, told: float, backend: Any) -> None:
+    """Hold what `evaluate` says to the classes that the model's outputs choose.
+
+    Raises:
+        CaseFailure: an `evaluate`, a `test_step` or a metric of the model's own counts otherwise.
+    """
+    step = backend.inference_step(model, case.batch_size, 0, False)
+    chosen = []
+    for images in batches_of(test.images, case.batch_size):
+        token = step.run(backend.tensor(images))
+        backend.synchronise(token)
+        (scores,) = backend.leaves(token[1])
+        chosen.append(backend.array(scores).argmax(axis=-1))
+    found = float(np.mean(np.concatenate(chosen)[: len(test.labels)] == test.labels))
+    if not abs(found - told) <= ACCURACY_APART:
+        raise CaseFailure(
+            f"{case.model}: the accuracy must be the share of the test digits whose class the "
+            f"outputs choose, {found:.4f}, evaluate says {told:.4f}; have the model's code leave "
+            "evaluate, test_step and the metric accuracy alone"
+        )
 
 
 def check_count(case: Case, what: str, came: int, asked: int) -> None:

@@ -399,6 +399,7 @@ def count_work(case: Case, model: Any, step: Any, backend: Any, emit: Emit) -> i
         training_flops_per_sample=trained and trained.flops,
         dtypes=sorted(seen.dtypes),
         compiled=forward.compiled or bool(trained and trained.compiled),
+        untracked=forward.untracked,
     )
     flops: int | None = forward.flops
     return flops
@@ -434,9 +435,10 @@ def make_step(
     backend.begin_step()
     if not TASKS[case.task].trains:
         check_infers(case, model, backend)
-        step = backend.inference_step(model, case.batch_size, seed, compiled)
-        return step, lambda: backend.described_inference(model)
     try:
+        if not TASKS[case.task].trains:
+            step = backend.inference_step(model, case.batch_size, seed, compiled)
+            return step, lambda: backend.described_inference(model)
         step, describe = backend.chosen_training(
             model, case.batch_size, seed, compiled, case.recipe
         )

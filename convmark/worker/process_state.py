@@ -11,6 +11,7 @@ import contextlib
 import gc
 import os
 import resource
+import signal
 import sys
 import threading
 import tracemalloc
@@ -19,8 +20,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from convmark.core.case import Case
+from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.core.tasks import TASKS
-from convmark.worker.binding import cores_of, memory_state
+from convmark.worker.binding import cores_of, kinds_of, memory_state
 from convmark.worker.failure import CaseFailure
 from convmark.worker.precisions import checked_precision, worked_precision
 
@@ -35,10 +37,13 @@ _DEFAULTS: Mapping[str, str] = {
     "trace": "",
     "profile": "",
     "monitoring": "",
+    "perf_trampoline": "False",
+    "timers": "",
     "tracemalloc": "False",
     "switch_interval_s": "0.005",
     "gc": "True",
     "flush_denormal": "False",
+    "huge_pages": "1",
     "nice": "0",
     "scheduler": "0",
     "limit_as": "",
@@ -80,6 +85,29 @@ def _monitors() -> str:
     return ",".join(name for name in names if name)
 
 
+def _trampoline() -> object:
+    """Whether perf sees each function of Python, from Python 3.12 on."""
+    return vars(sys)["is_stack_trampoline_active"]()
+
+
+_TIMERS = {
+    "real": signal.ITIMER_REAL,
+    "virtual": signal.ITIMER_VIRTUAL,
+    "profile": signal.ITIMER_PROF,
+}
+
+
+def _timers() -> str:
+    """Return the timers that go on and on sending signals, as a sampling profiler's do."""
+    return ",".join(name for name, one in _TIMERS.items() if signal.getitimer(one)[1])
+
+
+def _huge_pages() -> str:
+    """Return whether the kernel may give this process huge pages, where it tells."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as lines:
+        return dict(line.split(":", 1) for line in lines)["THP_enabled"].strip()
+
+
 def _affinity() -> str:
     return ",".join(map(str, sorted(os.sched_getaffinity(0))))
 
@@ -105,12 +133,15 @@ _READERS: Mapping[str, Callable[[], object]] = {
     "trace": lambda: _name_of(sys.gettrace()),
     "profile": lambda: _name_of(sys.getprofile()),
     "monitoring": _monitors,
+    "perf_trampoline": _trampoline,
+    "timers": _timers,
     "tracemalloc": tracemalloc.is_tracing,
     "switch_interval_s": lambda: round(sys.getswitchinterval(), 6),
     "gc": gc.isenabled,
     "flush_denormal": lambda: float(sys.float_info.min) / 2 == 0,  # of this thread's processor
     "gc_threshold": lambda: ",".join(map(str, gc.get_threshold())),
     "gc_callbacks": lambda: len(gc.callbacks),
+    "huge_pages": _huge_pages,
     "nice": lambda: os.getpriority(os.PRIO_PROCESS, 0),
     "scheduler": lambda: os.sched_getscheduler(0),
     "affinity": _affinity,
@@ -158,6 +189,11 @@ class Witness:
             for name, value in self._settings().items()
             if name in defaults and value != defaults[name]
         }
+        cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
+        if case.cpus is None and (
+            kinds := kinds_of(cpus)
+        ):  # whoever has started the run chose them
+            self._inherited["cpu_kinds"] = kinds
         self._changed: Settings = {}
         self._work: Mapping[str, Any] = {}
         self._reads = 0
@@ -188,7 +224,7 @@ class Witness:
             CaseFailure: the model's code has made the case another than was asked for.
         """
         if event == "work":
-            self._work = {name: fields.pop(name) for name in ("dtypes", "compiled")}
+            self._work = {name: fields.pop(name) for name in ("dtypes", "compiled", "untracked")}
             self._work = {**self._work, "is_all": fields["flops_note"] is None}
         if event == "sizes":
             read = self._read()
@@ -229,6 +265,8 @@ class Witness:
                 **({"layers": layers} if len(kinds) > 1 else {}),
                 **({"weight_bytes": weights} if len(held) > 1 else {}),
                 **self._changing_weights(),
+                **self._inference_aside(),
+                **self._untracked(),
             },
             "environ": self._changed_environ(),
             "threads": self._threads_in_force(),
@@ -248,6 +286,18 @@ class Witness:
         now = self._running_weights()
         changed = sum(now.get(one, value) != value for one, value in self._running.items())
         return {"changing_weights": str(changed)} if changed else {}
+
+    def _inference_aside(self) -> Settings:
+        """Return what of the model's own `predict` a step of inference leaves out, or has."""
+        if self._case.task != "infer" or self._case.runtime != DEFAULT_RUNTIME:
+            return {}
+        found: Settings = self._backend.inference_aside(self._model)
+        return found
+
+    def _untracked(self) -> Settings:
+        """Return how many parameters the model uses beside those that Keras counts and trains."""
+        found = self._work.get("untracked")
+        return {"untracked_parameters": str(found)} if found else {}
 
     def _of_steps(self) -> dict[str, str]:
         """Return what the layers compute in, by the operations of a step once these are known.

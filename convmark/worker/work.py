@@ -45,6 +45,8 @@ class Work:
     """Of the real numbers that are multiplied; those seen so far where the count gave up."""
     compiled: bool = field(default=False, compare=False)
     """Whether a part of it says itself that a compiler makes one kernel of it."""
+    untracked: int = field(default=0, compare=False)
+    """Elements of the weights that it reads and the model does not list, as far as that is seen."""
 
 
 _SEEN: ContextVar[set[str]] = ContextVar("_SEEN")

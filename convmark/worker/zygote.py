@@ -100,6 +100,7 @@ def _receive(control: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
 
 
 def _serve_in_place(control: socket.socket, answer: Answer) -> None:
+    folder = os.getcwd()
     while (received := _receive(control)) is not None:
         request, descriptors = received
         control.send(encode({"id": request["id"], "pid": os.getpid()}))
@@ -109,6 +110,7 @@ def _serve_in_place(control: socket.socket, answer: Answer) -> None:
             faulthandler.enable()
         kept = children()
         answer(request, descriptors)
+        os.chdir(folder)  # a model's code may have chosen another, which the next would be read in
         for descriptor in descriptors:
             os.close(descriptor)
         control.send(encode({"id": request["id"], "status": 0, "left": end_strays(kept)}))

@@ -46,11 +46,13 @@ from convmark.worker.backends.losses import (
     training_batch,
 )
 from convmark.worker.backends.own_training import (
+    JIT_AND_EAGER,
     PLAIN,
     OwnData,
     Recipe,
     Training,
     brings_training,
+    inference_aside,
     is_compiled,
     training_progress,
 )
@@ -433,10 +435,7 @@ class KerasBackend(Framework):
         by = "model" if brings_training(model) else "harness"
         own = self._own = OwnData(model, self, recipe, self.learning_rate)
         if compiled and model.run_eagerly:
-            raise CaseFailure(
-                "jit on needs a compiled step, and the model was compiled with run_eagerly=True; "
-                "leave out either"
-            )
+            raise CaseFailure(JIT_AND_EAGER)
         pictures = images(self.inputs(model), batch_size * self.replicas, seed)
         targets = own.targets(batch_size * self.replicas, seed)
         step = self._fit_step(model, own, (pictures, targets), compiled)
@@ -444,6 +443,7 @@ class KerasBackend(Framework):
         return step, lambda: described(adds_losses=own.adds_losses).as_fields()
 
     training_progress = staticmethod(training_progress)
+    inference_aside = staticmethod(inference_aside)
     running_weights = staticmethod(running_weights)
 
     def settle(self, model: Any) -> None:

@@ -23,6 +23,7 @@ __all__ = [
     "of_other_keras",
     "present",
     "root_mean_square",
+    "untracked",
 ]
 
 Value = TypeVar("Value")
@@ -99,13 +100,30 @@ def last_activation(model: Any) -> str:
 
 def root_mean_square(arrays: Iterable[Any]) -> float:
     """Return the root mean square over arrays of equal weight; not finite where any value is."""
-    squares = [np.mean(np.square(np.asarray(array, np.float64))) for array in arrays]
+    values = [np.abs(one) if np.iscomplexobj(one) else one for one in map(np.asarray, arrays)]
+    squares = [np.mean(np.square(one.astype(np.float64))) for one in values]
     return float(np.sqrt(np.mean(squares)))
 
 
 def elements(weight: Any) -> int:
     """Return the number of elements of a weight."""
     return int(np.prod(tuple(weight.shape), dtype=np.int64))
+
+
+def untracked(model: Any, used: Iterable[Any]) -> int:
+    """Return the elements of the weights that a forward pass uses and the model does not list.
+
+    Such as those of layers in a Lambda, or of a variable that no `add_weight` has made: nobody
+    counts them, and nothing trains them.
+
+    Args:
+        used: the framework's own variables.
+    """
+    listed = [getattr(one, "_value", one) for one in (*model.variables, *model.weights)]
+    copies = (getattr(one, "values", ()) for one in listed)  # of several replicas
+    copies = (one for held in copies if isinstance(held, tuple) for one in held)
+    known = {id(one) for one in (*listed, *copies)}
+    return sum(elements(one) for one in used if id(one) not in known and "float" in str(one.dtype))
 
 
 def item_bytes(dtype: Any) -> int:

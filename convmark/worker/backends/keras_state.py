@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 from convmark_zoo.keras_api import KERAS_VERSION, keras
@@ -18,6 +20,7 @@ __all__ = [
     "Conventions",
     "KerasContext",
     "dtype_policy",
+    "keep_setting",
     "keras_settings",
     "layer_precisions",
     "limits_lifted",
@@ -80,12 +83,34 @@ def set_policy(name: str) -> None:
         keras.mixed_precision.set_global_policy(None)
     else:
         _global_state().set_global_attribute("dtype_policy", None)
+    keep_setting("dtype_policy")
 
 
 def _global_state() -> Any:
     from keras.src.backend.common import global_state
 
     return global_state
+
+
+_KEPT = "convmark_keeps"
+"""In Keras's state: what the harness has set in it for the case, by Keras's names."""
+
+
+def keep_setting(name: str) -> None:
+    """Have `clear_session`, which builders call first, leave a setting as it is now.
+
+    Keras 3 keeps its policy, and PyTorch's device, in the state which that throws away.
+    """
+    if KERAS_VERSION >= (3, 0):
+        _global_state().threading = SimpleNamespace(local=_cleared)  # what it makes a state with
+        _state()[_KEPT] = {**_state().get(_KEPT, {}), name: _state().get(name)}
+
+
+def _cleared() -> Any:
+    """Return a new state of Keras that has what the harness has set."""
+    kept, state = _state().get(_KEPT, {}), threading.local()
+    vars(state).update({**kept, _KEPT: kept})
+    return state
 
 
 def _policy_name() -> str:

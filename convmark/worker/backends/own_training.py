@@ -30,6 +30,7 @@ from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import flat
 
 __all__ = [
+    "JIT_AND_EAGER",
     "PLAIN",
     "STEPS",
     "Made",
@@ -38,6 +39,7 @@ __all__ = [
     "Training",
     "brings_training",
     "held",
+    "inference_aside",
     "is_compiled",
     "overrides",
     "own_function",
@@ -45,6 +47,11 @@ __all__ = [
 ]
 
 STEPS = ("train_step", "make_train_function")
+_PREDICTS = ("predict", "predict_step", "make_predict_function")
+JIT_AND_EAGER = (
+    "jit on needs a compiled step, and the model was compiled with run_eagerly=True; leave out "
+    "either"
+)
 _TRAINER = (*STEPS, "train_function", "compute_loss")
 
 
@@ -153,6 +160,16 @@ def brings_training(model: Any) -> bool:
 def overrides(model: Any, *names: str) -> bool:
     """Whether any of these methods is the model's own and not Keras's."""
     return any(_overrides(model, name) for name in names)
+
+
+def inference_aside(model: Any) -> dict[str, str]:
+    """Return what makes a model's own `predict` another thing than a compiled forward pass.
+
+    Such as methods of its own, which a forward pass does not run: a detector chooses among its
+    boxes there.
+    """
+    found = {name: "not_run" for name in _PREDICTS if overrides(model, name)}
+    return {**found, "run_eagerly": "True"} if model.run_eagerly else found
 
 
 def own_function(model: Any) -> bool:

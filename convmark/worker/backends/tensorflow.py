@@ -15,10 +15,15 @@ from convmark_zoo.keras_api import keras
 
 from convmark.worker import reference
 from convmark.worker.backends.keras_model import KerasBackend
-from convmark.worker.backends.keras_parts import root_mean_square
+from convmark.worker.backends.keras_parts import root_mean_square, untracked
 from convmark.worker.backends.keras_state import dtype_policy, read_all, set_policy
 from convmark.worker.backends.losses import Batch, square_matrices
-from convmark.worker.backends.own_training import Made, OwnData, own_function
+from convmark.worker.backends.own_training import (
+    JIT_AND_EAGER,
+    Made,
+    OwnData,
+    own_function,
+)
 from convmark.worker.backends.saved_model import SavedModel
 from convmark.worker.backends.step import Chain, Piece, Step
 from convmark.worker.backends.tensorflow_export import (
@@ -38,7 +43,9 @@ from convmark.worker.backends.tensorflow_training import (
     leaves,
     loss_of,
     pairs,
+    tensors,
 )
+from convmark.worker.failure import CaseFailure
 from convmark.worker.work import Work, per_sample
 
 __all__ = ["TensorFlow"]
@@ -168,7 +175,10 @@ class TensorFlow(KerasBackend):
 
     def fingerprint(self, token: tuple[Any, Any]) -> float:
         """The loss, or the output's root mean square; not finite where any output is not."""
-        return root_mean_square(self.leaves(token[1]))
+        return root_mean_square(
+            tf.strings.length(one) if one.dtype == tf.string else one
+            for one in self.leaves(token[1])
+        )
 
     def device_of(self, value: Any) -> str | None:
         name = str(getattr(value, "device", ""))
@@ -242,19 +252,27 @@ class TensorFlow(KerasBackend):
 
     def _inference_step(self, model: Any, pictures: Any, compiled: bool) -> Step:
         on_cpu = self._device == "CPU:0"
+        eager = bool(model.run_eagerly)  # as its compile says, and `predict` does
+        if eager and compiled:
+            raise CaseFailure(JIT_AND_EAGER)
 
-        @tf.function(jit_compile=compiled)  # type: ignore[untyped-decorator]
         def infer(batch: Any) -> Any:
-            output = self.leaves(model(batch, training=False))
+            output = tensors(model(batch, training=False))
             if on_cpu:
                 return output
             # a scalar of the same call: cheap to read, there only when the call has finished
             return tf.reshape(output[0], [-1])[0], output
 
+        if eager:
+            self._call_path = "eager"
+            step = Step(infer, (self._on_device(pictures),))
+        else:
+            infer = tf.function(infer, jit_compile=compiled)
+            step = self._step(infer, (pictures,))
+
         def run(batch: Any) -> Any:
             return (output := infer(batch))[0], output
 
-        step = self._step(infer, (pictures,))
         # on the host an output is read where it lies: a probe would take a short step's 5 to 8 %
         return replace(step, run=run) if on_cpu else step
 
@@ -303,7 +321,15 @@ class TensorFlow(KerasBackend):
             return model(batch, training=False)
 
         batch = self._on_device(self.inputs(model).batch(samples, 0))
-        return per_sample(forward_work(lambda: infer.get_concrete_function(batch)), samples)
+        used: dict[int, Any] = {}
+
+        def trace() -> Any:
+            function = infer.get_concrete_function(batch)
+            used.update((id(one), one) for one in function.graph.variables)
+            return function
+
+        found = per_sample(forward_work(trace), samples)
+        return replace(found, untracked=untracked(model, used.values()))
 
     def training_work(self, step: Step, samples: int) -> Work:
         """What a training step of so many samples computes, backward too, per sample."""

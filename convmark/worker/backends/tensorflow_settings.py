@@ -114,6 +114,7 @@ READERS: Mapping[str, Callable[[], object]] = {
     "session_config": _session_config,
     "device_scope": lambda: _private("eager.context").context().device_name,
     "strategy": _strategy,
+    "gradient_tape": lambda: not _private("pywrap_tfe").TFE_Py_TapeSetIsEmpty(),
     "summary_trace": lambda: _private("ops.summary_ops_v2")._current_trace_context is not None,
     "control_flow_v2": lambda: _private("ops.control_flow_util").ENABLE_CONTROL_FLOW_V2,
     "prefer_float32": lambda: _private("ops.numpy_ops.np_dtypes").is_prefer_float32(),
@@ -133,5 +134,6 @@ DEFAULTS: Mapping[str, str] = {
     "log_device_placement": "False",
     "op_callbacks": "0",
     "profiler": "False",
+    "gradient_tape": "False",
     "auto_dtype_conversion": "False",
 }

@@ -21,6 +21,7 @@ __all__ = [
     "leaves",
     "loss_of",
     "pairs",
+    "tensors",
 ]
 
 
@@ -133,6 +134,12 @@ def proof_of(logs: Any, model: Any) -> tuple[Any, list[Any], list[Any]]:
 def leaves(structure: Any) -> list[Any]:
     """Return the leaves of a nested structure that are not None."""
     return [one for one in tf.nest.flatten(structure) if one is not None]
+
+
+def tensors(structure: Any) -> list[Any]:
+    """Return what the leaves are made of: ragged and sparse tensors are several."""
+    flat = tf.nest.flatten(structure, expand_composites=True)
+    return [one for one in flat if one is not None]
 
 
 @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]  # TensorFlow's

@@ -18,11 +18,12 @@ from torch.nn import functional
 
 from convmark.worker import reference
 from convmark.worker.backends.keras3 import Keras3Backend, cuda_versions
-from convmark.worker.backends.keras_state import dtype_policy, read_all, set_policy
+from convmark.worker.backends.keras_parts import untracked
+from convmark.worker.backends.keras_state import dtype_policy, keep_setting, read_all, set_policy
 from convmark.worker.backends.losses import Batch, images, square_matrices
 from convmark.worker.backends.own_training import OwnData
 from convmark.worker.backends.step import Step
-from convmark.worker.backends.torch_dispatch import dispatched_work
+from convmark.worker.backends.torch_dispatch import dispatched_work, scripted_calls
 from convmark.worker.backends.torch_export import Forward
 from convmark.worker.backends.torch_settings import (
     DEFAULTS,
@@ -101,6 +102,7 @@ class Torch(Keras3Backend):
             self._device = torch.device("cuda")
         # kept for as long as the process lives: dropped, it would put Keras back on the CPU
         self._keras_device.enter_context(keras.device(self._device.type))
+        keep_setting("torch_device")
         set_tf32(precision == "tf32")
         set_policy(dtype_policy(precision))
         self.seed(seed)
@@ -128,8 +130,14 @@ class Torch(Keras3Backend):
         }
         return {**super().settings(), **changing, **read_all({**switches(), **READERS})}
 
-    def _dispatched(self, run: Callable[[], Any], samples: int) -> Work:
-        """Return what a call computes per sample, and note what is set within it alone."""
+    def _dispatched(
+        self, run: Callable[[], Any], samples: int, used: dict[int, Any] | None = None
+    ) -> Work:
+        """Return what a call computes per sample, and note what is set within it alone.
+
+        Args:
+            used: takes the parameters that it uses.
+        """
         every = {**switches(), **READERS}
         readers = {name: every[name] for name in every if name not in OF_A_CALL}
         outside = read_all(readers)
@@ -140,8 +148,8 @@ class Torch(Keras3Backend):
             now = read_all(readers) if next(looks) <= MOST_LOOKS else {}
             self._set_within |= {name: now[name] for name in now if now[name] != outside[name]}
 
-        with _scripted_calls() as scripted:
-            work = per_sample(dispatched_work(run, see), samples)
+        with scripted_calls() as scripted:
+            work = per_sample(dispatched_work(run, see, used), samples)
         made = bool(_compiled_frames().get("ok"))
         self.compiler = "torch.jit" if scripted and not made else "torch.compile"
         return replace(work, compiled=made or bool(scripted))
@@ -330,11 +338,14 @@ class Torch(Keras3Backend):
         """What a forward pass of so many samples computes, counted while it runs, per sample."""
         batch = self._tensors(images(self.inputs(model), samples, 0))
 
+        used: dict[int, Any] = {}
+
         def infer() -> Any:
             with torch.no_grad():
                 return model(batch, training=False)
 
-        return self._dispatched(infer, samples)
+        found = self._dispatched(infer, samples, used)
+        return replace(found, untracked=untracked(model, used.values()))
 
     def training_work(self, step: Step, samples: int) -> Work:
         """What a training step of so many samples computes, backward too, per sample."""
@@ -396,31 +407,6 @@ class Torch(Keras3Backend):
         if tensor.ndim == 4:
             tensor = tensor.permute(3, 2, 0, 1).contiguous()
         return tensor.requires_grad_()
-
-
-_SCRIPTED: tuple[Any, ...] = (torch._C.ScriptFunction, torch._C.ScriptMethod)
-
-
-@contextlib.contextmanager
-def _scripted_calls() -> Iterator[list[str]]:
-    """Note each call of TorchScript's functions and methods until the block ends."""
-    called: list[str] = []
-    originals = {kind: kind.__call__ for kind in _SCRIPTED}
-
-    def noted(kind: Any) -> Callable[..., Any]:
-        def call(*arguments: Any, **named: Any) -> Any:
-            called.append(kind.__name__)
-            return originals[kind](*arguments, **named)
-
-        return call
-
-    for kind in _SCRIPTED:
-        kind.__call__ = noted(kind)
-    try:
-        yield called
-    finally:
-        for kind, original in originals.items():
-            kind.__call__ = original
 
 
 def _compiled_frames() -> Any:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from convmark.worker.work import NoRule, Work, counted, elements, followed, real_numbers
 
-__all__ = ["dispatched_work"]
+__all__ = ["dispatched_work", "scripted_calls"]
 
 _WITHOUT_RULE = re.compile(
     r"conv|mm$|mm_|matmul|addmv|^addr|^mv$|dot|linalg|fft|cholesky|_cdist|lstm|gru|rnn|quant"
@@ -22,15 +23,20 @@ _WITHOUT_RULE = re.compile(
 _HARMLESS = re.compile(r"^(_?convert|_to_copy|constant_pad|conversion)")
 
 
-def dispatched_work(run: Callable[[], Any], see: Callable[[], None] = lambda: None) -> Work:
+def dispatched_work(
+    run: Callable[[], Any],
+    see: Callable[[], None] = lambda: None,
+    used: dict[int, Any] | None = None,
+) -> Work:
     """Run the function once and return the FLOPs of what it dispatches.
 
     Args:
         see: called before each operation of this thread that multiplies.
+        used: takes the parameters that are operands, by their identity.
     """
 
     def count() -> int:
-        counter = _Counter(see)
+        counter = _Counter(see, {} if used is None else used)
         with counter:
             followed(run)
         if counter.reason is not None:
@@ -42,9 +48,10 @@ def dispatched_work(run: Callable[[], Any], see: Callable[[], None] = lambda: No
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[misc]  # PyTorch has no types here
-    def __init__(self, see: Callable[[], None]) -> None:
+    def __init__(self, see: Callable[[], None], used: dict[int, Any]) -> None:
         super().__init__()
         self.flops = 0
+        self._used = used
         self._see, self._thread = see, threading.get_ident()
         self.reason: str | None = None
         self._context = contextvars.copy_context()
@@ -53,6 +60,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[misc]  # PyTorch has no types
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
+        self._used.update((id(one), one) for one in args if isinstance(one, torch.nn.Parameter))
         name = str(getattr(function, "_overloadpacket", function)).rpartition(".")[2]
         if name in _RULES and threading.get_ident() == self._thread:
             self._see()
@@ -130,3 +138,28 @@ _RULES: dict[str, Callable[[Any, Any], int]] = {
     "_scaled_dot_product_cudnn_attention": _attention,
     "_scaled_dot_product_fused_attention_overrideable": _attention,
 }
+
+
+_SCRIPTED: tuple[Any, ...] = (torch._C.ScriptFunction, torch._C.ScriptMethod)
+
+
+@contextlib.contextmanager
+def scripted_calls() -> Iterator[list[str]]:
+    """Note each call of TorchScript's functions and methods until the block ends."""
+    called: list[str] = []
+    originals = {kind: kind.__call__ for kind in _SCRIPTED}
+
+    def noted(kind: Any) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            called.append(kind.__name__)
+            return originals[kind](*arguments, **named)
+
+        return call
+
+    for kind in _SCRIPTED:
+        kind.__call__ = noted(kind)
+    try:
+        yield called
+    finally:
+        for kind, original in originals.items():
+            kind.__call__ = original

@@ -14,7 +14,7 @@ from convmark.worker.runtimes.agreement import agreement, check
 from convmark.worker.runtimes.engine import Source
 from convmark.worker.runtimes.export import RANGE_BATCHES, kept
 
-__all__ = ["score", "tested"]
+__all__ = ["batches_of", "score", "tested"]
 
 _LEAST_PROBABILITY = 1e-7
 """As Keras has it in its cross-entropy."""
@@ -32,13 +32,13 @@ def tested(
         CaseFailure: it cannot be exported or loaded, is of another precision, or computes something
             else.
     """
-    batches = _batches(digits.test.images, case.batch_size)
+    batches = batches_of(digits.test.images, case.batch_size)
     function = backend.exported_function(model, [batches[0]])
     references = [backend.exported_outputs(function, [one]) for one in batches]
     shown = digits.training.images[: RANGE_BATCHES * case.batch_size]
 
     def samples() -> Iterator[Sequence[Any]]:
-        for one in _batches(shown, case.batch_size):
+        for one in batches_of(shown, case.batch_size):
             yield [one]
 
     digest = backend.exported_digest(function, model)
@@ -57,7 +57,7 @@ def tested(
     return score(values, digits.test.labels, probabilities=backend.is_softmax(model))
 
 
-def _batches(images: Any, size: int) -> list[Any]:
+def batches_of(images: Any, size: int) -> list[Any]:
     """Return the images in batches of one size, the last filled up with the first images."""
     missing = -len(images) % size
     return np.split(np.concatenate([images, np.resize(images, (missing, *images.shape[1:]))]),
