@@ -118,6 +118,15 @@ def test_threads_that_were_asked_for_are_held_to_within_a_step_too(
     assert "2 in a part of the steps" in answer.message
 
 
+def test_no_measured_process_reads_what_another_has_compiled(
+    interpreter_of: Callable[[str], Interpreter],
+) -> None:
+    asked = measured("settingnets:compiled_where", backend="torch")
+    messages = [interpreter_of("torch").answer(asked).message for _ in range(2)]
+    assert all("inductor-" in message for message in messages)
+    assert messages[0] != messages[1]
+
+
 def test_what_pytorch_has_compiled_of_an_earlier_case_is_not_inside_the_next_nor_its_folder(
     tmp_path: Path,
 ) -> None:

@@ -80,6 +80,10 @@ class Framework(abc.ABC):
     def configure(self, *, device: str, threads: str, precision: str, seed: int) -> None:
         """Set the process up for a case, before any operation."""
 
+    def compile_anew(self) -> None:
+        """Have this process compile all by itself, whatever another has kept; after `configure`."""
+        return
+
     @abc.abstractmethod
     def is_out_of_memory(self, error: BaseException) -> bool:
         """Whether an error is the framework's way to say that memory was short."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -106,6 +108,10 @@ class Torch(Keras3Backend):
         set_tf32(precision == "tf32")
         set_policy(dtype_policy(precision))
         self.seed(seed)
+
+    def compile_anew(self) -> None:
+        """Give the compiler a folder of its own: by default the processes of a user share one."""
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(prefix="inductor-")
 
     def default_settings(self, precision: str) -> dict[str, str]:
         return {**super().default_settings(precision), **DEFAULTS}
