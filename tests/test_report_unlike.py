@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -242,3 +243,17 @@ def test_a_best_batch_size_says_that_others_ran_on_other_software(tmp_path: Path
     best = hardware_tables(rows.frame, Comparison())[1]
     note = found(best, model="lenet5", hardware=f"{SLOW} cpu")["note"]
     assert note.startswith("best of 32, 64; other sizes: other framework")
+
+
+@pytest.mark.parametrize("newest_fails", [True, False])
+def test_a_seed_that_fails_before_its_code_is_known_takes_no_other_out_of_the_mean(
+    tmp_path: Path, newest_fails: bool
+) -> None:
+    facts: dict[str, Any] = {"task": "accuracy", "batch_size": 256, "fraction": 1.0, "epochs": 5}
+    good = three(SLOW, 2, "lenet5", 0.01, 0.01, accuracy=0.98, code="b" * 64, **facts)
+    good = [dataclasses.replace(row, seed=row.process) for row in good]
+    early: dict[str, Any] = {"status": "crashed", "error": "signal 9", "seed": 3, "code": None}
+    bad = [measured(SLOW, 2, "lenet5", 3, **early, **facts)]
+    rows = kept(tmp_path, good + bad if newest_fails else bad + good)
+    (row,) = accuracy(rows.frame, [run.label for run in rows.runs]).records()
+    assert (row["accuracy"], row["seeds"], row["failed"]) == (0.98, 2, 1)

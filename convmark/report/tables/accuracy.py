@@ -89,12 +89,18 @@ def accuracy(frame: pd.DataFrame, labels: Sequence[str]) -> Table:
 def _groups(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
     """Yield the newest process of each seed of the same training, none of other code or digits."""
     ordered = frame[frame["task"] == "accuracy"].sort_values("source", kind="stable").copy()
-    ordered = ordered.assign(ran=ordered["code"].where(ordered["code"].notna(), ordered["commit"]))
-    for _, rows in ordered.groupby(list(_SAME), observed=True, sort=False, dropna=False):
+    measured = ordered["measured"]
+    ran = ordered["code"].where(ordered["code"].notna(), ordered["commit"].where(measured))
+    for _, rows in ordered.assign(ran=ran).groupby(
+        list(_SAME), observed=True, sort=False, dropna=False
+    ):
         for name in ("ran", "dataset"):
-            known = rows[name].dropna()  # a process that failed early has none
+            known = rows[rows[name].notna()]  # a process that failed early has none
             if len(known):
-                rows = rows[rows[name].isna() | (rows[name] == known.iloc[-1])]
+                newest = known.iloc[-1]
+                later = rows["source"] >= newest["source"]
+                near = rows["measured"] | later | (rows["commit"] == newest["commit"])
+                rows = rows[(rows[name] == newest[name]) | (rows[name].isna() & near)]
         yield rows.drop_duplicates("seed", keep="last")
 
 
