@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+from typing import Any
 
 import pytest
 
@@ -180,3 +181,34 @@ def test_rows_that_only_long_names_tell_apart_are_blocks(monkeypatch: pytest.Mon
     assert (
         "  step p50 9.40 ms," in printed(columns, rows).splitlines()
     )  # no number without its unit
+
+
+@pytest.mark.parametrize(
+    ("names", "values", "shown"),
+    [
+        ("model part step rate peak", {"part": (0.1, 0.5)}, ("10.0 %", "50.0 %")),
+        ("model step target rate peak", {"target": (0.97, 0.99)}, ("0.97", "0.99")),
+        ("model step rate peak run", {"run": ("0001", "0002")}, ("0001", "0002")),
+    ],
+)
+def test_what_alone_tells_rows_apart_is_in_every_part(
+    monkeypatch: pytest.MonkeyPatch, names: str, values: dict[str, tuple[Any, Any]],
+    shown: tuple[str, str],
+) -> None:  # fmt: skip
+    columns = headings(
+        names,
+        step=("step p50", "seconds"),
+        rate=("samples/s", "rate"),
+        peak=("parameters", "count"),
+        part=("part", "share"),
+        target=("target", "number"),
+    )
+    ((key, pair),) = values.items()
+    rows: list[dict[str, Any]] = [
+        {"model": model, key: one, "step": 0.0047 * place, "rate": 7e3 / place, "peak": place}
+        for model in ("lenet5", "vgg16")
+        for place, one in enumerate(pair, 1)
+    ]
+    monkeypatch.setenv("COLUMNS", "30")
+    parts = printed(columns, rows).split("\n\n")
+    assert all(one in part for one in shown for part in parts)

@@ -157,12 +157,9 @@ def _names(grid: Grid, places: Sequence[int], width: int) -> list[int]:
 
 def _telling(grid: Grid, places: Sequence[int]) -> list[int]:
     """Return the first columns that tell the rows apart; none where figures alone do."""
-    for count, place in enumerate(places, 1):
-        if grid.figures[place]:
-            break
-        if _tells(grid, places[:count]):
-            return list(places[:count])
-    return []
+    naming = [place for place in places if not grid.figures[place]]
+    counts = range(1, len(naming) + 1)
+    return next((naming[:one] for one in counts if _tells(grid, naming[:one])), [])
 
 
 def _blocks(grid: Grid, names: Sequence[int], others: Sequence[int], width: int) -> str:

@@ -111,7 +111,9 @@ class Heading:
         return KINDS[self.kind][0]
 
 
-NAMING = frozenset({"batch_size", "replicas", "threads", "limit", "process", "number", "place"})
+NAMING = frozenset(
+    ("batch_size", "replicas", "threads", "limit", "process", "number", "place", "part", "target")
+)
 """Keys of columns of numbers that say what a row is of."""
 
 
