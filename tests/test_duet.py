@@ -134,6 +134,48 @@ def python():
     import tensorflow as tf
     return own(lambda x: tf.ensure_shape(tf.numpy_function(lambda x: x, [x], tf.float32), x.shape))
 
+def inlined():
+    import tensorflow as tf
+    attributes = {"_noinline": True} if SIDE == "new" else None
+    inner = tf.function(tf.tanh, experimental_attributes=attributes)
+    return own(lambda x: inner(x))
+
+def drawn():
+    import random
+    return own(lambda x: x * x if random.random() < 0.5 else x)
+
+def drawn_of_numpy():
+    import numpy as np
+    return own(lambda x: x * x if np.random.rand() < 0.5 else x)
+
+def placed():
+    import tensorflow as tf
+    from tensorflow.python.framework.ops import colocate_with
+    def work(x):
+        one, other = x * 2, x * 3
+        with colocate_with(one if SIDE == "new" else other):
+            return one + other
+    return own(work)
+
+def file():
+    import tensorflow as tf
+    def work(x):
+        size = tf.strings.length(tf.io.read_file("shop/late.py"))  # each side has its own
+        return x + tf.cast(size, tf.float32)
+    return own(work)
+
+def by_name():
+    import tensorflow as tf
+    def work(x):
+        handle = tf.raw_ops.VarHandleOp(dtype=tf.float32, shape=[], shared_name="mine")
+        tf.raw_ops.AssignVariableOp(resource=handle, value=1.0)
+        return x + tf.raw_ops.ReadVariableOp(resource=handle, dtype=tf.float32)
+    return own(work)
+
+def clock():
+    import tensorflow as tf
+    return own(lambda x: x + tf.cast(tf.timestamp(), tf.float32))
+
 def own(work):
     class Own(keras.layers.Layer):
         def call(self, x):
@@ -266,7 +308,14 @@ def test_so_they_do_on_another_framework(
         ("constant", "train", False),
         ("order", "infer", False),
         ("loop", "infer", False),
+        ("inlined", "infer", False),
+        ("placed", "infer", False),
         ("python", "infer", None),
+        ("drawn", "infer", None),
+        ("drawn_of_numpy", "train", None),
+        ("file", "infer", None),
+        ("by_name", "infer", None),
+        ("clock", "infer", None),
     ],
 )
 def test_a_step_is_told_by_its_graph_and_by_the_values_that_it_reads(

@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 
+from convmark.compare.judgement import LiveSession
 from convmark.compare.live import live
 from convmark.compare.live.case_result import OTHER_SOFTWARE, VOID, CaseResult, hold_sizes
 from convmark.compare.live.live import LiveOptions, Pairing, compare_live
 from convmark.compare.live.session import DuetSide, LiveSide, Session, SessionPlan, SideFailure
 from convmark.compare.live.tree import ForeignCode
+from convmark.compare.sessions_file import CarriedOver, EarlierSessions
 from convmark.core.case import Case
 from convmark.core.errors import WorkerError
 from convmark.core.statistics import Estimate
@@ -32,6 +34,7 @@ HOT = "the card was slowed (hardware_thermal)"
 CARD = Card(gpu=Gpu(index=0, name="Tesla T4", memory_bytes=None, uuid="GPU-1"))
 
 
+SLOWER = LiveSession(wall=0.08, cpu=None, seconds=2.0, run="0001")
 NONE: Any = object()
 """Stands for an interpreter: nothing is started."""
 
@@ -89,12 +92,34 @@ def in_other_precision(number: int, noise: random.Random) -> Session:
 
 
 def of_graphs(
-    old: str, new: str, change: float = 0.0, settings: Mapping[str, Any] = MappingProxyType({})
+    old: str,
+    new: str,
+    change: float = 0.0,
+    settings: Mapping[str, Any] = MappingProxyType({}),
+    error: float = 0.001,
 ) -> Model:
     """Return duets whose steps have graphs of these hashes, where they have one."""
     graphs = {side: one for side, one in (("old", old), ("new", new)) if one}
     states = {side: {"settings": sets} for side, sets in settings.items()}
-    return lambda number, noise: replace(session(change, noise), graphs=graphs, states=states)
+
+    def model(number: int, noise: random.Random) -> Session:
+        found = session(change, noise)
+        assert found.wall is not None
+        wall = replace(found.wall, error=error)
+        return replace(found, wall=wall, graphs=graphs, states=states)
+
+    return model
+
+
+class Earlier(EarlierSessions):
+    """What earlier runs of any case give."""
+
+    def __init__(self, given: CarriedOver) -> None:
+        super().__init__()
+        self._given = given
+
+    def of(self, case: str, old: str, new: str, *, apart: bool) -> CarriedOver:
+        return self._given
 
 
 def changed(change: float) -> Model:
@@ -511,6 +536,9 @@ def test_codes_that_make_one_graph_are_decided_by_one_session(compare: Compare) 
         (lambda: of_graphs("g1", "g2"), {}),
         (lambda: of_graphs("", ""), {}),
         (lambda: of_graphs("g1", "g1", change=0.3), {}),  # the time says otherwise
+        (lambda: of_graphs("g1", "g1", change=0.12, error=0.05), {}),  # it says little
+        (lambda: of_graphs("g1", "g1"), {"earlier": Earlier(CarriedOver(bar=-0.2))}),
+        (lambda: of_graphs("g1", "g1"), {"earlier": Earlier(CarriedOver(sessions=(SLOWER,) * 2))}),
         (lambda: of_graphs("g1", "g1", settings={"old": {}, "new": {"OMP": "1"}}), {}),
         (lambda: of_graphs("g1", "g1"), {"control": True}),  # a figure is asked for
         (lambda: of_graphs("g1", "g1"), {"codes": (Code("old"), None)}),
@@ -538,10 +566,8 @@ def test_a_spent_budget_leaves_the_case_undecided_and_says_what_would_decide(
     assert (duets.now_s, none.needs_s is not None and none.needs_s > 0) == (0.0, True)
 
 
-@pytest.mark.parametrize(("disturbed", "closed"), [((1, 2), False), ((1, 2, 4), True)])
-def test_sessions_on_a_disturbed_card_are_left_out_and_the_third_closes_the_case(
-    compare: Compare, monkeypatch: pytest.MonkeyPatch, disturbed: tuple[int, ...], closed: bool
-) -> None:
+def disturb(monkeypatch: pytest.MonkeyPatch, *numbers: int) -> list[list[str]]:
+    """Have the card be slowed in sessions of these numbers; return the events of each session."""
     events: list[list[str]] = []
 
     class Watch:
@@ -549,7 +575,7 @@ def test_sessions_on_a_disturbed_card_are_left_out_and_the_third_closes_the_case
             events[-1].append(event["event"])
 
         def columns(self, samples_per_step: int) -> dict[str, Any]:
-            return {"not_judged": HOT if len(events) in disturbed else None}
+            return {"not_judged": HOT if len(events) in numbers else None}
 
     @contextlib.contextmanager
     def watching(cards: Sequence[Card]) -> Iterator[Watch]:
@@ -558,6 +584,22 @@ def test_sessions_on_a_disturbed_card_are_left_out_and_the_third_closes_the_case
         yield Watch()
 
     monkeypatch.setattr(live, "watching", watching)
+    return events
+
+
+def test_one_graph_decides_nothing_on_a_disturbed_card(
+    compare: Compare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disturb(monkeypatch, 1)
+    (found,), duets = compare({"lenet5": of_graphs("g1", "g1")}, card=CARD)
+    assert (found.left_out, found.same, len(duets.plans["lenet5"])) == ([HOT], "same graph", 2)
+
+
+@pytest.mark.parametrize(("disturbed", "closed"), [((1, 2), False), ((1, 2, 4), True)])
+def test_sessions_on_a_disturbed_card_are_left_out_and_the_third_closes_the_case(
+    compare: Compare, monkeypatch: pytest.MonkeyPatch, disturbed: tuple[int, ...], closed: bool
+) -> None:
+    events = disturb(monkeypatch, *disturbed)
     (found,), duets = compare({"lenet5": changed(0.0)}, card=CARD)
     assert events[0] == ["warm_up", "rounds"]
     assert duets.said[0].endswith(f"a session is left out: {HOT}")

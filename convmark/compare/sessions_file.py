@@ -26,6 +26,7 @@ from convmark.results.table_file import TableBeside
 
 __all__ = [
     "TABLE",
+    "CarriedOver",
     "EarlierSessions",
     "KeptSession",
     "LiveLevel",

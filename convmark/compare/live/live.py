@@ -335,6 +335,8 @@ class _Running:
         pairing, found = self._pairings[place], self.found[place]
         session, disturbed = self._run(pairing, found)
         self._check(pairing, session, found)
+        if self._may_be_one(pairing, found) and session.same_graph and not disturbed:
+            found.same, found.closed = SAME_GRAPH, "both codes make the same graph"
         for name, sizes in session.sizes.items():
             found.sizes.setdefault(name, {}).update(sizes)
         if found.closed:
@@ -408,13 +410,14 @@ class _Running:
         same = found.codes is not None and found.codes[0] == found.codes[1]
         if same and not (pairing.may_be_same or found.apart or session.failure):
             found.same, found.closed = SAME_CODE, "both sides run the same code"
-        elif self._may_be_one(pairing, found) and session.same_graph:
-            found.same, found.closed = SAME_GRAPH, "both codes make the same graph"
 
     def _may_be_one(self, pairing: Pairing, found: CaseResult) -> bool:
-        """Whether no figure is asked for, and nothing is known in which the two sides differ."""
+        """Whether no figure is asked for, nothing is known to differ, and no earlier run counts."""
         asked = self._terms.evenly or pairing.may_be_same or pairing.control is not None
-        return not (asked or found.codes is None or found.unlike or found.closed)
+        if asked or not found.codes or found.unlike or found.closed or found.live:
+            return False
+        carried = self._terms.earlier.of(pairing.case.name, *found.codes, apart=False)
+        return not (carried.sessions or carried.bar)
 
     def _failed(self, pairing: Pairing, failure: SideFailure, found: CaseResult) -> None:
         """Take in a session that died; a code that cannot run beside the other is tried alone."""

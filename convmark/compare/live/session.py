@@ -185,7 +185,7 @@ class Session:
         """Whether both codes make the same step, and its time does not say otherwise."""
         if self.wall is None or self.graphs.get(OLD, "") != self.graphs.get(NEW):
             return False
-        return abs(self.wall.value) - 2 * (self.wall.error or 0.0) <= SAME_WITHIN
+        return abs(self.wall.value) <= SAME_WITHIN
 
 
 # -- a duet ----------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from convmark.worker.work import (
     real_numbers,
 )
 
-__all__ = ["forward_work", "graph_of", "graph_work", "is_own", "needed_operations"]
+__all__ = ["definition_of", "forward_work", "graph_of", "graph_work", "is_own", "needed_operations"]
 
 MOST_TRIPS = 100_000
 
@@ -147,13 +147,28 @@ def graph_of(op: Any, name: str) -> Any:
     Raises:
         NoRule: it is not to be had.
     """
+    graph, function = _found(op, name)
+    made = getattr(function, "graph", None)
+    taken = op.inputs[1:] if op.type in _BRANCHING else op.inputs
+    return made or _read(graph, function, [tensor.shape for tensor in taken])
+
+
+def definition_of(op: Any, name: str) -> Any:
+    """Return the definition of a function that an operation has as an attribute.
+
+    Raises:
+        NoRule: it is not to be had.
+    """
+    return _found(op, name)[1].definition
+
+
+def _found(op: Any, name: str) -> tuple[Any, Any]:
+    """Return a function and the graph that has it."""
     graph = op.graph
     while graph is not None:
         function = graph._get_function(name)  # public only as the text of the whole library
         if function is not None:
-            made = getattr(function, "graph", None)
-            taken = op.inputs[1:] if op.type in _BRANCHING else op.inputs
-            return made or _read(graph, function, [tensor.shape for tensor in taken])
+            return graph, function
         graph = getattr(graph, "outer_graph", None)
     raise NoRule(f"the function of {op.type} cannot be read")
 
