@@ -189,7 +189,9 @@ def test_a_verdict_fails_the_session_however_its_test_ends(
         assert result.ret == 1
         result.stdout.fnmatch_lines(
             [
-                f"*the session fails by its verdicts, though no test has failed: {CONV} and 1*",
+                "*= convmark verdicts =*",
+                "convmark: the session fails by its verdicts, though no test has failed: "
+                f"{CONV} and 1*",
                 "convmark: the gate failed: 2 of 2 cases (step_time regressed)*",
             ]
         )

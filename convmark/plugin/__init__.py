@@ -44,6 +44,8 @@ _EMPTY_KEY = pytest.StashKey[list[str]]()
 _NAMES_KEY = pytest.StashKey[set[str]]()
 """What stands in brackets after the collected tests of suites, chosen or not."""
 _COMPARISON_KEY = pytest.StashKey[bridge.Comparison]()
+_BY_VERDICTS_KEY = pytest.StashKey[list[str]]()
+"""The cases that fail by a verdict, where no test has failed."""
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
@@ -244,12 +246,7 @@ def _fail_with_verdicts(session: pytest.Session) -> None:
     failing = _run_of(session.config).failing
     if failing and not session.testsfailed:
         session.testsfailed += 1
-        _say(
-            session.config,
-            f"the session fails by its verdicts, though no test has failed: {listed(failing, 1)}; "
-            "call measured.replay(benchmark), and accept what is meant by "
-            f"{short.prefix(session.config)}allow-change or a trailer, not by xfail or skip",
-        )
+        session.config.stash[_BY_VERDICTS_KEY] = failing
 
 
 @contextlib.contextmanager
@@ -419,12 +416,21 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
     for title, text in run.report():
         terminalreporter.section(title)
         terminalreporter.write_line(coloured(text) if in_colour else text)
+    from convmark.report.advice import say_step
+
+    say = functools.partial(_say, config)
+    if failing := config.stash.get(_BY_VERDICTS_KEY, None):
+        say_step(
+            f"the session fails by its verdicts, though no test has failed: {listed(failing, 1)}; "
+            "call measured.replay(benchmark), and accept what is meant by "
+            f"{short.prefix(config)}allow-change or a trailer, not by xfail or skip",
+            "convmark",
+            say,
+        )
     ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
     if ended and config.option.verbose >= 0:
-        from convmark.report.advice import say_step
-
         failed = exitstatus == pytest.ExitCode.TESTS_FAILED
-        say_step(run.next_step(failed=failed), "convmark", functools.partial(_say, config))
+        say_step(run.next_step(failed=failed), "convmark", say)
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
