@@ -247,6 +247,15 @@ def test_a_busy_stretch_is_no_step_and_its_runs_are_named() -> None:
     )
 
 
+def test_of_two_runs_of_which_one_was_under_other_load_the_other_is_kept() -> None:
+    first, second = points([0.0, 0.1])
+    busy = dataclasses.replace(second, load=0.5)
+    for told in (trend([first, busy]), trend([busy, first])):
+        assert ([one.points for one in told.stretches], told.left_out) == ([[first]], [busy])
+    unlike = dataclasses.replace(busy, conditions=comparability(process(threads="1")))
+    assert len(trend([first, busy, unlike]).stretches) == 2
+
+
 def test_a_repository_answers_for_parents_and_distances(tmp_path: Path) -> None:
     def git(*words: str) -> str:
         name = ("-c", "user.name=a", "-c", "user.email=a@b")

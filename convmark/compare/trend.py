@@ -14,7 +14,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median_low
 
 from convmark.compare.comparability import ALIKE_LOAD, Comparability, comparable, difference
 from convmark.compare.rule.change_points import FEWEST_RUNS, Level, Run, creep, levels
@@ -94,7 +94,8 @@ def trend(points: Sequence[Point]) -> Trend:
     left_out: list[Point] = []
     before: Point | None = None
     for series in _series(points):
-        usual = median_of(point.load for point in series) or 0.0
+        loads = [point.load for point in series if point.load is not None]
+        usual = median_low(loads) if loads else 0.0  # that of a run, which is kept
         kept: list[Point] = []
         for point in series:
             busy = point.load is not None and abs(point.load - usual) > ALIKE_LOAD
