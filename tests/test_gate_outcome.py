@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from test_verdicts_file import ABSENT, judgement
 
+from convmark.cli.parsers import parsers
 from convmark.compare.judgement import PRECISION, SIZES, Judgement
 from convmark.core.case import Case
 from convmark.core.options import Options
@@ -114,7 +116,7 @@ def accepts(text: str) -> set[str]:
 
 def test_all_that_is_said_of_a_gate_agrees_whatever_becomes_of_its_cases() -> None:
     ends = {"failed": "failed", "none": "without a verdict", "some": "passed", "passed": "passed"}
-    seen = set()
+    seen, commands = set(), set()
     for (names, found), by_a_test in itertools.product(gates(), (False, True)):
         failing = {one.case for one in found if one.fails}
         assert failing_tests(found) == failing, names
@@ -122,6 +124,7 @@ def test_all_that_is_said_of_a_gate_agrees_whatever_becomes_of_its_cases() -> No
         last = gate_step(found, Options(), failed=failed)
         (said,) = {word for word, begin in LAST if last.startswith(begin)}
         seen.add(said)
+        commands.add(last.partition("\nnext: ")[2])
         assert (said == "failed") == failed, (names, last)
         gate = Gate(found, "0123456789ab", passed=not failed)
         comment = comment_text(gate)
@@ -139,3 +142,6 @@ def test_all_that_is_said_of_a_gate_agrees_whatever_becomes_of_its_cases() -> No
         assert said != "none" or "::warning " in annotations, (names, last)
         assert accepts(last) == accepts(comment), (names, last, comment)
     assert seen == set(ends)
+    for program, *words in map(shlex.split, commands - {"change the code and repeat the command"}):
+        assert program == "convmark"
+        parsers()[0].parse_args(words)

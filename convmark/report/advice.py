@@ -117,7 +117,7 @@ def gate_step(
     elif (gone or left_out) and decided(here) == "nothing":
         step = (
             "the gate compared nothing, which is no pass: the baseline has none of the cases that "
-            f"ran; are they new, or renamed?\nnext: {typed('history', options, _OF_REPORT)}"
+            f"ran; are they new, or renamed?\nnext: {typed('list', options, _OF_REPORT)}"
         )
     else:
         step = _without_failures(here, options)
