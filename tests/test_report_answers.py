@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from histories import keep_said
 from report_rows import SLOW, keep_run
 from test_report_tables import three
+from test_verdicts_file import judgement
 
 from convmark.report.build import build
 from convmark.results.record import Record
@@ -28,6 +30,19 @@ def test_models_whose_interval_has_1_are_not_told_apart(tmp_path: Path) -> None:
     assert winner == "lenet5 or vgg16: 1.03 s"
     assert "not distinguishable: ratio in [" in detail
     assert found["verdicts"][0] == "none"
+
+
+def test_a_judged_run_that_compared_nothing_says_so(tmp_path: Path) -> None:
+    path = keep_run(tmp_path / "results", three(SLOW, 1, "lenet5", 0.01, 0.01))
+    said: dict[str, Any] = {"run": "0001", "change": None, "fails": False}
+    keep_said(
+        path.parent,
+        judgement(case="a", verdict="new", **said),
+        judgement(case="b", verdict="new", **said),
+        judgement(case="c", verdict="missing", **said),
+    )
+    found = answers(tmp_path)["regressed"]
+    assert found == ("none of 3 cases in run 0001", "2 new, 1 missing")
 
 
 def test_a_model_that_is_surely_slower_in_the_mean_is_not_told_as_the_fastest(

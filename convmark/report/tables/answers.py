@@ -34,6 +34,9 @@ FASTEST, RATIOS, CHANGED, TRUST = "fastest model", "machines and versions", "cha
 MOST_LINES = 3
 """Lines of one answer; the tables have the others."""
 
+OPEN = ("inconclusive", "new", "missing")
+"""Verdicts that decide nothing of a case."""
+
 GOOD_SHARE, FAIR_SHARE = 0.05, 0.25
 """At most this share of the figures is doubtful where they can be trusted well, or fairly."""
 
@@ -263,9 +266,9 @@ def _verdicts(where: str, found: Sequence[Judgement]) -> Iterator[dict[str, str]
     better = [one for one in shown if one.verdict == "improved"]
     total = f"of {counted(cases, 'case')} in {where}"
     if not worse and not better:
-        open_ = len({one.case for one in shown if one.verdict == "inconclusive"})
-        detail = f"{open_} inconclusive" if open_ else ""
-        yield _line(CHANGED, "regressed", f"none {total}", detail)
+        found_of = {word: {one.case for one in shown if one.verdict == word} for word in OPEN}
+        details = [f"{len(those)} {word}" for word, those in found_of.items() if those]
+        yield _line(CHANGED, "regressed", f"none {total}", *details)
     for word, ones in (("regressed", worse), ("improved", better)):
         if ones:
             count = len({one.case for one in ones})
