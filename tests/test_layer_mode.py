@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 from collections.abc import Callable
 from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,10 @@ import pytest
 from forks import Forks, printed
 
 from convmark.core.case import Case
-from convmark.worker import measurement
+from convmark.worker import layers, measurement
 from convmark.worker.cuts import cut
 from convmark.worker.failure import CaseFailure
-from convmark.worker.layer_mode import held_to_the_pieces
+from convmark.worker.layer_mode import check_compiled, held_to_the_pieces
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow") is None, reason="traces graphs of TensorFlow"
@@ -80,6 +81,32 @@ def test_calls_are_counted_as_they_happen_and_not_as_they_are_traced(times: int)
     with refused, held_to_the_pieces("net", model, found, backend.as_written):
         step()
     step()
+
+
+@pytest.mark.parametrize("task", ["infer", "train"])
+def test_the_layers_of_a_step_that_runs_eagerly_are_not_timed_compiled(task: Any) -> None:
+    from convmark.worker.backends.tensorflow import TensorFlow
+
+    backend, model = TensorFlow(), net(1)
+    backend.configure(device="cpu", threads="default", precision="float32", seed=0)
+    backend.take_inputs(model, lambda samples: np.ones((samples, *IMAGE), np.float32))
+    case = Case(model="net", task=task, batch_size=SAMPLES)
+    measurement.make_step(case, model, 0, backend)
+    check_compiled("net", backend)
+    model.compile("adam", "mse", run_eagerly=True)
+    measurement.make_step(case, model, 0, backend)
+    with pytest.raises(CaseFailure, match="net: its step runs eagerly"):
+        check_compiled("net", backend)
+    backend.plainly_eager = True  # as PyTorch is
+    check_compiled("net", backend)
+
+
+def test_an_output_of_several_parts_is_in_no_layers_time() -> None:
+    chain: Any = object.__new__(layers._Chain)
+    chain.case = Case(model="net", task="infer", batch_size=SAMPLES)
+    chain.cut, chain._backend = SimpleNamespace(outputs=[7]), SimpleNamespace(leaves=list)
+    with pytest.raises(CaseFailure, match="net: an output that is ragged or sparse"):
+        chain.check((None, ["values", "row splits"]), [])
 
 
 JAX = """

@@ -86,6 +86,14 @@ def test_inference_of_processes_gives_the_output_of_one(alone_again: Interpreter
     assert proofs(answer) == pytest.approx(one, rel=1e-5)
 
 
+def test_a_model_that_asks_to_run_eagerly_is_not_measured_in_one_graph(
+    alone_again: Interpreter,
+) -> None:
+    answer = alone_again.answer(two("settingnets:looks", spread=False, smoke=True, batch_size=4))
+    assert answer.status == "error"
+    assert "several replicas infer in one graph, and the model was compiled" in answer.message
+
+
 @pytest.mark.parametrize(
     ("builder", "message"),
     [

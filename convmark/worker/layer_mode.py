@@ -15,10 +15,28 @@ from convmark.worker.cuts import Cut
 from convmark.worker.failure import CaseFailure
 from convmark.worker.traced import LayerCall, recorded_calls
 
-__all__ = ["held_to_the_pieces"]
+__all__ = ["check_compiled", "held_to_the_pieces"]
 
 _Calls = Counter[tuple[int, bool]]
 """How often each layer is called, by its identity, and whether it trains then."""
+
+
+def check_compiled(name: str, backend: Any) -> None:
+    """Hold the step that was made last to being compiled where its pieces are.
+
+    Args:
+        name: of the model, for the message.
+
+    Raises:
+        CaseFailure: it runs eagerly, because the model's `compile` says so.
+    """
+    path = backend.call_path
+    all_eager = backend.settings().get("run_functions_eagerly") == "True"
+    if "eager" in path and not (backend.plainly_eager or all_eager):
+        raise CaseFailure(
+            f"{name}: its step runs eagerly ({path}), and its layers would be timed compiled; have "
+            "its compile() leave out run_eagerly=True and jit_compile=False"
+        )
 
 
 @contextlib.contextmanager

@@ -37,7 +37,7 @@ from convmark.worker import host, measurement, reference, timing
 from convmark.worker.cuts import Cut, Unit, cut, groups_of, moved_bytes, unit_facts
 from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import flat
-from convmark.worker.layer_mode import held_to_the_pieces
+from convmark.worker.layer_mode import check_compiled, held_to_the_pieces
 from convmark.worker.layer_passes import FORWARD, Pass, Passes, Place
 from convmark.worker.traced import is_variable
 
@@ -182,6 +182,7 @@ def serve(case: Case, builder: Any, request: Mapping[str, Any], backend: Any, em
             token = forward()
         checked.check(token, [checked.groups])
     step, _ = measurement.make_step(case, model, seed, backend)
+    check_compiled(case.model, backend)
     if training:
         backend.synchronise(step())  # which batch it takes shows now, and its variables are made
         with held_to_the_pieces(case.model, model, found, backend.as_written):
@@ -306,7 +307,13 @@ class _Chain:
             CaseFailure: they differ.
         """
         rounded = ROUNDED if self.case.precision == PRECISIONS[0] else ROUNDED_LOW
-        whole = dict(zip(self.cut.outputs, self._backend.leaves(token[1]), strict=True))
+        outputs = self._backend.leaves(token[1])
+        if len(outputs) != len(self.cut.outputs):  # of ragged and sparse ones each part
+            raise CaseFailure(
+                f"{self.case.model}: an output that is ragged or sparse is in no layer's time; "
+                "measure it without its layers"
+            )
+        whole = dict(zip(self.cut.outputs, outputs, strict=True))
         results = []
         for cover in covers:
             with _as_before(self._model):

@@ -63,6 +63,8 @@ class Framework(abc.ABC):
     """As in `convmark.core.backends`."""
     compiler = "XLA"
     """What compiles a part of a step where the model's own code asks for it."""
+    plainly_eager = False
+    """Whether a step runs eagerly where nobody asks for anything else."""
 
     @abc.abstractmethod
     def versions(self) -> dict[str, str | None]:

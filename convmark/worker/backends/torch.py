@@ -51,6 +51,7 @@ class Torch(Keras3Backend):
     name = "torch"
     compiler = "torch.compile"
     _plain_path = "eager"
+    plainly_eager = True
 
     def __init__(self) -> None:
         super().__init__()
