@@ -12,6 +12,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from convmark_zoo.keras_api import keras
 
+from convmark.worker.inputs import flat
+
 __all__ = [
     "ByIdentity",
     "Output",
@@ -114,12 +116,14 @@ def untracked(model: Any, used: Iterable[Any]) -> int:
     """Return the elements of the weights that a forward pass uses and the model does not list.
 
     Such as those of layers in a Lambda, or of a variable that no `add_weight` has made: nobody
-    counts them, and nothing trains them.
+    counts them, and nothing trains them. What a recurrent layer hands on is no weight.
 
     Args:
         used: the framework's own variables.
     """
-    listed = [getattr(one, "_value", one) for one in (*model.variables, *model.weights)]
+    recurrent = [one for one in model._flatten_layers() if isinstance(one, keras.layers.RNN)]
+    states = flat([getattr(one, "states", None) for one in recurrent])
+    listed = [getattr(one, "_value", one) for one in (*model.variables, *model.weights, *states)]
     copies = (getattr(one, "values", ()) for one in listed)  # of several replicas
     copies = (one for held in copies if isinstance(held, tuple) for one in held)
     known = {id(one) for one in (*listed, *copies)}
