@@ -212,3 +212,15 @@ def test_what_alone_tells_rows_apart_is_in_every_part(
     monkeypatch.setenv("COLUMNS", "30")
     parts = printed(columns, rows).split("\n\n")
     assert all(one in part for one in shown for part in parts)
+
+
+def test_a_name_that_is_wider_than_the_terminal_is_wrapped_above_its_texts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = "xeon-2 cpu, train, batch 32, mixed_bfloat16, 2 replicas, optimizer=adam, input 32x32x3"
+    rows = [{"case": name, "note": NOTE}, {"case": f"{name}, jit", "note": NOTE}]
+    rows[1]["note"] = f"another: {NOTE}"
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = printed(headings("case note"), rows).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert name in " ".join(line.strip() for line in lines)

@@ -220,7 +220,7 @@ def _below(grid: Grid, names: Sequence[int], texts: Sequence[int], width: int) -
     for row in grid.rows:
         said = [f"  {grid.labels[place]}: {row[place]}" for place in texts if row[place]]
         if said:
-            lines.append("  ".join(row[name] for name in names))
+            lines.append(_wrapped("  ".join(row[name] for name in names), width, "    "))
             lines += [_wrapped(one, width, "    ") for one in said]
     return "\n".join(lines)
 
