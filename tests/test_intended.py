@@ -16,10 +16,13 @@ from convmark.compare.files import keep_verdicts
 from convmark.compare.intended import (
     IntendedChanges,
     TrailerRange,
+    doubt_of,
     pass_intended,
     trailer_line,
 )
 from convmark.compare.judgement import Judgement
+from convmark.core.options import Options
+from convmark.report.advice import gate_step
 from convmark.report.comment import Gate, comment_text
 from convmark.results.store import Store
 
@@ -186,6 +189,10 @@ def test_a_trailer_is_bounded_however_many_runs_ago_it_let_pass(
     _, fails, note = one(pass_intended([noisy], meant(anchor), runs))
     assert not fails
     assert "perhaps more than the +12.0 % of run 0001, which noise hides: " in note
+    (passed,) = pass_intended([noisy], meant(anchor), runs)
+    assert doubt_of(passed).startswith("perhaps more than the +12.0 % of run 0001, which noise")
+    assert doubt_of(passed) in comment_text(Gate([passed]))
+    assert "changed as accepted, 1 of them perhaps by more: " in gate_step([passed], Options())
 
 
 def test_a_trailer_bounds_memory_by_its_own_tolerance(commit: Commit, tmp_path: Path) -> None:

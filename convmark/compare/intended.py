@@ -32,6 +32,7 @@ __all__ = [
     "TrailerRange",
     "case_names",
     "changed_sizes",
+    "doubt_of",
     "no_range",
     "pass_accepted",
     "pass_intended",
@@ -260,6 +261,9 @@ def _beyond(now: Mapping[str, Judgement], failing: Judgement, then: Mapping[str,
     return "" if within else f"of {change_text(other.change)} in run {other.run}"
 
 
+_PERHAPS = "perhaps more than"
+
+
 def _perhaps_beyond(failing: Judgement, then: Sequence[Mapping[str, Judgement]]) -> str:
     """Say which change that passed this one may be more than, where noise leaves it open."""
     for was in then:
@@ -268,8 +272,13 @@ def _perhaps_beyond(failing: Judgement, then: Sequence[Mapping[str, Judgement]])
             continue
         if other.against == failing.against and (failing.change or 0.0) > (other.high or 0.0):
             more = f"the {change_text(other.change)} of run {other.run}"
-            return f"perhaps more than {more}, which noise hides: measure again on an idle machine"
+            return f"{_PERHAPS} {more}, which noise hides: measure again on an idle machine"
     return ""
+
+
+def doubt_of(one: Judgement) -> str:
+    """Return what the note of an accepted change says where it may be more than what was meant."""
+    return next((part for part in one.note.split("; ") if part.startswith(_PERHAPS)), "")
 
 
 def _told(one: Judgement) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from convmark.compare.intended import trailer_line
+from convmark.compare.intended import doubt_of, trailer_line
 from convmark.compare.judgement import (
     HEADLINES,
     MACHINE,
@@ -191,7 +191,9 @@ def _without_failures(of_cases: Sequence[Judgement], options: Options) -> str:
             "compared\nnext: change the code and repeat the command"
         )
     meant = len({one.case for one in of_cases if one.accepted})
-    told = f"{counted(meant, 'case')} changed as accepted, no other" if meant else "no case"
+    doubted = len({one.case for one in of_cases if one.accepted and doubt_of(one)})
+    more = f", {doubted} of them perhaps by more: measure again" if doubted else ""
+    told = f"{counted(meant, 'case')} changed as accepted{more}, no other" if meant else "no case"
     return f"the gate passed: {told} became slower\n{_report(options)}"
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from convmark.compare.intended import trailer_line
+from convmark.compare.intended import doubt_of, trailer_line
 from convmark.compare.judgement import (
     HEADLINES,
     MACHINE,
@@ -234,7 +234,8 @@ def _is_news(one: Judgement) -> bool:
 
 def _verdict(one: Judgement) -> str:
     if _is_accepted(one):
-        return f"{one.verdict}, {_code(one.accepted) or 'accepted'}"
+        parts = [one.verdict, _code(one.accepted) or "accepted", doubt_of(one)]
+        return ", ".join(filter(None, parts))
     return f"{one.verdict}, fails" if one.fails else one.verdict
 
 
