@@ -111,6 +111,13 @@ def test_the_seconds_still_needed_grow_with_noise_and_cost():
     assert seconds_to_decide(dear, 16) == pytest.approx(2 * few)
 
 
+def test_what_two_sessions_leave_open_of_the_noise_further_ones_tell():
+    few = {"sessions": 2, "freedom": 1.0, "estimate": 0.0}
+    begun, known = candidate(spread=0.03, **few), candidate(spread=0.1, sessions=24, freedom=23.0)
+    assert seconds_to_decide(begun, 3) < 60
+    assert next_session([known, begun], math.inf) == 1
+
+
 def test_a_decided_case_needs_nothing_and_a_closed_or_hopeless_one_has_no_time():
     assert seconds_to_decide(candidate(verdict="regressed"), 16) == 0
     assert seconds_to_decide(candidate(closed=True), 16) is None

@@ -52,6 +52,8 @@ _LEFT_OVER = 4.0
 """A case that the last run left undecided counts as much as so many others."""
 _HORIZON = tuple(range(1, 61))
 """Further sessions of one case that are thought of when the next one is chosen."""
+_MOST_FREEDOM = 1e6
+"""Degrees beyond which Student's t is a normal deviate."""
 _FAR_HORIZON = (*_HORIZON, *range(65, 200, 5), *range(200, 1000, 25))
 
 
@@ -171,7 +173,8 @@ def chances_to_decide(
     centre, moves = 0.0, errors
     if decision.estimate is not None:
         centre, moves = decision.estimate, errors * np.sqrt(further / decision.sessions)
-    return np.asarray(sum(_chances(decision, then, centre, moves, cases, limits)))
+    freedom = np.minimum(decision.freedom + further, _MOST_FREEDOM)  # they tell the noise too
+    return np.asarray(sum(_chances(decision, then, centre, moves, cases, limits, freedom)))
 
 
 def _chances(
@@ -181,12 +184,14 @@ def _chances(
     moves: Array,
     cases: int,
     limits: Limits | None,
+    freedom: Array,
 ) -> tuple[Array, Array, Array]:
     """Return the chances to be unchanged, slower and faster at numbers of sessions.
 
     Args:
         centre: the estimate that is expected then.
         moves: how far chance moves it, as a standard deviation.
+        freedom: degrees of freedom of the spread then.
     """
     from scipy.special import ndtr, stdtrit  # type: ignore[import-untyped] # SciPy ships no types
 
@@ -194,8 +199,8 @@ def _chances(
     case_rate = case_error_rate(cases)
     errors = decision.spread / np.sqrt(then)
     looks = [look_at(int(sessions), case_rate) for sessions in then]
-    half = stdtrit(decision.freedom, 1 - np.array([look.rate for look in looks])) * errors
-    bound = stdtrit(decision.freedom, 1 - UNCHANGED_RATE) * errors
+    half = stdtrit(freedom, 1 - np.array([look.rate for look in looks])) * errors
+    bound = stdtrit(freedom, 1 - UNCHANGED_RATE) * errors
 
     def between(low: Array, high: Array) -> Array:
         chance = np.maximum(ndtr((high - centre) / moves) - ndtr((low - centre) / moves), 0)
@@ -204,7 +209,7 @@ def _chances(
     named = np.maximum(bound, NAMED_FROM)
     still = np.minimum(np.minimum(limits.margin, limits.unchanged_within - bound), named)
     inner = np.minimum(limits.margin, limits.slower_within - bound)
-    named = np.maximum(named, stdtrit(decision.freedom, 1 - NAMED_RATE) * errors)
+    named = np.maximum(named, stdtrit(freedom, 1 - NAMED_RATE) * errors)
     bar, everything = decision.bar, np.full(len(then), math.inf)
     least = _least_convicted(decision, then, looks, errors, np.maximum(half, limits.margin))
     unchanged = between(-still, np.minimum(bar + inner, still))
@@ -319,4 +324,5 @@ def _found_from(noise: Decision, count: int, cases: int) -> float | None:
 def _chances_to_see(noise: Decision, change: float, sessions: Counts, cases: int) -> Array:
     """Return, for each number of sessions, the chance that code so much slower is called so."""
     errors = noise.spread / np.sqrt(sessions)
-    return _chances(noise, sessions, change, errors, cases, None)[1]
+    freedom = np.full(len(sessions), min(noise.freedom, _MOST_FREEDOM))
+    return _chances(noise, sessions, change, errors, cases, None, freedom)[1]
