@@ -297,6 +297,9 @@ def test_the_next_step_follows_from_the_worst_row() -> None:
         "2 of 4 processes measured while other programs took up to 85%"
     )
     assert "next: convmark report" in next_step(busy[:2], Options())
+    both = next_step([*busy, row(status="unsteady")], Options())
+    assert both.startswith("1 of 5 processes unsteady or not judged, so do not quote")
+    assert "; 2 of 5 processes measured while other programs took up to 85%" in both
     assert said("ok", "unsteady").startswith("1 of 2 processes unsteady")
     assert said("unsteady", "crashed").startswith("1 of 2 processes without figures")
     assert "next: convmark report" in said("ok", "out_of_memory", searched=True)

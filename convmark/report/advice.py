@@ -67,18 +67,17 @@ def next_step(records: Sequence[Record], options: Options, *, searched: bool = F
             f"{failed} of {counted(len(records), 'process')} without figures: the column "
             f"note has the reason\n{doctor}"
         )
+    of_all, causes = f"of {counted(len(records), 'process')}", []
     if doubtful:
-        return (
-            f"{doubtful} of {counted(len(records), 'process')} unsteady or not judged, so "
-            f"do not quote their cases: close other programs and measure again\n{doctor}"
-        )
+        causes.append(f"{doubtful} {of_all} unsteady or not judged, so do not quote their cases")
     loads = [share for one in records if (share := one.other_cpu_share or 0.0) >= BUSY_SHARE]
     if loads:
-        return (
-            f"{len(loads)} of {counted(len(records), 'process')} measured while other programs "
-            f"took up to {max(loads):.0%} of the CPUs' time, so step times are "
-            f"longer than on an idle machine: close other programs and measure again\n{doctor}"
+        causes.append(
+            f"{len(loads)} {of_all} measured while other programs took up to {max(loads):.0%} of "
+            "the CPUs' time, so step times are longer than on an idle machine"
         )
+    if causes:
+        return f"{'; '.join(causes)}: close other programs and measure again\n{doctor}"
     return (
         "all processes were measured; where spread is wide, give more --processes\n"
         f"{_report(options)}"
