@@ -225,6 +225,8 @@ def served(
     whole = lambda *_: lambda: (None, [net(batch)])  # noqa: E731
     backend = SimpleNamespace(
         keras=importlib.import_module("models.keras_api").keras,
+        call_path="tf.function",
+        settings=dict,
         companions=[],
         always_compiles=False,
         inputs=lambda model: Inputs.of(IMAGE),

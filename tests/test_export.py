@@ -171,7 +171,7 @@ def test_no_case_and_no_run_takes_the_place_of_another(tmp_path: Path) -> None:
     assert len([name for name in found["otava"] if name.endswith(".csv")]) == len(cases)
     assert len([name for name in found["mlflow"] if "/metrics/step" in name]) == 2 * len(cases)
     assert len({one["run_id"] for one in json.loads(found["conbench"][""])}) == 2
-    keep_run(tmp_path / "part", records[:2])
+    keep_run(tmp_path / "part", [replace(one, parameters=1) for one in records[:2]])
     with pytest.raises(OptionError, match=r"0001 of xeon-2 that started .* is in two files"):
         export_of(read_rows([*places, tmp_path / "part"]), "mlflow")
 

@@ -212,23 +212,23 @@ def test_a_test_that_fails_by_no_verdict_is_no_gate_that_passed(
 @pytest.mark.parametrize(
     ("options", "args", "whole", "repeatable"),
     [
-        ({}, ["shop/bench"], True, True),
-        ({"failedfirst": True, "newfirst": True}, ["shop/bench"], True, True),
-        ({"keyword": "a"}, ["shop/bench"], False, True),
-        ({"markexpr": "not slow"}, ["shop/bench"], False, True),
-        ({"deselect": ["x"]}, ["shop/bench"], False, True),
-        ({"ignore": ["x"]}, ["shop/bench"], False, True),
-        ({"convmark_models": "lenet5"}, ["shop/bench"], False, True),
-        ({"lf": True}, ["shop/bench"], False, False),
-        ({"stepwise": True}, ["shop/bench"], False, False),
-        ({}, ["shop/bench/sub"], False, True),
-        ({}, ["shop/bench/test_a.py"], False, True),
-        ({}, ["shop/bench::test_a"], False, True),
-        ({"pyargs": True}, ["shop.bench"], True, True),
-        ({"pyargs": True}, ["shop/bench"], True, True),
-        ({"pyargs": True}, ["shop.bench.sub"], False, True),
-        ({"pyargs": True}, ["shop.bench.test_a"], False, True),
-        ({"pyargs": True}, ["shop.bench::test_a"], False, True),
+        ({}, ["parted/bench"], True, True),
+        ({"failedfirst": True, "newfirst": True}, ["parted/bench"], True, True),
+        ({"keyword": "a"}, ["parted/bench"], False, True),
+        ({"markexpr": "not slow"}, ["parted/bench"], False, True),
+        ({"deselect": ["x"]}, ["parted/bench"], False, True),
+        ({"ignore": ["x"]}, ["parted/bench"], False, True),
+        ({"convmark_models": "lenet5"}, ["parted/bench"], False, True),
+        ({"lf": True}, ["parted/bench"], False, False),
+        ({"stepwise": True}, ["parted/bench"], False, False),
+        ({}, ["parted/bench/sub"], False, True),
+        ({}, ["parted/bench/test_a.py"], False, True),
+        ({}, ["parted/bench::test_a"], False, True),
+        ({"pyargs": True}, ["parted.bench"], True, True),
+        ({"pyargs": True}, ["parted/bench"], True, True),
+        ({"pyargs": True}, ["parted.bench.sub"], False, True),
+        ({"pyargs": True}, ["parted.bench.test_a"], False, True),
+        ({"pyargs": True}, ["parted.bench::test_a"], False, True),
     ],
 )
 def test_what_chooses_a_part_of_the_suites(
@@ -239,13 +239,11 @@ def test_what_chooses_a_part_of_the_suites(
     whole: bool,
     repeatable: bool,
 ) -> None:
-    for name in ("shop/bench/sub/test_b.py", "shop/bench/test_a.py"):
+    for name in ("parted/bench/sub/test_b.py", "parted/bench/test_a.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(SUITE)
-    for name in ("shop", "shop/bench", "shop/bench/sub"):
+    for name in ("parted", "parted/bench", "parted/bench/sub"):
         (tmp_path / name / "__init__.py").touch()
-    for name in [one for one in sys.modules if one.partition(".")[0] == "shop"]:
-        monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(str(tmp_path))
     config: Any = SimpleNamespace(
         args=args,
@@ -255,6 +253,10 @@ def test_what_chooses_a_part_of_the_suites(
         getoption=lambda name, default=None: options.get(name, default),
         getini={"python_files": ["test_*.py"], "norecursedirs": [".*"]}.__getitem__,
     )
-    chosen = Selection.of(config, collected={"a", "b", "c"}, present={"a", "b"}, measured={"a"})
+    try:
+        chosen = Selection.of(config, collected={"a", "b", "c"}, present={"a", "b"}, measured={"a"})
+    finally:  # it has imported the packages of modules that are named
+        for name in [one for one in sys.modules if one.partition(".")[0] == "parted"]:
+            del sys.modules[name]
     assert (chosen.whole, chosen.repeatable) == (whole, repeatable)
     assert (chosen.left_out, chosen.skipped, chosen.measured) == ({"c"}, {"b"}, {"a"})

@@ -274,7 +274,8 @@ def points(frame: pd.DataFrame) -> pd.DataFrame:
     measured = frame[frame["measured"]]
     figures = measured.groupby(POINT, observed=True, sort=False)
     names = [name for name in dict.fromkeys(_MEDIANS) if name in frame and name not in first]
-    table = first.join(figures[names].median()).join(_step_time(measured))
+    # joined columns are copied together: pandas warns of more than a hundred parts
+    table = first.join(figures[names].median()).join(_step_time(measured)).copy()
     table["n"] = figures.size().reindex(table.index).fillna(0)
     flags = pd.DataFrame(
         {
@@ -287,7 +288,7 @@ def points(frame: pd.DataFrame) -> pd.DataFrame:
     table = table.join(counts).join(_trouble(frame))
     for column, name in (("throttle_reasons", "throttled"), ("unsteady", "why_unsteady")):
         table = table.join(_first_said(measured, column, name))
-    table = table.copy()  # joined again: pandas warns of more than a hundred parts
+    table = table.copy()
     table["load"] = table["other_cpu_share"].where(table["other_cpu_share"] >= BUSY_SHARE)
     return table.reset_index().sort_values("source", kind="stable", ignore_index=True)
 
