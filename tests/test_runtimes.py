@@ -681,8 +681,7 @@ def test_onnx_runtime_computes_float32_on_a_gpu_without_tf32_and_nothing_on_the_
     onnxruntime = pytest.importorskip("onnxruntime", reason="a session is made by ONNX Runtime")
     from convmark.worker.runtimes.onnx_runtime import OnnxRuntime
 
-    asked: list[Any] = []
-    cuda = "CUDAExecutionProvider"
+    asked, cuda = list[Any](), "CUDAExecutionProvider"
 
     class Session:
         def __init__(self, path: str, options: Any, providers: list[Any]) -> None:

@@ -21,14 +21,14 @@ from convmark.core.case import NUMA, Case
 from convmark.core.errors import StoreError
 from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.core.statistics import CONFIDENCE, t_quantile
-from convmark.results.columnar import case_name, read_columns, whole_file
-from convmark.results.names import names_of
-from convmark.results.record import (
-    BUSY_SHARE,
-    COLUMNS,
-    FRAMEWORK_COLUMNS,
-    MEASURED,
+from convmark.results.columnar import (
+    case_name,
+    read_columns,
+    whole_file,
+    without_earlier_copies,
 )
+from convmark.results.names import names_of
+from convmark.results.record import BUSY_SHARE, COLUMNS, FRAMEWORK_COLUMNS, MEASURED
 from convmark.results.store import RunSource, StoreWarning, labelled, oldest_first, run_files
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def read_rows(places: Sequence[Path], kept: Sequence[str] = (), *, named: bool =
             part["machine"] = [name or folder for name in part["machine"]]
         paths.append(path)
         parts.append({name: part[name] for name in part if not kept or name in (*kept, *_MADE_OF)})
-    paths, parts = _without_earlier_copies(paths, parts)
+    paths, parts = without_earlier_copies(paths, parts, _warn)
     if not parts:
         raise StoreError(f"{empty[0]}:1: must have the rows of a run after its header, it has none")
     for path in empty:
@@ -130,30 +130,6 @@ def read_rows(places: Sequence[Path], kept: Sequence[str] = (), *, named: bool =
     columns: dict[str, Any] = {name: _joined(parts, name) for name in list(parts[0])}
     frame = pd.DataFrame({**columns, **_names(columns)}, copy=False)
     return Rows(frame=frame, runs=labelled(paths, machines), names=names)
-
-
-def _without_earlier_copies(
-    paths: list[Path], parts: list[dict[str, Any]]
-) -> tuple[list[Path], list[dict[str, Any]]]:
-    """Return the files without those that were copied while their run went on."""
-    largest: dict[tuple[str, str], int] = {}
-    copies = set()
-    for place, path in enumerate(paths):
-        key = path.name, parts[place]["started"][0]
-        known = largest.setdefault(key, place)
-        fewer, more = sorted((known, place), key=lambda one: len(parts[one]["started"]))
-        if known != place and _lines(paths[fewer]) <= _lines(paths[more]):
-            _warn(f"{paths[fewer]}: is an earlier copy of {paths[more]}, left out")
-            copies.add(fewer)
-            largest[key] = more
-    kept = [place for place in range(len(paths)) if place not in copies]
-    return [paths[place] for place in kept], [parts[place] for place in kept]
-
-
-def _lines(path: Path) -> set[bytes]:
-    """Return the lines of a run's file, each a row; of one that is too large its name alone."""
-    data = whole_file(path)
-    return {str(path).encode()} if data is None else set(data.splitlines())
 
 
 def _warn(text: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import functools
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from convmark.results.reading import HEADER, read_run, rows_agree
 from convmark.results.record import COLUMNS, STATUSES
 from convmark.results.schema import SCHEMA_VERSION
 
-__all__ = ["case_name", "read_columns", "whole_file"]
+__all__ = ["case_name", "read_columns", "whole_file", "without_earlier_copies"]
 
 MOST_NUMBER = 400
 """Characters of a number; `convmark.core.cells` takes one more."""
@@ -166,3 +166,32 @@ def case_name(*axes: Any) -> str:
     fields = dict(zip(_AXES, values, strict=True))
     counts = {name: int(fields[name]) for name in ("batch_size", "replicas")}
     return Case(**{**fields, **counts}).name
+
+
+def without_earlier_copies(
+    paths: list[Path], parts: list[dict[str, Any]], warn: Callable[[str], None]
+) -> tuple[list[Path], list[dict[str, Any]]]:
+    """Return the files without those that were copied while their run went on.
+
+    Args:
+        parts: the columns of each.
+        warn: is told of each that is left out.
+    """
+    largest: dict[tuple[str, str], int] = {}
+    copies = set()
+    for place, path in enumerate(paths):
+        key = path.name, parts[place]["started"][0]
+        known = largest.setdefault(key, place)
+        fewer, more = sorted((known, place), key=lambda one: len(parts[one]["started"]))
+        if known != place and _lines(paths[fewer]) <= _lines(paths[more]):
+            warn(f"{paths[fewer]}: is an earlier copy of {paths[more]}, left out")
+            copies.add(fewer)
+            largest[key] = more
+    kept = [place for place in range(len(paths)) if place not in copies]
+    return [paths[place] for place in kept], [parts[place] for place in kept]
+
+
+def _lines(path: Path) -> set[bytes]:
+    """Return the lines of a run's file, each a row; of one that is too large its name alone."""
+    data = whole_file(path)
+    return {str(path).encode()} if data is None else set(data.splitlines())

@@ -27,6 +27,7 @@ from convmark.worker.phases import FED_WINDOWS, fed_windows, first_step, sustain
 from convmark.worker.proof import PROOF_STEP, Proof, check_device, check_finite
 from convmark.worker.trained import EARLY_STEPS
 from convmark.worker.turns import timed_turn
+from convmark.worker.work import Work
 
 __all__ = [
     "CaseFailure",
@@ -75,8 +76,7 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
     model, report_peaks = _build_watched(case, builder, plan.seed, backend, emit)
     step, describe = make_step(case, model, plan.seed, backend)
     token = take_first_step(step, describe, backend, emit)
-    sizes = backend.sizes(model)
-    emit("counted", **sizes)
+    emit("counted", **(sizes := backend.sizes(model)))
     proof = Proof(case, backend, emit, plan.seed)
     proof.report(1, token)
     proof.trained.begin(model)
@@ -387,7 +387,7 @@ def count_work(case: Case, model: Any, step: Any, backend: Any, emit: Emit) -> i
         those of a forward pass of one sample, where they are known.
     """
     backend.settle(model)  # counting calls the model
-    forward = backend.work(model, case.batch_size)
+    forward: Work = backend.work(model, case.batch_size)
     trained = None
     if case.task == "train":
         trained = backend.training_work(step, case.batch_size * case.replicas)
@@ -401,8 +401,7 @@ def count_work(case: Case, model: Any, step: Any, backend: Any, emit: Emit) -> i
         compiled=forward.compiled or bool(trained and trained.compiled),
         untracked=forward.untracked,
     )
-    flops: int | None = forward.flops
-    return flops
+    return forward.flops
 
 
 def _layers(model: Any, backend: Any) -> Any:
@@ -431,16 +430,15 @@ def make_step(
     Raises:
         CaseFailure: the model cannot be trained as it says, or has nothing to train.
     """
-    compiled = case.jit == "on"
     backend.begin_step()
     if not TASKS[case.task].trains:
         check_infers(case, model, backend)
     try:
         if not TASKS[case.task].trains:
-            step = backend.inference_step(model, case.batch_size, seed, compiled)
+            step = backend.inference_step(model, case.batch_size, seed, case.jit == "on")
             return step, lambda: backend.described_inference(model)
         step, describe = backend.chosen_training(
-            model, case.batch_size, seed, compiled, case.recipe
+            model, case.batch_size, seed, case.jit == "on", case.recipe
         )
     except CaseFailure as error:
         raise CaseFailure(f"{case.model}: {error}") from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -33,7 +32,7 @@ from convmark.worker.backends.tensorflow_export import (
     outputs_of,
 )
 from convmark.worker.backends.tensorflow_graph import forward_work, graph_work
-from convmark.worker.backends.tensorflow_identity import step_digest
+from convmark.worker.backends.tensorflow_identity import drawn_state, step_digest
 from convmark.worker.backends.tensorflow_layers import backward_piece, clocked, piece
 from convmark.worker.backends.tensorflow_settings import DEFAULTS, READERS, told_if_too_late
 from convmark.worker.backends.tensorflow_training import (
@@ -342,9 +341,9 @@ class TensorFlow(KerasBackend):
         """Return the hash of a step that is one call of a graph, with all that the graph reads."""
         if step.trace is None:
             return None
-        drawn = _drawn_state()
+        drawn = drawn_state()
         function = step.trace()
-        if _drawn_state() != drawn:  # Python draws what is traced: each process has its own graph
+        if drawn_state() != drawn:  # Python draws what is traced: each process has its own graph
             return None
         with contextlib.suppress(Exception):  # what cannot be told is timed
             return step_digest(function, step.batch)
@@ -428,12 +427,6 @@ class TensorFlow(KerasBackend):
     def tensor(self, array: Any) -> Any:
         """Return the array on the device."""
         return self._on_device(array)
-
-
-def _drawn_state() -> tuple[object, ...]:
-    """Return the state of the random numbers of Python and NumPy."""
-    _, keys, place, *_ = np.random.get_state(legacy=True)
-    return random.getstate(), np.asarray(keys).tobytes(), place
 
 
 def _threads_variable() -> str:
