@@ -179,6 +179,10 @@ def test_40_kills_at_random_moments_lose_no_reported_row(nursery: Nursery, tmp_p
     seen = killed_at_random(nursery, tmp_path, 40, seed=1)
     assert sum(seen[name] for name in seen if name != "torn") == 40
     assert seen["some rows"] >= 10, seen
+    for seed in range(11, 14):  # few tear a line: by chance none of 40 does
+        if not seen["torn"]:
+            (tmp_path / f"more {seed}").mkdir()
+            seen = killed_at_random(nursery, tmp_path / f"more {seed}", 40, seed)
     assert seen["torn"] >= 1, seen  # else nothing was proved of torn lines
 
 
