@@ -260,11 +260,12 @@ def test_each_step_time_is_that_of_its_own_step(device: Device, pulse: Pulse) ->
 
 
 @pytest.fixture(autouse=True)
-def windows_of_a_tenth_of_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "MIN_WINDOW_S", 0.1)
+def windows_of_about_a_tenth_of_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "MIN_WINDOW_S", 0.12 * timing.MIN_WINDOW_S / timing.WINDOW_S)
+    monkeypatch.setattr(timing, "WINDOW_S", 0.12)
 
 
-def test_five_windows_hold_as_many_steps_as_a_tenth_of_a_second_and_a_fifth_more_needs(
+def test_five_windows_hold_as_many_steps_as_their_length_asks_for(
     device: Device, pulse: Pulse
 ) -> None:
     # 0.12 s / (1/64 s) = 7.68, so 8 steps
@@ -278,10 +279,19 @@ def test_a_long_step_is_a_window_of_its_own(device: Device, pulse: Pulse) -> Non
 
 
 def test_windows_that_came_out_short_are_dropped_and_grow(device: Device, pulse: Pulse) -> None:
-    # steps of 1/128 s where 1/64 s was thought: 8 of them last 0.0625 s, so
-    # 8 x 0.12 / 0.0625 = 15.36, 16 steps
-    found = windows(device.step(TICK / 2), device, TICK, pulse, device.clock)
-    assert found == Windows(16, [16 * TICK / 2] * 5)
+    # steps of 1/256 s where 1/64 s was thought: 8 of them last 0.03125 s, so
+    # 8 x 0.12 / 0.03125 = 30.72, 31 steps
+    found = windows(device.step(TICK / 4), device, TICK, pulse, device.clock)
+    assert found == Windows(31, [31 * TICK / 4] * 5)
+
+
+def test_windows_of_a_quick_moment_are_kept_as_those_of_a_slow_one(
+    device: Device, pulse: Pulse
+) -> None:
+    # if the quick ones were taken again and the slow ones not, the mean of many would read slow
+    for step_s in (TICK / 2, TICK, TICK * 2):
+        found = windows(device.step(step_s), device, TICK, pulse, device.clock)
+        assert found == Windows(8, [8 * step_s] * 5)
 
 
 def test_a_quick_window_counts_and_has_no_others_dropped(device: Device, pulse: Pulse) -> None:
@@ -292,30 +302,31 @@ def test_a_quick_window_counts_and_has_no_others_dropped(device: Device, pulse: 
     assert found.run_steps == 5 * 8
 
 
-@pytest.mark.parametrize(("least_ticks", "count"), [(8.0, 8), (8.125, 10)])
-def test_windows_of_just_a_tenth_of_a_second_in_the_mean_are_long_enough(
+@pytest.mark.parametrize(("least_ticks", "count"), [(8.0, 8), (8.125, 9)])
+def test_windows_of_just_the_least_length_in_the_mean_are_long_enough(
     least_ticks: float, count: int, device: Device, pulse: Pulse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(timing, "MIN_WINDOW_S", least_ticks * TICK)
-    found = windows(device.step(TICK), device, least_ticks * TICK * 1.2 / 8, pulse, device.clock)
+    monkeypatch.setattr(timing, "WINDOW_S", 9 * TICK)
+    found = windows(device.step(TICK), device, 9 * TICK / 8, pulse, device.clock)
     assert found == Windows(count, [count * TICK] * 5)
 
 
 def test_windows_grow_until_they_are_long_enough(device: Device, pulse: Pulse) -> None:
     # every retry meets steps that became faster still
-    step = device.steps_of([TICK] * 20 + [TICK / 4] * 100 + [TICK / 16] * 400, then=TICK / 16)
+    step = device.steps_of([TICK / 2] * 20 + [TICK / 8] * 155 + [TICK / 64] * 999, then=TICK / 64)
     found = windows(step, device, TICK * 2, pulse, device.clock)
     assert len(found.times_s) == 5
-    assert sum(found.times_s) >= 5 * 0.1
-    assert found.times_s[0] == pytest.approx(found.steps * TICK / 16)
+    assert sum(found.times_s) >= 5 * timing.MIN_WINDOW_S
+    assert found.times_s[0] == pytest.approx(found.steps * TICK / 64)
 
 
 def test_all_steps_that_were_run_are_counted_those_of_dropped_windows_too(
     device: Device, pulse: Pulse
 ) -> None:
     assert windows(device.step(TICK), device, TICK, pulse, device.clock).run_steps == 5 * 8
-    grown = windows(device.step(TICK / 2), device, TICK, pulse, device.clock)
-    assert grown.run_steps == 5 * 8 + 5 * 16
+    grown = windows(device.step(TICK / 4), device, TICK, pulse, device.clock)
+    assert grown.run_steps == 5 * 8 + 5 * 31
 
 
 @pytest.mark.parametrize(("least_s", "count"), [(0.0, 5), (5 / 8, 5), (5.25 / 8, 6), (1.0, 8)])

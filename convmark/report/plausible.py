@@ -377,7 +377,7 @@ def _not_measured_so(row: Row) -> Found:
     """Yield where the harness would have gone on, or ended before.
 
     Steps are 30 at least, 100 where half the time budget allows, 1,000 where it allows all of them;
-    windows are at least 60 ms long in the mean. So step times that are all divided by a factor
+    windows are at least 30 ms long in the mean. So step times that are all divided by a factor
     stand out.
     """
     if not there(row, *_ALWAYS):

@@ -47,10 +47,12 @@ MIN_STEPS, WANTED_STEPS, MAX_STEPS = 30, 100, 1000
 """30 always, 100 where half the budget allows, 1,000 (for p99) where it allows all of them."""
 
 MIN_WINDOWS = 5
-MIN_WINDOW_S = 0.06
-"""The mean of a case's windows, not each of them: to drop those of quick moments reads slow."""
-AIMED_WINDOWS = 1.2
-"""Times as long as that: the nearer, the more often a quick moment has all of them dropped."""
+WINDOW_S = 0.072
+"""What a window is to take."""
+MIN_WINDOW_S = WINDOW_S / 2.4
+"""The mean of a case's windows, below which all are dropped and longer ones taken. It is far below
+what they are to take: where a quick moment has them dropped and a slow one has not, those that are
+left read slow."""
 
 MIN_ROUNDS, LOOKED_AT_ROUNDS = 10, 40
 """Ten always; from forty on the rounds end once their mean log ratio is known well enough."""
@@ -251,7 +253,7 @@ def windows(
         step_time_s: a quick step's seconds, from which the window's length in steps follows.
         least_s: seconds that all windows together take at least.
     """
-    count = max(1, -int(-MIN_WINDOW_S * AIMED_WINDOWS // max(step_time_s, 1e-6)))
+    count = max(1, -int(-WINDOW_S // max(step_time_s, 1e-6)))
     run_steps = 0
     while True:
         times_s: list[float] = []
@@ -267,7 +269,7 @@ def windows(
             pulse.beat("windows")
         if mean_s >= MIN_WINDOW_S:
             return Windows(count, times_s, run_steps)
-        count = max(count + 1, -int(-count * MIN_WINDOW_S * AIMED_WINDOWS // mean_s))
+        count = max(count + 1, -int(-count * WINDOW_S // mean_s))
 
 
 def rounds(

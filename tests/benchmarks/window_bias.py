@@ -60,7 +60,7 @@ def phase(machine: Machine, *, fixed: bool) -> tuple[float, float]:
     quick_s = sorted(times_s)[len(times_s) // 4]
     began_s = machine.now_s
     if fixed:
-        count = math.ceil(timing.MIN_WINDOW_S * timing.AIMED_WINDOWS / quick_s)
+        count = math.ceil(timing.WINDOW_S / quick_s)
         for _ in range(count * timing.MIN_WINDOWS):
             machine.step()
         steps, seconds = count * timing.MIN_WINDOWS, machine.now_s - began_s
