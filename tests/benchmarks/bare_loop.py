@@ -231,14 +231,15 @@ def _follow(cell: Cell, options: argparse.Namespace, diary: Path) -> None:
             for kind in ("go", "done"):
                 os.mkfifo(folder / f"{side}.{kind}")
         environ = {"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ, "GATE_FOLDER": place}
-        with Interpreter(
-            environ=environ, isolation=options.isolation, import_roots=[folder]
-        ) as interpreter:
-            interpreter.start()  # here: it would end with the thread of the first pair
-            for pair in range(done, options.pairs):
+        for pair in range(done, options.pairs):
+            # one of its own: all forks of an interpreter have its layout of memory
+            with Interpreter(
+                environ=environ, isolation=options.isolation, import_roots=[folder]
+            ) as interpreter:
+                interpreter.start()  # here: it would end with the thread that asks
                 row = _pair(cell, pair, options, interpreter, environ)
-                with diary.open("a", newline="") as lines:
-                    csv.writer(lines).writerow((cell.name, int(options.control), pair, *row))
+            with diary.open("a", newline="") as lines:
+                csv.writer(lines).writerow((cell.name, int(options.control), pair, *row))
 
 
 def _pair(
