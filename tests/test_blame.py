@@ -42,6 +42,12 @@ def test_the_layer_that_moved_is_named_with_its_interval_and_its_part_of_the_cha
     assert rows[0].words.endswith(" % of the change")
 
 
+def test_sessions_of_one_code_that_have_other_layers_are_not_put_together() -> None:
+    drawn = [*sessions(2, LAYERS), *sessions(1, {**LAYERS, "conv4": 0.0, "drawn": 0.1})]
+    with pytest.raises(MeasurementError, match="no layers of the new code: the sessions have oth"):
+        blamed(CASE.name, sessions(3, LAYERS), drawn)
+
+
 def test_layers_that_moved_both_ways_are_no_part_of_a_change_that_may_be_noise() -> None:
     moved = {**LAYERS, "conv4": 0.138, "conv7": 0.0619}
     rows = blamed(CASE.name, sessions(3, LAYERS), sessions(3, moved, seed=1))

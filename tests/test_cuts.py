@@ -18,7 +18,7 @@ from convmark.worker.child import _Watched
 from convmark.worker.cuts import Cut, cut, groups_of, moved_bytes, unit_facts
 from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import Inputs, Leaf, flat
-from convmark.worker.layer_mode import held_to_the_pieces
+from convmark.worker.layer_mode import held_to_the_layers, held_to_the_pieces
 from convmark.worker.work import Work
 
 pytestmark = [
@@ -381,6 +381,33 @@ def test_layers_with_state_give_in_one_graph_what_their_first_call_gives(keras: 
     assert chain is not None
     (got,), _, _ = chain([np.ones((SAMPLES, 2), np.float32)], [[]])
     assert np.asarray(got).tolist() == [[1.0, 1.0]] * SAMPLES
+
+
+def test_layers_that_python_chooses_anew_when_it_traces_have_no_times(keras: Any) -> None:
+    class Net(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = [keras.layers.Dense(3, name=f"block{place}") for place in range(3)]
+            self.norm = keras.layers.BatchNormalization(name="norm")
+            self.chosen = [0, 2]
+
+        def call(self, image: Any, training: bool = False) -> Any:
+            for place in self.chosen if training else range(3):
+                image = self.blocks[place](image)
+            return self.norm(image, training=False)
+
+    model, batch = Net(), np.ones((SAMPLES, *IMAGE), np.float32)
+    model(batch)
+    found = was_cut(keras, model, training=True)
+    with held_to_the_layers("net", model, found):
+        model(batch, training=False)  # to make its variables, perhaps
+        model(batch, training=True)
+    model.chosen = [0, 1]
+    words = r"net: calls other layers each time that it is traced \(block1, block2\)"
+    with pytest.raises(CaseFailure, match=words), held_to_the_layers("net", model, found):
+        model(batch, training=True)
+    with held_to_the_layers("net", model, was_cut(keras, model)):
+        model(batch, training=True)  # in inference the results are compared
 
 
 def test_a_step_of_the_models_own_that_calls_layers_otherwise_has_no_layers(keras: Any) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 import models
-from convmark.worker.flops import LayerRecord, flops_per_sample, layer_records
+from convmark.worker.flops import LayerRecord, call_flops, flops_per_sample, layer_records
+from convmark.worker.traced import traced_calls
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("keras") is None, reason="the zoo needs Keras"),
@@ -173,6 +174,22 @@ def test_nested_models_count_as_their_layers_do(keras: Any) -> None:
     stack = keras.Sequential([models.builder("conv_layer")()])
     model = keras.Model(image, [models.builder("mini_resnet")()(image), stack(image)])
     assert counted(keras, model, DIGIT) == MINI_RESNET + 2 * 26 * 26 * 9 * 8
+
+
+def test_what_a_function_of_the_users_computes_is_not_taken_for_nothing(keras: Any) -> None:
+    class Own(keras.layers.Layer):  # type: ignore[misc]  # Keras is a fixture
+        def call(self, image: Any) -> Any:
+            return image * image
+
+    class Renamed(keras.layers.ReLU):  # type: ignore[misc]
+        """Computes what Keras's own does."""
+
+    kinds = [Own(), keras.layers.Lambda(lambda image: image + 1), Renamed(), keras.layers.ReLU()]
+    model = keras.Sequential([keras.Input(DIGIT), *kinds])
+    calls = traced_calls(model, keras, keras.Input(DIGIT, batch_size=1))
+    found = {id(one.layer): call_flops(one, keras) for one in calls}
+    assert [found[id(layer)] for layer in kinds] == [None, None, 0, 0]
+    assert found[id(model)] is None
 
 
 def test_a_layer_called_inside_time_distributed_is_not_undercounted(keras: Any) -> None:

@@ -205,11 +205,12 @@ class Worker:
         self.statuses = list(statuses)
         self.asked: list[Any] = []
         self.more: list[Any] = []
+        self.layers = [session(1.0, 0.5)] * len(statuses)
 
     def __call__(self, request: Any) -> Answer:
         self.asked.append(request)
-        status = self.statuses.pop(0)
-        events = [{"event": "environment", "tensorflow": "2.21.0"}, session(1.0, 0.5), *self.more]
+        status, found = self.statuses.pop(0), self.layers.pop(0)
+        events = [{"event": "environment", "tensorflow": "2.21.0"}, found, *self.more]
         message = "" if status == "ok" else "lenet5: has no layers"
         return Answer(status=status, message=message, events=events, ready_s=0.1)
 
@@ -233,6 +234,11 @@ def test_sessions_differ_in_their_seed_and_a_failed_one_is_named() -> None:
     worker.more = [{"event": "read_back", **told, **more}]
     assert len(measure(worker)) == 2
     assert "the layers compute in bfloat16, as the model's own code has it" in said[-1]
+    other = [session(1.0, 0.5), {**session(1.0, 0.5), "units": [unit("drawn")]}]
+    worker = Worker("ok", "ok")
+    worker.layers = other
+    assert measure(worker) == []
+    assert said[-1].startswith(f"{CASE.name}: no layers: the sessions have other layers; have")
 
 
 def test_the_rows_are_kept_as_they_are_whatever_a_layer_is_called(tmp_path: Path) -> None:

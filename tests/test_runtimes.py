@@ -520,36 +520,6 @@ def test_what_openvino_says_stands_before_the_places_in_its_source() -> None:
     assert runtimes.reason(RuntimeError(text)) == "RuntimeError: no weights"
 
 
-@pytest.mark.parametrize("place", ["graph", "branch", "function"])
-@pytest.mark.parametrize("precision", ["bfloat16", "dynamic_int8", "float16", "float32", "int8"])
-def test_the_precision_of_an_onnx_file_is_read_from_it(
-    precision: str, place: str, tmp_path: Path
-) -> None:
-    onnx = pytest.importorskip("onnx", reason="ONNX files are read by onnx")
-    pytest.importorskip("onnxruntime", reason="the module of ONNX Runtime imports it")
-    from convmark.worker.runtimes.onnx_runtime import OnnxRuntime
-
-    operation = {"dynamic_int8": "DequantizeLinear", "int8": "QLinearConv"}.get(precision, "Relu")
-    kind = {"float16": 10, "bfloat16": 16}.get(precision, 1)
-    tensor = onnx.TensorProto(name="w", data_type=kind, dims=[1])
-    constant = onnx.NodeProto(op_type="Constant")
-    constant.attribute.add(name="value", type=onnx.AttributeProto.TENSOR).t.CopyFrom(tensor)
-    node, model = onnx.NodeProto(op_type=operation), onnx.ModelProto()
-    if place == "graph":
-        model.graph.node.append(node)
-        model.graph.initializer.append(tensor)
-    elif place == "branch":
-        chosen = onnx.NodeProto(op_type="If")
-        chosen.attribute.add(name="then_branch", type=5).g.node.extend([constant, node])
-        model.graph.node.append(chosen)
-    else:
-        model.functions.add(name="block").node.extend([constant, node])
-    (tmp_path / "a.onnx").write_bytes(model.SerializeToString())
-    engine = OnnxRuntime.__new__(OnnxRuntime)  # ONNX Runtime itself need not load it
-    engine._path = str(tmp_path / "a.onnx")
-    assert engine.stored_precision() == precision
-
-
 def test_openvino_gives_each_output_of_a_file(tmp_path: Path) -> None:
     pytest.importorskip("openvino", reason="OpenVINO makes and loads the file")
     import openvino

@@ -16,6 +16,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from operator import add
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -50,6 +51,7 @@ __all__ = [
     "layers_path",
     "measure_layers",
     "read_layers",
+    "why_cut_apart",
     "why_no_layers",
 ]
 
@@ -202,7 +204,7 @@ def measure_layers(
         version = plain_text(str(environment[case.backend]))
         ran.append(what_ran(case, answer, options, facts, started))
         codes.append(code_of_answer(answer, facts))
-    if why := _apart(ran, codes):
+    if why := _apart(ran, codes) or why_cut_apart(found):
         say(f"{case.name}: no layers: {why}")
         return []
     if (precision := ran[0].precision) != case.precision:
@@ -216,6 +218,14 @@ def measure_layers(
         ran=ran_by(ran[0]),
         ceiling=facts.ceilings.get(key_of(case)),
     )
+
+
+def why_cut_apart(sessions: Sequence[Mapping[str, Any]]) -> str:
+    """Return what to do where sessions, by their events, are of other layers; empty if not."""
+    cuts = ([(unit["name"], unit["shape"]) for unit in one["units"]] for one in sessions)
+    if len(set(map(repr, cuts))) == 1:
+        return ""
+    return "the sessions have other layers; have the model's code choose them by nothing random"
 
 
 def _apart(ran: Sequence[Record], codes: Sequence[Code | None]) -> str:
@@ -335,16 +345,9 @@ def combined(
     rest = [1 - sum(shares) for shares in zip(*(row.shares for row in rows), strict=True)]
     rows.append(_Row({"name": REST, "kind": "", "shape": (), "note": ""}, rest, []))
     step_s = statistics.fmean(one["step_s"] for one in sessions)
-    shared: dict[str, Any] = {
-        "measured": measured,
-        "case": case.name,
-        "model": case.model,
-        "machine": machine,
-        "version": version,
-        "ran": ran,
-        "sessions": len(sessions),
-        "step_s": step_s,
-    }
+    shared: dict[str, Any] = {"measured": measured, "case": case.name, "model": case.model}
+    shared |= {"machine": machine, "version": version, "ran": ran}
+    shared |= {"sessions": len(sessions), "step_s": step_s}
     return [
         LayerRow(**shared, place=place, **_columns(row, step_s, ceiling, case))
         for place, row in enumerate(rows, 1)
@@ -386,11 +389,8 @@ def _joined(one: _Row, other: _Row) -> _Row:
         "moved_bytes": None,
         "note": "; ".join(filter(None, notes)),
     }
-    return _Row(facts, _sums(one.shares, other.shares), _sums(one.forward, other.forward))
-
-
-def _sums(one: Sequence[float], other: Sequence[float]) -> list[float]:
-    return [first + second for first, second in zip(one, other, strict=True)]
+    shares, forward = map(add, one.shares, other.shares), map(add, one.forward, other.forward)
+    return _Row(facts, [*shares], [*forward])
 
 
 def _columns(row: _Row, step_s: float, ceiling: Ceiling | None, case: Case) -> dict[str, Any]:
@@ -425,10 +425,8 @@ def _advice(facts: Mapping[str, Any], of_peak: float | None, case: Case) -> str:
         docs.nvidia.com/deeplearning/performance/dl-performance-convolutional: channels divisible by
         8 (FP16) or 4 (TF32) for Tensor Cores.
     """
-    channels, multiple = (
-        (facts.get("settings") or {}).get("channels"),
-        _MULTIPLES.get(case.precision),
-    )
+    channels = (facts.get("settings") or {}).get("channels")
+    multiple = _MULTIPLES.get(case.precision)
     far = of_peak is not None and of_peak < FAR
     if case.device == "cpu" or not (far and multiple and isinstance(channels, int)):
         return ""

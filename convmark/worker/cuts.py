@@ -32,6 +32,7 @@ __all__ = [
     "Unit",
     "cut",
     "groups_of",
+    "may_open",
     "moved_bytes",
     "unit_facts",
 ]
@@ -220,11 +221,11 @@ def _traced(model: Any, backend: Any, samples: int, training: bool) -> LayerCall
 
 def depth_of(call: LayerCall) -> int:
     """Return the levels of layers in a call that could be opened."""
-    inner = [depth_of(one) for one in call.inner if _may_open(one)]
+    inner = [depth_of(one) for one in call.inner if may_open(one)]
     return 1 + max(inner, default=0)
 
 
-def _may_open(call: LayerCall) -> bool:
+def may_open(call: LayerCall) -> bool:
     """Return whether a call is one of a block: a model, or a layer of the user's with layers."""
     kind = type(call.layer)
     is_model = any(one.__name__ in ("Model", "Sequential", "Functional") for one in kind.__mro__)
@@ -270,7 +271,7 @@ class _Opener:
         _same(self.numbers, call, found, "args", "kwargs")
         taken, note = tensors([found.args, found.kwargs]), ""
         known = all(id(one) in self.numbers for one in taken)
-        if depth > 1 and _may_open(call):  # a block that is given a constant stays closed
+        if depth > 1 and may_open(call):  # a block that is given a constant stays closed
             if known and (inside := self._inside(call)):
                 yield from self._each(call, inside, depth)
                 _same(self.numbers, found, call, "result")
@@ -420,7 +421,7 @@ def unit_facts(unit: Unit, keras: Any) -> dict[str, Any]:
         "label": _path(call, _label) + unit.name[len(_path(call)) :],
         "kind": type(call.layer).__name__,
         "shape": [None if axis is None else int(axis) for axis in call.output or ()],
-        "flops": call_flops(call, keras),
+        "flops": None if unit.note == _OUTSIDE else call_flops(call, keras),
         "moved_bytes": moved_bytes([unit]),
         "settings": _settings(call.layer),
         "note": unit.note,

@@ -92,14 +92,26 @@ def flops_per_sample(records: Sequence[LayerRecord]) -> int | None:
 
 
 def call_flops(call: LayerCall, keras: Any) -> int | None:
-    """Return the FLOPs of a call and of those inside it; None where no rule covers one of them."""
+    """Return the FLOPs of a call and of those inside it; None where no rule covers one of them.
+
+    Nor is it known what a user's own function computes that calls no layer.
+    """
     rules = {getattr(keras.layers, name, None): rule for name, rule in _RULES.items()}
-    if type(call.layer).__name__ in _PRODUCTS and not isinstance(call.layer, keras.layers.Layer):
+    is_layer, kind = isinstance(call.layer, keras.layers.Layer), type(call.layer)
+    if not is_layer and kind.__name__ in _PRODUCTS:
+        return None
+    if is_layer and not call.inner and not _is_kerass(kind):
         return None
     held = _held_weights(call)
     own = _rule(call.layer, rules, held)(call, held)
     parts = [own, *(call_flops(inner, keras) for inner in call.inner)]
     return None if None in parts else sum(part or 0 for part in parts)
+
+
+def _is_kerass(kind: Any) -> bool:
+    """Whether what a layer of a class computes is Keras's own code, as that of a Lambda is not."""
+    root = kind.call.__module__.partition(".")[0]
+    return root in ("keras", "tf_keras", "tensorflow") and kind.__name__ != "Lambda"
 
 
 def _record(

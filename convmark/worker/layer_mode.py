@@ -1,4 +1,4 @@
-"""Whether a model's own training step runs its layers as they are timed: each once, training.
+"""Whether a training step runs its layers as they are timed: the same ones, each once, training.
 
 The pieces are those of `model(inputs, training=True)`. A `train_step` of the model's own may call
 its layers as in inference, some of them twice or not at all: their times would be of another mode.
@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from convmark.worker.cuts import Cut
+from convmark.worker.cuts import Cut, may_open
 from convmark.worker.failure import CaseFailure
 from convmark.worker.traced import LayerCall, recorded_calls
 
-__all__ = ["check_compiled", "held_to_the_pieces"]
+__all__ = ["check_compiled", "held_to_the_layers", "held_to_the_pieces"]
 
 _Calls = Counter[tuple[int, bool]]
 """How often each layer is called, by its identity, and whether it trains then."""
@@ -40,6 +40,48 @@ def check_compiled(name: str, backend: Any) -> None:
 
 
 @contextlib.contextmanager
+def held_to_the_layers(name: str, model: Any, found: Cut) -> Iterator[None]:
+    """Make a step inside and run it for the first time; it must train the layers that were cut.
+
+    Python's own random numbers, or a state that no graph knows, may have chosen others. What is cut
+    of inference is held to the model's results instead.
+
+    Args:
+        name: of the model, for the message.
+
+    Raises:
+        CaseFailure: it trains other layers.
+    """
+    if not found.training or _own_step(model):
+        yield
+        return
+    with recorded_calls(found.keras) as recorded:
+        yield
+    own = {id(one): str(one.name) for one in model._flatten_layers(include_self=False)}
+    infers = {
+        id(one) for one in recorded if one.layer is model and one.kwargs.get("training") is False
+    }
+    roots = [one for one in recorded if one.outer is None and id(one) not in infers]
+    wanted = own.keys() & _opened(unit.call for unit in found.units)
+    got = own.keys() & _opened(roots)
+    if others := sorted(own[one] for one in wanted ^ got) if roots else ():
+        raise CaseFailure(
+            f"{name}: calls other layers each time that it is traced "
+            f"({', '.join(others[:5])}), so those of its step are not known; have its call() "
+            "choose layers by no random numbers or states of Python, or measure them with "
+            "--tasks infer"
+        )
+
+
+def _opened(calls: Iterable[LayerCall]) -> set[int]:
+    """Return the identities of the layers inside models and blocks."""
+    found: set[int] = set()
+    for call in calls:
+        found |= _opened(call.inner) if may_open(call) else {id(call.layer)}
+    return found
+
+
+@contextlib.contextmanager
 def held_to_the_pieces(
     name: str,
     model: Any,
@@ -55,9 +97,7 @@ def held_to_the_pieces(
     Raises:
         CaseFailure: the step is the model's own and calls its layers otherwise.
     """
-    from convmark.worker.backends.own_training import STEPS, overrides  # it needs Keras
-
-    if not overrides(model, *STEPS, "compute_loss"):
+    if not _own_step(model):
         yield
         return
     with as_written(), recorded_calls(found.keras) as recorded:
@@ -76,6 +116,13 @@ def held_to_the_pieces(
             f"and model(inputs, training=True), which is what is timed, {times[0]} times; "
             "measure them with --tasks infer"
         )
+
+
+def _own_step(model: Any) -> bool:
+    """Whether a part of the training step is the model's own code."""
+    from convmark.worker.backends.own_training import STEPS, overrides  # it needs Keras
+
+    return bool(overrides(model, *STEPS, "compute_loss"))
 
 
 def _counted(calls: Iterable[LayerCall]) -> _Calls:

@@ -37,7 +37,7 @@ from convmark.worker import host, measurement, reference, timing
 from convmark.worker.cuts import Cut, Unit, cut, groups_of, moved_bytes, unit_facts
 from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import flat
-from convmark.worker.layer_mode import check_compiled, held_to_the_pieces
+from convmark.worker.layer_mode import check_compiled, held_to_the_layers, held_to_the_pieces
 from convmark.worker.layer_passes import FORWARD, Pass, Passes, Place
 from convmark.worker.traced import is_variable
 
@@ -181,10 +181,12 @@ def serve(case: Case, builder: Any, request: Mapping[str, Any], backend: Any, em
         with _as_before(model):
             token = forward()
         checked.check(token, [checked.groups])
-    step, _ = measurement.make_step(case, model, seed, backend)
-    check_compiled(case.model, backend)
+    with held_to_the_layers(case.model, model, found):
+        step, _ = measurement.make_step(case, model, seed, backend)
+        check_compiled(case.model, backend)
+        if training:
+            backend.synchronise(step())  # which batch it takes shows, and its variables are made
     if training:
-        backend.synchronise(step())  # which batch it takes shows now, and its variables are made
         with held_to_the_pieces(case.model, model, found, backend.as_written):
             backend.synchronise(step())
     with contextlib.nullcontext() if training else _as_before(model):

@@ -30,6 +30,7 @@ from convmark.session.layers import (
     SESSION_SECONDS,
     layer_name,
     layer_request,
+    why_cut_apart,
     why_no_layers,
 )
 
@@ -180,6 +181,9 @@ def blamed(
     sessions = len(old)
     if sessions < 2 or len(new) != sessions:
         raise MeasurementError(f"blame needs two sessions of each code or more, got {sessions}")
+    for side, events in ((OLD, old), (NEW, new)):
+        if why := why_cut_apart(events):
+            raise MeasurementError(f"{case}: no layers of the {side} code: {why}")
     if len({one.get("whole_groups") for one in (*old, *new)}) > 1:
         raise MeasurementError(
             f"{case}: no layers: one side's compiler fuses layers, which are one row then, and the "

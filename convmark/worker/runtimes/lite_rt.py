@@ -77,15 +77,17 @@ class LiteRT(Engine):
         plain = Interpreter(self._path)  # of one that is ready a delegate has taken operations
         tensors = plain.get_tensor_details()
         names = {one["index"]: np.dtype(one["dtype"]).name for one in tensors}
-        quantised = {
-            one["index"]
+        scaled = {
+            one["index"]: names[one["index"]]
             for one in tensors
-            if names[one["index"]] in ("int8", "uint8")
-            and len(one["quantization_parameters"]["scales"])
+            if len(one["quantization_parameters"]["scales"])
         }
-        if quantised:
+        if {"int8", "uint8"} & {*scaled.values()}:
             made = {int(place) for one in plain._get_ops_details() for place in one["outputs"]}
-            return "int8" if made & quantised else "dynamic_int8"
+            activations = {scaled[place] for place in made & {*scaled}}
+            if "int16" in activations:
+                return "int16_from_int8"
+            return "int8" if {"int8", "uint8"} & activations else "dynamic_int8"
         return "float16" if "float16" in names.values() else "float32"
 
     def run(self, arrays: Sequence[Any]) -> Sequence[Any]:

@@ -97,13 +97,17 @@ class OnnxRuntime(Engine):
             return "int8"
         if any(name.startswith(_INT8_WEIGHTS) for name in operations):
             return "dynamic_int8"
-        halves = {onnx.TensorProto.FLOAT16: "float16", onnx.TensorProto.BFLOAT16: "bfloat16"}
         made = (node.attribute for node in nodes if node.op_type == "Constant")
         constants = (one.t for attributes in made for one in attributes)
         inner = (one for graph in _graphs(nodes) for one in graph.initializer)
-        held = (*model.graph.initializer, *inner, *constants)
-        kinds = {halves.get(one.data_type, "float32") for one in held}
-        return "+".join(sorted(kinds & {*halves.values()})) or "float32"
+        held = [*model.graph.initializer, *inner, *constants]
+        kinds = onnx.TensorProto
+        halves = {kinds.FLOAT16: "float16", kinds.BFLOAT16: "bfloat16"}
+        weights = {kinds.FLOAT: "float32", kinds.DOUBLE: "float64"}
+        found = {halves.get(one.data_type) for one in held} - {None}
+        if not found:  # of fewer axes are shapes and scales
+            found = {weights.get(one.data_type) for one in held if len(one.dims) > 1} - {None}
+        return "+".join(sorted(map(str, found))) or "float32"
 
     def run(self, arrays: Sequence[Any]) -> Sequence[Any]:
         return self._session.run(None, dict(zip(self._names, arrays, strict=True)))  # type: ignore[no-any-return]
