@@ -105,7 +105,12 @@ def main() -> None:
     for net in (*ANYWHERE, *(OF_TENSORFLOW if name == "tensorflow" else ())):
         fresh = type(backend)()
         results[net] = of_net(fresh, getattr(trained_nets, net)(), None)
-    if name != "tensorflow":
+    if name == "tensorflow":
+        try:
+            of_net(type(backend)(), trained_nets.several_a_call(), None)
+        except CaseFailure as error:
+            results["several a call"] = {"refused": str(error)}
+    else:
         own = trained_nets.own_train_function()
         results["own_train_function"] = of_net(type(backend)(), own, None)
     results["eager, jit on"] = of_net(type(backend)(), trained_nets.eager(), None, compiled=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import ctypes
 import gc
 import os
@@ -405,7 +406,11 @@ def cube() -> Any:
     return keras.Sequential([keras.Input((8, 8, 8)), layers.Conv2D(8, 3), layers.Flatten()])
 
 
+LOCKED = ctypes.create_string_buffer(2 << 20)
+
+
 def system() -> Any:
+    ctypes.CDLL(None).mlock(LOCKED, len(LOCKED))
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     os.nice(7)
     ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE
@@ -621,6 +626,25 @@ def torch_inference() -> Any:
     model.left_open = [_torch().inference_mode()]
     model.left_open[0].__enter__()
     return model
+
+
+def rounds() -> Any:
+    builtins.round = lambda number, digits=None: 0.001
+    return plain()
+
+
+def prints() -> Any:
+    builtins.print = lambda *texts: None
+    return plain()
+
+
+def of_a_strategy() -> Any:
+    with _tf().distribute.MirroredStrategy(["CPU:0"]).scope():
+        return plain()
+
+
+def jax_kept():
+    raise ValueError(f"kept: {_jax().config.jax_enable_compilation_cache}")
 
 
 def compiled_where():

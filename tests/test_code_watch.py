@@ -8,6 +8,7 @@ import errno
 import glob
 import os
 import py_compile
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -236,6 +237,30 @@ def test_a_library_that_was_edited_since_it_was_installed_is_code_where_a_fork_h
     told: dict[str, Any] = {}
     watch.report(lambda event, **fields: told.update(fields))
     assert {Path(one["path"]).name for one in told["files"]} == {"nets.py", "libshop.so"}
+
+
+def test_a_later_case_of_the_process_has_what_the_module_has_read_and_asks_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("zoo/__init__.py", "nets.py", "width.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.setattr(code_watch, "_READ", set())
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, port: sys.audit(*_asked(host)))
+    codes = "open('width.txt').close()", "import socket; socket.getaddrinfo('models.org', 80)"
+    monkeypatch.chdir(tmp_path)
+    told: list[dict[str, Any]] = []
+    for code in codes:
+        watch = watching("nets:net", tmp_path, ["nets.py"], monkeypatch)
+        exec(compile(code, str(tmp_path / "nets.py"), "exec"), {})
+        watch.report(lambda event, **fields: told.append(fields))
+    names = [{Path(one["path"]).name for one in case["files"]} for case in told]
+    assert names == [{"nets.py", "width.txt"}] * 2
+    assert [case.get("hosts") for case in told] == [None, ["models.org"]]
+
+
+def _asked(host: str) -> tuple[Any, ...]:
+    return "socket.getaddrinfo", host, 80, 0, 0, 0
 
 
 def test_the_folder_of_a_code_is_that_which_it_was_started_in(

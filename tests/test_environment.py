@@ -570,6 +570,11 @@ def test_speed_flags_are_sorted_and_quoted() -> None:
         "CUDA_FORCE_PTX_JIT",
         "TORCHDYNAMO_DISABLE",
         "PYTHONOPTIMIZE",
+        "PYTHON_CPU_COUNT",
+        "ATEN_CPU_CAPABILITY",
+        "TRITON_INTERPRET",
+        "NUMBA_DISABLE_JIT",
+        "NPROC",
     ],
 )
 def test_every_variable_that_changes_speed_is_a_flag_and_a_caution(name: str) -> None:

@@ -125,6 +125,25 @@ def test_no_measured_process_reads_what_another_has_compiled(
     messages = [interpreter_of("torch").answer(asked).message for _ in range(2)]
     assert all("inductor-" in message for message in messages)
     assert messages[0] != messages[1]
+    asked = measured("settingnets:jax_kept", backend="jax")
+    assert "kept: False" in interpreter_of("jax").answer(asked).message
+
+
+def test_what_the_harness_works_figures_out_with_is_not_replaced(ask: Ask) -> None:
+    assert read_back(ask("prints"))["model"] == {"replaced": "builtins.print"}
+    assert "rounds: the model's code must leave Python's own functions" in ask("rounds").message
+
+
+@pytest.mark.parametrize(
+    ("name", "by"), [("mirrored", "MirroredStrategy"), ("jax_parallel", "its sharding")]
+)
+def test_a_model_spread_over_replicas_of_its_own_is_refused(ask: Ask, name: str, by: str) -> None:
+    answer = ask(f"spreadnets:{name}", backend=backend_of(name))
+    assert f"has spread it over 2 by {by}; leave that out, and give --replicas 2" in answer.message
+
+
+def test_a_strategy_of_one_replica_is_in_the_state(ask: Ask) -> None:
+    assert read_back(ask("of_a_strategy"))["model"] == {"strategy": "MirroredStrategy"}
 
 
 def test_what_pytorch_has_compiled_of_an_earlier_case_is_not_inside_the_next_nor_its_folder(
@@ -265,6 +284,7 @@ SETTINGS = {
         "nice": "7",
         "scheduler": "3",
         "limit_cpu": "3600",
+        "locked_memory": "True",
         "python_threads": "2",
         "child_processes": "1",
     },

@@ -23,8 +23,16 @@ class Reader:
     def outputs_by_device(self, token: float) -> dict[str, int]:
         return {"cpu": 4}
 
+    def settle(self, model: Any) -> None:
+        """Nothing."""
 
-def proved(task: str, values: Iterable[float], timed: int = 100, other: float = 5.0) -> list[Any]:
+    def rates_are_zero(self, model: Any) -> bool:
+        return bool(model)
+
+
+def proved(
+    task: str, values: Iterable[float], timed: int = 100, other: float = 5.0, model: Any = None
+) -> list[Any]:
     """Put a case's steps through the proof as a measurement does; return what was reported."""
     emitted: list[Any] = []
     proof = Proof(
@@ -39,7 +47,7 @@ def proved(task: str, values: Iterable[float], timed: int = 100, other: float = 
     for number in range(1, timed + 1):
         proof.see_timed(number, next(coming))
     proof.see_other_batch(other)
-    proof.finish(next(coming))
+    proof.finish(next(coming), model)
     return emitted
 
 
@@ -100,6 +108,10 @@ def test_a_sparse_output_may_be_zero_throughout() -> None:
 def test_training_whose_loss_stands_still_after_the_proof_is_refused() -> None:
     with pytest.raises(CaseFailure, match=r"exactly 2\.3 at 3 later steps"):
         proved("train", after(12, 2.3, lambda call: 3 - call / 20), timed=60)
+
+
+def test_a_loss_that_stands_still_because_the_schedule_has_ended_is_training() -> None:
+    proved("train", after(12, 2.3, lambda call: 3 - call / 20), timed=60, model="rate of 0")
 
 
 def test_a_loss_of_nothing_is_that_of_a_trained_model_only_where_other_samples_have_one() -> None:

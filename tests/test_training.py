@@ -114,6 +114,7 @@ def test_a_step_is_compiled_as_fit_would(steps: tuple[str, Results]) -> None:
         assert results["by_xla"]["call_path"] == "tf.function(train_step), XLA"
         assert results["own_train_function"]["call_path"] == "train_function"
         assert results["own_train_function"]["values"] == [5.0] * 3
+        assert "takes 3 batches a call" in results["several a call"]["refused"]
         first, second, third, _ = results["accumulates"]["values"]
         assert first == second == third  # its weights wait for the fourth step
 
@@ -251,6 +252,10 @@ def test_a_net_that_diverges_is_told_what_to_try(interpreter: Interpreter) -> No
     assert answer.status == "error"
     assert "the loss must be finite" in answer.message
     assert "try a smaller --learning-rate" in answer.message
+
+
+def test_a_schedule_that_has_come_to_a_rate_of_0_trains_on(interpreter: Interpreter) -> None:
+    assert figures(interpreter, "rate_ends")["first_step"]["optimizer"] == "SGD"
 
 
 def test_several_replicas_take_the_models_own_step(interpreter: Interpreter) -> None:

@@ -162,7 +162,12 @@ def test_what_has_no_rule_leaves_the_count_empty_and_says_why(keras: Any) -> Non
         y = tf.cast(x, tf.int8)
         return tf.matmul(y, y, output_type=tf.int32)
 
+    def of_jax(x: Any) -> Any:
+        made = {"module": b"", "Sout": [[4, 4]], "Tout": [tf.float32], "platforms": ["CPU"]}
+        return tf.raw_ops.XlaCallModule(args=[x], version=9, function_list=[], **made)[0]
+
     for call, reason in (
+        (of_jax, "XlaCallModule has no rule"),
         (until_large, "depends on the data"),
         (either, "the branches of"),
         (python, "EagerPyFunc has no rule"),
@@ -283,6 +288,7 @@ runs = [
     lambda: torch.fft.fft(square),
     lambda: torch.linalg.inv(square + torch.eye(4)),
     lambda: square.int() @ square.int(),
+    lambda: torch.from_numpy(square.numpy() @ square.numpy()),
     in_another_thread,
 ]
 works = [dispatched_work(run) for run in runs]
@@ -293,7 +299,7 @@ print(json.dumps([[one.flops for one in works], sorted(works[-1].dtypes)]))
 def test_pytorch_counts_by_what_it_dispatches(forks_of: Callable[[str], Forks]) -> None:
     """In a process of its own: PyTorch and TensorFlow do not go well together in one."""
     convolutions = [2 * 64 * 90, 2 * 64 * 90, 2 * 2 * 36 * 90]
-    expected = [128, 128, 128, *convolutions, 2 * 2 * 2 * 144, 0, None, None, None, 128]
+    expected = [128, 128, 128, *convolutions, 2 * 2 * 2 * 144, 0, *[None] * 4, 128]
     assert printed(forks_of("torch").run(PYTORCH)) == [expected, ["float32"]]
 
 

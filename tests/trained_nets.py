@@ -331,6 +331,27 @@ def own_train_function() -> Any:
     return model
 
 
+class Several(OwnFunction):
+    def make_train_function(self, force: bool = False) -> Any:
+        def function(iterator: Any) -> Any:
+            return [self.train_step(next(iterator)) for _ in range(3)][-1]
+
+        self.train_function = function
+        return function
+
+
+def several_a_call() -> Any:
+    inputs = keras.Input((6,))
+    model = Several(inputs, layers.Dense(3)(inputs))
+    model.compile("sgd", "mse")
+    return model
+
+
+def rate_ends() -> Any:
+    rate = keras.optimizers.schedules.PolynomialDecay(0.1, 12, 0.0)
+    return compiled("mse", 10, optimizer=keras.optimizers.SGD(rate))
+
+
 def _wide(optimizer: str) -> Any:
     model = keras.Sequential([keras.Input((512,)), layers.Dense(2048), layers.Dense(10)])
     model.compile(optimizer, losses.SparseCategoricalCrossentropy(from_logits=True))

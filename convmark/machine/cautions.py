@@ -21,16 +21,18 @@ LEAST_FREE_BYTES = 2 * GIB
 HOT_CPU_C = 90.0
 
 _SPEED_FLAGS = (
-    *("TF_*", "TF2_*", "KERAS_*", "XLA_*", "JAX_*", "PJRT_*", "TORCH*", "PYTORCH_*"),
+    *("TF_*", "TF2_*", "KERAS_*", "XLA_*", "JAX_*", "PJRT_*", "NPROC", "TORCH*", "PYTORCH_*"),
+    *("ATEN_*", "TRITON_*", "NUMBA_*", "ORT_*", "OV_*", "OPENVINO_*", "XNNPACK_*"),
     *("ONEDNN_*", "DNNL_*", "ZENDNN_*", "LIBXSMM_*", "NPY_*"),
     *("MKL_*", "OPENBLAS_*", "GOTO_*", "BLIS_*", "VECLIB_*", "ACCELERATE_*", "*_NUM_THREADS"),
-    *("OMP_*", "GOMP_*", "KMP_*", "TBB_*"),
+    *("OMP_*", "GOMP_*", "LIBOMP*", "KMP_*", "TBB_*"),
     *("CUDA_*", "CUBLAS*", "CUDNN_*", "NVIDIA_*", "NCCL_*"),
     *("ROCM_*", "ROCR_*", "HIP_*", "HSA_*", "MIOPEN_*"),
     *("GLIBC_*", "MALLOC_*", "TCMALLOC_*", "MIMALLOC_*"),
     *("LD_PRELOAD", "LD_AUDIT", "LD_BIND_NOW", "DYLD_INSERT_LIBRARIES"),
     *("PYTHONDEVMODE", "PYTHONMALLOC*", "PYTHONOPTIMIZE", "PYTHONPROFILEIMPORTTIME"),
     *("PYTHONTRACEMALLOC", "PYTHONPERFSUPPORT", "PYTHON_GIL", "PYTHON_JIT", "PYTHON_PERF_*"),
+    "PYTHON_CPU_COUNT",
 )
 """What may change speed: every variable of a framework, of its libraries, of the allocator, and
 Python's own that do. A name that nobody has thought of counts, unless `_HARMLESS` has it."""
@@ -47,6 +49,7 @@ _HARMLESS = (
     *("TF_IN_AUTOMATION", "TF_INPUT", "TF_PLUGIN_CACHE_DIR", "TF_REGISTRY_*"),
     # places of files; of Keras's settings what they change is read back
     *("KERAS_HOME", "TORCH_HOME", "TORCH_EXTENSIONS_DIR", "TORCH_CUDA_ARCH_LIST", "TORCH_VERSION"),
+    *("NUMBA_CACHE_DIR", "TRITON_CACHE_DIR", "ORT_ROOT", "OPENVINO_LIB_PATHS"),
     *("CUDA_HOME", "CUDA_PATH", "CUDA_PATH_V*", "CUDA_ROOT", "CUDA_DIR", "CUDA_BIN_PATH"),
     *("CUDA_TOOLKIT_ROOT_DIR", "ROCM_PATH", "ROCM_HOME", "HIP_PATH", "MKL_ROOT", "TBB_ROOT"),
     # what the makers' images say of themselves
@@ -61,7 +64,8 @@ _FLAG_EFFECTS = (
     ("TF_NUM_*_THREADS", "fixes the number of threads"),
     ("CUDA_LAUNCH_BLOCKING", "a debug setting: every kernel is waited for"),
     ("JAX_DISABLE_JIT", "a debug setting: nothing is compiled"),
-    ("PJRT_NPROC", "fixes the number of threads"),
+    ("*NPROC", "fixes the number of threads"),
+    ("ATEN_CPU_CAPABILITY", "turns the CPU's fast kernels on or off"),
     ("*TF32*OVERRIDE", "changes the precision of matrix products"),
     ("LD_PRELOAD", "puts other code in place of the system's libraries"),
     ("PYTHON*", "a debug setting: changes how fast Python itself runs"),

@@ -371,6 +371,8 @@ def state_columns(
     }
     if left is not None:
         environ["left_running"] = ",".join(left["names"])
+    if hosts := (code or {}).get("hosts"):
+        environ["asks"] = ",".join(hosts)
     ran = {"precision": found["precision"], "threads": found["threads"]}
     asked = [f"{name}={getattr(case, name)}" for name in ran if ran[name] != getattr(case, name)]
     return {

@@ -58,6 +58,9 @@ _OF_A_RUN = re.compile(r"[0-9]{4,}\..*")
 
 Emit = Callable[..., None]
 
+_READ: set[str] = set()
+"""What earlier cases of this process have read, which modules that they imported may hold."""
+
 
 class CodeWatch:
     """Notes what the process opens, imports and reads of its environment, until `report`."""
@@ -101,6 +104,8 @@ class CodeWatch:
         own = [real for real in map(_real, folders) if self._is_own(real, "", asked=True)]
         self._opened = Opened([*own, *filter(None, map(_repository, own))])
         self._looked = Looked(self._is_the_users)
+        self._hosts: set[str] = set()
+        """Machines that the user's code asks something of."""
         self._mapped = set(_mapped_files())  # of the framework, and of the other code of a duet
         sys.addaudithook(self._note)
         self._end_names = watched_names(self._note_name)
@@ -113,6 +118,9 @@ class CodeWatch:
             return
         if event == "import":
             self._note_name(str(arguments[0]), sys._getframe(1))
+        elif event == "socket.getaddrinfo":
+            if asks_for(sys._getframe(1), self._is_the_users, while_imported=False):
+                self._hosts.add(str(arguments[0]))
         else:
             self._opened.note(event, arguments)
             self._looked.note(event, arguments)
@@ -155,6 +163,8 @@ class CodeWatch:
             for path in (read - written).union(rewritten)
             if self._is_own(path, self._package, asked=path in asked)
         }
+        own |= _READ
+        _READ.update(own)
         edited = (edited_files(read - installed) | edited_modules(installed)) - own
         paths = sorted(own.union(edited, files_of(self._model_file) if self._model_file else ()))
         told = ((path, rewritten.get(path) or file_digest(path)) for path in paths)
@@ -178,6 +188,7 @@ class CodeWatch:
             packages=versions_of(self._names),
             environ=told_variables(self._variables.read, users),
             **({"looked": looked} if looked else {}),
+            **({"hosts": sorted(self._hosts)} if self._hosts else {}),
         )
 
     def _changed(self, modules: Iterable[str]) -> str:

@@ -391,7 +391,7 @@ class _Duet:
                 token = side.step()
                 self._backend.synchronise(token)
                 side.proof.trained.see_turn(side.model, 1, last=True)
-                side.proof.finish(token)
+                side.proof.finish(token, side.model)
                 side.proof.trained.finish(side.model, side.step)
                 if self._plan.with_work:
                     side.hold_other_samples()

@@ -1,10 +1,17 @@
-"""The framework that two codes share in one process: whose files it is of, and who replaces it."""
+"""The framework that two codes share in one process: whose files it is of, and who replaces it.
+
+And Python's own functions, which the harness measures with: who replaces those.
+"""
 
 from __future__ import annotations
 
+import builtins
 import functools
+import gc
+import math
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from types import FunctionType, ModuleType
 from typing import Any
@@ -12,7 +19,14 @@ from typing import Any
 from convmark.core.backends import packages_shared
 from convmark.worker.code_watch import real_folder
 
-__all__ = ["framework_content", "framework_folders", "own_framework", "patched", "some_of"]
+__all__ = [
+    "framework_content",
+    "framework_folders",
+    "own_framework",
+    "patched",
+    "pythons_replaced",
+    "some_of",
+]
 
 MOST_NAMED = 3
 MOST_WRAPPED = 9
@@ -24,6 +38,13 @@ Owner = Callable[[str], "str | None"]
 """Gives the name of the code that a file is of, None for any other file."""
 Content = Mapping[str, tuple[Any, Mapping[str, Any]]]
 """Modules and classes by their places, and what each held."""
+_PYTHONS: Mapping[str, Any] = {
+    f"{module.__name__}.{name}": (vars(module), name, value)
+    for module in (builtins, gc, math, time)
+    for name, value in vars(module).items()
+    if callable(value)
+}
+"""Python's own functions as they were before any code of a user's was imported."""
 
 
 def framework_folders() -> list[str]:
@@ -124,6 +145,11 @@ def patched(owner: Owner, before: Content) -> str | None:
     names = sorted(found)
     code = f"the {found[names[0]]}" if found[names[0]] else "a"
     return f"{code} code replaces functions of the framework: {some_of(names)}"
+
+
+def pythons_replaced() -> list[str]:
+    """Return the names of Python's own functions in whose places there are others by now."""
+    return [place for place, (now, name, own) in _PYTHONS.items() if now.get(name) is not own]
 
 
 def _is_of_a_framework(kind: type) -> bool:

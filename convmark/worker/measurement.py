@@ -92,7 +92,7 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
     if plan.fed and step.takes_any:
         timed.fed_windows(times_s)
     count_work(case, model, step, backend, emit)
-    proof.finish(timed.rounds())
+    proof.finish(timed.rounds(), model)
     proof.trained.finish(model, step)
     hold_other_samples(case, model, step, plan.seed, backend)
     emit("state", **state())
@@ -311,7 +311,7 @@ def take_turns(
     proof.trained.see_turn(model, 0, last=True)
     token = step()
     backend.synchronise(token)
-    proof.finish(token)
+    proof.finish(token, model)
     proof.trained.finish(model, step)
     if with_sizes:
         hold_other_samples(case, model, step, seed, backend)

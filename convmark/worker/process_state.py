@@ -24,6 +24,7 @@ from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.core.tasks import TASKS
 from convmark.worker.binding import cores_of, kinds_of, memory_state
 from convmark.worker.failure import CaseFailure
+from convmark.worker.framework_functions import pythons_replaced, some_of
 from convmark.worker.precisions import checked_precision, worked_precision
 
 __all__ = ["Witness", "called_by", "process_settings"]
@@ -44,6 +45,7 @@ _DEFAULTS: Mapping[str, str] = {
     "gc": "True",
     "flush_denormal": "False",
     "huge_pages": "1",
+    "locked_memory": "False",
     "nice": "0",
     "scheduler": "0",
     "limit_as": "",
@@ -52,6 +54,10 @@ _DEFAULTS: Mapping[str, str] = {
     "limit_rss": "",
 }
 """Of a process that nobody has set up; what is not here has no default to differ from."""
+_NOT_MEASURED_WITH = frozenset(
+    ["__import__", "breakpoint", "exit", "help", "input", "open", "print", "quit", "sleep"]
+)
+"""Python's own functions that others may stand in for: no figure is worked out with them."""
 
 
 def process_settings() -> Settings:
@@ -102,10 +108,19 @@ def _timers() -> str:
     return ",".join(name for name, one in _TIMERS.items() if signal.getitimer(one)[1])
 
 
-def _huge_pages() -> str:
-    """Return whether the kernel may give this process huge pages, where it tells."""
+def _told(name: str) -> str:
+    """Return what the kernel tells of this process, where it does."""
     with open("/proc/self/status", encoding="ascii", errors="replace") as lines:
-        return dict(line.split(":", 1) for line in lines)["THP_enabled"].strip()
+        return dict(line.split(":", 1) for line in lines)[name].strip()
+
+
+LOCKED_BYTES = 1 << 20
+"""Of memory that is kept from being swapped: libraries lock less, for their secrets."""
+
+
+def _locks_memory() -> bool:
+    """Whether the process holds its memory in place, as `mlockall` does."""
+    return int(_told("VmLck").split()[0]) * 1024 > LOCKED_BYTES
 
 
 def _affinity() -> str:
@@ -141,7 +156,10 @@ _READERS: Mapping[str, Callable[[], object]] = {
     "flush_denormal": lambda: float(sys.float_info.min) / 2 == 0,  # of this thread's processor
     "gc_threshold": lambda: ",".join(map(str, gc.get_threshold())),
     "gc_callbacks": lambda: len(gc.callbacks),
-    "huge_pages": _huge_pages,
+    "huge_pages": lambda: _told("THP_enabled"),
+    "locked_memory": _locks_memory,
+    "store_bypass": lambda: _told("Speculation_Store_Bypass"),
+    "indirect_branch": lambda: _told("SpeculationIndirectBranch"),
     "nice": lambda: os.getpriority(os.PRIO_PROCESS, 0),
     "scheduler": lambda: os.sched_getscheduler(0),
     "affinity": _affinity,
@@ -267,6 +285,8 @@ class Witness:
                 **self._changing_weights(),
                 **self._inference_aside(),
                 **self._untracked(),
+                **self._replaced(),
+                **self._spread(),
             },
             "environ": self._changed_environ(),
             "threads": self._threads_in_force(),
@@ -298,6 +318,38 @@ class Witness:
         """Return how many parameters the model uses beside those that Keras counts and trains."""
         found = self._work.get("untracked")
         return {"untracked_parameters": str(found)} if found else {}
+
+    def _replaced(self) -> Settings:
+        """Return which of Python's own functions the model's code has replaced.
+
+        Raises:
+            CaseFailure: the harness works figures out with one of them.
+        """
+        found = pythons_replaced()
+        used = [one for one in found if one.rpartition(".")[2] not in _NOT_MEASURED_WITH]
+        if used:
+            raise CaseFailure(
+                f"{self._case.model}: the model's code must leave Python's own functions as they "
+                f"are, which it is measured with, and has replaced {some_of(used)}"
+            )
+        return {"replaced": ",".join(found)} if found else {}
+
+    def _spread(self) -> Settings:
+        """Return what a model of one replica was built for, such as a strategy of TensorFlow's.
+
+        Raises:
+            CaseFailure: its own code has spread it over several replicas or devices.
+        """
+        case = self._case
+        if case.replicas > 1 or case.runtime != DEFAULT_RUNTIME:
+            return {}
+        name, count = self._backend.spread(self._model)
+        if count > 1:
+            raise CaseFailure(
+                f"{case.model}: a case of one replica takes a model of one, its own code has "
+                f"spread it over {count} by {name}; leave that out, and give --replicas {count}"
+            )
+        return {"strategy": name} if name else {}
 
     def _of_steps(self) -> dict[str, str]:
         """Return what the layers compute in, by the operations of a step once these are known.

@@ -82,14 +82,14 @@ class Proof:
         """Keep what a step on other samples returned."""
         self._other_batch = self._backend.fingerprint(token)
 
-    def finish(self, token: Any) -> None:
-        """Look at the last step.
+    def finish(self, token: Any, model: Any) -> None:
+        """Look at the last step of the model.
 
         Raises:
             CaseFailure: it did not do what the first ones did, or training came to a stand.
         """
         self._hold(token, None)
-        if self._trains and self._stands_still():
+        if self._trains and self._stands_still() and not self._rests(model):
             one, ten = self._first.values()
             raise CaseFailure(
                 f"{self._case.model}: the loss must go on changing while the model trains, it was "
@@ -113,6 +113,11 @@ class Proof:
                 f"every step, its root mean square was {values[0]:.6g} at step 1 and {value:.6g} "
                 f"at {step or 'the last step'}; does the model do something else after some steps?"
             )
+
+    def _rests(self, model: Any) -> bool:
+        """Whether the model's own schedule has ended: it trains on, at a learning rate of 0."""
+        self._backend.settle(model)
+        return bool(self._backend.rates_are_zero(model))
 
     def _stands_still(self) -> bool:
         """Whether the loss moved at first and has since been the very same number."""

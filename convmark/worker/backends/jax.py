@@ -80,7 +80,7 @@ class Jax(Keras3Backend):
         return {**super().settings(), **config, **read_all(told)}
 
     def thread_counts(self) -> tuple[int, int]:
-        threads = os.environ.get("PJRT_NPROC", "")
+        threads = os.environ.get("PJRT_NPROC") or os.environ.get("NPROC", "")
         return (int(threads),) * 2 if threads.isdecimal() else (0, 0)
 
     def layer_precisions(self, model: Any) -> list[str]:
@@ -94,7 +94,6 @@ class Jax(Keras3Backend):
         return [of_float32 if kind == "float32" else kind for kind in kinds]
 
     def untouched(self) -> bool:
-        """Whether no operation has run yet, so that forking is safe."""
         from jax._src import xla_bridge
 
         return not xla_bridge.backends_are_initialized()
@@ -135,6 +134,7 @@ class Jax(Keras3Backend):
                 raise RuntimeError(f"{device}: JAX sees no GPU, only {jax.devices()[0].platform}")
         products = "tensorfloat32" if precision == "tf32" else "highest"
         jax.config.update("jax_default_matmul_precision", products)
+        jax.config.update("jax_enable_compilation_cache", False)  # the first step compiles
         set_policy(dtype_policy(precision))
         self.seed(seed)
 

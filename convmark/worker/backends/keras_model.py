@@ -24,6 +24,7 @@ from convmark.worker.backends.keras_parts import (
     item_bytes,
     of_other_keras,
     present,
+    spread,
 )
 from convmark.worker.backends.keras_state import (
     DEFAULTS,
@@ -54,6 +55,7 @@ from convmark.worker.backends.own_training import (
     brings_training,
     inference_aside,
     is_compiled,
+    rates_are_zero,
     training_progress,
 )
 from convmark.worker.backends.step import Framework, Step
@@ -66,7 +68,7 @@ __all__ = ["KerasBackend"]
 class KerasBackend(Framework):
     """The part of a backend that no framework's own operation is needed for."""
 
-    keras = keras
+    keras, keras_version = keras, KERAS_RELEASE
     takes_strings = True
     compile_options: Mapping[str, Any] = MappingProxyType({})
     """Of a `compile` that the harness calls for a loss that the user asks for."""
@@ -88,7 +90,6 @@ class KerasBackend(Framework):
     """How the harness's own step is called, where it is not compiled on demand."""
     _own: OwnData | None = None
     """What the step takes, where the model is trained as `fit` would."""
-
     conventions = Conventions()
     """As they were when Keras was imported."""
 
@@ -147,8 +148,6 @@ class KerasBackend(Framework):
         """The seconds that all processes of the case go by: the slowest one's."""
         return seconds
 
-    keras_version = KERAS_RELEASE
-
     def is_model(self, candidate: Any) -> bool:
         """Whether it is a Keras model of this Keras."""
         return isinstance(candidate, keras.Model)
@@ -179,8 +178,7 @@ class KerasBackend(Framework):
 
     def weights_by_device(self, model: Any) -> Counter[str]:
         """The bytes of the floating-point weights, by the kind of device that holds them."""
-        values = (getattr(one, "value", one) for one in model.weights)
-        pairs = zip(model.weights, values, strict=True)
+        pairs = ((one, getattr(one, "value", one)) for one in model.weights)
         return self.bytes_by_device(one if callable(value) else value for one, value in pairs)
 
     def outputs_by_device(self, token: tuple[Any, Any]) -> Counter[str]:
@@ -253,8 +251,8 @@ class KerasBackend(Framework):
 
     def sample_shape(self, model: Any) -> tuple[int | None, ...]:
         """The shape of one sample of a model's only input, without the batch axis."""
-        structure = self.inputs(model).structure
-        return tuple(structure.shape) if isinstance(structure, Leaf) else ()
+        one = self.inputs(model).structure
+        return tuple(one.shape) if isinstance(one, Leaf) else ()
 
     def is_softmax(self, model: Any) -> bool:
         """Whether the model gives probabilities of classes, and not scores."""
@@ -444,7 +442,9 @@ class KerasBackend(Framework):
 
     training_progress = staticmethod(training_progress)
     inference_aside = staticmethod(inference_aside)
+    rates_are_zero = staticmethod(rates_are_zero)
     running_weights = staticmethod(running_weights)
+    spread = staticmethod(spread)
 
     def settle(self, model: Any) -> None:
         """Have the model hold its weights as they are now, where the steps keep them apart."""

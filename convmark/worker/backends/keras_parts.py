@@ -25,6 +25,7 @@ __all__ = [
     "of_other_keras",
     "present",
     "root_mean_square",
+    "spread",
     "untracked",
 ]
 
@@ -110,6 +111,23 @@ def root_mean_square(arrays: Iterable[Any]) -> float:
 def elements(weight: Any) -> int:
     """Return the number of elements of a weight."""
     return int(np.prod(tuple(weight.shape), dtype=np.int64))
+
+
+def spread(model: Any) -> tuple[str, int]:
+    """Return by what a model's own code has spread it, and over how many replicas or devices.
+
+    By nothing and 1 where its weights are plain ones. The strategy is one of TensorFlow's; of JAX
+    a weight tells the devices that it lies on.
+    """
+    values = [value for one in model.weights if not callable(value := getattr(one, "value", one))]
+    holders = [model, *values, *model.weights]
+    kept = [getattr(one, "_distribute_strategy", None) for one in holders]
+    for strategy in (one for one in kept if one is not None):
+        if not type(strategy).__name__.startswith("_Default"):
+            return type(strategy).__name__, int(strategy.num_replicas_in_sync)
+    places = [getattr(getattr(one, "sharding", None), "device_set", ()) for one in values]
+    count = max(map(len, places), default=0)
+    return ("its sharding", count) if count > 1 else ("", 1)
 
 
 def untracked(model: Any, used: Iterable[Any]) -> int:

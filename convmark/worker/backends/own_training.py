@@ -43,6 +43,7 @@ __all__ = [
     "is_compiled",
     "overrides",
     "own_function",
+    "rates_are_zero",
     "training_progress",
 ]
 
@@ -145,6 +146,16 @@ def _counted(optimizer: Any) -> int:
     """
     count = optimizer.iterations
     return int(count.numpy() if hasattr(count, "numpy") else count)
+
+
+def rates_are_zero(model: Any) -> bool:
+    """Whether the optimizers that have worked have learning rates of 0 by now, as schedules end."""
+    used = [one for one in held(model, keras.optimizers.Optimizer) if _is_used(one)]
+    with contextlib.suppress(Exception):  # an optimizer of the user's own may raise anything
+        rates = [getattr(one, "inner_optimizer", one).learning_rate for one in used]
+        values = [one.numpy() if hasattr(one, "numpy") else one for one in rates]
+        return bool(values) and not any(map(float, values))
+    return False
 
 
 def is_compiled(model: Any) -> bool:

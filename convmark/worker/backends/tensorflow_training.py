@@ -12,6 +12,7 @@ from convmark.worker.backends.keras_parts import ends_in_softmax
 from convmark.worker.backends.losses import Batch
 from convmark.worker.backends.own_training import Made, OwnData
 from convmark.worker.backends.step import Step
+from convmark.worker.failure import CaseFailure
 
 __all__ = [
     "built_optimizer",
@@ -103,14 +104,51 @@ def fit_function(model: Any, data: OwnData, compiled: bool) -> tuple[Any, str]:
 
 
 def iterated_step(model: Any, data: OwnData, batch: tuple[Any, ...]) -> Step:
-    """Return a step of the model's own `train_function`, which draws its batch from an iterator."""
+    """Return a step of the model's own `train_function`, which draws its batch from an iterator.
+
+    The first call finds out how many it draws.
+
+    Raises:
+        CaseFailure: from that call, where it draws more than one.
+    """
     function = model.train_function or model.make_train_function() or model.train_function
 
     def make() -> Made:
-        batches = iter(tf.data.Dataset.from_tensors(data.as_given(*batch)).repeat())
-        return lambda *_: proof_of(function(batches), model), None
+        batches = tf.data.Dataset.from_tensors(data.as_given(*batch)).repeat()
+        first, drawn = [iter(batches)], [0]
+
+        def see(number: Any) -> Any:
+            drawn[0] = max(drawn[0], int(number))
+            return number
+
+        def noted(number: Any, one: Any) -> Any:
+            with tf.control_dependencies([tf.numpy_function(see, [number], number.dtype)]):
+                return tf.nest.map_structure(tf.identity, one)
+
+        first.append(iter(batches.enumerate(1).map(noted).with_options(_plainly())))
+
+        def run(*_: Any) -> Any:
+            found = proof_of(function(first.pop() if len(first) > 1 else first[0]), model)
+            if drawn[0] > 1:
+                raise CaseFailure(
+                    f"its train_function takes {drawn[0]} batches a call, and a step is one; have "
+                    "it take one, as with steps_per_execution=1"
+                )
+            return found
+
+        return run, None
 
     return data.step(make, batch, any_batch=False)
+
+
+def _plainly() -> Any:
+    """Return the options of data that nothing draws before it is asked for."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.experimental_optimization.apply_default_optimizations = False
+    if hasattr(options.experimental_optimization, "inject_prefetch"):
+        options.experimental_optimization.inject_prefetch = False
+    return options
 
 
 def proof_of(logs: Any, model: Any) -> tuple[Any, list[Any], list[Any]]:

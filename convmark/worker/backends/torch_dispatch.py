@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import os
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -37,7 +39,7 @@ def dispatched_work(
 
     def count() -> int:
         counter = _Counter(see, {} if used is None else used)
-        with counter:
+        with counter, _leaving(counter):
             followed(run)
         if counter.reason is not None:
             raise NoRule(counter.reason)
@@ -138,6 +140,41 @@ _RULES: dict[str, Callable[[Any, Any], int]] = {
     "_scaled_dot_product_cudnn_attention": _attention,
     "_scaled_dot_product_fused_attention_overrideable": _attention,
 }
+
+
+_LIBRARIES = re.compile(r".*/(torch|numpy|keras/src/(backend|ops))/.*")
+
+
+@contextlib.contextmanager
+def _leaving(counter: _Counter) -> Iterator[None]:
+    """Note that a model's code takes values out of PyTorch: what it computes of them is not seen.
+
+    What Keras's own layers take out, such as a seed, is nothing to multiply.
+    """
+    names, base = ("numpy", "__array__"), torch.Tensor
+    originals = {name: getattr(base, name) for name in names}
+
+    def noted(name: str) -> Callable[..., Any]:
+        def take(tensor: Any, *arguments: Any, **named: Any) -> Any:
+            frame = sys._getframe(1)
+            while frame.f_back is not None and _LIBRARIES.match(frame.f_code.co_filename):
+                frame = frame.f_back
+            if "keras" not in frame.f_code.co_filename.split(os.sep):
+                counter.reason = counter.reason or "what is computed outside PyTorch is not seen"
+            return originals[name](tensor, *arguments, **named)
+
+        return take
+
+    own = {name: vars(base)[name] for name in names if name in vars(base)}
+    for name in names:
+        setattr(base, name, noted(name))
+    try:
+        yield
+    finally:
+        for name in names:
+            delattr(base, name)
+        for name, original in own.items():
+            setattr(base, name, original)
 
 
 _SCRIPTED: tuple[Any, ...] = (torch._C.ScriptFunction, torch._C.ScriptMethod)
