@@ -9,6 +9,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ def dispatched_work(
 
     def count() -> int:
         counter = _Counter(see, {} if used is None else used)
-        with counter, _leaving(counter):
+        with counter, _noted_aside(counter):
             followed(run)
         if counter.reason is not None:
             raise NoRule(counter.reason)
@@ -143,38 +144,41 @@ _RULES: dict[str, Callable[[Any, Any], int]] = {
 
 
 _LIBRARIES = re.compile(r".*/(torch|numpy|keras/src/(backend|ops))/.*")
+_ASIDE: tuple[tuple[Any, str, str], ...] = (
+    (torch.Tensor, "numpy", "what is computed outside PyTorch is not seen"),
+    (torch.Tensor, "__array__", "what is computed outside PyTorch is not seen"),
+    (threading.Thread, "start", "what is computed in other threads is not seen"),
+    (ThreadPoolExecutor, "submit", "what is computed in other threads is not seen"),
+)
+"""By what a model's code goes where nothing is counted, and the reason that there is no count."""
 
 
 @contextlib.contextmanager
-def _leaving(counter: _Counter) -> Iterator[None]:
-    """Note that a model's code takes values out of PyTorch: what it computes of them is not seen.
+def _noted_aside(counter: _Counter) -> Iterator[None]:
+    """Note where a model's code computes aside; what Keras itself takes out, as a seed, is none."""
 
-    What Keras's own layers take out, such as a seed, is nothing to multiply.
-    """
-    names, base = ("numpy", "__array__"), torch.Tensor
-    originals = {name: getattr(base, name) for name in names}
-
-    def noted(name: str) -> Callable[..., Any]:
-        def take(tensor: Any, *arguments: Any, **named: Any) -> Any:
+    def noted(original: Any, reason: str) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
             frame = sys._getframe(1)
             while frame.f_back is not None and _LIBRARIES.match(frame.f_code.co_filename):
                 frame = frame.f_back
             if "keras" not in frame.f_code.co_filename.split(os.sep):
-                counter.reason = counter.reason or "what is computed outside PyTorch is not seen"
-            return originals[name](tensor, *arguments, **named)
+                counter.reason = counter.reason or reason
+            return original(*arguments, **named)
 
-        return take
+        return call
 
-    own = {name: vars(base)[name] for name in names if name in vars(base)}
-    for name in names:
-        setattr(base, name, noted(name))
+    own = [(holder, name, vars(holder).get(name)) for holder, name, _ in _ASIDE]
+    for holder, name, reason in _ASIDE:
+        setattr(holder, name, noted(getattr(holder, name), reason))
     try:
         yield
     finally:
-        for name in names:
-            delattr(base, name)
-        for name, original in own.items():
-            setattr(base, name, original)
+        for holder, name, original in own:
+            if original is None:
+                delattr(holder, name)
+            else:
+                setattr(holder, name, original)
 
 
 _SCRIPTED: tuple[Any, ...] = (torch._C.ScriptFunction, torch._C.ScriptMethod)
