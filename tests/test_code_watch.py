@@ -246,8 +246,13 @@ def test_a_later_case_of_the_process_has_what_the_module_has_read_and_asks_of_ot
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     monkeypatch.setattr(code_watch, "_READ", set())
+    monkeypatch.setattr(code_watch, "_LOOKED_UP", {})
+    monkeypatch.setenv("NETS_WIDTH", "8")
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, port: sys.audit(*_asked(host)))
-    codes = "open('width.txt').close()", "import socket; socket.getaddrinfo('models.org', 80)"
+    codes = (
+        "import os; open(os.environ['NETS_WIDTH'] and 'width.txt').close()",
+        "import socket; socket.getaddrinfo('models.org', 80)",
+    )
     monkeypatch.chdir(tmp_path)
     told: list[dict[str, Any]] = []
     for code in codes:
@@ -256,6 +261,7 @@ def test_a_later_case_of_the_process_has_what_the_module_has_read_and_asks_of_ot
         watch.report(lambda event, **fields: told.append(fields))
     names = [{Path(one["path"]).name for one in case["files"]} for case in told]
     assert names == [{"nets.py", "width.txt"}] * 2
+    assert [case["environ"] for case in told] == [{"NETS_WIDTH": "8"}] * 2
     assert [case.get("hosts") for case in told] == [None, ["models.org"]]
 
 

@@ -60,6 +60,8 @@ Emit = Callable[..., None]
 
 _READ: set[str] = set()
 """What earlier cases of this process have read, which modules that they imported may hold."""
+_LOOKED_UP: dict[str, Any] = {}
+"""The variables that they have, with the values of then."""
 
 
 class CodeWatch:
@@ -165,6 +167,7 @@ class CodeWatch:
         }
         own |= _READ
         _READ.update(own)
+        _LOOKED_UP.update(self._variables.read)
         edited = (edited_files(read - installed) | edited_modules(installed)) - own
         paths = sorted(own.union(edited, files_of(self._model_file) if self._model_file else ()))
         told = ((path, rewritten.get(path) or file_digest(path)) for path in paths)
@@ -186,7 +189,7 @@ class CodeWatch:
             sys_path=[_real(os.path.join(self._folder, entry)) for entry in sys.path],
             files=files,
             packages=versions_of(self._names),
-            environ=told_variables(self._variables.read, users),
+            environ=told_variables(_LOOKED_UP, users),
             **({"looked": looked} if looked else {}),
             **({"hosts": sorted(self._hosts)} if self._hosts else {}),
         )
