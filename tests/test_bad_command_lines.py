@@ -70,6 +70,10 @@ BAD: list[tuple[list[str], str]] = [
     (["run", "--time-budget", "nan"], "--time-budget: must be a number of seconds above 0"),
     (["run", "--time-limit", "-1"], "--time-limit: must be a number of seconds above 0"),
     (["run", "--isolation", "thread"], "--isolation: must be one of fork, spawn, none"),
+    (
+        ["run", "--isolation", "none", "--threads", "1,2"],
+        "--threads: one process has one number of threads, got 1,2 and --isolation none",
+    ),
     (["run", "--results", ""], "--results: must be the path of a folder"),
     (["run", "--results", "file"], "--results: must be a folder, file is a file"),
     (["run", "--results", "file/deeper"], "--results: must be a folder"),

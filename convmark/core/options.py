@@ -328,6 +328,12 @@ class Options:
                 f"--numa: chooses the CPUs itself, got {self.numa} beside --cpus {self.cpus}; "
                 "leave one of them out, or give it as default"
             )
+        if self.isolation == "none" and len(self.threads) > 1:
+            raise OptionError(
+                "--threads: one process has one number of threads, got "
+                f"{','.join(self.threads)} and --isolation none; give one number, or leave "
+                "--isolation out"
+            )
 
     @property
     def named(self) -> frozenset[str]:
