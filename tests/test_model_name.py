@@ -39,6 +39,9 @@ def test_a_file_is_named_from_the_working_folder(
     assert str(ModelName.of("exported")) == "exported/"
     assert ModelName.of("lenet5").is_zoo
     assert str(ModelName.of(f"{tmp_path}/a/net.keras")) == "a/net.keras"
+    (tmp_path / "exported" / "nets.py").touch()
+    with pytest.raises(CaseError, match=r"is named by its module: exported\.nets:net$"):
+        ModelName.of("exported/nets.py:net")
     monkeypatch.chdir(tmp_path / "exported")
     with pytest.raises(CaseError, match=r"^net\.keras: a model file must be in the working"):
         ModelName.of(f"{tmp_path}/a/net.keras")

@@ -58,6 +58,10 @@ class ModelName:
             CaseError: it is no such name.
         """
         module, colon, rest = text.partition(":")
+        if colon and module.endswith(".py") and os.path.isfile(module):
+            path = os.path.relpath(module).removesuffix(".py")
+            dotted = path.lstrip("." + os.sep).replace(os.sep, ".")
+            raise CaseError(f"{text}: a model of your own is named by its module: {dotted}:{rest}")
         is_module = bool(colon) and all(part.isidentifier() for part in module.split("."))
         if not is_module:
             module, rest = "", text
