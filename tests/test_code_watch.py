@@ -182,7 +182,11 @@ def test_of_the_zoo_alone_it_is_known_what_ran_from_any_folder(
 
 
 def watching(
-    model: str, place: Path, imported: list[str], monkeypatch: pytest.MonkeyPatch
+    model: str,
+    place: Path,
+    imported: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    read: code_watch.Read | None = None,
 ) -> CodeWatch:
     """Begin to watch a process that imports these files, the folder zoo among them."""
     package = SimpleNamespace(__file__=str(place / "zoo/__init__.py"))
@@ -190,7 +194,7 @@ def watching(
     monkeypatch.setattr(code_watch, "_not_code", lambda: ())
     paths = [str(place / name) for name in imported]
     monkeypatch.setattr(code_watch, "_module_files", lambda: iter(paths))
-    return CodeWatch(model, [str(place)])
+    return CodeWatch(model, [str(place)], read=read)
 
 
 @pytest.mark.parametrize(
@@ -245,8 +249,6 @@ def test_a_later_case_of_the_process_has_what_the_module_has_read_and_asks_of_ot
     for name in ("zoo/__init__.py", "nets.py", "width.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    monkeypatch.setattr(code_watch, "_READ", set())
-    monkeypatch.setattr(code_watch, "_LOOKED_UP", {})
     monkeypatch.setenv("NETS_WIDTH", "8")
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, port: sys.audit(*_asked(host)))
     codes = (
@@ -255,8 +257,9 @@ def test_a_later_case_of_the_process_has_what_the_module_has_read_and_asks_of_ot
     )
     monkeypatch.chdir(tmp_path)
     told: list[dict[str, Any]] = []
+    read = code_watch.Read()
     for code in codes:
-        watch = watching("nets:net", tmp_path, ["nets.py"], monkeypatch)
+        watch = watching("nets:net", tmp_path, ["nets.py"], monkeypatch, read)
         exec(compile(code, str(tmp_path / "nets.py"), "exec"), {})
         watch.report(lambda event, **fields: told.append(fields))
     names = [{Path(one["path"]).name for one in case["files"]} for case in told]

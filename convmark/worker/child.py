@@ -37,7 +37,7 @@ from convmark.worker import (
     runtimes,
 )
 from convmark.worker.builders import Builder, builder
-from convmark.worker.code_watch import CodeWatch, look_at_modules
+from convmark.worker.code_watch import CodeWatch, Read, look_at_modules
 from convmark.worker.companions import Companions, Place, free_addresses
 from convmark.worker.exported import ExportedBackend
 from convmark.worker.failure import UnknownModelError, message_of, stack_of
@@ -65,6 +65,9 @@ _BEFORE_THE_FIRST_STEP = frozenset(
 
 _LOADED_NS = time.time_ns()
 """When this module was imported: with the framework, before any fork."""
+
+_READ = Read()
+"""By the cases that this process has measured: several with the isolation `none`."""
 
 Emit = Callable[..., None]
 
@@ -148,6 +151,7 @@ def _watching_code(request: dict[str, Any], emit: Emit) -> Iterator[Emit]:
         request.get("left_out", ()),
         left_out=list(filter(None, kept)),
         loaded_ns=_LOADED_NS,
+        read=_READ,
     )
 
     try:

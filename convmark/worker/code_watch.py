@@ -19,6 +19,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
@@ -42,7 +43,7 @@ from convmark.worker.packages import (
 from convmark.worker.protocol import file_digest
 from convmark.worker.variables import VariableWatch, told_variables
 
-__all__ = ["CodeWatch", "look_at_modules", "real_folder"]
+__all__ = ["CodeWatch", "Read", "look_at_modules", "real_folder"]
 
 _SYSTEM = ("/proc", "/sys", "/dev", "/run", "/etc", "/usr/lib", "/usr/share", "/lib", "/lib64")
 """Folders of the operating system, whose release the row tells."""
@@ -58,10 +59,14 @@ _OF_A_RUN = re.compile(r"[0-9]{4,}\..*")
 
 Emit = Callable[..., None]
 
-_READ: set[str] = set()
-"""What earlier cases of this process have read, which modules that they imported may hold."""
-_LOOKED_UP: dict[str, Any] = {}
-"""The variables that they have, with the values of then."""
+
+@dataclass
+class Read:
+    """What the cases of one process have read, which modules that they have imported may hold."""
+
+    files: set[str] = field(default_factory=set)
+    variables: dict[str, Any] = field(default_factory=dict)
+    """With the values of then."""
 
 
 class CodeWatch:
@@ -75,6 +80,7 @@ class CodeWatch:
         *,
         left_out: Sequence[str] = (),
         loaded_ns: int | None = None,
+        read: Read | None = None,
     ) -> None:
         """Begin to watch; whatever cannot be watched is left to the other witnesses.
 
@@ -87,7 +93,9 @@ class CodeWatch:
                 there is code all the same.
             left_out: what the worker itself reads.
             loaded_ns: when what is imported by now was imported, by `time.time_ns`; by default now.
+            read: by earlier cases of the process; takes what this one reads.
         """
+        self._read = read or Read()
         name = ModelName.of(model)
         self._package = name.package
         self._model_file = name.file
@@ -165,9 +173,9 @@ class CodeWatch:
             for path in (read - written).union(rewritten)
             if self._is_own(path, self._package, asked=path in asked)
         }
-        own |= _READ
-        _READ.update(own)
-        _LOOKED_UP.update(self._variables.read)
+        self._read.files |= own
+        self._read.variables |= self._variables.read
+        own |= self._read.files
         edited = (edited_files(read - installed) | edited_modules(installed)) - own
         paths = sorted(own.union(edited, files_of(self._model_file) if self._model_file else ()))
         told = ((path, rewritten.get(path) or file_digest(path)) for path in paths)
@@ -189,7 +197,7 @@ class CodeWatch:
             sys_path=[_real(os.path.join(self._folder, entry)) for entry in sys.path],
             files=files,
             packages=versions_of(self._names),
-            environ=told_variables(_LOOKED_UP, users),
+            environ=told_variables(self._read.variables, users),
             **({"looked": looked} if looked else {}),
             **({"hosts": sorted(self._hosts)} if self._hosts else {}),
         )
