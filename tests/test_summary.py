@@ -163,6 +163,21 @@ def test_unknown_flops_have_their_reason() -> None:
     assert line["note"] == "no FLOPs: FFT2D has no rule"
 
 
+@pytest.mark.parametrize(
+    ("changes", "range_"),
+    [
+        ({"parameters": 70_000}, "of 61,706 to 70,000 parameters"),
+        ({"flops_per_sample": 900_000}, "of 833,040 to 900,000 FLOPs"),
+    ],
+)
+def test_processes_that_have_built_unlike_models_are_no_spread_of_one(
+    changes: dict[str, int], range_: str
+) -> None:
+    """As of a builder whose width is drawn at random, or read off a clock."""
+    (line,) = cells(summary_text([measured(1, 0.01), measured(2, 0.01, **changes)]))
+    assert line["note"] == f"its processes ran unlike models, {range_}"
+
+
 def test_an_unsteady_process_counts_and_is_mentioned() -> None:
     records = [measured(1, 0.01), measured(2, 0.01, status="unsteady")]
     (line,) = cells(summary_text(records))

@@ -172,6 +172,9 @@ def _note(rows: Sequence[Record], most: int = 80) -> str:
 
 
 def _doubt(rows: Sequence[Record], most: int) -> str:
+    for column, unit in (("parameters", "parameters"), ("flops_per_sample", "FLOPs")):
+        if len(found := sorted(set(values_of(rows, column)))) > 1:
+            return f"its processes ran unlike models, of {found[0]:,} to {found[-1]:,} {unit}"
     unjudged = [row for row in rows if row.not_judged]
     if unjudged:
         return f"{len(unjudged)} of {len(rows)} not judged: {unjudged[0].not_judged}"
