@@ -162,12 +162,7 @@ def test_what_has_no_rule_leaves_the_count_empty_and_says_why(keras: Any) -> Non
         y = tf.cast(x, tf.int8)
         return tf.matmul(y, y, output_type=tf.int32)
 
-    def of_jax(x: Any) -> Any:
-        made = {"module": b"", "Sout": [[4, 4]], "Tout": [tf.float32], "platforms": ["CPU"]}
-        return tf.raw_ops.XlaCallModule(args=[x], version=9, function_list=[], **made)[0]
-
     for call, reason in (
-        (of_jax, "XlaCallModule has no rule"),
         (until_large, "depends on the data"),
         (either, "the branches of"),
         (python, "EagerPyFunc has no rule"),

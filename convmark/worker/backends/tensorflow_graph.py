@@ -40,12 +40,10 @@ _WITHOUT_RULE = re.compile(
     r"Conv2D|Conv3D|Convolution|^Conv$|DepthwiseConv|Mat[Mm]ul|Einsum|Dot|RNN|LSTM|GRU|^Quantized"
     r"|FFT|Cholesky|Determinant|MatrixInverse|Solve|MatrixExponential|MatrixLogarithm"
     r"|MatrixSquareRoot|Svd|^Qr$|Eig|^Lu$|PyFunc|TPU|RemoteCall|SparseFillEmptyRows|SparseSegment"
-    r"|Xla(Call|Custom|Conv|Host|Launch)"
 )
 """Operations that multiply matrices, or run code that nobody sees; `_RULES` has the others.
 
-The last but one line's last two are how a sparse matrix is multiplied: rows are looked up, weighted
-and summed. The last line's hold what another compiler is given, such as what JAX has exported.
+The last two are how a sparse matrix is multiplied: rows are looked up, weighted and summed.
 """
 _INNER = frozenset(
     [
