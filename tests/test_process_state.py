@@ -215,6 +215,8 @@ def test_a_model_whose_samples_decide_its_work_or_its_output_is_no_such_model(
             {"float32", "int8_from_float32"},
         ),
         ({"tf32": 2}, {"float32"}, True, {"tf32"}),
+        ({"float32": 2}, {"int8"}, False, {"float32", "int8_from_float32"}),
+        ({"mixed_bfloat16": 2}, {"int8", "int32"}, False, {"mixed_bfloat16", "int8_from_float32"}),
     ],
 )
 def test_products_tell_what_policies_do_not(

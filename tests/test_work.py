@@ -174,6 +174,7 @@ def test_what_has_no_rule_leaves_the_count_empty_and_says_why(keras: Any) -> Non
         found = one_layer(keras, call, 4, 4)
         assert found.flops is None
         assert reason in str(found.note)
+        assert "int8" in found.dtypes or call is not eight_bits
 
 
 def test_a_training_step_counts_its_backward_pass(keras: Any) -> None:
@@ -284,19 +285,20 @@ runs = [
     lambda: torch.linalg.inv(square + torch.eye(4)),
     lambda: square.int() @ square.int(),
     lambda: torch.from_numpy(square.numpy() @ square.numpy()),
+    lambda: torch._int_mm(torch.ones(32, 32).char(), torch.ones(32, 32).char()),
     lambda: ThreadPoolExecutor(1).submit(lambda: square @ square).result(),
     in_another_thread,
 ]
 works = [dispatched_work(run) for run in runs]
-print(json.dumps([[one.flops for one in works], sorted(works[-1].dtypes)]))
+print(json.dumps([[one.flops for one in works], sorted(works[-1].dtypes | works[-3].dtypes)]))
 """
 
 
 def test_pytorch_counts_by_what_it_dispatches(forks_of: Callable[[str], Forks]) -> None:
     """In a process of its own: PyTorch and TensorFlow do not go well together in one."""
     convolutions = [2 * 64 * 90, 2 * 64 * 90, 2 * 2 * 36 * 90]
-    expected = [128, 128, 128, *convolutions, 2 * 2 * 2 * 144, 0, *[None] * 5, 128]
-    assert printed(forks_of("torch").run(PYTORCH)) == [expected, ["float32"]]
+    expected = [128, 128, 128, *convolutions, 2 * 2 * 2 * 144, 0, *[None] * 6, 128]
+    assert printed(forks_of("torch").run(PYTORCH)) == [expected, ["float32", "int8"]]
 
 
 def test_an_einsum_sums_over_what_its_output_lacks() -> None:

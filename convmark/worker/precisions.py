@@ -16,6 +16,10 @@ _LOW = ("float16", "bfloat16")
 _BITS = {"float16": 16, "bfloat16": 16, "float32": 32, "float64": 64}
 
 
+_BYTES = "int8"
+"""In what a layer multiplies that quantises by itself."""
+
+
 def kind_of(computed: str, stored: str) -> str:
     """Return a precision's name: of one dtype, mixed as Keras mixes them, or both dtypes."""
     if computed == stored:
@@ -52,9 +56,10 @@ def as_multiplied(
     told = {computed for computed, _ in parts.values()}
     if not told or not told <= _BITS.keys():
         return kinds
-    others = set(multiplied) & _BITS.keys() - told
+    others = set(multiplied) & {*_BITS, _BYTES} - told
     if told & set(multiplied):
-        others = {one for one in others if _BITS[one] <= max(_BITS[known] for known in told)}
+        widest = max(_BITS[known] for known in told)
+        others = {one for one in others if _BITS.get(one, 0) <= widest}
     if not others:
         return kinds
     unused = [kind for kind in kinds if parts[kind][0] not in multiplied] if is_all else []

@@ -137,7 +137,7 @@ def real_numbers(operation: str, kinds: Sequence[str]) -> None:
     Raises:
         NoRule: an operand is of integers (a quantised layer's) or of complex numbers.
     """
+    _SEEN.get(set()).update(kinds)
     for kind in kinds:
         if "float" not in kind:
             raise NoRule(f"{operation} of {kind} is no floating-point product")
-    _SEEN.get().update(kinds)

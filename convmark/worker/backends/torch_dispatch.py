@@ -82,11 +82,18 @@ def _of_call(function: Any, args: Any, result: Any) -> int:
         factors = [one for one in args if isinstance(one, torch.Tensor)]
         real_numbers(name, [str(one.dtype).removeprefix("torch.") for one in factors])
         return _RULES[name](args, result)
+    multiplies = _WITHOUT_RULE.search(name) and not _HARMLESS.search(name)
+    if namespace == "quantized" or (multiplies and _is_of_bytes(args)):
+        real_numbers(name, ["int8"])
     if namespace not in ("aten", "prim", "prims", "profiler"):
         raise NoRule(f"{packet} is no operation of PyTorch's own")
-    if _WITHOUT_RULE.search(name) and not _HARMLESS.search(name):
+    if multiplies:
         raise NoRule(f"{name} has no rule")
     return 0
+
+
+def _is_of_bytes(args: Any) -> bool:
+    return any(getattr(one, "dtype", None) == torch.int8 for one in args)
 
 
 def _size(tensor: Any) -> int:
