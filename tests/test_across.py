@@ -62,6 +62,16 @@ def run(number: int, version: str, *steps_s: float, **changes: object) -> list[R
     ]
 
 
+def test_processes_that_are_in_no_figure_are_counted() -> None:
+    rows = [*run(1, "2.20.0", 0.010, 0.011), *run(2, "2.21.0", 0.010, 0.010)]
+    rows += [row("0002", "2.21.0", 0.020, process=3, order=3, code="c1", status="unsteady")]
+    first, second = across(rows, "tensorflow")
+    assert second.step_time_p50_s == pytest.approx(0.010)
+    assert (first.processes, second.processes) == (2, 2)
+    assert second.note.endswith("without 1 of 3 processes, unsteady or not judged")
+    assert "without" not in first.note
+
+
 def test_each_version_is_set_beside_the_oldest_and_the_one_before() -> None:
     rows = [
         row("0003", "2.10.1", 0.012),

@@ -51,6 +51,13 @@ def test_a_speed_up_is_over_the_fewest_threads_with_its_interval_and_efficiency(
     assert (found["2"]["in_use"], found["2"]["efficiency"]) == (1.5, 1.0)
 
 
+def test_processes_that_are_in_no_figure_are_counted() -> None:
+    hot = times("2", 9.0, not_judged="hot")
+    found = told(times("1", 2.0, 2.1, 2.2), times("2", 1.0, 1.1, 1.2) + hot)
+    assert (found["2"]["step_time_p50_s"], found["2"]["n"]) == (1.1, 3)
+    assert found["2"]["note"].endswith("without 1 of 4, not judged: hot")
+
+
 def test_what_cannot_be_told_apart_is_said_in_words() -> None:
     found = told(times("1", 1.0, 1.1, 1.2), times("2", 0.95, 1.1, 1.15))
     assert found["2"]["note"] == "not distinguishable from 1 thread"

@@ -21,6 +21,7 @@ from convmark.compare.verdict import Review, conclude, review
 from convmark.core.errors import MeasurementError
 from convmark.core.interval import Interval
 from convmark.core.text import percent
+from convmark.report.summary import summary
 from convmark.results.record import Record
 
 LENET = "lenet5-train-cpu-b32-float32"
@@ -100,6 +101,24 @@ def reason(text: str) -> dict[str, LiveComparison]:
 
 
 # Step time
+
+
+def test_a_step_time_is_that_of_the_run_s_own_table_and_what_leaves_processes_out_says_so() -> None:
+    now = run_of("0011", 0.0, 0.0, 0.2)
+    now[2] = replace(now[2], status="unsteady", time_to_first_step_s=9.0)
+    now[1] = replace(now[1], time_to_first_step_s=3.0)
+    shown = [row["step_time_p50_s"] for row in summary(now)[0].records()]
+    for found in (judged(now, *quiet()), judged(now, *quiet(), comparisons=confirmed("regressed"))):
+        assert [found["step_time"].value] == shown == [pytest.approx(0.010)]
+    now[1] = replace(now[1], step_time_p50_s=0.014)
+    (table,) = summary(now)
+    found = judged(now, *quiet(), comparisons=confirmed("unchanged"))
+    assert found["step_time"].value == table.column("step_time_p50_s")[0]
+    first = found["time_to_first_step"]
+    assert first.value == 2.0
+    assert table.column("time_to_first_step_s") == [3.0]
+    assert first.note.endswith("without 1 of 3 processes, unsteady or not judged")
+    assert "without" not in judged(quiet(1)[0], *quiet())["time_to_first_step"].note
 
 
 def test_without_a_live_comparison_nothing_is_said_of_other_code() -> None:

@@ -26,6 +26,7 @@ from convmark.compare.rule.decision import Decision
 from convmark.compare.step_time import machine_judgements, step_time
 from convmark.core.interval import share_of
 from convmark.core.tasks import TASKS
+from convmark.core.text import counted
 from convmark.results.record import Record
 
 __all__ = ["Review", "conclude", "review"]
@@ -46,6 +47,18 @@ class CaseReview:
         """The rows that count: the steady ones if any, and none that says why it is not judged."""
         return steady(self.every_row)
 
+    @cached_property
+    def measured(self) -> list[Record]:
+        """All rows with figures: a step time is shown of these, as in the tables of the run."""
+        return [row for row in self.every_row if row.measured]
+
+    @property
+    def left_out(self) -> str:
+        """Which of them do not count, in words; empty where all do."""
+        few = len(self.measured) - len(self.rows)
+        of_all = f"{few} of {counted(len(self.measured), 'process')}"
+        return f"without {of_all}, unsteady or not judged" if few else ""
+
     @property
     def baseline(self) -> tuple[tuple[Record, ...], ...]:
         """The runs of the history that it is judged against."""
@@ -61,7 +74,7 @@ class CaseReview:
     @property
     def same_code(self) -> bool:
         """Whether it is known that the anchor ran the same code, by its hash."""
-        now = [row for row in self.every_row if row.measured]
+        now = self.measured
         return any(
             all(row.code for row in (*now, *rows)) and same_code(now, rows)
             for rows in self.anchor_rows
@@ -140,7 +153,7 @@ def _case(
         note = f"{failed.status} in process {failed.process}: {failed.error or 'no reason given'}"
         # a size that is too large, and was too large or not tried before, is a result, no loss
         loss = failed.status != "out_of_memory" or bool(must_fit or case.rows or case.baseline)
-        failure = _only(case.rows, "inconclusive", note, first)
+        failure = _only(case.measured, "inconclusive", note, first)
         others = [found for found in _others(case, {}) if found.metric != failure.metric]
         return [replace(failure, fails=loss), *others]
     if not TASKS[first.task].judged:
@@ -150,7 +163,7 @@ def _case(
         return [_only(case.every_row, "inconclusive", note, first)]
     if comparison is None and anchor is None:
         none = f"{NO_EARLIER}; later runs are compared with this one"
-        return [_only(case.rows, "new", case.history.difference or none, first)]
+        return [_only(case.measured, "new", case.history.difference or none, first)]
     sizes = comparison.sizes if comparison else {}
     return [*_paired(case, comparison), *_precision(case, comparison), *_others(case, sizes)]
 
@@ -176,7 +189,7 @@ def _paired(case: CaseReview, comparison: LiveComparison | None) -> list[Judgeme
     )
     found = []
     for metric in [STEP_TIME] if finding.decision is None else METRICS:
-        value = middle(case.rows, metric)
+        value = middle(case.measured, metric)
         if metric.rule != "paired" or value is None or first.task not in metric.tasks:
             continue
         one = _judgement(
@@ -240,6 +253,8 @@ def _others(case: CaseReview, sizes: Mapping[str, int | None]) -> list[Judgement
         verdict, allowed, note = plain_verdict(metric, baseline, value, groups)
         if case.same_code and verdict in ("regressed", "improved", "changed"):
             verdict, note = "inconclusive", "same code: no change of it is to blame"
+        if value != middle(case.measured, metric):
+            note = _joined(note, case.left_out)
         found.append(
             _judgement(
                 case.rows[0],

@@ -267,7 +267,7 @@ def _cell(
         to_oldest=oldest,
         to_previous=previous,
         verdict=previous.verdict if previous else "",
-        note=judged.note if judged else "",
+        note="; ".join(filter(None, [judged.note if judged else "", value.without])),
         command=live.command if live else "",
         live=live,
     )

@@ -27,7 +27,7 @@ from convmark.compare.rule.decision import CaseSessions, Decision, decide
 from convmark.compare.rule.statistics import pooled_variance
 from convmark.core.interval import NOT_KNOWN, Interval, share_of
 from convmark.core.statistics import interval_around
-from convmark.core.text import interval_text
+from convmark.core.text import counted, interval_text
 from convmark.report.ratios import ratio
 from convmark.results.record import FRAMEWORK_COLUMNS, Record
 
@@ -74,6 +74,8 @@ class Value:
 
     runs: tuple[tuple[int, tuple[Record, ...]], ...]
     """Of each run its place among all runs, and its rows that count."""
+    left_out: int = 0
+    """Processes of these runs that do not count: unsteady, or not judged."""
 
     @classmethod
     def of(cls, runs: Mapping[int, Sequence[Record]]) -> Value:
@@ -83,16 +85,24 @@ class Value:
             runs: the measured rows of each run, by its place; at least one.
         """
         kept: list[tuple[int, tuple[Record, ...]]] = []
+        left_out = 0
         for place in sorted(runs, reverse=True):
             rows = steady(runs[place]) or tuple(runs[place])
             if not kept or (len(kept) < BASELINE_RUNS and _alike(kept[0][1], rows)):
                 kept.append((place, rows))
-        return cls(tuple(reversed(kept)))
+                left_out += len(runs[place]) - len(rows)
+        return cls(tuple(reversed(kept)), left_out)
 
     @property
     def rows(self) -> list[Record]:
         """The rows of all its runs."""
         return [row for _, rows in self.runs for row in rows]
+
+    @property
+    def without(self) -> str:
+        """Say how many processes are in no figure; empty where all are."""
+        of_all = counted(self.left_out + len(self.rows), "process")
+        return f"without {self.left_out} of {of_all}, unsteady or not judged" * bool(self.left_out)
 
     @property
     def logs(self) -> dict[int, float]:

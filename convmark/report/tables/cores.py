@@ -15,7 +15,7 @@ from convmark.core.statistics import is_known
 from convmark.core.table import Table, headings, table_of
 from convmark.core.text import counted
 from convmark.report.ratios import LEAST_PROCESSES, Ratio, fastest_marks, ratio
-from convmark.report.rows import group_of, judged_rows, records_of, text_of
+from convmark.report.rows import group_of, judged_rows, left_out_text, records_of, text_of
 from convmark.results.record import BUSY_SHARE
 
 if TYPE_CHECKING:
@@ -101,13 +101,15 @@ def cores(rows: Iterable[Row], name: Callable[[Row], str]) -> Table:
 
 def _records(groups: list[list[Row]], name: Callable[[Row], str]) -> list[dict[str, Any]]:
     """Return the rows of one case, the fewest threads first."""
-    groups = sorted((judged_rows(rows) for rows in groups), key=_order)
+    groups = sorted(groups, key=_order)
+    left_out = [left_out_text(rows, judged_rows(rows)).removeprefix("speed-up ") for rows in groups]
+    groups = [judged_rows(rows) for rows in groups]
     times = [[row["step_time_p50_s"] for row in rows] for rows in groups]
     means = [fmean(map(math.log, times_s)) for times_s in times]
     marks = fastest_marks(times, means.index(min(means)))
     base = groups[0]
     found = []
-    for rows, times_s, mark in zip(groups, times, marks, strict=True):
+    for rows, times_s, mark, without in zip(groups, times, marks, left_out, strict=True):
         speedup = None
         if rows is not base and not _unlike(rows, base):
             speedup = ratio(times[0], times_s)
@@ -126,7 +128,7 @@ def _records(groups: list[list[Row]], name: Callable[[Row], str]) -> list[dict[s
                 "in_use": fmean(known) if (known := _values(rows, "cpus_in_use")) else None,
                 "fastest": mark,
                 "n": len(rows),
-                "note": "; ".join(_notes(rows, base, speedup)),
+                "note": "; ".join(filter(None, [*_notes(rows, base, speedup), without])),
             }
         )  # fmt: skip
     return found
@@ -179,8 +181,6 @@ def _notes(rows: Sequence[Row], base: Sequence[Row], speedup: Ratio | None) -> I
     others = _values(rows, "other_cpu_share")
     if others and median(others) >= BUSY_SHARE:
         yield f"other load {median(others):.0%}"
-    if reasons := [text for row in rows if (text := text_of(row.get("not_judged")))]:
-        yield f"not judged: {reasons[0]}"
 
 
 def _of_the_machine(rows: Sequence[Row]) -> Iterator[str]:
