@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from report_rows import FAST, keep_run, suite
 
 from convmark.report.build import build
+from convmark.report.rows import read_rows
 from convmark.report.submission import check
 from convmark.results.reading import read_run
 
@@ -34,6 +36,25 @@ def test_they_say_which_clean_commit_ran_and_name_no_host_or_folder_of_a_user() 
         if path.suffix in (".csv", ".json", ".log", ".md"):
             named = re.findall(r"/(?:home|root|tmp|work|Users)/\S*", path.read_text("utf-8"))
             assert not named, path
+
+
+def test_rows_of_ones_own_host_are_not_ranked_among_them(tmp_path: Path) -> None:
+    shutil.copytree(RESULTS, tmp_path / "results")
+    machine = RUNS[0].parent.name
+    own = [
+        replace(row, node="mine")
+        for row in suite(machine, 99, models=("mini_inception",))
+        if row.task == "train"
+    ]
+    keep_run(tmp_path / "results", own)
+    rows = read_rows([tmp_path / "results"])
+    hosts = set(zip(rows.frame["machine"].astype(str), rows.frame["node"], strict=True))
+    assert hosts == {(machine, "mine"), (f"{machine} (host not named)", None)}
+    tables = {table.key: table for table in build([tmp_path / "results"]).tables}
+    for row in tables["answers"].records():
+        if row["answer"] == "fastest model" and "train" in row["of"]:
+            assert f"on {machine} (host not named) cpu" in row["detail"]
+    assert len(tables["hardware"].rows) > 2
 
 
 def test_a_first_report_compares_a_new_machine_with_them(tmp_path: Path) -> None:

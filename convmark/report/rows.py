@@ -27,7 +27,7 @@ from convmark.results.columnar import (
     whole_file,
     without_earlier_copies,
 )
-from convmark.results.names import names_of
+from convmark.results.names import host_endings, names_of
 from convmark.results.record import BUSY_SHARE, COLUMNS, FRAMEWORK_COLUMNS, MEASURED
 from convmark.results.store import RunSource, StoreWarning, labelled, oldest_first, run_files
 
@@ -118,8 +118,9 @@ def read_rows(places: Sequence[Path], kept: Sequence[str] = (), *, named: bool =
         if named
         else []
     )
-    for part in parts if names else ():
-        part["machine"] = [names.get(machine, machine) for machine in part["machine"]]
+    hosts = [(part["machine"][0], any(part["node"])) for part in parts]
+    for part, end in zip(parts, host_endings(hosts) if named else [""] * len(parts), strict=True):
+        part["machine"] = [f"{names.get(machine, machine)}{end}" for machine in part["machine"]]
     order = oldest_first(
         [(path, part["started"][0]) for path, part in zip(paths, parts, strict=True)]
     )
@@ -144,7 +145,7 @@ def _joined(parts: Sequence[dict[str, Any]], name: str) -> np.ndarray[Any, Any]:
     )
 
 
-_MADE_OF = frozenset([*_AXES, *FRAMEWORK_COLUMNS, "machine", "packages", "started", "status"])
+_MADE_OF = {*_AXES, *FRAMEWORK_COLUMNS, *["machine", "node", "packages", "started", "status"]}
 """What the added columns are made of."""
 
 
@@ -217,7 +218,7 @@ _MEDIANS = (
     "wall_above_idle_joules_per_sample",
 )
 _FIRST = (
-    *("run", "started", "commit", "dirty", "framework", "keras", "machine", "not_judged"),
+    *("run", "started", "commit", "dirty", "framework", "keras", "machine", "node", "not_judged"),
     *("plan", "asked_shape", "input_shape", "code", "packages"),
     *Case.__dataclass_fields__,
     *(

@@ -9,7 +9,7 @@ reads, and files of other kinds than the output's: code, models, prices.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from convmark.core.errors import OptionError, StoreError
@@ -22,6 +22,7 @@ __all__ = [
     "NAME_FILE",
     "check_output",
     "check_output_folder",
+    "host_endings",
     "is_machine_name",
     "keep_name",
     "kept_name",
@@ -30,6 +31,7 @@ __all__ = [
     "read_name",
 ]
 
+OTHER_HOST = " (host not named)"
 NAME_FILE = "name.txt"
 MOST_BYTES = 100
 
@@ -128,6 +130,19 @@ def names_of(folders: Iterable[tuple[str, Path]]) -> Mapping[str, str]:
                 f"{machine} and {others[0]}; choose another by convmark report --name"
             )
     return names
+
+
+def host_endings(runs: Sequence[tuple[str, bool]]) -> list[str]:
+    """Return for each run what its machine's name ends in, so that hosts of one kind stay apart.
+
+    Machines of one kind share a name. Published rows do not name their host, and those of a user's
+    own machine do: without this, both would be ranked as of one machine.
+
+    Args:
+        runs: of each its machine, and whether its rows name their host.
+    """
+    named = {machine for machine, has_host in runs if has_host}
+    return [OTHER_HOST * (not has_host and machine in named) for machine, has_host in runs]
 
 
 def check_output(

@@ -153,7 +153,9 @@ def _winner(
             by = f"not distinguishable: ratio in {brackets_text(faster)}"
         elif faster:
             by = f"{times_as_fast(faster)} as {rival['model']} {brackets_text(faster)}"
-    return _line(FASTEST, ", ".join(filter(None, given)), found, by, where, load)
+    hosts = {text_of(row["node"]) for row in (best, rival or best)}
+    other = "each on another host" * (len(hosts) > 1)
+    return _line(FASTEST, ", ".join(filter(None, given)), found, by, where, other, load)
 
 
 def _load(shares: Iterable[float | None]) -> str:
@@ -312,6 +314,9 @@ def _causes(newest: pd.DataFrame, counts: Mapping[str, int]) -> Iterator[str]:
         yield f"{whole} of {FEW_PROCESSES} processes or more"
     for place, words in enumerate(sorted(counts, key=counts.__getitem__, reverse=True)[:3]):
         yield f"{counts[words]:,}{f' of {total}' * (place == 0)} {words}"
+    for machine, hosts in newest.groupby("machine", observed=True)["node"].nunique().items():
+        if hosts > 1:
+            yield f"{machine} is {hosts} hosts of one kind"
     unknown = int(newest["other_cpu_share"].isna().sum())
     if unknown:
         yield f"other load is not known of {'any' if unknown == len(newest) else f'{unknown:,}'}"

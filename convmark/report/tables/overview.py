@@ -126,7 +126,8 @@ def machines(frame: pd.DataFrame) -> Table:
         "machines",
         "What was measured",
         "One row per machine and device. A process is one row of the results: a fresh "
-        "operating-system process that measured one case once. Times are UTC.",
+        "operating-system process that measured one case once. Rows of a machine that do not name "
+        "their host, as published ones, stand apart from those that do. Times are UTC.",
         [
             *headings("hardware"),
             *map(Heading.of, _FACTS),
