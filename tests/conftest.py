@@ -20,6 +20,7 @@ from xdist.scheduler import LoadFileScheduling
 
 from convmark.cli.parsers import parsers
 from convmark.interpreter import Interpreter
+from convmark.interpreter.inspection import zoo_names
 from convmark.machine.power import Rapl
 from convmark.machine.system import System
 
@@ -99,6 +100,16 @@ def _rows_do_not_depend_on_the_machine() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("convmark.session.facts.find_rapl", Rapl)
         patch.setattr("convmark.session.facts.read_system", System)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _the_model_that_fails_is_known() -> Iterator[None]:
+    """Let names pass that only the stand-in of an interpreter knows."""
+    known = zoo_names()
+    with pytest.MonkeyPatch.context() as patch:
+        names = known and known | {"broken"}
+        patch.setattr("convmark.interpreter.inspection.zoo_names", lambda: names)
         yield
 
 

@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 from fake_worker import FakeInterpreter
 
+import convmark
 from convmark.cli import main
 from convmark.core.case import Case
+from convmark.core.errors import OptionError
 from convmark.core.options import Options
+from convmark.interpreter.inspection import refuse_unknown
 from convmark.session.expected import COSTS, after_s, expected_s, load_slowdown, step_s
 
 AROUND_S = COSTS["tensorflow", "cpu"].process_s
@@ -51,10 +54,41 @@ def test_a_plan_is_shown_with_its_time_from_the_budget_and_nothing_is_started(
     assert float(small["seconds"]) == pytest.approx(AROUND_S + 2 * 0.6)
     assert words.startswith("4 cases, 8 processes, about ")
     assert words.endswith(
-        "(estimated from the time budget); nothing was started, and the names of "
-        "models are not checked\n"
+        "(estimated from the time budget); nothing was started, and no code of a model was "
+        "imported\n"
     )
     assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("lenet6", "lenet6: no such model; the nearest are lenet5"),
+        ("nowhere.nets:small", "nowhere.nets:small: there is no module nowhere; it must be in "),
+        ("nets/small.keras", "nets/small.keras: no such file in the working folder"),
+    ],
+)
+def test_a_misspelt_model_is_refused_before_anybody_waits_and_by_a_plan(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    name: str, message: str,
+) -> None:  # fmt: skip
+    def waits(**_: Any) -> None:
+        raise AssertionError("the machine was waited for")
+
+    monkeypatch.setattr("convmark.session.session.alone", waits)
+    monkeypatch.setattr("convmark.cli.ab.alone", waits)
+    for command in (["run", "--dry-run"], ["run", "--wait"], ["noise"], ["ab"]):
+        assert main([*command, "--models", f"lenet5,{name}"]) == 2
+        assert capsys.readouterr().err.startswith(f"convmark {command[0]}: {message}")
+    assert main(["layers", name]) == 2
+    with pytest.raises(OptionError):
+        convmark.measure(models=name)
+
+
+def test_another_interpreter_may_have_other_models(folder: Path) -> None:
+    refuse_unknown(["lenet6", "nowhere.nets:small"], elsewhere=True)
+    (folder / "nets.py").write_text("")
+    refuse_unknown(["nets:small", "keras_hub:resnet_18_imagenet", "resnet50"])
 
 
 def test_earlier_rows_of_the_machine_tell_the_time(

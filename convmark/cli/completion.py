@@ -7,8 +7,6 @@ is imported that takes seconds.
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -21,9 +19,6 @@ from convmark.core.options import read
 from convmark.core.tasks import TASKS
 
 __all__ = ["complete"]
-
-_APPLICATION = re.compile(r"^from \S+ import ([A-Z]\w+) as \1$", re.MULTILINE)
-"""A model in keras/applications/__init__.py."""
 
 Given = argparse.Namespace
 Values = Callable[[Given], Iterable[str]]
@@ -73,16 +68,9 @@ def _models(given: Given) -> Iterable[str]:
     """Return the zoo's models and those of earlier runs."""
     from convmark_zoo.registry import LECTURE
 
-    return {*LECTURE, *_applications(), *(case.model for case in _cases(given))}
+    from convmark.interpreter.inspection import zoo_names
 
-
-def _applications() -> Iterable[str]:
-    """Return the models of keras.applications, read from its file: importing it takes seconds."""
-    spec = importlib.util.find_spec("keras")
-    for folder in (spec and spec.submodule_search_locations) or ():
-        for path in Path(folder).glob("applications/__init__.py"):
-            return map(str.lower, _APPLICATION.findall(path.read_text(encoding="utf-8")))
-    return ()
+    return {*LECTURE, *zoo_names(), *(case.model for case in _cases(given))}
 
 
 def _devices(given: Given) -> Iterable[str]:

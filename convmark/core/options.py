@@ -355,6 +355,11 @@ class Options:
         return self.cpus if self.numa is None else f"{NUMA}{self.numa}"
 
     @property
+    def is_elsewhere(self) -> bool:
+        """Whether another interpreter measures than the one that runs."""
+        return bool(self.pythons or self.environments)
+
+    @property
     def recipe(self) -> str | None:
         """The training options for models that are not compiled, as a case has them."""
         rate = None if self.learning_rate is None else f"{self.learning_rate:g}"

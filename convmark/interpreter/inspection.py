@@ -3,21 +3,88 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
+import functools
+import importlib.util
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from convmark import interpreter as launch
 from convmark.core.backends import BACKENDS
 from convmark.core.errors import OptionError, WorkerError
+from convmark.core.model_name import ModelName
 from convmark.interpreter import Answer, Interpreter
 
 __all__ = [
     "Interpreters",
     "devices_asked_for",
     "inspect",
+    "refuse_unknown",
     "unbound_memory",
+    "zoo_names",
 ]
+
+_APPLICATION = re.compile(r"^from \S+ import ([A-Z]\w+) as \1$", re.MULTILINE)
+"""A model in keras/applications/__init__.py."""
+
+
+@functools.cache
+def zoo_names() -> frozenset[str]:
+    """Return the names of the zoo, with those of the Keras installed here; importing it is slow.
+
+    Empty where its models are not known.
+    """
+    from convmark_zoo.registry import LECTURE
+
+    spec = importlib.util.find_spec("keras")
+    for folder in (spec and spec.submodule_search_locations) or ():
+        for path in Path(folder).glob("applications/__init__.py"):
+            found = _APPLICATION.findall(path.read_text(encoding="utf-8"))
+            return frozenset([*LECTURE, *map(str.lower, found)] if found else [])
+    return frozenset()
+
+
+def refuse_unknown(models: Iterable[str], *, elsewhere: bool = False) -> None:
+    """Refuse names that lead nowhere, as far as that is known with no interpreter started.
+
+    Args:
+        elsewhere: whether another interpreter measures, which may have other modules and models.
+
+    Raises:
+        OptionError: one does.
+    """
+    for name in models:
+        parts = ModelName.of(name)
+        if parts.file and not Path(parts.file).exists():
+            raise OptionError(f"{parts.file}: no such file in the working folder")
+        if elsewhere:
+            continue
+        if parts.is_zoo and (known := zoo_names()) and name not in known:
+            near = ", ".join(difflib.get_close_matches(name.lower(), known, n=3))
+            advice = f"the nearest are {near}" if near else "no known name is near it"
+            raise OptionError(  # in the words of the zoo
+                f"{name}: no such model; {advice}; a model of your own is "
+                "package.module:attribute, or a file such as net.keras"
+            )
+        if parts.package and not _is_there(parts.package):
+            raise OptionError(
+                f"{name}: there is no module {parts.package}; it must be in the working folder or "
+                "be installed"
+            )
+
+
+def _is_there(package: str) -> bool:
+    """Whether a package can be found, and so may be imported."""
+    roots = launch.import_roots()
+    if any((one / package).is_dir() or (one / f"{package}.py").is_file() for one in roots):
+        return True
+    try:
+        return package in sys.modules or importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):
+        return True
 
 
 def inspect(

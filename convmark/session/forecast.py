@@ -26,7 +26,7 @@ from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import counted, duration_text
 from convmark.interpreter.environments.cache import interpreter_path
 from convmark.interpreter.environments.installer import wanted
-from convmark.interpreter.inspection import devices_asked_for
+from convmark.interpreter.inspection import devices_asked_for, refuse_unknown
 from convmark.machine.gpu.visible import visible_cards
 from convmark.machine.hardware import Machine
 from convmark.results.agreement import utc_of
@@ -114,6 +114,7 @@ def _refuse(
 ) -> None:
     """Refuse what the run would refuse, as far as that is known with nothing started."""
     found = _there(machine, environ)
+    refuse_unknown((case.model for case in cases), elsewhere=options.is_elsewhere)
     devices_asked_for(options.devices, found)
     check_devices(cases, {case.backend: found for case in cases})
     check_layers(cases, options)
@@ -180,8 +181,8 @@ def forecast(
     return Forecast(
         table=_table(records),
         comparison=comparison_words(processes_s, options.compare_budget_s),
-        words=f"{counted(len(records), 'case')}{words}; nothing was started, and the names of "
-        "models are not checked",
+        words=f"{counted(len(records), 'case')}{words}; nothing was started, and no code of a "
+        "model was imported",
     )
 
 
