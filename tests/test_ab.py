@@ -97,7 +97,9 @@ def test_the_layers_that_moved_are_named_and_kept(
     monkeypatch.setattr(Interpreter, "layer_factor", layer_factor)
     Interpreter.speeds = {"2.21.0": 1.1}
     assert main(["ab", "2.20.0", "2.21.0", "--layers", *LENET5]) == 1
-    named = [line for line in capsys.readouterr().out.splitlines() if "of the change" in line]
+    printed = capsys.readouterr()
+    assert "\nmeasuring the layers of 1 case, about 48 s\n" in printed.err
+    named = [line for line in printed.out.splitlines() if "of the change" in line]
     assert [line.split(" [")[0] for line in named] == [f"{NAME}: conv: +50 %"]
     kept = (folder / "results" / "ab" / "0001.layers.csv").read_text().splitlines()
     assert len(kept) == 5  # its header, three layers and the rest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shlex
 import subprocess
 import sys
@@ -150,6 +151,7 @@ def test_bad_values_are_one_line_and_exit_2_before_anything_is_measured(
         (["run", "--proceses", "3"], "unrecognized arguments: --proceses 3; did you mean --proc"),
         (["run", "--models"], "argument --models: expected one argument"),
         (["run", "lenet5"], "unrecognized arguments: lenet5"),
+        (["ab", "--dry-run"], "arguments: --dry-run; --dry-run is an option of convmark run"),
     ],
 )
 def test_a_mistyped_command_line_is_one_line_and_exit_2(
@@ -167,8 +169,11 @@ def test_convmark_alone_shows_its_commands_and_the_five_jobs(
 ) -> None:
     assert main([]) == 0
     printed = capsys.readouterr().out
-    for part in ("COMMAND", "bisect", "five jobs:", "pytest bench --benchmark-compare=git:main"):
-        assert part in printed
+    assert "bisect" in printed
+    jobs = printed.partition("five jobs:\n")[2].splitlines()
+    readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    rows = re.findall(r"^\| \[(.*?)\].*\| `(.*)` \|$", readme.partition("## Five jobs")[2], re.M)
+    assert [line.strip().lower() for line in jobs] == [one.lower() for row in rows for one in row]
 
 
 def test_a_broken_pyproject_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

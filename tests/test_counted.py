@@ -13,7 +13,8 @@ from convmark.core.text import counted
 
 PACKAGE = Path(__file__).resolve().parent.parent / "convmark"
 NOUNS = re.compile(
-    r" (candidate|case|change|commit|file|layer|process|row|run|session|step time)(?:e?s)\b"
+    r" (candidate|case|change|commit|core|CPU|file|finding|GPU|interpreter|layer|machine|model|node"
+    r"|process|replica|row|run|sample|seed|session|step|step time|thread|version|window)(?:e?s)\b"
 )
 ALLOWED = {"kept", "count"}
 """Numbers that are never 1: a limit of runs, and sessions that a rule asks for."""

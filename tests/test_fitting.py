@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from convmark.core.fitting import terminal_width, wrapped
+from convmark.core.fitting import terminal_width, unbroken, wrapped
 from convmark.core.table import headings, printed
 
 HEADINGS = headings(
@@ -107,6 +107,23 @@ def test_a_single_row_becomes_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_table_that_fits_is_as_it_is_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert text(monkeypatch, 300, ROWS) == text(monkeypatch, None, ROWS)
+
+
+def test_prose_that_fits_stays_and_what_is_pasted_is_not_broken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    lines = "two  spaces stay\n  and so does this line\n" + "but a line of many words is " * 2
+    found = wrapped(lines, before="name: ")
+    assert found == (
+        "two  spaces stay\n  and so does this line\n"
+        "but a line of many words is\n  but a line of many words is"
+    )
+    assert wrapped(found, before="name: ") == found
+    command = f"next: convmark report {'results ' * 5}"
+    assert wrapped(unbroken(command)) == command
+    monkeypatch.delenv("COLUMNS")
+    assert wrapped(unbroken(command), width=None) == command
 
 
 def test_a_terminal_of_no_width_is_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from fnmatch import fnmatchcase
 
 import pytest
 from gates import (
@@ -288,6 +289,19 @@ def test_every_case_of_other_code_is_compared_live_and_none_without_a_budget(
     assert result.ret == 0
     assert sorted(calls) == [CONV, LENET5]
     result.stdout.fnmatch_lines(["convmark: 2 cases to compare live with *, about * as before*"])
+
+
+def test_cases_with_the_code_of_the_commit_are_named_before_anything_is_measured(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live(monkeypatch, "unchanged", 0.0)
+    said = "*all 2 cases with the code of git:HEAD, by the files so far: measured, and not compared"
+    lines = run("--benchmark-compare=git:HEAD").outlines
+    place = next(place for place, line in enumerate(lines) if fnmatchcase(line, said))
+    measured = next(place for place, line in enumerate(lines) if "to measure, about" in line)
+    assert place < measured
+    (pytester.path / "models" / "registry.py").write_text("edited = True\n")
+    run("--benchmark-compare=git:HEAD").stdout.no_fnmatch_line("*by the files so far*")
 
 
 def test_a_ref_needs_no_history_and_compares_every_case_live(

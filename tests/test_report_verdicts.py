@@ -153,6 +153,7 @@ def test_a_gate_says_what_change_it_could_have_seen_and_in_which_case_least() ->
     assert could_see([*compared, same, of_graph, MEMORY]) == (
         "could have detected changes above 2.6 % (median case), 3.4 % (worst case: b)"
     )
+    assert could_see(compared[:1]) == "could have detected changes above 2.1 % (a)"
     blind = judgement(case="e", smallest_visible=None, verdict="inconclusive", fails=False)
     assert could_see([blind]) == "a change of any size may have been missed in e: the notes say why"
     assert could_see([same, MEMORY]) == ""

@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {words[0]} before COMMAND")
     given, unknown = parser.parse_known_args(arguments)
     if unknown:
-        commands[given.command].error(f"unrecognized arguments: {' '.join(unknown)}")
+        commands[given.command].refuse(unknown, commands)
     with as_interrupts() as received:
         status = _status(given)
     return received.status if status == EXIT_INTERRUPTED else status
@@ -69,21 +69,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _status(given: argparse.Namespace) -> int:
     """Run the command and return its exit status, `EXIT_INTERRUPTED` whatever interrupted it."""
+    say = sayer(f"convmark {given.command}")
     try:
         options = read(vars(given), pyproject_settings(Path.cwd()))
         if options.trust_models:
             os.environ[TRUST] = "1"  # for the workers
         with warnings.catch_warnings():
-            say = sayer("convmark")
-            warnings.showwarning = lambda message, *_, **__: say(plain_text(str(message)))
+            warn = sayer("convmark")
+            warnings.showwarning = lambda message, *_, **__: warn(plain_text(str(message)))
             status = _run(given, options)
         sys.stdout.flush()  # where it fails it fails here, and not after everything
         return status
     except ConvmarkError as error:
-        print(f"convmark {given.command}: {plain_text(str(error))}", file=sys.stderr)
+        say(plain_text(str(error)))
         return EXIT_USAGE
     except KeyboardInterrupt:
-        print(f"convmark {given.command}: interrupted", file=sys.stderr)
+        say("interrupted")
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of our output has left, as `| head` does
         with contextlib.suppress(OSError):
@@ -94,7 +95,7 @@ def _status(given: argparse.Namespace) -> int:
             raise
         with contextlib.suppress(OSError):  # the reason may be where the line would go
             where = error.filename or "standard output"
-            print(f"convmark {given.command}: {where}: {error.strerror}", file=sys.stderr)
+            say(f"{where}: {error.strerror}")
         return EXIT_FAILED
 
 

@@ -34,7 +34,7 @@ from convmark.compare.live.ab import (
 )
 from convmark.compare.live.ab_files import SessionRow, VerdictRow
 from convmark.compare.live.anchor import MakeInterpreter, interpreter_maker
-from convmark.compare.live.blame import blame, blamed_lines
+from convmark.compare.live.blame import blame, blamed_lines, expected_s
 from convmark.compare.live.case_result import CaseResult
 from convmark.compare.live.live import LiveOptions, Pairing, compare_live
 from convmark.compare.live.session import Session
@@ -47,14 +47,15 @@ from convmark.core.errors import (
     OptionError,
     StoreError,
 )
+from convmark.core.fitting import tell
 from convmark.core.interval import Interval, share_of
 from convmark.core.option_values import AUTO, parse_percent, parse_seconds
 from convmark.core.options import Options
 from convmark.core.statistics import Estimate, interval_around
 from convmark.core.suites import NETWORKS, cases, refuse_untimed
 from convmark.core.table import Heading
-from convmark.core.text import Say, counted, painted
-from convmark.interpreter.inspection import devices_asked_for, unbound_memory
+from convmark.core.text import counted, duration_text, painted
+from convmark.interpreter.inspection import devices_asked_for, refuse_unknown, unbound_memory
 from convmark.machine.hardware import Machine, read_machine
 from convmark.machine.lock import alone
 from convmark.report.tables import Answer, check_form, print_tables, rows_table
@@ -132,8 +133,8 @@ def ab(given: argparse.Namespace, options: Options) -> int:
     found = compare_sides(a, b, wanted, options)
     print_verdicts("ab", found.rows, form)
     if lines := blamed_lines(CHANGES_TABLE.of(found.path)):
-        print("", *lines, sep="\n", file=sys.stdout if form == "text" else sys.stderr)
-    print(f"\n{found.kept}", file=sys.stderr)
+        tell("\n".join(["", *lines]), stream=sys.stdout if form == "text" else sys.stderr)
+    tell(f"\n{found.kept}", stream=sys.stderr)
     if found.failure:
         raise ConvmarkError(found.failure)
     slower = any(row.verdict == "regressed" for row in found.rows)
@@ -178,6 +179,9 @@ def compare_sides(a: SideSpec, b: SideSpec, wanted: StoppingRule, options: Optio
         ConvmarkError: a side, a case or the results folder is not to be had.
     """
     refuse_untimed(options, "convmark ab compares")
+    if not (a.ref or b.ref):  # a commit has models of its own
+        both_here = a.python == b.python == sys.executable
+        refuse_unknown(options.models or NETWORKS, elsewhere=not both_here)
     Store(options.results).check_writable()
     with alone(wait=options.wait, concurrent=options.allow_concurrent, say=_say):
         comparing = SideComparison.opened(options, a, b)
@@ -255,7 +259,7 @@ class SideComparison:
 
     def compared(self, wanted: StoppingRule) -> Compared:
         """Say what is compared, and compare all cases."""
-        print(self.title, file=sys.stderr)
+        tell(self.title, stream=sys.stderr)
         if run_the_same(self.pair, self.cases):
             _say("A and B are identical: any difference is noise")
         with ab_files.kept_if_used(self.path):
@@ -286,7 +290,7 @@ class SideComparison:
             see = functools.partial(self._see, shown, kept)
             results = compare_live(pairings, terms, shown.newest, see)
             if self.options.layers and all(one.closed != INTERRUPTED for one in results):
-                self._blame(pairings, shown.newest)
+                self._blame(pairings, shown)
         outcomes = []
         for case, found, sessions in zip(self.cases, results, kept, strict=True):
             a, b = (end.spec.case(case).runtime for end in (self.pair.a, self.pair.b))
@@ -312,11 +316,13 @@ class SideComparison:
                 _say(f"{error}; the comparison goes on, and its rows are lost")
             self.lost.append(str(error))
 
-    def _blame(self, pairings: Sequence[Pairing], say: Say) -> None:
+    def _blame(self, pairings: Sequence[Pairing], shown: Display) -> None:
         """Keep which layers moved; a case whose layers cannot be measured is named."""
+        about = duration_text(len(pairings) * expected_s(self.options))
+        shown.line(f"measuring the layers of {counted(len(pairings), 'case')}, about {about}")
         for one in pairings:
             try:
-                rows = blame(one.old, one.new, self.options, say=say)
+                rows = blame(one.old, one.new, self.options, say=shown.newest)
             except ConvmarkError as error:  # the verdicts are there already
                 _say(ab_files.of_sides(str(error)))
                 continue

@@ -16,6 +16,7 @@ from convmark.cli.command import BUDGET, EXIT_USAGE, TARGET, exit_status, sayer
 from convmark.compare.live.ab import sides
 from convmark.compare.live.ab_files import VerdictRow
 from convmark.core.errors import ConvmarkError, OptionError, StoreError
+from convmark.core.fitting import tell
 from convmark.core.option_values import parse_percent, parse_seconds
 from convmark.core.options import Options, read
 from convmark.core.pyproject import pyproject_settings
@@ -150,9 +151,11 @@ def _live(given: argparse.Namespace, options: Options, cells: Sequence[Cell], fo
     print_verdicts("compare", rows, form, headings("a b", a="A", b="B"))
     left = _not_compared(cells, rows)
     if left and form in ("text", "markdown"):
-        clean = markdown_cell if form == "markdown" else shown
-        print()
-        print(clean(f"Not compared: {listed(left, MOST_NAMES)}."))
+        words = f"Not compared: {listed(left, MOST_NAMES)}."
+        if form == "markdown":
+            print(f"\n{markdown_cell(words)}")
+        else:
+            tell(f"\n{shown(words)}")
     if failed:
         return EXIT_USAGE
     slower = any(row.verdict == "regressed" for row in rows)
@@ -174,7 +177,7 @@ def _compared(
     )
     found = SideComparison.opened(of_pair, a, b).compared(rule)
     rows += found.rows
-    print(found.kept, file=sys.stderr)
+    tell(found.kept, stream=sys.stderr)
     if found.failure:
         raise ConvmarkError(found.failure)
     return found.interrupted

@@ -21,6 +21,7 @@ from convmark.compare.live.worktree import resolve_here, standing_in
 from convmark.compare.rule.decision import Limits
 from convmark.core.case import Case
 from convmark.core.errors import InstallError, OptionError, WorkerError
+from convmark.core.fitting import tell
 from convmark.core.git import Git
 from convmark.core.interval import share_of
 from convmark.core.model_name import ModelName
@@ -71,7 +72,7 @@ def bisect(given: argparse.Namespace, options: Options) -> int:
         found = narrow(candidates, steps.compare, math.log1p(threshold))
     words = _answer(found, threshold, case.threads)
     if form == "text":
-        print(words)
+        tell(words)
     else:
         machines = [read_machine().name]
         tables = [_answer_table(found, words), steps.table]

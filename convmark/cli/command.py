@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from convmark.core.files import new_folder, writing
+from convmark.core.fitting import tell
 from convmark.core.options import OPTIONS
-from convmark.core.text import Say, plain_text
+from convmark.core.text import Say, listed, plain_text
 
 __all__ = [
     "BUDGET",
@@ -45,8 +46,8 @@ def exit_status(good: bool, *, interrupted: bool = False) -> int:
 
 
 def sayer(name: str) -> Say:
-    """Return what writes a line to standard error, with the name of the program or command."""
-    return lambda line: print(f"{name}: {line}", file=sys.stderr)
+    """Return what tells standard error a line, after the name of the program or command."""
+    return lambda line: tell(line, before=f"{name}: ", stream=sys.stderr)
 
 
 ANOTHER_PLACE = "; make it so, or name another place"
@@ -64,6 +65,9 @@ def write_folder(output: Path, files: Iterable[tuple[str, bytes]]) -> None:
             (beside / name).write_bytes(content)
 
 
+MOST_NAMES = 2
+"""Of commands, in an error."""
+
 _NOT_ONE_OF = re.compile(r"invalid choice: '(?P<given>.*)' \(choose from ")
 
 
@@ -73,8 +77,20 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """End with the conventional status; what is printed is one line."""
         near = self._near(message)
-        hint = f"; did you mean {near}?" if near else ""
-        self.exit(EXIT_USAGE, f"{self.prog}: {plain_text(message)}{hint}\n")
+        self._end(f"{message}; did you mean {near}?" if near else message)
+
+    def refuse(self, unknown: Sequence[str], commands: Mapping[str, Parser]) -> NoReturn:
+        """End because of words that are unknown here, and name the commands that know the first."""
+        words = f"unrecognized arguments: {' '.join(unknown)}"
+        flag = next((word.partition("=")[0] for word in unknown if word.startswith("--")), "")
+        having = [name for name, one in commands.items() if flag in one._option_string_actions]
+        if not having:
+            self.error(words)
+        self._end(f"{words}; {flag} is an option of convmark {listed(having, MOST_NAMES)}")
+
+    def _end(self, message: str) -> NoReturn:
+        tell(plain_text(message), before=f"{self.prog}: ", stream=sys.stderr)
+        self.exit(EXIT_USAGE)
 
     def _near(self, message: str) -> str:
         """Return the option or command that is most like what a message complains of."""

@@ -13,6 +13,7 @@ import convmark
 from convmark.cli.command import exit_status, sayer
 from convmark.compare.outliers import deviations
 from convmark.core.errors import OptionError
+from convmark.core.fitting import tell
 from convmark.core.option_values import AUTO, choice_of
 from convmark.core.options import Options
 from convmark.core.suites import refuse_latency_limit, refuse_replicas, refuse_untimed
@@ -117,8 +118,8 @@ def run_on_cluster(given: argparse.Namespace, options: Options) -> int:
         kinds = choose(abouts, per)
         if not kinds:
             raise OptionError(
-                f"--ray: none of {len(checked)} nodes can measure --per {per}; `convmark "
-                "fleet doctor` shows the reason"
+                f"--ray: none of {counted(len(checked), 'node')} can measure --per {per}; "
+                "`convmark fleet doctor` shows the reason"
             )
         fleet_run = FleetRun(options, store, abouts, kinds, per=per)
         try:
@@ -195,12 +196,11 @@ def _print_runs(fleet_run: FleetRun) -> None:
     paths, records = fleet_run.files.paths(), fleet_run.files.records
     if len(paths) <= MOST_SUMMARIES:
         for key in paths:
-            print(f"{fleet_run.named(key)}\n\n{summary_text(records[key])}\n")
+            tell(f"{fleet_run.named(key)}\n\n{summary_text(records[key])}\n")
     for key, path in paths.items():
-        count = len(records[key])
-        print(f"{fleet_run.named(key)}: {count} row{'s' * (count != 1)} in {path}")
+        tell(f"{fleet_run.named(key)}: {counted(len(records[key]), 'row')} in {path}")
     if not paths:
-        print("no row was measured")
+        tell("no row was measured")
 
 
 def _print_different(fleet_run: FleetRun) -> None:
@@ -208,7 +208,7 @@ def _print_different(fleet_run: FleetRun) -> None:
     for hardware, times in fleet_run.step_times().items():
         for one in deviations(times):
             if one.differs:
-                print(
+                tell(
                     f"{hardware}: node {one.node} differs from its kind by "
                     f"{100 * one.change:+.1f} % (a good one lies within "
                     f"{100 * one.half_width:.1f} %), {counted(one.cases, 'case')}, "

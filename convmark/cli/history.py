@@ -36,7 +36,7 @@ from convmark.compare.sessions_file import MOST_LOOKED_INTO, live_levels
 from convmark.compare.trend import Commits, Point, trend
 from convmark.compare.verdict import conclude, review
 from convmark.core.errors import OptionError, StoreError
-from convmark.core.fitting import wrapped
+from convmark.core.fitting import tell
 from convmark.core.option_values import check_patterns, nearest
 from convmark.core.options import Options
 from convmark.core.table import headings, table_of
@@ -184,7 +184,7 @@ def accept(given: argparse.Namespace, options: Options) -> int:
         code += f", the files{few} not saved and in no clean commit: no live comparison is possible"
     of = f" of {len(every)}" if cases < len(every) else ""
     plural = "s" * (len(every) != 1)
-    print(wrapped(f"accepted run {one.run} ({cases}{of} case{plural}, {code}): {one.reason}"))
+    tell(f"accepted run {one.run} ({cases}{of} case{plural}, {code}): {one.reason}")
     return EXIT_OK
 
 
@@ -229,7 +229,7 @@ def history(given: argparse.Namespace, options: Options) -> int:
         print(f"\n{trend_text(found, Commits(Path.cwd()), repeated)}")
     noise = read_noise(store.folder / name / NOISE).get(case)
     if noise is not None:
-        print(f"\n{wrapped(noise_line(noise))}")
+        tell(f"\n{noise_line(noise)}")
     return EXIT_OK
 
 

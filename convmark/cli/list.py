@@ -15,7 +15,7 @@ from convmark.compare.judgement import Judgement
 from convmark.core.backends import BACKENDS
 from convmark.core.case import Case
 from convmark.core.errors import StoreError
-from convmark.core.fitting import wrapped
+from convmark.core.fitting import tell
 from convmark.core.options import Options
 from convmark.core.table import Table, headings, table_of
 from convmark.core.text import commit_text
@@ -134,7 +134,7 @@ def show(given: argparse.Namespace, options: Options) -> int:
         started = first.started[:19].replace("T", " ")
         folder = path.resolve().parent
         machine = read_name(folder) or first.machine or folder.name
-        print(f"{wrapped(f'{words} on {machine}, {started} UTC')}\n")
+        tell(f"{words} on {machine}, {started} UTC\n")
     layers = layers_tables(records, path.resolve().parent, TOP if form == "text" else None)
     found = Answer(
         command="show",

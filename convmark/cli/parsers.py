@@ -33,12 +33,18 @@ OF_A_PAIR = [name for name in _MEASURING if name not in (*_OF_ONE_SIDE, "layers"
 
 _JOBS = """\
 five jobs:
-  choose a model        convmark run --models resnet50,mobilenetv2 --tasks infer
-  gate a pull request   pytest bench --benchmark-compare=git:main
-  upgrade TensorFlow    convmark ab "tensorflow==2.20.*" "tensorflow==2.21.*"
-  compare machines      convmark report results ../box/results -o report.html
-  share results         convmark report -o report.html
+  choose a model
+    convmark run --models resnet50,mobilenetv2 --tasks infer --batch-sizes 1
+  gate a pull request
+    pytest bench --benchmark-compare=git:main
+  upgrade TensorFlow
+    convmark ab "tensorflow==2.20.*" "tensorflow==2.21.*" --models lenet5
+  compare machines
+    convmark report results ../gpu-box/results -o report.html
+  share results
+    convmark report -o report.html
 """
+"""Those of README."""
 
 
 def parsers() -> tuple[Parser, dict[str, Parser]]:

@@ -18,7 +18,7 @@ from convmark.core.backends import DEFAULT_BACKEND
 from convmark.core.case import Case
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.files import write_whole, writing
-from convmark.core.fitting import wrapped
+from convmark.core.fitting import tell
 from convmark.core.option_values import AUTO, Shapes
 from convmark.core.options import Options
 from convmark.core.suites import (
@@ -136,7 +136,7 @@ def _dry_run(given: argparse.Namespace, options: Options, machine: Machine, form
     print_tables(planned, form)
     sides = len({*options.pythons, *options.environments})
     each = f"in each of {sides} interpreters: " if sides > 1 else ""
-    print(f"{chr(10) * (form == TEXT)}{wrapped(each + found.words)}", file=sys.stderr)
+    tell(f"{chr(10) * (form == TEXT)}{each}{found.words}", stream=sys.stderr)
     return exit_status(True)
 
 
@@ -249,7 +249,7 @@ def _measure(
         if not quiet:
             searched = bool(session.choices) and session.whole
             step = next_step(session.records, session.options, searched=searched)
-            say_step(step, "convmark run", _say)
+            say_step(step, _say)
         if describe:
             _describe(session)
         if session.options.layers:
@@ -271,10 +271,10 @@ def _print(session: Session) -> None:
     records = session.records
     tables = [choices_table(session.choices, records)] if session.choices else []
     print(painted("\n\n".join([*tables, summary_text(records)]), sys.stdout, os.environ))
-    print(f"\n{session.kept}")
+    tell(f"\n{session.kept}")
     cluster, kept = session.options.cluster, session.run_file.rows if session.run_file else 0
     if (elsewhere := len(records) - kept) and cluster:
-        print(f"{elsewhere} more over the cluster, kept by {cluster.addresses[0]}")
+        tell(f"{elsewhere} more over the cluster, kept by {cluster.addresses[0]}")
 
 
 def _measure_layers(session: Session, form: str) -> None:

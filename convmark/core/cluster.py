@@ -14,6 +14,7 @@ from typing import Any
 
 from convmark.core.case import Case
 from convmark.core.errors import OptionError
+from convmark.core.text import counted
 
 __all__ = ["Cluster", "check_devices", "parse_cluster", "with_index"]
 
@@ -139,6 +140,7 @@ def check_devices(cases: Iterable[Case], found: Mapping[str, Sequence[str]]) -> 
         there = [device for device in found[case.backend] if device != "cpu"]
         if not set(needed) <= set(there):
             raise OptionError(
-                f"--replicas: {case.replicas} need {len(needed)} GPUs here from {case.device} on, "
-                f"there {'is' if len(there) == 1 else 'are'} {', '.join(there) or 'none'}"
+                f"--replicas: {case.replicas} need {counted(len(needed), 'GPU')} here from "
+                f"{case.device} on, there {'is' if len(there) == 1 else 'are'} "
+                f"{', '.join(there) or 'none'}"
             )

@@ -1,4 +1,4 @@
-"""Tables that are wider than the terminal: in parts below each other, no word broken."""
+"""Tables and paragraphs that are wider than the terminal: in parts and lines, no word broken."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TextIO
 
-__all__ = ["Grid", "fitted", "terminal_width", "wrapped"]
+__all__ = ["Grid", "fitted", "tell", "terminal_width", "unbroken", "wrapped"]
 
 GAP = 2
 """Spaces between two columns."""
@@ -53,16 +54,19 @@ class Grid:
         return sum(map(max, labels, cells)) + GAP * (len(places) - 1)
 
 
-def terminal_width() -> int | None:
+def terminal_width(stream: TextIO | None = None) -> int | None:
     """Return the characters of a line: COLUMNS, or of the terminal.
 
     None is no limit: where there is no terminal, or its width is given as 0.
+
+    Args:
+        stream: leads to the terminal; standard output by default.
     """
     asked = os.environ.get("COLUMNS", "")
     if re.fullmatch("[0-9]{1,6}", asked):
         return _usable(int(asked))
     try:
-        size = os.get_terminal_size(sys.__stdout__.fileno())  # type: ignore[union-attr]
+        size = os.get_terminal_size((stream or sys.__stdout__).fileno())  # type: ignore[union-attr]
     except (AttributeError, OSError, ValueError):
         return None
     return _usable(size.columns)
@@ -72,17 +76,46 @@ def _usable(columns: int) -> int | None:
     return max(LEAST_WIDTH, columns) if columns else None
 
 
-def wrapped(text: str, *, before: str = "", indent: str = "  ") -> str:
+def wrapped(
+    text: str, *, before: str = "", indent: str | None = None, width: int | None = 0
+) -> str:
     """Return a paragraph in lines of the terminal's width, as it is where there is none.
 
+    A line that fits stays as it is, so that what is wrapped already is not changed.
+
     Args:
-        before: what stands before the first line; the lines below it are then indented.
-        indent: by what.
+        before: what stands before the first line.
+        indent: what stands before the lines that follow: two spaces below a `before`, else nothing.
+        width: characters of a line; None is no limit, 0 is the terminal's.
     """
-    width = terminal_width()
+    width = terminal_width() if width == 0 else width
     if width is None:
-        return text
-    return _wrapped(text, width, indent if before else "", before).removeprefix(before)
+        return text.replace(_HARD_SPACE, " ")
+    indent = ("  " if before else "") if indent is None else indent
+    lines = text.split("\n")
+    befores = [before, *[""] * (len(lines) - 1)]
+    return "\n".join(
+        line.replace(_HARD_SPACE, " ")
+        if len(start + line) <= width
+        else _wrapped(line, width, indent, start).removeprefix(start)
+        for start, line in zip(befores, lines, strict=True)
+    )
+
+
+def unbroken(text: str) -> str:
+    """Return a text that `wrapped` leaves in one line, as what a user pastes must be."""
+    return text.replace(" ", _HARD_SPACE)
+
+
+def tell(text: str, *, before: str = "", stream: TextIO | None = None) -> None:
+    """Print prose in lines of the terminal's width, those after the first indented.
+
+    Args:
+        before: what stands before it, such as `convmark run: `.
+        stream: standard output by default.
+    """
+    lines = wrapped(text, before=before, indent="  ", width=terminal_width(stream))
+    print(f"{before}{lines}", file=stream)
 
 
 def fitted(grid: Grid, width: int, drawn: Callable[[Grid], str]) -> str:
@@ -211,8 +244,7 @@ def _together(said: Sequence[str], width: int, indent: str, before: str = "") ->
     """Return short texts in lines, none of them broken that has room in a line."""
     room = width - len(indent) - 1
     whole = (one.replace(" ", _HARD_SPACE) if len(one) <= room else one for one in said)
-    text = _wrapped(", ".join(whole), width, indent, before or indent)
-    return text.replace(_HARD_SPACE, " ")
+    return _wrapped(", ".join(whole), width, indent, before or indent)
 
 
 def _below(grid: Grid, names: Sequence[int], texts: Sequence[int], width: int) -> str:
@@ -235,4 +267,4 @@ def _wrapped(text: str, width: int, indent: str, before: str = "") -> str:
         break_long_words=False,
         break_on_hyphens=False,
     )
-    return re.sub(r"(?m)^(\s*)::", r"\1: :", filled)
+    return re.sub(r"(?m)^(\s*)::", r"\1: :", filled).replace(_HARD_SPACE, " ")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from convmark.core.errors import ConvmarkError
-from convmark.core.text import plain_text
+from convmark.core.text import counted, plain_text
 from convmark.machine.hardware import GIB, Machine
 from convmark.machine.state import State, read_cpu_ticks, read_state, stolen_fraction
 
@@ -154,7 +154,7 @@ def _load(machine: Machine, state: State) -> Caution | None:
         return None
     return Caution(
         subject="load",
-        finding=f"1-min load {state.load_average_1min:.2f} on {machine.cores} cores, "
+        finding=f"1-min load {state.load_average_1min:.2f} on {counted(machine.cores, 'core')}, "
         f"above {limit:.2f}: other programs, or a run just before, took CPU time",
         remedy="close other programs, wait a minute and check again",
     )
@@ -219,8 +219,8 @@ def _quota(machine: Machine, state: State) -> Caution | None:
     whole = max(1, int(state.cpu_quota_cores))
     return Caution(
         subject="CPU quota",
-        finding=f"the container may use {state.cpu_quota_cores:.2f} of the {machine.cores} cores "
-        "it sees: threads pause when the quota is used up",
+        finding=f"the container may use {state.cpu_quota_cores:.2f} of the "
+        f"{counted(machine.cores, 'core')} it sees: threads pause when the quota is used up",
         remedy=f"raise the quota to {machine.cores} (docker run --cpus={machine.cores}), "
         f"or pin the run to {whole} (taskset -c 0-{whole - 1})",
     )

@@ -211,5 +211,5 @@ def _virtualisation(root: Path) -> Iterator[str]:
         found.append(f"container ({container})")
     quota = cpu_quota(cgroup, root / "sys/fs/cgroup")
     if quota is not None:
-        found.append(f"quota {quota:g} CPUs")
+        found.append(f"quota {quota:g} CPU{'s' * (quota != 1)}")
     yield from found or (["none"] if cpuinfo else [])

@@ -20,20 +20,21 @@ from _pytest.outcomes import Exit
 
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, OptionError
+from convmark.core.fitting import terminal_width, wrapped
 from convmark.core.model_name import TRUST
 from convmark.core.option_values import AUTO
 from convmark.core.options import OPTIONS, Options, read
 from convmark.core.processes import ReceivedSignal, as_interrupts
 from convmark.core.pyproject import pyproject_settings
 from convmark.core.suites import auto_name, refuse_latency_limit, refuse_untimed
-from convmark.core.text import Say, coloured, listed, plain_text
+from convmark.core.text import Say, coloured, listed
 from convmark.plugin import bridge, short
-from convmark.plugin.judging import Baseline, judge
+from convmark.plugin.judging import Baseline, judge, same_so_far
 from convmark.plugin.pytest_run import PytestRun
 from convmark.plugin.removed import removed_cases
 from convmark.plugin.replay import Measured
 from convmark.plugin.selection import Selection, is_skipped, names_other
-from convmark.plugin.short import destination
+from convmark.plugin.short import destination, usage_error
 
 _ONE_PROCESS = "cases that are measured side by side disturb each other"
 _RESUME = destination("resume")
@@ -46,6 +47,8 @@ _NAMES_KEY = pytest.StashKey[set[str]]()
 _COMPARISON_KEY = pytest.StashKey[bridge.Comparison]()
 _BY_VERDICTS_KEY = pytest.StashKey[list[str]]()
 """The cases that fail by a verdict, where no test has failed."""
+_WIDTH_KEY = pytest.StashKey[int | None]()
+"""Characters of a line, which a terminal does not tell while pytest captures."""
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
@@ -70,6 +73,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         "convmark(suite): measure the suite's cases, one test each, before the first test",
     )
+    config.stash[_WIDTH_KEY] = terminal_width()
     config.stash[_COMPARISON_KEY] = bridge.Comparison.postpone(config)
     given = {
         option.key: config.getoption(destination(option.name), None)
@@ -94,7 +98,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_OPTIONS_KEY] = options
         _check_resume(config.getoption(_RESUME), before)
     except ConvmarkError as error:
-        raise pytest.UsageError(plain_text(str(error))) from None
+        raise usage_error(str(error)) from None
 
 
 def _check_search(options: Options, comparison: bridge.Comparison, before: str) -> None:
@@ -135,7 +139,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     try:
         cases = suite.cases(options, _run_of(config).likely_devices())
     except ConvmarkError as error:
-        raise pytest.UsageError(plain_text(str(error))) from None
+        raise usage_error(str(error)) from None
     names = [auto_name(case) if options.batch_sizes == AUTO else case.name for case in cases]
     metafunc.parametrize("measured", cases, indirect=True, ids=names)
 
@@ -176,9 +180,10 @@ def pytest_report_collectionfinish(
     config: pytest.Config, items: Sequence[pytest.Item]
 ) -> list[str]:
     """Say where the rows go, or why nothing is left to measure."""
+    found = [] if items else config.stash.get(_EMPTY_KEY, [])
     if any(_is_marked(item) for item in items):
-        return [f"convmark: results in {config.stash[_OPTIONS_KEY].results}"]
-    return [] if items else config.stash.get(_EMPTY_KEY, [])
+        found = [f"convmark: results in {config.stash[_OPTIONS_KEY].results}"]
+    return [wrapped(line, indent="  ") for line in found]
 
 
 def _is_marked(item: pytest.Item) -> bool:
@@ -230,7 +235,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
             _fail_with_verdicts(session)
             return done
     except ConvmarkError as error:
-        raise pytest.UsageError(plain_text(str(error))) from None
+        raise usage_error(str(error)) from None
     finally:
         _run_of(config).close()
 
@@ -283,7 +288,7 @@ def pytest_show_forecast(session: pytest.Session) -> bool | None:
     try:
         found = _run_of(config).forecast(list(items.values()))
     except ConvmarkError as error:
-        raise pytest.UsageError(plain_text(str(error))) from None
+        raise usage_error(str(error)) from None
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None:
         reporter.write_line(f"\n{plain(found.table)}\n")
@@ -322,7 +327,8 @@ def _selected(session: pytest.Session) -> dict[pytest.Item, Case]:
 def _say(config: pytest.Config, line: str) -> None:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None and line:
-        reporter.write_line(f"convmark: {line}")
+        lines = wrapped(line, before="convmark: ", width=config.stash[_WIDTH_KEY])
+        reporter.write_line(f"convmark: {lines}")
 
 
 def _measure(
@@ -340,7 +346,7 @@ def _measure(
     config = session.config
     say = functools.partial(_say, config)
     if not bridge.is_disabled(config):
-        run.claim(say)
+        run.claim(cases.values(), say)
     run.prepare(list(cases.values()), say)
     if bridge.is_disabled(config):
         _say_nothing_compared(config)
@@ -367,6 +373,7 @@ def _measure_and_judge(
     comparison = config.stash[_COMPARISON_KEY]
     run.reopen(say)
     baseline = Baseline.check(comparison.asked, run) if comparison.asked else None
+    say(same_so_far(run, baseline) if baseline else "")
     say(comparison.resume(config, run, others=others))
     run.measure(bridge.progress_stream(config))
     if baseline is not None and run.records:
@@ -392,7 +399,8 @@ def measured(request: pytest.FixtureRequest) -> Measured:
         pytest.fail(f"{_ONE_PROCESS}: leave out -n", pytrace=False)
     found = _run_of(config).measured(request.param)
     failures = functools.partial(_broken_limits, config, request.param)
-    return dataclasses.replace(found, failures=failures)
+    fit = functools.partial(wrapped, indent="  ", width=config.stash[_WIDTH_KEY])
+    return dataclasses.replace(found, failures=failures, fit=fit)
 
 
 def _broken_limits(config: pytest.Config, case: Case, benchmark: Any) -> list[str]:
@@ -424,13 +432,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
             f"the session fails by its verdicts, though no test has failed: {listed(failing, 1)}; "
             "call measured.replay(benchmark), and accept what is meant by "
             f"{short.prefix(config)}allow-change or a trailer, not by xfail or skip",
-            "convmark",
             say,
         )
     ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
     if ended and config.option.verbose >= 0:
-        failed = exitstatus == pytest.ExitCode.TESTS_FAILED
-        say_step(run.next_step(failed=failed), "convmark", say)
+        say_step(run.next_step(failed=exitstatus == pytest.ExitCode.TESTS_FAILED), say)
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)

@@ -23,6 +23,7 @@ import pytest
 from convmark.core.backends import BACKENDS
 from convmark.core.case import Case
 from convmark.plugin.replay import ReplayClock
+from convmark.plugin.short import usage_error
 
 if TYPE_CHECKING:
     from convmark.plugin.pytest_run import PytestRun
@@ -79,7 +80,7 @@ class Comparison:
             return cls(asked=[], stray_folder=None)
         asked = config.option.benchmark_compare
         if isinstance(asked, str) and Path(asked).is_dir():
-            raise pytest.UsageError(
+            raise usage_error(
                 f"--benchmark-compare: took the folder {asked!r} for a run's name; put the path "
                 f"first: pytest {asked} --benchmark-compare"
             )
@@ -118,10 +119,10 @@ class Comparison:
         storage = CsvStorage(run, session.storage)
         self.limits, session.compare_fail = session.compare_fail or (), None
         if self.limits and not self.asked:
-            raise pytest.UsageError("--benchmark-compare-fail: needs --benchmark-compare")
+            raise usage_error("--benchmark-compare-fail: needs --benchmark-compare")
         is_commit = isinstance(self.asked, str) and self.asked.startswith("git:")
         if self.limits and is_commit:
-            raise pytest.UsageError(
+            raise usage_error(
                 f"--benchmark-compare-fail: compares with an earlier run, and {self.asked} "
                 "is none; leave it out, or name a run by --benchmark-compare"
             )

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from convmark.plugin.selection import Selection
     from convmark.results.record import Record
 
-__all__ = ["Baseline", "judge"]
+__all__ = ["Baseline", "judge", "same_so_far"]
 
 GIT = "git:"
 """Begins the name of a commit to compare with."""
@@ -91,6 +91,34 @@ class Baseline:
     def is_commit(self) -> bool:
         """Whether every case is run beside a commit, whatever the history says."""
         return self.name.startswith(GIT)
+
+
+def same_so_far(run: PytestRun, baseline: Baseline) -> str:
+    """Say before anything is measured which cases run the code of the commit already; or nothing.
+
+    What a case runs is known by its newest row, and where it has none, by git alone. The rows that
+    come decide.
+    """
+    if not baseline.commits:
+        return ""
+    from convmark.compare.live.gate import has_code_of
+
+    codes = run.known_codes()
+    timed = [case for case in run.cases if case.task in TIMED_TASKS]
+    same = [
+        case
+        for case in timed
+        if (origin := run.origin(case)) is not None
+        and (commit := baseline.commits.get(origin.repository))
+        and has_code_of(origin.repository, commit, codes.get(case.name), run.options.results)
+    ]
+    if not same:
+        return ""
+    many = f"{len(same)} of {counted(len(timed), 'case')}"
+    which = "1 case" if len(timed) == 1 else f"all {len(timed)} cases" if same == timed else many
+    return (
+        f"{which} with the code of {baseline.name}, by the files so far: measured, and not compared"
+    )
 
 
 def judge(
@@ -241,6 +269,7 @@ def _compare(
 ) -> dict[str, LiveComparison]:
     """Return what live comparisons say, by the names of what ran."""
     from convmark.compare.judgement import LiveComparison
+    from convmark.compare.live import blame
     from convmark.compare.live.anchor import interpreter_maker
     from convmark.compare.live.gate import compare_with_anchors
     from convmark.session.expected import expected_s
@@ -273,6 +302,7 @@ def _compare(
             make=make,
             expected_s=lambda case: expected_s(case, options.time_budget_s, known),
             gpus=run.machine.gpus,
+            layers_s=blame.expected_s(options),
             on_regressed=lambda pairing: _blame(run, pairing, names[pairing.case], terms, say),
         )
     return {name: found[case] for name, case in cases.items()}

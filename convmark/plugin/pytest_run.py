@@ -11,7 +11,7 @@ import contextlib
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from convmark.session.session import Session
 
 __all__ = ["PytestRun"]
+
+_RECENT = 5
+"""Runs that are looked into for the code of a case."""
 
 
 class PytestRun:
@@ -110,15 +113,17 @@ class PytestRun:
         """The file of the run that goes on; None where a new one begins."""
         return self._earlier.run_file.path if self._earlier else None
 
-    def claim(self, say: Say) -> None:
-        """Take the machine's lock for this session, and check the machine's state.
+    def claim(self, cases: Iterable[Case], say: Say) -> None:
+        """Take the machine's lock for these cases, and check the machine's state.
 
         Raises:
             BusyError: another benchmark run is going on.
+            OptionError: a model is known not to be there.
         """
         from convmark.session.session import claimed
 
-        self._preflight = self._lock.enter_context(claimed(self.options, say))
+        names = dict.fromkeys(case.model for case in cases)
+        self._preflight = self._lock.enter_context(claimed(self.options, say, names))
 
     def reopen(self, say: Say) -> None:
         """Open the run that is to go on, where one is.
@@ -317,6 +322,19 @@ class PytestRun:
 
         return read_codes(self.path) if self.path else {}
 
+    def known_codes(self) -> dict[str, Code]:
+        """Return by its name what each case has run last, of the machine's newest runs."""
+        from convmark.results.code.manifest import read_codes
+        from convmark.results.store import read_run
+
+        found: dict[str, Code] = {}
+        for path in self.store.runs(self.machine.name)[-_RECENT:]:
+            with contextlib.suppress(StoreError):
+                codes = read_codes(path)
+                rows = [row for row in read_run(path) if row.measured and row.code in codes]
+                found |= {row.asked_case.name: codes[row.code or ""] for row in rows}
+        return found
+
     @property
     def earlier_runs(self) -> list[Path]:
         """The files of this machine's earlier runs, oldest first."""
@@ -379,6 +397,7 @@ class PytestRun:
         session = self._session
         if session is None or session.run_file is None:
             return []
+        from convmark.core.fitting import wrapped
         from convmark.core.table import plain
         from convmark.report.summary import summary_text
         from convmark.report.tables.layers import TOP, layers_table
@@ -389,10 +408,9 @@ class PytestRun:
         if records:
             tables.append(summary_text(records))
         tables += [plain(layers_table(rows, TOP)) for rows in self._layers]
-        parts = [("convmark", "\n\n".join([*tables, session.kept]))]
+        parts = [("convmark", "\n\n".join([*tables, wrapped(session.kept, indent="  ")]))]
         if self._judgements:
             from convmark.compare.live.blame import blamed_lines
-            from convmark.core.fitting import wrapped
             from convmark.report.verdicts import could_see, verdicts_report
 
             layers = "\n".join(map(wrapped, blamed_lines(self._changes)))

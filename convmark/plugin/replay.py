@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -54,6 +54,8 @@ class Measured:
     """Why its one untimed run failed, where measuring is disabled."""
     failures: Callable[[Any], list[str]] = lambda benchmark: []
     """Says what of a replayed benchmark breaks a limit that the user gave."""
+    fit: Callable[[str], str] = str
+    """Fits a line to the terminal."""
 
     def replay(self, benchmark: Any) -> None:
         """Report the steps to the `benchmark` fixture; fail, in one line, if any process failed."""
@@ -62,20 +64,22 @@ class Measured:
             benchmark._mode = "convmark"  # no steps to replay, of which pytest-benchmark would warn
         if failed:
             record = failed[0]
-            pytest.fail(
+            self._fail(
                 f"{self.case.name}: {record.status} in process {record.process} of "
-                f"{len(self.records)}: {record.error}",
-                pytrace=False,
+                f"{len(self.records)}: {record.error}"
             )
         if self.smoke_error:
-            pytest.fail(f"{self.case.name}: {self.smoke_error}", pytrace=False)
+            self._fail(f"{self.case.name}: {self.smoke_error}")
         if benchmark is not None:  # else pytest-benchmark is switched off
             self._name(benchmark)
             clock = benchmark._timer
             step = clock.step if isinstance(clock, ReplayClock) else _nothing
             benchmark.pedantic(step, rounds=max(1, len(self.step_times_s)), iterations=1)
         if failures := [*self._verdicts(), *self.failures(benchmark)]:
-            pytest.fail("\n".join(failures), pytrace=False)
+            self._fail(*failures)
+
+    def _fail(self, *lines: str) -> NoReturn:
+        pytest.fail("\n".join(map(self.fit, lines)), pytrace=False)
 
     def _verdicts(self) -> list[str]:
         from convmark.report.verdicts import failure_line

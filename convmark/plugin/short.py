@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
+from convmark.core.fitting import wrapped
 from convmark.core.options import DRY_RUN, OPTIONS, RESUME
 from convmark.core.pyproject import wants_short_options
 from convmark.core.text import plain_text
 
-__all__ = ["PREFIX", "add_all", "destination", "prefix", "pytest_addoption"]
+__all__ = ["PREFIX", "add_all", "destination", "prefix", "pytest_addoption", "usage_error"]
 
 PREFIX = "--convmark-"
 _NAME = "convmark-short-options"
@@ -42,7 +43,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     try:
         add_options(parser, "--")
     except (ValueError, argparse.ArgumentError) as error:
-        raise pytest.UsageError(
+        raise usage_error(
             f"convmark: {error}; leave out short_options or its line in conftest.py, and use "
             f"{PREFIX}models and so on"
         ) from None
@@ -64,6 +65,11 @@ def add_options(parser: pytest.Parser, before: str) -> None:
     group.addoption(f"{before}accuracy", action="store_true", default=None, **accuracy)
     dry = how("dry-run", DRY_RUN)
     group.addoption(f"{before}dry-run", action="store_true", default=None, **dry)
+
+
+def usage_error(text: str) -> pytest.UsageError:
+    """Return the error with which pytest ends: one line, or as many as the terminal needs."""
+    return pytest.UsageError(wrapped(plain_text(text), before="ERROR: "))
 
 
 def destination(name: str) -> str:
@@ -88,7 +94,7 @@ def refuse_unknown(config: pytest.Config, parser: pytest.Parser, args: list[str]
     for one in OPTIONS:
         for flag in (before + one.name for before in befores):
             if one.only == "run" and flag in flags:
-                raise pytest.UsageError(f"{flag}: {of_run(one.name)}")
+                raise usage_error(f"{flag}: {of_run(one.name)}")
     names = [*(one.name for one in OPTIONS), "resume", "dry-run", "accuracy"]
     short = {*names} - {one.name for one in OPTIONS if one.only == "run"}
     ours = [before + name for before in befores for name in names]
@@ -97,13 +103,12 @@ def refuse_unknown(config: pytest.Config, parser: pytest.Parser, args: list[str]
         import difflib  # for errors alone
 
         if (name := flag.removeprefix("--")) in short:
-            raise pytest.UsageError(
+            raise usage_error(
                 f"unrecognized arguments: {flag}; here it is {PREFIX}{name}, unless "
                 "[tool.convmark] of pyproject.toml has short_options = true"
             )
         for near in difflib.get_close_matches(flag, ours, n=1, cutoff=0.8):
-            given = plain_text(flag)
-            raise pytest.UsageError(f"unrecognized arguments: {given}; did you mean {near}?")
+            raise usage_error(f"unrecognized arguments: {flag}; did you mean {near}?")
 
 
 def of_run(name: str) -> str:

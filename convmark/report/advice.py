@@ -18,7 +18,7 @@ from convmark.compare.judgement import (
     decided,
     packages_lines,
 )
-from convmark.core.fitting import wrapped
+from convmark.core.fitting import unbroken
 from convmark.core.options import Options
 from convmark.core.text import Say, counted, listed
 from convmark.core.typed import typed
@@ -37,16 +37,12 @@ _OF_NOISE = (
 """The fields of `Options` that these commands take."""
 
 
-def say_step(step: str, name: str, say: Say) -> None:
-    """Say a step, if any: the sentence wrapped to the terminal's width, what is pasted as it is.
-
-    Args:
-        name: what `say` puts before a line.
-    """
+def say_step(step: str, say: Say) -> None:
+    """Say a step, if any: the sentence, and what is pasted in one line each."""
     if not step:
         return
     sentence, *pasted = step.splitlines()
-    for line in [wrapped(sentence, before=f"{name}: "), *pasted]:
+    for line in [sentence, *map(unbroken, pasted)]:
         say(line)
 
 

@@ -133,9 +133,11 @@ def could_see(judgements: Sequence[Judgement]) -> str:
     parts = []
     if seen:
         worst = max(seen, key=seen.__getitem__)
+        middle = f"{100 * median(seen.values()):.1f} % (median case), " * (len(seen) > 1)
+        which = "worst case: " * (len(seen) > 1)
         parts.append(
-            f"could have detected changes above {100 * median(seen.values()):.1f} % (median case), "
-            f"{100 * seen[worst]:.1f} % (worst case: {shown(worst)})"
+            f"could have detected changes above {middle}{100 * seen[worst]:.1f} % "
+            f"({which}{shown(worst)})"
         )
     if blind:
         named = listed(list(map(shown, blind)), 1)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from convmark.core.case import Case
+from convmark.core.fitting import terminal_width, wrapped
 from convmark.core.tasks import TASKS
 from convmark.core.text import counted, duration_text, listed, seconds_text, shown
 from convmark.results.record import Record
@@ -66,11 +67,12 @@ class Display(contextlib.AbstractContextManager["Display"]):
         )
 
     def line(self, text: str) -> None:
-        """Print a line above the lanes."""
+        """Print a line, as wide as the terminal at most, above the lanes."""
+        lines = wrapped(shown(text), indent="  ", width=terminal_width(self._stream))
         if self._bars is not None:
-            self._bars.console.print(shown(text), markup=False, highlight=False)
+            self._bars.console.print(lines, markup=False, highlight=False, soft_wrap=True)
         elif self._stream is not None and not self.live:
-            self._stream.write(f"{shown(text)}\n")
+            self._stream.write(f"{lines}\n")
             self._stream.flush()
 
     def newest(self, text: str) -> None:

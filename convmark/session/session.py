@@ -17,13 +17,17 @@ from typing import Any, TextIO
 from convmark.core.case import Case
 from convmark.core.cluster import check_devices
 from convmark.core.errors import StoreError
-from convmark.core.fitting import wrapped
 from convmark.core.option_values import AUTO
 from convmark.core.options import Options
 from convmark.core.suites import NETWORKS, cases
 from convmark.core.text import Say
 from convmark.interpreter import check_zoo, zoo_folder
-from convmark.interpreter.inspection import Interpreters, devices_asked_for, unbound_memory
+from convmark.interpreter.inspection import (
+    Interpreters,
+    devices_asked_for,
+    refuse_unknown,
+    unbound_memory,
+)
 from convmark.machine.cautions import Preflight
 from convmark.machine.cpus import bound, thread_cautions
 from convmark.machine.hardware import Machine
@@ -57,12 +61,18 @@ __all__ = ["Session", "claimed"]
 
 
 @contextlib.contextmanager
-def claimed(options: Options, say: Say) -> Iterator[Preflight]:
+def claimed(options: Options, say: Say, models: Iterable[str] | None = None) -> Iterator[Preflight]:
     """Hold the machine's lock until the block ends; yield the checks of the machine's state.
+
+    Args:
+        models: those that will be measured, where they are not those of the options.
 
     Raises:
         BusyError: another benchmark run is active, and the options do not wait.
+        OptionError: a model is known not to be there: nobody waits to be told that.
     """
+    asked = models if models is not None else options.models or ()
+    refuse_unknown(asked, elsewhere=options.is_elsewhere)
     # the members of a cluster may share a machine, and are one run
     concurrent = options.allow_concurrent or bool(options.cluster and options.cluster.addresses)
     with alone(wait=options.wait, concurrent=concurrent, say=say):
@@ -234,7 +244,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             self.results += self._earlier.go_on(self.cases, columns, jobs)
             self.say(self._earlier.described(jobs))
         for note in notes:
-            self.say(wrapped(note, before="convmark run: "))
+            self.say(note)
         path = ceilings_path(self.options.results, self.machine.name)
         cards = [card for case in self.cases for card in self.facts.cards(case)]
         idle = idle_power(self.facts.rapl, cards)

@@ -25,7 +25,7 @@ from convmark.compare.live.tree import OwnCode
 from convmark.compare.live.worktree import working_trees
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
-from convmark.core.text import Say
+from convmark.core.text import Say, counted, duration_text
 from convmark.interpreter import Interpreter
 from convmark.machine.gpu.devices import Gpu
 from convmark.machine.gpu.visible import card_of
@@ -35,7 +35,7 @@ from convmark.results.commit import Commit, read_commit
 from convmark.results.record import Record
 from convmark.session.forecast import comparison_words
 
-__all__ = ["Sides", "compare_with_anchors", "measured_files", "same_as_today"]
+__all__ = ["Sides", "compare_with_anchors", "has_code_of", "measured_files", "same_as_today"]
 
 AnchorOf = Callable[[Case, Origin | None], AnchorCode]
 """Gives the code to compare a case with; raises ConvmarkError, saying why there is none."""
@@ -53,6 +53,7 @@ def compare_with_anchors(
     make: MakeInterpreter,
     expected_s: Callable[[Case], float],
     gpus: Sequence[Gpu] = (),
+    layers_s: float = 0.0,
     on_regressed: Callable[[Pairing], None] = lambda pairing: None,
 ) -> dict[Case, LiveComparison]:
     """Return what a live comparison says of each case.
@@ -67,6 +68,7 @@ def compare_with_anchors(
         make: makes one of a code's own, from the keywords of `OwnCode.settings` and `backend`.
         expected_s: seconds that a process which measures a case is expected to take.
         gpus: those of this machine, whose state tells which sessions count.
+        layers_s: seconds that `on_regressed` takes for a case, to be announced.
         on_regressed: is given each case found slower, once all have their verdicts.
     """
     found: dict[Case, LiveComparison] = {}
@@ -95,7 +97,8 @@ def compare_with_anchors(
                 labels.append(label)
         if pairings:
             seconds = sum(expected_s(pairing.case) for pairing in pairings)
-            say(_announcement(labels, seconds, terms.seconds_left()))
+            then = f"; then the layers of each slower case, about {duration_text(layers_s)}"
+            say(_announcement(labels, seconds, terms.seconds_left()) + then * bool(layers_s))
         results = compare_live(pairings, terms, say)
         _tell_regressed(pairings, results, on_regressed)
     for pairing, label, result in zip(pairings, labels, results, strict=True):
@@ -144,7 +147,7 @@ class Sides:
 
 def _announcement(labels: Sequence[str], processes_s: float, budget_s: float) -> str:
     """Say how many cases are compared, with what, and about how long it takes."""
-    cases = f"{len(labels)} case{'s' if len(labels) != 1 else ''}"
+    cases = counted(len(labels), "case")
     others = labels[0] if len(set(labels)) == 1 else "the code of their anchors"
     takes = comparison_words(processes_s, budget_s)
     return f"{cases} to compare live with {others}, {takes}"
@@ -217,6 +220,18 @@ def same_as_today(
         return SAME_COMMIT
     same = ran and origin and ran_at(ran[0], origin.repository, anchor.commit)
     return SAME_CODE if same else ""
+
+
+def has_code_of(repository: Path, commit: str, code: Code | None, results: Path) -> bool:
+    """Whether a case would run now what it would at a commit, as far as is known before it runs.
+
+    Args:
+        code: what it has run last; None where that is not known, and git tells of all files.
+    """
+    if code is not None:
+        return ran_at(code, repository, commit, results)
+    there = read_commit(repository, besides=[results])
+    return there.sha == commit and there.dirty is False
 
 
 def measured_files(rows: Sequence[Record], codes: Mapping[str, Code]) -> dict[str, str]:

@@ -53,11 +53,16 @@ WHOLE = "`convmark report -o report.html`"
 def terminal_text(tables: Sequence[Table]) -> str:
     """Return the tables one below the other, each under its title, its caption below it."""
     return "\n\n".join(
-        f"{shown(table.title)}\n{'=' * len(shown(table.title))}\n\n"
+        f"{_underlined(wrapped(shown(table.title)))}\n\n"
         + "".join(f"{wrapped(shown(line))}\n\n" for line in table.lead)
         + "\n\n".join([_grid(table, "simple"), *_caption(table)])
         for table in tables
     )
+
+
+def _underlined(title: str) -> str:
+    """Return a title of one line or more above a line."""
+    return f"{title}\n{'=' * max(map(len, title.splitlines()), default=0)}"
 
 
 def _caption(table: Table) -> Iterator[str]:
