@@ -12,9 +12,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fake_worker import FakeInterpreter
 from faults import descendants, fast_python, rows_in
+from report_rows import keep_run, measured
 from test_faults_signals import heeds_ctrl_c
 from workers import environ, happens
 
@@ -53,6 +55,15 @@ def test_results_are_typed_by_the_schema(folder: Path) -> None:
     assert str(frame["started"].dtype.tz) == "UTC"
     assert frame["gpu"].isna().all()
     assert Path(frame["file"][0]).is_file()
+
+
+def test_numbers_of_numpy_and_times_of_any_precision_are_taken(folder: Path) -> None:
+    found = convmark.measure(**{**ONE, "batch_sizes": [np.int64(8)]}, processes=np.int32(2))
+    assert list(found.frame["batch_size"]) == [8, 8]
+    path = keep_run(folder / "results", [measured("m", 1, "lenet5", 1)])
+    (first, row) = path.read_text().splitlines()
+    path.write_text(f"{first}\n{row.replace('.000+00:00', '+00:00')}\n")
+    assert convmark.read_results()["started"].notna().all()
 
 
 def test_a_report_shows_itself_and_is_written_where_asked(
@@ -159,8 +170,14 @@ def test_the_public_names_are_listed_documented_and_can_be_sent_to_another_proce
         (lambda: convmark.report(price="x.toml"), r"^price: is no option; did you mean prices"),
         (lambda: convmark.report(prices=Path("x")), r"^prices: x must be a TOML file: No such"),
         (lambda: convmark.report(output="x.pdf"), r"^output: must end in [^-]*, got 'x.pdf'$"),
+        (lambda: convmark.measure(batch_sizes=np.ones((9, 9))), r"^batch_sizes: must be a text, a"),
+        (
+            lambda: convmark.measure(models={"lenet5"}),
+            r"^models: .* a list of them, got {'lenet5'}",
+        ),
+        (lambda: convmark.measure(processes=True), r"^processes: must be a text, .*, got True$"),
     ],
-    ids=range(14),
+    ids=range(17),
 )
 def test_a_wrong_value_is_one_line(call: Callable[[], object], message: str, folder: Path) -> None:
     with pytest.raises(convmark.ConvmarkError, match=message) as raised:

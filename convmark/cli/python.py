@@ -28,7 +28,7 @@ from convmark.cli.run import check_plan, left_out
 from convmark.compare.live.ab import sides
 from convmark.core.errors import ConvmarkError, DrawingError, OptionError
 from convmark.core.model_name import TRUST
-from convmark.core.option import Option, values_of
+from convmark.core.option import MOST_QUOTED, Option, values_of
 from convmark.core.option_values import parse_percent, parse_seconds
 from convmark.core.options import KEYWORDS, Options, of_keywords
 from convmark.core.pyproject import pyproject_settings
@@ -52,9 +52,6 @@ __all__ = ["Comparison", "Measurement", "Shown", "compare", "measure", "read_res
 
 MOST_FIGURES = 6
 """Drawings below the tables in a notebook; a report has all."""
-
-MOST_QUOTED = 60
-"""Characters of a value that an error quotes."""
 
 Place = str | os.PathLike[str]
 
@@ -311,7 +308,7 @@ def read_results(places: Place | Sequence[Place] = "results") -> pd.DataFrame:
     kinds = {int: "Int64", float: "float64", str: "string", bool: "boolean"}
     frame = rows.frame
     found = {one.name: frame[one.name].astype(kinds[one.type]) for one in COLUMNS}
-    found["started"] = pd.to_datetime(frame["started"], utc=True)
+    found["started"] = pd.to_datetime(frame["started"], utc=True, format="ISO8601")
     files = [str(run.path) for run in rows.runs]
     found["case"] = frame["case"].astype("string")
     found["measured"] = frame["measured"]

@@ -7,6 +7,7 @@ function and its documentation are made from it.
 from __future__ import annotations
 
 import dataclasses
+import numbers
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,8 +15,12 @@ from typing import Any
 
 from convmark.core.errors import OptionError
 from convmark.core.option_values import Parse, nearest
+from convmark.core.text import plain_text
 
-__all__ = ["Option", "option_field", "options_of", "plain_value", "values_of"]
+__all__ = ["MOST_QUOTED", "Option", "option_field", "options_of", "plain_value", "values_of"]
+
+MOST_QUOTED = 60
+"""Characters of a Python value that an error quotes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,8 +125,11 @@ def plain_value(given: Any) -> Any:
 def _as_text(flag: str, value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ",".join(_as_text(flag, item) for item in value)
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise OptionError(f"{flag}: must be a text, a number or a list of them, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, (str, numbers.Real)):  # those of NumPy too
+        raise OptionError(
+            f"{flag}: must be a text, a number or a list of them, got "
+            f"{plain_text(repr(value))[:MOST_QUOTED]}"
+        )
     return str(value)
 
 
