@@ -110,7 +110,7 @@ def same_so_far(run: PytestRun, baseline: Baseline) -> str:
         for case in timed
         if (origin := run.origin(case)) is not None
         and (commit := baseline.commits.get(origin.repository))
-        and has_code_of(origin.repository, commit, codes.get(case.name), run.options.results)
+        and has_code_of(origin, commit, codes.get(case.name), run.options.results)
     ]
     if not same:
         return ""

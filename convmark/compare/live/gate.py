@@ -31,7 +31,7 @@ from convmark.machine.gpu.devices import Gpu
 from convmark.machine.gpu.visible import card_of
 from convmark.results.code.manifest import HERE, ZOO, Code
 from convmark.results.code.of_run import changed_projects, ran_at
-from convmark.results.commit import Commit, read_commit
+from convmark.results.commit import Commit, is_changed, read_commit
 from convmark.results.record import Record
 from convmark.session.forecast import comparison_words
 
@@ -222,15 +222,19 @@ def same_as_today(
     return SAME_CODE if same else ""
 
 
-def has_code_of(repository: Path, commit: str, code: Code | None, results: Path) -> bool:
+def has_code_of(origin: Origin, commit: str, code: Code | None, results: Path) -> bool:
     """Whether a case would run now what it would at a commit, as far as is known before it runs.
 
     Args:
-        code: what it has run last; None where that is not known, and git tells of all files.
+        origin: where its model comes from.
+        code: what it has run last; None where that is not known, and git tells of the zoo's folder,
+            or of all files, for a user's model may read any.
     """
     if code is not None:
-        return ran_at(code, repository, commit, results)
-    there = read_commit(repository, besides=[results])
+        return ran_at(code, origin.repository, commit, results)
+    if origin.is_zoo:
+        return not is_changed(origin.repository, commit, origin.folder.as_posix())
+    there = read_commit(origin.repository, besides=[results])
     return there.sha == commit and there.dirty is False
 
 
