@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import fake_sides
 import pytest
@@ -21,9 +19,7 @@ from test_snapshots import commands
 from test_verdicts_file import judgement
 
 from convmark.cli import main
-from convmark.compare.live.session import DuetSide, Session
 from convmark.core.errors import BusyError
-from convmark.core.statistics import Estimate
 
 folder = fake_sides.folder
 
@@ -102,18 +98,6 @@ def filled(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def noisy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the sessions of `convmark noise` take no time, and no code be copied."""
-    scatter = random.Random(1)
-
-    def duet(_: Any, case: Any, contenders: dict[str, DuetSide], *__: Any) -> Session:
-        Interpreter.now_s += 2.0
-        one = Estimate(value=scatter.gauss(0, 0.01), error=0.001)
-        return Session(wall=one, cpu=one)
-
-    monkeypatch.setattr("convmark.compare.live.live.duet_session", duet)
-
-
 def said(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     capsys.readouterr()
     with contextlib.suppress(SystemExit):
@@ -132,7 +116,6 @@ def test_no_line_of_a_command_is_wider_than_the_terminal(
     width: int, filled: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
-    noisy(monkeypatch)
     found = {}
     for command, lines in LINES.items():
         for arguments in [*lines, ["--nonsense", "a word " * 30]]:
