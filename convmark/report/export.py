@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from convmark.core.errors import OptionError
 from convmark.report.rows import POINT, SERIES, Rows, case_of, latest, points, text_of
 from convmark.results.agreement import utc_of
+from convmark.results.names import OTHER_HOST
 from convmark.results.table_file import csv_lines
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _bmf(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
     """The newest run as Bencher's JSON; the step time with half its range either way."""
-    machines = sorted(set(frame["machine"].astype(str)))
+    machines = sorted({str(one).removesuffix(OTHER_HOST) for one in frame["machine"].unique()})
     if len(machines) > 1:
         raise OptionError(
             f"--to bmf: is of one machine, got {', '.join(machines)}; name the folder of one"

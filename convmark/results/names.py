@@ -20,6 +20,7 @@ from convmark.results.store import same_file
 
 __all__ = [
     "NAME_FILE",
+    "OTHER_HOST",
     "check_output",
     "check_output_folder",
     "host_endings",
