@@ -31,6 +31,11 @@ VARIES = (
 """What differs from machine to machine or from run to run, and what is stored in its place."""
 
 
+FOLDED = re.compile(
+    r"(?m)^((?:convmark[ \w-]*: (?!benchmarks of)|ERROR: |accepted run |no env).*)\n  (?=\S)"
+)
+"""A line of prose that goes on below: where it is broken depends on the length of paths."""
+
 OF_PYTEST = re.compile(
     r"(?m)^(platform|cachedir|benchmark|rootdir|plugins|configfile):? .*\n"
     r"|(?s:=+ warnings summary =+.*?-- Docs: \S+\n)"
@@ -43,6 +48,8 @@ def plain(text: str, *folders: Path) -> str:
     for folder in folders:
         text = text.replace(str(folder), "FOLDER")
     text = text.replace(str(ROOT), "REPOSITORY")
+    while FOLDED.search(text):
+        text = FOLDED.sub(r"\1 ", text)
     for pattern, shown in VARIES:
         text = re.sub(pattern, shown, text)
     return "".join(f"{line.rstrip()}\n" for line in text.splitlines())

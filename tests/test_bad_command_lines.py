@@ -154,7 +154,7 @@ BAD: list[tuple[list[str], str]] = [
     (["report", "--name", f"xeon-2={ESCAPE}"], "--name: must be MACHINE=NAME"),
     (["report", "--name", "xeon-9=desk"], "--name: no row is of the machine 'xeon-9'; did you"),
     (["report", "--figures", " "], "--figures: must be the path of a folder"),
-    (["report", "--per", "x"], "unrecognized arguments: --per; did you mean --power-log?"),
+    (["report", "--per", "x"], "unrecognized arguments: --per; --per is an option of convmark run"),
     (["report", "-o", ""], "--output: must end in .html"),
     (["report", "--figures", "file"], "--figures: file must be writable"),
     (["report", "--figures", "a\0b"], "--figures: "),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import io
 import re
 import shlex
 import subprocess
@@ -21,6 +23,7 @@ from test_verdicts_file import judgement
 from convmark.cli import main
 from convmark.cli.parsers import parsers
 from convmark.compare.judgement import MACHINE
+from convmark.core.fitting import tell
 from convmark.core.options import Options, read
 from convmark.core.typed import program
 from convmark.machine.gpu.devices import Gpu
@@ -358,19 +361,21 @@ def test_the_last_lines_fit_a_narrow_terminal_and_keep_what_is_copied_on_one_lin
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    lines: list[str] = []
+    log = io.StringIO()
     busy = [row(other_cpu_share=0.854), row(status="unsteady"), row(status="crashed")]
     steps = [next_step(busy[:count], Options()) for count in (1, 2, 3)]
     steps.append(next_step([row()], Options()))
     steps.append(gate_step([judgement(verdict="regressed", fails=True)], Options()))
     for step in steps:
-        say_step(step, "convmark", lambda text: lines.extend(f"convmark: {text}".splitlines()))
+        said = functools.partial(tell, before="convmark: ", stream=log)
+        say_step(step, said)
+    lines = log.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
     assert sum(line.startswith("convmark: next: convmark ") for line in lines) == len(steps)
     assert f"convmark: Benchmark-Accept: {judgement().case}" in lines
-    lines.clear()
-    say_step(next_step([row()], read({"results": "rows " * 30})), "convmark", lines.append)
-    assert lines[-1] == f"next: convmark report -o report.html --results '{'rows ' * 30}'"
+    say_step(next_step([row()], read({"results": "rows " * 30})), said)
+    last = log.getvalue().splitlines()[-1]
+    assert last == f"convmark: next: convmark report -o report.html --results '{'rows ' * 30}'"
 
 
 def test_a_shell_gets_commands_options_and_values(folder: Path, harness: Forks) -> None:

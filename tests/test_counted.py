@@ -13,11 +13,12 @@ from convmark.core.text import counted
 
 PACKAGE = Path(__file__).resolve().parent.parent / "convmark"
 NOUNS = re.compile(
-    r" (candidate|case|change|commit|core|CPU|file|finding|GPU|interpreter|layer|machine|model|node"
-    r"|process|replica|row|run|sample|seed|session|step|step time|thread|version|window)(?:e?s)\b"
+    r" (candidate|case|change|commit|core|file|GPU|interpreter|layer|model|node|process|replica|row"
+    r"|run|seed|session|step|step time|thread)(?:e?s)\b"
 )
-ALLOWED = {"kept", "count"}
-"""Numbers that are never 1: a limit of runs, and sessions that a rule asks for."""
+ALLOWED = {"kept", "count", "steps", "int(row['replicas'])"}
+"""Numbers that are never 1: a limit of runs, sessions and steps that a rule asks for, and replicas
+where there are several."""
 
 
 def _bare(text: str) -> Iterator[str]:

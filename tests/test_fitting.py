@@ -126,6 +126,12 @@ def test_prose_that_fits_stays_and_what_is_pasted_is_not_broken(
     assert wrapped(unbroken(command), width=None) == command
 
 
+@pytest.mark.parametrize("text", ["49.1 ms", "+12.1 %", "3 min", "1.50 GiB", "10 s"])
+def test_a_number_and_its_unit_stay_in_one_line(text: str) -> None:
+    for width in range(20, 40):
+        assert text in wrapped(f"from some words that come before {text} to others", width=width)
+
+
 def test_a_terminal_of_no_width_is_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     reader, writer = pty.openpty()  # its size is 0 x 0

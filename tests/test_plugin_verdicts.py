@@ -295,7 +295,9 @@ def test_cases_with_the_code_of_the_commit_are_named_before_anything_is_measured
     run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live(monkeypatch, "unchanged", 0.0)
-    said = "*all 2 cases with the code of git:HEAD, by the files so far: measured, and not compared"
+    said = (
+        "*2 of 2 cases with the code of git:HEAD, by the files so far: measured, and not compared"
+    )
     lines = run("--benchmark-compare=git:HEAD").outlines
     place = next(place for place, line in enumerate(lines) if fnmatchcase(line, said))
     measured = next(place for place, line in enumerate(lines) if "to measure, about" in line)

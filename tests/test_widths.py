@@ -170,6 +170,8 @@ def test_no_line_of_pytest_is_wider_than_the_terminal(
         ours = [
             line
             for line in [*result.outlines, *result.errlines]
-            if not re.match(r"(rootdir|plugins|platform|configfile|benchmark|FAILED|bench/)", line)
+            if not re.match(
+                r"(rootdir|plugins|platform|configfile|benchmark|FAILED|bench/|  /|\.\./)", line
+            )
         ]
         assert too_wide("\n".join(ours), width) == [], options

@@ -135,7 +135,7 @@ def _dry_run(given: argparse.Namespace, options: Options, machine: Machine, form
     planned = Answer(command="run", machines=[machine.name], tables=[found.table])
     print_tables(planned, form)
     sides = len({*options.pythons, *options.environments})
-    each = f"in each of {sides} interpreters: " if sides > 1 else ""
+    each = f"in each of {counted(sides, 'interpreter')}: " if sides > 1 else ""
     tell(f"{chr(10) * (form == TEXT)}{each}{found.words}", stream=sys.stderr)
     return exit_status(True)
 

@@ -20,6 +20,8 @@ LABEL_MARGIN = 2
 MOST_SHARED = 60
 """Characters of a heading and a value that may be said once for all rows."""
 _HARD_SPACE = "\u00a0"
+_BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|[mu]?s|min|h|[KMG]iB|B)(?!\w))")
+"""Between a number and its unit, which stay in one line."""
 LEAST_FIGURES = 3
 """Rows from which on an equal figure in all of them is no chance."""
 MOST_NAMES_SHARE = 0.6
@@ -97,7 +99,7 @@ def wrapped(
     return "\n".join(
         line.replace(_HARD_SPACE, " ")
         if len(start + line) <= width
-        else _wrapped(line, width, indent, start).removeprefix(start)
+        else _wrapped(_BEFORE_UNIT.sub(_HARD_SPACE, line), width, indent, start).removeprefix(start)
         for start, line in zip(befores, lines, strict=True)
     )
 

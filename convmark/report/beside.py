@@ -16,6 +16,7 @@ from typing import Any
 
 from convmark.core.case import Case
 from convmark.core.errors import StoreError
+from convmark.core.text import counted
 from convmark.report.plausible import there
 from convmark.report.untimed import lacking
 from convmark.results.columnar import case_name
@@ -169,7 +170,7 @@ def _of_tries(row: Row, tries: Sequence[Tried]) -> str:
         if not (one.holds and one.late <= MOST_LATE * one.requests and one.p99_s <= limit_s):
             return f"has no {one.rate_per_s:.6g} requests/s that hold the limit"
         if not (one.rate_per_s > 0 and one.steps > 0):
-            return f"has {one.rate_per_s:.6g} requests/s by {one.steps} steps"
+            return f"has {one.rate_per_s:.6g} requests/s by {counted(one.steps, 'step')}"
         due_s = one.requests / one.rate_per_s  # when the last is due, by the schedule of arrivals
         if not (1 - ROUNDING) * due_s <= one.seconds <= LAST_STALL * due_s + limit_s:
             told = f"{one.requests} requests in {one.seconds:.4g} s"
@@ -192,7 +193,7 @@ def _impossible(one: Tried, samples: int, limit_s: float) -> str:
     if not (one.late <= one.requests and one.p50_s <= one.p99_s):
         return f"of {one.requests} requests, {one.late} late, p50 {one.p50_s:g}, p99 {one.p99_s:g}"
     if not one.steps <= one.requests <= one.steps * samples:
-        return f"of {one.requests} requests answered by {one.steps} steps"
+        return f"of {one.requests} requests answered by {counted(one.steps, 'step')}"
     few = one.late <= MOST_LATE * one.requests
     if few != (one.p99_s <= limit_s) or one.holds != (few and one.load <= MOST_LOAD):
         return f"that {'holds' if one.holds else 'fails'}: {one.late} of {one.requests} late"

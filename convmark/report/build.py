@@ -196,7 +196,7 @@ def _title(rows: Rows) -> str:
     """Return what was measured and on which machines."""
     models = [str(name) for name in rows.frame["model"].cat.categories]
     machines = [str(name) for name in rows.frame["machine"].cat.categories]
-    what = models[0] if len(models) == 1 else f"{len(models)} models"
+    what = models[0] if len(models) == 1 else counted(len(models), "model")
     return f"Benchmark of {what} on {_listed(machines)}"
 
 

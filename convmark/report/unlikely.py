@@ -16,6 +16,7 @@ from typing import Any
 
 from convmark.compare.files import Acceptance, LayerChange, NoiseRow
 from convmark.compare.judgement import Judgement
+from convmark.core.text import counted
 from convmark.report.plausible import HIGHEST_BYTES, WINOGRAD, highest_flops
 from convmark.results.agreement import utc_of
 from convmark.session.ceilings import Ceiling
@@ -66,7 +67,7 @@ def _ascending(**figures: float | None) -> str:
 def _of_epoch(row: Epoch) -> str:
     full = row.steps * row.batch_size
     if not full - row.batch_size < row.samples <= full:
-        return f"samples {row.samples} in {row.steps} steps of {row.batch_size}"
+        return f"samples {row.samples} in {counted(row.steps, 'step')} of {row.batch_size}"
     return ""
 
 

@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convmark.core.errors import MeasurementError
+from convmark.core.text import counted
 
 __all__ = ["ROUNDS", "STEPS", "Limits", "moved", "unsteady"]
 
@@ -88,7 +89,7 @@ def unsteady(events: Mapping[str, Mapping[str, Any]]) -> str | None:
         LookupError: one of them, or a figure in it, is missing.
     """
     if not events["warm_up"]["steady"]:
-        return f"warm-up did not settle in {events['warm_up']['steps']} steps"
+        return f"warm-up did not settle in {counted(events['warm_up']['steps'], 'step')}"
     share = events["state"]["other_cpu_share"]
     quiet = share is not None and share < QUIET_SHARE
     steps, windows, rounds = events["steps"], events["windows"], events["rounds"]
