@@ -542,7 +542,10 @@ def test_litert_takes_each_input_in_its_place(monkeypatch: pytest.MonkeyPatch) -
     stand_in = SimpleNamespace(
         allocate_tensors=lambda: None,
         get_signature_list=dict,
-        get_input_details=lambda: [{"index": 4}, {"index": 2}],
+        get_input_details=lambda: [
+            {"index": 4, "shape_signature": [1, 2]},
+            {"index": 2, "shape_signature": [1, 3]},
+        ],
         get_output_details=lambda: [{"index": 7}, {"index": 5}],
         set_tensor=given.__setitem__,
         invoke=lambda: given.update({7: given[4] - given[2], 5: given[4]}),

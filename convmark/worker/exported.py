@@ -10,7 +10,7 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from convmark.worker import runtimes
 from convmark.worker.backends.keras_parts import root_mean_square
 from convmark.worker.backends.step import Step
 from convmark.worker.failure import CaseFailure
-from convmark.worker.inputs import Inputs, Leaf, flat, sized
+from convmark.worker.inputs import Inputs, Leaf, flat, sized, text_of
 from convmark.worker.runtimes.agreement import agreement, check
 from convmark.worker.runtimes.export import Exported
 from convmark.worker.work import Work
@@ -195,11 +195,15 @@ class ExportedBackend:
         """
         case, leaves = self._case, []
         for one in engine.taken:
-            if not one.shape or one.shape[0] not in (None, case.batch_size):
-                size = one.shape[0] if one.shape else "no"
+            if not one.shape or 0 in one.shape:
                 raise CaseFailure(
-                    f"{case.model}: takes batches of size {size}, got {case.batch_size}; ask "
-                    f"for --batch-sizes {size}"
+                    f"{case.model}: an input must have a batch axis and no axis of size 0, its "
+                    f"input {one.name} has the shape {text_of(one.shape)}; convert it with others"
+                )
+            if one.shape[0] not in (None, case.batch_size):
+                raise CaseFailure(
+                    f"{case.model}: takes batches of size {one.shape[0]}, got {case.batch_size}; "
+                    f"ask for --batch-sizes {one.shape[0]}"
                 )
             if not _is_number(one.dtype):
                 raise CaseFailure(
@@ -207,6 +211,8 @@ class ExportedBackend:
                     f"{one.name} is of {one.dtype}; convert it without what makes numbers of that"
                 )
             leaves.append(Leaf(one.name, one.shape[1:], one.dtype))
+        if not leaves:
+            raise CaseFailure(f"{case.model}: the file takes no input; convert it with one")
         try:
             leaves = sized(leaves, self._framework.asked_shapes)
         except ValueError as error:
@@ -217,6 +223,7 @@ class ExportedBackend:
                 f"{case.model}: a batch must have at most {MOST_BATCH_BYTES:,} bytes, it would "
                 f"have {found.sample_bytes * case.batch_size:,}"
             )
+        self._framework._inputs[self] = found  # of which `chosen_shapes` tells
         return found
 
     def described_inference(self, model: Loaded) -> dict[str, Any]:
@@ -236,6 +243,8 @@ class ExportedBackend:
             )
         if exported.references:
             found = agreement(outputs, exported.references)
+        else:
+            self._check_last_sample(model, outputs[0])
         figures = {} if found is None else found.columns
         self._threads = self._runtime_threads(model.engine)
         self._emit("agreement", runtime_threads=self._threads, **figures)
@@ -251,13 +260,37 @@ class ExportedBackend:
             )
         return {}
 
+    def _check_last_sample(self, model: Loaded, outputs: Sequence[Any]) -> None:
+        """Hold a file whose outputs have no batch axis to computing the last sample of a batch.
+
+        Raises:
+            CaseFailure: it gives the same for another one.
+        """
+        (batch,), samples = self._exported.batches, self._case.batch_size
+        if samples == 1 or any(one.shape[:1] == (samples,) for one in outputs):
+            return
+        assert self._inputs is not None
+        others = [one.copy() for one in batch]
+        for one, other in zip(others, flat(self._inputs.batch(1, self._seed + 1)), strict=True):
+            one[-1:] = other
+        is_other = not all(map(np.array_equal, others, batch))
+        if is_other and all(map(np.array_equal, outputs, model.engine.run(others))):
+            raise CaseFailure(
+                f"{self._case.model}: must compute each of the {samples} samples of a batch, its "
+                "outputs are the same whatever the last one is; ask for --batch-sizes 1"
+            )
+
     def synchronise(self, token: tuple[Any, Any]) -> None:
         """Wait for a step of the framework's; what a runtime has returned is there."""
         if token[0] is not None:
             self._framework.synchronise(token)
 
     def fingerprint(self, token: tuple[Any, Any]) -> float:
-        return root_mean_square(token[1])
+        """The outputs' root mean square, of texts that of their lengths."""
+        return root_mean_square(
+            np.vectorize(len, otypes=[float])(one) if one.dtype.kind in "SUO" else one
+            for one in token[1]
+        )
 
     def reset_peak_memory(self) -> None:
         """Have the allocator's peak begin anew; the framework itself has not begun elsewhere."""

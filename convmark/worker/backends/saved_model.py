@@ -49,7 +49,9 @@ class SavedModel(keras.Model):  # type: ignore[misc]  # Keras has no types
             raise CaseFailure(f"{folder}: must have a signature {SERVING}, it has {names}")
         function = signatures[chosen]
         super().__init__(autocast=False)  # a folder's name need not be one that TensorFlow takes
-        self.precision = _computed(function)
+        if not function.structured_outputs:
+            raise CaseFailure(f"{folder}: its signature gives no outputs; save it with one")
+        self.precision = _computed(folder, function)
         self._kept = (loaded,)  # its tables and variables live as long as it does
         self._function = function
         _, self._takes = function.structured_input_signature
@@ -119,7 +121,7 @@ def _symbol(folder: str, name: str, spec: Any) -> Any:
     return keras.Input(tuple(spec.shape[1:]), dtype=spec.dtype.name, name=name)
 
 
-def _computed(function: Any) -> str:
+def _computed(folder: str, function: Any) -> str:
     """Return the precision that the graph's products are computed in, by Keras's name.
 
     Raises:
@@ -139,6 +141,8 @@ def _computed(function: Any) -> str:
     stored = {one.dtype.name for one in function.variables if not one.dtype.is_integer}
     kinds = (products or stored) - {"bool", "int32", "int64", "resource", "string"}
     if len(kinds) > 1:
-        raise CaseFailure(f"its products must be of one dtype, got {', '.join(sorted(kinds))}")
+        raise CaseFailure(
+            f"{folder}: its products must be of one dtype, got {', '.join(sorted(kinds))}"
+        )
     computed = next(iter(kinds), "float32")
     return f"mixed_{computed}" if "16" in computed and "float32" in stored else computed

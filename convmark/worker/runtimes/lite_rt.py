@@ -50,8 +50,9 @@ class LiteRT(Engine):
                 f"{path}: must have one signature, it has {', '.join(sorted(signatures))}; convert "
                 "the one that is deployed"
             )
-        self._interpreter.allocate_tensors()
         self._takes = self._interpreter.get_input_details()
+        if not any(-1 in one["shape_signature"] for one in self._takes):
+            self._interpreter.allocate_tensors()  # a size of 1 may be too small for others
         self._places = [one["index"] for one in self._takes]
         self._gives = [one["index"] for one in self._interpreter.get_output_details()]
         calls = self._interpreter.set_tensor, self._interpreter.invoke, self._interpreter.get_tensor
