@@ -232,7 +232,7 @@ def test_a_file_of_another_precision_than_was_asked_for_is_refused(
         its_case = case(model="a.tflite", runtime="litert", precision=asked)
         file = Exported(f"{stored}.tflite", [], [], {})
         backend = ExportedBackend(
-            SimpleNamespace(asked_shapes={}),
+            SimpleNamespace(asked_shapes={}, _inputs={}),
             its_case,
             file,
             0,

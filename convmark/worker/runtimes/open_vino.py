@@ -22,11 +22,12 @@ _HALVES = {"f16": "float16", "bf16": "bfloat16"}
 
 def convert(source: Source, path: str, precision: str) -> None:
     """Write an .xml file and the .bin beside it, their weights in float32 or int8."""
+    frozen = source.frozen()
     with tempfile.TemporaryDirectory() as folder:
         graph = os.path.join(folder, "graph.pb")  # of a function it takes no frozen one
         with open(graph, "wb") as file:
-            file.write(source.frozen().graph.as_graph_def().SerializeToString())
-        model = openvino.convert_model(graph)
+            file.write(frozen.graph.as_graph_def().SerializeToString())
+        model = _in_order(openvino.convert_model(graph), frozen)
         if precision == "int8":
             try:
                 import nncf
@@ -34,6 +35,24 @@ def convert(source: Source, path: str, precision: str) -> None:
                 raise CaseFailure(f"int8 needs nncf ({error}); pip install nncf") from None
             model = nncf.quantize(model, nncf.Dataset([list(one) for one in source.samples()]))
         openvino.save_model(model, path, compress_to_fp16=False)
+
+
+def _in_order(model: Any, function: Any) -> Any:
+    """Return a converted model with the function's order of inputs and outputs.
+
+    Its own is another in each process. An output that is an input has lost its name.
+    """
+    parameters = {name: one for one in model.get_parameters() for name in one.output(0).names}
+    if lost := [one.name for one in function.inputs if one.name not in parameters]:
+        raise CaseFailure(f"OpenVINO leaves out the input {lost[0]}; have the model use it")
+    found = [parameters[one.name] for one in function.inputs]
+    named: list[Any] = []
+    left = list(model.get_results())
+    for one in function.outputs:
+        named.append(next((two for two in left if one.name in two.input_value(0).names), None))
+        left = [two for two in left if two is not named[-1]]
+    results = [left.pop(0) if one is None else one for one in named]
+    return openvino.Model(results, found)
 
 
 class OpenVino(Engine):
