@@ -401,6 +401,8 @@ def test_weights_that_keras_does_not_see_are_in_the_state(
 def test_what_a_models_own_predict_does_besides_is_in_the_state(ask: Ask) -> None:
     assert read_back(ask("decodes"))["model"]["predict_step"] == "not_run"
     assert "predict_step" not in read_back(ask("decodes", task="train"))["model"]
+    assert read_back(ask("trained_nets:by_xla"))["model"] == {"jit_compile": "not_run"}
+    assert read_back(ask("trained_nets:by_xla", jit="on"))["model"] == {}
 
 
 def test_a_model_that_asks_to_run_eagerly_infers_so(ask: Ask) -> None:

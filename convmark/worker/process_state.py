@@ -312,6 +312,8 @@ class Witness:
         if self._case.task != "infer" or self._case.runtime != DEFAULT_RUNTIME:
             return {}
         found: Settings = self._backend.inference_aside(self._model)
+        if self._case.jit == "on" or self._backend.always_compiles:
+            found.pop("jit_compile", None)
         return found
 
     def _untracked(self) -> Settings:

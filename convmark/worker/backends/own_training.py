@@ -180,6 +180,8 @@ def inference_aside(model: Any) -> dict[str, str]:
     boxes there.
     """
     found = {name: "not_run" for name in _PREDICTS if overrides(model, name)}
+    jit = getattr(model, "jit_compile", getattr(model, "_jit_compile", None))
+    found |= {"jit_compile": "not_run"} if is_compiled(model) and jit is True else {}
     return {**found, "run_eagerly": "True"} if model.run_eagerly else found
 
 
