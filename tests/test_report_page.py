@@ -36,6 +36,18 @@ def opened(browser: Any, page: Path) -> Any:
     return browser
 
 
+OUTSIDE = """
+return [...document.querySelectorAll('.drawing svg')].flatMap((svg) => {
+  const box = svg.getBoundingClientRect();
+  return [...svg.querySelectorAll('text')].filter((text) => {
+    const own = text.getBoundingClientRect();
+    return own.width && (own.left < box.left - 1 || own.right > box.right + 1);
+  }).map((text) => text.textContent);
+});
+"""
+"""Texts of figures that are cut off."""
+
+
 def tick(browser: Any, facet: str, value: str) -> None:
     """Open a facet and click a value."""
     browser.find_element("css selector", f"details[data-facet='{facet}'] summary").click()
@@ -80,6 +92,7 @@ def test_no_table_is_cut_off_and_columns_without_room_are_a_click_away(
     wait_for(browser, "document.querySelector('#table-troubles-failed').scrollWidth > 0")
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     assert browser.execute_script(CUT) == []
+    assert browser.execute_script(OUTSIDE) == []
     shown = browser.execute_script(
         "return [...document.querySelectorAll('#table-architectures th')]"
         ".filter((e) => e.offsetWidth).map((e) => e.dataset.key)"

@@ -271,9 +271,23 @@ const units = (function () {
 
   const NARROW = { columns: 2, minExtent: 56, maxExtent: 56 };
 
+  const LETTERS = 44; // of a title's line that a phone has room for
+
+  function folded(title) {
+    const lines = [""];
+    for (const word of title.split(" ")) {
+      if ((lines.at(-1) + " " + word).length > LETTERS) lines.push("");
+      lines.push((lines.pop() + " " + word).trim());
+    }
+    return lines;
+  }
+
   function specOf(spec, narrow) {
-    const text = JSON.stringify(spec);
-    return JSON.parse(text, (key, value) => (narrow && key in NARROW ? NARROW[key] : value));
+    if (!narrow) return structuredClone(spec);
+    return JSON.parse(JSON.stringify(spec), (key, value) => {
+      if (key === "title" && typeof value === "string" && value.length > LETTERS) return folded(value);
+      return key in NARROW ? NARROW[key] : value;
+    });
   }
 
   function rowsOf(key, select) {
@@ -363,7 +377,7 @@ const units = (function () {
     const whole = Object.assign(specOf(spec, narrow), {
       data: { values: rows },
       width: "container",
-      padding: narrow ? { left: 14, right: 10, top: 5, bottom: 5 } : 5,
+      padding: { left: narrow ? 14 : 5, right: 20, top: 5, bottom: 5 }, // half of the last label
       height: height,
       config: config,
     });
