@@ -47,7 +47,8 @@ LONGEST = (
 FRAMEWORKS = frozenset(
     (
         *("test_backends", "test_by_identity", "test_ceilings", "test_cut_models", "test_cuts"),
-        *("test_duet", "test_flops", "test_forks", "test_inputs", "test_models"),
+        *("test_duet", "test_flops", "test_forks", "test_inputs", "test_jax_identity"),
+        "test_models",
         *("test_precisions", "test_process_state", "test_report_describe", "test_runtimes"),
         *("test_synchronisation", "test_training", "test_work"),
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import fake_worker
@@ -18,6 +19,7 @@ from convmark.compare.files import read_verdicts
 
 # modules that are patched must be loaded here: an in-process session drops those that it loads
 from convmark.compare.live import anchor, gate
+from convmark.compare.live.anchor import AnchorCode
 from convmark.compare.live.case_result import CaseResult
 from convmark.compare.live.live import Pairing
 from convmark.compare.rule.decision import Decision
@@ -116,13 +118,16 @@ def live(
     sizes: dict[str, int] | None = None,
     closed: dict[str, str] | None = None,
     precisions: tuple[str, str] | None = None,
+    against: Mapping[str, tuple[str, float]] = MappingProxyType({}),
 ) -> list[str]:
     """Have every live comparison give this verdict; return the list of cases it is asked for.
 
     Args:
         closed: cases without a verdict, and why.
+        against: by commit another verdict with its estimate; an empty one for code that cannot run.
     """
     calls: list[str] = []
+    commits: list[str] = []
     decided = Decision(
         verdict=verdict,  # type: ignore[arg-type] # one of them
         sessions=3,
@@ -137,6 +142,12 @@ def live(
     def compare_live(pairings: Sequence[Pairing], terms: object, say: object) -> list[CaseResult]:
         names = [pairing.case.name for pairing in pairings]
         calls.extend(names)
+        if names and commits[-1] in against:
+            other, change = against[commits[-1]]
+            around = Interval.around(change, 0.01)
+            told = replace(decided, verdict=other, estimate=change, interval=around)
+            cannot_run = CaseResult(decision=undecided, closed="the old code cannot be run")
+            return [CaseResult(decision=told) if other else cannot_run for _ in names]
         return [
             CaseResult(decision=undecided, closed=closed[name])
             if closed and name in closed
@@ -147,7 +158,8 @@ def live(
         ]
 
     @contextlib.contextmanager
-    def trees(origin: object, anchor: object) -> Iterator[tuple[None, None]]:
+    def trees(origin: object, anchor: AnchorCode) -> Iterator[tuple[None, None]]:
+        commits.append(anchor.commit)
         yield None, None
 
     monkeypatch.setattr(gate, "anchor_trees", trees)

@@ -118,6 +118,14 @@ def test_what_two_sessions_leave_open_of_the_noise_further_ones_tell():
     assert next_session([known, begun], math.inf) == 1
 
 
+def test_of_hopeless_cases_the_one_with_the_least_time_goes_first():
+    """Their chances differ by powers of ten, which had given one of them all sessions."""
+    known, begun = candidate(spread=0.1, sessions=6), candidate(spread=0.9, sessions=5)
+    assert next_session([known, begun], 12.0) == next_session([begun, known], 12.0) + 1 == 1
+    assert next_session([known, begun, candidate(spread=0.02, sessions=50)], 12.0) == 2
+    assert next_session([known, begun], math.inf) == 0
+
+
 def test_a_decided_case_needs_nothing_and_a_closed_or_hopeless_one_has_no_time():
     assert seconds_to_decide(candidate(verdict="regressed"), 16) == 0
     assert seconds_to_decide(candidate(closed=True), 16) is None

@@ -297,6 +297,10 @@ def test_so_they_do_on_another_framework(
             if session.wall is None or surely_slower(session):
                 break  # else its own error says that it cannot tell, on a busy machine
         holds(session, sides)
+        alike = play(interpreter, sides, case("named", backend=backend), with_work=True)
+        assert alike.failure is None
+        told = list(alike.graphs.values())
+        assert told == (told[:1] * 2 if backend == "jax" else [])  # PyTorch runs Python each time
 
 
 @pytest.mark.parametrize(

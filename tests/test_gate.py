@@ -216,7 +216,9 @@ def test_one_session_is_kept_for_the_next_run_as_its_reason_promises(
         decision=decision("undecided", None, 1), live=[session], codes=("c1", "c2"), needs_s=8.0
     )
     found = confirmed(OF_COMMIT, HERE)
-    keep_sessions(tmp_path / "0001.csv", found, {CASE.name: run_of("0001", 0.0, code="c2")[0]})
+    keep_sessions(
+        tmp_path / "0001.csv", found.items(), {CASE.name: run_of("0001", 0.0, code="c2")[0]}
+    )
     (kept,) = TABLE.of(tmp_path / "0001.csv")
     assert (kept.wall, kept.decided) == (0.01, False)
 

@@ -642,7 +642,8 @@ def test_a_live_comparison_asks_for_the_suites_models_alone(
 def test_a_files_word_for_a_commit_names_no_branch() -> None:
     from convmark.compare.history import Anchor, CaseHistory, History
     from convmark.compare.live.anchor import Origin
-    from convmark.plugin.judging import Baseline, _anchor_of
+    from convmark.plugin.baseline import Baseline
+    from convmark.plugin.judging import _anchor_of
 
     case = Case(model="lenet5", task="train")
     origin = Origin(repository=Path("x"), folder=Path("models"), is_zoo=True)

@@ -197,6 +197,33 @@ def test_a_package_that_only_a_finder_knows_is_taken_from_the_tree_in_its_place(
         assert on_both(tables, lambda: imported("shelf").NAME) == {"old": "old", "new": "new"}
 
 
+def test_a_package_in_a_folder_of_links_is_taken_from_the_tree(
+    codes: list[Code], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a strict editable installation has it: git ignores the folder, so no tree has it."""
+    old, new = (Path(code.folder) for code in codes)
+    for tree, side in ((new, "new"), (old, "old")):
+        (tree / "lib" / "linked").mkdir(parents=True)
+        (tree / "lib" / "linked" / "__init__.py").write_text("")
+        (tree / "lib" / "linked" / "nets.py").write_text(f"NAME = '{side}'\n")
+    links = new / "build" / "linked"
+    links.mkdir(parents=True)
+    for file in (new / "lib" / "linked").iterdir():
+        (links / file.name).symlink_to(file)
+    monkeypatch.setattr(sys, "path", [str(links.parent), *sys.path])
+    given = [
+        dataclasses.replace(
+            codes[0],
+            import_roots=[*codes[0].import_roots, str(old / "build")],
+            moved={str(new): str(old)},
+        ),
+        codes[1],
+    ]
+    with Tables(given) as tables:
+        found = on_both(tables, lambda: imported("linked.nets").NAME)
+    assert found == {"old": "old", "new": "new"}
+
+
 def test_the_path_of_a_side_has_no_folder_of_the_other_and_all_that_is_nobodys(
     codes: list[Code], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

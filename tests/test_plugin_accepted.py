@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from gates import (
@@ -22,6 +23,7 @@ from workers import git
 
 from convmark.cli import main
 from convmark.compare.files import read_verdicts
+from convmark.compare.live import anchor
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
@@ -53,25 +55,105 @@ def test_a_change_that_is_meant_passes_by_an_option_or_by_a_commit(
     for baseline in ("--benchmark-compare=git:HEAD~2", "--benchmark-compare=1"):
         result = run(baseline, "--allow-change=lenet5-*")
         assert result.ret == 0
-        result.stdout.fnmatch_lines([f"{CONV}*step_time*regressed*; accepted by commit {sha}"])
+        told = f"accepted by commit {sha}, same commit as {sha}"
+        result.stdout.fnmatch_lines([f"{CONV}*step_time*regressed*; {told}"])
     assert run("--benchmark-compare=git:HEAD~1").ret == 1
     assert found(pytester, CONV) == "regressed"
 
 
-def test_a_trailer_lets_no_more_pass_than_it_did_at_first(
+ACCEPTS = ("commit", "-q", "--allow-empty", "-m", "x", "-m", "Benchmark-Accept: *")
+CANNOT_RUN = ("", 0.0)
+
+
+@pytest.mark.parametrize("baseline", ["--benchmark-compare", "--benchmark-compare=git:HEAD~2"])
+def test_a_trailer_lets_no_more_pass_than_its_commit_has_changed(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, baseline: str
+) -> None:
+    """Whatever earlier runs say; in a new results folder there is none."""
+    history(run, 1)
+    git(pytester.path, *ACCEPTS)
+    accepted = head(pytester.path)
+    sha = accepted[:12]
+    new_commit(pytester)
+    live(monkeypatch, "regressed", 0.6, against={accepted: ("unchanged", 0.0)})
+    result = run(baseline)
+    assert result.ret == 0
+    told = f"accepted by commit {sha}, +0.0 % [[]-1.0, +1.0[]] against {sha}"
+    result.stdout.fnmatch_lines([f"{LENET5}*regressed*; {told}", "*changed as accepted*"])
+
+    live(monkeypatch, "regressed", 0.6, against={accepted: ("undecided", 0.2)})
+    result = run(baseline)
+    assert result.ret == 0
+    assert found(pytester, LENET5) == found(pytester, LENET5, "throughput") == "inconclusive"
+    more = f"whether it is more than what is accepted by commit {sha} is not decided: +22.1 %"
+    step = "2 of 2 step times inconclusive, so they may have changed (2 of them perhaps by more *"
+    result.stdout.fnmatch_lines([f"{LENET5}*; {more}*", f"*{step}"])
+
+    live(monkeypatch, "regressed", 0.6, against={accepted: ("regressed", 0.2)})
+    result = run(baseline)
+    assert result.ret == 1
+    more = f"against {sha}, which is more than what is accepted by commit {sha}: this is another"
+    result.stdout.fnmatch_lines([f"{LENET5}: step_time regressed by +82.2 %*; +22.1 %*{more} *"])
+
+    monkeypatch.chdir(pytester.path)
+    repeated = [["compare"], ["compare", "1", "4"]][: 1 + ("git" not in baseline)]
+    assert [main(command) for command in repeated] == [1] * len(repeated)
+
+    git(pytester.path, *ACCEPTS)
+    assert run(baseline.replace("2", "3")).ret == 0
+
+
+def test_code_of_a_merge_that_lacks_the_baseline_is_no_bound(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be slower or faster by what the baseline has changed since."""
+    git(pytester.path, "switch", "-qc", "branch")
+    git(pytester.path, *ACCEPTS)
+    accepted = head(pytester.path)
+    git(pytester.path, "switch", "-q", "main")
+    new_commit(pytester)
+    git(pytester.path, "switch", "-q", "branch")
+    git(pytester.path, "merge", "-q", "--no-ff", "--no-edit", "main")
+    live(monkeypatch, "regressed", 0.6, against={accepted: ("regressed", 0.2)})
+    assert run("--benchmark-compare=git:main").ret == 0
+
+
+def test_a_trailer_of_the_repository_around_a_submodule_counts(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What it accepts is the change up to the commit that it has of the submodule."""
+    git(tmp_path, "init", "-q", "-b", "main")
+    git(tmp_path, "commit", "-q", "--allow-empty", "-m", "one")
+    added = ("submodule", "--quiet", "add", str(tmp_path), "nets")
+    git(pytester.path, "-c", "protocol.file.allow=always", *added)
+    git(pytester.path, "commit", "-qm", "with a submodule")
+    nets = pytester.path / "nets"
+    monkeypatch.setattr(anchor, "zoo_folder", lambda: nets)
+    commits = []
+    for number, message in enumerate(("Benchmark-Accept: *", "no more"), 1):
+        git(nets, "commit", "-q", "--allow-empty", "-m", "slower")
+        git(pytester.path, "commit", "-qam", "x", "-m", message)
+        commits.append(head(nets))
+        live(monkeypatch, "regressed", 0.6, against={commits[0]: ("regressed", 0.2)})
+        assert run(f"--benchmark-compare=git:main~{number}").ret == number - 1
+
+
+def test_a_trailer_whose_code_cannot_run_lets_no_more_pass_than_it_did_at_first(
     run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It stays in the history, and what a later commit does is another change."""
     history(run, 1)
-    git(pytester.path, "commit", "-q", "--allow-empty", "-m", "x", "-m", "Benchmark-Accept: *")
-    sha = head(pytester.path)[:12]
+    git(pytester.path, *ACCEPTS)
+    accepted = head(pytester.path)
+    sha = accepted[:12]
+    new_commit(pytester)
     for change, status in ((0.2, 0), (0.24, 0), (0.4, 1)):
-        live(monkeypatch, "regressed", change)
+        live(monkeypatch, "regressed", change, against={accepted: CANNOT_RUN})
         result = run("--benchmark-compare")
         assert result.ret == status
     told = f"what is accepted by commit {sha} was of +22.1 % in run 0002, and this is another"
     result.stdout.fnmatch_lines([f"{LENET5}: step_time regressed by +49.2 %*; {told} change"])
-    git(pytester.path, "commit", "-q", "--allow-empty", "-m", "x", "-m", "Benchmark-Accept: *")
+    git(pytester.path, *ACCEPTS)
     assert run("--benchmark-compare").ret == 0
 
 
@@ -79,7 +161,8 @@ def test_a_trailer_bounds_the_sizes_too(
     run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, coded: Columns
 ) -> None:
     history(run, 1)
-    git(pytester.path, "commit", "-q", "--allow-empty", "-m", "x", "-m", "Benchmark-Accept: *")
+    git(pytester.path, *ACCEPTS)
+    new_commit(pytester)
     for parameters, status in ((70_000, 0), (70_000, 0), (80_000, 1)):
         coded["parameters"] = parameters
         live(monkeypatch, "unchanged", 0.0)
@@ -101,10 +184,12 @@ def test_a_precision_that_the_new_code_sets_fails_until_it_is_accepted(
     result.stdout.fnmatch_lines([f"{LENET5}: {told}"])
     result.stdout.fnmatch_lines([f"*Benchmark-Accept: {LENET5}"])
     assert run("--benchmark-compare", "--allow-change=lenet5-*").ret == 0
-    git(pytester.path, "commit", "-q", "--allow-empty", "-m", "x", "-m", "Benchmark-Accept: *")
+    git(pytester.path, *ACCEPTS)
+    accepted = head(pytester.path)
     assert run("--benchmark-compare").ret == 0
-    assert run("--benchmark-compare").ret == 0
-    live(monkeypatch, "unchanged", 0.0, precisions=("float32", "mixed_float16"))
+    new_commit(pytester)
+    other = ("float32", "mixed_float16")
+    live(monkeypatch, "unchanged", 0.0, precisions=other, against={accepted: CANNOT_RUN})
     result = run("--benchmark-compare")
     assert result.ret == 1
     result.stdout.fnmatch_lines(
@@ -117,7 +202,7 @@ def test_compare_repeats_that_a_trailer_before_the_baseline_let_nothing_pass(
 ) -> None:
     """The accepted run lies before the trailer, and the commit that was compared with after it."""
     history(run, 1)
-    git(pytester.path, "commit", "-q", "--allow-empty", "-m", "x", "-m", "Benchmark-Accept: *")
+    git(pytester.path, *ACCEPTS)
     new_commit(pytester)
     live(monkeypatch, "regressed", 0.2)
     assert run("--benchmark-compare=git:HEAD~1").ret == 1

@@ -22,6 +22,7 @@ from gates import (
 from snapshots import check, session
 from workers import git
 
+from convmark.cli import main
 from convmark.compare.files import read_verdicts
 from convmark.plugin.pytest_run import PytestRun
 from convmark.results.store import read_run
@@ -340,6 +341,38 @@ def test_packages_that_a_branch_names_anew_are_said_to_be_in_neither_side(
     new_commit(pytester)
     result = run("--benchmark-compare=git:HEAD~1")
     result.stdout.no_fnmatch_line("*packages installed here*")
+
+
+def test_a_raised_margin_by_which_a_case_passes_is_said(
+    run: Run, pytester: pytest.Pytester, monkeypatch: Patch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whether the command line or a commit has raised it; one that lets nothing pass is not."""
+
+    def commit_margin(margin: float) -> str:
+        text = f"[tool.pytest.ini_options]\n[tool.convmark]\nshort_options = true\n{margin = }\n"
+        (pytester.path / "pyproject.toml").write_text(text)
+        git(pytester.path, "commit", "-qam", "another margin")
+        return head(pytester.path)[:12]
+
+    new_commit(pytester)
+    live(monkeypatch, "slower_within_margin", 0.06)
+    result = run("--benchmark-compare=git:HEAD~1", "--margin=0.1")
+    assert result.ret == 0
+    told = "2 cases passed by a margin of 10 %, which is 3 % by default"
+    result.stdout.fnmatch_lines([f"*became slower; {told}*"])
+    monkeypatch.chdir(pytester.path)
+    assert main(["comment"]) == 0
+    assert f"`{told}`." in capsys.readouterr().out
+    then = commit_margin(0.05)
+    commit_margin(0.1)
+    result = run("--benchmark-compare=git:HEAD~1")
+    result.stdout.fnmatch_lines([f"*; 2 cases passed by a margin of 10 %, which was 5 % in {then}"])
+    new_commit(pytester)
+    result = run("--benchmark-compare=git:HEAD~1")
+    result.stdout.no_fnmatch_line("*passed by a margin*")
+    live(monkeypatch, "unchanged", 0.0)
+    result = run("--benchmark-compare=git:HEAD~2")
+    result.stdout.no_fnmatch_line("*passed by a margin*")
 
 
 def test_a_ref_cannot_be_compared_with_nothing_live(run: Run, pytester: pytest.Pytester) -> None:

@@ -37,7 +37,7 @@ def keep(
 ) -> Path:
     """Keep a run's sessions against where its file would be."""
     given: dict[str, LiveComparison] = confirmed(verdict, kept=tuple(kept), codes=codes)
-    keep_sessions(run, given, {LENET: replace(ROW, code=codes[1], **columns)})
+    keep_sessions(run, given.items(), {LENET: replace(ROW, code=codes[1], **columns)})
     return run
 
 
@@ -140,3 +140,16 @@ def test_a_run_s_level_is_of_its_own_sessions_alone(tmp_path: Path) -> None:
     assert (level.log_ratio, level.variance) == (pytest.approx(0.06), pytest.approx(0.0001))
     assert level.against == (CONDITIONS[LENET], "c1", False)
     assert live_levels(keep(tmp_path / "0003.csv", sessions(0.05))) == {}
+
+
+def test_sessions_with_an_accepted_commit_are_taken_along_and_are_no_level(tmp_path: Path) -> None:
+    """A level is against the anchor, whose sessions come first."""
+    run = tmp_path / "0001.csv"
+    told = [
+        *confirmed("regressed", kept=sessions(0.3, 0.32), codes=("c1", "c3")).items(),
+        *confirmed("undecided", kept=sessions(0.0, 0.02), codes=("c2", "c3")).items(),
+    ]
+    keep_sessions(run, told, {LENET: replace(ROW, code="c3")})
+    assert live_levels(run)[LENET].log_ratio == pytest.approx(0.31)
+    assert earlier(run).of(LENET, "c1", "c3", apart=False).sessions == ()
+    assert len(earlier(run).of(LENET, "c2", "c3", apart=False).sessions) == 2

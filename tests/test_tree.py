@@ -288,6 +288,8 @@ def test_a_file_that_no_commit_has_and_the_commits_code_names_is_no_fair_compari
     listing = {**code(), "looked": {str(tree.root / "gen"): "names"}}
     assert tree.lacked(listing, today) == told
     assert tree.lacked(code(), today) == ""  # the commit's code has nothing to do with it
+    note = check_lacked(tree, tree_as_it_is(made), {"old": code(), "new": today})  # a package may
+    assert note == "today's code reads gen/sizes.py, which no commit has: git:main ran without"
     assert tree.lacked(code(nets), code(made / "src" / "shop" / "extra.py")) == ""  # a new file
     library = code(made / "deps" / "library" / "lib.py")
     nets.write_text("import lib\n")

@@ -16,12 +16,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from convmark.compare.accepted_code import held_to, with_followers
 from convmark.compare.earlier import by_name
 from convmark.compare.files import VERDICT_TABLE, Acceptance, accepted_of, verdicts_path
 from convmark.compare.history import History, anchor_of
-from convmark.compare.judgement import PRECISION, SIZES, Judgement
+from convmark.compare.judgement import PRECISION, SIZES, Judgement, LiveComparison
 from convmark.core.errors import ConvmarkError, StoreError
 from convmark.core.git import SHOWN, Git, GitError
 from convmark.core.text import change_text, counted, plain_text
@@ -105,6 +107,8 @@ class TrailerRange:
     """As the anchor."""
     unknown: str = ""
     """What ran code of no known commit, where one of the two is not known."""
+    around: TrailerRange | None = None
+    """The same in the repository whose submodule this one is, where the user stands in that."""
 
 
 def _trailers(since: TrailerRange) -> tuple[tuple[str, str], ...]:
@@ -170,18 +174,36 @@ class IntendedChanges:
         for one in self._accepted:
             if one.case in (None, case):
                 return f"accepted: {one.reason}"
-        since = self._since(case)
-        for commit, pattern in self._trailers(since) if since is not None else ():
-            if _matches(names, pattern):
-                return f"{BY_COMMIT} {commit[:SHOWN]}"
-        return ""
+        _, commit = self._by_trailer(case)
+        return f"{BY_COMMIT} {commit[:SHOWN]}" if commit else ""
 
-    def later(self, case: str, reason: str) -> str:
+    def _by_trailer(self, case: str) -> tuple[TrailerRange | None, str]:
+        """Return the newest commit whose trailer accepts a case, in full, and its range."""
+        since, names = self._since(case), self._names.get(case, {case})
+        while since is not None:
+            for commit, pattern in self._trailers(since):
+                if _matches(names, pattern):
+                    return since, commit
+            since = since.around
+        return None, ""
+
+    def accepting_commit(self, case: str) -> str:
+        """Return the commit, in full, whose code tells what its trailer accepts; empty for none.
+
+        The code of one that lacks what the anchor has would be slower or faster by that too.
+        """
+        since, commit = self._by_trailer(case)
+        if since is None or not self.reason(case).startswith(BY_COMMIT):
+            return ""
+        git = Git.at(since.repository)
+        has_anchor = git.answer("merge-base", "--is-ancestor", since.anchor, commit) is not None
+        return commit if has_anchor else ""
+
+    def later(self, case: str) -> str:
         """Say that the commits after that of a trailer pass by it as well; empty without any."""
-        since = self._since(case)
+        since, commit = self._by_trailer(case)
         assert since is not None
         asked = ("--count", "--no-merges", f"{since.anchor}..{since.head}")
-        commit = reason.removeprefix(BY_COMMIT).strip()
         count = Git.at(since.repository).answer("rev-list", *asked, f"^{commit}", "--")
         if count is None or not int(count):
             return ""
@@ -295,16 +317,20 @@ def _bounds(then: Mapping[str, Judgement], failing: Judgement) -> bool:
 
 
 def pass_intended(
-    judgements: Sequence[Judgement], meant: IntendedChanges, earlier: Sequence[Path] = ()
+    judgements: Sequence[Judgement],
+    meant: IntendedChanges,
+    earlier: Sequence[Path] = (),
+    since: Mapping[str, LiveComparison] = MappingProxyType({}),
 ) -> list[Judgement]:
     """Return the judgements, those that fail by a change that is meant no longer failing.
 
     The verdict stays, and the note says by what the change is meant. A commit's trailer lets no
-    more pass than it did in the earlier runs: it stays in the history, and what comes later is
-    another change.
+    more pass than that commit's code has changed, or without a comparison with it, than it did in
+    the earlier runs: it stays in the history, and what comes later is another change.
 
     Args:
         earlier: the files of the earlier runs, oldest first.
+        since: by case what was found live against the commit whose trailer accepts it.
     """
     found: list[Judgement] = []
     before: dict[tuple[str, str], list[dict[str, Judgement]]] | None = None
@@ -313,8 +339,12 @@ def pass_intended(
         reason = meant.reason(one.case) if by_a_change else ""
         then: Sequence[dict[str, Judgement]] = ()
         if reason.startswith(BY_COMMIT):
-            before = _let_pass(earlier, meant.say) if before is None else before
             now = {other.metric: other for other in judgements if other.case == one.case}
+            held = held_to(since.get(one.case), one, now, reason)
+            if held is not None:
+                found.append(held)
+                continue
+            before = _let_pass(earlier, meant.say) if before is None else before
             then = before.get((one.case, reason), ())
             if told := next(filter(None, (_beyond(now, one, was) for was in then)), ""):
                 told = f"what is {reason} was {told}, and this is another change"
@@ -322,13 +352,13 @@ def pass_intended(
                 found.append(replace(one, note=note))
                 continue
             if not any(_bounds(was, one) for was in then):
-                reason += meant.later(one.case, reason)
+                reason += meant.later(one.case)
         if reason:
             note = "; ".join(filter(None, [one.note, reason, _perhaps_beyond(one, then)]))
             found.append(replace(one, fails=False, note=note, accepted=reason))
         else:
             found.append(one)
-    return found
+    return with_followers(found)
 
 
 def pass_accepted(

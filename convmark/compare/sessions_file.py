@@ -79,20 +79,21 @@ def conditions_of(row: Record) -> str:
 
 
 def keep_sessions(
-    run: Path, comparisons: Mapping[str, LiveComparison], rows: Mapping[str, Record]
+    run: Path, comparisons: Iterable[tuple[str, LiveComparison]], rows: Mapping[str, Record]
 ) -> None:
     """Keep the sessions of a run beside its file; those without the hashes of both codes are not.
 
     A case's take the place of those that an earlier session of the same run has kept of it.
 
     Args:
+        comparisons: by case, that with its anchor before that with another code.
         rows: by case one row of today's, with its code's commit.
 
     Raises:
         StoreError: they cannot be written.
     """
     sessions = []
-    for name, found in comparisons.items():
+    for name, found in comparisons:
         if found.codes is None or name not in rows:
             continue
         row = rows[name]
@@ -152,9 +153,10 @@ def live_levels(run: Path) -> dict[str, LiveLevel]:
             own.setdefault(one.case, []).append(one)
     found = {}
     for case, sessions in own.items():
-        first, count = sessions[0], len(sessions)
-        if count > 1 and len({(one.old_code, one.apart) for one in sessions}) == 1:
-            level = summary([one.wall for one in sessions])
+        first = sessions[0]
+        mine = [one for one in sessions if one.old_code == first.old_code]  # first its anchor's
+        if len(mine) > 1 and len({one.apart for one in mine}) == 1:
+            level = summary([one.wall for one in mine])
             found[case] = LiveLevel(
                 against=(first.conditions, first.old_code, first.apart),
                 anchor=first.anchor,

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from convmark.core.errors import OptionError
+from convmark.core.git import Git
 from convmark.core.option_values import nearest
 from convmark.core.options import OPTIONS
 
-__all__ = ["pyproject_settings", "wants_short_options"]
+__all__ = ["pyproject_settings", "settings_at", "wants_short_options"]
 
 SHORT = "short_options"
 """A key of `[tool.convmark]` that is not an option: whether pytest has the short names too."""
@@ -49,17 +50,37 @@ def wants_short_options(folder: Path) -> bool:
     return False
 
 
+def settings_at(folder: Path, commit: str) -> dict[str, Any] | None:
+    """Return `[tool.convmark]` as a commit has it in `folder`, its keys unchecked.
+
+    None where the folder's repository has no such commit, or the commit no such file.
+    """
+    text = Git.at(folder).answer("cat-file", "blob", f"{commit}:./pyproject.toml")
+    with contextlib.suppress(OptionError):
+        return None if text is None else _of_text(text, folder / "pyproject.toml")
+    return None
+
+
 def _table(path: Path) -> dict[str, Any]:
     """Return `[tool.convmark]` of a pyproject.toml, empty where there is none."""
     if not path.is_file():
         return {}
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise OptionError(f"{path}: cannot be read as TOML: {reason}") from None
+    return _of_text(text, path)
+
+
+def _of_text(text: str, path: Path) -> dict[str, Any]:
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         import tomli as tomllib
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("convmark", {})
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        table = tomllib.loads(text).get("tool", {}).get("convmark", {})
+    except (ValueError, AttributeError, RecursionError) as error:
         reason = str(error).partition("\n")[0]
         raise OptionError(f"{path}: cannot be read as TOML: {reason}") from None
     if not isinstance(table, dict):

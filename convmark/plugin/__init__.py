@@ -29,7 +29,8 @@ from convmark.core.pyproject import pyproject_settings
 from convmark.core.suites import auto_name, refuse_latency_limit, refuse_untimed
 from convmark.core.text import Say, coloured, listed
 from convmark.plugin import bridge, short
-from convmark.plugin.judging import Baseline, judge, same_so_far
+from convmark.plugin.baseline import Baseline
+from convmark.plugin.judging import judge, same_so_far
 from convmark.plugin.pytest_run import PytestRun
 from convmark.plugin.removed import removed_cases
 from convmark.plugin.replay import Measured

@@ -9,15 +9,15 @@ import contextlib
 import dataclasses
 import functools
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from convmark.core.case import Case
-from convmark.core.errors import ConvmarkError, OptionError
+from convmark.core.errors import ConvmarkError
 from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import Say, counted, duration_text
+from convmark.plugin.baseline import Baseline, with_baseline
 
 if TYPE_CHECKING:
     from convmark.compare.history import History
@@ -33,64 +33,9 @@ if TYPE_CHECKING:
     from convmark.plugin.selection import Selection
     from convmark.results.record import Record
 
-__all__ = ["Baseline", "judge", "same_so_far"]
-
-GIT = "git:"
-"""Begins the name of a commit to compare with."""
+__all__ = ["judge", "same_so_far"]
 
 NO_BUDGET = "--compare-budget 0"
-
-
-def _named_run(run: PytestRun, name: str) -> Path:
-    """Return the file of the run that was named, never that of the run which goes on."""
-    from convmark.compare.history import named_history
-    from convmark.results.store import read_run
-
-    resumed = run.resumed
-    path = run.store.find(name, run.machine.name, but=resumed)
-    named_history(path, read_run(resumed) if resumed else [])
-    return path.resolve()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Baseline:
-    """What --benchmark-compare asks for, checked before anything is measured."""
-
-    name: str
-    """Empty for the accepted history, `git:REF`, or a run's file, number or commit."""
-    path: Path | None = None
-    """The file of a named run, found before this run has one."""
-    commits: Mapping[Path, str] = field(default_factory=dict)
-    """With `git:REF` the commit that it names in each repository."""
-
-    @classmethod
-    def check(cls, asked: Any, run: PytestRun) -> Baseline:
-        """Return the baseline that was asked for.
-
-        Raises:
-            ConvmarkError: it does not exist, cannot be read, or may not be run beside.
-        """
-        from convmark.core.option_values import check_patterns
-
-        cases = [case.name for case in run.cases]
-        check_patterns("--allow-change", run.options.allow_changes, cases)
-        name = asked if isinstance(asked, str) else ""
-        if name.startswith(GIT) and not run.options.compare_budget_s:
-            raise OptionError(
-                f"--benchmark-compare: {name} is compared live, and --compare-budget 0 compares "
-                "nothing live; leave it out, or name a run of that commit"
-            )
-        if not name.startswith(GIT):
-            return cls(name=name, path=_named_run(run, name) if name else None)
-        from convmark.compare.live.anchor import resolve_anchor
-
-        origins = [run.origin(case) for case in run.cases]
-        return cls(name=name, commits=resolve_anchor(name.removeprefix(GIT), origins))
-
-    @property
-    def is_commit(self) -> bool:
-        """Whether every case is run beside a commit, whatever the history says."""
-        return self.name.startswith(GIT)
 
 
 def same_so_far(run: PytestRun, baseline: Baseline) -> str:
@@ -142,65 +87,93 @@ def judge(
         KeyboardInterrupt: the user has had enough of comparing; what was decided is judged.
     """
     from convmark.compare.intended import pass_intended
-    from convmark.compare.judgement import SAME_CODE, SAME_COMMIT
     from convmark.compare.verdict import conclude, review
 
+    began_s = time.monotonic()
     history = _history(run, baseline, say)
     found = review(run.records, history)
-    comparisons = _compare(run, baseline, history, _to_compare(run, baseline, found), say)
-    same = {name for name, one in comparisons.items() if one.reason in (SAME_CODE, SAME_COMMIT)}
-    same |= {name for name, case in found.cases.items() if case.same_code}
-    if same:
-        cases = counted(len(found.cases), "case")
-        say(f"{len(same)} of {cases} with the same code: nothing to compare")
+    anchors = functools.partial(_anchor_of, baseline, history)
+    meant = _meant(run, baseline, history, say)
+    run.meant, budget_s = meant.reason, run.options.compare_budget_s
+    cases = _to_compare(run, baseline, found)
+    by_commit = meant.accepting_commit
+    comparisons = _compare(run, cases, anchors, budget_s, say, is_accepted=by_commit)
+    _say_same(found, comparisons, say)
     interrupted = any(one.interrupted for one in comparisons.values())
-    tasks = run.options.tasks
-    asked = [row for row in found.absent if row.task in tasks and not names_other(row.asked_case)]
-    missing = [row for row in asked if chosen.whole and not _left_out(row, chosen)]
-    run.left_out = len({row.case.name for row in asked} - {row.case.name for row in missing})
-    found = dataclasses.replace(found, absent=tuple(missing))
+    found = dataclasses.replace(found, absent=_missing(run, found, chosen, names_other))
     judgements = conclude(
         found,
         comparisons,
         report_missing=not baseline.is_commit,
         must_fit=True,  # as its test fails
     )
-    judgements = _with_packages(run, baseline, history, judgements, say)
+    judgements = with_baseline(run, baseline, history, judgements, say)
     if baseline.is_commit and not interrupted:
         try:
             judgements += _removed(run, baseline, chosen, removed, say)
         except KeyboardInterrupt:
             interrupted = True
-    meant = _meant(run, baseline, history, say)
-    run.meant = meant.reason
-    run.keep_judgements(pass_intended(judgements, meant, run.earlier_runs))
-    run.keep_sessions(comparisons)
+    since: dict[str, LiveComparison] = {}
+    if not interrupted and budget_s:
+        left_s = max(0.0, budget_s - (time.monotonic() - began_s))
+        since = _since_accepted(run, judgements, meant, left_s, say)
+        interrupted = any(one.interrupted for one in since.values())
+    run.keep_judgements(pass_intended(judgements, meant, run.earlier_runs, since))
+    run.keep_sessions([*comparisons.items(), *since.items()])
     if interrupted:
         raise KeyboardInterrupt
 
 
-def _with_packages(
+def _say_same(found: Review, comparisons: Mapping[str, LiveComparison], say: Say) -> None:
+    """Say of how many cases the code is that of the anchor."""
+    from convmark.compare.judgement import SAME_CODE, SAME_COMMIT
+
+    same = {name for name, one in comparisons.items() if one.reason in (SAME_CODE, SAME_COMMIT)}
+    same |= {name for name, case in found.cases.items() if case.same_code}
+    if same:
+        whole = counted(len(found.cases), "case")
+        say(f"{len(same)} of {whole} with the same code: nothing to compare")
+
+
+def _missing(
+    run: PytestRun, found: Review, chosen: Selection, names_other: Callable[[Case], bool]
+) -> tuple[Record, ...]:
+    """Return what the history has and the run, which was asked for it, has not."""
+    tasks = run.options.tasks
+    asked = [row for row in found.absent if row.task in tasks and not names_other(row.asked_case)]
+    missing = [row for row in asked if chosen.whole and not _left_out(row, chosen)]
+    run.left_out = len({row.case.name for row in asked} - {row.case.name for row in missing})
+    return tuple(missing)
+
+
+def _since_accepted(
     run: PytestRun,
-    baseline: Baseline,
-    history: History,
     judgements: Sequence[Judgement],
+    meant: IntendedChanges,
+    budget_s: float,
     say: Say,
-) -> list[Judgement]:
-    """Return judgements that say what they are against, and of step times which packages differ."""
-    against = _against(run, baseline, history)
-    packages = _other_packages(run, baseline, history)
-    for line in dict.fromkeys(packages.values()):
-        say(f"{line}; `convmark ab` compares two environments")
-    return [
-        dataclasses.replace(
-            one,
-            against=against.get(one.case, ""),
-            note="; ".join(filter(None, [one.note, packages.get(one.case)]))
-            if one.metric == "step_time"
-            else one.note,
-        )
-        for one in judgements
-    ]
+) -> dict[str, LiveComparison]:
+    """Return what live comparisons say of cases with the commits whose trailers accept them.
+
+    By the names of what ran, of those that would fail otherwise.
+    """
+    from convmark.compare.accepted_code import HELD_TO_CODE
+    from convmark.compare.live.anchor import AnchorCode
+    from convmark.compare.live.worktree import resolve_here
+
+    failing = {one.case for one in judgements if one.fails and one.metric in HELD_TO_CODE}
+    asked = {row.case.name: row.asked_case for row in run.records if row.task in TIMED_TASKS}
+    commits = {name: meant.accepting_commit(name) for name in sorted(failing & asked.keys())}
+
+    def anchor_of(name: str, origin: Origin | None) -> AnchorCode:
+        assert origin is not None  # a trailer is read in its repository
+        return AnchorCode(commit=resolve_here(origin.repository, commits[name]))
+
+    cases = {name: asked[name] for name, commit in commits.items() if commit}
+    if cases:
+        counted_cases = counted(len(cases), "case")
+        say(f"{counted_cases} accepted by a commit: has it become slower since that commit?")
+    return _compare(run, cases, anchor_of, budget_s, say)
 
 
 def _left_out(row: Record, chosen: Selection) -> bool:
@@ -261,12 +234,19 @@ def _to_compare(run: PytestRun, baseline: Baseline, found: Review) -> dict[str, 
 
 def _compare(
     run: PytestRun,
-    baseline: Baseline,
-    history: History,
     cases: Mapping[str, Case],
+    anchor_of: Callable[[str, Origin | None], AnchorCode],
+    budget_s: float,
     say: Say,
+    *,
+    is_accepted: Callable[[str], object] = lambda name: False,
 ) -> dict[str, LiveComparison]:
-    """Return what live comparisons say, by the names of what ran."""
+    """Return what live comparisons say, by the names of what ran.
+
+    Args:
+        anchor_of: gives the code to compare a case with, by the name of what ran.
+        is_accepted: whether a slower case is accepted: then its layers are not measured.
+    """
     from convmark.compare.judgement import LiveComparison
     from convmark.compare.live import blame
     from convmark.compare.live.anchor import interpreter_maker
@@ -282,7 +262,7 @@ def _compare(
     names = {case: name for name, case in cases.items()}
     known = process_seconds(run.records)
     make = functools.partial(interpreter_maker(options), run.python)
-    terms = _terms(run, names)
+    terms = _terms(run, names, budget_s)
     with contextlib.ExitStack() as own:
         shared = functools.cache(
             lambda backend: run.interpreter(backend) or own.enter_context(make(backend=backend))
@@ -292,7 +272,7 @@ def _compare(
                 case: [row for row in run.records if row.case.name == name]
                 for case, name in names.items()
             },
-            lambda case, origin: _anchor_of(baseline, history, names[case], origin),
+            lambda case, origin: anchor_of(names[case], origin),
             terms,
             say,
             origin_of=run.origin,
@@ -302,7 +282,11 @@ def _compare(
             expected_s=lambda case: expected_s(case, options.time_budget_s, known),
             gpus=run.machine.gpus,
             layers_s=blame.expected_s(options),
-            on_regressed=lambda pairing: _blame(run, pairing, names[pairing.case], terms, say),
+            on_regressed=lambda pairing: (
+                None
+                if is_accepted(names[pairing.case])
+                else _blame(run, pairing, names[pairing.case], terms, say)
+            ),
         )
     return {name: found[case] for name, case in cases.items()}
 
@@ -323,12 +307,12 @@ def _blame(run: PytestRun, pairing: Pairing, name: str, terms: LiveOptions, say:
         say(str(error))
 
 
-def _terms(run: PytestRun, names: Mapping[Case, str]) -> LiveOptions:
+def _terms(run: PytestRun, names: Mapping[Case, str], budget_s: float) -> LiveOptions:
     """Return what the live comparisons go by; their budget begins now."""
     from convmark.compare.live.live import LiveOptions
 
     own = {"limits": _margins(run.options), "earlier": _earlier(run, names)}
-    return LiveOptions.of(run.options, run.options.compare_budget_s, **own)
+    return LiveOptions.of(run.options, budget_s, **own)
 
 
 def _margins(options: Options) -> Margins:
@@ -375,41 +359,10 @@ def _anchor_of(
     return AnchorCode(commit=anchor.clean_commit, code=anchor.code, manifest=anchor.manifest)
 
 
-def _against(run: PytestRun, baseline: Baseline, history: History) -> dict[str, str]:
-    """Return by case the commit, or the run with its commit, that it is judged against."""
-    from convmark.core.git import SHOWN
-    from convmark.report.verdicts import run_words
-
-    found = {}
-    for row in run.records:
-        anchor, origin = history.cases[row.case.name].anchor, run.origin(row.asked_case)
-        if anchor is not None:
-            found[row.case.name] = run_words(anchor.run, anchor.commit, anchor.dirty)
-        elif origin is not None and origin.repository in baseline.commits:
-            found[row.case.name] = baseline.commits[origin.repository][:SHOWN]
-    return found
-
-
-def _other_packages(run: PytestRun, baseline: Baseline, history: History) -> dict[str, str]:
-    """Return by case that its baseline's commit would have installed something else, in words."""
-    from convmark.compare.live.requirements import other_packages
-
-    told = functools.cache(other_packages)
-    found = {}
-    for row in run.records:
-        anchor, origin = history.cases[row.case.name].anchor, run.origin(row.asked_case)
-        commits: Mapping[Path, str] = baseline.commits  # all share the packages of one interpreter
-        if not baseline.is_commit and anchor and origin is not None:
-            commits = {origin.repository: anchor.clean_commit}
-        words = (told(repository, commit) for repository, commit in commits.items() if commit)
-        if text := "; ".join(filter(None, words)):
-            found[row.case.name] = text
-    return found
-
-
 def _meant(run: PytestRun, baseline: Baseline, history: History, say: Say) -> IntendedChanges:
     """Return what tells by what the change of a case is meant."""
     from convmark.compare.intended import IntendedChanges, TrailerRange, case_names
+    from convmark.compare.live.worktree import superproject
 
     asked = {row.case.name: row.asked_case for row in run.records}
 
@@ -421,8 +374,13 @@ def _meant(run: PytestRun, baseline: Baseline, history: History, say: Say) -> In
         anchor = history.cases[case].anchor
         commit = anchor.clean_commit if anchor else baseline.commits.get(origin.repository, "")
         unknown = f"run {anchor.run}" if anchor else "the baseline"
-        return TrailerRange(
+        found = TrailerRange(
             repository=origin.repository, anchor=commit, head="HEAD", unknown=unknown
         )
+        for other, sha in baseline.commits.items():
+            if other.resolve() == superproject(origin.repository):
+                around = TrailerRange(repository=other, anchor=sha, head="HEAD")
+                return dataclasses.replace(found, around=around)
+        return found
 
     return IntendedChanges(case_names(run.records), run.options.allow_changes, since, say)

@@ -63,7 +63,7 @@ class PytestRun:
         """Says by what a change of a case is meant; empty where it is not."""
         self.left_out = 0
         """Cases of the baseline that the session was not asked for."""
-        self._folder = folder
+        self.folder = folder
         self._resume = resume
         self._lock = contextlib.ExitStack()
         self._machine: Machine | None = None
@@ -160,7 +160,7 @@ class PytestRun:
             say,
             python=self.python,
             backends=backends,
-            folder=self._folder,
+            folder=self.folder,
         )
         session.inspect(dict.fromkeys(case.model for case in self.cases))
         for its_own in session.found.values():
@@ -342,7 +342,7 @@ class PytestRun:
         runs = self.store.runs(self.machine.name)
         return [path for path in runs if own and int(path.stem) < int(own)]
 
-    def keep_sessions(self, comparisons: Mapping[str, LiveComparison]) -> None:
+    def keep_sessions(self, comparisons: Sequence[tuple[str, LiveComparison]]) -> None:
         """Keep the sessions of the live comparisons, for a later run to take along."""
         from convmark.compare.sessions_file import keep_sessions
 

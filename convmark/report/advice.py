@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
+from convmark.compare.accepted_code import is_open
 from convmark.compare.intended import doubt_of, trailer_line
 from convmark.compare.judgement import (
     HEADLINES,
@@ -18,6 +19,7 @@ from convmark.compare.judgement import (
     decided,
     packages_lines,
 )
+from convmark.compare.margin import margin_lines
 from convmark.core.fitting import unbroken
 from convmark.core.options import Options
 from convmark.core.text import Say, counted, listed
@@ -123,6 +125,7 @@ def gate_step(
     if left_out:
         part = f"{counted(left_out, 'case')} of the baseline left out"
         sentence += f"; {part}, as only a part was asked for"
+    sentence += "".join(f"; {line}" for line in margin_lines(here))
     if packages_lines(here):
         sentence += "; what the baseline's commit would have installed was not compared"
     return f"{sentence}\n{rest}"
@@ -160,10 +163,12 @@ def _without_failures(of_cases: Sequence[Judgement], options: Options) -> str:
     if unclear := [one for one in main if one.verdict == "inconclusive"]:
         slow = [one.model for one in unclear if one.metric == "step_time"]
         noun = "step time" if all(one.metric == "step_time" for one in main) else "case"
+        further = sum(map(is_open, unclear))
+        told = f" ({further} of them perhaps by more than was accepted)" * bool(further)
         return (
             f"{'the gate decided nothing, which is no pass: ' * (decided(main) == 'none')}"
-            f"{len(unclear)} of {counted(len(main), noun)} inconclusive, so they may have changed: "
-            f"{_remedy(unclear)}\nnext: "
+            f"{len(unclear)} of {counted(len(main), noun)} inconclusive, so they may have changed"
+            f"{told}: {_remedy(unclear)}\nnext: "
             f"{_noise(slow, options) if slow else typed('compare', options, _OF_COMPARE)}"
         )
     compared = [one for one in of_cases if one.verdict != "new"]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from convmark.compare.accepted_code import is_open
 from convmark.compare.intended import doubt_of, trailer_line
 from convmark.compare.judgement import (
     HEADLINES,
@@ -24,6 +25,7 @@ from convmark.compare.judgement import (
     decided,
     packages_lines,
 )
+from convmark.compare.margin import margin_lines
 from convmark.core.text import counted, listed, shown
 from convmark.report.verdicts import (
     FOLLOWERS,
@@ -110,8 +112,9 @@ class Gate:
     @property
     def has_news(self) -> bool:
         """Whether a pull request without a comment gets one."""
-        moved = bool(self.moved or packages_lines(self.judgements))
-        return moved or not self.passed or self.compared_nothing
+        found = self.judgements
+        told = [*packages_lines(found), *margin_lines(found), *filter(is_open, found)]
+        return bool(self.moved or told) or not self.passed or self.compared_nothing
 
 
 def _state(found: Sequence[Judgement]) -> str:
@@ -151,6 +154,7 @@ def comment_text(gate: Gate) -> str:
     parts += [
         f"Not compared: {_code(line)}." for line in packages_lines(gate.judgements)[:MOST_NAMES]
     ]
+    parts += [f"{_code(line)}." for line in margin_lines(gate.judgements)]
     if gate.moved:
         parts.append("A change is a share of the base, above 0 is more; its interval is behind it.")
     return "\n\n".join(parts)

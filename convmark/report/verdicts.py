@@ -30,6 +30,7 @@ from convmark.compare.judgement import (
     decided,
     packages_lines,
 )
+from convmark.compare.margin import margin_lines
 from convmark.compare.verdict import conclude, review
 from convmark.core.errors import OptionError
 from convmark.core.git import Git
@@ -223,16 +224,15 @@ def _github(judgements: Sequence[Judgement]) -> str:
         if one.fails:
             failing.setdefault(one.case, []).append(one)
     lines = [_error(case, found) for case, found in failing.items()]
+    main = [one for one in judgements if one.metric in HEADLINES and not one.fails]
     for verdict in ("inconclusive", "missing", *["new"] * (decided(judgements) == "nothing")):
-        doubtful = [one for one in judgements if one.verdict == verdict and not one.fails]
-        doubtful = [one for one in doubtful if one.metric in HEADLINES]
-        if doubtful:
+        if doubtful := [one for one in main if one.verdict == verdict]:
             title = f"{counted(len(doubtful), 'case')} {verdict}"
-            told = _escaped("\n".join(f"{one.case}: {_message(one)}" for one in doubtful))
-            lines.append(f"::warning title={title}::{told}")
-    lines += [
-        f"::warning title=other packages::{_escaped(line)}" for line in packages_lines(judgements)
-    ]
+            found = _escaped("\n".join(f"{one.case}: {_message(one)}" for one in doubtful))
+            lines.append(f"::warning title={title}::{found}")
+    conditions = {"other packages": packages_lines(judgements), "margin": margin_lines(judgements)}
+    for title, told in conditions.items():
+        lines += [f"::warning title={title}::{_escaped(line)}" for line in told]
     return "\n".join(lines)
 
 

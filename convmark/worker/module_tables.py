@@ -96,9 +96,7 @@ class Tables:
         for name in aside:
             del sys.modules[name]
         shared = {name.partition(".")[0] for name in sys.modules} | _NEVER_OWN
-        self._tables = {
-            code.name: ModuleTable(code, shared, self._path(code)) for code in self._codes
-        }
+        self._tables = {code.name: self._table(code, shared) for code in self._codes}
 
     def __enter__(self) -> Tables:
         return self
@@ -118,15 +116,17 @@ class Tables:
             return True
         return top not in _NEVER_OWN and any(map(self.is_users, _paths(module)))
 
-    def _path(self, code: Code) -> list[str]:
-        """Return where a code's modules are searched: first its own folders, none of another's."""
-        moved = Mover(code.moved).moved if code.moved else str
-        entries = [*code.import_roots, *(moved(entry or os.getcwd()) for entry in sys.path)]
-        return [
+    def _table(self, code: Code, shared: set[str]) -> ModuleTable:
+        """Return the table of a code, which searches its own folders first, and none of another."""
+        mover = Mover(code.moved) if code.moved else None
+        others = [entry or os.getcwd() for entry in sys.path]
+        entries = [*code.import_roots, *(mover.moved_path(others) if mover else others)]
+        path = [
             entry
             for entry in dict.fromkeys(entries)
             if self.foreign_file(code.name, [os.path.realpath(entry)]) is None
         ]
+        return ModuleTable(code, shared, path, [mover] * bool(mover))
 
     def is_users(self, path: str) -> bool:
         """Whether an absolute path lies in a folder of a side and is no part of an installation."""
@@ -163,7 +163,9 @@ class Tables:
 class ModuleTable:
     """The modules of one code, and what a process needs to import more of it."""
 
-    def __init__(self, code: Code, shared: set[str], path: Sequence[str]) -> None:
+    def __init__(
+        self, code: Code, shared: set[str], path: Sequence[str], finders: Sequence[Any]
+    ) -> None:
         self.code = code
         self._shared = shared
         self._own: dict[str, ModuleType] = {}
@@ -171,7 +173,7 @@ class ModuleTable:
         self._known: dict[str, ModuleType] = {}
         self._count = 0
         self._path = list(path)
-        self._own_finders = [_OwnFinder(code), *([Mover(code.moved)] if code.moved else [])]
+        self._own_finders = [_OwnFinder(code), *finders]
         self._finders: list[Any] = list(self._own_finders)
 
     @contextlib.contextmanager

@@ -43,6 +43,8 @@ class CaseResult:
     """By side its model's parameters, bytes and FLOPs."""
     unlike: str = ""
     """In what the two sides' steps differ beside their time; empty where in nothing."""
+    lack: str = ""
+    """Which files the one side alone had, for git ignores them; empty where it is none."""
     precisions: tuple[str, str] | None = None
     """Of the two sides, where they differ though both were asked for one."""
     decision: Decision | None = None

@@ -168,6 +168,7 @@ def _comparison(found: CaseResult, label: str) -> LiveComparison:
     known = decision.estimate is not None
     ended = decision.decided and found.closed != INTERRUPTED
     told = [*(found.separate if known else ()), "" if found.unlike in undecided else found.unlike]
+    told.append(found.lack)
     reasons = filter(None, [*([] if ended else [undecided]), *told])
     return LiveComparison(
         decision=decision if known else None,

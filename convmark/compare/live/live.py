@@ -399,7 +399,7 @@ class _Running:
                 tree.check(code)
                 if not code.get("missed"):  # else it may have read more than is known
                     hashes[name] = tree.hash_of(code)
-        check_lacked(pairing.old.code, pairing.new.code, session.codes)
+        found.lack = check_lacked(pairing.old.code, pairing.new.code, session.codes) or found.lack
         if len(hashes) == len(pairing.sides):
             found.codes = hashes[OLD], hashes[NEW]
         hold_sizes(session.sizes, found)

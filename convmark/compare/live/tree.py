@@ -30,6 +30,7 @@ from convmark.compare.live.worktree import (
 )
 from convmark.core.errors import ConvmarkError
 from convmark.core.installed import PACKAGES, TREE_PREFIX, in_environment
+from convmark.core.text import listed
 from convmark.interpreter import import_roots, zoo_folder
 from convmark.results.code.manifest import HERE, ZOO, Roots, code_of
 from convmark.results.code.of_run import changed_projects, folders_below, other_copy
@@ -176,18 +177,12 @@ class Tree:
             own: the event `code` of this side.
             theirs: that of the files as they are.
         """
-        paths = [Path(file["path"]) for file in theirs["files"]]
-        places = {path: place for path in paths if (place := self._place(path)) is not None}
-        found = {path.relative_to(place) for path, place in places.items()}
-        gone = {path for path in found if not (self.root / path).exists()}
-        if not self.commit or not gone:
+        unknown = self.without(theirs)
+        if not unknown:
             return ""
-        modules = submodules(self.repository, self.commit)
-        unknown = {path for path in gone if any(path.is_relative_to(one) for one in modules)}
-        unknown |= ignored(self.repository, gone - unknown)
         words = {word for file in own["files"] for word in _words_of(Path(file["path"]))}
         listed = set(own.get("looked") or ())
-        for path in sorted(unknown):
+        for path in unknown:
             stem = (path.parent if path.stem == "__init__" else path).name.partition(".")[0]
             here = self.root / path
             if stem in words or not listed.isdisjoint((str(here), str(here.parent))):
@@ -196,6 +191,18 @@ class Tree:
                     f"without: it is not of the commit, {self._lack(path)}"
                 )
         return ""
+
+    def without(self, theirs: Mapping[str, Any]) -> list[Path]:
+        """Return what the files as they are have run, and no tree of a commit can have."""
+        paths = [Path(file["path"]) for file in theirs["files"]]
+        places = {path: place for path in paths if (place := self._place(path)) is not None}
+        found = {path.relative_to(place) for path, place in places.items()}
+        gone = {path for path in found if not (self.root / path).exists()}
+        if not self.commit or not gone:
+            return []
+        modules = submodules(self.repository, self.commit)
+        unknown = {path for path in gone if any(path.is_relative_to(one) for one in modules)}
+        return sorted(unknown | ignored(self.repository, gone - unknown))
 
     def hash_of(self, event: Mapping[str, Any]) -> str:
         """Return the hash of what a worker has run, wherever the tree lies."""
@@ -298,8 +305,11 @@ class Tree:
                 yield path.relative_to(self.root)
 
 
-def check_lacked(old: OwnCode | None, new: OwnCode | None, codes: Mapping[str, Any]) -> None:
+def check_lacked(old: OwnCode | None, new: OwnCode | None, codes: Mapping[str, Any]) -> str:
     """Check that a commit's code did not go on without what only today's folder has.
+
+    What that code does not name, an installed package may have looked for: of that a note is
+    returned, empty for nothing.
 
     Args:
         codes: the event `code` of `old` and of `new`, where they are known.
@@ -307,13 +317,19 @@ def check_lacked(old: OwnCode | None, new: OwnCode | None, codes: Mapping[str, A
     Raises:
         ForeignCode: it did.
     """
-    sides = {"old": old, "new": new}
+    sides, note = {"old": old, "new": new}, ""
     for own, other in (("old", "new"), ("new", "old")):
         tree, beside = sides[own], sides[other]
         if not (isinstance(tree, Tree) and isinstance(beside, Tree)) or beside.commit:
             continue
-        if {own, other} <= codes.keys() and (lacked := tree.lacked(codes[own], codes[other])):
+        if not {own, other} <= codes.keys():
+            continue
+        if lacked := tree.lacked(codes[own], codes[other]):
             raise ForeignCode(f"{tree.name}: {lacked}")
+        if found := tree.without(codes[other]):
+            names = listed(list(map(str, found)), MOST_NAMED)
+            note = f"today's code reads {names}, which no commit has: {tree.name} ran without"
+    return note
 
 
 def _words_of(path: Path) -> set[str]:

@@ -32,6 +32,7 @@ __all__ = [
     "resolve_here",
     "standing_in",
     "submodules",
+    "superproject",
     "working_trees",
 ]
 
@@ -92,6 +93,12 @@ def resolve(repository: Path, ref: str) -> str:
     )
 
 
+def superproject(repository: Path) -> Path | None:
+    """Return the real top folder of what a repository is a submodule of; None where of nothing."""
+    told = Git.at(repository).answer("rev-parse", "--show-superproject-working-tree") or ""
+    return Path(told.rstrip("\n")).resolve() if told.strip() else None
+
+
 def resolve_here(repository: Path, ref: str) -> str:
     """Return the commit of a repository that a ref names where the user stands.
 
@@ -107,8 +114,7 @@ def resolve_here(repository: Path, ref: str) -> str:
         and Git.at(repository).answer("cat-file", "-e", f"{ref}^{{commit}}") == ""
     ):
         return ref
-    told = Git.at(repository).answer("rev-parse", "--show-superproject-working-tree") or ""
-    top = Path(told.rstrip("\n")).resolve() if told.strip() else None
+    top = superproject(repository)
     if top is None or here.is_relative_to(repository.resolve()) or not here.is_relative_to(top):
         return resolve(standing_in(repository, here), ref)
     around, place = resolve_here(top, ref), repository.resolve().relative_to(top)

@@ -50,6 +50,8 @@ _LIKELY = 0.8
 """A time is named in which a case would be decided as often as this."""
 _LEFT_OVER = 4.0
 """A case that the last run left undecided counts as much as so many others."""
+_HOPELESS = 0.01
+"""A chance below which a case is as good as none: of two such, neither is the more likely one."""
 _HORIZON = tuple(range(1, 61))
 """Further sessions of one case that are thought of when the next one is chosen."""
 _MOST_FREEDOM = 1e6
@@ -110,13 +112,15 @@ def next_session(
         one = candidates[place]
         return not one.left_over, one.missing * one.session_s
 
-    def worth(place: int) -> float:
+    def worth(place: int) -> tuple[float, float]:
         """Return the best chance per second to need no more after further sessions."""
         one, further = candidates[place], np.array(_HORIZON)
         takes_s = further * one.session_s
-        rates = _chances_to_be_done(one, further, len(candidates), limits) / takes_s
-        best = float(np.where(takes_s <= left_s, rates, 0.0).max())
-        return best * _LEFT_OVER if one.left_over else best
+        chances = _chances_to_be_done(one, further, len(candidates), limits)
+        counts = (takes_s <= left_s) & (chances >= _HOPELESS)
+        best = float(np.where(counts, chances / takes_s, 0.0).max())
+        best *= _LEFT_OVER if one.left_over else 1.0
+        return best, -one.decision.sessions * one.session_s
 
     if new := [place for place in affordable if candidates[place].missing]:
         return min(new, key=first)

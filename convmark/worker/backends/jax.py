@@ -14,6 +14,7 @@ import numpy as np
 from convmark_zoo.keras_api import keras
 
 from convmark.worker import reference
+from convmark.worker.backends.jax_identity import lowered, step_digest
 from convmark.worker.backends.jaxpr import as_written, jaxpr_work
 from convmark.worker.backends.keras3 import Keras3Backend, cuda_versions, distribution_version
 from convmark.worker.backends.keras_parts import ByIdentity
@@ -51,6 +52,7 @@ class Jax(Keras3Backend):
     always_compiles = True
     _plain_path = "jax.jit"
     as_written = staticmethod(as_written)
+    _graph_digest = staticmethod(step_digest)
 
     def __init__(self) -> None:
         super().__init__()
@@ -218,7 +220,7 @@ class Jax(Keras3Backend):
             return ([*found, *state[0][0]] if eager else found), found
 
         def trace(pictures: Any, targets: Any) -> Any:
-            return train.lower(state[0], data.as_given(pictures, targets))
+            return lowered(train, state[0], data.as_given(pictures, targets))
 
         self._states[model] = functools.partial(_assign, variables, state)
 
@@ -241,7 +243,7 @@ class Jax(Keras3Backend):
         return Step(
             step,
             batch,
-            lambda: train.lower(state[0], *batch),
+            lambda: lowered(train, state[0], *batch),
             equations=lambda: jax.make_jaxpr(train)(state[0], *batch),
         )
 
@@ -278,7 +280,7 @@ class Jax(Keras3Backend):
 
         batch = (jax.device_put(pictures),)
         equations = functools.partial(jax.make_jaxpr(forward), values, *batch)
-        return Step(step, batch, lambda: infer.lower(values, *batch), equations=equations)
+        return Step(step, batch, lambda: lowered(infer, values, *batch), equations=equations)
 
     def piece(
         self, function: Callable[[Any], list[Any]], layers: Sequence[Any], compiled: bool
@@ -407,8 +409,7 @@ class Jax(Keras3Backend):
         train = jax.jit(train, donate_argnums=0)
 
         def small() -> tuple[Any, Any]:
-            output = infer(pictures, weights[0])
-            return output, output
+            return (output := infer(pictures, weights[0])), output
 
         def large() -> tuple[Any, Any]:
             loss, weights[0] = train(weights[0], pictures, labels)
@@ -446,5 +447,4 @@ def _convolution(maps: Any, kernel: Any, padding: str) -> Any:
 
 
 def _pooled(maps: Any) -> Any:
-    window = (1, 2, 2, 1)
-    return jax.lax.reduce_window(maps, 0.0, jax.lax.add, window, window, "VALID") / 4
+    return jax.lax.reduce_window(maps, 0.0, jax.lax.add, (1, 2, 2, 1), (1, 2, 2, 1), "VALID") / 4

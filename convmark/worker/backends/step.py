@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 __all__ = ["Chain", "Framework", "Piece", "Step"]
 
@@ -34,6 +37,24 @@ class Step:
 
     def __call__(self) -> tuple[Any, Any]:
         return self.run(*self.batch)
+
+
+def _traced(step: Step) -> Any:
+    """Return what a step's trace makes; None where there is none, or Python draws numbers for it.
+
+    Then each process has a graph of its own.
+    """
+    if step.trace is None:
+        return None
+    drawn = _drawn_state()
+    found = step.trace()
+    return found if _drawn_state() == drawn else None
+
+
+def _drawn_state() -> tuple[object, ...]:
+    """Return the state of the random numbers of Python and NumPy."""
+    _, keys, place, *_ = np.random.get_state(legacy=True)
+    return random.getstate(), np.asarray(keys).tobytes(), place
 
 
 @dataclass(frozen=True)
@@ -65,6 +86,8 @@ class Framework(abc.ABC):
     """What compiles a part of a step where the model's own code asks for it."""
     plainly_eager = False
     """Whether a step runs eagerly where nobody asks for anything else."""
+    _graph_digest: Any = None
+    """Hashes what a step's trace makes, with the batch; None where no graph tells what runs."""
 
     @abc.abstractmethod
     def versions(self) -> dict[str, str | None]:
@@ -139,8 +162,11 @@ class Framework(abc.ABC):
     def step_digest(self, step: Step) -> str | None:
         """Return the hash of all that a step computes, and on what, before it is run.
 
-        Steps of one hash do the same work. None where that cannot be told.
+        Steps of one hash do the same work. None where that cannot be told: such steps are timed.
         """
+        found = _traced(step) if self._graph_digest is not None else None
+        with contextlib.suppress(Exception):
+            return self._graph_digest(found, step.batch) if found is not None else None
         return None
 
     @abc.abstractmethod

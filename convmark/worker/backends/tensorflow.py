@@ -32,7 +32,7 @@ from convmark.worker.backends.tensorflow_export import (
     outputs_of,
 )
 from convmark.worker.backends.tensorflow_graph import forward_work, graph_work
-from convmark.worker.backends.tensorflow_identity import drawn_state, step_digest
+from convmark.worker.backends.tensorflow_identity import step_digest
 from convmark.worker.backends.tensorflow_layers import backward_piece, clocked, piece
 from convmark.worker.backends.tensorflow_settings import DEFAULTS, READERS, told_if_too_late
 from convmark.worker.backends.tensorflow_training import (
@@ -58,6 +58,7 @@ class TensorFlow(KerasBackend):
     """
 
     name = "tensorflow"
+    _graph_digest = staticmethod(step_digest)
     _plain_path = "tf.function"
     compile_options = MappingProxyType({"jit_compile": False})
     """XLA is there where the case asks for it; Keras alone would have it on every GPU."""
@@ -336,18 +337,6 @@ class TensorFlow(KerasBackend):
         if step.trace is None:
             return Work(None, "a training step that runs eagerly is not followed")
         return per_sample(graph_work(step.trace), samples)
-
-    def step_digest(self, step: Step) -> str | None:
-        """Return the hash of a step that is one call of a graph, with all that the graph reads."""
-        if step.trace is None:
-            return None
-        drawn = drawn_state()
-        function = step.trace()
-        if drawn_state() != drawn:  # Python draws what is traced: each process has its own graph
-            return None
-        with contextlib.suppress(Exception):  # what cannot be told is timed
-            return step_digest(function, step.batch)
-        return None
 
     def exported_function(self, model: Any, batch: Sequence[Any]) -> Any:
         """A forward pass of this batch's size, for the runtimes to be converted from."""

@@ -7,7 +7,6 @@ or how it is laid out. Names are left out, all else that TensorFlow keeps of an 
 from __future__ import annotations
 
 import hashlib
-import random
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -23,7 +22,7 @@ from convmark.worker.backends.tensorflow_graph import (
 )
 from convmark.worker.work import NoRule
 
-__all__ = ["drawn_state", "step_digest"]
+__all__ = ["step_digest"]
 
 _NAMES = frozenset(
     [
@@ -133,9 +132,3 @@ def _attributes(attributes: Any) -> list[Any]:
 def _called(value: Any) -> Sequence[Any]:
     """Return the functions that an attribute names."""
     return [value.func] if value.WhichOneof("value") == "func" else value.list.func
-
-
-def drawn_state() -> tuple[object, ...]:
-    """Return the state of the random numbers of Python and NumPy."""
-    _, keys, place, *_ = np.random.get_state(legacy=True)
-    return random.getstate(), np.asarray(keys).tobytes(), place

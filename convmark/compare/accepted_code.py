@@ -1,0 +1,108 @@
+"""Whether a case has changed more than the commit whose trailer accepts its change.
+
+That commit's code is run beside today's, as an anchor's is. What a trailer lets pass is then the
+change up to that commit, measured on this machine in these seconds, whatever earlier runs say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from convmark.compare.judgement import (
+    BUDGET_SPENT,
+    INTERRUPTED,
+    PRECISION,
+    SAME_CODE,
+    SAME_COMMIT,
+    SAME_GRAPH,
+    SIZES,
+    Judgement,
+    LiveComparison,
+)
+from convmark.compare.metrics import METRICS
+
+__all__ = ["HELD_TO_CODE", "held_to", "is_open", "with_followers"]
+
+HELD_TO_CODE = ("step_time", SIZES, PRECISION)
+"""The metrics that a comparison of codes tells of."""
+_OPEN = "whether it is more than what is "
+_MORE = "which is more than what is "
+_FOLLOWING = tuple(one.name for one in METRICS if one.rule == "paired" and not one.convicts)
+
+Beyond = tuple[bool | None, str]
+"""Whether a case has changed more, None where that is open, and what says so; empty for nothing."""
+
+
+def held_to(
+    found: LiveComparison | None, one: Judgement, now: Mapping[str, Judgement], reason: str
+) -> Judgement | None:
+    """Return what becomes of a failing judgement; None where the comparison does not tell.
+
+    Args:
+        found: of the accepting commit's code with today's; None without one.
+        now: the judgements of the case by their metric.
+        reason: by which commit it is accepted.
+    """
+    if f"{_MORE}{reason}" in one.note:  # as the run's own session has found
+        return one
+    more, told = _beyond(found, one.metric, now) if found is not None else (None, "")
+    if not told:
+        return None
+    if more:
+        note = f"{told}, {_MORE}{reason}: this is another change"
+        return replace(one, note=_joined(one.note, note))
+    if more is None:
+        note = _joined(one.note, f"{_OPEN}{reason} is not decided: {told}")
+        return replace(one, verdict="inconclusive", fails=False, note=note)
+    return replace(one, fails=False, note=_joined(one.note, f"{reason}, {told}"), accepted=reason)
+
+
+def _beyond(found: LiveComparison, metric: str, now: Mapping[str, Judgement]) -> Beyond:
+    against, decision = f"against {found.anchor}", found.decision
+    if metric not in HELD_TO_CODE:
+        return None, ""
+    if found.reason in (SAME_CODE, SAME_COMMIT, SAME_GRAPH):
+        return False, f"{found.reason} as {found.anchor}"
+    if metric == SIZES:
+        return _other_sizes(found, now)
+    if metric == PRECISION:
+        if found.precisions is not None:
+            return True, f"{' -> '.join(found.precisions)} {against}"
+        return (False, f"the same as {found.anchor}") if decision else (None, "")
+    if decision is not None and decision.decided:
+        return decision.plain_verdict == "regressed", f"{decision.text} {against}"
+    if decision is None and not found.reason.startswith((BUDGET_SPENT, INTERRUPTED)):
+        return None, ""  # its code cannot be run
+    text = f"{decision.text} {against}" if decision else f"no two sessions {against}"
+    return None, f"{text}, {found.reason}"
+
+
+def _other_sizes(found: LiveComparison, now: Mapping[str, Judgement]) -> Beyond:
+    for metric in METRICS:
+        one, size = now.get(metric.name), found.sizes.get(metric.column)
+        if metric.rule == "exact" and one and one.value is not None and size is not None:
+            name = metric.name.replace("_", " ").replace("flops", "FLOPs")
+            if size != one.value:
+                return True, f"{name} {size:,} -> {one.value:,.0f} against {found.anchor}"
+    return (False, f"the same as {found.anchor}") if found.sizes else (None, "")
+
+
+def is_open(one: Judgement) -> bool:
+    """Whether it is not decided that a case has changed more than what is accepted."""
+    return one.verdict == "inconclusive" and _OPEN in one.note
+
+
+def with_followers(judgements: Sequence[Judgement]) -> list[Judgement]:
+    """Return judgements in which what follows an open step time is open as well."""
+    cases = {one.case for one in judgements if is_open(one)}
+    return [
+        replace(one, verdict="inconclusive")
+        if one.case in cases and one.metric in _FOLLOWING
+        else one
+        for one in judgements
+    ]
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(filter(None, notes))

@@ -1,0 +1,44 @@
+"""What passes by a margin that has been raised since the baseline, or lies above the default."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from convmark.compare.judgement import Judgement
+from convmark.core.text import counted
+
+__all__ = ["margin_lines", "passing_words"]
+
+_PASSED = "passed by a margin of "
+_RULED_OUT = 5 / 3
+"""What `unchanged` rules out, of the margin (`Limits.around`)."""
+
+
+def passing_words(
+    margin: float, before: float, where: str, one: Judgement, *, is_sharp: bool
+) -> str:
+    """Say that a case passes which the margin before would not have let pass; else nothing.
+
+    Args:
+        margin: of this run, a share.
+        before: of the baseline, or the default.
+        where: where that one stands, with a place for it.
+        is_sharp: whether `unchanged` rules the margin itself out.
+    """
+    if one.verdict != "unchanged" or one.change is None or margin <= before:
+        return ""
+    ruled_out = before if is_sharp else before * _RULED_OUT
+    if one.change <= before and (one.high or 0.0) <= ruled_out:
+        return ""
+    return f"{_PASSED}{_per_cent(margin)}, {where.format(_per_cent(before))}"
+
+
+def _per_cent(share: float) -> str:
+    return f"{100 * share:.3g} %"
+
+
+def margin_lines(judgements: Iterable[Judgement]) -> list[str]:
+    """Return how many cases passed by a raised margin, as their notes have it."""
+    parts = [part for one in judgements for part in one.note.split("; ")]
+    found = [part for part in parts if part.startswith(_PASSED)]
+    return [f"{counted(found.count(part), 'case')} {part}" for part in dict.fromkeys(found)]

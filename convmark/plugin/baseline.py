@@ -1,0 +1,160 @@
+"""What a session is compared with, and what its verdicts say of it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convmark.core.errors import OptionError
+from convmark.core.pyproject import settings_at
+from convmark.core.text import Say
+
+if TYPE_CHECKING:
+    from convmark.compare.history import History
+    from convmark.compare.judgement import Judgement
+    from convmark.plugin.pytest_run import PytestRun
+
+__all__ = ["Baseline", "with_baseline"]
+
+GIT = "git:"
+"""Begins the name of a commit to compare with."""
+
+
+def _named_run(run: PytestRun, name: str) -> Path:
+    """Return the file of the run that was named, never that of the run which goes on."""
+    from convmark.compare.history import named_history
+    from convmark.results.store import read_run
+
+    resumed = run.resumed
+    path = run.store.find(name, run.machine.name, but=resumed)
+    named_history(path, read_run(resumed) if resumed else [])
+    return path.resolve()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baseline:
+    """What --benchmark-compare asks for, checked before anything is measured."""
+
+    name: str
+    """Empty for the accepted history, `git:REF`, or a run's file, number or commit."""
+    path: Path | None = None
+    """The file of a named run, found before this run has one."""
+    commits: Mapping[Path, str] = field(default_factory=dict)
+    """With `git:REF` the commit that it names in each repository."""
+
+    @classmethod
+    def check(cls, asked: Any, run: PytestRun) -> Baseline:
+        """Return the baseline that was asked for.
+
+        Raises:
+            ConvmarkError: it does not exist, cannot be read, or may not be run beside.
+        """
+        from convmark.core.option_values import check_patterns
+
+        cases = [case.name for case in run.cases]
+        check_patterns("--allow-change", run.options.allow_changes, cases)
+        name = asked if isinstance(asked, str) else ""
+        if name.startswith(GIT) and not run.options.compare_budget_s:
+            raise OptionError(
+                f"--benchmark-compare: {name} is compared live, and --compare-budget 0 compares "
+                "nothing live; leave it out, or name a run of that commit"
+            )
+        if not name.startswith(GIT):
+            return cls(name=name, path=_named_run(run, name) if name else None)
+        from convmark.compare.live.anchor import resolve_anchor
+
+        origins = [run.origin(case) for case in run.cases]
+        return cls(name=name, commits=resolve_anchor(name.removeprefix(GIT), origins))
+
+    @property
+    def is_commit(self) -> bool:
+        """Whether every case is run beside a commit, whatever the history says."""
+        return self.name.startswith(GIT)
+
+
+def with_baseline(
+    run: PytestRun,
+    baseline: Baseline,
+    history: History,
+    judgements: Sequence[Judgement],
+    say: Say,
+) -> list[Judgement]:
+    """Return judgements that say what they are against.
+
+    Of step times also which packages differ, and what passes by a margin that has been raised.
+    """
+    from convmark.compare.margin import passing_words
+
+    against = _against(run, baseline, history)
+    packages = _other_packages(run, baseline, history)
+    is_sharp = math.isinf(run.options.compare_budget_s)
+    before = _margin_before(run, baseline, history)
+    told = functools.partial(passing_words, run.options.margin, *before, is_sharp=is_sharp)
+    for line in dict.fromkeys(packages.values()):
+        say(f"{line}; `convmark ab` compares two environments")
+    return [
+        dataclasses.replace(
+            one,
+            against=against.get(one.case, ""),
+            note="; ".join(filter(None, [one.note, told(one), packages.get(one.case)]))
+            if one.metric == "step_time"
+            else one.note,
+        )
+        for one in judgements
+    ]
+
+
+def _against(run: PytestRun, baseline: Baseline, history: History) -> dict[str, str]:
+    """Return by case the commit, or the run with its commit, that it is judged against."""
+    from convmark.core.git import SHOWN
+    from convmark.report.verdicts import run_words
+
+    found = {}
+    for row in run.records:
+        anchor, origin = history.cases[row.case.name].anchor, run.origin(row.asked_case)
+        if anchor is not None:
+            found[row.case.name] = run_words(anchor.run, anchor.commit, anchor.dirty)
+        elif origin is not None and origin.repository in baseline.commits:
+            found[row.case.name] = baseline.commits[origin.repository][:SHOWN]
+    return found
+
+
+def _other_packages(run: PytestRun, baseline: Baseline, history: History) -> dict[str, str]:
+    """Return by case that its baseline's commit would have installed something else, in words."""
+    from convmark.compare.live.requirements import other_packages
+
+    told = functools.cache(other_packages)
+    found = {}
+    for row in run.records:
+        anchor, origin = history.cases[row.case.name].anchor, run.origin(row.asked_case)
+        commits: Mapping[Path, str] = baseline.commits  # all share the packages of one interpreter
+        if not baseline.is_commit and anchor and origin is not None:
+            commits = {origin.repository: anchor.clean_commit}
+        words = (told(repository, commit) for repository, commit in commits.items() if commit)
+        if text := "; ".join(filter(None, words)):
+            found[row.case.name] = text
+    return found
+
+
+def _margin_before(run: PytestRun, baseline: Baseline, history: History) -> tuple[float, str]:
+    """Return the margin that the baseline's commit sets, else the default, and where it stands."""
+    from convmark.core.git import SHOWN
+    from convmark.core.option_values import parse_margin
+    from convmark.core.options import Options
+
+    default = Options().margin
+    anchors = (case.anchor for case in history.cases.values())
+    commits = [*baseline.commits.values(), *(one.clean_commit for one in anchors if one)]
+    for commit in dict.fromkeys(filter(None, commits)):
+        settings = settings_at(run.folder, commit)
+        if settings is not None and "margin" in settings:
+            with contextlib.suppress(OptionError):
+                margin = float(parse_margin("margin", str(settings["margin"])))
+                return margin, f"which was {{}} in {commit[:SHOWN]}"
+    return default, "which is {} by default"
