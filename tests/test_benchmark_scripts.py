@@ -27,7 +27,6 @@ QUICK = {
     "decision_rule.py": ["--decisions=16", "--only=same", "--state={folder}"],
     "fleet_cost.py": ["--most-nodes=100", "--fleets=2"],
     "history_cost.py": ["--runs=2", "--cases=8", "--metrics=1", "--settled=0"],
-    "judging_cost.py": ["--runs=3", "--cases=2", "--settled=0"],
     "machine_ratios.py": ["--draws=2"],
     "publish_cost.py": ["1"],
     "report_cost.py": ["1"],
