@@ -75,9 +75,6 @@ LIVE = {
     ],
     "gates.py": ["--only", "flat", "--folder={folder}"],
     "pull_request.py": ["--only", "slow", "--folder={folder}"],
-    "ab_trial.py": [
-        *("--only=same", "--times=1", "--models=conv_layer", "--target=50", "--folder={folder}"),
-    ],
     "gate_trials.py": ["--only=decided", "--runs=0", "--models=conv_layer", "--folder={folder}"],
 }
 """Live comparisons and sessions of a clone: minutes on a busy machine."""
