@@ -17,7 +17,7 @@ from forks import Forks
 
 SCRIPTS = Path(__file__).parent / "benchmarks"
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-SHARED = ("rules.py", "slowed.py")
+SHARED = ("slowed.py",)
 """Imported by the others."""
 FROM_AN_INDEX = ("guest_trial.py", "loadgen.py")
 """Need packages from an index, and are run by hand."""

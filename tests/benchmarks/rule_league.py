@@ -19,8 +19,7 @@ from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
-from rules import COMMON_RULES
-from scipy.stats import ttest_ind
+from scipy.stats import mannwhitneyu, ttest_ind
 from tabulate import tabulate
 
 from convmark.compare.rule.decision import FEWEST_SESSIONS, CaseSessions, decide
@@ -37,6 +36,11 @@ RUNS_AFTER = 5
 """Runs after the change that a search for change points is given."""
 CASES = 16
 MOST_SESSIONS = 60
+
+THRESHOLD = 1.05
+SIGNIFICANCE = 0.05
+ASV_SIGNIFICANCE = 0.002
+ASV_FACTOR = 1.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +74,45 @@ def pooled(rule: Callable[[Array, Array], bool]) -> Trial:
         return Heard(slower=rule(before.ravel(), now.ravel()), seconds=spent(before, now))
 
     return trial
+
+
+def mean_slower(before_s: Array, now_s: Array) -> bool:
+    """pytest-benchmark's `--benchmark-compare-fail=mean:5%`."""
+    return bool(now_s.mean() > THRESHOLD * before_s.mean())
+
+
+def median_slower(before_s: Array, now_s: Array) -> bool:
+    """pytest-benchmark's `--benchmark-compare-fail=median:5%`."""
+    return bool(np.median(now_s) > THRESHOLD * np.median(before_s))
+
+
+def min_slower(before_s: Array, now_s: Array) -> bool:
+    """pytest-benchmark's `--benchmark-compare-fail=min:5%`."""
+    return bool(now_s.min() > THRESHOLD * before_s.min())
+
+
+def mann_whitney_slower(before_s: Array, now_s: Array) -> bool:
+    """Two-sided Mann-Whitney on pooled step times, p < 0.05, and the median is higher."""
+    p_value = mannwhitneyu(before_s, now_s, method="asymptotic").pvalue
+    return bool(p_value < SIGNIFICANCE and np.median(now_s) > np.median(before_s))
+
+
+def welch_slower(before_s: Array, now_s: Array) -> bool:
+    """Two-sided Welch t test on pooled step times, p < 0.05, and the mean is higher."""
+    p_value = ttest_ind(before_s, now_s, equal_var=False).pvalue
+    return bool(p_value < SIGNIFICANCE and now_s.mean() > before_s.mean())
+
+
+def asv_slower(before_s: Array, now_s: Array) -> bool:
+    """`asv continuous`: Mann-Whitney p < 0.002, and the median is over 1.1 times as high.
+
+    Source:
+        airspeed velocity: `is_different` of statistics.py, `_is_result_better` of
+        commands/compare.py; `--factor` is 1.1 unless told otherwise.
+    """
+    p_value = mannwhitneyu(before_s, now_s, method="asymptotic").pvalue
+    higher = np.median(now_s) > ASV_FACTOR * np.median(before_s)
+    return bool(p_value < ASV_SIGNIFICANCE and higher)
 
 
 def codspeed_slower(before_s: Array, now_s: Array) -> bool:
@@ -222,7 +265,12 @@ def spent(*sides: Array) -> float:
 
 RULES: Mapping[str, Trial] = MappingProxyType(
     {
-        **{name: pooled(rule) for name, rule in COMMON_RULES.items()},
+        "mean > 5 %": pooled(mean_slower),
+        "median > 5 %": pooled(median_slower),
+        "min > 5 %": pooled(min_slower),
+        "Mann-Whitney p < 0.05": pooled(mann_whitney_slower),
+        "Welch t p < 0.05": pooled(welch_slower),
+        "asv": pooled(asv_slower),
         "CodSpeed, mean > 10 %": pooled(codspeed_slower),
         "NVBench, median and quartiles": pooled(nvbench_slower),
         "rustc-perf, quartile fence": history(rustc_slower),
@@ -323,8 +371,8 @@ simulation](decision_rule.md) says that.
   scatter less.
 - convmark judges one case of {CASES}, in up to {MOST_SESSIONS} sessions, and starts a process for
   each. Its margin is 3 %: it names a slowdown below the margin, and does not call it `regressed`.
-- The rules are written anew in `tests/benchmarks/rules.py` and `rule_league.py`, where the source
-  of each stands beside it. They are not run from their packages. That of NVBench with quartiles
+- The rules are written anew in `tests/benchmarks/rule_league.py`, where the source of each stands
+  beside it. They are not run from their packages. That of NVBench with quartiles
   is our reading of its comparison.
 """
 
