@@ -2,9 +2,9 @@
 
 Each line of standard input is a JSON object: `argv`, `folder`, `output` (a file), `kill_after_s`
 (None to let it end), `since_file` (whether that counts from the results file's making instead of
-the process's) and `piece` (bytes that each write takes at most, 0 for all). Each line of standard
-output has that process's status and the seconds between the file's making and its end. Not a test
-itself.
+the process's), `piece` (bytes that each write takes at most, 0 for all) and `torn` (whether to wait
+until a line is half written, then). Each line of standard output has that process's status and the
+seconds between the file's making and its end. Not a test itself.
 """
 
 from __future__ import annotations
@@ -68,6 +68,8 @@ def serve() -> None:
         made_s = _await_file(order, pid) if order["since_file"] else time.monotonic()
         if order["kill_after_s"] is not None:
             time.sleep(order["kill_after_s"])
+            while order["torn"] and not _is_torn(order) and not _has_ended(pid):
+                time.sleep(0.0005)
             os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         lasted_s = time.monotonic() - made_s
@@ -76,11 +78,22 @@ def serve() -> None:
 
 def _await_file(order: dict[str, Any], pid: int) -> float:
     """Return the time at which the run's file is there, or the process has ended without."""
-    while not list(Path(order["folder"]).glob("results/*/*.csv")):
-        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-            break
+    while not _files(order) and not _has_ended(pid):
         time.sleep(0.001)
     return time.monotonic()
+
+
+def _is_torn(order: dict[str, Any]) -> bool:
+    """Whether the run's file ends within a line."""
+    return any(not path.read_bytes().endswith(b"\n") for path in _files(order))
+
+
+def _files(order: dict[str, Any]) -> list[Path]:
+    return list(Path(order["folder"]).glob("results/*/*.csv"))
+
+
+def _has_ended(pid: int) -> bool:
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 if __name__ == "__main__":

@@ -13,8 +13,10 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -34,7 +36,7 @@ pytestmark = [
 PLAN = ("--models", "lenet5,conv_layer,mini_resnet,mini_inception", *FAST, "--processes", "2")
 ROWS = 8
 
-Kill = Callable[..., int]
+NURSERIES = 2
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,14 @@ class Nursery:
         kill_after_s: float | None = None,
         since_file: bool = False,
         piece: int = 0,
+        torn: bool = False,
     ) -> tuple[int, float]:
         """Return the status of `convmark run` and its seconds, its output added to folder/output.
 
         Args:
             since_file: whether seconds count from the making of the results file.
             piece: bytes that each write takes at most, 0 for all.
+            torn: whether the kill waits until a line of the results file is half written.
         """
         argv = ["run", "--python", str(self.python), "--results", "results", *PLAN, *options]
         order = {
@@ -66,6 +70,7 @@ class Nursery:
             "kill_after_s": kill_after_s,
             "since_file": since_file,
             "piece": piece,
+            "torn": torn,
         }
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -75,18 +80,43 @@ class Nursery:
         return int(status), float(seconds)
 
 
+@dataclass(frozen=True)
+class Nurseries:
+    """Several, and a thread for each: a run waits more than it works."""
+
+    pool: ThreadPoolExecutor
+    idle: SimpleQueue[Nursery]
+
+    def run(self, *arguments: Any, **how: Any) -> tuple[int, float]:
+        """Run in one that is idle; see `Nursery.run`."""
+        nursery = self.idle.get()
+        try:
+            return nursery.run(*arguments, **how)
+        finally:
+            self.idle.put(nursery)
+
+
 @pytest.fixture(scope="module")
-def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+def nurseries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nurseries]:
     one_thread = {"OPENBLAS_NUM_THREADS": "1", PAUSE: "0.0005"}  # so that the forks are safe
-    process = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("nursery.py"))],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **one_thread},
-    )
-    yield Nursery(process, fast_python(tmp_path_factory.mktemp("fast")))
-    process.communicate(timeout=30)
+    python = fast_python(tmp_path_factory.mktemp("fast"))
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("nursery.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **one_thread},
+        )
+        for _ in range(NURSERIES)
+    ]
+    idle: SimpleQueue[Nursery] = SimpleQueue()
+    for process in processes:
+        idle.put(Nursery(process, python))
+    with ThreadPoolExecutor(NURSERIES) as pool:
+        yield Nurseries(pool, idle)
+    for process in processes:
+        process.communicate(timeout=30)
 
 
 @dataclass(frozen=True)
@@ -123,24 +153,33 @@ def nothing_is_lost(left: Left) -> None:
         assert re.fullmatch(rf".*0001\.csv:{len(places) + 2}: a torn last line was left out", text)
 
 
-def killed_at_random(nursery: Nursery, folder: Path, times: int, seed: int) -> dict[str, int]:
+def killed_at_random(nurseries: Nurseries, folder: Path, times: int, seed: int) -> dict[str, int]:
     """Kill a run so often, each at a moment of its own, and have every tenth go on to its end."""
     moments = random.Random(seed)
-    kinds = [(True, 64), (True, 0), (True, 64), (False, 0)]  # most where a row may be torn
-    lasts_s = {kind: _lasts_s(nursery, folder / "whole", *kind) for kind in set(kinds)}
-    seen = {"before a file": 0, "header alone": 0, "some rows": 0, "all rows": 0, "torn": 0}
-    for number in range(times):
-        place, (since_file, piece) = folder / str(number), kinds[number % len(kinds)]
+    after = [moments.random() for _ in range(times)]
+    # most where a row may be torn, and of those every other where one is
+    kinds = [(True, 64, True), (True, 0, False), (True, 64, False), (False, 0, False)]
+    ways = {kind[:2] for kind in kinds}
+    lasts_s = {way: _lasts_s(nurseries, folder / "all", *way) for way in ways}
+
+    def kill(number: int) -> int:
+        since_file, piece, torn = kinds[number % len(kinds)]
+        place = folder / str(number)
         place.mkdir()
-        after_s = moments.uniform(0, lasts_s[since_file, piece])
-        status, _ = nursery.run(place, kill_after_s=after_s, since_file=since_file, piece=piece)
+        after_s = after[number] * lasts_s[since_file, piece]
+        how = {"since_file": since_file, "piece": piece, "torn": torn}
+        return nurseries.run(place, kill_after_s=after_s, **how)[0]
+
+    seen = {"before a file": 0, "header alone": 0, "some rows": 0, "all rows": 0, "torn": 0}
+    for number, status in enumerate(nurseries.pool.map(kill, range(times))):
+        place = folder / str(number)
         assert status in (-9, 0), (place / "output").read_text()
         left = left_in(place)
         nothing_is_lost(left)
         seen["torn"] += len(left.torn)
         seen[_state(place, left)] += 1
         if number % 10 == 0:
-            _goes_on(nursery, place, left)
+            _goes_on(nurseries, place, left)
         shutil.rmtree(place)
     return seen
 
@@ -151,20 +190,20 @@ def _state(folder: Path, left: Left) -> str:
     return {0: "header alone", ROWS: "all rows"}.get(len(left.rows), "some rows")
 
 
-def _lasts_s(nursery: Nursery, folder: Path, since_file: bool, piece: int) -> float:
+def _lasts_s(nurseries: Nurseries, folder: Path, since_file: bool, piece: int) -> float:
     folder.mkdir()
-    status, lasted_s = nursery.run(folder, since_file=since_file, piece=piece)
+    status, lasted_s = nurseries.run(folder, since_file=since_file, piece=piece)
     assert status == 0, (folder / "output").read_text()
     assert len(left_in(folder).rows) == ROWS
     shutil.rmtree(folder)
     return lasted_s
 
 
-def _goes_on(nursery: Nursery, folder: Path, left: Left) -> None:
+def _goes_on(nurseries: Nurseries, folder: Path, left: Left) -> None:
     """Resume; the rows that were there must stay as they were."""
     if not run_files(folder):
         return
-    status, _ = nursery.run(folder, "--resume")
+    status, _ = nurseries.run(folder, "--resume")
     assert status == 0, (folder / "output").read_text()
     after = left_in(folder)
     assert after.torn == []
@@ -175,26 +214,24 @@ def _goes_on(nursery: Nursery, folder: Path, left: Left) -> None:
         assert read_step_times(run_files(folder)[0], fresh) is not None
 
 
-def test_40_kills_at_random_moments_lose_no_reported_row(nursery: Nursery, tmp_path: Path) -> None:
-    seen = killed_at_random(nursery, tmp_path, 40, seed=1)
+def test_40_kills_at_random_moments_lose_no_reported_row(
+    nurseries: Nurseries, tmp_path: Path
+) -> None:
+    seen = killed_at_random(nurseries, tmp_path, 40, seed=1)
     assert sum(seen[name] for name in seen if name != "torn") == 40
     assert seen["some rows"] >= 10, seen
-    for seed in range(11, 14):  # few tear a line: by chance none of 40 does
-        if not seen["torn"]:
-            (tmp_path / f"more {seed}").mkdir()
-            seen = killed_at_random(nursery, tmp_path / f"more {seed}", 40, seed)
-    assert seen["torn"] >= 1, seen  # else nothing was proved of torn lines
+    assert seen["torn"] >= 5, seen  # else little was proved of torn lines
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(2, 7))
 def test_1000_more_kills_at_random_moments_lose_no_reported_row(
-    seed: int, nursery: Nursery, tmp_path: Path
+    seed: int, nurseries: Nurseries, tmp_path: Path
 ) -> None:
-    seen = killed_at_random(nursery, tmp_path, 200, seed)
+    seen = killed_at_random(nurseries, tmp_path, 200, seed)
     print(seen)
     assert seen["some rows"] >= 60, seen
-    assert seen["torn"] >= 10, seen
+    assert seen["torn"] >= 25, seen
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="needs real workers")
