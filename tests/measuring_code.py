@@ -27,13 +27,13 @@ left out: it moves the time to its start alone, which no verdict uses."""
 
 NO_FIGURE = frozenset(
     [
-        *("cuda.py", "failure.py"),
+        *("failure.py", "inspection.py"),
         *("duet.py", "module_tables.py", "turns.py"),
     ]
 )
-"""In the worker: a doctor's check, an exception's class and the duet, whose ratios are of one
-session; no row is measured by any of them. Every other file counts,
-a new one too."""
+"""In the worker: what an interpreter answers of itself, an exception's class and the duet, whose
+ratios are of one session; no row is measured by any of them. Every other file counts, a new one
+too."""
 
 _SKIPPED_FIELDS = frozenset(["annotation", "ctx", "kind", "returns", "type_comment", "type_params"])
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)

@@ -15,7 +15,7 @@ from nvml_standin import beside, needs_compiler
 from convmark.machine.gpu.devices import Gpu, Slice
 from convmark.machine.gpu_diagnosis import why_unseen
 from convmark.machine.hardware import GIB, Machine
-from convmark.worker import cuda
+from convmark.worker import inspection
 
 CARDS = tuple(
     Gpu(
@@ -209,7 +209,7 @@ def loads(driver: Driver | None, *there: str) -> Any:
     return load
 
 
-ALL = cuda.libraries("12.5.1", "9")
+ALL = inspection.cuda_libraries("12.5.1", "9")
 
 
 def test_the_libraries_follow_the_versions() -> None:
@@ -221,13 +221,13 @@ def test_the_libraries_follow_the_versions() -> None:
         "libcusparse.so.12",
         "libcudnn.so.9",
     ]
-    assert cuda.libraries("11.8", "8.6")[-1] == "libcudnn.so.8"
-    assert "libcudnn" not in "".join(cuda.libraries("13.0", ""))
-    assert cuda.libraries("", "") == cuda.libraries("99.1", "9") == []
+    assert inspection.cuda_libraries("11.8", "8.6")[-1] == "libcudnn.so.8"
+    assert "libcudnn" not in "".join(inspection.cuda_libraries("13.0", ""))
+    assert inspection.cuda_libraries("", "") == inspection.cuda_libraries("99.1", "9") == []
 
 
 def test_a_sound_interpreter_has_no_trouble() -> None:
-    found = cuda.trouble("12.5.1", "9", loads(Driver(0, b""), *ALL), [])
+    found = inspection.cuda_trouble("12.5.1", "9", loads(Driver(0, b""), *ALL), [])
     assert found == SOUND
 
 
@@ -236,7 +236,9 @@ def test_libraries_in_nvidia_s_wheels_are_found(tmp_path: Path) -> None:
         folder = tmp_path / "nvidia" / package / "lib"
         folder.mkdir(parents=True)
         (folder / name).touch()
-    found = cuda.trouble("12.5.1", "9", loads(None, *ALL[1:3]), [str(tmp_path), "/nowhere"])
+    found = inspection.cuda_trouble(
+        "12.5.1", "9", loads(None, *ALL[1:3]), [str(tmp_path), "/nowhere"]
+    )
     assert found["missing_libraries"] == ["libcusolver.so.11", "libcusparse.so.12"]
     assert found["driver_library"] is False
     assert found["driver_error"] is None
@@ -250,11 +252,11 @@ def test_libraries_in_nvidia_s_wheels_are_found(tmp_path: Path) -> None:
     ],
 )
 def test_what_cuinit_fails_with_is_named(driver: Driver, error: str) -> None:
-    assert cuda.trouble("", "", loads(driver), [])["driver_error"] == error
+    assert inspection.cuda_trouble("", "", loads(driver), [])["driver_error"] == error
 
 
 def test_the_installed_frameworks_are_named() -> None:
-    assert set(cuda.packages()) <= {"tensorflow", "tensorflow-cpu", "jax", "torch"}
+    assert set(inspection.framework_packages()) <= {"tensorflow", "tensorflow-cpu", "jax", "torch"}
 
 
 DOCTOR = """

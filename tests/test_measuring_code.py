@@ -71,7 +71,7 @@ def test_local_names_are_told_apart() -> None:
 def test_every_file_of_the_worker_counts_but_those_that_are_named(tmp_path: Path) -> None:
     names = {path.relative_to(PACKAGE).as_posix() for path in measuring_code()}
     assert {"worker/timing.py", "worker/backends/tensorflow.py", "core/statistics.py"} <= names
-    assert "worker/cuda.py" not in names
+    assert "worker/inspection.py" not in names
     (tmp_path / "worker").mkdir()
     (tmp_path / "worker" / "new.py").touch()
     assert tmp_path / "worker" / "new.py" in measuring_code(tmp_path)

@@ -3,12 +3,18 @@
 It executes no operation and looks at no device, so a child may set both up as it likes. Without
 fork it serves the same requests itself, one after another: a new interpreter per request is the
 isolation `spawn`, one interpreter for all of them the isolation `none`.
+
+Strays are processes that a model started and left running: they are ended with the case, and named.
+One that leaves the worker's process group (a daemon, `start_new_session=True`) would take CPU time
+from every later case. On Linux the kernel hands it to the zygote, once its own parent has ended;
+elsewhere such a process is not found.
 """
 
 from __future__ import annotations
 
 import array
 import contextlib
+import ctypes
 import faulthandler
 import gc
 import json
@@ -32,9 +38,12 @@ from convmark.worker.protocol import (
     encode,
     one_line,
 )
-from convmark.worker.strays import adopt_orphans, children, end_strays
 
 __all__ = ["serve"]
+
+_PR_SET_CHILD_SUBREAPER = 36
+MOST_GENERATIONS = 50
+"""Ended one after another: the children of a process that was ended come here in their turn."""
 
 Answer = Callable[[dict[str, Any], list[int]], int]
 """Answers one request through its descriptors (events first) and returns the exit status."""
@@ -60,7 +69,7 @@ def serve(
     control = socket.socket(fileno=control_fd)
     control.set_inheritable(False)
     die_with_parent()
-    adopt_orphans()
+    _adopt_orphans()
     try:
         bind(bound)  # before the framework, which counts the CPUs as it is imported
         framework = backends.load(backend)
@@ -108,12 +117,12 @@ def _serve_in_place(control: socket.socket, answer: Answer) -> None:
             os.dup2(descriptors[1], 1)
             os.dup2(descriptors[1], 2)
             faulthandler.enable()
-        kept = children()
+        kept = _children()
         answer(request, descriptors)
         os.chdir(folder)  # a model's code may have chosen another, which the next would be read in
         for descriptor in descriptors:
             os.close(descriptor)
-        control.send(encode({"id": request["id"], "status": 0, "left": end_strays(kept)}))
+        control.send(encode({"id": request["id"], "status": 0, "left": _end_strays(kept)}))
 
 
 def _serve_forking(
@@ -123,7 +132,7 @@ def _serve_forking(
     untouched: Callable[[], bool],
 ) -> None:
     running: dict[int, int] = {}
-    kept = children()
+    kept = _children()
 
     own = os.getpid()
 
@@ -133,7 +142,7 @@ def _serve_forking(
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.raise_signal(signal.SIGTERM)
         _kill_all(running)
-        end_strays(kept)
+        _end_strays(kept)
         os._exit(1)
 
     signal.signal(signal.SIGTERM, end)
@@ -151,7 +160,7 @@ def _serve_forking(
                 received = _receive(control)
                 if received is None:
                     _kill_all(running)
-                    end_strays(kept)
+                    _end_strays(kept)
                     return
                 request, descriptors = received
                 if untouched():
@@ -185,7 +194,7 @@ def _report_ended(control: socket.socket, running: dict[int, int], kept: set[int
         if ended:
             _kill_group(pid)
             number = running.pop(pid)
-            left = [] if running else end_strays(kept, group=pid)
+            left = [] if running else _end_strays(kept, group=pid)
             code = os.waitstatus_to_exitcode(status)
             control.send(encode({"id": number, "status": code, "left": left}))
 
@@ -243,3 +252,54 @@ def _become_child(
         sys.stderr.flush()
     finally:
         os._exit(status)
+
+
+def _adopt_orphans() -> None:
+    """Have the kernel make this process the parent of its descendants whose own has ended."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _children() -> set[int]:
+    """Return this process's children, those that have ended and were not waited for included."""
+    return {pid for pid, parent in _parents() if parent == os.getpid()}
+
+
+def _end_strays(kept: set[int], group: int = 0) -> list[str]:
+    """End every child that is not kept; return the names of those that had left the group.
+
+    Args:
+        group: the process group of the worker, whose processes are ended with it as a rule.
+    """
+    names = []
+    for _ in range(MOST_GENERATIONS):
+        strays = _children() - kept
+        if not strays:
+            break
+        for pid in strays:
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                continue  # it had ended by itself
+            if os.getpgid(pid) != group:
+                names.append(_name(pid))
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    return sorted(names)
+
+
+def _parents() -> Iterator[tuple[int, int]]:
+    """Yield each process and its parent, where the kernel lists them."""
+    if not os.path.isdir("/proc/self"):
+        return
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal():
+            with contextlib.suppress(OSError):  # it may have ended meanwhile
+                with open(f"/proc/{entry}/stat") as file:
+                    fields = file.read().rpartition(")")[2].split()
+                yield int(entry), int(fields[1])
+
+
+def _name(pid: int) -> str:
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/comm") as file:
+        return file.read().strip()
+    return "a process"
