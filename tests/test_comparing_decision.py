@@ -9,6 +9,7 @@ from convmark.compare.rule.decision import (
     CaseSessions,
     Decision,
     Limits,
+    bar,
     contradicts,
     controls_differ,
     decide,
@@ -329,3 +330,24 @@ def test_separate_processes_contradict_beyond_three_errors_and_a_share_of_the_ch
     duets, separate, expected
 ):
     assert contradicts(first(around(duets, 12)), separate) is expected
+
+
+def test_without_earlier_runs_the_anchor_is_the_bar():
+    assert bar([]) == 0.0
+
+
+def test_the_bar_is_the_upper_bound_of_the_recent_level():
+    level = (-0.10, 0.003)
+    # errors of 0.3 and 0.4 % make 0.5 %
+    assert bar([level]) == pytest.approx(-0.10 + 2.17 * 0.005)
+    assert bar([level] * 3) == pytest.approx(-0.10 + 2.17 * 0.005 / math.sqrt(3))
+
+
+def test_only_the_last_three_runs_count():
+    old, new = (-0.30, 0.0), (-0.05, 0.0)
+    assert bar([old, old, new, new, new]) == bar([new] * 3)
+
+
+def test_a_level_that_is_not_surely_faster_leaves_the_anchor_in_force():
+    assert bar([(-0.010, 0.003)]) == 0.0
+    assert bar([(0.20, 0.003)]) == 0.0

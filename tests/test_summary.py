@@ -1,4 +1,4 @@
-"""The summary table: one line per case, spread and count beside each figure."""
+"""The tables that end a run: summary, scaling over replicas, cards."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 from rows import row
 
 from convmark.core.case import Case
-from convmark.report.summary import by_case, spread, summary, summary_text
+from convmark.core.table import plain
+from convmark.report.summary import by_case, cards, scaling, spread, summary, summary_text
 from convmark.results.record import Record
 
 
@@ -202,3 +203,141 @@ def test_a_name_that_looks_like_a_number_is_left_as_it_is() -> None:
 
 def test_no_records_make_an_empty_table() -> None:
     assert "step p50" not in summary_text([])
+
+
+SCALED = "lenet5-train-cpu-b32-float32"
+
+
+def spread_over(rate: float, replicas: int = 1, **changes: Any) -> Record:
+    return row(throughput_samples_per_s=rate, replicas=replicas, **changes)
+
+
+def test_efficiency_is_against_as_many_times_one_replica() -> None:
+    rows = cells(
+        plain(*scaling([spread_over(300.0, 4), spread_over(150.0, 2), spread_over(100.0)]))
+    )
+    assert rows == [
+        {"case": SCALED, "replicas": "1", "samples/s": "100", "efficiency": "100.0 %", "n": "1",
+         "spread": ""},
+        {"case": SCALED, "replicas": "2", "samples/s": "150", "efficiency": "75.0 %", "n": "1",
+         "spread": ""},
+        {"case": SCALED, "replicas": "4", "samples/s": "300", "efficiency": "75.0 %", "n": "1",
+         "spread": ""},
+    ]  # fmt: skip
+
+
+def test_figures_are_medians_over_processes_with_spread_and_count() -> None:
+    several = [
+        spread_over(rate, process=number) for number, rate in enumerate((90.0, 100.0, 130.0), 1)
+    ]
+    rows = cells(
+        plain(*scaling([*several, spread_over(140.0, 2), spread_over(160.0, 2, process=2)]))
+    )
+    assert [(found["samples/s"], found["spread"], found["n"]) for found in rows] == [
+        ("100", "20.0 %", "3"),
+        ("150", "6.7 %", "2"),
+    ]
+    assert rows[1]["efficiency"] == "75.0 %"
+
+
+def test_each_way_of_spreading_is_held_against_the_same_single_replica() -> None:
+    rows = cells(
+        plain(
+            *scaling(
+                [spread_over(100.0), spread_over(150.0, 2), spread_over(120.0, 2, cluster="local")]
+            )
+        )
+    )
+    assert [(found["case"], found["replicas"], found["efficiency"]) for found in rows] == [
+        (SCALED, "1", "100.0 %"),
+        (SCALED, "2", "75.0 %"),
+        (f"{SCALED} local", "1", "100.0 %"),
+        (f"{SCALED} local", "2", "60.0 %"),
+    ]
+
+
+def test_without_a_single_replica_there_is_throughput_and_no_efficiency() -> None:
+    (found,) = cells(plain(*scaling([spread_over(150.0, 2), spread_over(100.0, batch_size=64)])))
+    assert (found["case"], found["samples/s"], found.get("efficiency", "")) == (SCALED, "150", "")
+
+
+def test_failed_processes_count_for_nothing_and_one_replica_alone_has_no_table() -> None:
+    assert scaling([]) == []
+    assert scaling([spread_over(100.0)]) == []
+    failed = spread_over(1.0, 2, status="error")
+    assert scaling([spread_over(100.0), failed]) == []
+    rows = cells(
+        plain(
+            *scaling(
+                [
+                    spread_over(100.0),
+                    spread_over(1.0, status="crashed"),
+                    failed,
+                    spread_over(150.0, 2),
+                ]
+            )
+        )
+    )
+    assert [(found["n"], found["samples/s"]) for found in rows] == [("1", "100"), ("1", "150")]
+
+
+ON_CARD = "lenet5-train-gpu:0-b32-float32"
+
+
+def on_card(process: int = 1, **changes: Any) -> Record:
+    figures = {
+        "device": "gpu:0",
+        "gpu_samples": 50,
+        "sm_clock_mhz": 1275.0,
+        "max_sm_clock_mhz": 1410,
+        "memory_clock_mhz": 1593.0,
+        "max_memory_clock_mhz": 1593,
+        "temperature_c": 61.0,
+        "power_w": 312.4,
+        "power_limit_w": 400.0,
+        "gpu_utilisation": 0.87,
+        "efficiency": 0.312,
+        "input_bound_throughput_samples_per_s": 8000.0,
+        "joules_per_sample": 0.00171,
+        "peak_device_memory_bytes": 3 << 30,
+        "card_peak_memory_bytes": 5 << 30,
+        "throttle_reasons": "none",
+    }
+    return row(process=process, **{**figures, **changes})
+
+
+def test_each_case_says_the_clock_reached_and_what_lowered_it() -> None:
+    (found,) = cells(plain(*cards([on_card(throttle_reasons="idle power_cap")])))
+    assert found == {
+        "case": ON_CARD,
+        "SM MHz": "1275 of 1410",
+        "memory MHz": "1593 of 1593",
+        "degrees C": "61",
+        "card W": "312 of 400",
+        "busy": "87%",
+        "of ceiling": "31.2 %",
+        "fed samples/s": "8000",
+        "card mJ/sample": "1.71",
+        "allocator": "3.00 GiB",
+        "card": "5.00 GiB",
+        "clock lowered by": "idle power_cap",
+    }
+
+
+def test_figures_are_medians_over_processes_and_reasons_those_of_all() -> None:
+    records = [
+        on_card(1, sm_clock_mhz=1000.0, throttle_reasons="power_cap"),
+        on_card(2, sm_clock_mhz=1200.0, throttle_reasons="none"),
+        on_card(3, sm_clock_mhz=1100.0, throttle_reasons="idle power_cap"),
+        on_card(4, status="error", sm_clock_mhz=1.0, throttle_reasons="sync_boost"),
+    ]
+    (found,) = cells(plain(*cards(records)))
+    assert (found["SM MHz"], found["clock lowered by"]) == ("1100 of 1410", "power_cap idle")
+
+
+def test_what_no_card_tells_has_no_column_and_a_run_without_cards_no_table() -> None:
+    silent = dict.fromkeys(("power_w", "joules_per_sample", "throttle_reasons"))
+    (found,) = cells(plain(*cards([on_card(max_sm_clock_mhz=None, **silent)])))
+    assert not {"W", "mJ/sample", "clock lowered by"} & found.keys()
+    assert found["SM MHz"] == "1275"
+    assert cards([row(), on_card(status="crashed")]) == []

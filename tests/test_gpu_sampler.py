@@ -1,12 +1,110 @@
-"""What the looks at one card or several amount to, worked by hand."""
+"""Reasons for a lower clock, who else is on a card, and what the samples of cards amount to."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
-from convmark.machine.gpu.sampler import Seen, card_state_columns
+from convmark.machine.gpu.sampler import (
+    Seen,
+    card_state_columns,
+    foreign,
+    own_processes,
+    reason_names,
+    why_not_judged,
+)
+
+
+@pytest.mark.parametrize(
+    ("bits", "names"),
+    [
+        (0, ()),
+        (0x1, ("idle",)),
+        (0x4, ("power_cap",)),
+        (0x48, ("hardware_slowdown", "hardware_thermal")),
+        (0x200, ("bit_0x200",)),
+        (0x8000_0000_0000_0020, ("software_thermal", "bit_0x8000000000000000")),
+    ],
+)
+def test_bits_have_names(bits: int, names: tuple[str, ...]) -> None:
+    assert reason_names(bits) == names
+
+
+def test_all_bits_at_once_have_as_many_names() -> None:
+    assert len(set(reason_names(2**64 - 1))) == 64
+
+
+@pytest.mark.parametrize("bit", [0x8, 0x20, 0x40, 0x80])
+def test_heat_and_the_hardware_s_brakes_forbid_a_verdict(bit: int) -> None:
+    (name,) = reason_names(bit)
+    assert why_not_judged((name,), 0) == f"the card was slowed ({name})"
+
+
+@pytest.mark.parametrize("bit", [0x1, 0x2, 0x4, 0x10, 0x100, 0x200])
+def test_a_power_cap_idling_and_set_clocks_do_not(bit: int) -> None:
+    assert why_not_judged(reason_names(bit), 0) is None
+
+
+def test_company_on_the_card_forbids_a_verdict() -> None:
+    assert why_not_judged((), 1) == "1 process not the run's own used the card"
+    assert why_not_judged(("power_cap",), 2) == "2 processes not the run's own used the card"
+    assert why_not_judged((), None) is None
+
+
+def test_all_that_forbids_it_is_said_in_one_line() -> None:
+    names = reason_names(0x48 | 0x4)
+    assert why_not_judged(names, 1) == (
+        "the card was slowed (hardware_slowdown, hardware_thermal); "
+        "1 process not the run's own used the card"
+    )
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "expected"),
+    [
+        (set(), set(), set()),
+        ({1}, set(), set()),
+        ({1, 5}, set(), {5}),
+        ({1, 5}, {5}, {5}),
+        ({1}, {5}, set()),
+        ({1, 2, 5, 6}, {6}, {5, 6}),
+    ],
+)
+def test_all_but_the_run_s_own_are_foreign(
+    now: set[int], before: set[int], expected: set[int]
+) -> None:
+    assert foreign(now, before, own={1, 2}) == expected
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "count"),
+    [
+        ({90}, set(), 0),
+        ({90, 91}, set(), 1),
+        ({90, 91}, {90}, 1),
+        ({90}, {90}, 1),
+        (set(), {90}, 0),
+    ],
+)
+def test_ids_of_the_host_are_counted_without_knowing_one_s_own(
+    now: set[int], before: set[int], count: int
+) -> None:
+    assert len(foreign(now, before, own={1, 2})) == count
+
+
+def test_own_processes_are_this_one_and_its_descendants() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        assert {os.getpid(), child.pid} <= own_processes()
+        assert os.getppid() not in own_processes()
+    finally:
+        child.communicate(b"\n")
+    assert child.pid not in own_processes()
+
 
 FIGURES = {
     "sm_clock_mhz": 1000.0,
