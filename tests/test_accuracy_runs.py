@@ -66,7 +66,7 @@ def test_a_part_of_the_data_is_said_in_the_row_and_under_the_table(
 ) -> None:
     assert main([*ACCURACY, "--seeds", "0", "--fraction", "0.1"]) == 0
     assert {row.fraction for row in read_run(only_run(folder))} == {0.1}
-    assert "a part of the data alone (--fraction 0.1)" in capsys.readouterr().out
+    assert "on only a part of the data (--fraction 0.1)" in capsys.readouterr().out
 
 
 def test_by_default_nothing_is_trained_on_data(folder: Path) -> None:

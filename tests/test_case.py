@@ -84,7 +84,10 @@ def test_what_is_of_tensorflow_and_one_replica_is_refused_elsewhere(task: str) -
 @pytest.mark.parametrize(
     ("fields", "rule"),
     [
-        ({"backend": "torch"}, "replicas above 1 are of tensorflow alone, got 4 and the backend"),
+        (
+            {"backend": "torch"},
+            "replicas above 1 need the backend tensorflow, got 4 and the backend",
+        ),
         ({"cluster": "hosts"}, "cluster must be local or hostsN, got 'hosts'"),
         ({"cluster": "hosts02"}, "cluster must be local or hostsN, got 'hosts02'"),
         ({"replicas": 1, "cluster": "local"}, "one replica needs no cluster, got 'local'"),

@@ -340,7 +340,7 @@ def test_a_gate_says_that_nothing_was_compared_only_where_that_is_so() -> None:
     unclear = said(verdict="inconclusive", note="budget spent: about 2 min more would decide: ...")
     assert "or with a larger --convmark-compare-budget\n" in unclear
     assert unclear.startswith("the gate decided nothing, which is no pass: 1 of 1 step time incon")
-    seeds = said(verdict="inconclusive", metric="accuracy", note="one seed tells no spread")
+    seeds = said(verdict="inconclusive", metric="accuracy", note="one seed has no spread")
     assert seeds.startswith("the gate decided nothing, which is no pass: 1 of 1 case inconclusive")
     assert "the notes say why\n" in seeds
     few = [judgement(verdict=one, fails=False) for one in ("inconclusive", "unchanged")]

@@ -160,7 +160,10 @@ def test_too_many_replicas_are_refused_with_what_is_there() -> None:
         ({"replicas": (1,)}, "--cluster: needs --replicas"),
         ({"isolation": "none"}, "--cluster: needs --isolation"),
         ({"batch_sizes": "auto"}, "--batch-sizes: auto is of one machine"),
-        ({"backends": ("tensorflow", "jax")}, "--replicas: above 1 are of tensorflow alone, got 2"),
+        (
+            {"backends": ("tensorflow", "jax")},
+            "--replicas: above 1 needs --backend tensorflow, got 2",
+        ),
     ],
 )
 def test_what_a_cluster_cannot_do_is_refused(change: dict[str, Any], flag: str) -> None:

@@ -297,7 +297,7 @@ def test_a_badge_takes_the_place_of_a_badge_alone(
         assert main(["comment", "--badge", name]) == 2
         assert "--badge: must be a new file or a badge" in capsys.readouterr().err
     assert main(["comment", "--badge", run]) == 2
-    assert "--badge: must not lie among a machine's runs" in capsys.readouterr().err
+    assert "--badge: must not be among a machine's runs" in capsys.readouterr().err
     assert main(["comment", "--badge", "no/folder.json"]) == 2
     assert Path(run).read_bytes() == before
     for _ in range(2):

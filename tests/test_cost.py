@@ -104,10 +104,12 @@ def test_costs_with_unlike_energy_are_told_apart(tmp_path: Path) -> None:
     rows = runs(SLOW, 1000.0, joules_per_sample=3.0), runs(FAST, 1000.0)
     found, _ = tables(tmp_path, {SLOW: bought(SLOW), FAST: bought(FAST)}, *rows)
     assert "energy:" not in found.title
-    assert found.lead[1].startswith("Not all costs hold the same energy (card, not measured)")
+    assert found.lead[1].startswith("Not all costs contain the same energy (card, not measured)")
     rent = {SLOW: rented(SLOW), FAST: bought(FAST)}
     found, _ = tables(tmp_path, rent)
-    assert found.lead[1].startswith("Not all costs hold the same energy (in the rent, not measur")
+    assert found.lead[1].startswith(
+        "Not all costs contain the same energy (in the rent, not measur"
+    )
 
 
 def test_only_packages_of_the_newest_scope_are_in_the_energy_of_that_name(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_cpus_that_are_not_there_or_not_for_this_process_are_refused(
 def test_a_system_without_nodes_or_without_binding_says_so(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(OptionError, match="this kernel tells no NUMA nodes, got 0; use --cpus"):
+    with pytest.raises(OptionError, match="this kernel reports no NUMA nodes, got 0; use --cpus"):
         bound("numa0", tmp_path / "nothing")
     monkeypatch.delattr(os, "sched_setaffinity", raising=False)
     monkeypatch.setattr(sys, "platform", "darwin")

@@ -373,7 +373,7 @@ def test_an_environment_is_made_once_and_then_reused(tmp_path: Path) -> None:
     assert by.installed == ["tensorflow==2.20.*"]
     assert said == [
         "making the environment of tensorflow==2.20.*",
-        "the environment of tensorflow==2.20.* is there since 2026-01-02T00:00:00+00:00, and up "
+        "the environment of tensorflow==2.20.* has existed since 2026-01-02T00:00:00+00:00, and up "
         "to date",
     ]
     assert cache(tmp_path, by).list() == [first]
@@ -406,7 +406,7 @@ def test_where_nothing_can_be_looked_up_what_is_there_is_used_and_said(tmp_path:
     offline = Fake(fails=InstallError("no network"))
     assert cache(tmp_path, offline).get(WANTED, said.append) == made
     assert said == [
-        "the environment of tensorflow==2.20.* is used as it is since 2026-01-02T00:00:00+00:00: "
+        "the environment of tensorflow==2.20.* is used as it was at 2026-01-02T00:00:00+00:00: "
         "no network"
     ]
     with pytest.raises(InstallError, match="no network"):

@@ -91,7 +91,7 @@ def test_a_report_takes_the_place_of_no_run(
     output.symlink_to(run)
     name = output.name if linked else f"results/{SLOW}/0001.csv"
     assert main(["report", "results", "-o", name]) == 2
-    assert "--output: must not lie among a machine's runs" in capsys.readouterr().err
+    assert "--output: must not be among a machine's runs" in capsys.readouterr().err
     assert run.read_bytes() == before
     assert main(["report", "results", "-o", f"results/{SLOW}/page.html"]) == 0
 
@@ -106,7 +106,7 @@ def test_an_output_takes_the_place_of_nothing_that_is_kept(
     copy.write_bytes((machine / "0001.csv").read_bytes())
     (tmp_path / "net.py").write_text("code")
     (tmp_path / "same").symlink_to(machine)
-    among = "--output: must not lie among a machine's runs"
+    among = "--output: must not be among a machine's runs"
     refused = {
         str(machine / "accepted.csv"): among,
         str(machine / "0001.steps.npz"): among,

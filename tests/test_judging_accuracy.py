@@ -78,7 +78,7 @@ def test_the_wider_spread_of_both_sides_counts() -> None:
 def test_one_seed_on_each_side_tells_no_spread_and_convicts_nobody() -> None:
     found = judged(learned("0002", 0.90), learned("0001", 0.98))["accuracy", "accuracy"]
     assert (found.verdict, found.fails) == ("inconclusive", False)
-    assert found.note == "one seed tells no spread: try --seeds 0,1,2"
+    assert found.note == "one seed has no spread: try --seeds 0,1,2"
     same = judged(learned("0002", 0.98), learned("0001", 0.98))["accuracy", "accuracy"]
     assert same.verdict == "unchanged"
 

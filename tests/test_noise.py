@@ -171,7 +171,7 @@ def test_a_file_that_changes_meanwhile_makes_its_case_no_control(
     monkeypatch.setattr(noise, "compare_live", edited)
     assert main(["noise", "--models", "lenet5", "--tasks", "train", "--seconds", "30"]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[-1].endswith("nets.py has changed meanwhile: start again")
+    assert said[-1].endswith("nets.py changed during the measurement: start again")
     assert "- (0)" in said[2]
 
 

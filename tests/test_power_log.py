@@ -70,7 +70,7 @@ LINES = [line(n) for n in range(4)]
     ("lines", "message"),
     [
         (["time,watts", "2026-01-31T12:00:00,80"],
-         "meter.csv:2: time must say its zone, as 2026-01-31T12:00:00+01:00 or with Z for UTC"),
+         "meter.csv:2: time must have its zone, as 2026-01-31T12:00:00+01:00 or with Z for UTC"),
         (["time,watts", "31.01.2026 12:00,80"], ":2: time must be as 2026-01-31T12:00:00+01:00 or"),
         (["time,watts", "1769860800000,80"], ":2: a time in numbers must be in epoch seconds"),
         (["time,watts", *LINES, line(2)], ":6: times must go on from line to line"),

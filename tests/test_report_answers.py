@@ -59,7 +59,7 @@ def test_a_model_that_is_surely_slower_in_the_mean_is_not_told_as_the_fastest(
 def test_quiet_figures_of_three_processes_can_be_trusted(tmp_path: Path) -> None:
     found = answers(tmp_path, three(SLOW, 1, "lenet5", 1.0, 1.01, 1.02))
     word, detail = found["newest figures"]
-    assert (word, detail) == ("good", "1 figure held still, of 3 processes or more")
+    assert (word, detail) == ("good", "1 figure is steady, of 3 processes or more")
     assert found["train, batch 32"] == ("lenet5: 1.01 s a step", f"no other model, on {SLOW} cpu")
 
 

@@ -550,10 +550,10 @@ def test_a_machine_within_ten_per_cent_is_unchanged_or_cannot_be_told() -> None:
 def test_fewer_than_three_earlier_runs_tell_nothing_of_the_machine() -> None:
     found = machine(0.02, 0.010)
     assert (found.verdict, found.low, found.high) == ("inconclusive", None, None)
-    assert found.note == "1 earlier run tells no spread"
+    assert found.note == "1 earlier run is too few to know the spread"
     found = machine(0.02, 0.010, 0.011)
     assert (found.verdict, found.low, found.high) == ("inconclusive", None, None)
-    assert found.note == "2 earlier runs tell no spread"
+    assert found.note == "2 earlier runs are too few to know the spread"
     assert machine(0.02, 0.010, 0.011, 0.010).low is not None
 
 

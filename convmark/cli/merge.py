@@ -38,8 +38,8 @@ def merge(given: argparse.Namespace, options: Options) -> int:
     for place in places:
         if overlap(place, into):
             raise StoreError(
-                "--results: must not be one of the folders to join, nor lie in one or hold one, "
-                f"got {into} and {place}"
+                "--results: must not be one of the folders to join, nor be inside one or contain "
+                f"one, got {into} and {place}"
             )
     found = sources(places, _say)
     if not found:

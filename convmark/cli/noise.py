@@ -85,7 +85,7 @@ def noise(given: argparse.Namespace, options: Options) -> int:
             results = compare_live(pairings, terms, shown.newest)
         for pairing, result in zip(pairings, results, strict=True):
             if path := _changed(codes[pairing.case]):
-                result.closed = f"{path} has changed meanwhile: start again"
+                result.closed = f"{path} changed during the measurement: start again"
                 result.live.clear()
     rows = _rows([one.case for one in pairings], results, options.compare_budget_s, disturbed)
     path = options.results / machine.name / NOISE

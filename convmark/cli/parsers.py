@@ -179,7 +179,7 @@ def _compare(commands: Any) -> None:
     add(
         compare,
         "--live",
-        "with --across: run each value beside the one before, as convmark ab does",
+        "with --across: compare each value live with the previous one, as convmark ab does",
     )
     _add_stopping_rule(compare, "with --live: ")
     add_options(compare, "allow-change")
@@ -198,13 +198,13 @@ def _comment(commands: Any) -> None:
     add(
         comment,
         "--post",
-        "in GitHub Actions: also post it on the pull request, or update the comment that is "
-        "there; needs GITHUB_TOKEN",
+        "in GitHub Actions: also post it on the pull request, or update the existing "
+        "comment; needs GITHUB_TOKEN",
     )
     add(
         comment,
         "--outcome OUTCOME",
-        "how the step of the gate ended: success or failure (default: as its verdicts say)",
+        "how the step of the gate ended: success or failure (default: from its verdicts)",
     )
     add(comment, "--badge FILE", "also write the JSON of a badge (shields.io, endpoint)")
     add_options(comment, "results")
@@ -378,8 +378,8 @@ def _check_submission(commands: Any) -> None:
     add(
         check,
         "--against RESULTS",
-        "published results; what they have unchanged is not checked, and other rows are compared "
-        "with them",
+        "published results; files that are unchanged in them are not checked, and other rows are "
+        "compared with them",
         nargs="+",
         default=[],
     )

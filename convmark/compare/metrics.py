@@ -158,7 +158,7 @@ def _over_seeds(
     spreads = [stdev(group) for group in values if len(group) > 1]
     allowed = metric.absolute + 2 * max(spreads, default=0.0)
     if not spreads and value != baseline:
-        return "inconclusive", allowed, "one seed tells no spread: try --seeds 0,1,2"
+        return "inconclusive", allowed, "one seed has no spread: try --seeds 0,1,2"
     if abs(value - baseline) <= allowed:
         return "unchanged", allowed, ""
     seeds = counted(len(values[0]), "seed")

@@ -229,5 +229,6 @@ def _machine_note(
             f"the loads differ: others took {then:.0%} of the CPU time then, {today:.0%} now"
         )
     if verdict == "inconclusive" and runs < _LEAST_RUNS:
-        parts.append(f"{runs} earlier {'run tells' if runs == 1 else 'runs tell'} no spread")
+        few = "run is" if runs == 1 else "runs are"
+        parts.append(f"{runs} earlier {few} too few to know the spread")
     return "; ".join(parts)

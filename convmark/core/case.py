@@ -144,7 +144,7 @@ class Case:
             raise CaseError(f"{self.model}: replicas must be at least 1, got {self.replicas}")
         if self.replicas > 1 and not backend.replicas:
             raise CaseError(
-                f"{self.model}: replicas above 1 are of {with_property('replicas')} alone, got "
+                f"{self.model}: replicas above 1 need the backend {with_property('replicas')}, got "
                 f"{self.replicas} and the backend {self.backend!r}"
             )
         object.__setattr__(self, "cluster", self.cluster or None)  # an empty cell is none

@@ -256,7 +256,7 @@ def lock_of_nobody(path: Path, flags: int = os.O_RDWR) -> Iterator[None]:
         if os.fstat(file).st_uid != os.getuid():
             raise PermissionError(f"{path}: another user's")
         if not lock(file):
-            raise BlockingIOError(errno.EWOULDBLOCK, f"{path}: a process holds it")
+            raise BlockingIOError(errno.EWOULDBLOCK, f"{path}: another process has locked it")
         yield
     finally:
         close_locked(file)

@@ -208,7 +208,7 @@ def refuse_replicas(options: Options) -> None:
     others = [name for name in options.backends if not BACKENDS[name].replicas]
     if most > 1 and others:
         raise OptionError(
-            f"--replicas: above 1 are of {with_property('replicas')} alone, got {most} and "
+            f"--replicas: above 1 needs --backend {with_property('replicas')}, got {most} and "
             f"--backend {', '.join(others)}"
         )
     if options.cluster is None:

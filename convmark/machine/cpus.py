@@ -66,7 +66,7 @@ def _cpus_of_node(node: int, root: Path) -> list[int]:
     nodes = root / "sys/devices/system/node"
     online = _numbers(nodes / "online")
     if not online:
-        raise OptionError(f"--numa: this kernel tells no NUMA nodes, got {node}; use --cpus")
+        raise OptionError(f"--numa: this kernel reports no NUMA nodes, got {node}; use --cpus")
     if node not in online:
         raise OptionError(f"--numa: there is no node {node}, online are {cpu_list(online)}")
     found = re.search(

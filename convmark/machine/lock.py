@@ -153,7 +153,9 @@ def _guarded(place: int) -> Iterator[None]:
     guard = os.open("guard.lock", flags, 0o600, dir_fd=place)
     try:
         if not lock(guard, within_s=GUARD_LIMIT_S):
-            raise TimeoutError(errno.ETIMEDOUT, "guard.lock is held and not let go of")
+            raise TimeoutError(
+                errno.ETIMEDOUT, "guard.lock is locked for too long by another process"
+            )
         yield
     finally:
         close_locked(guard)

@@ -107,7 +107,7 @@ def read_description(path: Path) -> DescribedModel:
         if value["schema"] != DESCRIPTION_SCHEMA:
             raise StoreError(
                 f"{path}:1: must be of schema {DESCRIPTION_SCHEMA}, got {value['schema']!r}; "
-                "`convmark run --describe` writes it anew"
+                "`convmark run --describe` writes it again"
             )
         return _model(value)
     except json.JSONDecodeError as error:
@@ -117,7 +117,7 @@ def read_description(path: Path) -> DescribedModel:
     except _NO_DESCRIPTION as error:
         raise StoreError(
             f"{path}:1: must describe a model by {', '.join(_NEEDED)}: "
-            f"{type(error).__name__} {error}; `convmark run --describe` writes it anew"
+            f"{type(error).__name__} {error}; `convmark run --describe` writes it again"
         ) from None
 
 

@@ -207,7 +207,7 @@ def _time(name: str, line: int, text: str, *, utc: bool) -> float:
     if found.tzinfo is None:
         if not utc:
             raise OptionError(
-                f"--power-log: {name}:{line}: time must say its zone, as "
+                f"--power-log: {name}:{line}: time must have its zone, as "
                 f"{plain_text(text[:40])}+01:00 or with Z for UTC; without it the power may be of "
                 "another hour"
             )

@@ -207,7 +207,7 @@ def _learned(groups: Groups) -> Table:
     records = [_learned_row(name, rows) for name, rows in groups.items()]
     fractions = {row.fraction for row in every}
     shares = ", ".join(f"{share:g}" for share in sorted(filter(None, fractions)))
-    part = f"trained on a part of the data alone (--fraction {shares}): do not quote these results"
+    part = f"trained on only a part of the data (--fraction {shares}): do not quote these results"
     caption = "" if fractions == {1.0} else part
     return table_of("accuracy", "Accuracy", caption, columns, records, keep=["case"])
 

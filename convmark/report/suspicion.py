@@ -43,7 +43,7 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
         "schema": "restore the file as convmark wrote it, or measure again",
         "torn": "remove the last line, which a killed writer left",
         "path": "restore the file as convmark wrote it: a kept file has the name of its hash",
-        "script": "draw it anew: convmark run --describe, or convmark layers",
+        "script": "draw it again: convmark run --describe, or convmark layers",
         "machine": "restore the row, and move the run to the folder of its machine",
         "changed": "restore the published file, and submit new rows as a new run",
         "gone": "restore the published file or folder",

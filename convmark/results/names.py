@@ -166,7 +166,7 @@ def check_output(
     suffix = target.suffix.lower()
     if suffix not in PAGES and _machine_folder(target.parent):
         raise OptionError(
-            f"{flag}: must not lie among a machine's runs, got {path}; write it elsewhere"
+            f"{flag}: must not be among a machine's runs, got {path}; write it elsewhere"
         )
     runs = target.parent.glob("*/*.csv")
     if RUN_NAME.fullmatch(target.stem) and any(RUN_NAME.fullmatch(run.stem) for run in runs):
@@ -201,7 +201,7 @@ def check_output_folder(
     for one in inputs:
         if overlap(one, path):
             raise OptionError(
-                f"{flag}: must not be a folder that is read, nor lie in one or hold one, got "
+                f"{flag}: must not be a folder that is read, nor be inside one or contain one, got "
                 f"{path} and {one}"
             )
     if new and os.path.lexists(path):

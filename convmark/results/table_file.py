@@ -248,7 +248,7 @@ class TableFile(Generic[Row]):
             if found[name]:
                 raise StoreError(
                     f"{path}: has no column {name!r}, as it is from an earlier version; move it "
-                    "away to start anew"
+                    "away to start a new file"
                 )
         return [found.get(name, "") for name in header]
 

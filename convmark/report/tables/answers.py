@@ -310,7 +310,7 @@ def _trust(table: pd.DataFrame) -> dict[str, str]:
 def _causes(newest: pd.DataFrame, counts: Mapping[str, int]) -> Iterator[str]:
     total = counted(len(newest), "figure")
     if not counts:
-        whole = f"all {total} held still, each" if len(newest) > 1 else f"{total} held still,"
+        whole = f"all {total} are steady, each" if len(newest) > 1 else f"{total} is steady,"
         yield f"{whole} of {FEW_PROCESSES} processes or more"
     for place, words in enumerate(sorted(counts, key=counts.__getitem__, reverse=True)[:3]):
         yield f"{counts[words]:,}{f' of {total}' * (place == 0)} {words}"

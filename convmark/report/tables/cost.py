@@ -171,8 +171,8 @@ def _unlike(records: Sequence[Row]) -> list[str]:
     if len(scopes) < 2 or scopes <= WHOLE:
         return []
     return [
-        f"Not all costs hold the same energy ({', '.join(sorted(scopes))}): compare those of one "
-        "scope only, or measure bought machines by a wall meter (--power-log)."
+        f"Not all costs contain the same energy ({', '.join(sorted(scopes))}): compare those of "
+        "one scope only, or measure bought machines by a wall meter (--power-log)."
     ]
 
 
