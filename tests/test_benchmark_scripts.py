@@ -60,7 +60,7 @@ WITH_WORKERS = {
         "--results={folder}",
     ],
 }
-IN_PROCESS = ("epoch_times.py", "exported_accuracy.py")
+IN_PROCESS = ("epoch_times.py", "exported_accuracy.py", "harness_cost.py")
 """Import TensorFlow themselves: they run in forks of a process that has."""
 LIVE = {
     "bare_loop.py": [

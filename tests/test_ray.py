@@ -28,13 +28,13 @@ pytestmark = pytest.mark.skipif(  # to import it would take a second of every te
 )
 
 LIMIT_S = 100
-QUICK = ("--time-budget", "0.4", "--isolation", "fork")
+QUICK = ("--time-budget", "0.2", "--isolation", "fork")
 THREE = ("--models", "conv_layer,separable_layer,lenet5", "--tasks", "infer", "--batch-sizes", "8")
 ONE = ("--models", "conv_layer", "--tasks", "infer", "--batch-sizes", "8")
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[LocalCluster]:
+def cluster(warm: None) -> Iterator[LocalCluster]:
     with local_cluster() as started:
         yield started
 

@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import math
 import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
@@ -55,9 +53,6 @@ BLOCK_STEPS = 30
 
 def main() -> int:
     options = _options()
-    if options.child:
-        print(json.dumps(_blocks(options.pairs, options.budget)))
-        return 0
     chosen = [options.only] if options.only else list(PAIRS)
     print(f"load average at the start {os.getloadavg()[0]:.2f}, {os.cpu_count()} logical CPUs")
     missed = []
@@ -78,7 +73,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", choices=list(PAIRS), help="this section alone")
     parser.add_argument("--models", default=",".join(MODELS), metavar="NAMES", help="of fork")
     parser.add_argument("--budget", type=float, default=BUDGET_S, metavar="S", help="of a process")
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.pairs is not None and options.pairs < 2:
         parser.error(f"--pairs: a spread needs at least 2, got {options.pairs}")
@@ -190,14 +184,7 @@ def overhead_section(pairs: int, options: argparse.Namespace, environ: Mapping[s
         f"overhead: a training step of LeNet-5, batch {OVERHEAD_BATCH_SIZE}, {pairs} pairs of "
         f"blocks of {BLOCK_STEPS} steps, in one process"
     )
-    child = subprocess.run(
-        [sys.executable, __file__, "--child", f"--pairs={pairs}", f"--budget={options.budget}"],
-        env=dict(environ),
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    blocks: list[dict[str, list[float]]] = json.loads(child.stdout.splitlines()[-1])
+    blocks = _blocks(pairs, options.budget)
     for way, name in (("harness", "worker's loop"), ("bare", "bare loop")):
         times_ms = [1e3 * seconds for block in blocks for seconds in block[way]]
         middle = [quantile(times_ms, share) for share in (0.5, 0.1, 0.9)]
@@ -217,7 +204,8 @@ def overhead_section(pairs: int, options: argparse.Namespace, environ: Mapping[s
 
 
 def _blocks(pairs: int, budget_s: float) -> list[dict[str, list[float]]]:
-    """Return step times, seconds, of alternating blocks; the framework is loaded here alone."""
+    """Return step times, seconds, of alternating blocks; only this, the last section, loads the
+    framework into this process."""
     import convmark_zoo
 
     from convmark.worker import timing

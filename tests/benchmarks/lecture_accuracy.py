@@ -11,16 +11,17 @@ cores all of it takes about an hour and a half.
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from convmark.cli import main as convmark
 from convmark.core.suites import NETWORKS
 from convmark.results.record import MEASURED, Record
 from convmark.results.store import read_run, run_files
 
 LEAST_SEEDS, MOST_SEEDS = 3, 10
+INTERRUPTED = 130
 SETTLED = (*MEASURED, "error")
 """Statuses of processes that would end so again: operations are deterministic."""
 
@@ -33,10 +34,11 @@ def main() -> int:
         print(f"{model}, seed {seed}", flush=True)
         if status := _train(options, model, seed):
             print(f"convmark run ended with status {status}", flush=True)
-            if missing == next(_missing(options), None):  # no row came of it
+            no_row = missing == next(_missing(options), None)
+            if no_row or status == INTERRUPTED:
                 return status
         trained += 1
-    return _convmark("report", str(options.results), "--style", "accuracy", "--format", "markdown")
+    return convmark(["report", str(options.results), "--style", "accuracy", "--format", "markdown"])
 
 
 def _options() -> argparse.Namespace:
@@ -70,19 +72,17 @@ def _rows(results: Path) -> list[Record]:
 
 def _train(options: argparse.Namespace, model: str, seed: int) -> int:
     mnist = [f"--mnist={options.mnist}"] if options.mnist else []
-    return _convmark(
-        "run", "--tasks=accuracy", f"--models={model}", f"--seeds={seed}", "--devices=cpu",
-        f"--results={options.results}", f"--fraction={options.fraction}", "--time-limit=100000",
-        *mnist,
-    )  # fmt: skip
-
-
-def _convmark(*arguments: str) -> int:
-    return subprocess.run([sys.executable, "-m", "convmark", *arguments], check=False).returncode
+    return convmark(
+        [
+            *("run", "--tasks=accuracy", f"--models={model}", f"--seeds={seed}", "--devices=cpu"),
+            *(f"--results={options.results}", f"--fraction={options.fraction}"),
+            *("--time-limit=100000", *mnist),
+        ]
+    )
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
