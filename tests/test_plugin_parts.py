@@ -31,7 +31,7 @@ def test_a_case_of_the_baseline_that_did_not_run_is_missing_only_from_a_whole_ru
     run: Run, pytester: pytest.Pytester, monkeypatch: Patch
 ) -> None:
     live(monkeypatch, "unchanged", 0.0)
-    history(run)
+    history(run, 1)
     text = SUITE.replace('"lenet5", "conv_layer"', '"lenet5",')
     (pytester.path / "bench" / "test_speed.py").write_text(text)
     assert run("--benchmark-compare").ret == 0
@@ -63,7 +63,7 @@ def test_a_suite_whose_every_case_has_another_name_is_no_pass(
     run: Run, pytester: pytest.Pytester, monkeypatch: Patch
 ) -> None:
     live(monkeypatch, "unchanged", 0.0)
-    history(run)
+    history(run, 1)
     renamed = SUITE.replace("batch_sizes=(32,)", "batch_sizes=(16,)")
     (pytester.path / "bench" / "test_speed.py").write_text(renamed)
     for options in ((), ("-k", "b16")):

@@ -250,7 +250,7 @@ def test_the_layers_of_a_slower_case_are_named_and_kept_and_change_no_verdict(
 def test_a_case_that_runs_another_tree_s_code_is_told_why_it_has_no_live_verdict(
     run: Run, worker: Worker, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    history(run)
+    history(run, 1)
     new_commit(pytester)
     worker.factor = 1.5
     foreign = "commit 0123: /home/a/net.json is not of the commit"
@@ -265,7 +265,7 @@ def test_a_case_that_runs_another_tree_s_code_is_told_why_it_has_no_live_verdict
 def test_ctrl_c_in_a_comparison_keeps_what_was_decided_and_ends_the_session(
     run: Run, worker: Worker, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    history(run)
+    history(run, 1)
     new_commit(pytester)
     worker.factor = 1.5
     live(monkeypatch, "regressed", 0.5, closed={CONV: "interrupted"})
@@ -281,7 +281,7 @@ def test_ctrl_c_in_a_comparison_keeps_what_was_decided_and_ends_the_session(
 def test_every_case_of_other_code_is_compared_live_and_none_without_a_budget(
     run: Run, worker: Worker, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    history(run)
+    history(run, 1)
     new_commit(pytester)
     calls = live(monkeypatch, "unchanged", 0.0)
     assert run("--benchmark-compare", "--compare-budget=0").ret == 0
