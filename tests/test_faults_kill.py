@@ -106,9 +106,9 @@ def nurseries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nurseries]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, **one_thread},
+            env={**os.environ, **one_thread, "CONVMARK_RUNTIME": str(runtime)},
         )
-        for _ in range(NURSERIES)
+        for runtime in (tmp_path_factory.mktemp("runtime") for _ in range(NURSERIES))
     ]
     idle: SimpleQueue[Nursery] = SimpleQueue()
     for process in processes:
