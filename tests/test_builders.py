@@ -352,6 +352,13 @@ def test_tf_keras_is_followed_and_a_model_of_the_other_keras_is_named(tmp_path: 
             import tf_keras
             return tf_keras.Sequential([tf_keras.Input((4,)), tf_keras.layers.Dense(3)])
 
+        def older():
+            import tf_keras
+            tf_keras.mixed_precision.set_global_policy("mixed_float16")
+            model = old()
+            model.compile(tf_keras.optimizers.legacy.Adam(), "mse")
+            return model
+
         def new():
             import keras
             return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
@@ -363,6 +370,9 @@ def test_tf_keras_is_followed_and_a_model_of_the_other_keras_is_named(tmp_path: 
         old = answered(interpreter, "both:old", "train")
         new = answered(interpreter, "both:new")
         zoo = answered(interpreter, "lenet5")
+        older = interpreter.answer(measured("both:older", task="train", batch_size=4))
+    assert (older.event("trained") or {})["optimizer"] == "Adam"
+    assert (older.event("read_back") or {})["model"] == {"dtype_policy": "mixed_float16"}
     assert (parameters(old), parameters(zoo)) == (15, 61_706)
     assert (old.event("environment") or {})["keras"].startswith("2.")
     assert "both:new: the model is one of Keras 3, this is Keras 2." in new.message

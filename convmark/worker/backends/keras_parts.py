@@ -144,7 +144,8 @@ def untracked(model: Any, used: Iterable[Any]) -> int:
     listed = [getattr(one, "_value", one) for one in (*model.variables, *model.weights, *states)]
     copies = (getattr(one, "values", ()) for one in listed)  # of several replicas
     copies = (one for held in copies if isinstance(held, tuple) for one in held)
-    known = {id(one) for one in (*listed, *copies)}
+    inside = [getattr(one, "_variable", one) for one in listed]  # Keras 2's, of mixed precision
+    known = {id(one) for one in (*listed, *copies, *inside)}
     return sum(elements(one) for one in used if id(one) not in known and "float" in str(one.dtype))
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from convmark_zoo.keras_api import keras
+from convmark_zoo.keras_api import KERAS_VERSION, keras
 
 from convmark.worker.backends.keras_parts import elements, item_bytes, last_activation
 from convmark.worker.backends.losses import (
@@ -53,6 +53,8 @@ JIT_AND_EAGER = (
     "jit on needs a compiled step, and the model was compiled with run_eagerly=True; leave out "
     "either"
 )
+_LEGACY = [keras.optimizers.legacy.Optimizer] if KERAS_VERSION < (3, 0) else []
+_OPTIMIZERS = (keras.optimizers.Optimizer, *_LEGACY)
 _TRAINER = (*STEPS, "train_function", "compute_loss")
 
 
@@ -110,7 +112,7 @@ class Training:
     @classmethod
     def of_compiled(cls, model: Any, by: str, *, adds_losses: bool) -> Training:
         """Return what a compiled model is trained with, as far as it tells."""
-        found = held(model, keras.optimizers.Optimizer)
+        found = held(model, _OPTIMIZERS)
         used = [one for one in found if _is_used(one)]
         optimizers = [type(getattr(one, "inner_optimizer", one)).__name__ for one in used]
         names = [loss_name(one) for one in flat_losses(getattr(model, "loss", None))]
@@ -150,10 +152,12 @@ def _counted(optimizer: Any) -> int:
 
 def rates_are_zero(model: Any) -> bool:
     """Whether the optimizers that have worked have learning rates of 0 by now, as schedules end."""
-    used = [one for one in held(model, keras.optimizers.Optimizer) if _is_used(one)]
+    used = [one for one in held(model, _OPTIMIZERS) if _is_used(one)]
     with contextlib.suppress(Exception):  # an optimizer of the user's own may raise anything
-        rates = [getattr(one, "inner_optimizer", one).learning_rate for one in used]
-        values = [one.numpy() if hasattr(one, "numpy") else one for one in rates]
+        inner = [getattr(one, "inner_optimizer", one) for one in used]
+        rates = [(one.learning_rate, one.iterations) for one in inner]
+        now = [rate(number) if callable(rate) else rate for rate, number in rates]
+        values = [one.numpy() if hasattr(one, "numpy") else one for one in now]
         return bool(values) and not any(map(float, values))
     return False
 
@@ -222,7 +226,7 @@ def training_progress(model: Any, *, whole: bool = False) -> tuple[int, str] | N
         None where it does not tell, such as a model whose values are with a step of JAX.
     """
     with contextlib.suppress(Exception):  # a model's own variables and optimizers may raise any
-        optimizers = held(model, keras.optimizers.Optimizer)
+        optimizers = held(model, _OPTIMIZERS)
         inner = [getattr(one, "inner_optimizer", one) for one in optimizers]
         updates = sum(_counted(one) for one in inner)
         weights = list(model.trainable_variables)
