@@ -66,6 +66,7 @@ def test_a_plan_is_shown_with_its_time_from_the_budget_and_nothing_is_started(
         ("lenet6", "lenet6: no such model; the nearest are lenet5"),
         ("nowhere.nets:small", "nowhere.nets:small: there is no module nowhere; it must be in "),
         ("nets/small.keras", "nets/small.keras: no such file in the working folder"),
+        ("own.nets:smal", "own.nets:smal: own.nets has no attribute smal"),
     ],
 )
 def test_a_misspelt_model_is_refused_before_anybody_waits_and_by_a_plan(
@@ -75,6 +76,8 @@ def test_a_misspelt_model_is_refused_before_anybody_waits_and_by_a_plan(
     def waits(**_: Any) -> None:
         raise AssertionError("the machine was waited for")
 
+    (folder / "own").mkdir()
+    (folder / "own" / "nets.py").write_text("def small():\n    ...\n")
     monkeypatch.setattr("convmark.session.session.alone", waits)
     monkeypatch.setattr("convmark.cli.ab.alone", waits)
     for command in (["run", "--dry-run"], ["run", "--wait"], ["noise"], ["ab"]):
@@ -87,8 +90,9 @@ def test_a_misspelt_model_is_refused_before_anybody_waits_and_by_a_plan(
 
 def test_another_interpreter_may_have_other_models(folder: Path) -> None:
     refuse_unknown(["lenet6", "nowhere.nets:small"], elsewhere=True)
-    (folder / "nets.py").write_text("")
-    refuse_unknown(["nets:small", "keras_hub:resnet_18_imagenet", "resnet50"])
+    (folder / "nets.py").write_text("from others import *\n")
+    (folder / "made.py").write_text('globals()["small"[:3] + "er"] = print\n')
+    refuse_unknown(["nets:small", "made:smaer", "keras_hub:resnet_18_imagenet", "resnet50"])
 
 
 def test_earlier_rows_of_the_machine_tell_the_time(

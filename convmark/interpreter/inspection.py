@@ -74,6 +74,27 @@ def refuse_unknown(models: Iterable[str], *, elsewhere: bool = False) -> None:
                 f"{name}: there is no module {parts.package}; it must be in the working folder or "
                 "be installed"
             )
+        attribute = parts.attribute.partition(".")[0]
+        if parts.package and attribute and _lacks(parts.module, attribute):
+            raise OptionError(f"{name}: {parts.module} has no attribute {attribute}")
+
+
+_MAKES_NAMES = re.compile(
+    r"import \*|\b(?:globals|locals|vars|exec|setattr)\(|__getattr__|__dict__|sys\.modules"
+)
+"""In the code of a module: it may have attributes whose names do not stand in it."""
+
+
+def _lacks(module: str, attribute: str) -> bool:
+    """Whether the word of an attribute stands nowhere in a module of the user's own folders."""
+    place = Path(*module.split("."))
+    for root in launch.import_roots():
+        for path in (root / place.with_suffix(".py"), root / place / "__init__.py"):
+            if path.is_file():
+                text = path.read_text(encoding="utf-8", errors="replace")
+                there = re.search(rf"\b{re.escape(attribute)}\b", text)
+                return not (there or _MAKES_NAMES.search(text))
+    return False
 
 
 def _is_there(package: str) -> bool:
