@@ -208,7 +208,7 @@ def test_a_cluster_on_which_nobody_can_measure_is_refused(
 ) -> None:
     fleet(abouts={"x": RuntimeError("does not answer within 60 s")})
     assert run() == 2
-    assert "none of 1 nodes can measure --per node" in capsys.readouterr().err.splitlines()[-1]
+    assert "none of 1 node can measure --per node" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_of_a_kind_the_next_node_measures_where_the_first_cannot(
