@@ -34,7 +34,7 @@ ONE = ("--models", "conv_layer", "--tasks", "infer", "--batch-sizes", "8")
 
 
 @pytest.fixture(scope="module")
-def cluster(warm: None) -> Iterator[LocalCluster]:
+def cluster() -> Iterator[LocalCluster]:
     with local_cluster() as started:
         yield started
 
