@@ -194,7 +194,7 @@ class Tree:
 
     def without(self, theirs: Mapping[str, Any]) -> list[Path]:
         """Return what the files as they are have run, and no tree of a commit can have."""
-        paths = [Path(file["path"]) for file in theirs["files"]]
+        paths = [Path(file["path"]).resolve() for file in theirs["files"]]  # links that git ignores
         places = {path: place for path in paths if (place := self._place(path)) is not None}
         found = {path.relative_to(place) for path, place in places.items()}
         gone = {path for path in found if not (self.root / path).exists()}
