@@ -63,11 +63,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from report_rows import keep_run, measured
+from convmark.core.case import Case
 from convmark.core.options import OPTIONS
 from convmark.core.suites import SUITES
 from convmark.report.build import build
 from convmark.report.summary import summary_text
 from convmark.report.tables import terminal_text
+from convmark.session.expected import expected_s
 from convmark.session.facts import software
 
 new = {"fan_speed_rpm": 1234, "cache_bytes": 2**25, "hint": "two sockets"}
@@ -83,6 +85,8 @@ print(terminal_text(build([Path(sys.argv[1])]).tables))
 print(summary_text(rows[4:5]))
 print([option.help for option in OPTIONS if option.name in ("backend", "tasks")])
 print([suite.tasks for suite in SUITES])
+case = Case(model="lenet5", task="train", backend="mlx")
+print("foreseen", expected_s(case, 0.6, {}) > 0)
 """
 
 
@@ -109,3 +113,4 @@ def test_what_is_added_in_its_one_place_reaches_reports_and_options(tmp_path: Pa
     assert "tensorflow, mlx, jax, torch" in printed
     assert "accuracy (train on MNIST), start (import everything once more), waterfall" in printed
     assert "('start',)" in printed
+    assert "foreseen True" in printed

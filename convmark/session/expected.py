@@ -148,7 +148,9 @@ _SMALL_MS: Mapping[str, float] = MappingProxyType(
 
 
 def _cost(case: Case) -> _Cost:
-    return COSTS[case.backend, "cpu" if case.device == "cpu" else "gpu"]
+    """Return the cost of the case's backend; that of PyTorch for one that was not measured yet."""
+    kind = "cpu" if case.device == "cpu" else "gpu"
+    return COSTS.get((case.backend, kind), COSTS["torch", kind])
 
 
 def _published(model: str) -> tuple[float, float]:
