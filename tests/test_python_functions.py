@@ -47,6 +47,12 @@ def test_a_measurement_has_its_rows_and_shows_its_table_and_a_figure(folder: Pat
     assert list(found.frame["process"]) == [1, 2]
 
 
+def test_the_models_are_the_first_argument(folder: Path) -> None:
+    rest = {name: value for name, value in ONE.items() if name != "models"}
+    found = convmark.measure(ONE["models"], **rest, processes=2)
+    assert set(found.frame["model"]) == {ONE["models"]}
+
+
 def test_results_are_typed_by_the_schema(folder: Path) -> None:
     convmark.measure(**ONE, processes=2)
     frame = convmark.read_results()

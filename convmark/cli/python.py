@@ -179,22 +179,23 @@ def _public(function: Callable[Given, Returned]) -> Callable[Given, Returned]:
 
 
 @_public
-def measure(*, progress: bool = True, **options: Any) -> Measurement:
+def measure(models: Any = None, *, progress: bool = True, **options: Any) -> Measurement:
     """Measure cases in fresh processes, as `convmark run` does, and return their tables.
 
     Each row is on the disk as soon as its process has ended. Ctrl-C ends the measurement: the rows
     so far are kept, and a line says where; `read_results` reads them.
 
     Args:
+        models: a name or several, such as `"resnet50"`; by default the zoo's networks.
         progress: whether progress is shown, on standard error.
-        options: any of the fields of `Options`, such as `models="resnet50"`, `tasks="infer"`,
-            `batch_sizes=[1, 32]`, `processes=3`, `time_budget_s=0.6`, `results="results"`.
+        options: any of the fields of `Options`, such as `tasks="infer"`, `batch_sizes=[1, 32]`,
+            `processes=3`, `time_budget_s=0.6`, `results="results"`.
 
     Raises:
         ConvmarkError: something asked for is not to be had; nothing was measured then.
         KeyboardInterrupt: the user has interrupted.
     """
-    asked = _options(options, KEYWORDS)
+    asked = _options({**options, **({} if models is None else {"models": models})}, KEYWORDS)
     check_plan(asked)
     Store(asked.results).check_writable()
     machine = read_machine()
@@ -393,8 +394,11 @@ def _trusting(options: Options) -> Iterator[None]:
 def _with_options(function: Any, known: Mapping[str, Option]) -> None:
     """Show every option in the signature, which editors and notebooks complete."""
     own = list(inspect.signature(function).parameters.values())[:-1]
+    taken = {one.name for one in own}
     options = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in known
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
+        for name in known
+        if name not in taken
     ]
     function.__signature__ = inspect.Signature([*own, *options])
 
