@@ -398,10 +398,9 @@ def measured(request: pytest.FixtureRequest) -> Measured:
     config = request.config
     if _is_one_of_several(config):
         pytest.fail(f"{_ONE_PROCESS}: leave out -n", pytrace=False)
-    found = _run_of(config).measured(request.param)
     failures = functools.partial(_broken_limits, config, request.param)
     fit = functools.partial(wrapped, indent="  ", width=config.stash[_WIDTH_KEY])
-    return dataclasses.replace(found, failures=failures, fit=fit)
+    return dataclasses.replace(_run_of(config).measured(request.param), failures=failures, fit=fit)
 
 
 def _broken_limits(config: pytest.Config, case: Case, benchmark: Any) -> list[str]:

@@ -230,9 +230,8 @@ def _github(judgements: Sequence[Judgement]) -> str:
             title = f"{counted(len(doubtful), 'case')} {verdict}"
             found = _escaped("\n".join(f"{one.case}: {_message(one)}" for one in doubtful))
             lines.append(f"::warning title={title}::{found}")
-    conditions = {"other packages": packages_lines(judgements), "margin": margin_lines(judgements)}
-    for title, told in conditions.items():
-        lines += [f"::warning title={title}::{_escaped(line)}" for line in told]
+    for title, told in ("other packages", packages_lines), ("margin", margin_lines):
+        lines += [f"::warning title={title}::{_escaped(line)}" for line in told(judgements)]
     return "\n".join(lines)
 
 
