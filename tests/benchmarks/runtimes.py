@@ -48,17 +48,18 @@ import numpy as np
 path, threads = sys.argv[1], sys.argv[2]
 batch = np.load(sys.argv[3])
 {load}
-def loop(seconds):
+def loop(steps):
     times = []
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times) < 30:
+    for _ in range(steps):
         began = time.perf_counter()
         {step}
         times.append(time.perf_counter() - began)
     return times
-loop(0.5)
-print(statistics.median(loop({seconds})))
+loop({before})
+print(statistics.median(loop({steps})))
 """
+"""It takes as many steps before those that count, and of these, as the harness has taken: the steps
+of a process become quicker in its first seconds."""
 _BARE: Mapping[str, tuple[str, str]] = {
     "savedmodel": (
         "import tensorflow as tf\n"
@@ -185,8 +186,11 @@ def _measured(case: Case, interpreters: Interpreters, seconds: float) -> dict[st
     found: dict[str, Any] = {"status": answer.status, "message": answer.message}
     for name in ("exported", "loaded", "agreement", "first_step", "peaks"):
         found |= answer.event(name) or {}
-    steps = answer.event("steps")
-    return {**found, "p50_s": median(steps["times_s"]) if steps else None}
+    steps, warm_up = answer.event("steps"), answer.event("warm_up")
+    if steps is None or warm_up is None:
+        return {**found, "p50_s": None}
+    counts = {"before": 1 + warm_up["steps"], "steps": len(steps["times_s"])}
+    return {**found, **counts, "p50_s": median(steps["times_s"])}
 
 
 def _table(cases: list[Case], interpreters: Interpreters, done: Done) -> int:
@@ -223,7 +227,7 @@ def _against(
     interpreters: Interpreters,
     done: Done,
     options: argparse.Namespace,
-    other: Callable[[Case, Path], float],
+    other: Callable[[Case, Path, Mapping[str, Any]], float],
     within: float,
 ) -> int:
     """Alternate the harness and something else; return how many cases lie further apart."""
@@ -236,7 +240,7 @@ def _against(
                 ours = _measured(case, interpreters, SECONDS)
                 if ours["p50_s"] is None:
                     raise SystemExit(f"{case.name}: {ours['message']}")
-                return [ours["p50_s"], other(case, options.folder)]
+                return [ours["p50_s"], other(case, options.folder, ours)]
 
             ours_s, others_s = done(f"{what} {case.name} {number}", pair)
             ratios.append(ours_s / others_s)
@@ -257,10 +261,10 @@ def _file(case: Case, folder: Path) -> str:
     raise SystemExit(f"{case.name}: no file was exported")
 
 
-def _bare(case: Case, folder: Path) -> float:
+def _bare(case: Case, folder: Path, ours: Mapping[str, Any]) -> float:
     """Return the median step time of a bare loop in a fresh process, s."""
     load, step = _BARE[case.runtime]
-    code = _LOOP.format(load=load, step=step, seconds=SECONDS)
+    code = _LOOP.format(load=load, step=step, before=ours["before"], steps=ours["steps"])
     batch = folder / f"{case.model}-b{case.batch_size}.npy"
     if not batch.exists():
         import numpy as np
@@ -279,7 +283,7 @@ def _tool(runtime: str) -> str | None:
     return str(beside) if name and beside.exists() else shutil.which(name) if name else None
 
 
-def _by_tool(case: Case, folder: Path) -> float:
+def _by_tool(case: Case, folder: Path, ours: Mapping[str, Any]) -> float:
     """Return the median latency that the runtime's own benchmark prints, s."""
     command, pattern, unit = _TOOLS[case.runtime]
     filled = [word.format(path=_file(case, folder)) for word in command]
