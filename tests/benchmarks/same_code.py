@@ -74,9 +74,6 @@ def main() -> None:
     parser.add_argument("--threads", default="default")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--backend", default="tensorflow")
-    parser.add_argument(
-        "--graphs", action="store_true", help="let equal graphs end a comparison, as gates do"
-    )
     parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -116,13 +113,7 @@ def _take_round(number: int, cases: list[Case], options: argparse.Namespace, dia
                 LiveSide(case=case, interpreter=interpreter, code=code) for code in (old, new)
             )
             pairings.append(
-                Pairing(
-                    case=case,
-                    old=one,
-                    new=other,
-                    shared=interpreter,
-                    may_be_same=options.graphs,
-                )
+                Pairing(case=case, old=one, new=other, shared=interpreter, may_be_same=True)
             )
         ends_s = time.monotonic() + options.budget
         terms = LiveOptions(
