@@ -91,10 +91,8 @@ SUSPECT: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("rule", sorted(SUSPECT))
 def test_rows_that_are_suspect_are_one_finding_of_their_run(rule: str, folder: Path) -> None:
     keep_run(folder, rows(2, **SUSPECT[rule]))
-    findings = check([folder], [], NOW).findings
-    assert [(one.file.name, one.line, one.rule, one.rows) for one in findings] == [
-        ("0002.csv", 2, rule, 2)
-    ]
+    (one,) = check([folder], [], NOW).findings
+    assert (one.file.name, one.line, one.rule, one.rows) == ("0002.csv", 2, rule, 2)
 
 
 def test_what_is_on_the_limit_passes(folder: Path) -> None:
@@ -229,6 +227,13 @@ def test_throughput_is_that_of_the_step_time_on_an_idle_machine(folder: Path) ->
     assert found(folder) == [("0002.csv", 2, "contradicts"), ("0005.csv", 2, "contradicts")]
 
 
+def test_windows_are_as_long_as_the_version_that_measured_them_took_them(folder: Path) -> None:
+    for run, (version, steps) in enumerate((("5", 4), ("5", 7), ("6", 4), ("6", 2)), 2):
+        figures = {"step_s": 0.01 + run / 1e6, "throughput_samples_per_s": 3200.0}
+        keep_run(folder, rows(run, **figures, window_steps=steps, measurement_version=version)[:1])
+    assert found(folder) == [("0002.csv", 2, "contradicts"), ("0005.csv", 2, "contradicts")]
+
+
 def test_rows_of_a_file_have_no_parameters_and_contradict_nothing(folder: Path) -> None:
     of_a_file: dict[str, Any] = {"parameters": None, "flops_per_sample": None}
     of_a_file |= {"task": "infer", "runtime": "litert", "flops_note": "the file does not tell"}
@@ -304,10 +309,7 @@ FILES: dict[str, tuple[str, Callable[[Path], None]]] = {
     "a hash that leads out": ("path", write("0001.code.json", manifest("x", "/e" + "tc/passwd"))),
     "a kept file of another hash": ("path", write(f"code/00/{'0' * 62}", "")),
     "a comparison": ("comparison", write("../ab/0001.csv", "")),
-    "another machine": (
-        "machine",
-        lambda machine: machine.rename(machine.with_name("mine")) and None,
-    ),
+    "another machine": ("machine", lambda one: one.rename(one.with_name("mine")) and None),
 }
 
 
@@ -334,12 +336,8 @@ TABLES = (
 
 
 def test_each_table_has_its_header_and_ends_with_a_newline(folder: Path) -> None:
-    for content, rule in (
-        (b"", "torn"),
-        (b"\0\0", "torn"),
-        (b"a,b\n", "schema"),
-        (b"\0\n", "schema"),
-    ):
+    rules = {b"": "torn", b"\0\0": "torn", b"a,b\n": "schema", b"\0\n": "schema"}
+    for content, rule in rules.items():
         for name in TABLES:
             (folder / SLOW / f"{name}.csv").write_bytes(content)
         assert found(folder) == [(f"{name}.csv", 1, rule) for name in sorted(TABLES)]
