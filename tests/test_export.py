@@ -174,6 +174,22 @@ def test_no_case_and_no_run_takes_the_place_of_another(tmp_path: Path) -> None:
     keep_run(tmp_path / "part", [replace(one, parameters=1) for one in records[:2]])
     with pytest.raises(OptionError, match=r"0001 of xeon-2 that started .* is in two files"):
         export_of(read_rows([*places, tmp_path / "part"]), "mlflow")
+    keep_run(tmp_path / "own", [replace(one, node="mine") for one in records])
+    for target in ("conbench", "mlflow"):  # published without the host, and as it was measured
+        with pytest.raises(OptionError, match=r"0001 of xeon-2 that started .* is in two files"):
+            export_of(read_rows([*places, tmp_path / "own"]), target)
+
+
+def test_a_run_is_the_same_in_each_export_whatever_is_beside_it(tmp_path: Path) -> None:
+    published = [measured(SLOW, 1, "lenet5", number) for number in (1, 2)]
+    keep_run(tmp_path / "published", published)
+    keep_run(tmp_path / "own", [replace(one, run="0002", node="mine") for one in published])
+    places = [tmp_path / "published", tmp_path / "own"]
+    alone, beside = (
+        json.loads(export_of(read_rows(some), "conbench").files[""])
+        for some in (places[:1], places)
+    )
+    assert {one["run_id"] for one in alone} < {one["run_id"] for one in beside}
 
 
 @pytest.mark.parametrize("target", sorted(TARGETS))

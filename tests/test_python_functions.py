@@ -69,7 +69,11 @@ def test_numbers_of_numpy_and_times_of_any_precision_are_taken(folder: Path) -> 
     path = keep_run(folder / "results", [measured("m", 1, "lenet5", 1)])
     (first, row) = path.read_text().splitlines()
     path.write_text(f"{first}\n{row.replace('.000+00:00', '+00:00')}\n")
-    assert convmark.read_results()["started"].notna().all()
+    frame = convmark.read_results()
+    assert frame["started"].notna().all()
+    keep_run(folder / "results", [measured("m", 2, "lenet5", 1, node="mine")])
+    both = convmark.read_results()
+    assert set(both["machine"]) == set(frame["machine"])  # no row changes what another one says
 
 
 def test_a_report_shows_itself_and_is_written_where_asked(

@@ -27,6 +27,7 @@ from convmark.cli.parsers import OF_A_PAIR
 from convmark.cli.run import check_plan, left_out
 from convmark.compare.live.ab import sides
 from convmark.core.errors import ConvmarkError, DrawingError, OptionError
+from convmark.core.fitting import wrapped
 from convmark.core.model_name import TRUST
 from convmark.core.option import MOST_QUOTED, Option, values_of
 from convmark.core.option_values import parse_percent, parse_seconds
@@ -286,7 +287,7 @@ def compare(
         _say(found.kept)
         raise KeyboardInterrupt
     if found.failure:
-        raise ConvmarkError(f"{found.failure}; {found.kept}")
+        raise ConvmarkError(f"{found.failure}; {wrapped(found.kept, width=None)}")
     return Comparison(tables=(compared(found.rows),), path=found.path, rows=tuple(found.rows))
 
 
@@ -305,7 +306,7 @@ def read_results(places: Place | Sequence[Place] = "results") -> pd.DataFrame:
 
     from convmark.report.rows import read_rows
 
-    rows = read_rows(_paths(places))
+    rows = read_rows(_paths(places), apart=False)
     kinds = {int: "Int64", float: "float64", str: "string", bool: "boolean"}
     frame = rows.frame
     found = {one.name: frame[one.name].astype(kinds[one.type]) for one in COLUMNS}

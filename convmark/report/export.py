@@ -108,6 +108,11 @@ def _texts(row: Mapping[str, Any], *names: str) -> dict[str, str]:
     return {name: text for name in names if (text := text_of(row[name]))}
 
 
+def _machine(row: Mapping[str, Any]) -> str:
+    """Return the machine, whatever other rows are there: a run is the same in each export."""
+    return str(row["machine"]).removesuffix(OTHER_HOST)
+
+
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the points by column name; the batch size is a whole number again."""
     rows = table.astype({"batch_size": int}).to_dict("records")
@@ -116,7 +121,7 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _bmf(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
     """The newest run as Bencher's JSON; the step time with half its range either way."""
-    machines = sorted({str(one).removesuffix(OTHER_HOST) for one in frame["machine"].unique()})
+    machines = sorted({_machine({"machine": one}) for one in frame["machine"].unique()})
     if len(machines) > 1:
         raise OptionError(
             f"--to bmf: is of one machine, got {', '.join(machines)}; name the folder of one"
@@ -182,7 +187,7 @@ def _conbench(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
         group = groups.get_group(tuple(row[name] for name in POINT))
         for one in _figures(row):
             data = [float(value) for value in group[one.column] if value == value]
-            run = f"{row['machine']}-{row['run']}-{ids[row['source']][:8]}"
+            run = f"{_machine(row)}-{row['run']}-{ids[row['source']][:8]}"
             found.append(_conbench_result(run, row, one, data))
     return {"": json.dumps(found, indent=1, allow_nan=False)}
 
@@ -278,10 +283,10 @@ def _run_ids(table: pd.DataFrame, frame: pd.DataFrame) -> dict[int, str]:
     found: dict[int, str] = {}
     for source, row in table.groupby("source").first().iterrows():
         start = starts[source]
-        one = _hash(str(row["machine"]), row["run"], start)
+        one = _hash(_machine(row), row["run"], start)
         if one in found.values():
             raise OptionError(
-                f"--to: takes a run once, run {row['run']} of {row['machine']} that started "
+                f"--to: takes a run once, run {row['run']} of {_machine(row)} that started "
                 f"{start} is in two files; name one of them"
             )
         found[int(source)] = one

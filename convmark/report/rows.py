@@ -71,7 +71,9 @@ class Rows:
     """Of the machines that a user has named, by their fingerprints; the frame has the names."""
 
 
-def read_rows(places: Sequence[Path], kept: Sequence[str] = (), *, named: bool = True) -> Rows:
+def read_rows(
+    places: Sequence[Path], kept: Sequence[str] = (), *, named: bool = True, apart: bool = True
+) -> Rows:
     """Return the rows of all runs in the places; a copy of a file counts once.
 
     What may be left out is: a file without rows, a torn last line, a copy; a `StoreWarning` names
@@ -80,6 +82,7 @@ def read_rows(places: Sequence[Path], kept: Sequence[str] = (), *, named: bool =
     Args:
         kept: the columns to keep, beside those that the added ones are made of; none for all.
         named: whether machines have the names that users have given them.
+        apart: whether machines with those names end differently where their host is not named.
 
     Raises:
         StoreError: nothing is there, no file has a row, or a file does not fit; the message names
@@ -113,13 +116,11 @@ def read_rows(places: Sequence[Path], kept: Sequence[str] = (), *, named: bool =
         _warn(f"{path}:1: has no rows, skipped")
     if len(parts) == 1 and len(parts[0]["status"]) == 1:
         _warn(f"{paths[0]}:2: is the only row, so the spread is unknown; try --processes 3")
-    names = names_of(
-        [(part["machine"][0], path.parent) for path, part in zip(paths, parts, strict=True)]
-        if named
-        else []
-    )
+    folders = [(part["machine"][0], path.parent) for path, part in zip(paths, parts, strict=True)]
+    names = names_of(folders if named else [])
     hosts = [(part["machine"][0], any(part["node"])) for part in parts]
-    for part, end in zip(parts, host_endings(hosts) if named else [""] * len(parts), strict=True):
+    endings = host_endings(hosts) if named and apart else [""] * len(parts)
+    for part, end in zip(parts, endings, strict=True):
         part["machine"] = [f"{names.get(machine, machine)}{end}" for machine in part["machine"]]
     order = oldest_first(
         [(path, part["started"][0]) for path, part in zip(paths, parts, strict=True)]
