@@ -58,6 +58,14 @@ def test_processes_that_are_in_no_figure_are_counted() -> None:
     assert found["2"]["note"].endswith("without 1 of 4, not judged: hot")
 
 
+def test_the_fewest_threads_are_those_of_the_processes_that_count() -> None:
+    odd = times("default", 9.0, not_judged="hot", pool_threads=4)
+    default = times("default", 2.0, 2.0, 2.0, pool_threads=1) + odd
+    found = told(times("2", 1.0, 1.0, 1.0), default)
+    assert list(found) == ["default (1)", "2"]
+    assert found["2"]["speedup"] == pytest.approx(2.0)
+
+
 def test_what_cannot_be_told_apart_is_said_in_words() -> None:
     found = told(times("1", 1.0, 1.1, 1.2), times("2", 0.95, 1.1, 1.15))
     assert found["2"]["note"] == "not distinguishable from 1 thread"

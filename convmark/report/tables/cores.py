@@ -101,7 +101,7 @@ def cores(rows: Iterable[Row], name: Callable[[Row], str]) -> Table:
 
 def _records(groups: list[list[Row]], name: Callable[[Row], str]) -> list[dict[str, Any]]:
     """Return the rows of one case, the fewest threads first."""
-    groups = sorted(groups, key=_order)
+    groups = sorted(groups, key=lambda rows: _order(judged_rows(rows)))
     left_out = [left_out_text(rows, judged_rows(rows)).removeprefix("speed-up ") for rows in groups]
     groups = [judged_rows(rows) for rows in groups]
     times = [[row["step_time_p50_s"] for row in rows] for rows in groups]
