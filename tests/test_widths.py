@@ -24,7 +24,9 @@ from convmark.core.errors import BusyError
 folder = fake_sides.folder
 
 WIDTHS = (80, 120, 200)
-PASTED = re.compile(r"(?:convmark[ \w]*: )?(?:next: )?(?:convmark|pytest|Benchmark-Accept:) ")
+SAID = r"convmark(?: [\w-]+)*: "
+PASTED = re.compile(rf"(?:{SAID})?(?!{SAID})(?:next: )?(?:convmark|pytest|Benchmark-Accept:) ")
+"""A command; what a command says begins with its name too, and is none."""
 CASE = "lenet5-train-cpu-b32-float32"
 MODELS = ["--models", "lenet5,mini_inception,broken", "--batch-sizes", "1", "--processes", "2"]
 OF_TWO = ["--results", "two"]
@@ -135,6 +137,18 @@ def test_another_run_is_named_in_lines_of_the_terminal(
     text = said(["run", "--models", "lenet5"], capsys)
     assert text.startswith("convmark run: another benchmark run is active, process 7, and each ")
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_path_is_in_one_line_whatever_spaces_it_has(
+    filled: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    results = "results of a machine whose folder has a name that goes on beyond a line of 80"
+    text = said(["run", *LENET5, "--results", results], capsys)
+    (path,) = Path(results).glob("*/0001.csv")
+    assert str(path) in text
+    text = said(["ab", "2.20.0", "2.21.0", *LENET5, "--results", results], capsys)
+    assert str(Path(results) / "ab" / "0001.csv") in text
 
 
 def busy(**_: object) -> None:

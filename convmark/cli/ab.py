@@ -47,7 +47,7 @@ from convmark.core.errors import (
     OptionError,
     StoreError,
 )
-from convmark.core.fitting import tell
+from convmark.core.fitting import tell, unbroken
 from convmark.core.interval import Interval, share_of
 from convmark.core.option_values import AUTO, parse_percent, parse_seconds
 from convmark.core.options import Options
@@ -255,7 +255,8 @@ class SideComparison:
     @property
     def kept(self) -> str:
         """Where the sessions are."""
-        return f"sessions in {self.path}" if self.path.exists() else "no session was kept"
+        there = self.path.exists()
+        return f"sessions in {unbroken(str(self.path))}" if there else "no session was kept"
 
     def compared(self, wanted: StoppingRule) -> Compared:
         """Say what is compared, and compare all cases."""

@@ -7,7 +7,7 @@ import argparse
 from convmark.cli.command import EXIT_OK, sayer
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.errors import OptionError
-from convmark.core.fitting import tell
+from convmark.core.fitting import tell, unbroken
 from convmark.core.options import Options
 from convmark.core.table import headings, table_of
 from convmark.interpreter.environments.cache import Cache, Made
@@ -42,7 +42,7 @@ def env(given: argparse.Namespace, options: Options) -> int:
 def _list(cache: Cache, form: str) -> None:
     found = cache.list()
     if not found and form == "text":
-        tell(f"no environments in {cache.folder}")
+        tell(f"no environments in {unbroken(str(cache.folder))}")
         return
     names = ("name", "Python", "frameworks", "made", "interpreter")
     records = [

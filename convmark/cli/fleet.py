@@ -13,7 +13,7 @@ import convmark
 from convmark.cli.command import exit_status, sayer
 from convmark.compare.outliers import deviations
 from convmark.core.errors import OptionError
-from convmark.core.fitting import tell
+from convmark.core.fitting import tell, unbroken
 from convmark.core.option_values import AUTO, choice_of
 from convmark.core.options import Options
 from convmark.core.suites import refuse_latency_limit, refuse_replicas, refuse_untimed
@@ -198,7 +198,8 @@ def _print_runs(fleet_run: FleetRun) -> None:
         for key in paths:
             tell(f"{fleet_run.named(key)}\n\n{summary_text(records[key])}\n")
     for key, path in paths.items():
-        tell(f"{fleet_run.named(key)}: {counted(len(records[key]), 'row')} in {path}")
+        rows = counted(len(records[key]), "row")
+        tell(f"{fleet_run.named(key)}: {rows} in {unbroken(str(path))}")
     if not paths:
         tell("no row was measured")
 

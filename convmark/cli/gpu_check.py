@@ -22,6 +22,7 @@ from convmark.cli.command import EXIT_INTERRUPTED, EXIT_USAGE, exit_status
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import PRECISIONS, Case
 from convmark.core.errors import ConvmarkError, WorkerError
+from convmark.core.fitting import wrapped
 from convmark.core.options import OPTIONS, Options, read
 from convmark.core.table import headings, printed
 from convmark.core.tasks import TIMED_TASKS
@@ -307,7 +308,7 @@ def _measure(session: Session, until: float) -> None:
         if left:
             session.say(f"left out, for the time was up: {', '.join(left)}")
     finally:
-        session.say(f"\n{session.kept}\n")
+        session.say(f"\n{wrapped(session.kept)}\n")
 
 
 def _report(records: Sequence[Record], proofs: Sequence[Proof]) -> str:

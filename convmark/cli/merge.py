@@ -11,7 +11,7 @@ from convmark.cli.command import exit_status, sayer
 from convmark.compare import sessions_file
 from convmark.core.errors import StoreError
 from convmark.core.files import as_store_error, read_regular, write_whole
-from convmark.core.fitting import tell
+from convmark.core.fitting import tell, unbroken
 from convmark.core.options import Options
 from convmark.core.text import counted
 from convmark.report.describe import FOLDER
@@ -49,7 +49,8 @@ def merge(given: argparse.Namespace, options: Options) -> int:
     runs, fresh = joined(found, there, _say)
     for one in fresh:
         path = join(one, store, functools.partial(_keep_beside, one))
-        tell(f"{counted(one.rows, 'row')} of {counted(len(one.sources), 'run')} in {path}")
+        rows = f"{counted(one.rows, 'row')} of {counted(len(one.sources), 'run')}"
+        tell(f"{rows} in {unbroken(str(path))}")
     _say_where(runs)
     lines = missing(found)
     for line in lines:

@@ -30,7 +30,7 @@ from convmark.compare.live.tree import tree_as_it_is
 from convmark.compare.rule.allotment import CHANGES, Sensitivity, sensitivities
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, OptionError
-from convmark.core.fitting import tell
+from convmark.core.fitting import tell, unbroken
 from convmark.core.option_values import parse_seconds
 from convmark.core.options import Options
 from convmark.core.statistics import median_of
@@ -94,7 +94,8 @@ def noise(given: argparse.Namespace, options: Options) -> int:
         _print(rows, form, machine.name)
     finally:  # where the reader has left, too
         NOISE_TABLE.append(path, told)
-    tell(f"\n{len(told)} of {counted(len(rows), 'row')} kept in {path}", stream=sys.stderr)
+    kept = f"{len(told)} of {counted(len(rows), 'row')} kept in {unbroken(str(path))}"
+    tell(f"\n{kept}", stream=sys.stderr)
     return exit_status(True, interrupted=any(one.closed == INTERRUPTED for one in results))
 
 

@@ -20,7 +20,7 @@ from _pytest.outcomes import Exit
 
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, OptionError
-from convmark.core.fitting import terminal_width, wrapped
+from convmark.core.fitting import terminal_width, unbroken, wrapped
 from convmark.core.model_name import TRUST
 from convmark.core.option_values import AUTO
 from convmark.core.options import OPTIONS, Options, read
@@ -183,7 +183,7 @@ def pytest_report_collectionfinish(
     """Say where the rows go, or why nothing is left to measure."""
     found = [] if items else config.stash.get(_EMPTY_KEY, [])
     if any(_is_marked(item) for item in items):
-        found = [f"convmark: results in {config.stash[_OPTIONS_KEY].results}"]
+        found = [f"convmark: results in {unbroken(str(config.stash[_OPTIONS_KEY].results))}"]
     return [wrapped(line, indent="  ") for line in found]
 
 
@@ -445,6 +445,5 @@ def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, A
     if _RUN_KEY not in config.stash or not bridge.stores_rows(config):
         return None
     run = config.stash[_RUN_KEY]
-    return bridge.comparability(
-        run.machine.name, run.versions(), ",".join(sorted(run.options.threads))
-    )
+    threads = ",".join(sorted(run.options.threads))
+    return bridge.comparability(run.machine.name, run.versions(), threads)

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from convmark.core.errors import DrawingError, OptionError
 from convmark.core.files import write_output, writing
-from convmark.core.fitting import tell
+from convmark.core.fitting import tell, unbroken
 from convmark.core.option_values import choice_of, nearest, parse_file
 from convmark.core.report_options import RANKS, REPORT_OPTIONS, STYLES, ReportOptions
 from convmark.core.table import Table
@@ -189,7 +189,7 @@ def _draw(found: Report, folder: str) -> None:
     from convmark.report.figures.figure import export_figures
 
     written = export_figures(figures_of(found.tables), Path(folder), _say)
-    tell(f"{counted(len(written), 'file')} in {folder}", stream=sys.stderr)
+    tell(f"{counted(len(written), 'file')} in {unbroken(folder)}", stream=sys.stderr)
 
 
 def _bytes(found: Report, form: str) -> bytes:

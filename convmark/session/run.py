@@ -18,6 +18,7 @@ import psutil
 
 from convmark.core.case import Case
 from convmark.core.files import open_kept, writing
+from convmark.core.fitting import unbroken
 from convmark.core.options import Options
 from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import counted, listed
@@ -351,10 +352,10 @@ def request_of(
 
 
 def kept(run_file: RunFile) -> str:
-    """Say where the rows of a run are."""
+    """Say where the rows of a run are, in a text for `wrapped`, which keeps the path whole."""
     if not run_file.rows:
         return "no row was measured"
-    text = f"{counted(run_file.rows, 'row')} in {run_file.path}"
+    text = f"{counted(run_file.rows, 'row')} in {unbroken(str(run_file.path))}"
     if left_out := run_file.codes.left_out:
         names = listed([str(one.place) for one in left_out], 3)
         text += f"; too large to be saved with the code that ran: {names}"
