@@ -148,7 +148,8 @@ def live(
             around = Interval.around(change, 0.01)
             told = replace(decided, verdict=other, estimate=change, interval=around)
             cannot_run = CaseResult(decision=undecided, closed="the old code cannot be run")
-            return [CaseResult(decision=told) if other else cannot_run for _ in names]
+            alike = {"old": sizes or {}}
+            return [CaseResult(decision=told, sizes=alike) if other else cannot_run for _ in names]
         return [
             CaseResult(decision=undecided, closed=closed[name])
             if closed and name in closed

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from gates import (
@@ -19,11 +21,17 @@ from gates import (
     live,
     new_commit,
 )
+from test_verdicts_file import judgement
 from workers import git
 
 from convmark.cli import main
+from convmark.compare.accepted_code import held_to, is_open
 from convmark.compare.files import read_verdicts
-from convmark.compare.live import anchor
+from convmark.compare.judgement import NOT_JUDGED, LiveComparison
+from convmark.compare.live import anchor, gate
+from convmark.compare.sessions_file import KeptSession, conditions_of, write
+from convmark.plugin import judging
+from convmark.results.store import read_run
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
@@ -103,6 +111,141 @@ def test_a_trailer_lets_no_more_pass_than_its_commit_has_changed(
     assert run(baseline.replace("2", "3")).ret == 0
 
 
+def test_an_earlier_run_bounds_a_trailer_where_its_code_does_not_decide(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However little time is left for the comparison."""
+    history(run, 1)
+    git(pytester.path, *ACCEPTS)
+    accepted = head(pytester.path)
+    live(monkeypatch, "regressed", 0.2)
+    assert run("--benchmark-compare").ret == 0
+    new_commit(pytester)
+    live(monkeypatch, "regressed", 0.21, against={accepted: ("undecided", 0.01)})
+    assert run("--benchmark-compare").ret == 0
+    assert found(pytester, LENET5) == "inconclusive"
+    live(monkeypatch, "regressed", 0.6, against={accepted: ("undecided", 0.4)})
+    result = run("--benchmark-compare")
+    assert result.ret == 1
+    told = f"what is accepted by commit {accepted[:12]} was of +22.1 % in run 0002, and this is *"
+    result.stdout.fnmatch_lines([f"{LENET5}: step_time regressed by +82.2 %*; {told}"])
+
+
+def test_cases_that_no_time_decides_leave_accepted_ones_a_part_of_the_budget(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else these would be open in every run, and never fail."""
+    git(pytester.path, *ACCEPTS)
+    accepted = head(pytester.path)
+    new_commit(pytester)
+    live(monkeypatch, "regressed", 0.2, against={accepted: ("unchanged", 0.0)})
+    stand_in, left_s = gate.compare_live, []
+
+    def compare_live(pairings: Any, terms: Any, say: Any) -> Any:
+        left_s.append(terms.seconds_left())
+        return stand_in(pairings, terms, say)
+
+    monkeypatch.setattr(gate, "compare_live", compare_live)
+    clock = SimpleNamespace(monotonic=iter([0.0, 500.0, 0.0, 100.0]).__next__)
+    monkeypatch.setattr(judging, "time", clock)
+    for _ in range(2):
+        assert run("--benchmark-compare=git:HEAD~2", "--compare-budget=400").ret == 0
+    assert left_s == [pytest.approx(seconds, abs=5) for seconds in (400, 100, 400, 300)]
+
+
+def test_a_disturbed_comparison_with_the_accepted_code_leaves_it_open() -> None:
+    """It is no code that cannot be run."""
+    disturbed = LiveComparison(decision=None, anchor="abc", reason=f"{NOT_JUDGED}: slowed; later")
+    held = held_to(disturbed, judgement(case=LENET5), {}, "accepted by commit abc")
+    assert held is not None
+    assert (is_open(held), held.fails) == (True, False)
+
+
+def test_code_that_is_slower_than_what_is_accepted_fails_though_the_baseline_does_not_tell(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Code of another precision is not compared with the baseline's."""
+    history(run, 1)
+    git(pytester.path, *ACCEPTS)
+    accepted = head(pytester.path)
+    new_commit(pytester)
+    precisions = ("float32", "mixed_bfloat16")
+    against = {accepted: ("unchanged", 0.0)}
+    live(monkeypatch, "unchanged", 0.0, precisions=precisions, against=against)
+    assert run("--benchmark-compare").ret == 0
+    assert found(pytester, LENET5) == "inconclusive"
+    against = {accepted: ("regressed", 0.3)}
+    live(monkeypatch, "unchanged", 0.0, precisions=precisions, against=against)
+    result = run("--benchmark-compare")
+    assert result.ret == 1
+    told = f"against {accepted[:12]}, which is more than what is accepted by commit"
+    result.stdout.fnmatch_lines([f"{LENET5}: step_time regressed*+35.0 %*{told} *"])
+    monkeypatch.chdir(pytester.path)
+    assert [main(command) for command in (["compare"], ["compare", "1", "3"])] == [1, 1]
+
+
+def test_compare_repeats_of_two_runs_what_fails_by_sizes_and_precision(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, coded: Columns
+) -> None:
+    history(run, 1)
+    new_commit(pytester)
+    live(monkeypatch, "unchanged", 0.0, precisions=("float32", "mixed_bfloat16"))
+    assert run("--benchmark-compare").ret == 1
+    git(pytester.path, *ACCEPTS)
+    accepted = head(pytester.path)
+    new_commit(pytester)
+    coded["parameters"] = 70_000
+    against = {accepted: ("unchanged", 0.0)}
+    live(monkeypatch, "unchanged", 0.0, sizes={"parameters": 61_706}, against=against)
+    result = run("--benchmark-compare")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines([f"*parameters 61,706 -> 70,000 against {accepted[:12]}, which *"])
+    monkeypatch.chdir(pytester.path)
+    assert [main(["compare", "1", one]) for one in ("2", "3")] == [1, 1]
+
+
+def test_a_case_whose_process_fails_is_not_compared_with_what_is_accepted(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, coded: Columns
+) -> None:
+    git(pytester.path, *ACCEPTS)
+    new_commit(pytester)
+    calls = live(monkeypatch, "unchanged", 0.0)
+    coded.update(status="error", error="it broke")
+    assert run("--benchmark-compare=git:HEAD~2").ret == 1
+    assert calls == []
+
+
+def test_what_was_faster_meanwhile_does_not_count_against_what_is_accepted(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slowdown against the baseline counts from there, one against accepted code from that."""
+    history(run, 1)
+    git(pytester.path, *ACCEPTS)
+    accepted = head(pytester.path)
+    new_commit(pytester)
+    live(monkeypatch, "regressed", 0.2, against={accepted: ("unchanged", 0.0)})
+    stand_in, bars = gate.compare_live, []
+    (path,) = pytester.path.glob("results/*/0001.csv")
+    conditions = {row.case.name: conditions_of(row) for row in read_run(path)}
+    shared = {"anchor": "a", "old_code": "old", "new_code": "faster", "commit": accepted}
+    kept = [
+        KeptSession(
+            **shared, case=LENET5, conditions=conditions[LENET5], wall=wall,
+            cpu=None, decided=True, run=None, apart=False, seconds=1.0,
+        )
+        for wall in (-0.101, -0.1, -0.099)
+    ]  # fmt: skip
+    write(path, kept)
+
+    def compare_live(pairings: Any, terms: Any, say: Any) -> Any:
+        bars.append(terms.earlier.of(LENET5, "old", "new", apart=False).bar)
+        return stand_in(pairings, terms, say)
+
+    monkeypatch.setattr(gate, "compare_live", compare_live)
+    assert run("--benchmark-compare").ret == 0
+    assert bars == [pytest.approx(-0.09, abs=0.01), 0.0]
+
+
 def test_code_of_a_merge_that_lacks_the_baseline_is_no_bound(
     run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,10 +261,11 @@ def test_code_of_a_merge_that_lacks_the_baseline_is_no_bound(
     assert run("--benchmark-compare=git:main").ret == 0
 
 
-def test_a_trailer_of_the_repository_around_a_submodule_counts(
+@pytest.fixture
+def nets(
     run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """What it accepts is the change up to the commit that it has of the submodule."""
+) -> Path:
+    """A submodule that has the models."""
     git(tmp_path, "init", "-q", "-b", "main")
     git(tmp_path, "commit", "-q", "--allow-empty", "-m", "one")
     added = ("submodule", "--quiet", "add", str(tmp_path), "nets")
@@ -129,6 +273,13 @@ def test_a_trailer_of_the_repository_around_a_submodule_counts(
     git(pytester.path, "commit", "-qm", "with a submodule")
     nets = pytester.path / "nets"
     monkeypatch.setattr(anchor, "zoo_folder", lambda: nets)
+    return nets
+
+
+def test_a_trailer_of_the_repository_around_a_submodule_counts(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, nets: Path
+) -> None:
+    """What it accepts is the change up to the commit that it has of the submodule."""
     commits = []
     for number, message in enumerate(("Benchmark-Accept: *", "no more"), 1):
         git(nets, "commit", "-q", "--allow-empty", "-m", "slower")
@@ -136,6 +287,20 @@ def test_a_trailer_of_the_repository_around_a_submodule_counts(
         commits.append(head(nets))
         live(monkeypatch, "regressed", 0.6, against={commits[0]: ("regressed", 0.2)})
         assert run(f"--benchmark-compare=git:main~{number}").ret == number - 1
+
+
+def test_a_later_trailer_around_a_submodule_accepts_more_than_one_in_it(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, nets: Path
+) -> None:
+    accept = ("-m", "Benchmark-Accept: *")
+    git(nets, "commit", "-q", "--allow-empty", "-m", "slower", *accept)
+    accepted = head(nets)
+    git(pytester.path, "commit", "-qam", "x")
+    live(monkeypatch, "regressed", 0.6, against={accepted: ("regressed", 0.2)})
+    for more, status in (((), 1), (accept, 0)):
+        git(nets, "commit", "-q", "--allow-empty", "-m", "slower still")
+        git(pytester.path, "commit", "-qam", "x", *more)
+        assert run(f"--benchmark-compare=git:main~{3 - status}").ret == status
 
 
 def test_a_trailer_whose_code_cannot_run_lets_no_more_pass_than_it_did_at_first(

@@ -12,6 +12,7 @@ from dataclasses import replace
 from convmark.compare.judgement import (
     BUDGET_SPENT,
     INTERRUPTED,
+    NOT_JUDGED,
     PRECISION,
     SAME_CODE,
     SAME_COMMIT,
@@ -22,10 +23,12 @@ from convmark.compare.judgement import (
 )
 from convmark.compare.metrics import METRICS
 
-__all__ = ["HELD_TO_CODE", "held_to", "is_open", "with_followers"]
+__all__ = ["HELD_TO_CODE", "held_to", "is_open", "slower_since", "with_followers"]
 
 HELD_TO_CODE = ("step_time", SIZES, PRECISION)
 """The metrics that a comparison of codes tells of."""
+_NOT_ENDED = (BUDGET_SPENT, INTERRUPTED, NOT_JUDGED)
+"""How the reason begins where both codes can be run, and nothing was found."""
 _OPEN = "whether it is more than what is "
 _MORE = "which is more than what is "
 _FOLLOWING = tuple(one.name for one in METRICS if one.rule == "paired" and not one.convicts)
@@ -58,6 +61,23 @@ def held_to(
     return replace(one, fails=False, note=_joined(one.note, f"{reason}, {told}"), accepted=reason)
 
 
+def slower_since(found: LiveComparison, one: Judgement, reason: str) -> Judgement:
+    """Return a judgement that fails nothing; one without a verdict fails where the code is slower.
+
+    Of a step time that is not known against the baseline, as where the precision has changed, the
+    accepted code is all that tells.
+
+    Args:
+        found: as of `held_to`, and so is `reason`.
+    """
+    decision = found.decision
+    is_unknown = one.metric == "step_time" and one.verdict == "inconclusive" and not one.fails
+    if not is_unknown or decision is None or decision.plain_verdict != "regressed":
+        return one
+    told = f"{decision.text} against {found.anchor}, {_MORE}{reason}: this is another change"
+    return replace(one, verdict="regressed", fails=True, note=_joined(one.note, told))
+
+
 def _beyond(found: LiveComparison, metric: str, now: Mapping[str, Judgement]) -> Beyond:
     against, decision = f"against {found.anchor}", found.decision
     if metric not in HELD_TO_CODE:
@@ -72,7 +92,7 @@ def _beyond(found: LiveComparison, metric: str, now: Mapping[str, Judgement]) ->
         return (False, f"the same as {found.anchor}") if decision else (None, "")
     if decision is not None and decision.decided:
         return decision.plain_verdict == "regressed", f"{decision.text} {against}"
-    if decision is None and not found.reason.startswith((BUDGET_SPENT, INTERRUPTED)):
+    if decision is None and not found.reason.startswith(_NOT_ENDED):
         return None, ""  # its code cannot be run
     text = f"{decision.text} {against}" if decision else f"no two sessions {against}"
     return None, f"{text}, {found.reason}"

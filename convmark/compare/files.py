@@ -18,7 +18,7 @@ from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from convmark.compare.judgement import VERDICTS, Judgement
+from convmark.compare.judgement import PRECISION, SIZES, VERDICTS, Judgement
 from convmark.core.cells import column, from_cell, to_cell
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.option_values import check_patterns
@@ -106,6 +106,8 @@ def read_verdicts(run: Path) -> list[Judgement]:
 def with_live(judgements: Iterable[Judgement], run: Path, baseline: Path) -> list[Judgement]:
     """Return the judgements of a run, with what its own session has said against the baseline.
 
+    A precision that the session has read back is in no row.
+
     Args:
         baseline: the run's file; one of another machine's folder was never run live.
 
@@ -116,9 +118,12 @@ def with_live(judgements: Iterable[Judgement], run: Path, baseline: Path) -> lis
     live = {
         (one.run, one.case, one.metric): one
         for one in (read_verdicts(run) if beside else ())
-        if one.change is not None and one.baseline_runs == (baseline.stem,)
+        if one.baseline_runs == (baseline.stem,)
+        and (one.change is not None or one.metric in (SIZES, PRECISION) or one.fails)
     }
-    return [live.get((one.run, one.case, one.metric), one) for one in judgements]
+    found = {(one.run, one.case, one.metric): one for one in judgements}
+    told = {key: one for key, one in live.items() if key in found or one.metric == PRECISION}
+    return list({**found, **told}.values())
 
 
 def read_step_time_verdicts(path: Path) -> Iterator[tuple[str, str, str]]:

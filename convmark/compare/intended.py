@@ -19,7 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from convmark.compare.accepted_code import held_to, with_followers
+from convmark.compare.accepted_code import held_to, is_open, slower_since, with_followers
 from convmark.compare.earlier import by_name
 from convmark.compare.files import VERDICT_TABLE, Acceptance, accepted_of, verdicts_path
 from convmark.compare.history import History, anchor_of
@@ -140,6 +140,14 @@ def _outside(since: TrailerRange, read: Collection[str]) -> list[str]:
     return [commit for commit in named.split() if commit not in read]
 
 
+def _has_commit(around: TrailerRange, commit: str, inner: TrailerRange, of_inner: str) -> bool:
+    """Whether a commit of the repository around a submodule has one that the submodule has."""
+    place = inner.repository.resolve().relative_to(around.repository.resolve()).as_posix()
+    there = Git.at(around.repository).answer("rev-parse", "--verify", f"{commit}:{place}") or ""
+    asked = ("merge-base", "--is-ancestor", of_inner, there.strip())
+    return bool(there) and Git.at(inner.repository).answer(*asked) is not None
+
+
 class IntendedChanges:
     """Tells of a case by what its change is meant."""
 
@@ -180,12 +188,14 @@ class IntendedChanges:
     def _by_trailer(self, case: str) -> tuple[TrailerRange | None, str]:
         """Return the newest commit whose trailer accepts a case, in full, and its range."""
         since, names = self._since(case), self._names.get(case, {case})
+        found: tuple[TrailerRange | None, str] = (None, "")
         while since is not None:
-            for commit, pattern in self._trailers(since):
-                if _matches(names, pattern):
-                    return since, commit
+            own = (commit for commit, pattern in self._trailers(since) if _matches(names, pattern))
+            commit = next(own, "")
+            if commit and (found[0] is None or _has_commit(since, commit, found[0], found[1])):
+                found = since, commit
             since = since.around
-        return None, ""
+        return found
 
     def accepting_commit(self, case: str) -> str:
         """Return the commit, in full, whose code tells what its trailer accepts; empty for none.
@@ -325,8 +335,8 @@ def pass_intended(
     """Return the judgements, those that fail by a change that is meant no longer failing.
 
     The verdict stays, and the note says by what the change is meant. A commit's trailer lets no
-    more pass than that commit's code has changed, or without a comparison with it, than it did in
-    the earlier runs: it stays in the history, and what comes later is another change.
+    more pass than that commit's code has changed, or where that is not known, than it did in the
+    earlier runs: it stays in the history, and what comes later is another change.
 
     Args:
         earlier: the files of the earlier runs, oldest first.
@@ -341,21 +351,24 @@ def pass_intended(
         if reason.startswith(BY_COMMIT):
             now = {other.metric: other for other in judgements if other.case == one.case}
             held = held_to(since.get(one.case), one, now, reason)
-            if held is not None:
-                found.append(held)
-                continue
-            before = _let_pass(earlier, meant.say) if before is None else before
-            then = before.get((one.case, reason), ())
+            if held is None or is_open(held):
+                before = _let_pass(earlier, meant.say) if before is None else before
+                then = before.get((one.case, reason), ())
             if told := next(filter(None, (_beyond(now, one, was) for was in then)), ""):
                 told = f"what is {reason} was {told}, and this is another change"
                 note = "; ".join(filter(None, [one.note, told]))
                 found.append(replace(one, note=note))
+                continue
+            if held is not None:
+                found.append(held)
                 continue
             if not any(_bounds(was, one) for was in then):
                 reason += meant.later(one.case)
         if reason:
             note = "; ".join(filter(None, [one.note, reason, _perhaps_beyond(one, then)]))
             found.append(replace(one, fails=False, note=note, accepted=reason))
+        elif one.case in since and not by_a_change:
+            found.append(slower_since(since[one.case], one, meant.reason(one.case)))
         else:
             found.append(one)
     return with_followers(found)

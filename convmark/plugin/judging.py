@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["judge", "same_so_far"]
 
 NO_BUDGET = "--compare-budget 0"
+_LEAST_OF_BUDGET = 0.25
+"""What accepted cases get of the budget at least: a case that no time decides takes all of it."""
 
 
 def same_so_far(run: PytestRun, baseline: Baseline) -> str:
@@ -115,7 +117,7 @@ def judge(
             interrupted = True
     since: dict[str, LiveComparison] = {}
     if not interrupted and budget_s:
-        left_s = max(0.0, budget_s - (time.monotonic() - began_s))
+        left_s = max(_LEAST_OF_BUDGET * budget_s, budget_s - (time.monotonic() - began_s))
         since = _since_accepted(run, judgements, meant, left_s, say)
         interrupted = any(one.interrupted for one in since.values())
     run.keep_judgements(pass_intended(judgements, meant, run.earlier_runs, since))
@@ -161,7 +163,11 @@ def _since_accepted(
     from convmark.compare.live.anchor import AnchorCode
     from convmark.compare.live.worktree import resolve_here
 
-    failing = {one.case for one in judgements if one.fails and one.metric in HELD_TO_CODE}
+    failing = {
+        one.case
+        for one in judgements
+        if one.fails and one.metric in HELD_TO_CODE and one.verdict in ("regressed", "changed")
+    }
     asked = {row.case.name: row.asked_case for row in run.records if row.task in TIMED_TASKS}
     commits = {name: meant.accepting_commit(name) for name in sorted(failing & asked.keys())}
 
@@ -173,7 +179,7 @@ def _since_accepted(
     if cases:
         counted_cases = counted(len(cases), "case")
         say(f"{counted_cases} accepted by a commit: has it become slower since that commit?")
-    return _compare(run, cases, anchor_of, budget_s, say)
+    return _compare(run, cases, anchor_of, budget_s, say, has_bar=False)
 
 
 def _left_out(row: Record, chosen: Selection) -> bool:
@@ -240,12 +246,14 @@ def _compare(
     say: Say,
     *,
     is_accepted: Callable[[str], object] = lambda name: False,
+    has_bar: bool = True,
 ) -> dict[str, LiveComparison]:
     """Return what live comparisons say, by the names of what ran.
 
     Args:
         anchor_of: gives the code to compare a case with, by the name of what ran.
         is_accepted: whether a slower case is accepted: then its layers are not measured.
+        has_bar: whether a slowdown counts from what was faster meanwhile, as against a baseline.
     """
     from convmark.compare.judgement import LiveComparison
     from convmark.compare.live import blame
@@ -262,7 +270,7 @@ def _compare(
     names = {case: name for name, case in cases.items()}
     known = process_seconds(run.records)
     make = functools.partial(interpreter_maker(options), run.python)
-    terms = _terms(run, names, budget_s)
+    terms = _terms(run, names, budget_s, has_bar=has_bar)
     with contextlib.ExitStack() as own:
         shared = functools.cache(
             lambda backend: run.interpreter(backend) or own.enter_context(make(backend=backend))
@@ -307,11 +315,13 @@ def _blame(run: PytestRun, pairing: Pairing, name: str, terms: LiveOptions, say:
         say(str(error))
 
 
-def _terms(run: PytestRun, names: Mapping[Case, str], budget_s: float) -> LiveOptions:
+def _terms(
+    run: PytestRun, names: Mapping[Case, str], budget_s: float, *, has_bar: bool
+) -> LiveOptions:
     """Return what the live comparisons go by; their budget begins now."""
     from convmark.compare.live.live import LiveOptions
 
-    own = {"limits": _margins(run.options), "earlier": _earlier(run, names)}
+    own = {"limits": _margins(run.options), "earlier": _earlier(run, names, has_bar=has_bar)}
     return LiveOptions.of(run.options, budget_s, **own)
 
 
@@ -323,7 +333,7 @@ def _margins(options: Options) -> Margins:
     return margins.sharp() if math.isinf(options.compare_budget_s) else margins
 
 
-def _earlier(run: PytestRun, names: Mapping[Case, str]) -> EarlierSessions:
+def _earlier(run: PytestRun, names: Mapping[Case, str], *, has_bar: bool) -> EarlierSessions:
     """Return the sessions of earlier runs, by the names of the cases that were asked for."""
     from convmark.compare.sessions_file import EarlierSessions, conditions_of
     from convmark.results.commit import is_before
@@ -336,7 +346,7 @@ def _earlier(run: PytestRun, names: Mapping[Case, str]) -> EarlierSessions:
 
     def in_the_past(case: str, commit: str) -> bool:
         origin = origins[case]
-        return origin is not None and is_before(origin.repository, commit)
+        return has_bar and origin is not None and is_before(origin.repository, commit)
 
     return EarlierSessions(run.earlier_runs, conditions, in_the_past)
 
