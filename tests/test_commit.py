@@ -11,7 +11,10 @@ import pytest
 from workers import git
 
 from convmark.core.errors import ConvmarkError
+from convmark.results.code.manifest import HERE, Code, CodeFile, Place
+from convmark.results.code.of_run import ran_at
 from convmark.results.commit import Commit, are_of_commit, is_changed, read_commit
+from convmark.worker.protocol import file_digest
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 UNKNOWN = Commit(sha=None, dirty=None)
@@ -214,3 +217,17 @@ def test_a_file_named_like_an_option_is_of_its_commit(repository: Path) -> None:
     assert are_of_commit(repository, sha, paths)
     paths[0].write_text("changed")
     assert not are_of_commit(repository, sha, paths)
+
+
+@needs_git
+def test_of_code_that_ran_in_another_clone_nothing_is_known_of_this_one(tmp_path: Path) -> None:
+    """So a case is not called of the commit's code before it runs, for its last run was there."""
+    there, here = tmp_path.resolve() / "there", tmp_path.resolve() / "here"
+    sha = make_repository(there)
+    git(tmp_path, "clone", "--quiet", str(there), str(here))
+    size, digest = file_digest(there / "package/model.py") or (0, "")
+    ran = CodeFile(Place(HERE, "package/model.py"), digest, size)
+    code = Code(files=(ran,), packages={}, roots={HERE: str(there)})
+    (here / "package/model.py").write_text("DEPTH = 34\n")
+    assert ran_at(code, there, sha)
+    assert not ran_at(code, here, sha)

@@ -375,6 +375,28 @@ def test_a_raised_margin_by_which_a_case_passes_is_said(
     result.stdout.no_fnmatch_line("*passed by a margin*")
 
 
+def test_a_raised_margin_is_held_to_that_of_each_case_s_own_baseline(
+    run: Run, pytester: pytest.Pytester, monkeypatch: Patch
+) -> None:
+    """Another case's may have been raised before it was accepted."""
+    history(run, 1)
+    text = "[tool.pytest.ini_options]\n[tool.convmark]\nshort_options = true\nmargin = 0.1\n"
+    (pytester.path / "pyproject.toml").write_text(text)
+    git(pytester.path, "commit", "-qam", "another margin")
+    history(run, 1)
+    monkeypatch.chdir(pytester.path)
+    assert main(["accept", "2", "--reason", "x", "--case", CONV]) == 0
+    new_commit(pytester)
+    live(monkeypatch, "slower_within_margin", 0.06)
+    result = run("--benchmark-compare")
+    told = "1 case passed by a margin of 10 %, which is 3 % by default"
+    result.stdout.fnmatch_lines([f"*became slower; {told}*"])
+    live(monkeypatch, "undecided", 0.09)
+    result = run("--benchmark-compare")
+    told = "1 case undecided by a margin of 10 %, which is 3 % by default"
+    result.stdout.fnmatch_lines([f"*2 of 2 step times inconclusive*; {told}*"])
+
+
 def test_a_ref_cannot_be_compared_with_nothing_live(run: Run, pytester: pytest.Pytester) -> None:
     result = run("--benchmark-compare=git:HEAD", "--compare-budget=0")
     assert result.ret == 4

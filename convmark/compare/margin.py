@@ -1,4 +1,4 @@
-"""What passes by a margin that has been raised since the baseline, or lies above the default."""
+"""What fails no more by a margin that was raised since the baseline, or is above the default."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from convmark.core.text import counted
 
 __all__ = ["margin_lines", "passing_words"]
 
-_PASSED = "passed by a margin of "
+_PASSED, _UNDECIDED = "passed by a margin of ", "undecided by a margin of "
 _RULED_OUT = 5 / 3
 """What `unchanged` rules out, of the margin (`Limits.around`)."""
 
@@ -17,7 +17,9 @@ _RULED_OUT = 5 / 3
 def passing_words(
     margin: float, before: float, where: str, one: Judgement, *, is_sharp: bool
 ) -> str:
-    """Say that a case passes which the margin before would not have let pass; else nothing.
+    """Say that a case fails no more, which the margin before would not have let pass; else nothing.
+
+    It passes, or is inconclusive though it is surely slower and by more than the margin before.
 
     Args:
         margin: of this run, a share.
@@ -25,12 +27,15 @@ def passing_words(
         where: where that one stands, with a place for it.
         is_sharp: whether `unchanged` rules the margin itself out.
     """
-    if one.verdict != "unchanged" or one.change is None or margin <= before:
+    if one.change is None or margin <= before:
         return ""
     ruled_out = before if is_sharp else before * _RULED_OUT
-    if one.change <= before and (one.high or 0.0) <= ruled_out:
-        return ""
-    return f"{_PASSED}{_per_cent(margin)}, {where.format(_per_cent(before))}"
+    if one.verdict == "unchanged":
+        told = _PASSED if one.change > before or (one.high or 0.0) > ruled_out else ""
+    else:
+        is_slower = before < one.change <= margin and (one.low or 0.0) > 0
+        told = _UNDECIDED if is_slower and one.verdict == "inconclusive" else ""
+    return told and f"{told}{_per_cent(margin)}, {where.format(_per_cent(before))}"
 
 
 def _per_cent(share: float) -> str:
@@ -38,7 +43,7 @@ def _per_cent(share: float) -> str:
 
 
 def margin_lines(judgements: Iterable[Judgement]) -> list[str]:
-    """Return how many cases passed by a raised margin, as their notes have it."""
+    """Return how many cases a raised margin keeps from failing, as their notes have it."""
     parts = [part for one in judgements for part in one.note.split("; ")]
-    found = [part for part in parts if part.startswith(_PASSED)]
+    found = [part for part in parts if part.startswith((_PASSED, _UNDECIDED))]
     return [f"{counted(found.count(part), 'case')} {part}" for part in dict.fromkeys(found)]

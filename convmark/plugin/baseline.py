@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,8 +94,11 @@ def with_baseline(
     against = _against(run, baseline, history)
     packages = _other_packages(run, baseline, history)
     is_sharp = math.isinf(run.options.compare_budget_s)
-    before = _margin_before(run, baseline, history)
-    told = functools.partial(passing_words, run.options.margin, *before, is_sharp=is_sharp)
+    before = _margins_before(run, baseline, history)
+
+    def told(one: Judgement) -> str:
+        return passing_words(run.options.margin, *before(one.case), one, is_sharp=is_sharp)
+
     for line in dict.fromkeys(packages.values()):
         say(f"{line}; `convmark ab` compares two environments")
     return [
@@ -142,19 +145,34 @@ def _other_packages(run: PytestRun, baseline: Baseline, history: History) -> dic
     return found
 
 
-def _margin_before(run: PytestRun, baseline: Baseline, history: History) -> tuple[float, str]:
-    """Return the margin that the baseline's commit sets, else the default, and where it stands."""
-    from convmark.core.git import SHOWN
-    from convmark.core.option_values import parse_margin
+def _margins_before(
+    run: PytestRun, baseline: Baseline, history: History
+) -> Callable[[str], tuple[float, str]]:
+    """Return what tells of a case the margin that its baseline's commit sets, and where.
+
+    It is the default where the commit sets none.
+    """
     from convmark.core.options import Options
 
-    default = Options().margin
-    anchors = (case.anchor for case in history.cases.values())
-    commits = [*baseline.commits.values(), *(one.clean_commit for one in anchors if one)]
-    for commit in dict.fromkeys(filter(None, commits)):
-        settings = settings_at(run.folder, commit)
-        if settings is not None and "margin" in settings:
-            with contextlib.suppress(OptionError):
-                margin = float(parse_margin("margin", str(settings["margin"])))
-                return margin, f"which was {{}} in {commit[:SHOWN]}"
-    return default, "which is {} by default"
+    margin_at = functools.cache(functools.partial(_margin_at, run.folder))
+
+    def before(case: str) -> tuple[float, str]:
+        known = history.cases.get(case)
+        anchor = known.anchor if known else None
+        commits = [anchor.clean_commit] if anchor else list(baseline.commits.values())
+        found = filter(None, (margin_at(commit) for commit in commits if commit))
+        return next(found, (Options().margin, "which is {} by default"))
+
+    return before
+
+
+def _margin_at(folder: Path, commit: str) -> tuple[float, str] | None:
+    from convmark.core.git import SHOWN
+    from convmark.core.option_values import parse_margin
+
+    settings = settings_at(folder, commit)
+    if settings is not None and "margin" in settings:
+        with contextlib.suppress(OptionError):
+            margin = float(parse_margin("margin", str(settings["margin"])))
+            return margin, f"which was {{}} in {commit[:SHOWN]}"
+    return None

@@ -192,6 +192,8 @@ def ran_at(code: Code, repository: Path, sha: str, results: Path | None = None) 
         path = code.path_of(one.place)
         if _is_in(top, path):
             inside[path] = one
+    if not inside:  # it ran in another clone, or elsewhere: nothing is known of this one
+        return False
     if any(file_digest(path) != (one.size_bytes, one.sha256) for path, one in inside.items()):
         return False
     return _lists_the_commits(code, top, sha, results) and _is_at(sha, top, inside)
