@@ -161,6 +161,17 @@ def test_a_disturbed_comparison_with_the_accepted_code_leaves_it_open() -> None:
     assert (is_open(held), held.fails) == (True, False)
 
 
+def test_another_precision_than_that_of_the_accepted_code_is_another_change() -> None:
+    found = LiveComparison(
+        decision=None, anchor="abc", reason="precision", precisions=("float32", "mixed_float16")
+    )
+    one = judgement(metric="precision", verdict="changed")
+    held = held_to(found, one, {}, "accepted by commit abc")
+    assert held is not None
+    assert held.fails
+    assert "float32 -> mixed_float16 against abc, which is more than what is accepted" in held.note
+
+
 def test_code_that_is_slower_than_what_is_accepted_fails_though_the_baseline_does_not_tell(
     run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
