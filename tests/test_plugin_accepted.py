@@ -27,8 +27,9 @@ from workers import git
 from convmark.cli import main
 from convmark.compare.accepted_code import held_to, is_open
 from convmark.compare.files import read_verdicts
-from convmark.compare.judgement import NOT_JUDGED, LiveComparison
+from convmark.compare.judgement import NOT_JUDGED, SIZES, LiveComparison
 from convmark.compare.live import anchor, gate
+from convmark.compare.live.anchor import AnchorCode
 from convmark.compare.sessions_file import KeptSession, conditions_of, write
 from convmark.plugin import judging
 from convmark.results.store import read_run
@@ -151,6 +152,35 @@ def test_cases_that_no_time_decides_leave_accepted_ones_a_part_of_the_budget(
     for _ in range(2):
         assert run("--benchmark-compare=git:HEAD~2", "--compare-budget=400").ret == 0
     assert left_s == [pytest.approx(seconds, abs=5) for seconds in (400, 100, 400, 300)]
+
+
+def test_ctrl_c_before_the_accepted_code_is_compared_keeps_the_verdicts_and_leaves_it_open(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(pytester.path, *ACCEPTS)
+    accepted = head(pytester.path)
+    new_commit(pytester)
+    live(monkeypatch, "regressed", 0.2)
+    laid_out = gate.anchor_trees
+
+    def trees(origin: Any, code: AnchorCode) -> Any:
+        if code.commit == accepted:
+            raise KeyboardInterrupt
+        return laid_out(origin, code)
+
+    monkeypatch.setattr(gate, "anchor_trees", trees)
+    assert run("--benchmark-compare=git:HEAD~2").ret == 2
+    assert found(pytester, LENET5) == "inconclusive"
+
+
+def test_sizes_of_accepted_code_that_are_not_known_are_not_the_same() -> None:
+    told = {"metric": "flops_per_sample", "verdict": "changed", "fails": False}
+    now = {"flops_per_sample": judgement(case=LENET5, baseline=1.0, value=2.0, **told)}
+    failing = judgement(case=LENET5, metric=SIZES, verdict="changed")
+    for flops, is_told in ((None, False), (2, True)):
+        sizes = {"parameters": 72, "flops_per_sample": flops}
+        found = LiveComparison(decision=None, anchor="abc", reason="x", sizes=sizes)
+        assert bool(held_to(found, failing, now, "accepted by commit abc")) is is_told
 
 
 def test_a_disturbed_comparison_with_the_accepted_code_leaves_it_open() -> None:

@@ -99,13 +99,16 @@ def _beyond(found: LiveComparison, metric: str, now: Mapping[str, Judgement]) ->
 
 
 def _other_sizes(found: LiveComparison, now: Mapping[str, Judgement]) -> Beyond:
+    is_known = bool(found.sizes)
     for metric in METRICS:
         one, size = now.get(metric.name), found.sizes.get(metric.column)
+        if metric.rule == "exact" and one and size is None:
+            is_known = is_known and one.verdict != "changed"
         if metric.rule == "exact" and one and one.value is not None and size is not None:
             name = metric.name.replace("_", " ").replace("flops", "FLOPs")
             if size != one.value:
                 return True, f"{name} {size:,} -> {one.value:,.0f} against {found.anchor}"
-    return (False, f"the same as {found.anchor}") if found.sizes else (None, "")
+    return (False, f"the same as {found.anchor}") if is_known else (None, "")
 
 
 def is_open(one: Judgement) -> bool:

@@ -115,11 +115,10 @@ def judge(
             judgements += _removed(run, baseline, chosen, removed, say)
         except KeyboardInterrupt:
             interrupted = True
-    since: dict[str, LiveComparison] = {}
-    if not interrupted and budget_s:
-        left_s = max(_LEAST_OF_BUDGET * budget_s, budget_s - (time.monotonic() - began_s))
-        since = _since_accepted(run, judgements, meant, left_s, say)
-        interrupted = any(one.interrupted for one in since.values())
+    accepted = _accepted(run, judgements, meant) if budget_s else {}
+    left_s = max(_LEAST_OF_BUDGET * budget_s, budget_s - (time.monotonic() - began_s))
+    since = _since_accepted(run, accepted, left_s, say, goes_on=not interrupted)
+    interrupted = interrupted or any(one.interrupted for one in since.values())
     run.keep_judgements(pass_intended(judgements, meant, run.earlier_runs, since))
     run.keep_sessions([*comparisons.items(), *since.items()])
     if interrupted:
@@ -148,38 +147,56 @@ def _missing(
     return tuple(missing)
 
 
-def _since_accepted(
-    run: PytestRun,
-    judgements: Sequence[Judgement],
-    meant: IntendedChanges,
-    budget_s: float,
-    say: Say,
-) -> dict[str, LiveComparison]:
-    """Return what live comparisons say of cases with the commits whose trailers accept them.
+def _accepted(
+    run: PytestRun, judgements: Sequence[Judgement], meant: IntendedChanges
+) -> dict[str, str]:
+    """Return the commit whose trailer accepts it of each case that would fail otherwise.
 
-    By the names of what ran, of those that would fail otherwise.
+    By the names of what ran.
     """
     from convmark.compare.accepted_code import HELD_TO_CODE
-    from convmark.compare.live.anchor import AnchorCode
-    from convmark.compare.live.worktree import resolve_here
 
     failing = {
         one.case
         for one in judgements
         if one.fails and one.metric in HELD_TO_CODE and one.verdict in ("regressed", "changed")
     }
-    asked = {row.case.name: row.asked_case for row in run.records if row.task in TIMED_TASKS}
-    commits = {name: meant.accepting_commit(name) for name in sorted(failing & asked.keys())}
+    timed = {row.case.name for row in run.records if row.task in TIMED_TASKS}
+    commits = {name: meant.accepting_commit(name) for name in sorted(failing & timed)}
+    return {name: commit for name, commit in commits.items() if commit}
+
+
+def _since_accepted(
+    run: PytestRun, accepted: Mapping[str, str], budget_s: float, say: Say, *, goes_on: bool
+) -> dict[str, LiveComparison]:
+    """Return what live comparisons say of cases with the commits whose trailers accept them.
+
+    After Ctrl-C that none was ended: the verdicts so far are kept.
+
+    Args:
+        accepted: those commits, by the names of what ran.
+        goes_on: whether the user has not ended the session yet.
+    """
+    from convmark.compare.judgement import INTERRUPTED, LiveComparison
+    from convmark.compare.live.anchor import AnchorCode
+    from convmark.compare.live.worktree import resolve_here
+    from convmark.core.git import SHOWN
 
     def anchor_of(name: str, origin: Origin | None) -> AnchorCode:
         assert origin is not None  # a trailer is read in its repository
-        return AnchorCode(commit=resolve_here(origin.repository, commits[name]))
+        return AnchorCode(commit=resolve_here(origin.repository, accepted[name]))
 
-    cases = {name: asked[name] for name, commit in commits.items() if commit}
-    if cases:
+    cases = {row.case.name: row.asked_case for row in run.records if row.case.name in accepted}
+    if cases and goes_on:
         counted_cases = counted(len(cases), "case")
         say(f"{counted_cases} accepted by a commit: has it become slower since that commit?")
-    return _compare(run, cases, anchor_of, budget_s, say, has_bar=False)
+    with contextlib.suppress(KeyboardInterrupt):
+        if goes_on:
+            return _compare(run, cases, anchor_of, budget_s, say, has_bar=False)
+    return {
+        name: LiveComparison(decision=None, anchor=commit[:SHOWN], reason=INTERRUPTED)
+        for name, commit in accepted.items()
+    }
 
 
 def _left_out(row: Record, chosen: Selection) -> bool:
