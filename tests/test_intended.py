@@ -12,6 +12,7 @@ from test_verdicts_file import judgement
 from workers import git
 
 from convmark.cli import main
+from convmark.compare.accepted_code import held_to, is_open
 from convmark.compare.files import keep_verdicts
 from convmark.compare.intended import (
     IntendedChanges,
@@ -20,7 +21,7 @@ from convmark.compare.intended import (
     pass_intended,
     trailer_line,
 )
-from convmark.compare.judgement import Judgement
+from convmark.compare.judgement import NOT_JUDGED, SIZES, Judgement, LiveComparison
 from convmark.core.options import Options
 from convmark.report.advice import gate_step
 from convmark.report.comment import Gate, comment_text
@@ -277,3 +278,32 @@ def test_compare_lets_no_error_pass(commit: Commit, tmp_path: Path) -> None:
     keep(store, run_of("0001", 0.0))
     keep(store, [process(run="0002", status="timeout", error="hung")])
     assert main(["compare", "--allow-change", "*"]) == 1
+
+
+def test_a_disturbed_comparison_with_the_accepted_code_leaves_it_open() -> None:
+    """It is no code that cannot be run."""
+    disturbed = LiveComparison(decision=None, anchor="abc", reason=f"{NOT_JUDGED}: slowed; later")
+    held = held_to(disturbed, judgement(case=LENET), {}, "accepted by commit abc")
+    assert held is not None
+    assert (is_open(held), held.fails) == (True, False)
+
+
+def test_sizes_of_accepted_code_that_are_not_known_are_not_the_same() -> None:
+    told = {"metric": "flops_per_sample", "verdict": "changed", "fails": False}
+    now = {"flops_per_sample": judgement(case=LENET, baseline=1.0, value=2.0, **told)}
+    failing = judgement(case=LENET, metric=SIZES, verdict="changed")
+    for flops, is_told in ((None, False), (2, True)):
+        sizes = {"parameters": 72, "flops_per_sample": flops}
+        found = LiveComparison(decision=None, anchor="abc", reason="x", sizes=sizes)
+        assert bool(held_to(found, failing, now, "accepted by commit abc")) is is_told
+
+
+def test_another_precision_than_that_of_the_accepted_code_is_another_change() -> None:
+    found = LiveComparison(
+        decision=None, anchor="abc", reason="precision", precisions=("float32", "mixed_float16")
+    )
+    one = judgement(metric="precision", verdict="changed")
+    held = held_to(found, one, {}, "accepted by commit abc")
+    assert held is not None
+    assert held.fails
+    assert "float32 -> mixed_float16 against abc, which is more than what is accepted" in held.note

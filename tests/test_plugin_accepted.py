@@ -21,13 +21,10 @@ from gates import (
     live,
     new_commit,
 )
-from test_verdicts_file import judgement
 from workers import git
 
 from convmark.cli import main
-from convmark.compare.accepted_code import held_to, is_open
 from convmark.compare.files import read_verdicts
-from convmark.compare.judgement import NOT_JUDGED, SIZES, LiveComparison
 from convmark.compare.live import anchor, gate
 from convmark.compare.live.anchor import AnchorCode
 from convmark.compare.sessions_file import KeptSession, conditions_of, write
@@ -171,35 +168,6 @@ def test_ctrl_c_before_the_accepted_code_is_compared_keeps_the_verdicts_and_leav
     monkeypatch.setattr(gate, "anchor_trees", trees)
     assert run("--benchmark-compare=git:HEAD~2").ret == 2
     assert found(pytester, LENET5) == "inconclusive"
-
-
-def test_sizes_of_accepted_code_that_are_not_known_are_not_the_same() -> None:
-    told = {"metric": "flops_per_sample", "verdict": "changed", "fails": False}
-    now = {"flops_per_sample": judgement(case=LENET5, baseline=1.0, value=2.0, **told)}
-    failing = judgement(case=LENET5, metric=SIZES, verdict="changed")
-    for flops, is_told in ((None, False), (2, True)):
-        sizes = {"parameters": 72, "flops_per_sample": flops}
-        found = LiveComparison(decision=None, anchor="abc", reason="x", sizes=sizes)
-        assert bool(held_to(found, failing, now, "accepted by commit abc")) is is_told
-
-
-def test_a_disturbed_comparison_with_the_accepted_code_leaves_it_open() -> None:
-    """It is no code that cannot be run."""
-    disturbed = LiveComparison(decision=None, anchor="abc", reason=f"{NOT_JUDGED}: slowed; later")
-    held = held_to(disturbed, judgement(case=LENET5), {}, "accepted by commit abc")
-    assert held is not None
-    assert (is_open(held), held.fails) == (True, False)
-
-
-def test_another_precision_than_that_of_the_accepted_code_is_another_change() -> None:
-    found = LiveComparison(
-        decision=None, anchor="abc", reason="precision", precisions=("float32", "mixed_float16")
-    )
-    one = judgement(metric="precision", verdict="changed")
-    held = held_to(found, one, {}, "accepted by commit abc")
-    assert held is not None
-    assert held.fails
-    assert "float32 -> mixed_float16 against abc, which is more than what is accepted" in held.note
 
 
 def test_code_that_is_slower_than_what_is_accepted_fails_though_the_baseline_does_not_tell(
