@@ -25,7 +25,7 @@ ANYWHERE = (
     *("uncompiled", "sparse", "categorical", "binary", "regression", "own_loss_of_classes"),
     *("own_loss_of_nothing", "pixels", "two_outputs", "losses_alone", "own_compute_loss", "eager"),
     *("several_at_once", "no_loss", "frozen", "frozen_and_compiled", "compile_of_its_own"),
-    *("late", "shared", "says_built", "told"),
+    *("late", "shared", "says_built", "told", "regularized"),
 )
 OF_TENSORFLOW = (
     *("gan", "accumulates", "own_train_function", "by_xla", "told_and_compiled", "scored"),
@@ -58,6 +58,7 @@ def of_net(backend: Any, model: Any, recipe: str | None, compiled: bool = False)
         token = step()
         backend.synchronise(token)
         values.append(backend.fingerprint(token))
+        describe()
     if step.takes_any:
         feed = backend.feed(model, "train", 4, 0)
         values.append(backend.fingerprint(step.run(*next(feed))))

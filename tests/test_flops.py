@@ -192,6 +192,27 @@ def test_what_a_function_of_the_users_computes_is_not_taken_for_nothing(keras: A
     assert found[id(model)] is None
 
 
+def test_a_product_between_the_layers_of_a_block_is_not_left_out_of_its_flops(keras: Any) -> None:
+    class Block(keras.layers.Layer):  # type: ignore[misc]
+        def __init__(self, joined: Any) -> None:
+            super().__init__()
+            self.joined, self.dense = joined, keras.layers.Dense(4)
+
+        def call(self, vectors: Any) -> Any:
+            return self.joined(vectors, self.dense(vectors))
+
+    dense = 2 * 4 * 4 * 4
+    for joined, expected in [
+        (lambda vectors, made: made, dense),
+        (lambda vectors, made: vectors + made, dense if hasattr(keras, "ops") else None),
+        (lambda vectors, made: vectors @ made, None),
+    ]:
+        block = Block(joined)
+        model = keras.Sequential([keras.Input((4, 4)), block])
+        calls = traced_calls(model, keras, keras.Input((4, 4), batch_size=1))
+        assert [call_flops(one, keras) for one in calls if one.layer is block] == [expected]
+
+
 def test_a_layer_called_inside_time_distributed_is_not_undercounted(keras: Any) -> None:
     layer = keras.layers.TimeDistributed(keras.layers.Dense(3))
     assert of_one_layer(keras, layer, (5, 4)) is None

@@ -92,7 +92,12 @@ def test_another_interpreter_may_have_other_models(folder: Path) -> None:
     refuse_unknown(["lenet6", "nowhere.nets:small"], elsewhere=True)
     (folder / "nets.py").write_text("from others import *\n")
     (folder / "made.py").write_text('globals()["small"[:3] + "er"] = print\n')
+    (folder / "package").mkdir()
+    (folder / "package" / "__init__.py").write_text("from .nets import small\n")
+    (folder / "package" / "nets.py").write_text("from . import blocks\n\nsmall = blocks.small\n")
+    (folder / "package" / "blocks.py").write_text("small = print\n")
     refuse_unknown(["nets:small", "made:smaer", "keras_hub:resnet_18_imagenet", "resnet50"])
+    refuse_unknown(["package:blocks.small", "mobilenetv3small", "efficientnetv2b0"])
 
 
 def test_earlier_rows_of_the_machine_tell_the_time(

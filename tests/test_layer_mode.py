@@ -17,7 +17,7 @@ from convmark.core.case import Case
 from convmark.worker import layers, measurement
 from convmark.worker.cuts import cut
 from convmark.worker.failure import CaseFailure
-from convmark.worker.layer_mode import check_compiled, held_to_the_pieces
+from convmark.worker.layer_mode import check_compiled, held_to_the_layers, held_to_the_pieces
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow") is None, reason="traces graphs of TensorFlow"
@@ -81,6 +81,33 @@ def test_calls_are_counted_as_they_happen_and_not_as_they_are_traced(times: int)
     with refused, held_to_the_pieces("net", model, found, backend.as_written):
         step()
     step()
+
+
+def test_layers_that_show_in_the_first_trace_alone_are_not_taken_for_others() -> None:
+    from convmark.worker.backends.tensorflow import TensorFlow
+
+    keras = importlib.import_module("models.keras_api").keras
+    function = importlib.import_module("tensorflow").function
+
+    class Net(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = keras.layers.Dense(2, name="head")
+
+        @function  # type: ignore[untyped-decorator]
+        def call(self, image: Any, training: bool = False) -> Any:
+            return self.head(image)
+
+    backend, model = TensorFlow(), Net()
+    backend.configure(device="cpu", threads="default", precision="float32", seed=0)
+    model(np.ones((SAMPLES, *IMAGE), np.float32))
+    backend.take_inputs(model, lambda samples: np.ones((samples, *IMAGE), np.float32))
+    found = cut(model, backend, SAMPLES, None, training=True)
+    step, _ = measurement.make_step(
+        Case(model="net", task="train", batch_size=SAMPLES), model, 0, backend
+    )
+    with held_to_the_layers("net", model, found):
+        step()
 
 
 @pytest.mark.parametrize("task", ["infer", "train"])

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import models
+from convmark.interpreter.inspection import zoo_names
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("keras") is None, reason="the zoo needs Keras"),
@@ -114,6 +115,12 @@ def test_names_are_sorted_unique_and_lower_case_and_each_has_a_builder(keras: An
     assert all(name == name.lower() for name in known)
     assert {"lenet5", "resnet50", "mobilenetv2", "convnexttiny", "vgg16"} < set(known)
     assert all(callable(models.builder(name)) for name in known)
+
+
+def test_the_names_that_are_read_without_importing_keras_are_those_of_the_zoo(keras: Any) -> None:
+    found = zoo_names()
+    if found or not keras.__name__.startswith("keras") or not keras.__version__.startswith("2."):
+        assert found == set(models.names())
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_known_ones(keras: Any) -> None:

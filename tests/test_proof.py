@@ -137,12 +137,13 @@ def test_one_of_the_first_30_timed_steps_is_looked_at_and_one_of_each_later_doub
 
 
 def telling(
-    progress: Iterable[Progress], *, rests: bool = False
+    progress: Iterable[Progress], *, rests: bool = False, ended: bool = False
 ) -> tuple[Trained, Iterator[Progress]]:
     """Return what looks at a model that tells its progress, look by look, and the model.
 
     Args:
         rests: whether weights that are not watched go on.
+        ended: whether the learning rate has come to 0.
     """
     reader, looks = Reader(), itertools.count()
     last: list[Progress] = [None]
@@ -155,6 +156,7 @@ def telling(
         return last[0]
 
     reader.training_progress = told  # type: ignore[attr-defined]
+    reader.rates_are_zero = lambda model: ended  # type: ignore[method-assign]
     return Trained(Case(model="mine", task="train", batch_size=1), reader), iter(progress)
 
 
@@ -199,6 +201,7 @@ def by_hand(
     *,
     counted: bool = False,
     rests: bool = False,
+    ended: bool = False,
 ) -> None:
     """Take 9 steps with a look after each, then 6, 60, 40, 40, of weights that change by hand.
 
@@ -206,10 +209,11 @@ def by_hand(
         changes: whether a step changes them, by its number from 1.
         counted: whether an optimizer counts each step all the same.
         rests: whether weights that are not watched go on.
+        ended: whether the learning rate has come to 0.
     """
     ends = [*range(EARLY_STEPS + 1), 15, 75, 115, 155]
     progress = [(end if counted else 0, str(sum(map(changes, range(1, end + 1))))) for end in ends]
-    trained, model = telling(progress, rests=rests)
+    trained, model = telling(progress, rests=rests, ended=ended)
     trained.begin(model)
     for begin, end in itertools.pairwise(ends):
         trained.see(model, end - begin, [seconds(one) for one in range(begin + 1, end + 1)])
@@ -253,6 +257,13 @@ def test_weights_that_stand_still_or_change_seldom_are_no_proof_by_themselves(
     changes: Callable[[int], bool], seconds: Callable[[int], float], counted: bool
 ) -> None:
     by_hand(changes, seconds, counted=counted)
+
+
+def test_a_schedule_that_has_ended_may_be_followed_by_quicker_steps() -> None:
+    quicker: Any = (lambda step: step <= 12, lambda step: SLOW_S if step <= 12 else QUICK_S)
+    by_hand(*quicker, counted=True, ended=True)
+    with pytest.raises(CaseFailure, match="every step must train"):
+        by_hand(*quicker, counted=True)
 
 
 def test_weights_that_rest_while_others_are_trained_are_no_proof_either() -> None:

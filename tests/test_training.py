@@ -38,6 +38,7 @@ TRAINED_WITH = {
     "several_at_once": ("model", "SGD", "mean_squared_error"),
     "gan": ("model", "Adam + SGD", "train_step"),
     "told": ("harness", "SGD", "sparse_categorical_crossentropy"),
+    "regularized": ("harness", "SGD", "sparse_categorical_crossentropy + losses added"),
     "told_and_compiled": ("model", "SGD", "mean_squared_error"),
     "scored": ("model", "SGD", "mean_squared_error"),
     "unweighted": ("model", "Adam", "train_step"),

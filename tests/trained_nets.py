@@ -33,6 +33,10 @@ def uncompiled() -> Any:
     return dense()
 
 
+def regularized() -> Any:
+    return keras.Sequential([keras.Input((6,)), layers.Dense(10, kernel_regularizer="l2")])
+
+
 def sparse() -> Any:
     return compiled("sparse_categorical_crossentropy", 4, "softmax", metrics=["accuracy"])
 

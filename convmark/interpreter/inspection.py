@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import functools
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,8 +28,8 @@ __all__ = [
     "zoo_names",
 ]
 
-_APPLICATION = re.compile(r"^from \S+ import ([A-Z]\w+) as \1$", re.MULTILINE)
-"""A model in keras/applications/__init__.py."""
+_APPLICATION = re.compile(r"^(?:from \S+ import)? +([A-Z]\w+)(?: as \1)?,?$", re.MULTILINE)
+"""A model in applications/__init__.py: after its import, or on a line of its own in brackets."""
 
 
 @functools.cache
@@ -39,10 +40,12 @@ def zoo_names() -> frozenset[str]:
     """
     from convmark_zoo.registry import LECTURE
 
-    spec = importlib.util.find_spec("keras")
+    legacy = os.environ.get("TF_USE_LEGACY_KERAS") in ("true", "True", "1")
+    spec = importlib.util.find_spec("tf_keras" if legacy else "keras")
     for folder in (spec and spec.submodule_search_locations) or ():
         for path in Path(folder).glob("applications/__init__.py"):
-            found = _APPLICATION.findall(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            found = _APPLICATION.findall(text) if "DO NOT EDIT" in text else ()  # else not of all
             return frozenset([*LECTURE, *map(str.lower, found)] if found else [])
     return frozenset()
 
@@ -86,9 +89,14 @@ _MAKES_NAMES = re.compile(
 
 
 def _lacks(module: str, attribute: str) -> bool:
-    """Whether the word of an attribute stands nowhere in a module of the user's own folders."""
+    """Whether the word of an attribute stands nowhere in a module of the user's own folders.
+
+    A module inside a package is its attribute once anything has imported it.
+    """
     place = Path(*module.split("."))
     for root in launch.import_roots():
+        if any((root / place / inside).exists() for inside in (attribute, f"{attribute}.py")):
+            return False
         for path in (root / place.with_suffix(".py"), root / place / "__init__.py"):
             if path.is_file():
                 text = path.read_text(encoding="utf-8", errors="replace")

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from convmark.worker.inputs import Inputs, item_bytes, symbols
-from convmark.worker.traced import LayerCall, Shape, traced_calls
+from convmark.worker.traced import LayerCall, Shape, tensors, traced_calls, with_operations
 
 __all__ = [
     "LayerRecord",
@@ -94,18 +94,33 @@ def flops_per_sample(records: Sequence[LayerRecord]) -> int | None:
 def call_flops(call: LayerCall, keras: Any) -> int | None:
     """Return the FLOPs of a call and of those inside it; None where no rule covers one of them.
 
-    Nor is it known what a user's own function computes that calls no layer.
+    Nor is it known what a user's own function computes beside the layers and operations of Keras
+    that it calls.
     """
     rules = {getattr(keras.layers, name, None): rule for name, rule in _RULES.items()}
     is_layer, kind = isinstance(call.layer, keras.layers.Layer), type(call.layer)
     if not is_layer and kind.__name__ in _PRODUCTS:
         return None
-    if is_layer and not call.inner and not _is_kerass(kind):
+    inside = call.inner if not is_layer or _is_kerass(kind) else _all_inside(call, keras)
+    if inside is None:
         return None
     held = _held_weights(call)
     own = _rule(call.layer, rules, held)(call, held)
-    parts = [own, *(call_flops(inner, keras) for inner in call.inner)]
+    parts = [own, *(call_flops(inner, keras) for inner in inside)]
     return None if None in parts else sum(part or 0 for part in parts)
+
+
+def _all_inside(call: LayerCall, keras: Any) -> Sequence[LayerCall] | None:
+    """Return the calls that a user's own layer amounts to; None where it computes otherwise too."""
+    known = {id(one) for one in tensors([call.args, call.kwargs])}
+    given = True
+    for one in call.inner:
+        given = given and all(id(value) in known for value in tensors([one.args, one.kwargs]))
+        known.update(id(value) for value in tensors(one.result))
+    if call.inner and given and all(id(value) in known for value in tensors(call.result)):
+        return call.inner
+    found = with_operations(call, keras, reads=True) if call.inner else None
+    return None if found is None else [one for one, _ in found[:-1]]
 
 
 def _is_kerass(kind: Any) -> bool:

@@ -74,10 +74,14 @@ def held_to_the_layers(name: str, model: Any, found: Cut) -> Iterator[None]:
 
 
 def _opened(calls: Iterable[LayerCall]) -> set[int]:
-    """Return the identities of the layers inside models and blocks."""
+    """Return the identities of the layers inside models and blocks.
+
+    Not of those whose `call` the framework compiles and keeps, whose layers show but once.
+    """
     found: set[int] = set()
     for call in calls:
-        found |= _opened(call.inner) if may_open(call) else {id(call.layer)}
+        kept = any(hasattr(call.layer.call, name) for name in ("get_concrete_function", "lower"))
+        found |= _opened(call.inner) if may_open(call) and not kept else {id(call.layer)}
     return found
 
 

@@ -129,7 +129,8 @@ class Trained:
                 "stop training after some steps?"
             )
         found = self._weights
-        if self._seems_idle() and self._none_changes(model):
+        seems_idle = self._seems_idle() and self._none_changes(model)
+        if seems_idle and not self._backend.rates_are_zero(model):
             raise CaseFailure(
                 f"{self._case.model}: every step must train, weights changed in {found.before} "
                 f"early steps and in none of {found.idle} later ones, which are "

@@ -415,6 +415,7 @@ class KerasBackend(Framework):
         @functools.cache  # it stays what it is at the first step
         def described() -> dict[str, str | None]:
             classes = is_classes(self.output_shapes(model))
+            self.settle(model)  # a regularizer reads weights that the step may have taken over
             return Training.of_harness(model, recipe, rate, classes=classes).as_fields()
 
         return step, described
@@ -443,8 +444,7 @@ class KerasBackend(Framework):
     training_progress = staticmethod(training_progress)
     inference_aside = staticmethod(inference_aside)
     rates_are_zero = staticmethod(rates_are_zero)
-    running_weights = staticmethod(running_weights)
-    spread = staticmethod(spread)
+    running_weights, spread = staticmethod(running_weights), staticmethod(spread)
 
     def settle(self, model: Any) -> None:
         """Have the model hold its weights as they are now, where the steps keep them apart."""

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import torch
+from convmark_zoo.keras_api import keras
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from convmark.worker.work import NoRule, Work, counted, elements, followed, real_numbers
@@ -150,7 +152,10 @@ _RULES: dict[str, Callable[[Any, Any], int]] = {
 }
 
 
-_LIBRARIES = re.compile(r".*/(torch|numpy|keras/src/(backend|ops))/.*")
+_TORCH, _NUMPY, _KERAS = (
+    os.path.join(os.path.dirname(str(one.__file__)), "") for one in (torch, np, keras)
+)
+_LIBRARIES = (_TORCH, _NUMPY, *(os.path.join(_KERAS, "src", one, "") for one in ("backend", "ops")))
 _ASIDE: tuple[tuple[Any, str, str], ...] = (
     (torch.Tensor, "numpy", "what is computed outside PyTorch is not seen"),
     (torch.Tensor, "__array__", "what is computed outside PyTorch is not seen"),
@@ -167,9 +172,9 @@ def _noted_aside(counter: _Counter) -> Iterator[None]:
     def noted(original: Any, reason: str) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> Any:
             frame = sys._getframe(1)
-            while frame.f_back is not None and _LIBRARIES.match(frame.f_code.co_filename):
+            while frame.f_back is not None and frame.f_code.co_filename.startswith(_LIBRARIES):
                 frame = frame.f_back
-            if "keras" not in frame.f_code.co_filename.split(os.sep):
+            if not frame.f_code.co_filename.startswith(_KERAS):
                 counter.reason = counter.reason or reason
             return original(*arguments, **named)
 
