@@ -18,6 +18,7 @@ from convmark.core.table import Table, headings, table_of
 from convmark.report.build import build
 from convmark.report.comparison import Comparison
 from convmark.report.rows import Rows, points, read_rows
+from convmark.report.summary import summary
 from convmark.report.tables import history as history_module
 from convmark.report.tables.hardware import hardware_tables
 from convmark.report.tables.history import history, step_time_verdicts
@@ -284,6 +285,16 @@ def test_distribution_has_the_quantiles_of_the_newest_run(tmp_path: Path) -> Non
     row = found(distribution(points(rows.frame)), model="lenet5")
     assert row["group"] == f"{SLOW} cpu, infer, batch 32"
     assert [row[name] for name in ("min", "p10", "p50", "p99", "max")] == [0.9, 0.95, 1, 1.3, 1.5]
+
+
+def test_a_percentile_that_a_process_lacks_is_not_that_of_the_others(tmp_path: Path) -> None:
+    # the slowest has taken too few steps: a median over the quicker two would be below p50
+    *quicker, slowest = three(SLOW, 1, "lenet5", 1.0, 1.1, 5.0, task="infer")
+    records = [*quicker, dataclasses.replace(slowest, step_time_p99_s=None)]
+    row = found(distribution(points(kept(tmp_path, records).frame)), model="lenet5")
+    assert math.isnan(row["p99"])
+    assert row["max"] == pytest.approx(1.1 * 1.5)
+    assert [one.get("step_time_p99_s") for one in summary(records)[0].records()] == [None]
 
 
 def test_scaling_is_against_one_replica_of_the_same_case(tmp_path: Path) -> None:

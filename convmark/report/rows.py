@@ -28,7 +28,7 @@ from convmark.results.columnar import (
     without_earlier_copies,
 )
 from convmark.results.names import host_endings, names_of
-from convmark.results.record import BUSY_SHARE, COLUMNS, FRAMEWORK_COLUMNS, MEASURED
+from convmark.results.record import BUSY_SHARE, COLUMNS, FRAMEWORK_COLUMNS, MEASURED, OF_MANY_STEPS
 from convmark.results.store import RunSource, StoreWarning, labelled, oldest_first, run_files
 
 if TYPE_CHECKING:
@@ -214,8 +214,7 @@ _MEDIANS = (
         and column.group != "size"
         and (column.type is float or (column.type is int and column.title is not None))
     ),
-    "bytes_per_sample",
-    *("wall_power_w", "wall_idle_power_w", "wall_joules_per_sample"),
+    *("bytes_per_sample", "wall_power_w", "wall_idle_power_w", "wall_joules_per_sample"),
     "wall_above_idle_joules_per_sample",
 )
 _FIRST = (
@@ -253,7 +252,10 @@ def points(frame: pd.DataFrame) -> pd.DataFrame:
     figures = measured.groupby(POINT, observed=True, sort=False)
     names = [name for name in dict.fromkeys(_MEDIANS) if name in frame and name not in first]
     # joined columns are copied together: pandas warns of more than a hundred parts
-    table = first.join(figures[names].median()).join(_step_time(measured)).copy()
+    medians = figures[names].median()
+    for name in filter(names.__contains__, OF_MANY_STEPS):
+        medians[name] = medians[name].where(figures[name].count() == figures.size())
+    table = first.join(medians).join(_step_time(measured)).copy()
     table["n"] = figures.size().reindex(table.index).fillna(0)
     flags = pd.DataFrame(
         {
@@ -262,8 +264,7 @@ def points(frame: pd.DataFrame) -> pd.DataFrame:
             **{name: frame[name] for name in POINT},
         }
     )
-    counts = flags.groupby(POINT, observed=True, sort=False).sum()
-    table = table.join(counts).join(_trouble(frame))
+    table = table.join(flags.groupby(POINT, observed=True, sort=False).sum()).join(_trouble(frame))
     for column, name in (("throttle_reasons", "throttled"), ("unsteady", "why_unsteady")):
         table = table.join(_first_said(measured, column, name))
     table = table.copy()
@@ -278,9 +279,8 @@ def _step_time(measured: pd.DataFrame) -> pd.DataFrame:
     groups = times.groupby(POINT, observed=True, sort=False)
     plain, logs = groups["step_time_p50_s"], groups["log"]
     found = plain.agg(["min", "max", "median", "count"])
-    found["spread"] = ((found["max"] - found["min"]) / 2 / found["median"]).where(
-        found["count"] > 1
-    )
+    half_range = (found["max"] - found["min"]) / 2
+    found["spread"] = (half_range / found["median"]).where(found["count"] > 1)
     found["log_mean"], found["log_var"] = logs.mean(), logs.var(ddof=1)
     return found[["spread", "log_mean", "log_var"]]
 

@@ -19,7 +19,7 @@ from convmark.core.table import Heading, Table, headings, plain, table_of
 from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.report.tables.cores import cores
 from convmark.report.tables.energy import ENERGY_COLUMNS, ENERGY_HEADINGS, of_scopes
-from convmark.results.record import BUSY_SHARE, Record, shown_in
+from convmark.results.record import BUSY_SHARE, OF_MANY_STEPS, Record, shown_in
 from convmark.session.learning import WAYS
 
 __all__ = [
@@ -108,7 +108,8 @@ def values_of(rows: Sequence[Record], column: str) -> list[Any]:
 
 
 def _middle(rows: Sequence[Record], column: str) -> Any:
-    return middle_of(values_of(rows, column))
+    values = values_of(rows, column)
+    return None if column in OF_MANY_STEPS and len(values) < _count(rows) else middle_of(values)
 
 
 def _count(rows: Sequence[Record]) -> int:

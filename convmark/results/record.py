@@ -38,6 +38,10 @@ BUSY_SHARE = 0.1
 """Others took this share of the CPUs' time or more: step times are longer than on an idle machine,
 their ratio to the reference moves too (see `ALIKE_LOAD`), and a CPU's ceiling would be theirs."""
 
+OF_MANY_STEPS = ("step_time_p95_s", "step_time_p99_s")
+"""What a process has that has taken many steps: the quicker ones of a case, where not all have. A
+median over these is not to stand beside one over all, and is left out."""
+
 
 _ASKED = re.compile(r"(?:precision=(?P<precision>\S+))?(?:(?:^|(?<=\S) )threads=(?P<threads>\S+))?")
 

@@ -385,7 +385,7 @@ def _one_level(stretches: Sequence[Stretch]) -> Iterator[str]:
         count = len(stretch.points)
         if count < 2 * FEWEST_RUNS:
             need = f"change points need {2 * FEWEST_RUNS} comparable runs"
-            yield wrapped(f"{need}, there are {count}")
+            yield wrapped(f"{need}, there {'is' if count == 1 else 'are'} {count}")
         else:
             yield f"no change point: {counted(count, 'run')} on one level"
 

@@ -109,7 +109,7 @@ def distribution(table: pd.DataFrame) -> Table:
         "Distribution of the step time",
         "Of the newest run of each case: each quantile is the median over processes of the "
         "process's own. In inference this is the latency. The bar spans the middle half of the "
-        "steps, the line p10 to p90; p95 needs 100 steps, p99 1,000.",
+        "steps, the line p10 to p90; p95 needs 100 steps in every process, p99 1,000.",
         headings(
             f"model group {' '.join(QUANTILES)} load n",
             **{name: (name, "seconds") for name in QUANTILES},
