@@ -369,7 +369,7 @@ ROW: dict[str, Any] = {
     "rounds": 10,
     "reference": "large",
     "reference_version": 1,
-    "measurement_version": "5",
+    "measurement_version": "6",
     "paired_step_time_p50_s": 0.02,
     "reference_step_time_p50_s": 0.01,
     "paired_log_ratio": math.log(2),
