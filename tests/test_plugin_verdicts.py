@@ -247,6 +247,22 @@ def test_the_layers_of_a_slower_case_are_named_and_kept_and_change_no_verdict(
     assert not list(pytester.path.glob("results/*/0002.layers.csv"))
 
 
+def test_verdicts_are_kept_before_the_layers_of_slower_cases_are_measured(
+    run: Run, worker: Worker, pytester: pytest.Pytester, monkeypatch: Patch
+) -> None:
+    new_commit(pytester)
+    live(monkeypatch, "regressed", 0.2)
+    there: list[tuple[str, str]] = []
+
+    def factor(one: object) -> float:  # asked for while layers are measured
+        there.append((found(pytester, LENET5), found(pytester, CONV)))
+        return 1.0
+
+    monkeypatch.setattr(worker, "layer_factor", property(factor))
+    assert run("--benchmark-compare=git:HEAD~1").ret == 1
+    assert set(there) == {("regressed", "regressed")}
+
+
 def test_a_case_that_runs_another_tree_s_code_is_told_why_it_has_no_live_verdict(
     run: Run, worker: Worker, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:

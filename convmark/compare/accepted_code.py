@@ -22,8 +22,9 @@ from convmark.compare.judgement import (
     LiveComparison,
 )
 from convmark.compare.metrics import METRICS
+from convmark.core.git import SHOWN
 
-__all__ = ["HELD_TO_CODE", "held_to", "is_open", "slower_since", "with_followers"]
+__all__ = ["HELD_TO_CODE", "held_to", "is_open", "not_ended", "slower_since", "with_followers"]
 
 HELD_TO_CODE = ("step_time", SIZES, PRECISION)
 """The metrics that a comparison of codes tells of."""
@@ -35,6 +36,14 @@ _FOLLOWING = tuple(one.name for one in METRICS if one.rule == "paired" and not o
 
 Beyond = tuple[bool | None, str]
 """Whether a case has changed more, None where that is open, and what says so; empty for nothing."""
+
+
+def not_ended(accepted: Mapping[str, str]) -> dict[str, LiveComparison]:
+    """Return by case that no comparison with the commit that accepts it has ended."""
+    return {
+        name: LiveComparison(decision=None, anchor=commit[:SHOWN], reason=INTERRUPTED)
+        for name, commit in accepted.items()
+    }
 
 
 def held_to(

@@ -88,28 +88,32 @@ def judge(
         ConvmarkError: the history cannot be read, or the verdicts not be written.
         KeyboardInterrupt: the user has had enough of comparing; what was decided is judged.
     """
-    from convmark.compare.intended import pass_intended
+    from convmark.compare.accepted_code import not_ended
     from convmark.compare.verdict import conclude, review
 
     began_s = time.monotonic()
     history = _history(run, baseline, say)
     found = review(run.records, history)
+    found = dataclasses.replace(found, absent=_missing(run, found, chosen, names_other))
+    once = functools.cache(say)
     anchors = functools.partial(_anchor_of, baseline, history)
-    meant = _meant(run, baseline, history, say)
+    meant = _meant(run, baseline, history, once)
     run.meant, budget_s = meant.reason, run.options.compare_budget_s
     cases = _to_compare(run, baseline, found)
+
+    def concluded(given: Mapping[str, LiveComparison]) -> list[Judgement]:
+        told = conclude(found, given, report_missing=not baseline.is_commit, must_fit=True)
+        return with_baseline(run, baseline, history, told, once)
+
+    def keep_first(given: Mapping[str, LiveComparison]) -> None:
+        told = concluded(given)
+        _keep(run, told, meant, given, not_ended(_accepted(run, told, meant)))
+
     by_commit = meant.accepting_commit
-    comparisons = _compare(run, cases, anchors, budget_s, say, is_accepted=by_commit)
+    comparisons = _compare(run, cases, anchors, budget_s, say, keep_first, is_accepted=by_commit)
     _say_same(found, comparisons, say)
     interrupted = any(one.interrupted for one in comparisons.values())
-    found = dataclasses.replace(found, absent=_missing(run, found, chosen, names_other))
-    judgements = conclude(
-        found,
-        comparisons,
-        report_missing=not baseline.is_commit,
-        must_fit=True,  # as its test fails
-    )
-    judgements = with_baseline(run, baseline, history, judgements, say)
+    judgements = concluded(comparisons)
     if baseline.is_commit and not interrupted:
         try:
             judgements += _removed(run, baseline, chosen, removed, say)
@@ -117,12 +121,26 @@ def judge(
             interrupted = True
     accepted = _accepted(run, judgements, meant) if budget_s else {}
     left_s = max(_LEAST_OF_BUDGET * budget_s, budget_s - (time.monotonic() - began_s))
-    since = _since_accepted(run, accepted, left_s, say, goes_on=not interrupted)
+    keep = functools.partial(_keep, run, judgements, meant, comparisons)
+    since = _since_accepted(run, accepted, left_s, say, keep, goes_on=not interrupted)
     interrupted = interrupted or any(one.interrupted for one in since.values())
-    run.keep_judgements(pass_intended(judgements, meant, run.earlier_runs, since))
-    run.keep_sessions([*comparisons.items(), *since.items()])
+    keep(since)
     if interrupted:
         raise KeyboardInterrupt
+
+
+def _keep(
+    run: PytestRun,
+    judgements: Sequence[Judgement],
+    meant: IntendedChanges,
+    comparisons: Mapping[str, LiveComparison],
+    since: Mapping[str, LiveComparison],
+) -> None:
+    """Keep verdicts and sessions; before the layers are measured too, lest a kill lose them."""
+    from convmark.compare.intended import pass_intended
+
+    run.keep_judgements(pass_intended(judgements, meant, run.earlier_runs, since))
+    run.keep_sessions([*comparisons.items(), *since.items()])
 
 
 def _say_same(found: Review, comparisons: Mapping[str, LiveComparison], say: Say) -> None:
@@ -167,7 +185,13 @@ def _accepted(
 
 
 def _since_accepted(
-    run: PytestRun, accepted: Mapping[str, str], budget_s: float, say: Say, *, goes_on: bool
+    run: PytestRun,
+    accepted: Mapping[str, str],
+    budget_s: float,
+    say: Say,
+    on_decided: Callable[[Mapping[str, LiveComparison]], None],
+    *,
+    goes_on: bool,
 ) -> dict[str, LiveComparison]:
     """Return what live comparisons say of cases with the commits whose trailers accept them.
 
@@ -175,12 +199,12 @@ def _since_accepted(
 
     Args:
         accepted: those commits, by the names of what ran.
+        on_decided: is given what is returned, before the layers of slower cases are measured.
         goes_on: whether the user has not ended the session yet.
     """
-    from convmark.compare.judgement import INTERRUPTED, LiveComparison
+    from convmark.compare.accepted_code import not_ended
     from convmark.compare.live.anchor import AnchorCode
     from convmark.compare.live.worktree import resolve_here
-    from convmark.core.git import SHOWN
 
     def anchor_of(name: str, origin: Origin | None) -> AnchorCode:
         assert origin is not None  # a trailer is read in its repository
@@ -192,11 +216,8 @@ def _since_accepted(
         say(f"{counted_cases} accepted by a commit: has it become slower since that commit?")
     with contextlib.suppress(KeyboardInterrupt):
         if goes_on:
-            return _compare(run, cases, anchor_of, budget_s, say, has_bar=False)
-    return {
-        name: LiveComparison(decision=None, anchor=commit[:SHOWN], reason=INTERRUPTED)
-        for name, commit in accepted.items()
-    }
+            return _compare(run, cases, anchor_of, budget_s, say, on_decided, has_bar=False)
+    return not_ended(accepted)
 
 
 def _left_out(row: Record, chosen: Selection) -> bool:
@@ -261,6 +282,7 @@ def _compare(
     anchor_of: Callable[[str, Origin | None], AnchorCode],
     budget_s: float,
     say: Say,
+    on_decided: Callable[[Mapping[str, LiveComparison]], None],
     *,
     is_accepted: Callable[[str], object] = lambda name: False,
     has_bar: bool = True,
@@ -269,6 +291,7 @@ def _compare(
 
     Args:
         anchor_of: gives the code to compare a case with, by the name of what ran.
+        on_decided: is given what is returned, before the layers of slower cases are measured.
         is_accepted: whether a slower case is accepted: then its layers are not measured.
         has_bar: whether a slowdown counts from what was faster meanwhile, as against a baseline.
     """
@@ -307,22 +330,30 @@ def _compare(
             expected_s=lambda case: expected_s(case, options.time_budget_s, known),
             gpus=run.machine.gpus,
             layers_s=blame.expected_s(options),
-            on_regressed=lambda pairing: (
-                None
-                if is_accepted(names[pairing.case])
-                else _blame(run, pairing, names[pairing.case], terms, say)
+            on_decided=lambda decided: on_decided(
+                {name: decided[case] for case, name in names.items()}
             ),
+            on_regressed=functools.partial(_blame, run, names, terms, say, is_accepted),
         )
     return {name: found[case] for name, case in cases.items()}
 
 
-def _blame(run: PytestRun, pairing: Pairing, name: str, terms: LiveOptions, say: Say) -> None:
+def _blame(
+    run: PytestRun,
+    names: Mapping[Case, str],
+    terms: LiveOptions,
+    say: Say,
+    is_accepted: Callable[[str], object],
+    pairing: Pairing,
+) -> None:
     """Measure the layers of a slower case's two codes within the budget, and keep what moved.
 
     No verdict goes by them: where they cannot be measured, a line says why.
     """
     from convmark.compare.live.blame import blame, expected_s
 
+    if is_accepted(name := names[pairing.case]):
+        return
     about = duration_text(min(terms.seconds_left(), expected_s(run.options)))
     say(f"{name}: measuring the layers of both codes, about {about}")
     try:

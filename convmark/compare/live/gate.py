@@ -54,6 +54,7 @@ def compare_with_anchors(
     expected_s: Callable[[Case], float],
     gpus: Sequence[Gpu] = (),
     layers_s: float = 0.0,
+    on_decided: Callable[[dict[Case, LiveComparison]], None] = lambda found: None,
     on_regressed: Callable[[Pairing], None] = lambda pairing: None,
 ) -> dict[Case, LiveComparison]:
     """Return what a live comparison says of each case.
@@ -69,6 +70,7 @@ def compare_with_anchors(
         expected_s: seconds that a process which measures a case is expected to take.
         gpus: those of this machine, whose state tells which sessions count.
         layers_s: seconds that `on_regressed` takes for a case, to be announced.
+        on_decided: is given what is returned, before `on_regressed` takes its time.
         on_regressed: is given each case found slower, once all have their verdicts.
     """
     found: dict[Case, LiveComparison] = {}
@@ -100,20 +102,23 @@ def compare_with_anchors(
             then = f"; then the layers of each slower case, about {duration_text(layers_s)}"
             say(_announcement(labels, seconds, terms.seconds_left()) + then * bool(layers_s))
         results = compare_live(pairings, terms, say)
-        _tell_regressed(pairings, results, on_regressed)
-    for pairing, label, result in zip(pairings, labels, results, strict=True):
-        found[pairing.case] = _comparison(result, label)
+        for pairing, label, result in zip(pairings, labels, results, strict=True):
+            found[pairing.case] = _comparison(result, label)
+        _tell(pairings, results, lambda: on_decided(found), on_regressed)
     return found
 
 
-def _tell_regressed(
+def _tell(
     pairings: Sequence[Pairing],
     results: Sequence[CaseResult],
+    on_decided: Callable[[], None],
     on_regressed: Callable[[Pairing], None],
 ) -> None:
+    """Tell that all cases have their verdicts, then which are slower."""
     if any(result.closed == INTERRUPTED for result in results):
         return
     with contextlib.suppress(KeyboardInterrupt):  # the verdicts stay
+        on_decided()
         for pairing, result in zip(pairings, results, strict=True):
             if result.decision and result.decision.plain_verdict == "regressed":
                 on_regressed(pairing)
