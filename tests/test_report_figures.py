@@ -14,6 +14,7 @@ from report_rows import SLOW, keep_run, measured, results_of_two_machines
 
 from convmark.core.errors import MeasurementError
 from convmark.core.interval import Interval
+from convmark.core.table import headings, table_of
 from convmark.report.build import build
 from convmark.report.figures import drawn, figures_of, sessions_figure
 from convmark.report.figures.figure import Figure, drawn_svg, figure_rows, whole_spec
@@ -108,6 +109,59 @@ def test_the_axis_of_the_history_is_even_and_in_the_order_of_the_runs(
     assert len(steps) == 1
     bars = re.findall(r'<line [^>]*stroke-width="7"', svg)
     assert len(bars) == len(ticks)  # one level, over all of them
+
+
+def test_a_run_without_a_level_keeps_its_place_on_the_axis_of_the_history(
+    figures: dict[str, Figure],
+) -> None:
+    figure = figures["history"]
+    rows = [row for row in figure_rows(figure.table) if row["case"] == figure.choices[0]]
+    rows = [row for row in rows if row["hardware"] == f"{SLOW} cpu"]
+    for number, (row, commit) in enumerate(zip(rows, "dbca", strict=True)):
+        row.update(commit=commit * 12, level="1" if number else "",
+                   level_s=0.01 if number else None)  # fmt: skip
+    svg = drawn_svg(whole_spec(figure.specs[0], rows))
+    ticks = re.findall(r'translate\([\d.]+,16\)".*?<tspan>(\w+)</tspan>', svg)
+    assert ticks == [letter * 8 for letter in "dbca"]
+    line = re.search(r'aria-roledescription="line mark"[^>]*? d="M([^"]*)"', svg) or re.search(
+        r' d="M([^"]*)"[^>]*aria-roledescription="line mark"', svg
+    )
+    assert line
+    places = [float(point.split(",")[0]) for point in line[1].split("L")]
+    assert places == sorted(places)
+    assert len(places) == 4
+
+
+def test_what_a_layer_leaves_out_changes_no_order() -> None:
+    """A case of too few processes for an interval keeps its line."""
+    records = [
+        {"model": model, "task": "train", "batch_size": 1, "hardware": hardware, "speedup": 1.5,
+         "low": None if model == "zeta" else 1.4, "high": None if model == "zeta" else 1.6}
+        for model in ("zeta", "beta", "eta")
+        for hardware in ("one", "two")
+    ]  # fmt: skip
+    columns = headings(
+        "model task batch_size hardware speedup low high",
+        speedup=("speed-up", "ratio"), low=("interval from", "ratio"), high=("to", "ratio"),
+    )  # fmt: skip
+    (figure,) = figures_of([table_of("hardware", "Hardware", "", columns, records)])
+    found = texts(drawn_svg(whole_spec(figure.specs[0], figure_rows(figure.table))))
+    named = [text for text in found if text.endswith("train b1")]
+    assert named == ["zeta train b1", "beta train b1", "eta train b1"]
+
+
+def test_threads_are_in_order_though_the_first_case_lacks_some() -> None:
+    threads = {"a": ("1", "8", "default (4)"), "b": ("1", "2", "4", "8", "16", "default (16)")}
+    records = [
+        {"series": case, "threads": number, "efficiency": 0.9}
+        for case, numbers in threads.items()
+        for number in numbers
+    ]
+    columns = headings("series threads efficiency", series="case", threads=("threads", "figure"))
+    (figure,) = figures_of([table_of("cores", "Cores", "", columns, records)])
+    found = texts(drawn_svg(whole_spec(figure.specs[0], figure_rows(figure.table))))
+    named = [text for text in found if text in threads["a"] + threads["b"]]
+    assert named == ["1", "2", "4", "default (4)", "8", "16", "default (16)"]
 
 
 def test_roofline_and_scaling_are_drawn_where_rows_know_enough(tmp_path: Path) -> None:

@@ -48,6 +48,22 @@ return [...document.querySelectorAll('.drawing svg')].flatMap((svg) => {
 """Texts of figures that are cut off."""
 
 
+HALVES = """
+const found = new Set();
+for (let width = 300; width <= 1800; width += 25) {
+  document.querySelectorAll('main .scroll').forEach((box) => { box.style.width = width + 'px'; });
+  window.dispatchEvent(new Event('resize'));
+  for (const table of document.querySelectorAll('main table')) {
+    const shown = [...table.tHead.rows[0].cells].filter((head) => head.offsetWidth);
+    const keys = shown.map((head) => head.dataset.key);
+    if (keys.includes('low') !== keys.includes('high')) found.add(table.id);
+  }
+}
+return [...found];
+"""
+"""Tables that show one end of an interval without the other, at some width."""
+
+
 def tick(browser: Any, facet: str, value: str) -> None:
     """Open a facet and click a value."""
     browser.find_element("css selector", f"details[data-facet='{facet}'] summary").click()
@@ -108,6 +124,12 @@ def test_no_table_is_cut_off_and_columns_without_room_are_a_click_away(
         assert more.text == "Show the columns that fit"
         all_ = "return [...document.querySelectorAll('#table-architectures th')]"
         assert browser.execute_script(f"{all_}.every((e) => e.offsetWidth)")
+
+
+def test_the_two_ends_of_an_interval_are_shown_or_hidden_together(opened: Any) -> None:
+    opened.execute_script("document.querySelectorAll('main details').forEach(e => e.open = true)")
+    wait_for(opened, "document.querySelector('#table-history').scrollWidth > 0")
+    assert opened.execute_script(HALVES) == []
 
 
 def test_a_facet_matches_its_own_column_exactly_and_the_address_keeps_it(

@@ -17,6 +17,7 @@ from convmark.core.errors import MeasurementError
 from convmark.core.table import Table, headings, table_of
 from convmark.report.build import build
 from convmark.report.comparison import Comparison
+from convmark.report.page.layout import layout
 from convmark.report.rows import Rows, points, read_rows
 from convmark.report.summary import summary
 from convmark.report.tables import history as history_module
@@ -470,3 +471,13 @@ def test_tables_of_a_hostile_name_hold_it_as_it_is(tmp_path: Path) -> None:
     assert "roofline" not in names
     assert HOSTILE in next(t for t in report.tables if t.key == "architectures").column("model")
     assert report.lead == "6 runs, 2 machines, 9 cases, 144 processes, 1 without figures."
+
+
+def test_an_end_that_all_rows_share_stays_beside_the_other() -> None:
+    columns = headings("case n low high")
+    records = [{"case": case, "n": 3, "low": 0.1, "high": high} for case, high in
+               (("a", 0.2), ("b", 0.3))]  # fmt: skip
+    parts = layout(table_of("hardware", "", "", columns, records))
+    assert [heading.key for heading in parts.headings] == ["case", "low", "high"]
+    same = layout(table_of("hardware", "", "", columns, [{**one, "high": 1} for one in records]))
+    assert [heading.key for heading, _, _ in same.same] == ["n", "low", "high"]

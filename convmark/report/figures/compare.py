@@ -6,7 +6,9 @@ from collections import Counter
 
 from convmark.core.table import Table
 from convmark.report.figures.figure import (
+    BY_PLACE,
     GREY,
+    PLACES,
     Figure,
     Spec,
     axis,
@@ -49,7 +51,7 @@ def hardware_figure(table: Table) -> Figure | None:
     title = "speed-up (above 1 is faster)"
     # cases may be many: what the axis says stands where the figure begins
     x = log_axis("speedup", title, axis={"tickCount": 6, "labelOverlap": True, "orient": "top"})
-    y = {"field": "name", "type": "nominal", "title": None, "sort": None}
+    y = {"field": "name", "type": "nominal", "title": None, "sort": dict(BY_PLACE)}
     colours = coloured("hardware", "hardware")
     line = {"type": "rule", "strokeDash": [4, 3], "color": GREY}
     layers: list[Spec] = [
@@ -67,6 +69,7 @@ def hardware_figure(table: Table) -> Figure | None:
         "height": {"step": _ROW},
         "usermeta": {"lines": lines, "several": "speedup"},
         "transform": [
+            dict(PLACES),
             {"calculate": name, "as": "name"},
             {"filter": "isValid(datum.speedup)"},
             {"joinaggregate": [{"op": "count", "as": "places"}], "groupby": ["name"]},
@@ -177,9 +180,11 @@ def distribution_figure(table: Table) -> Figure | None:
     spec = {
         "height": {"step": _ROW},
         "usermeta": {"lines": ["model"]},
-        "encoding": {"y": {"field": "model", "type": "nominal", "title": None, "sort": None}},
+        "transform": [dict(PLACES)],
+        "encoding": {"y": {"field": "model", "type": "nominal", "title": None,
+                           "sort": dict(BY_PLACE)}},
         "layer": layers,
-    }
+    }  # fmt: skip
     return Figure(table=table, specs=described([spec], table), panels="group")
 
 

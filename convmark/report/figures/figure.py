@@ -20,8 +20,10 @@ from convmark.core.text import Say
 from convmark.worker.protocol import one_line
 
 __all__ = [
+    "BY_PLACE",
     "CONFIG",
     "GREY",
+    "PLACES",
     "Figure",
     "Spec",
     "axis",
@@ -47,6 +49,15 @@ SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross"
 
 GREY = "#777d86"
 """Seen on white and on the dark ground."""
+
+PLACES: Mapping[str, Any] = MappingProxyType({"window": [{"op": "row_number", "as": "place"}]})
+"""The transform that numbers the rows; it comes before any that leaves some out."""
+
+BY_PLACE: Mapping[str, Any] = MappingProxyType(
+    {"field": "place", "op": "min", "order": "ascending"}
+)
+"""Sorts the values of an axis by their first rows. Unsorted they are in the order in which the
+layers have them, and a layer that leaves rows out may come first."""
 
 CONFIG: Mapping[str, Any] = MappingProxyType(
     {

@@ -10,7 +10,9 @@ from convmark.core.interval import NOT_KNOWN, Interval
 from convmark.core.table import Table
 from convmark.core.text import counted
 from convmark.report.figures.figure import (
+    BY_PLACE,
     GREY,
+    PLACES,
     Figure,
     Spec,
     coloured,
@@ -58,14 +60,15 @@ _LABEL = (
 )
 """The first digits of the commit, and the version in the line below."""
 
-_EVEN = {"field": "software", "type": "ordinal", "sort": None,
+_EVEN = {"field": "software", "type": "ordinal", "sort": dict(BY_PLACE),
          "scale": {"type": "band", "padding": 0},
          "title": "commit and version, in the order of their first runs",
          "axis": {"labelAngle": 0, "labelOverlap": "greedy", "labelSeparation": 6,
                   "labelExpr": _LABEL}}  # fmt: skip
-"""Of a hardware the rows are the oldest first, and values are in the order in which they appear."""
+"""Of a hardware the rows are the oldest first."""
 
 _POINTS = (
+    dict(PLACES),
     {"filter": "isValid(datum.step_time_p50_s)"},
     {"calculate": _SOFTWARE, "as": "software"},
 )
@@ -120,10 +123,11 @@ def _levels(y: Spec, grey: Spec) -> Spec:
     """Draw each level as a bar over the steps of its runs."""
     by = ["software", "level"]
     ends = {"x": {**_EVEN, "bandPosition": 0}, "x2": {"field": "software", "bandPosition": 1}}
+    least = [{"op": "min", "field": key, "as": key} for key in ("level_s", "place")]
     return {
         "transform": [
             {"filter": "isValid(datum.level_s)"},
-            {"aggregate": [{"op": "min", "field": "level_s", "as": "level_s"}], "groupby": by},
+            {"aggregate": least, "groupby": by},
         ],
         "mark": {"type": "rule", "strokeWidth": 7, "opacity": 0.3},
         "encoding": {**ends, "y": {**y, "field": "level_s"}, **grey},
@@ -190,15 +194,19 @@ def _efficiency_figure(table: Table, number: str) -> Figure | None:
         return None
     y = {"field": "efficiency", "type": "quantitative", "title": "efficiency",
          "axis": {"format": "%"}, "scale": {"zero": True}}  # fmt: skip
+    printed = f"datum.{number}_text"
+    digits = f"toNumber(replace({printed}, regexp('[^0-9]', 'g'), ''))"
+    size = f"({digits} || 1e9) + ({printed} > 'a' ? 0.5 : 0)"
     spec = {
         "height": 260,
+        "transform": [{"calculate": size, "as": "place"}],  # `default (4)` comes after 4
         "mark": {"type": "line", "point": {"filled": True, "size": 70}},
         "encoding": {
             "x": {
                 "field": number,
                 "type": "ordinal",
                 "title": number,
-                "sort": None,
+                "sort": dict(BY_PLACE),
                 "axis": {"labelAngle": 0},
             },
             "y": y,
@@ -235,9 +243,12 @@ def waterfall_figure(table: Table) -> Figure | None:
     spec = {
         "height": {"step": 26},
         "usermeta": {"lines": ["direction", "way"]},
-        "transform": [{"calculate": "datum.direction + ': ' + datum.way", "as": "name"}],
+        "transform": [
+            dict(PLACES),
+            {"calculate": "datum.direction + ': ' + datum.way", "as": "name"},
+        ],
         "encoding": {
-            "y": {"field": "name", "type": "nominal", "title": None, "sort": None},
+            "y": {"field": "name", "type": "nominal", "title": None, "sort": dict(BY_PLACE)},
             "tooltip": tooltip(table),
         },
         "layer": [

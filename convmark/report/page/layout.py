@@ -56,6 +56,7 @@ def layout(table: Table, *, whole: bool = False) -> Layout:
     """
     columns = list(zip(*(table.rows[:SEEN] if whole else table.rows), strict=True))
     same = [] if whole or len(table.rows) < 2 else _same(columns)
+    same = _without_halves(same, [heading.key for heading in table.headings])
     kept = [place for place in range(len(table.headings)) if place not in same]
     texts = [
         [cell_text(heading, value) for value in column]
@@ -80,6 +81,21 @@ def _same(columns: Sequence[Sequence[Any]]) -> list[int]:
         for place, values in enumerate(columns)
         if place and values[0] is not None and all(value == values[0] for value in values)
     ]
+
+
+_ENDS = {"low": "high", "high": "low"}
+
+
+def _without_halves(places: Sequence[int], keys: Sequence[str]) -> list[int]:
+    """Return the places without an end of an interval whose other end is not among them."""
+    kept = {keys[place] for place in places}
+    lone = set(keys) - kept
+    return [place for place in places if _other_end(keys[place]) not in lone]
+
+
+def _other_end(key: str) -> str:
+    """Return the key of the other end of an interval; of other columns their own."""
+    return "_".join(_ENDS.get(word, word) for word in key.split("_"))
 
 
 def _class(heading: Heading, texts: Sequence[str]) -> str:

@@ -39,6 +39,14 @@ const tableParts = (function () {
     }
   }
 
+  // The two ends of an interval are shown and hidden together.
+  const ENDS = { low: "high", high: "low" };
+
+  function withOtherEnd(head, heads) {
+    const other = head.dataset.key.split("_").map((word) => ENDS[word] || word).join("_");
+    return heads.filter((one) => one === head || one.dataset.key === other);
+  }
+
   function fit(table) {
     const box = table.closest(".scroll");
     if (!box.clientWidth) return; // folded
@@ -53,8 +61,11 @@ const tableParts = (function () {
     for (const head of [...others, ...is("who"), ...is("main")]) {
       if (table.scrollWidth <= box.clientWidth) break;
       if (heads.length - hidden.length <= 2) break;
-      table.classList.add("h" + (head.cellIndex + 1));
-      hidden.push(head);
+      if (hidden.includes(head)) continue;
+      for (const one of withOtherEnd(head, heads)) {
+        table.classList.add("h" + (one.cellIndex + 1));
+        hidden.push(one);
+      }
       if (head.matches(".who")) name(table, hidden.filter((one) => one.matches(".who")));
     }
     more.hidden = !hidden.length;
