@@ -137,6 +137,12 @@ def test_every_figure_shows_on_hover_what_its_table_says(light: Any, key: str, m
     assert hover(light, marks[-1]) in labelled_rows(light, f"table-{key}")
 
 
+def test_the_axis_of_threads_names_the_default(light: Any) -> None:
+    labels = "[...document.querySelectorAll('#figure-cores-0 .role-axis-label text')]"
+    found = light.execute_script(f"return {labels}.map((e) => e.textContent)")
+    assert [label for label in found if "%" not in label] == ["1", "default"]
+
+
 def test_each_hardware_has_a_drawing_of_its_own_with_its_levels(light: Any) -> None:
     names, bars, moved = light.execute_script(
         "const place = document.getElementById('figure-history-0');"

@@ -27,7 +27,7 @@ const units = (function () {
 (function () {
   const data = JSON.parse(document.getElementById("drawings").textContent, units.expanded);
   const figures = data.figures;
-  const { sort, fit, partOf, unfoldColumns } = tableParts;
+  const { sort, fit, partOf, unfoldColumns, valueIn } = tableParts;
   const tables = Array.from(document.querySelectorAll("main table"));
   const chooser = document.getElementById("facets");
   const boxes = Array.from(chooser.querySelectorAll("input"));
@@ -146,7 +146,7 @@ const units = (function () {
     const shared = {};
     for (const one of table.closest("section").querySelectorAll(".same b")) {
       const name = one.dataset.key;
-      shared[name] = "v" in one.dataset ? Number(one.dataset.v) : one.textContent;
+      shared[name] = "v" in one.dataset ? valueIn(one) : one.textContent;
       if ("v" in one.dataset) shared[name + "_text"] = one.textContent;
     }
     return Array.from(table.tBodies[0].rows)
@@ -156,7 +156,7 @@ const units = (function () {
         heads.forEach((head, place) => {
           const cell = line.cells[place];
           if (head.classList.contains("n")) {
-            row[head.dataset.key] = "v" in cell.dataset ? Number(cell.dataset.v) : null;
+            row[head.dataset.key] = "v" in cell.dataset ? valueIn(cell) : null;
             row[head.dataset.key + "_text"] = cell.textContent;
           } else {
             row[head.dataset.key] = cell.textContent;

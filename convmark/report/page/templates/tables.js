@@ -1,6 +1,12 @@
 "use strict";
 // Tables: sorting, the columns for which the window has no room, and links of commits.
 const tableParts = (function () {
+  // What a cell of numbers holds, of which some are words: "default (2)" threads.
+  function valueIn(cell) {
+    const number = Number(cell.dataset.v);
+    return Number.isNaN(number) ? cell.textContent : number;
+  }
+
   function sort(head, down) {
     const table = head.closest("table");
     const place = head.cellIndex;
@@ -8,9 +14,7 @@ const tableParts = (function () {
     const value = (line) => {
       const cell = line.cells[place];
       if (!numeric) return cell.textContent === "" ? null : cell.textContent;
-      if (!("v" in cell.dataset)) return null;
-      const number = Number(cell.dataset.v);
-      return Number.isNaN(number) ? cell.textContent : number; // "default (2)" threads
+      return "v" in cell.dataset ? valueIn(cell) : null;
     };
     const collator = new Intl.Collator("en", { numeric: true });
     const lines = Array.from(table.tBodies[0].rows, (line) => [value(line), line]);
@@ -88,7 +92,7 @@ const tableParts = (function () {
     fit(table);
   }
 
-  return { sort, fit, partOf, unfoldColumns };
+  return { sort, fit, partOf, unfoldColumns, valueIn };
 })();
 
 (function () {
