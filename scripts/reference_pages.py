@@ -106,8 +106,8 @@ def commands_page() -> str:
 def _command(name: str, parser: argparse.ArgumentParser) -> str:
     actions = [one for one in parser._actions if not isinstance(one, argparse._HelpAction)]
     inner = [one for one in actions if isinstance(one, argparse._SubParsersAction)]
-    flags = {option.flag for option in OPTIONS}
-    shared = [one for one in actions if flags.intersection(one.option_strings)]
+    known = {option.flag: _in_a_cell(option.help) for option in OPTIONS}
+    shared = [one for one in actions if known.keys() & {*one.option_strings}]
     own = [_argument(one) for one in actions if one not in (*inner, *shared)]
     text = f"## {name}\n\n{_sentence(parser.description or '')}\n"
     if own:
@@ -115,6 +115,9 @@ def _command(name: str, parser: argparse.ArgumentParser) -> str:
     if shared:
         names = ", ".join(f"`{one.option_strings[0]}`" for one in shared)
         text += f"\n[Options](options.md): {names}.\n"
+        cells = [(one.option_strings[0], _in_a_cell(one.help or "")) for one in shared]
+        if differ := [(f"`{flag}`", words) for flag, words in cells if words != known[flag]]:
+            text += f"\n{_table(('option', 'meaning here'), differ)}\n"
     for group in inner:
         for action, found in group.choices.items():
             text += "\n" + _command(f"{name} {action}", found).replace("## ", "### ", 1)

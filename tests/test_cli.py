@@ -24,7 +24,7 @@ from convmark.cli import main
 from convmark.cli.parsers import parsers
 from convmark.compare.judgement import MACHINE
 from convmark.core.fitting import tell
-from convmark.core.options import Options, read
+from convmark.core.options import KEYWORDS, OWN_DEFAULTS, Options, of_command, read
 from convmark.core.typed import program
 from convmark.machine.gpu.devices import Gpu
 from convmark.machine.hardware import read_machine
@@ -279,6 +279,18 @@ def test_every_next_command_takes_the_options_that_it_repeats() -> None:
     assert "noise --models 'nets:net(width=2)' --trust-models --threads 1,2" in steps[-1]
     assert "--runtime openvino" in steps[-1]  # the model that was compared is the exported one
     assert "--isolation spawn" in steps[-1]
+
+
+@pytest.mark.parametrize("command", OWN_DEFAULTS)
+def test_the_help_of_a_command_tells_the_defaults_that_it_runs_with(command: str) -> None:
+    told = {action.dest: action.help or "" for action in parsers()[1][command]._actions}
+    runs_with = of_command(command, Options())
+    for field, default in OWN_DEFAULTS[command].items():
+        assert told[field].endswith(f" (default: {default})")
+        assert told[field].count("(default") == 1
+        assert getattr(runs_with, field) == KEYWORDS[field].value("", default)
+    asked = {"tasks": "train", "batch_sizes": "8", "ceilings": "off", "devices": "gpu:0"}
+    assert of_command(command, read(asked)) == read(asked)
 
 
 def test_a_program_that_the_shell_does_not_find_is_named_by_its_path(

@@ -152,7 +152,9 @@ def test_the_announcement_names_what_it_is_compared_with_and_about_the_time() ->
 def test_the_layers_of_slower_cases_are_announced(made: Made) -> None:
     said: list[str] = []
     confirmed(OF_COMMIT, HERE, [CASE], said.append, layers_s=12.0)
-    assert said[0].endswith("; then the layers of each slower case, about 12 s")
+    assert said[0].endswith(
+        "; then about 12 s for the layers of each slower case, within the same budget"
+    )
 
 
 def test_what_cannot_be_run_beside_is_a_reason_and_no_comparison(

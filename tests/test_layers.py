@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,16 @@ def test_the_interval_is_a_text_where_it_is_printed_and_two_numbers_elsewhere() 
     for key in ("time_low_s", "time_high_s"):
         assert table.column(key) == [getattr(row, key) for row in rows]
     assert table.column("time_low_s")[0] == pytest.approx(0.375 - 12.706 * 0.125, rel=1e-3)
+
+
+def test_the_caption_explains_only_columns_that_are_shown() -> None:
+    one = session(1.0, 0.5)
+    known = layers_table(rows_of(one, one), top=1).caption
+    assert "counts for FLOP/s and the share of the peak" in known
+    assert "interval" in known
+    one["units"] = [unit("conv", flops=None)]
+    unknown = layers_table(rows_of(one), top=1).caption
+    assert not re.search("FLOP|peak|interval", unknown)
 
 
 def test_a_long_name_is_cut_in_its_middle_where_it_is_printed() -> None:

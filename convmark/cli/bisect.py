@@ -26,7 +26,7 @@ from convmark.core.git import Git
 from convmark.core.interval import share_of
 from convmark.core.model_name import ModelName
 from convmark.core.option_values import parse_percent, parse_seconds, parse_words
-from convmark.core.options import Options
+from convmark.core.options import OWN_DEFAULTS, Options
 from convmark.core.suites import cases, refuse_untimed
 from convmark.core.table import Table, headings, table_of
 from convmark.core.text import counted, interval_text
@@ -82,7 +82,8 @@ def bisect(given: argparse.Namespace, options: Options) -> int:
 
 
 def _one_case(options: Options) -> Case:
-    devices = [device for device in options.devices if device != "all"] or ["cpu"]
+    asked = [device for device in options.devices if device != "all"]
+    devices = asked or [OWN_DEFAULTS["bisect"]["devices"]]
     named = cases(options, dict.fromkeys(options.backends, devices))
     if len(named) != 1:
         raise OptionError(

@@ -206,11 +206,19 @@ _GROUPS = {
 """The groups of a command's help, by the options in them; the others are in its own group."""
 
 
-def add_options(parser: Parser, *names: str) -> None:
-    """Add these fields of `Options`, those of a measurement in groups."""
+def add_options(parser: Parser, *names: str, **defaults: str) -> None:
+    """Add these fields of `Options`, those of a measurement in groups.
+
+    Args:
+        defaults: those of the command's own, in words, by the options' keys.
+    """
     groups: dict[str, Any] = {}
     for option in (option for option in OPTIONS if option.name in names):
         title = next((title for title, held in _GROUPS.items() if option.name in held), "")
         if title and title not in groups:
             groups[title] = parser.add_argument_group(title)
-        option.add_to(groups[title].add_argument if title else parser.add_argument)
+        own = defaults.get(option.key)
+        option.add_to(
+            groups[title].add_argument if title else parser.add_argument,
+            help=option.help if own is None else option.help_with(own),
+        )

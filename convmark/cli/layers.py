@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from convmark.cli.command import exit_status, sayer
 from convmark.core.errors import OptionError
 from convmark.core.option_values import AUTO, parse_count, parse_models
-from convmark.core.options import Options
+from convmark.core.options import Options, of_command
 from convmark.core.suites import refuse_untimed
 from convmark.core.table import Table
 from convmark.core.text import counted
@@ -57,17 +57,12 @@ def layers(given: argparse.Namespace, options: Options) -> int:
 
 
 def _of_command(models: Sequence[str], options: Options) -> Options:
-    """Return the options of the command: inference of batch 1 unless others are asked for."""
+    """Return the options of the command, with its own defaults."""
     refuse_untimed(options, "convmark layers measures")
     if options.batch_sizes == AUTO:
         raise OptionError("--batch-sizes: must be numbers, got auto")
-    return dataclasses.replace(
-        options,
-        models=parse_models("MODEL", ",".join(models)),
-        tasks=options.tasks if "tasks" in options.named else ("infer",),
-        batch_sizes=options.batch_sizes or (1,),
-        ceilings=options.ceilings if "ceilings" in options.named else "on",
-    )
+    named = parse_models("MODEL", ",".join(models))
+    return dataclasses.replace(of_command("layers", options), models=named)
 
 
 def read_depth(text: str | None) -> int | None:

@@ -15,8 +15,16 @@ from convmark.cli.command import (
     add_options,
     command,
 )
-from convmark.core.options import DRY_RUN, OPTIONS, RESUME
+from convmark.core.options import (
+    DRY_RUN,
+    KEYWORDS,
+    OPTIONS,
+    OWN_DEFAULTS,
+    RESUME,
+    default_sizes,
+)
 from convmark.core.report_options import REPORT_OPTIONS
+from convmark.core.tasks import TIMED_TASKS
 
 __all__ = ["OF_A_PAIR", "parsers"]
 
@@ -286,7 +294,13 @@ def _ab(commands: Any) -> None:
         )
     _add_format(ab)
     _add_stopping_rule(ab)
-    add_options(ab, "layers", *OF_A_PAIR)
+    words = "also measure the time of each layer of both sides, and name the layers that moved"
+    KEYWORDS["layers"].add_to(ab.add_argument, help=f"{words} (default: no)")
+    _add_of_a_pair(ab)
+
+
+def _add_of_a_pair(parser: Parser, **defaults: str) -> None:
+    add_options(parser, *OF_A_PAIR, batch_sizes=default_sizes(TIMED_TASKS), **defaults)
 
 
 def _add_stopping_rule(parser: Parser, when: str = "") -> None:
@@ -313,7 +327,7 @@ def _bisect(commands: Any) -> None:
     add(bisect, "--versions LIST", "the releases to search (default: all final releases)")
     add(bisect, "--budget SECONDS", "maximum seconds per comparison (default: 60)", default="60")
     _add_format(bisect)
-    add_options(bisect, *OF_A_PAIR)
+    _add_of_a_pair(bisect, **OWN_DEFAULTS["bisect"])
 
 
 _OF_LAYERS = [name for name in _MEASURING if name in (*OF_A_PAIR, "processes") and name != "models"]
@@ -333,7 +347,7 @@ def _layers(commands: Any) -> None:
     add(layers, "--suggest", "also measure which settings make the step faster, such as --jit on")
     add(layers, "--top N", "layers of the printed table (default: 20)")
     _add_format(layers)
-    add_options(layers, *_OF_LAYERS)
+    add_options(layers, *_OF_LAYERS, **OWN_DEFAULTS["layers"])
 
 
 def _noise(commands: Any) -> None:
@@ -347,7 +361,7 @@ def _noise(commands: Any) -> None:
     )
     add(noise, "--seconds N", "total seconds of sessions (default: 300)", default="300")
     _add_format(noise)
-    add_options(noise, *OF_A_PAIR)
+    _add_of_a_pair(noise, threads="default, on a CPU also 1")
 
 
 def _export(commands: Any) -> None:

@@ -65,6 +65,10 @@ class Option:
         more["help"] = more["help"].replace("%", "%%")  # argparse fills in what follows a %
         add(flag or self.flag, **more)
 
+    def help_with(self, default: str) -> str:
+        """Return the help with the default that a command has of its own."""
+        return f"{self.help.partition(' (default: ')[0]} (default: {default})"
+
     def value(self, flag: str, given: Any) -> Any:
         """Return the value of what a source gives.
 

@@ -27,8 +27,11 @@ from convmark.core.tasks import TASKS, TIMED_TASKS
 __all__ = [
     "DRY_RUN",
     "OPTIONS",
+    "OWN_DEFAULTS",
     "RESUME",
     "Options",
+    "default_sizes",
+    "of_command",
     "of_keywords",
     "read",
 ]
@@ -42,6 +45,12 @@ RESUME = (
 
 DRY_RUN = "show what would be measured, with an estimate of the time, and start nothing"
 """The help of `--dry-run`, which is not one either."""
+
+
+def default_sizes(tasks: Collection[str]) -> str:
+    """Return the batch sizes of the default suites of these tasks, in words."""
+    sizes = {name: " and ".join(map(str, TASKS[name].batch_sizes)) for name in tasks}
+    return ", ".join(f"{words} for {name}" for name, words in sizes.items())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +89,7 @@ class Options:
         "--batch-sizes SIZES",
         rules.parse_batch_sizes,
         "samples per replica per step, or auto: find the fastest and the largest that fits "
-        "(default: 32 in training, 1 and 32 in inference)",
+        f"(default: {default_sizes(TASKS)})",
     )
     precisions: tuple[str, ...] = option_field(
         "--precisions PRECISIONS",
@@ -177,8 +186,8 @@ class Options:
     layers: bool = option_field(
         "--layers",
         rules.parse_switch,
-        "also measure the time of each layer, in --processes sessions per case; convmark ab: of "
-        "both sides, and name the layers that moved (default: no)",
+        "also measure the time of each layer, in --processes sessions per case; a gate measures "
+        "those of slower cases anyway (default: no)",
         default="no",
     )
     processes: int = option_field(
@@ -370,6 +379,22 @@ class Options:
 _OPTION_OF = options_of(Options)
 OPTIONS = tuple(_OPTION_OF.values())
 """In the order of the help."""
+
+OWN_DEFAULTS: Mapping[str, Mapping[str, str]] = {
+    "layers": {"tasks": "infer", "batch_sizes": "1", "ceilings": "on"},
+    "bisect": {"devices": "cpu"},
+}
+"""By command the defaults in which it differs from `convmark run`, as texts by field."""
+
+
+def of_command(command: str, options: Options) -> Options:
+    """Return the options with the command's own defaults for those that the user did not set."""
+    own = {
+        field: _OPTION_OF[field].value(_OPTION_OF[field].flag, text)
+        for field, text in OWN_DEFAULTS[command].items()
+        if field not in options.named
+    }
+    return dataclasses.replace(options, **own)
 
 
 def read(

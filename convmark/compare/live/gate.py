@@ -99,8 +99,7 @@ def compare_with_anchors(
                 labels.append(label)
         if pairings:
             seconds = sum(expected_s(pairing.case) for pairing in pairings)
-            then = f"; then the layers of each slower case, about {duration_text(layers_s)}"
-            say(_announcement(labels, seconds, terms.seconds_left()) + then * bool(layers_s))
+            say(_announcement(labels, seconds, terms.seconds_left()) + _of_layers(layers_s))
         results = compare_live(pairings, terms, say)
         for pairing, label, result in zip(pairings, labels, results, strict=True):
             found[pairing.case] = _comparison(result, label)
@@ -156,6 +155,12 @@ def _announcement(labels: Sequence[str], processes_s: float, budget_s: float) ->
     others = labels[0] if len(set(labels)) == 1 else "the code of their anchors"
     takes = comparison_words(processes_s, budget_s)
     return f"{cases} to compare live with {others}, {takes}"
+
+
+def _of_layers(each_s: float) -> str:
+    """Say how long the layers of a slower case take; nothing where they are not measured."""
+    words = f"about {duration_text(each_s)} for the layers of each slower case"
+    return f"; then {words}, within the same budget" if each_s else ""
 
 
 def _comparison(found: CaseResult, label: str) -> LiveComparison:

@@ -121,12 +121,19 @@ def layers_table(rows: Sequence[LayerRow], top: int | None = None) -> Table:
     if left_out := len(layers) - len(shown):
         others_s = sum(row.time_s for row in layers) - sum(row.time_s for row in shown)
         beside = f"; the other {left_out} take {share_text(others_s / step_s)}"
+    of_forward = [
+        words
+        for key, words in (("flops_per_s", "FLOP/s"), ("of_peak", "the share of the peak"))
+        if any(one[key] is not None for one in records)
+    ]
+    forward = f"The forward pass alone counts for {' and '.join(of_forward)}. "
+    interval = "The interval is at 95 %. "
     caption = (
         f"{first.case}: step time {seconds_text(step_s)} in {counted(first.sessions, 'session')}, "
         f"measured {first.measured[:16].replace('T', ' ')} UTC; all layers and the rest sum to "
-        f"it{beside}. Numbers are the order of execution. The interval is at 95 %. FLOP/s and the "
-        f"share of the peak are of the forward pass. The rest: dispatch, fusion over layers"
-        f"{', loss, update' if trains else ''}."
+        f"it{beside}. Numbers are the order of execution. "
+        f"{interval * any(one['interval'] for one in records)}{forward * bool(of_forward)}"
+        f"The rest: dispatch, fusion over layers{', loss, update' if trains else ''}."
     )
     ends = "time_low_s time_high_s" if top is None else "interval"
     columns = headings(
