@@ -122,9 +122,8 @@ def read_rows(
     endings = host_endings(hosts) if named and apart else [""] * len(parts)
     for part, end in zip(parts, endings, strict=True):
         part["machine"] = [f"{names.get(machine, machine)}{end}" for machine in part["machine"]]
-    order = oldest_first(
-        [(path, part["started"][0]) for path, part in zip(paths, parts, strict=True)]
-    )
+    started = [part["started"][0] for part in parts]
+    order = oldest_first(list(zip(paths, started, strict=True)))
     paths, parts = [paths[place] for place in order], [parts[place] for place in order]
     for place, part in enumerate(parts):
         part["source"] = np.full(len(part["status"]), place)
