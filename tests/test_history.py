@@ -66,6 +66,26 @@ def at(commit: str | None, *runs: str, **changes: Any) -> Iterable[list[Record]]
 # The anchor and its commit
 
 
+@pytest.mark.parametrize("name", [None, "here"])
+def test_figures_of_a_host_that_is_not_named_are_no_baseline_of_one_that_is(
+    store: Store, name: str | None
+) -> None:
+    """Published rows may be of another machine of the kind; their code is an anchor's even so."""
+    keep(store, run_of("0001", 0.0, 0.01, peak_host_memory_bytes=10**9))
+    now = run_of("0002", 0.0, 0.01, node=name)
+    history_ = accepted_history(store, MACHINE, now)
+    case = history_.cases[LENET]
+    assert case.anchor is not None
+    judged = {one.metric: one for one in conclude(review(now, history_))}
+    if name is None:
+        assert judged["peak_host_memory"].verdict == "improved"
+    else:
+        assert case.runs == ()
+        assert case.difference.startswith("the earlier rows do not name their host: the anchor's ")
+        assert "peak_host_memory" not in judged or judged["peak_host_memory"].change is None
+    assert named(store, "1", now).cases[LENET].difference == case.difference
+
+
 def test_without_an_accepted_run_the_first_one_with_figures_is_the_anchor(store: Store) -> None:
     keep(store, [process(run="0001", status="error", error="no weights")])
     keep(store, run_of("0002", 0.0))

@@ -54,6 +54,8 @@ class Comparability:
     epochs: int | None
     asked_shape: str | None
     machine: str | None
+    node: str | None
+    """`named`, or None where a row does not name its host: it may be of any machine of the kind."""
     tensorflow: str | None
     jax: str | None
     torch: str | None
@@ -179,6 +181,7 @@ def conditions_of(values: Sequence[Any]) -> Conditions:
         **dict.fromkeys(_OF_THE_MEASUREMENT),
         "state": _state(facts.state, own=False),
         "training": None,  # compile() is the model's own code too
+        "node": None,
     }
     return Conditions(facts, replace(facts, **before))
 
@@ -188,6 +191,7 @@ def facts_of(row: Mapping[str, Any]) -> Comparability:
     python, trained = row["python"], row["training"]
     facts = {field.name: row[field.name] for field in fields(Comparability)}
     known = {
+        "node": "named" if row["node"] else None,
         "python": ".".join(python.split(".")[:2]) if python else python,
         "training": "model" if trained == "model" else None,
         "runtime": row["runtime"] or DEFAULT_RUNTIME,
@@ -258,6 +262,9 @@ def difference(now: Comparability, then: Comparability, *, live: bool = False) -
         if name == "training":
             then_by, now_by = theirs or "harness", ours or "harness"
             return f"training was {then_by}, is {now_by}, as the model's own code has it"
+        if name == "node":
+            told = _NOT_USED if live else _ANEW
+            return f"the earlier rows {'' if theirs else 'do not '}name their host: {told}"
         if name == "state":
             return _state_difference(_pairs(ours), _pairs(theirs), _case(now))
         if name == "flags":

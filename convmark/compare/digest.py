@@ -28,6 +28,7 @@ _STATUS, _STARTED, _STEP = (_PLACES[name] for name in ("status", "started", "ste
 _CODE, _COMMIT, _DIRTY = (_PLACES[name] for name in ("code", "commit", "dirty"))
 _NOT_JUDGED, _LOG_RATIO = (_PLACES[name] for name in ("not_judged", "paired_log_ratio"))
 _LOAD = _PLACES["other_cpu_share"]
+_NODE = CONDITIONS.index("node")
 _MINUTE = 16
 """Characters of a time as far as the minute."""
 
@@ -150,6 +151,7 @@ def _conditions_text(cells: Sequence[str]) -> str:
     """Return the conditions that the cells of a row tell, as JSON."""
     pairs = zip(CONDITIONS, cells, strict=True)
     values = [from_cell(COLUMNS[_PLACES[name]], cell) for name, cell in pairs]
+    values[_NODE] = "named" if values[_NODE] else None  # each container's name is another one
     conditions_of(tuple(values))
     return json.dumps(values)
 

@@ -143,8 +143,7 @@ def runtime_of_file(path: str) -> str:
 def as_hashed(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the facts of a case for a hash that a file keeps.
 
-    The columns `runtime` and `cpus` are left out at their defaults, so that hashes from before them
-    still match.
+    What came later is left out at its default, so that hashes from before it still match.
     """
-    later = (("runtime", DEFAULT_RUNTIME), ("cpus", None))
+    later = (("runtime", DEFAULT_RUNTIME), ("cpus", None), ("node", None))
     return {name: fact for name, fact in facts.items() if (name, fact) not in later}
