@@ -21,7 +21,7 @@ from convmark.compare.files import read_verdicts
 from convmark.compare.live import anchor, gate
 from convmark.compare.live.anchor import AnchorCode
 from convmark.compare.live.case_result import CaseResult
-from convmark.compare.live.live import Pairing
+from convmark.compare.live.session import Pairing
 from convmark.compare.rule.decision import Decision
 from convmark.core.interval import Interval
 from convmark.session.result import Result

@@ -116,6 +116,43 @@ def test_layers_that_cannot_be_measured_are_one_line_and_the_comparison_goes_on(
     assert not list(folder.glob("results/ab/*.layers.csv"))
 
 
+def test_verdicts_are_on_the_disk_before_layers_are_measured_and_ctrl_c_leaves_them(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there: list[int] = []
+
+    def blame(*sides: object, **more: object) -> None:
+        there.append(len(verdicts(folder)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("convmark.cli.ab.blame", blame)
+    Interpreter.speeds = {"2.21.0": 1.1}
+    assert main(["ab", "2.20.0", "2.21.0", "--layers", *LENET5]) == 1
+    assert there == [1] == [len(verdicts(folder))]
+    assert "regressed" in capsys.readouterr().out
+
+
+def test_a_verdict_is_on_the_disk_while_the_other_cases_are_compared(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In lock-step, whose sessions take a minute for each case, a kill loses the others alone."""
+    there: list[int] = []
+    note = Interpreter._note
+
+    def noted(self: Interpreter, request: Mapping[str, Any]) -> None:
+        path = folder / "results" / "ab" / "verdicts.csv"
+        there.append(len(verdicts(folder)) if path.exists() else 0)
+        note(self, request)
+
+    monkeypatch.setattr(Interpreter, "_note", noted)
+    monkeypatch.setattr(Interpreter, "broken_task", "infer")
+    asked = ["--models", "lenet5", "--batch-sizes", "1"]
+    assert main(["ab", "2.20.0", "2.21.0", *asked]) == 2
+    assert there[0] == 0
+    assert there[-1] == 1
+    assert sorted(row["task"] for row in verdicts(folder)) == ["infer", "train"]
+
+
 def test_without_layers_none_are_measured(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["ab", *LENET5])
     assert not list(folder.glob("results/ab/*.layers.csv"))

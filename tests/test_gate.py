@@ -17,7 +17,8 @@ from convmark.compare.live import session as live_session
 from convmark.compare.live.anchor import AnchorCode, Origin, anchor_trees
 from convmark.compare.live.case_result import CaseResult, note_unlike
 from convmark.compare.live.gate import compare_with_anchors, measured_files, same_as_today
-from convmark.compare.live.live import LiveOptions, Pairing
+from convmark.compare.live.live import LiveOptions
+from convmark.compare.live.session import Pairing
 from convmark.compare.rule.decision import Decision
 from convmark.compare.sessions_file import TABLE, keep_sessions
 from convmark.core.case import Case

@@ -17,8 +17,15 @@ import pytest
 from convmark.compare.judgement import LiveSession
 from convmark.compare.live import live
 from convmark.compare.live.case_result import OTHER_SOFTWARE, VOID, CaseResult, hold_sizes
-from convmark.compare.live.live import LiveOptions, Pairing, compare_live
-from convmark.compare.live.session import DuetSide, LiveSide, Session, SessionPlan, SideFailure
+from convmark.compare.live.live import LiveOptions, compare_live
+from convmark.compare.live.session import (
+    DuetSide,
+    LiveSide,
+    Pairing,
+    Session,
+    SessionPlan,
+    SideFailure,
+)
 from convmark.compare.live.tree import ForeignCode
 from convmark.compare.sessions_file import CarriedOver, EarlierSessions
 from convmark.core.case import Case

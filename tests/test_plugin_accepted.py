@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +28,9 @@ from convmark.cli import main
 from convmark.compare.files import read_verdicts
 from convmark.compare.live import anchor, gate
 from convmark.compare.live.anchor import AnchorCode
+from convmark.compare.live.worktree import merged
 from convmark.compare.sessions_file import KeptSession, conditions_of, write
+from convmark.core.interval import Interval
 from convmark.plugin import judging
 from convmark.results.store import read_run
 
@@ -151,6 +154,74 @@ def test_cases_that_no_time_decides_leave_accepted_ones_a_part_of_the_budget(
     assert left_s == [pytest.approx(seconds, abs=5) for seconds in (400, 100, 400, 300)]
 
 
+def test_accepted_cases_that_were_left_undecided_come_first_in_the_next_run(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(pytester.path, *ACCEPTS)
+    accepted = head(pytester.path)
+    new_commit(pytester)
+    live(monkeypatch, "regressed", 0.2, against={accepted: ("undecided", 0.2)})
+    stand_in, first = gate.compare_live, []
+
+    def compare_live(pairings: Any, terms: Any, say: Any) -> Any:
+        first.append(set(terms.left_over))
+        return stand_in(pairings, terms, say)
+
+    monkeypatch.setattr(gate, "compare_live", compare_live)
+    for _ in range(2):
+        assert run("--benchmark-compare=git:HEAD~2").ret == 0
+    assert first == [set(), set(), set(), {LENET5, CONV}]
+
+
+@pytest.mark.parametrize("needs_s", [40.0, None])
+def test_an_accepted_case_that_is_left_open_is_no_pass_and_all_say_what_decides_it(
+    run: Run,
+    pytester: pytest.Pytester,
+    monkeypatch: Patch,
+    capsys: pytest.CaptureFixture[str],
+    needs_s: float | None,
+) -> None:
+    git(pytester.path, *ACCEPTS)
+    accepted = head(pytester.path)
+    new_commit(pytester)
+    live(monkeypatch, "regressed", 0.2, against={accepted: ("undecided", 0.2)})
+    stand_in = gate.compare_live
+
+    def compare_live(pairings: Any, terms: Any, say: Any) -> Any:
+        found = stand_in(pairings, terms, say)
+        for pairing, one in zip(pairings, found, strict=True):
+            one.needs_s = needs_s
+            if pairing.case.name == CONV:
+                around = Interval.around(0.0, 0.01)
+                one.decision = replace(
+                    one.decision, verdict="unchanged", estimate=0.0, interval=around
+                )
+        return found
+
+    monkeypatch.setattr(gate, "compare_live", compare_live)
+    remedy = "close other programs and run"
+    if needs_s:
+        remedy = "run the command again, or with --convmark-compare-budget unlimited"
+    result = run("--benchmark-compare=git:HEAD~2")
+    assert result.ret == 0
+    last = result.outlines[-6:]
+    assert any("1 of 2 step times inconclusive" in one and remedy in one for one in last)
+    monkeypatch.chdir(pytester.path)
+    capsys.readouterr()
+    for command in (["compare", "--format", "json"], ["compare", "--format", "github"]):
+        assert main(command) == 0
+        told = capsys.readouterr().out
+        assert f"whether it is more than what is accepted by commit {accepted[:12]}" in told
+        assert ("with --convmark-compare-budget unlimited" if needs_s else remedy) in told
+    assert main(["comment"]) == 0
+    told = capsys.readouterr().out
+    assert "passed: of 2 cases 1 inconclusive" in told
+    assert (
+        f"**1 case may have changed by more than was accepted{'' if needs_s else ', and '}" in told
+    )
+    assert remedy in told
+
+
 def test_ctrl_c_before_the_accepted_code_is_compared_keeps_the_verdicts_and_leaves_it_open(
     run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,7 +326,7 @@ def test_what_was_faster_meanwhile_does_not_count_against_what_is_accepted(
     assert bars == [pytest.approx(-0.09, abs=0.01), 0.0]
 
 
-def test_code_of_a_merge_that_lacks_the_baseline_is_no_bound(
+def test_code_that_lacks_the_baseline_is_merged_with_it_before_it_is_a_bound(
     run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would be slower or faster by what the baseline has changed since."""
@@ -265,9 +336,37 @@ def test_code_of_a_merge_that_lacks_the_baseline_is_no_bound(
     git(pytester.path, "switch", "-q", "main")
     new_commit(pytester)
     git(pytester.path, "switch", "-q", "branch")
+    base = git(pytester.path, "rev-parse", "main")
     git(pytester.path, "merge", "-q", "--no-ff", "--no-edit", "main")
-    live(monkeypatch, "regressed", 0.6, against={accepted: ("regressed", 0.2)})
-    assert run("--benchmark-compare=git:main").ret == 0
+    new_commit(pytester)
+    both = merged(pytester.path, accepted, base)
+    assert git(pytester.path, "rev-parse", f"{both}^1", f"{both}^2").split() == [accepted, base]
+    for verdict, status in (("unchanged", 0), ("regressed", 1)):
+        against = {accepted: ("regressed", 0.2), both: (verdict, 0.2)}
+        live(monkeypatch, "regressed", 0.6, against=against)
+        result = run("--benchmark-compare=git:main")
+        assert result.ret == status
+        result.stdout.fnmatch_lines([f"* against {accepted[:12]} with {base[:12]}*"])
+
+
+def test_code_that_does_not_merge_with_the_baseline_is_said_to_be_no_bound(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(pytester.path, "switch", "-qc", "branch")
+    for branch, text in (("branch", "a = 1\n"), ("main", "a = 2\n")):
+        git(pytester.path, "switch", "-q", branch)
+        (pytester.path / "models" / "registry.py").write_text(text)
+        git(pytester.path, "commit", "-qam", "x", "-m", "Benchmark-Accept: *")
+    git(pytester.path, "switch", "-q", "branch")
+    accepted = head(pytester.path)
+    git(pytester.path, "merge", "-q", "-X", "ours", "--no-edit", "main")
+    live(monkeypatch, "regressed", 0.2)
+    result = run("--benchmark-compare=git:main")
+    assert result.ret == 0
+    told = (
+        f"*{accepted[:12]}: its code cannot be compared, for it lacks * and the two do not merge*"
+    )
+    result.stdout.fnmatch_lines([told])
 
 
 @pytest.fixture

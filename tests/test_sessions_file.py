@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 from histories import A_COMMIT, run_of
 from test_verdict import LENET, confirmed
+from test_verdicts_file import judgement
 
+from convmark.compare.files import keep_verdicts
 from convmark.compare.judgement import LiveComparison, LiveSession
 from convmark.compare.sessions_file import (
     TABLE,
     EarlierSessions,
     conditions_of,
     keep_sessions,
+    left_undecided,
     live_levels,
 )
 
@@ -61,7 +64,6 @@ def test_an_undecided_case_takes_its_sessions_along_from_run_to_run(tmp_path: Pa
     ]
     second = keep(tmp_path / "0002.csv", [*found.sessions, *sessions(0.03)])
     again = earlier(first, second)
-    assert again.left_over(LENET)
     kept = again.of(LENET, "c1", "c2", apart=False).sessions
     assert [(one.wall, one.run) for one in kept] == [
         (0.01, "0001"),
@@ -93,7 +95,6 @@ def test_nothing_is_taken_along_under_other_conditions(
 ) -> None:
     run = keep(tmp_path / "0001.csv", sessions(0.01), **changes)
     assert earlier(run).of(LENET, "c1", "c2", apart=False).sessions == ()
-    assert not earlier(run).left_over(LENET)
 
 
 def test_what_was_decided_is_measured_anew(tmp_path: Path) -> None:
@@ -101,7 +102,29 @@ def test_what_was_decided_is_measured_anew(tmp_path: Path) -> None:
     second = keep(tmp_path / "0002.csv", sessions(0.2, 0.2, 0.2), "regressed")
     found = earlier(first, second)
     assert found.of(LENET, "c1", "c2", apart=False).sessions == ()
-    assert not found.left_over(LENET)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "left"),
+    [
+        ([("inconclusive", "too few sessions with c1: budget spent: about 9 s more")], [LENET]),
+        ([("inconclusive", "no live comparison with c1: interrupted")], [LENET]),
+        ([("inconclusive", "no live comparison with c1: the old code cannot be run: x")], []),
+        ([("inconclusive", "budget spent"), ("unchanged", "2 sessions against c1")], []),
+        ([("inconclusive", "budget spent"), ("inconclusive", "--compare-budget 0")], [LENET]),
+        ([("inconclusive", "budget spent"), ("new", "no earlier run of this case")], [LENET]),
+    ],
+)
+def test_a_case_that_was_left_undecided_is_known_by_its_last_live_verdict(
+    tmp_path: Path, verdicts: list[tuple[str, str]], left: list[str]
+) -> None:
+    """That it has had no session is no reason to pass it over once more."""
+    runs = [tmp_path / f"{number:04}.csv" for number in range(1, len(verdicts) + 1)]
+    for run, (verdict, note) in zip(runs, verdicts, strict=True):
+        told = judgement(run=run.stem, case=LENET, verdict=verdict, note=note, fails=False)
+        keep_verdicts(run, [told])
+    assert sorted(left_undecided(runs, [LENET])) == left
+    assert not left_undecided(runs, [LENET], of_accepted=True)
 
 
 def test_an_improvement_of_an_earlier_commit_raises_the_bar(tmp_path: Path) -> None:
@@ -117,9 +140,7 @@ def test_an_improvement_of_an_earlier_commit_raises_the_bar(tmp_path: Path) -> N
 
 def test_a_run_that_went_on_has_what_its_last_session_has_decided(tmp_path: Path) -> None:
     run = keep(tmp_path / "0001.csv", sessions(0.01))
-    assert earlier(run).left_over(LENET)
     keep(run, sessions(0.2, 0.2, 0.2), "regressed")
-    assert not earlier(run).left_over(LENET)
     assert [one.wall for one in TABLE.of(run)] == [0.2, 0.2, 0.2]
 
 

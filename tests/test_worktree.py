@@ -82,6 +82,40 @@ def test_an_unknown_commit_is_refused_in_one_line(repository: Path, ref: str) ->
     assert "\n" not in str(error.value)
 
 
+def test_two_commits_are_merged_among_the_objects_alone_and_nothing_where_they_conflict(
+    repository: Path,
+) -> None:
+    git(repository, "branch", "other", "v1")
+    git(repository, "switch", "-q", "other")
+    (repository / "more.py").write_text("more")
+    git(repository, "add", ".")
+    git(repository, "commit", "-qm", "more")
+    ends = [git(repository, "rev-parse", one) for one in ("main", "other")]
+    before = git(repository, "for-each-ref"), git(repository, "status", "--porcelain")
+    both = worktree.merged(repository, *ends)
+    assert git(repository, "show", f"{both}:net.py", f"{both}:more.py") == "newmore"
+    assert (git(repository, "for-each-ref"), git(repository, "status", "--porcelain")) == before
+    worktree.merged.cache_clear()
+    assert worktree.merged(repository, *ends) == both
+    (repository / "net.py").write_text("newest")
+    git(repository, "commit", "-qam", "another")
+    assert worktree.merged(repository, ends[0], git(repository, "rev-parse", "other")) == ""
+
+
+def test_a_merge_driver_of_the_user_s_is_not_started(repository: Path) -> None:
+    git(repository, "config", "merge.mine.driver", "touch ran; true")
+    (repository / ".gitattributes").write_text("*.py merge=mine\n")
+    git(repository, "add", ".")
+    git(repository, "commit", "-qm", "with a driver")
+    git(repository, "switch", "-qc", "other", "v1")
+    (repository / "net.py").write_text("another")
+    git(repository, "commit", "-qam", "another")
+    git(repository, "switch", "-q", "main")
+    ends = (git(repository, "rev-parse", one) for one in ("main", "other"))
+    assert worktree.merged(repository, *ends) == ""
+    assert not list(repository.rglob("ran"))
+
+
 def test_the_repository_of_a_file_is_found_and_none_outside_of_one(
     repository: Path, tmp_path: Path
 ) -> None:

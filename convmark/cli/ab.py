@@ -34,10 +34,10 @@ from convmark.compare.live.ab import (
 )
 from convmark.compare.live.ab_files import SessionRow, VerdictRow
 from convmark.compare.live.anchor import MakeInterpreter, interpreter_maker
-from convmark.compare.live.blame import blame, blamed_lines, expected_s
+from convmark.compare.live.blame import blame, blamed_lines, expected_s, then_layers
 from convmark.compare.live.case_result import CaseResult
-from convmark.compare.live.live import LiveOptions, Pairing, compare_live
-from convmark.compare.live.session import Session
+from convmark.compare.live.live import LiveOptions, compare_live
+from convmark.compare.live.session import Pairing, Session
 from convmark.compare.rule.decision import Limits
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import Case
@@ -267,7 +267,7 @@ class SideComparison:
             outcomes = self.outcomes(wanted)
         failed = [row for row, found in outcomes if found.failed]
         return Compared(
-            rows=[row for row, one in outcomes if one.closed != INTERRUPTED or one.has_verdict],
+            rows=[row for row, one in outcomes if _has_row(one)],
             path=self.path,
             kept=self.kept,
             interrupted=any(found.closed == INTERRUPTED for _, found in outcomes),
@@ -277,7 +277,7 @@ class SideComparison:
     def outcomes(self, wanted: StoppingRule) -> list[tuple[VerdictRow, CaseResult]]:
         """Compare all cases; return each one's verdict, and what it rests on.
 
-        Sessions are kept as they end, verdicts once all cases have theirs.
+        Sessions are kept as they end, and verdicts when they are decided.
         """
         budget_s = wanted.budget_s * len(self.cases)
         own = {"limits": wanted.limits, "target": wanted.target}
@@ -289,23 +289,29 @@ class SideComparison:
             shown.update("", "the first session")
             kept = [_Sessions() for _ in self.cases]
             see = functools.partial(self._see, shown, kept)
-            results = compare_live(pairings, terms, shown.newest, see)
-            if self.options.layers and all(one.closed != INTERRUPTED for one in results):
-                self._blame(pairings, shown)
-        outcomes = []
-        for case, found, sessions in zip(self.cases, results, kept, strict=True):
-            a, b = (end.spec.case(case).runtime for end in (self.pair.a, self.pair.b))
-            row = VerdictRow(
-                **self._ends(case), **ab_files.verdict_fields(found, ab_files.copies_of_one(a, b))
-            )
-            outcomes.append((row, found))
-            if found.closed != INTERRUPTED or found.has_verdict:
-                with self._keeping():
-                    ab_files.append(ab_files.verdicts_path(self.path), [row])
+            rows: dict[int, VerdictRow] = {}
+            done = functools.partial(self._keep_verdict, rows)
+            results = compare_live(pairings, terms, shown.newest, see, done)
+            if self.options.layers:
+                self._blame(pairings, results, shown)
+        outcomes = [(rows[place], found) for place, found in enumerate(results)]
+        decided = [_has_row(found) for found in results]
+        for (row, _), sessions, is_kept in zip(outcomes, kept, decided, strict=True):
+            if is_kept:
                 self._draw(sessions, row)
-        if all(found.closed == INTERRUPTED and not found.has_verdict for _, found in outcomes):
+        if not any(decided):
             ab_files.remove_unused(self.path)  # no verdict has its number
         return outcomes
+
+    def _keep_verdict(self, rows: dict[int, VerdictRow], place: int, found: CaseResult) -> None:
+        """Keep what came of a case; of one that was interrupted undecided, nothing."""
+        case = self.cases[place]
+        a, b = (end.spec.case(case).runtime for end in (self.pair.a, self.pair.b))
+        fields = ab_files.verdict_fields(found, ab_files.copies_of_one(a, b))
+        rows[place] = VerdictRow(**self._ends(case), **fields)
+        if _has_row(found):
+            with self._keeping():
+                ab_files.append(ab_files.verdicts_path(self.path), [rows[place]])
 
     @contextlib.contextmanager
     def _keeping(self) -> Iterator[None]:
@@ -317,21 +323,26 @@ class SideComparison:
                 _say(f"{error}; the comparison goes on, and its rows are lost")
             self.lost.append(str(error))
 
-    def _blame(self, pairings: Sequence[Pairing], shown: Display) -> None:
+    def _blame(
+        self, pairings: Sequence[Pairing], results: Sequence[CaseResult], shown: Display
+    ) -> None:
         """Keep which layers moved; a case whose layers cannot be measured is named."""
-        about = duration_text(len(pairings) * expected_s(self.options))
-        shown.line(f"measuring the layers of {counted(len(pairings), 'case')}, about {about}")
-        for one in pairings:
+
+        def measure(one: Pairing) -> None:
             try:
                 rows = blame(one.old, one.new, self.options, say=shown.newest)
             except ConvmarkError as error:  # the verdicts are there already
                 _say(ab_files.of_sides(str(error)))
-                continue
-            except KeyboardInterrupt:
-                _say(INTERRUPTED)
                 return
             with self._keeping():
                 CHANGES_TABLE.keep(self.path, rows)
+
+        if any(one.closed == INTERRUPTED for one in results):
+            return
+        about = duration_text(len(pairings) * expected_s(self.options))
+        shown.line(f"measuring the layers of {counted(len(pairings), 'case')}, about {about}")
+        if then_layers(results, (functools.partial(measure, one) for one in pairings)):
+            _say(INTERRUPTED)
 
     def _draw(self, sessions: _Sessions, row: VerdictRow) -> None:
         """Keep a figure of the case's sessions against them; say so where that cannot be done."""
@@ -398,6 +409,10 @@ class SideComparison:
             "device": case.device,
             "batch_size": case.batch_size,
         }
+
+
+def _has_row(found: CaseResult) -> bool:
+    return found.closed != INTERRUPTED or found.has_verdict
 
 
 @dataclass(slots=True)

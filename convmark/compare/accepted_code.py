@@ -6,30 +6,39 @@ change up to that commit, measured on this machine in these seconds, whatever ea
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from convmark.compare.judgement import (
-    BUDGET_SPENT,
     INTERRUPTED,
-    NOT_JUDGED,
+    LARGER,
+    NOT_BY_TIME,
+    NOT_ENDED,
     PRECISION,
     SAME_CODE,
     SAME_COMMIT,
     SAME_GRAPH,
     SIZES,
+    UNLIMITED,
     Judgement,
     LiveComparison,
 )
 from convmark.compare.metrics import METRICS
 from convmark.core.git import SHOWN
+from convmark.core.text import counted
 
-__all__ = ["HELD_TO_CODE", "held_to", "is_open", "not_ended", "slower_since", "with_followers"]
+__all__ = [
+    "HELD_TO_CODE",
+    "held_to",
+    "is_open",
+    "not_ended",
+    "open_line",
+    "slower_since",
+    "with_followers",
+]
 
 HELD_TO_CODE = ("step_time", SIZES, PRECISION)
 """The metrics that a comparison of codes tells of."""
-_NOT_ENDED = (BUDGET_SPENT, INTERRUPTED, NOT_JUDGED)
-"""How the reason begins where both codes can be run, and nothing was found."""
 _OPEN = "whether it is more than what is "
 _MORE = "which is more than what is "
 _FOLLOWING = tuple(one.name for one in METRICS if one.rule == "paired" and not one.convicts)
@@ -38,11 +47,11 @@ Beyond = tuple[bool | None, str]
 """Whether a case has changed more, None where that is open, and what says so; empty for nothing."""
 
 
-def not_ended(accepted: Mapping[str, str]) -> dict[str, LiveComparison]:
+def not_ended(accepted: Mapping[str, tuple[str, str]]) -> dict[str, LiveComparison]:
     """Return by case that no comparison with the commit that accepts it has ended."""
     return {
-        name: LiveComparison(decision=None, anchor=commit[:SHOWN], reason=INTERRUPTED)
-        for name, commit in accepted.items()
+        name: LiveComparison(decision=None, anchor=label or commit[:SHOWN], reason=INTERRUPTED)
+        for name, (commit, label) in accepted.items()
     }
 
 
@@ -101,10 +110,19 @@ def _beyond(found: LiveComparison, metric: str, now: Mapping[str, Judgement]) ->
         return (False, f"the same as {found.anchor}") if decision else (None, "")
     if decision is not None and decision.decided:
         return decision.plain_verdict == "regressed", f"{decision.text} {against}"
-    if decision is None and not found.reason.startswith(_NOT_ENDED):
+    if decision is None and not found.reason.startswith(NOT_ENDED):
         return None, ""  # its code cannot be run
     text = f"{decision.text} {against}" if decision else f"no two sessions {against}"
-    return None, f"{text}, {found.reason}"
+    return None, f"{text}, {_with_remedy(found.reason)}"
+
+
+def _with_remedy(reason: str) -> str:
+    """Return why a comparison has not ended, with what ends it."""
+    if reason.endswith(NOT_BY_TIME):
+        return f"{reason}: close other programs and run it again"
+    if reason == INTERRUPTED:
+        return f"{reason}: run it again, or with {UNLIMITED}"
+    return reason.replace(LARGER, f"with {UNLIMITED}")
 
 
 def _other_sizes(found: LiveComparison, now: Mapping[str, Judgement]) -> Beyond:
@@ -123,6 +141,17 @@ def _other_sizes(found: LiveComparison, now: Mapping[str, Judgement]) -> Beyond:
 def is_open(one: Judgement) -> bool:
     """Whether it is not decided that a case has changed more than what is accepted."""
     return one.verdict == "inconclusive" and _OPEN in one.note
+
+
+def open_line(judgements: Iterable[Judgement]) -> str:
+    """Say how many cases may have changed more than what is accepted; empty for none."""
+    cases = {one.case: NOT_BY_TIME in one.note for one in judgements if is_open(one)}
+    if not cases:
+        return ""
+    told = f"{counted(len(cases), 'case')} may have changed by more than was accepted"
+    if all(cases.values()):
+        return f"{told}, and {NOT_BY_TIME}: close other programs and run the command again"
+    return f"{told}: run the command again, or with {UNLIMITED}"
 
 
 def with_followers(judgements: Sequence[Judgement]) -> list[Judgement]:

@@ -24,6 +24,7 @@ from convmark.compare.earlier import by_name
 from convmark.compare.files import VERDICT_TABLE, Acceptance, accepted_of, verdicts_path
 from convmark.compare.history import History, anchor_of
 from convmark.compare.judgement import PRECISION, SIZES, Judgement, LiveComparison
+from convmark.compare.live.worktree import merged
 from convmark.core.errors import ConvmarkError, StoreError
 from convmark.core.git import SHOWN, Git, GitError
 from convmark.core.text import change_text, counted, plain_text
@@ -197,17 +198,26 @@ class IntendedChanges:
             since = since.around
         return found
 
-    def accepting_commit(self, case: str) -> str:
-        """Return the commit, in full, whose code tells what its trailer accepts; empty for none.
+    def accepting_commit(self, case: str) -> tuple[str, str]:
+        """Return the commit, in full, whose code tells what its trailer accepts, and its name.
 
-        The code of one that lacks what the anchor has would be slower or faster by that too.
+        The code of one that lacks what the anchor has would be slower or faster by that too, so
+        that it is merged with the anchor's. Both are empty where there is none.
         """
         since, commit = self._by_trailer(case)
         if since is None or not self.reason(case).startswith(BY_COMMIT):
-            return ""
-        git = Git.at(since.repository)
-        has_anchor = git.answer("merge-base", "--is-ancestor", since.anchor, commit) is not None
-        return commit if has_anchor else ""
+            return "", ""
+        git, anchor = Git.at(since.repository), since.anchor
+        if git.answer("merge-base", "--is-ancestor", anchor, commit) is not None:
+            return commit, ""
+        if both := merged(since.repository, commit, anchor):
+            return both, f"{commit[:SHOWN]} with {anchor[:SHOWN]}"
+        self.say(
+            f"{commit[:SHOWN]}: its code cannot be compared, for it lacks {anchor[:SHOWN]} and the "
+            f"two do not merge, so its {TRAILER} accepts what it did in earlier runs; a trailer in "
+            "a commit after the merge accepts what that commit has"
+        )
+        return "", ""
 
     def later(self, case: str) -> str:
         """Say that the commits after that of a trailer pass by it as well; empty without any."""

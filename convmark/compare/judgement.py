@@ -13,8 +13,10 @@ __all__ = [
     "BUDGET_SPENT",
     "HEADLINES",
     "INTERRUPTED",
+    "LARGER",
     "MACHINE",
     "NOT_BY_TIME",
+    "NOT_ENDED",
     "NOT_JUDGED",
     "NOT_LIVE",
     "NO_EARLIER",
@@ -25,6 +27,7 @@ __all__ = [
     "SAME_GRAPH",
     "SIZES",
     "TOO_FEW",
+    "UNLIMITED",
     "VERDICTS",
     "Judgement",
     "LiveComparison",
@@ -64,6 +67,11 @@ OTHER_PACKAGES = "both codes ran with the packages installed here"
 """In the note of a step time whose baseline's commit would have installed something else."""
 NOT_JUDGED = "not judged"
 """How the reason begins where the card was slowed, or shared with others, in the comparison too."""
+NOT_ENDED = (BUDGET_SPENT, INTERRUPTED, NOT_JUDGED)
+"""How the reason begins where both codes can be run, and nothing was found."""
+LARGER = "try a larger --convmark-compare-budget"
+"""What the reason ends with where more time would most likely decide."""
+UNLIMITED = "--convmark-compare-budget unlimited"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,15 +7,18 @@ The columns are the fields of `KeptSession`; log ratios are ln(today / anchor).
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from convmark.compare.accepted_code import is_open
 from convmark.compare.comparability import Conditions
-from convmark.compare.judgement import LiveComparison, LiveSession
+from convmark.compare.files import read_verdicts
+from convmark.compare.judgement import NOT_ENDED, LiveComparison, LiveSession
 from convmark.compare.rule.decision import bar
 from convmark.compare.rule.statistics import summary
 from convmark.core.cells import column
@@ -32,6 +35,7 @@ __all__ = [
     "LiveLevel",
     "conditions_of",
     "keep_sessions",
+    "left_undecided",
     "live_levels",
 ]
 
@@ -177,6 +181,33 @@ class CarriedOver:
     """`CaseSessions.bar`: the level that a slowdown counts from."""
 
 
+def left_undecided(
+    runs: Sequence[Path], cases: Collection[str], *, of_accepted: bool = False
+) -> set[str]:
+    """Return the cases whose last live comparison has ended before they were decided.
+
+    The verdicts tell, for a case that has had no session at all is one of them.
+
+    Args:
+        runs: the files of the earlier runs, oldest first.
+        cases: by the names of what ran.
+        of_accepted: whether the comparison with an accepting commit's code is meant.
+    """
+    left, found = set(cases), set()
+    for run in list(reversed(runs))[:MOST_LOOKED_INTO]:
+        if not left:
+            break
+        with contextlib.suppress(StoreError):  # it only gives an order
+            for one in read_verdicts(run):
+                ended = any(why in one.note for why in NOT_ENDED)
+                was_live = one.verdict not in ("new", "missing", "inconclusive") or ended
+                if one.metric == "step_time" and one.case in left and was_live:
+                    left.remove(one.case)
+                    if one.verdict == "inconclusive" and is_open(one) == of_accepted:
+                        found.add(one.case)
+    return found
+
+
 class EarlierSessions:
     """The sessions of earlier runs of a machine."""
 
@@ -204,10 +235,6 @@ class EarlierSessions:
             found = [one for one in self._of_run(run) if (one.case, one.conditions) == asked]
             if found:
                 yield run, found
-
-    def left_over(self, case: str) -> bool:
-        """Whether the last run that has compared the case has not decided it."""
-        return next((not found[0].decided for _, found in self._groups(case)), False)
 
     def of(self, case: str, old: str, new: str, *, apart: bool) -> CarriedOver:
         """Return what earlier runs give to the comparison of two codes.

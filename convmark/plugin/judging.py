@@ -24,11 +24,10 @@ if TYPE_CHECKING:
     from convmark.compare.intended import IntendedChanges
     from convmark.compare.judgement import Judgement, LiveComparison
     from convmark.compare.live.anchor import AnchorCode, Origin
-    from convmark.compare.live.live import LiveOptions, Pairing
-    from convmark.compare.rule.decision import Limits as Margins
+    from convmark.compare.live.live import LiveOptions
+    from convmark.compare.live.session import Pairing
     from convmark.compare.sessions_file import EarlierSessions
     from convmark.compare.verdict import Review
-    from convmark.core.options import Options
     from convmark.plugin.pytest_run import PytestRun
     from convmark.plugin.selection import Selection
     from convmark.results.record import Record
@@ -109,8 +108,10 @@ def judge(
         told = concluded(given)
         _keep(run, told, meant, given, not_ended(_accepted(run, told, meant)))
 
-    by_commit = meant.accepting_commit
-    comparisons = _compare(run, cases, anchors, budget_s, say, keep_first, is_accepted=by_commit)
+    comparisons = _compare(
+        *(run, cases, anchors, budget_s, say, keep_first),
+        is_accepted=lambda name: meant.accepting_commit(name)[0],
+    )
     _say_same(found, comparisons, say)
     interrupted = any(one.interrupted for one in comparisons.values())
     judgements = concluded(comparisons)
@@ -167,10 +168,10 @@ def _missing(
 
 def _accepted(
     run: PytestRun, judgements: Sequence[Judgement], meant: IntendedChanges
-) -> dict[str, str]:
+) -> dict[str, tuple[str, str]]:
     """Return the commit whose trailer accepts it of each case that would fail otherwise.
 
-    By the names of what ran.
+    As `accepting_commit` has it, by the names of what ran.
     """
     from convmark.compare.accepted_code import HELD_TO_CODE
 
@@ -181,12 +182,12 @@ def _accepted(
     }
     timed = {row.case.name for row in run.records if row.task in TIMED_TASKS}
     commits = {name: meant.accepting_commit(name) for name in sorted(failing & timed)}
-    return {name: commit for name, commit in commits.items() if commit}
+    return {name: found for name, found in commits.items() if found[0]}
 
 
 def _since_accepted(
     run: PytestRun,
-    accepted: Mapping[str, str],
+    accepted: Mapping[str, tuple[str, str]],
     budget_s: float,
     say: Say,
     on_decided: Callable[[Mapping[str, LiveComparison]], None],
@@ -208,7 +209,8 @@ def _since_accepted(
 
     def anchor_of(name: str, origin: Origin | None) -> AnchorCode:
         assert origin is not None  # a trailer is read in its repository
-        return AnchorCode(commit=resolve_here(origin.repository, accepted[name]))
+        commit, label = accepted[name]
+        return AnchorCode(commit=resolve_here(origin.repository, commit), name=label)
 
     cases = {row.case.name: row.asked_case for row in run.records if row.case.name in accepted}
     if cases and goes_on:
@@ -368,17 +370,18 @@ def _terms(
 ) -> LiveOptions:
     """Return what the live comparisons go by; their budget begins now."""
     from convmark.compare.live.live import LiveOptions
+    from convmark.compare.rule.decision import Limits
+    from convmark.compare.sessions_file import left_undecided
 
-    own = {"limits": _margins(run.options), "earlier": _earlier(run, names, has_bar=has_bar)}
-    return LiveOptions.of(run.options, budget_s, **own)
-
-
-def _margins(options: Options) -> Margins:
-    """Return what counts as a change; without a budget `unchanged` rules the margin itself out."""
-    from convmark.compare.rule.decision import Limits as Margins
-
-    margins = Margins.around(options.margin)
-    return margins.sharp() if math.isinf(options.compare_budget_s) else margins
+    margins = Limits.around(run.options.margin)  # which `unchanged` rules out without a budget
+    left = left_undecided(run.earlier_runs, names.values(), of_accepted=not has_bar)
+    return LiveOptions.of(
+        run.options,
+        budget_s,
+        limits=margins.sharp() if math.isinf(run.options.compare_budget_s) else margins,
+        earlier=_earlier(run, names, has_bar=has_bar),
+        left_over={case.name for case, name in names.items() if name in left},
+    )
 
 
 def _earlier(run: PytestRun, names: Mapping[Case, str], *, has_bar: bool) -> EarlierSessions:

@@ -15,6 +15,7 @@ from convmark.compare.judgement import (
     NOT_LIVE,
     SAME_CODE,
     SAME_COMMIT,
+    UNLIMITED,
     Judgement,
     decided,
     packages_lines,
@@ -199,6 +200,8 @@ def _without_failures(of_cases: Sequence[Judgement], options: Options) -> str:
 
 def _remedy(unclear: Sequence[Judgement]) -> str:
     """Return what decides step times that are inconclusive, as their notes have it."""
+    if any(is_open(one) and NOT_BY_TIME not in one.note for one in unclear):
+        return f"run the command again, or with {UNLIMITED}"
     if any(one.metric != "step_time" for one in unclear):
         return "the notes say why"
     if all(NOT_LIVE in one.note for one in unclear):

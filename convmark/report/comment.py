@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from convmark.compare.accepted_code import is_open
+from convmark.compare.accepted_code import open_line
 from convmark.compare.intended import doubt_of, trailer_line
 from convmark.compare.judgement import (
     HEADLINES,
@@ -113,8 +113,8 @@ class Gate:
     def has_news(self) -> bool:
         """Whether a pull request without a comment gets one."""
         found = self.judgements
-        told = [*packages_lines(found), *margin_lines(found), *filter(is_open, found)]
-        return bool(self.moved or told) or not self.passed or self.compared_nothing
+        told = [*packages_lines(found), *margin_lines(found), open_line(found)]
+        return bool(self.moved or any(told)) or not self.passed or self.compared_nothing
 
 
 def _state(found: Sequence[Judgement]) -> str:
@@ -181,7 +181,8 @@ def _sentence(gate: Gate) -> str:
     base = listed(list(map(_commit, bases)), MOST_NAMES)
     compared = any(one.verdict != "new" for one in gate.judgements)
     base = base or ("not recorded" if compared else "none")
-    return f"{' '.join(words)} Base: {base}. Head: {_commit(gate.head) or 'unknown'}."
+    told = f"{' '.join(words)} Base: {base}. Head: {_commit(gate.head) or 'unknown'}."
+    return f"{told} **{line}.**" if (line := open_line(gate.judgements)) else told
 
 
 def _counts(gate: Gate) -> str:

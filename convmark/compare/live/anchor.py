@@ -96,6 +96,8 @@ class AnchorCode:
     """Hash of the code; empty where it is not known."""
     manifest: Path | None = None
     """What lists the files of that hash, beside the run that they were kept of."""
+    name: str = ""
+    """What a note calls it, where it is no commit of the user's."""
 
     def __post_init__(self) -> None:
         if not self.commit and (not self.code or self.manifest is None):
@@ -104,7 +106,7 @@ class AnchorCode:
     @property
     def label(self) -> str:
         """The code as a note names it."""
-        return self.commit[:SHOWN] or f"the kept code {self.code[:SHOWN]}"
+        return self.name or self.commit[:SHOWN] or f"the kept code {self.code[:SHOWN]}"
 
 
 def origin_of(case: Case, sources: Mapping[str, Sequence[str] | None]) -> Origin | None:

@@ -13,12 +13,13 @@ import math
 import operator
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from convmark.compare.files import LayerChange
-from convmark.compare.judgement import BUDGET_SPENT
+from convmark.compare.judgement import BUDGET_SPENT, INTERRUPTED
+from convmark.compare.live.case_result import CaseResult
 from convmark.compare.live.layer_match import matched
 from convmark.compare.live.session import NEW, OLD, LiveSide
 from convmark.core.errors import MeasurementError
@@ -40,6 +41,7 @@ __all__ = [
     "blamed",
     "blamed_lines",
     "expected_s",
+    "then_layers",
 ]
 
 SESSIONS = 4
@@ -97,6 +99,32 @@ def blame(
             f"{duration_text(FEWEST_SESSIONS * took_s)}, and {BUDGET_SPENT}"
         )
     return blamed(name, found[OLD], found[NEW])
+
+
+def then_layers(
+    results: Sequence[CaseResult],
+    layers: Iterable[Callable[[], None]],
+    *,
+    keep: Callable[[], None] = lambda: None,
+) -> bool:
+    """Measure layers once all verdicts are kept, which Ctrl-C leaves as they are.
+
+    Args:
+        results: of all cases; where the user has ended their comparison, no layers are measured.
+        layers: what measures those of a case, and keeps them.
+        keep: keeps the verdicts.
+
+    Returns:
+        whether Ctrl-C has ended it.
+    """
+    try:
+        keep()
+        if all(one.closed != INTERRUPTED for one in results):
+            for measure in layers:
+                measure()
+    except KeyboardInterrupt:
+        return True
+    return False
 
 
 def expected_s(options: Options) -> float:

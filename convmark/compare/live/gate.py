@@ -11,16 +11,23 @@ import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 
-from convmark.compare.judgement import INTERRUPTED, SAME_CODE, SAME_COMMIT, LiveComparison
+from convmark.compare.judgement import (
+    INTERRUPTED,
+    LARGER,
+    SAME_CODE,
+    SAME_COMMIT,
+    LiveComparison,
+)
 from convmark.compare.live.anchor import (
     AnchorCode,
     MakeInterpreter,
     Origin,
     anchor_trees,
 )
+from convmark.compare.live.blame import then_layers
 from convmark.compare.live.case_result import CaseResult
-from convmark.compare.live.live import LiveOptions, Pairing, compare_live
-from convmark.compare.live.session import OLD, LiveSide
+from convmark.compare.live.live import LiveOptions, compare_live
+from convmark.compare.live.session import OLD, LiveSide, Pairing
 from convmark.compare.live.tree import OwnCode
 from convmark.compare.live.worktree import working_trees
 from convmark.core.case import Case
@@ -103,24 +110,13 @@ def compare_with_anchors(
         results = compare_live(pairings, terms, say)
         for pairing, label, result in zip(pairings, labels, results, strict=True):
             found[pairing.case] = _comparison(result, label)
-        _tell(pairings, results, lambda: on_decided(found), on_regressed)
+        slower = (
+            functools.partial(on_regressed, pairing)
+            for pairing, result in zip(pairings, results, strict=True)
+            if result.decision and result.decision.plain_verdict == "regressed"
+        )
+        then_layers(results, slower, keep=lambda: on_decided(found))
     return found
-
-
-def _tell(
-    pairings: Sequence[Pairing],
-    results: Sequence[CaseResult],
-    on_decided: Callable[[], None],
-    on_regressed: Callable[[Pairing], None],
-) -> None:
-    """Tell that all cases have their verdicts, then which are slower."""
-    if any(result.closed == INTERRUPTED for result in results):
-        return
-    with contextlib.suppress(KeyboardInterrupt):  # the verdicts stay
-        on_decided()
-        for pairing, result in zip(pairings, results, strict=True):
-            if result.decision and result.decision.plain_verdict == "regressed":
-                on_regressed(pairing)
 
 
 class Sides:
@@ -172,9 +168,7 @@ def _comparison(found: CaseResult, label: str) -> LiveComparison:
         return LiveComparison(
             decision=None, anchor=label, reason=found.same, sizes=sizes, codes=codes
         )
-    undecided = found.undecided(
-        "run it again, which takes these sessions along, or try a larger --convmark-compare-budget"
-    )
+    undecided = found.undecided(f"run it again, which takes these sessions along, or {LARGER}")
     known = decision.estimate is not None
     ended = decision.decided and found.closed != INTERRUPTED
     told = [*(found.separate if known else ()), "" if found.unlike in undecided else found.unlike]

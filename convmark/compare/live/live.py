@@ -11,7 +11,7 @@ import contextlib
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -26,11 +26,10 @@ from convmark.compare.live.case_result import (
     note_unlike,
 )
 from convmark.compare.live.session import (
-    CONTROL,
     NEW,
     OLD,
     DuetSide,
-    LiveSide,
+    Pairing,
     Session,
     SessionPlan,
     SideFailure,
@@ -53,10 +52,9 @@ from convmark.core.errors import ConvmarkError
 from convmark.core.option_values import Shapes
 from convmark.core.options import Options
 from convmark.core.text import Say, counted, duration_text, percent
-from convmark.interpreter import Interpreter
 from convmark.machine.gpu.watch import watching
 
-__all__ = ["LiveOptions", "Pairing", "compare_live"]
+__all__ = ["LiveOptions", "compare_live"]
 
 MOST_FAILURES = 2
 """So many sessions that die of themselves close a case."""
@@ -64,30 +62,6 @@ MOST_LEFT_OUT = 3
 """So many sessions on a slowed or shared card close a case: it would not get better soon."""
 MOST_WARM_UP_S = 0.2
 """Seconds of a session before its timed turns."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pairing:
-    """A case with its two codes."""
-
-    case: Case
-    """As a process for all of them is set up: the old code's."""
-    old: LiveSide
-    new: LiveSide
-    control: LiveSide | None = None
-    """The old code once more; None where no control is wanted."""
-    shared: Interpreter | None
-    """Forks a process for each duet; None where the codes are of different software."""
-    may_be_same: bool = False
-    """Whether one code on both sides is compared with itself all the same."""
-    measured: Mapping[str, str] = field(default_factory=dict)
-    """By path the hash of each file that the rows' processes have run of the new code."""
-
-    @property
-    def sides(self) -> dict[str, LiveSide]:
-        """The sides by name."""
-        control = {CONTROL: self.control} if self.control else {}
-        return {OLD: self.old, NEW: self.new, **control}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +84,8 @@ class LiveOptions:
     """Half-width of the interval, as a log ratio, down to which it goes on after a verdict."""
     earlier: EarlierSessions = field(default_factory=EarlierSessions)
     """What earlier runs give."""
+    left_over: Collection[str] = ()
+    """The cases, by name, that the last run has left undecided: they come first."""
     evenly: bool = False
     """Whether all cases get sessions evenly until the time is spent, as in an A/A."""
 
@@ -135,6 +111,8 @@ class LiveOptions:
 OnSession = Callable[[int, CaseResult, Session, str], None]
 """Called after each session with the place of its case, all that was found of the case, the
 session, and why the session does not count, empty where it does."""
+OnDone = Callable[[int, CaseResult], None]
+"""Called once for each case, with its place: when it is decided or closed, or at the end."""
 
 
 def compare_live(
@@ -142,6 +120,7 @@ def compare_live(
     terms: LiveOptions,
     say: Say,
     see: OnSession = lambda place, found, session, disturbed: None,
+    done: OnDone = lambda place, found: None,
 ) -> list[CaseResult]:
     """Run sessions where they decide most, until every case is decided or the time is spent.
 
@@ -153,7 +132,7 @@ def compare_live(
     """
     if not pairings:
         return []
-    running = _Running(pairings, terms, say, see)
+    running = _Running(pairings, terms, say, see, done)
     running.run()
     return running.found
 
@@ -162,9 +141,16 @@ class _Running:
     """The comparison under way."""
 
     def __init__(
-        self, pairings: Sequence[Pairing], terms: LiveOptions, say: Say, see: OnSession
+        self,
+        pairings: Sequence[Pairing],
+        terms: LiveOptions,
+        say: Say,
+        see: OnSession,
+        done: OnDone,
     ) -> None:
         self._pairings = pairings
+        self._done = done
+        self._not_done = list(range(len(pairings)))
         self._terms = terms
         self._say = say
         self._see = see
@@ -173,7 +159,7 @@ class _Running:
             CaseResult(
                 target=terms.target,
                 apart="" if pairing.shared else OTHER_SOFTWARE,
-                left_over=terms.earlier.left_over(pairing.case.name),
+                left_over=pairing.case.name in terms.left_over,
                 files={NEW: dict(pairing.measured)},
             )
             for pairing in pairings
@@ -196,6 +182,12 @@ class _Running:
         count, limits = len(self.found), self._terms.limits
         for found in self.found:
             found.needs_s = seconds_to_decide(found.candidate(), count, limits)
+        for place in list(self._not_done):
+            self._finish(place)
+
+    def _finish(self, place: int) -> None:
+        self._done(place, self.found[place])
+        self._not_done.remove(place)
 
     def _next(self) -> int | None:
         candidates = [found.candidate() for found in self.found]
@@ -308,6 +300,7 @@ class _Running:
         about = "about" if left_s == expected_s else "at most"
         more = f", {about} {duration_text(left_s)} left" if 0 < left_s < math.inf else ""
         self._say(f"{case.name}: {text}; {done}{more}")
+        self._finish(place)
 
     def _expected_s(self, candidate: Candidate) -> float:
         """Return about how long an open case still takes, seconds."""

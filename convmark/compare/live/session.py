@@ -38,6 +38,7 @@ __all__ = [
     "OLD",
     "DuetSide",
     "LiveSide",
+    "Pairing",
     "Session",
     "SessionPlan",
     "SideFailure",
@@ -97,6 +98,30 @@ class LiveSide:
     """What it runs on; None on the CPU, and where it is not known."""
     asked: Sequence[str] = ()
     """Axes of the case that the user has named: a model that sets one otherwise is refused."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pairing:
+    """A case with its two codes."""
+
+    case: Case
+    """As a process for all of them is set up: the old code's."""
+    old: LiveSide
+    new: LiveSide
+    control: LiveSide | None = None
+    """The old code once more; None where no control is wanted."""
+    shared: Interpreter | None
+    """Forks a process for each duet; None where the codes are of different software."""
+    may_be_same: bool = False
+    """Whether one code on both sides is compared with itself all the same."""
+    measured: Mapping[str, str] = field(default_factory=dict)
+    """By path the hash of each file that the rows' processes have run of the new code."""
+
+    @property
+    def sides(self) -> dict[str, LiveSide]:
+        """The sides by name."""
+        control = {CONTROL: self.control} if self.control else {}
+        return {OLD: self.old, NEW: self.new, **control}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

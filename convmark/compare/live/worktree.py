@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import re
 import shutil
@@ -26,6 +27,7 @@ __all__ = [
     "changed_by_filter",
     "files_below",
     "ignored",
+    "merged",
     "pointer",
     "repository_of",
     "resolve",
@@ -43,6 +45,12 @@ MOST_POINTER_BYTES = 1024
 LFS = "lfs"
 """The name of its filter."""
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_NOBODY = {
+    f"GIT_{who}_{what}": value
+    for who in ("AUTHOR", "COMMITTER")
+    for what, value in (("NAME", "convmark"), ("EMAIL", "convmark"), ("DATE", "@0 +0000"))
+}
+"""Of a merge: the same for the same two commits."""
 _NO_FILTER = ("unspecified", "unset", "set")
 """What git says of a file without a filter's name."""
 _CHECKOUT_FILTERS = r"^filter\..*\.(smudge|process)$"
@@ -129,6 +137,29 @@ def resolve_here(repository: Path, ref: str) -> str:
             f"{top}: {ref} has commit {about[2][:12]} of the submodule {place}, which is not in "
             f"this clone; git -C {place} fetch origin {about[2][:12]}"
         ) from None
+
+
+@functools.cache
+def merged(repository: Path, commit: str, other: str) -> str:
+    """Return a commit of the files that a merge of two commits has; empty where they conflict.
+
+    Git keeps it among the objects that no branch names, and removes it with these. A merge driver
+    of the user's is no program that is started: what has one conflicts.
+
+    Args:
+        commit: in full, as the other.
+    """
+    git = Git.at(repository, time_limit_s=LIMIT_S)
+    named = git.answer("config", "--name-only", "--get-regexp", r"^merge\..*\.driver$") or ""
+    off = [f"{name}=false" for name in named.split("\n") if name]
+    git = dataclasses.replace(
+        git, environ={**git.environ, **_NOBODY}, settings=(*git.settings, *off)
+    )
+    tree = git.answer("merge-tree", "--write-tree", commit, other) or ""
+    if not _SHA.fullmatch(tree := tree.strip()):
+        return ""
+    words = ("-m", f"{commit} with {other}, as convmark compares it", "-p", commit, "-p", other)
+    return (git.answer("commit-tree", tree, *words) or "").strip()
 
 
 @contextlib.contextmanager
