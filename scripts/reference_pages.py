@@ -58,7 +58,7 @@ def pages() -> dict[str, str]:
 
 def options_page() -> str:
     rows = [
-        (f"`{option.flag}`", _value(option), option.only or "both", _in_a_cell(option.help))
+        (f"`{option.flag}`", _value(option), _of(option), _in_a_cell(option.help))
         for option in OPTIONS
     ]
     return f"""\
@@ -79,6 +79,11 @@ three more: `--accuracy` also trains on MNIST, `--dry-run` shows what would be m
 
 {_table(("option", "value", "of", "meaning"), rows)}
 """
+
+
+def _of(option: Option) -> str:
+    found = [name for name in ("pytest", "run") if name in option.commands]
+    return found[0] if len(found) == 1 else "both"
 
 
 def _value(option: Option) -> str:

@@ -89,6 +89,30 @@ def test_a_bisection_between_two_names_of_one_commit_is_refused(
     assert "must be another commit than --good, both are aaaaaaaaaaaa" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (["--devices", "all"], "--devices: bisect needs one device, such as cpu or gpu:0, got all"),
+        (["--isolation", "none"], "--isolation: a comparison needs fresh processes, got none"),
+    ],
+)
+def test_what_a_bisection_cannot_take_is_refused_before_anything_starts(
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    asked: list[str],
+    told: str,
+) -> None:
+    monkeypatch.setattr(Interpreter, "__enter__", None)
+    (folder / "nets.py").write_text("def small(): ...\n")
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    git_commit = ("-c", "user.name=n", "-c", "user.email=e", "commit", "-qm", "x", "--allow-empty")
+    subprocess.run(["git", *git_commit], cwd=folder, check=True)
+    sides = ["--good", "git:HEAD", "--bad", "git:HAED"]
+    assert main(["bisect", *sides, *LENET5, "--batch-sizes", "32", *asked]) == 2
+    assert f"convmark bisect: {told.format(folder)}" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_a_bisection_takes_the_commits_of_the_model_s_own_repository(folder: Path) -> None:
     """Of the zoo those of its folder; a model of one's own may read any file."""

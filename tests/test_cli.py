@@ -24,7 +24,7 @@ from convmark.cli import main
 from convmark.cli.parsers import parsers
 from convmark.compare.judgement import MACHINE
 from convmark.core.fitting import tell
-from convmark.core.options import KEYWORDS, OWN_DEFAULTS, Options, of_command, read
+from convmark.core.options import KEYWORDS, OPTIONS, OWN_DEFAULTS, Options, of_command, read
 from convmark.core.typed import program
 from convmark.machine.gpu.devices import Gpu
 from convmark.machine.hardware import read_machine
@@ -102,7 +102,6 @@ def test_layers_prints_the_slowest_keeps_all_and_exits_0(
     assert main(["layers", "broken", "--ceilings", "off"]) == 1
     assert "no layers: RuntimeError: no weights" in capsys.readouterr().err
     for more, words in (
-        (["--runtime", "savedmodel"], "--runtime: layers are measured in keras alone"),
         (["--batch-sizes", "auto"], "--batch-sizes: must be numbers, got auto"),
         (["--depth", "0"], "--depth: must be "),
     ):
@@ -291,6 +290,25 @@ def test_the_help_of_a_command_tells_the_defaults_that_it_runs_with(command: str
         assert getattr(runs_with, field) == KEYWORDS[field].value("", default)
     asked = {"tasks": "train", "batch_sizes": "8", "ceilings": "off", "devices": "gpu:0"}
     assert of_command(command, read(asked)) == read(asked)
+
+
+@pytest.mark.parametrize("command", ["ab", "bisect", "noise"])
+def test_a_comparison_offers_no_option_that_it_does_not_use_and_no_value_that_it_refuses(
+    command: str,
+) -> None:
+    told = " ".join(parsers()[1][command].format_help().split())
+    for word in ("--ceilings", "accuracy", "or auto", "none: use"):
+        assert word not in told
+    assert ("or all" in told) == (command != "bisect")
+
+
+def test_each_option_is_of_commands_that_there_are() -> None:
+    _, commands = parsers()
+    assert {name for one in OPTIONS for name in one.commands} <= {
+        *commands,
+        "pytest",
+        "fleet doctor",
+    }
 
 
 def test_a_program_that_the_shell_does_not_find_is_named_by_its_path(

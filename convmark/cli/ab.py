@@ -98,6 +98,8 @@ def make_of(options: Options) -> MakeInterpreter:
     """
     if options.batch_sizes == AUTO:
         raise OptionError("--batch-sizes: auto is of `convmark run`; a comparison needs numbers")
+    if options.isolation == "none":
+        raise OptionError("--isolation: a comparison needs fresh processes, got none")
     if options.replicas not in (None, (1,)) or options.cluster is not None:
         raise OptionError(
             "[tool.convmark]: a comparison takes one replica and no cluster; convmark run measures "
@@ -124,6 +126,7 @@ def ab(given: argparse.Namespace, options: Options) -> int:
         budget_s=parse_seconds("--budget", given.budget),
     )
     form = check_form(given.format)
+    make_of(options)  # refuses what no comparison takes, before an environment is made
     a, b = sides(
         ("A", given.a, given.set_a),
         ("B", given.b, given.set_b),

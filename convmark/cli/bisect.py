@@ -26,7 +26,7 @@ from convmark.core.git import Git
 from convmark.core.interval import share_of
 from convmark.core.model_name import ModelName
 from convmark.core.option_values import parse_percent, parse_seconds, parse_words
-from convmark.core.options import OWN_DEFAULTS, Options
+from convmark.core.options import Options, of_command
 from convmark.core.suites import cases, refuse_untimed
 from convmark.core.table import Table, headings, table_of
 from convmark.core.text import counted, interval_text
@@ -57,6 +57,8 @@ def bisect(given: argparse.Namespace, options: Options) -> int:
     budget_s = parse_seconds("--budget", given.budget)
     good, bad = given.good, given.bad
     refuse_untimed(options, "convmark bisect compares")
+    options = of_command("bisect", options)
+    make_of(options)  # refuses what no comparison takes
     case = _one_case(options)
     if good.startswith(GIT) != bad.startswith(GIT):
         raise OptionError("--good and --bad: must both be releases, or both git:REF")
@@ -82,9 +84,9 @@ def bisect(given: argparse.Namespace, options: Options) -> int:
 
 
 def _one_case(options: Options) -> Case:
-    asked = [device for device in options.devices if device != "all"]
-    devices = asked or [OWN_DEFAULTS["bisect"]["devices"]]
-    named = cases(options, dict.fromkeys(options.backends, devices))
+    if "all" in options.devices:
+        raise OptionError("--devices: bisect needs one device, such as cpu or gpu:0, got all")
+    named = cases(options, dict.fromkeys(options.backends, options.devices))
     if len(named) != 1:
         raise OptionError(
             f"convmark bisect needs one case, the options name {len(named)}; narrow them by "

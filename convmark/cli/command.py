@@ -9,9 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from convmark.core.backends import BACKENDS
 from convmark.core.files import new_folder, writing
 from convmark.core.fitting import tell
-from convmark.core.options import OPTIONS
+from convmark.core.option import Option
+from convmark.core.options import OPTIONS, OWN_DEFAULTS, default_sizes
+from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.core.text import Say, listed, plain_text
 
 __all__ = [
@@ -206,19 +209,52 @@ _GROUPS = {
 """The groups of a command's help, by the options in them; the others are in its own group."""
 
 
-def add_options(parser: Parser, *names: str, **defaults: str) -> None:
-    """Add these fields of `Options`, those of a measurement in groups.
+_OF_TIMED = {
+    "tasks": f"{', '.join(TASKS[name].words for name in TIMED_TASKS)} (default: {{}})",
+    "batch_sizes": "samples per replica per step (default: {})",
+}
+_OF_A_PAIR = {
+    **_OF_TIMED,
+    "batch_sizes": f"samples per replica per step (default: {default_sizes(TIMED_TASKS)})",
+    "backend": f"backend of Keras, one of {', '.join(BACKENDS)} (default: {{}})",
+    "isolation": "fork: fork each process from a warm interpreter; spawn: start a new interpreter "
+    "(default: {})",
+}
+_OWN_HELP: Mapping[str, Mapping[str, str]] = {
+    "layers": _OF_TIMED,
+    "ab": {
+        **_OF_A_PAIR,
+        "layers": "also measure the time of each layer of both sides, and name the layers that "
+        "moved (default: {})",
+    },
+    "bisect": {**_OF_A_PAIR, "devices": "cpu or a GPU such as gpu:0 (default: {})"},
+    "noise": {
+        **_OF_A_PAIR,
+        "threads": "threads of the measured process: numbers, such as 1,2,4, or default, the "
+        "framework's own choice (default: default, on a CPU also 1)",
+    },
+}
+"""By command and key the help of what takes less than in `convmark run`, without the default."""
 
-    Args:
-        defaults: those of the command's own, in words, by the options' keys.
-    """
+
+def _help_of(command: str, option: Option) -> str:
+    """Return the help of an option as a command has it, with the command's own default."""
+    own = OWN_DEFAULTS.get(command, {}).get(option.key)
+    text = _OWN_HELP.get(command, {}).get(option.key)
+    if text is not None:
+        return text.format(own or option.default or "no")
+    if own is None:
+        return option.help
+    return f"{option.help.partition(' (default: ')[0]} (default: {own})"
+
+
+def add_options(parser: Parser) -> None:
+    """Add the fields of `Options` that the command has, those of a measurement in groups."""
     groups: dict[str, Any] = {}
-    for option in (option for option in OPTIONS if option.name in names):
+    name = parser.prog.partition(" ")[2]
+    for option in (option for option in OPTIONS if name in option.commands):
         title = next((title for title, held in _GROUPS.items() if option.name in held), "")
         if title and title not in groups:
             groups[title] = parser.add_argument_group(title)
-        own = defaults.get(option.key)
-        option.add_to(
-            groups[title].add_argument if title else parser.add_argument,
-            help=option.help if own is None else option.help_with(own),
-        )
+        to = groups[title].add_argument if title else parser.add_argument
+        option.add_to(to, help=_help_of(name, option))

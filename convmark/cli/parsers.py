@@ -15,29 +15,12 @@ from convmark.cli.command import (
     add_options,
     command,
 )
-from convmark.core.options import (
-    DRY_RUN,
-    KEYWORDS,
-    OPTIONS,
-    OWN_DEFAULTS,
-    RESUME,
-    default_sizes,
-)
+from convmark.core.option import DRY_RUN, RESUME
 from convmark.core.report_options import REPORT_OPTIONS
-from convmark.core.tasks import TIMED_TASKS
 
-__all__ = ["OF_A_PAIR", "parsers"]
+__all__ = ["parsers"]
 
 ACROSS = "tensorflow, keras, python, backend, commit, machine, gpu or driver"
-
-_MEASURING = [option.name for option in OPTIONS if option.only != "pytest"]
-_OF_ONE_SIDE = (
-    *("python", "env", "processes", "replicas", "cluster", "index"),
-    *("seeds", "target-accuracy", "fraction", "mnist", "latency-limit", "sustain", "cooling"),
-)
-OF_A_PAIR = [name for name in _MEASURING if name not in (*_OF_ONE_SIDE, "layers")]
-"""The options of commands with two sides, whose arguments name the interpreters."""
-
 
 _JOBS = """\
 five jobs:
@@ -83,7 +66,7 @@ def _run(commands: Any) -> None:
         "measure the default cases, or the cases given by options",
         "Measure cases in fresh processes and append one row per process to a CSV file.",
     )
-    add_options(run, *_MEASURING)
+    add_options(run)
     _add_format(run)
     add(run, "--describe", "also save the layers and a diagram of each model")
     add(run, "--dry-run", DRY_RUN)
@@ -129,7 +112,7 @@ def _doctor(commands: Any) -> None:
         "show the hardware and software, and conditions that make results unreliable",
     )
     _add_format(doctor)
-    add_options(doctor, "backend", "python", "env", "results")
+    add_options(doctor)
 
 
 def _list(commands: Any) -> None:
@@ -140,7 +123,7 @@ def _list(commands: Any) -> None:
     )
     add(runs, "place RESULTS", "results or machine folder (default: --results)", nargs="?")
     _add_format(runs)
-    add_options(runs, "results")
+    add_options(runs)
 
 
 def _show(commands: Any) -> None:
@@ -168,7 +151,7 @@ def _report(commands: Any) -> None:
     _add_format(report, ", or html", default=None)
     for option in REPORT_OPTIONS.values():
         option.add_to(report.add_argument)
-    add_options(report, "results")
+    add_options(report)
 
 
 def _compare(commands: Any) -> None:
@@ -190,7 +173,6 @@ def _compare(commands: Any) -> None:
         "with --across: compare each value live with the previous one, as convmark ab does",
     )
     _add_stopping_rule(compare, "with --live: ")
-    add_options(compare, "allow-change")
     _add_place(compare)
 
 
@@ -215,7 +197,7 @@ def _comment(commands: Any) -> None:
         "how the step of the gate ended: success or failure (default: from its verdicts)",
     )
     add(comment, "--badge FILE", "also write the JSON of a badge (shields.io, endpoint)")
-    add_options(comment, "results")
+    add_options(comment)
 
 
 def _accept(commands: Any) -> None:
@@ -246,7 +228,7 @@ def _history(commands: Any) -> None:
 
 
 def _add_place(parser: Parser) -> None:
-    add_options(parser, "results")
+    add_options(parser)
     add(parser, "--machine NAME", "folder of the results (default: this machine's)")
 
 
@@ -259,7 +241,7 @@ def _merge(commands: Any) -> None:
         "copied unchanged. Duplicate rows are refused, and missing parts are listed.",
     )
     add(merge, "places DIR", "results folder, or run file", nargs="+")
-    add_options(merge, "results")
+    add_options(merge)
 
 
 def _fleet(commands: Any) -> None:
@@ -271,7 +253,7 @@ def _fleet(commands: Any) -> None:
     )
     _add_cluster(doctor, required=True)
     _add_format(doctor)
-    add_options(doctor, "backend", "python", "env")
+    add_options(doctor)
 
 
 def _ab(commands: Any) -> None:
@@ -294,13 +276,7 @@ def _ab(commands: Any) -> None:
         )
     _add_format(ab)
     _add_stopping_rule(ab)
-    words = "also measure the time of each layer of both sides, and name the layers that moved"
-    KEYWORDS["layers"].add_to(ab.add_argument, help=f"{words} (default: no)")
-    _add_of_a_pair(ab)
-
-
-def _add_of_a_pair(parser: Parser, **defaults: str) -> None:
-    add_options(parser, *OF_A_PAIR, batch_sizes=default_sizes(TIMED_TASKS), **defaults)
+    add_options(ab)
 
 
 def _add_stopping_rule(parser: Parser, when: str = "") -> None:
@@ -327,10 +303,7 @@ def _bisect(commands: Any) -> None:
     add(bisect, "--versions LIST", "the releases to search (default: all final releases)")
     add(bisect, "--budget SECONDS", "maximum seconds per comparison (default: 60)", default="60")
     _add_format(bisect)
-    _add_of_a_pair(bisect, **OWN_DEFAULTS["bisect"])
-
-
-_OF_LAYERS = [name for name in _MEASURING if name in (*OF_A_PAIR, "processes") and name != "models"]
+    add_options(bisect)
 
 
 def _layers(commands: Any) -> None:
@@ -347,7 +320,7 @@ def _layers(commands: Any) -> None:
     add(layers, "--suggest", "also measure which settings make the step faster, such as --jit on")
     add(layers, "--top N", "layers of the printed table (default: 20)")
     _add_format(layers)
-    add_options(layers, *_OF_LAYERS, **OWN_DEFAULTS["layers"])
+    add_options(layers)
 
 
 def _noise(commands: Any) -> None:
@@ -361,7 +334,7 @@ def _noise(commands: Any) -> None:
     )
     add(noise, "--seconds N", "total seconds of sessions (default: 300)", default="300")
     _add_format(noise)
-    _add_of_a_pair(noise, threads="default, on a CPU also 1")
+    add_options(noise)
 
 
 def _export(commands: Any) -> None:
@@ -376,7 +349,7 @@ def _export(commands: Any) -> None:
     add(export, "places RESULTS", "folders or run files (default: --results)", nargs="*")
     add(export, "--to TOOL", "bmf, otava, conbench, openmetrics or mlflow", required=True)
     add(export, "-o --output PATH", "file or new folder to write (default: -, standard output)")
-    add_options(export, "results")
+    add_options(export)
 
 
 def _check_submission(commands: Any) -> None:

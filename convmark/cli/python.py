@@ -23,15 +23,14 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from convmark.cli.ab import StoppingRule, compare_sides
 from convmark.cli.command import sayer
-from convmark.cli.parsers import OF_A_PAIR
 from convmark.cli.run import check_plan, left_out
 from convmark.compare.live.ab import sides
 from convmark.core.errors import ConvmarkError, DrawingError, OptionError
 from convmark.core.fitting import wrapped
 from convmark.core.model_name import TRUST
-from convmark.core.option import MOST_QUOTED, Option, values_of
+from convmark.core.option import MOST_QUOTED, Option, plain_value, values_of
 from convmark.core.option_values import parse_percent, parse_seconds
-from convmark.core.options import KEYWORDS, Options, of_keywords
+from convmark.core.options import KEYWORDS, Options, read
 from convmark.core.pyproject import pyproject_settings
 from convmark.core.report_options import REPORT_OPTIONS, ReportOptions
 from convmark.core.suites import NETWORKS
@@ -368,13 +367,29 @@ def _text(name: str, given: object) -> str:
     return text
 
 
-_OF_COMPARE = {
-    name: option for name, option in KEYWORDS.items() if option.name in ("layers", *OF_A_PAIR)
-}
+_OF_COMPARE = {name: option for name, option in KEYWORDS.items() if "ab" in option.commands}
 
 
-def _options(given: dict[str, Any], known: Mapping[str, Option]) -> Options:
-    return of_keywords(given, pyproject_settings(Path.cwd()), known)
+def _options(given: Mapping[str, Any], known: Mapping[str, Option]) -> Options:
+    """Return the options that keywords of a Python function give, then pyproject's, then defaults.
+
+    Args:
+        given: values by the names of the fields; None is the default. Numbers, paths and lists are
+            taken as the texts that they are on the command line.
+        known: those of `KEYWORDS` that the function takes.
+
+    Raises:
+        OptionError: there is no such option, or a value breaks its rule.
+    """
+    for name in given:
+        if name in KEYWORDS and name not in known:
+            raise OptionError(f"{name}: is no option here; convmark.measure has it")
+    texts = {name: plain_value(value) for name, value in given.items() if value is not None}
+    values = values_of(known, texts)
+    keys = {known[name].key for name in values}
+    own = pyproject_settings(Path.cwd())
+    others = read({}, {key: value for key, value in own.items() if key not in keys})
+    return dataclasses.replace(others, **values, given={**others.given, **texts})
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import numbers
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,45 @@ from convmark.core.errors import OptionError
 from convmark.core.option_values import Parse, nearest
 from convmark.core.text import plain_text
 
-__all__ = ["MOST_QUOTED", "Option", "option_field", "options_of", "plain_value", "values_of"]
+__all__ = [
+    "ALL",
+    "DRY_RUN",
+    "MEASURING",
+    "MOST_QUOTED",
+    "NAMED",
+    "ONE_SIDE",
+    "PAIRS",
+    "RESUME",
+    "SESSIONS",
+    "Option",
+    "option_field",
+    "options_of",
+    "plain_value",
+    "values_of",
+]
 
 MOST_QUOTED = 60
 """Characters of a Python value that an error quotes."""
+
+RESUME = (
+    "resume an interrupted run, by number or file (default: the newest); repeat the options of the "
+    "original command"
+)
+"""The help of `--resume`, which is not a setting of a run."""
+
+DRY_RUN = "show what would be measured, with an estimate of the time, and start nothing"
+"""The help of `--dry-run`, which is not one either."""
+
+PAIRS = ("ab", "bisect", "noise")
+SESSIONS = ("pytest", "run")
+ONE_SIDE = (*SESSIONS, "layers")
+NAMED = (*SESSIONS, *PAIRS)
+MEASURING = frozenset([*ONE_SIDE, *PAIRS])
+ALL = (
+    *(*MEASURING, "accept", "comment", "compare", "doctor", "export", "history", "list", "merge"),
+    *("report", "show"),
+)
+"""Commands, by the options that they use; most options are of those that measure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +69,8 @@ class Option:
     parse: Parse
     default: str | None
     help: str
-    only: str
-    """`run` or `pytest` where the other has no such option."""
+    commands: frozenset[str]
+    """Which have it, where a table is of several; `pytest` is one of them."""
     repeatable: bool
     """Whether it may be given more than once; its value is then a tuple."""
 
@@ -64,10 +99,6 @@ class Option:
         more = {"default": None, "help": self.help, **how, **more}
         more["help"] = more["help"].replace("%", "%%")  # argparse fills in what follows a %
         add(flag or self.flag, **more)
-
-    def help_with(self, default: str) -> str:
-        """Return the help with the default that a command has of its own."""
-        return f"{self.help.partition(' (default: ')[0]} (default: {default})"
 
     def value(self, flag: str, given: Any) -> Any:
         """Return the value of what a source gives.
@@ -143,7 +174,7 @@ def option_field(
     help: str,
     *,
     default: str | None = None,
-    only: str = "",
+    commands: Iterable[str] = MEASURING,
     repeatable: bool = False,
 ) -> Any:
     """Return the field of an option.
@@ -161,7 +192,7 @@ def option_field(
         parse=parse,
         default=default,
         help=help,
-        only=only,
+        commands=frozenset(commands),
         repeatable=repeatable,
     )
     value = () if repeatable else None if default is None else parse(flag, default)

@@ -19,32 +19,27 @@ from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import ISOLATIONS, NUMA, PRECISIONS
 from convmark.core.cluster import Cluster, parse_cluster, with_index
 from convmark.core.errors import OptionError
-from convmark.core.option import Option, option_field, options_of, plain_value, values_of
+from convmark.core.option import (
+    ALL,
+    MEASURING,
+    NAMED,
+    ONE_SIDE,
+    SESSIONS,
+    option_field,
+    options_of,
+)
 from convmark.core.option_values import Shapes
 from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIME_PRECISIONS, RUNTIMES
 from convmark.core.tasks import TASKS, TIMED_TASKS
 
 __all__ = [
-    "DRY_RUN",
     "OPTIONS",
     "OWN_DEFAULTS",
-    "RESUME",
     "Options",
     "default_sizes",
     "of_command",
-    "of_keywords",
     "read",
 ]
-
-RESUME = (
-    "resume an interrupted run, by number or file (default: the newest); repeat the options of the "
-    "original command"
-)
-"""The help of `--resume`, which is not a setting of a run."""
-
-
-DRY_RUN = "show what would be measured, with an estimate of the time, and start nothing"
-"""The help of `--dry-run`, which is not one either."""
 
 
 def default_sizes(tasks: Collection[str]) -> str:
@@ -64,6 +59,7 @@ class Options:
         "package.module:builder, package.module:builder(width=2) or package.module:model, "
         "a .keras, .h5, .onnx, .tflite or .xml file, a SavedModel folder, or keras_hub:preset "
         "(default: the suite's)",
+        commands=NAMED,
     )
     trust_models: bool = option_field(
         "--trust-models",
@@ -77,7 +73,7 @@ class Options:
         rules.choices_of(tuple(TASKS)),
         f"{', '.join(one.words for one in TASKS.values())} (default: {','.join(TIMED_TASKS)})",
         default=",".join(TIMED_TASKS),
-        only="run",
+        commands=MEASURING - {"pytest"},
     )
     devices: tuple[str, ...] = option_field(
         "--devices DEVICES",
@@ -110,6 +106,7 @@ class Options:
         rules.parse_counts,
         "number of model copies, each with its own batch: one per GPU, or logical CPUs; "
         "TensorFlow only (default: 1; bench/test_scaling.py: up to the number of GPUs)",
+        commands=SESSIONS,
     )
     cluster: Cluster | None = option_field(
         "--cluster WHERE",
@@ -117,14 +114,14 @@ class Options:
         "run replicas in several processes: local, one each on this machine; HOST:PORT,HOST:PORT, "
         "on these machines; or TF_CONFIG to read that variable; start the same command on each "
         "machine (default: one process)",
-        only="run",
+        commands=("run",),
     )
     index: int | None = option_field(
         "--index N",
         rules.parse_place,
         "position of this machine in --cluster, from 0; the first machine saves the rows (no "
         "default)",
-        only="run",
+        commands=("run",),
     )
     optimizer: str | None = option_field(
         "--optimizer NAME",
@@ -168,6 +165,7 @@ class Options:
         rules.choices_of(tuple(BACKENDS)),
         f"backends of Keras: {', '.join(BACKENDS)} (default: {DEFAULT_BACKEND})",
         default=DEFAULT_BACKEND,
+        commands=(*MEASURING, "doctor", "fleet doctor"),
     )
     runtimes: tuple[str, ...] = option_field(
         "--runtime NAMES",
@@ -175,6 +173,7 @@ class Options:
         f"what runs the forward pass in the task infer: {', '.join(RUNTIMES)}; all but keras load "
         "a file that Keras exports",
         default=DEFAULT_RUNTIME,
+        commands=NAMED,
     )
     ceilings: str = option_field(
         "--ceilings WHICH",
@@ -182,6 +181,7 @@ class Options:
         "measure the highest speed of each device once, for the column efficiency: auto (GPUs "
         "only), on or off",
         default="auto",
+        commands=ONE_SIDE,
     )
     layers: bool = option_field(
         "--layers",
@@ -189,9 +189,14 @@ class Options:
         "also measure the time of each layer, in --processes sessions per case; a gate measures "
         "those of slower cases anyway (default: no)",
         default="no",
+        commands=(*SESSIONS, "ab"),
     )
     processes: int = option_field(
-        "--processes N", rules.parse_count, "fresh processes per case", default="3"
+        "--processes N",
+        rules.parse_count,
+        "fresh processes per case",
+        default="3",
+        commands=ONE_SIDE,
     )
     time_budget_s: float = option_field(
         "--time-budget SECONDS",
@@ -217,6 +222,7 @@ class Options:
         rules.parse_folder,
         "folder of the results",
         default="results",
+        commands=ALL,
     )
     seed: int = option_field(
         "--seed N",
@@ -229,24 +235,28 @@ class Options:
         rules.parse_seeds,
         "seeds of the task accuracy, one process each",
         default="0,1,2",
+        commands=SESSIONS,
     )
     target_accuracy: float = option_field(
         "--target-accuracy SHARE",
         rules.parse_share,
         "validation accuracy for the time to accuracy of the task accuracy",
         default="0.97",
+        commands=SESSIONS,
     )
     fraction: float = option_field(
         "--fraction SHARE",
         rules.parse_share,
         "share of the training and validation samples for the task accuracy, for quick checks",
         default="1",
+        commands=SESSIONS,
     )
     mnist: Path | None = option_field(
         "--mnist PATH",
         rules.parse_file,
         "MNIST file, an .npz with the arrays of keras.datasets.mnist (default: CONVMARK_MNIST, "
         "else downloaded by Keras)",
+        commands=SESSIONS,
     )
     input_shape: Shapes | None = option_field(
         "--input-shape SHAPE",
@@ -260,6 +270,7 @@ class Options:
         "interpreter to measure, or the folder of its environment; it needs only the framework "
         "(default: this one; convmark run accepts several and makes one run for each)",
         repeatable=True,
+        commands=(*SESSIONS, "doctor", "fleet doctor"),
     )
     environments: tuple[str, ...] = option_field(
         "--env REQUIREMENTS",
@@ -267,13 +278,14 @@ class Options:
         'requirements of the environment to measure, such as "tensorflow==2.20.*"; made once and '
         "reused, see convmark env list (default: the current environment)",
         repeatable=True,
+        commands=(*SESSIONS, "doctor", "fleet doctor"),
     )
     sustain_s: float | None = option_field(
         "--sustain TIME",
         rules.parse_duration,
         "then take steps for so long in the first process of each case, such as 20m, 90s or 1h, "
         "and find when the throughput drops (default: no)",
-        only="run",
+        commands=("run",),
     )
     latency_limit_s: float | None = option_field(
         "--latency-limit LATENCY",
@@ -281,13 +293,14 @@ class Options:
         "then search, in the first process of each case of the task infer, the highest rate of "
         "arriving requests whose 99th percentile of latency is within a limit, such as 10ms "
         "(default: no)",
+        commands=SESSIONS,
     )
     cooling: str | None = option_field(
         "--cooling TEXT",
         rules.parse_text,
         "how the machine is cooled, such as 'air, 2 fans' or 'liquid'; kept in each row (no "
         "default)",
-        only="run",
+        commands=("run",),
     )
     wait: bool = option_field(
         "--wait",
@@ -309,7 +322,7 @@ class Options:
         "with --benchmark-compare: maximum seconds for the live comparison, before a regression is "
         "checked in separate processes; or unlimited, which also decides changes of 3 %",
         default="600",
-        only="pytest",
+        commands=("pytest",),
     )
     margin: float = option_field(
         "--margin SHARE",
@@ -317,15 +330,15 @@ class Options:
         "with --benchmark-compare: the smallest slowdown that counts as a regression, as a share "
         "of the step time",
         default="0.03",
-        only="pytest",
+        commands=("pytest",),
     )
     allow_changes: tuple[str, ...] = option_field(
         "--allow-change CASE",
         rules.parse_text,
         "accept an intended change of this case: its name, or a pattern such as 'lenet5-*' "
         "(default: none)",
-        only="pytest",
         repeatable=True,
+        commands=("pytest", "compare"),
     )
     given: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
     """By field what the user gave on the command line or in pyproject, before it was read."""
@@ -421,28 +434,5 @@ def read(
     return Options(**values, given=texts)
 
 
-KEYWORDS = {name: option for name, option in _OPTION_OF.items() if option.only != "pytest"}
+KEYWORDS = {name: option for name, option in _OPTION_OF.items() if "run" in option.commands}
 """The options of a run by the names of their fields."""
-
-
-def of_keywords(
-    given: Mapping[str, Any], settings: Mapping[str, Any], known: Mapping[str, Option]
-) -> Options:
-    """Return the options that keywords of a Python function give, then `settings`, then defaults.
-
-    Args:
-        given: values by the names of the fields; None is the default. Numbers, paths and lists are
-            taken as the texts that they are on the command line.
-        known: those of `KEYWORDS` that the function takes.
-
-    Raises:
-        OptionError: there is no such option, or a value breaks its rule.
-    """
-    for name in given:
-        if name in KEYWORDS and name not in known:
-            raise OptionError(f"{name}: is no option here; convmark.measure has it")
-    texts = {name: plain_value(value) for name, value in given.items() if value is not None}
-    values = values_of(known, texts)
-    keys = {known[name].key for name in values}
-    others = read({}, {key: value for key, value in settings.items() if key not in keys})
-    return dataclasses.replace(others, **values, given={**others.given, **texts})

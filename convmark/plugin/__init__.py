@@ -79,7 +79,7 @@ def pytest_configure(config: pytest.Config) -> None:
     given = {
         option.key: config.getoption(destination(option.name), None)
         for option in OPTIONS
-        if option.only != "run"
+        if "pytest" in option.commands
     }
     before = short.prefix(config)
     try:

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from convmark.core.fitting import wrapped
-from convmark.core.options import DRY_RUN, OPTIONS, RESUME
+from convmark.core.option import DRY_RUN, RESUME
+from convmark.core.options import OPTIONS
 from convmark.core.pyproject import wants_short_options
 from convmark.core.text import plain_text
 
@@ -58,7 +59,7 @@ def add_options(parser: pytest.Parser, before: str) -> None:
         return {"help": shown, "dest": destination(name)}
 
     for one in OPTIONS:
-        if one.only != "run":
+        if "pytest" in one.commands:
             one.add_to(group.addoption, flag=f"{before}{one.name}", **how(one.name, one.help))
     resume, accuracy = how("resume", RESUME), how("accuracy", ACCURACY)
     group.addoption(f"{before}resume", metavar="RUN", nargs="?", const="", **resume)
@@ -93,10 +94,10 @@ def refuse_unknown(config: pytest.Config, parser: pytest.Parser, args: list[str]
     befores = dict.fromkeys((PREFIX, prefix(config)))
     for one in OPTIONS:
         for flag in (before + one.name for before in befores):
-            if one.only == "run" and flag in flags:
+            if "pytest" not in one.commands and flag in flags:
                 raise usage_error(f"{flag}: {of_run(one.name)}")
     names = [*(one.name for one in OPTIONS), "resume", "dry-run", "accuracy"]
-    short = {*names} - {one.name for one in OPTIONS if one.only == "run"}
+    short = {*names} - {one.name for one in OPTIONS if "pytest" not in one.commands}
     ours = [before + name for before in befores for name in names]
     ours += ["--benchmark-compare", "--benchmark-compare-fail"]
     for flag in flags:

@@ -216,4 +216,5 @@ def _noise(models: Sequence[str], options: Options) -> str:
     if options.pythons or options.environments:  # `convmark noise` knows its own interpreter alone
         return typed("doctor", options, _OF_DOCTOR)
     names = ",".join(dict.fromkeys(models))
-    return typed(f"noise --models {shlex.quote(names)}", options, _OF_NOISE)
+    fields = [one for one in _OF_NOISE if one != "isolation" or options.isolation != "none"]
+    return typed(f"noise --models {shlex.quote(names)}", options, fields)
