@@ -403,6 +403,7 @@ def test_one_side_by_two_names_is_refused_and_twice_the_same_name_is_said_to_be_
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("convmark.compare.live.ab.resolve_here", lambda repository, ref: "a" * 40)
+    monkeypatch.setattr("convmark.compare.live.ab.refuse_ref", lambda ref, models: None)
     somewhere = Origin(repository=folder, folder=Path("models"), is_zoo=True)
     monkeypatch.setattr("convmark.compare.live.ab.origin_of", lambda case, sources: somewhere)
     for sides_of in (

@@ -85,6 +85,7 @@ def test_a_bisection_between_two_names_of_one_commit_is_refused(
     somewhere = Origin(repository=folder, folder=Path("models"), is_zoo=True)
     monkeypatch.setattr(bisect_command, "origin_of", lambda case, sources: somewhere)
     monkeypatch.setattr(bisect_command, "resolve_here", lambda repository, ref: "a" * 40)
+    monkeypatch.setattr(bisect_command, "refuse_ref", lambda ref, models: None)
     assert main(["bisect", "--good", "git:main", "--bad", "git:HEAD", *LENET5]) == 2
     assert "must be another commit than --good, both are aaaaaaaaaaaa" in capsys.readouterr().err
 
@@ -94,6 +95,7 @@ def test_a_bisection_between_two_names_of_one_commit_is_refused(
     [
         (["--devices", "all"], "--devices: bisect needs one device, such as cpu or gpu:0, got all"),
         (["--isolation", "none"], "--isolation: a comparison needs fresh processes, got none"),
+        (["--models", "nets:small"], "--bad: {}: git knows no commit 'HAED'; did you mean HEAD?"),
     ],
 )
 def test_what_a_bisection_cannot_take_is_refused_before_anything_starts(

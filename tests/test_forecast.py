@@ -66,7 +66,9 @@ def test_a_plan_is_shown_with_its_time_from_the_budget_and_nothing_is_started(
         ("lenet6", "lenet6: no such model; the nearest are lenet5"),
         ("nowhere.nets:small", "nowhere.nets:small: there is no module nowhere; it must be in "),
         ("nets/small.keras", "nets/small.keras: no such file in the working folder"),
-        ("own.nets:smal", "own.nets:smal: own.nets has no attribute smal"),
+        ("nets/smal.keras", "nets/smal.keras: no such file in the working folder; did you mean "),
+        ("onw.nets:small", "onw.nets:small: there is no module onw; did you mean own"),
+        ("own.nets:smal", "own.nets:smal: own.nets has no attribute smal; did you mean own.nets:"),
     ],
 )
 def test_a_misspelt_model_is_refused_before_anybody_waits_and_by_a_plan(
@@ -76,8 +78,10 @@ def test_a_misspelt_model_is_refused_before_anybody_waits_and_by_a_plan(
     def waits(**_: Any) -> None:
         raise AssertionError("the machine was waited for")
 
-    (folder / "own").mkdir()
+    for place in ("own", "nets"):
+        (folder / place).mkdir()
     (folder / "own" / "nets.py").write_text("def small():\n    ...\n")
+    (folder / "nets" / "small.h5").touch()
     monkeypatch.setattr("convmark.session.session.alone", waits)
     monkeypatch.setattr("convmark.cli.ab.alone", waits)
     for command in (["run", "--dry-run"], ["run", "--wait"], ["noise"], ["ab"]):

@@ -434,11 +434,16 @@ def test_the_commit_of_head_named_with_an_edit_is_an_earlier_run_never_this_one(
 
 
 def test_an_unknown_ref_is_a_usage_error_before_anything_is_measured(
-    run: Run, pytester: pytest.Pytester
+    run: Run, pytester: pytest.Pytester, worker: Worker
 ) -> None:
     result = run("--benchmark-compare=git:no-such-branch")
     assert result.ret == 4
     result.stderr.fnmatch_lines(["ERROR: *git knows no commit 'no-such-branch'*"])
+    for asked, near in (("git:HAED", "HEAD"), ("git:mian", "main"), ("lattest", "latest")):
+        result = run(f"--benchmark-compare={asked}")
+        assert result.ret == 4
+        result.stderr.fnmatch_lines([f"ERROR: *'; did you mean {near}[?]*"])
+    assert worker.made == 0  # it is known before an interpreter is started
     assert not list(pytester.path.glob("results/*/*.csv"))
 
 

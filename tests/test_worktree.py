@@ -82,6 +82,14 @@ def test_an_unknown_commit_is_refused_in_one_line(repository: Path, ref: str) ->
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(("ref", "near"), [("HAED", "HEAD"), ("mian", "main"), ("v11", "v1")])
+def test_a_misspelt_commit_is_refused_with_the_nearest_name(
+    repository: Path, ref: str, near: str
+) -> None:
+    with pytest.raises(ConvmarkError, match=rf"no commit '{ref}'; did you mean {near}\?"):
+        worktree.resolve(repository, ref)
+
+
 def test_two_commits_are_merged_among_the_objects_alone_and_nothing_where_they_conflict(
     repository: Path,
 ) -> None:

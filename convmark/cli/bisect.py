@@ -14,13 +14,13 @@ from convmark.cli.command import exit_status, sayer
 from convmark.compare.judgement import INTERRUPTED
 from convmark.compare.live.ab import GIT, AsItIs, SideSpec, inspected
 from convmark.compare.live.ab_files import VerdictRow
-from convmark.compare.live.anchor import Origin, origin_of
+from convmark.compare.live.anchor import Origin, origin_of, refuse_ref
 from convmark.compare.live.bisect import Bisection, Change
 from convmark.compare.live.bisect import bisect as narrow
 from convmark.compare.live.worktree import resolve_here, standing_in
 from convmark.compare.rule.decision import Limits
 from convmark.core.case import Case
-from convmark.core.errors import InstallError, OptionError, WorkerError
+from convmark.core.errors import ConvmarkError, InstallError, OptionError, WorkerError
 from convmark.core.fitting import tell
 from convmark.core.git import Git
 from convmark.core.interval import share_of
@@ -64,6 +64,11 @@ def bisect(given: argparse.Namespace, options: Options) -> int:
         raise OptionError("--good and --bad: must both be releases, or both git:REF")
     if good.startswith(GIT):
         ends = (good.removeprefix(GIT), bad.removeprefix(GIT))
+        for flag, ref in zip(("--good", "--bad"), ends, strict=True):
+            try:
+                refuse_ref(ref, [case.model])
+            except ConvmarkError as error:
+                raise OptionError(f"{flag}: {error}") from None
         candidates = _commits(_origin(options, case), *ends)
         side_of: SideOf = _of_commit
     else:

@@ -13,6 +13,7 @@ from convmark.core.backends import BACKENDS
 from convmark.core.files import new_folder, writing
 from convmark.core.fitting import tell
 from convmark.core.option import Option
+from convmark.core.option_values import did_you_mean
 from convmark.core.options import OPTIONS, OWN_DEFAULTS, default_sizes
 from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.core.text import Say, listed, plain_text
@@ -79,8 +80,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with the conventional status; what is printed is one line."""
-        near = self._near(message)
-        self._end(f"{message}; did you mean {near}?" if near else message)
+        self._end("; ".join(filter(None, [message, self._near(message)])))
 
     def refuse(self, unknown: Sequence[str], commands: Mapping[str, Parser]) -> NoReturn:
         """End because of words that are unknown here, and name the commands that know the first."""
@@ -96,20 +96,17 @@ class Parser(argparse.ArgumentParser):
         self.exit(EXIT_USAGE)
 
     def _near(self, message: str) -> str:
-        """Return the option or command that is most like what a message complains of."""
-        import difflib  # for errors alone
-
+        """Ask for the option or command that is most like what a message complains of."""
         choice = _NOT_ONE_OF.search(message)
         if choice is not None:
             choices = re.findall(r"[\w-]+", message[choice.end() :])
-            return next(iter(difflib.get_close_matches(choice["given"], choices, n=1)), "")
+            return did_you_mean(choice["given"], choices, most=1, cutoff=0.6)
         unknown = message.partition("unrecognized arguments: ")[2]
         for word in unknown.split():
             name = word.partition("=")[0].rstrip(":")
-            if name.startswith("--"):
-                near = difflib.get_close_matches(name, self._option_string_actions, n=1)
-                if near and near[0] != name:
-                    return near[0]
+            known = self._option_string_actions
+            if name.startswith("--") and name not in known:
+                return did_you_mean(name, known, most=1, cutoff=0.6)
         return ""
 
 

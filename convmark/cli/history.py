@@ -307,10 +307,6 @@ def _names(store: Store, folders: Sequence[str]) -> dict[str, str]:
     return {folder: read_name(store.folder / folder) or folder for folder in folders}
 
 
-LATEST = "latest"
-"""The name of the newest run."""
-
-
 def run_named(name: str, machine: str | None, options: Options) -> Path:
     """Return the run file that a user means: a path, a number, a commit or `latest`.
 
@@ -318,5 +314,4 @@ def run_named(name: str, machine: str | None, options: Options) -> Path:
         StoreError: there is no such run.
     """
     store = Store(options.results)
-    folder = _folder(store, machine, [name])
-    return store.runs(folder)[-1] if name == LATEST else store.find(name, folder)
+    return store.find(name, _folder(store, machine, [name]))

@@ -22,6 +22,7 @@ __all__ = ["parsers"]
 
 ACROSS = "tensorflow, keras, python, backend, commit, machine, gpu or driver"
 
+_RUN = "number, commit or file of the run, or latest"
 _JOBS = """\
 five jobs:
   choose a model
@@ -128,7 +129,7 @@ def _list(commands: Any) -> None:
 
 def _show(commands: Any) -> None:
     show = command(commands, "show", "show the table of one run again")
-    add(show, "run RUN", "number, commit or file of the run, or latest")
+    add(show, "run RUN", _RUN)
     _add_format(show)
     _add_place(show)
 
@@ -160,9 +161,9 @@ def _compare(commands: Any) -> None:
         "compare",
         "show the verdicts of a run against its history or another run, or a table over versions",
         "Print the verdicts of the newest run, or of RUN, again. With two runs, compare the second "
-        "with the first. A run is a number, a commit or a file. Nothing is measured, so step times "
-        "without a live comparison are inconclusive. With --across, print a table of all runs "
-        "with the change from value to value; the exit status is 1 if one is `regressed`.",
+        "with the first. A run is a number, a commit, a file or latest. Nothing is measured, so "
+        "step times without a live comparison are inconclusive. With --across, print a table of "
+        "all runs with the change from value to value; the exit status is 1 if one is `regressed`.",
     )
     add(compare, "runs RUN", "one or two runs", nargs="*")
     _add_format(compare, ", or without --across github")
@@ -204,7 +205,7 @@ def _accept(commands: Any) -> None:
     accept = command(
         commands, "accept", "accept a run as the baseline of later runs, for all or some cases"
     )
-    add(accept, "run RUN", "number, commit or file of the run")
+    add(accept, "run RUN", _RUN)
     add(accept, "--reason TEXT", "the reason, in a few words", required=True)
     add(
         accept,

@@ -21,6 +21,7 @@ __all__ = [
     "check_patterns",
     "choice_of",
     "choices_of",
+    "did_you_mean",
     "nearest",
     "or_default",
     "parse_batch_sizes",
@@ -67,14 +68,25 @@ MOST_SECONDS = 1_000_000
 """Eleven days; the system's timers overflow far above it."""
 
 
-def nearest(value: str, known: Iterable[str]) -> str:
-    """Say the nearest known names, or all of them where they are few and none is near."""
+def did_you_mean(
+    value: str, known: Iterable[str], *, most: int = 3, cutoff: float = 0.5, before: str = ""
+) -> str:
+    """Ask whether one of the nearest known names is meant; empty where none is near.
+
+    Args:
+        before: what a user types before each name.
+    """
     import difflib  # for errors alone
 
+    near = difflib.get_close_matches(value, dict.fromkeys(known), n=most, cutoff=cutoff)
+    return f"did you mean {' or '.join(f'{before}{one}' for one in near)}?" if near else ""
+
+
+def nearest(value: str, known: Iterable[str]) -> str:
+    """Say the nearest known names, or all of them where they are few and none is near."""
     names = list(known)
-    near = difflib.get_close_matches(value, names, n=3, cutoff=0.5)
-    if near:
-        return f"did you mean {' or '.join(near)}?"
+    if question := did_you_mean(value, names):
+        return question
     few = f"known: {', '.join(names)}" if names else "none is known"
     return few if len(names) <= 12 else "no known name is near"
 

@@ -17,6 +17,7 @@ from convmark import interpreter as launch
 from convmark.core.backends import BACKENDS
 from convmark.core.errors import OptionError, WorkerError
 from convmark.core.model_name import ModelName
+from convmark.core.option_values import did_you_mean
 from convmark.interpreter import Answer, Interpreter
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "devices_asked_for",
     "inspect",
     "refuse_unknown",
+    "sources_here",
     "unbound_memory",
     "zoo_names",
 ]
@@ -62,7 +64,10 @@ def refuse_unknown(models: Iterable[str], *, elsewhere: bool = False) -> None:
     for name in models:
         parts = ModelName.of(name)
         if parts.file and not Path(parts.file).exists():
-            raise OptionError(f"{parts.file}: no such file in the working folder")
+            beside = Path(parts.file).parent
+            hint = did_you_mean(parts.file, [one.as_posix() for one in beside.glob("*")])
+            told = f"{parts.file}: no such file in the working folder"
+            raise OptionError("; ".join(filter(None, [told, hint])))
         if elsewhere:
             continue
         if parts.is_zoo and (known := zoo_names()) and name not in known:
@@ -73,13 +78,18 @@ def refuse_unknown(models: Iterable[str], *, elsewhere: bool = False) -> None:
                 "package.module:attribute, or a file such as net.keras"
             )
         if parts.package and not _is_there(parts.package):
+            rule = "it must be in the working folder or be installed"
+            own = (path for one in launch.import_roots() for path in one.glob("[A-Za-z]*"))
+            names = [path.stem for path in own if path.is_dir() or path.suffix == ".py"]
             raise OptionError(
-                f"{name}: there is no module {parts.package}; it must be in the working folder or "
-                "be installed"
+                f"{name}: there is no module {parts.package}; "
+                f"{did_you_mean(parts.package, names) or rule}"
             )
         attribute = parts.attribute.partition(".")[0]
-        if parts.package and attribute and _lacks(parts.module, attribute):
-            raise OptionError(f"{name}: {parts.module} has no attribute {attribute}")
+        if parts.package and attribute and (text := _lacks(parts.module, attribute)) is not None:
+            hint = did_you_mean(attribute, _NAMES.findall(text), before=f"{parts.module}:")
+            told = f"{name}: {parts.module} has no attribute {attribute}"
+            raise OptionError("; ".join(filter(None, [told, hint])))
 
 
 _MAKES_NAMES = re.compile(
@@ -88,21 +98,39 @@ _MAKES_NAMES = re.compile(
 """In the code of a module: it may have attributes whose names do not stand in it."""
 
 
-def _lacks(module: str, attribute: str) -> bool:
-    """Whether the word of an attribute stands nowhere in a module of the user's own folders.
+_NAMES = re.compile(r"^(?:async )?(?:def |class )?([A-Za-z]\w*)(?=[ \t]*[(:=])", re.MULTILINE)
+"""What a module defines at its left margin; other words that stand so are no harm in a hint."""
 
-    A module inside a package is its attribute once anything has imported it.
+
+def _lacks(module: str, attribute: str) -> str | None:
+    """Return a module's text, of the user's own folders, in which no word is the attribute.
+
+    None where it may have the attribute. A module inside a package is its attribute once anything
+    has imported it.
     """
     place = Path(*module.split("."))
     for root in launch.import_roots():
         if any((root / place / inside).exists() for inside in (attribute, f"{attribute}.py")):
-            return False
+            return None
         for path in (root / place.with_suffix(".py"), root / place / "__init__.py"):
             if path.is_file():
                 text = path.read_text(encoding="utf-8", errors="replace")
                 there = re.search(rf"\b{re.escape(attribute)}\b", text)
-                return not (there or _MAKES_NAMES.search(text))
-    return False
+                return None if there or _MAKES_NAMES.search(text) else text
+    return None
+
+
+def sources_here(models: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Return module and file of a user's models, of those that lie in the user's own folders."""
+    found: dict[str, tuple[str, str]] = {}
+    for name in models:
+        module = ModelName.of(name).module
+        place = Path(*module.split("."))
+        for path in (place.with_suffix(".py"), place / "__init__.py") if module else ():
+            for root in launch.import_roots():
+                if (root / path).is_file():
+                    found.setdefault(name, (module, str(root / path)))
+    return found
 
 
 def _is_there(package: str) -> bool:

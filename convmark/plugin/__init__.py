@@ -347,6 +347,7 @@ def _measure(
     config = session.config
     say = functools.partial(_say, config)
     if not bridge.is_disabled(config):
+        Baseline.refuse(config.stash[_COMPARISON_KEY].asked, run, cases.values())
         run.claim(cases.values(), say)
     run.prepare(list(cases.values()), say)
     if bridge.is_disabled(config):

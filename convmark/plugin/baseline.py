@@ -6,11 +6,12 @@ import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convmark.core.case import Case
 from convmark.core.errors import OptionError
 from convmark.core.pyproject import settings_at
 from convmark.core.text import Say
@@ -48,23 +49,38 @@ class Baseline:
     commits: Mapping[Path, str] = field(default_factory=dict)
     """With `git:REF` the commit that it names in each repository."""
 
-    @classmethod
-    def check(cls, asked: Any, run: PytestRun) -> Baseline:
-        """Return the baseline that was asked for.
+    @staticmethod
+    def refuse(asked: Any, run: PytestRun, cases: Collection[Case]) -> None:
+        """Refuse what names no commit, run or case, before any interpreter is started.
 
         Raises:
-            ConvmarkError: it does not exist, cannot be read, or may not be run beside.
+            ConvmarkError: something does, or cannot be compared with.
         """
+        from convmark.compare.live.anchor import refuse_ref
         from convmark.core.option_values import check_patterns
 
-        cases = [case.name for case in run.cases]
-        check_patterns("--allow-change", run.options.allow_changes, cases)
+        if not asked:
+            return
+        check_patterns("--allow-change", run.options.allow_changes, [one.name for one in cases])
         name = asked if isinstance(asked, str) else ""
         if name.startswith(GIT) and not run.options.compare_budget_s:
             raise OptionError(
                 f"--benchmark-compare: {name} is compared live, and --compare-budget 0 compares "
                 "nothing live; leave it out, or name a run of that commit"
             )
+        if name.startswith(GIT):
+            refuse_ref(name.removeprefix(GIT), [case.model for case in cases])
+        elif name:
+            run.store.find(name, run.machine.name)
+
+    @classmethod
+    def check(cls, asked: Any, run: PytestRun) -> Baseline:
+        """Return the baseline that was asked for.
+
+        Raises:
+            ConvmarkError: it does not exist, or cannot be read.
+        """
+        name = asked if isinstance(asked, str) else ""
         if not name.startswith(GIT):
             return cls(name=name, path=_named_run(run, name) if name else None)
         from convmark.compare.live.anchor import resolve_anchor

@@ -17,6 +17,7 @@ import pytest
 
 from convmark.core.fitting import wrapped
 from convmark.core.option import DRY_RUN, RESUME
+from convmark.core.option_values import did_you_mean
 from convmark.core.options import OPTIONS
 from convmark.core.pyproject import wants_short_options
 from convmark.core.text import plain_text
@@ -101,15 +102,13 @@ def refuse_unknown(config: pytest.Config, parser: pytest.Parser, args: list[str]
     ours = [before + name for before in befores for name in names]
     ours += ["--benchmark-compare", "--benchmark-compare-fail"]
     for flag in flags:
-        import difflib  # for errors alone
-
         if (name := flag.removeprefix("--")) in short:
             raise usage_error(
                 f"unrecognized arguments: {flag}; here it is {PREFIX}{name}, unless "
                 "[tool.convmark] of pyproject.toml has short_options = true"
             )
-        for near in difflib.get_close_matches(flag, ours, n=1, cutoff=0.8):
-            raise usage_error(f"unrecognized arguments: {flag}; did you mean {near}?")
+        if near := did_you_mean(flag, ours, most=1, cutoff=0.8):
+            raise usage_error(f"unrecognized arguments: {flag}; {near}")
 
 
 def of_run(name: str) -> str:

@@ -23,6 +23,7 @@ import numpy as np
 
 from convmark.core.errors import StoreError
 from convmark.core.files import open_regular, writing
+from convmark.core.option_values import did_you_mean
 from convmark.core.text import NUMBER, is_folder_name
 from convmark.results.reading import HEADER, RUN_NAME, StoreWarning, head_cells, read_head, read_run
 from convmark.results.run_file import RunFile, steps_path
@@ -47,6 +48,8 @@ __all__ = [
     "same_file",
 ]
 
+LATEST = "latest"
+"""The name of the newest run."""
 AB_FOLDER = "ab"
 """Beside the machines' folders; its files have numbers for names and are no runs."""
 
@@ -144,7 +147,7 @@ class Store:
         return [one for one in self.runs(folder.name) if int(one.stem) < int(number)]
 
     def find(self, name: str, machine: str, *, but: Path | None = None) -> Path:
-        """Return the run file that a user means: a path, a number such as 7 or 0007, or a commit.
+        """Return the run file that a user means: a path, a number such as 7, a commit or `latest`.
 
         A commit is given by at least seven characters; the newest run of it is taken.
 
@@ -161,6 +164,9 @@ class Store:
                 return _another(path, but)
             raise StoreError(f"{path}: no such file; expected the CSV file of a run")
         runs = self.runs(machine)
+        others = [run for run in runs if not same_file(run, but)]
+        if name == LATEST and others:
+            return others[-1]
         if re.fullmatch(r"[0-9]{1,18}", name):
             for run in runs:
                 if int(run.stem) == int(name):
@@ -174,10 +180,9 @@ class Store:
                     return run
         there = ", ".join(run.stem for run in runs[-5:]) or "none yet"
         there += f"; {but.stem} is the run that is judged" if but is not None else ""
-        raise StoreError(
-            f"{self.folder / machine}: no run {name!r}; expected a file, a commit or the number "
-            f"of a run (newest: {there})"
-        )
+        told = did_you_mean(name, [LATEST], cutoff=0.7)
+        told = told or "expected a file, a commit or the number of a run, or latest"
+        raise StoreError(f"{self.folder / machine}: no run {name!r}; {told} (newest: {there})")
 
 
 _COMMIT = HEADER.index("commit")

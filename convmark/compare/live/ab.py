@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from convmark.compare.live.anchor import MakeInterpreter, Origin, origin_of
+from convmark.compare.live.anchor import MakeInterpreter, Origin, origin_of, refuse_ref
 from convmark.compare.live.requirements import other_packages
 from convmark.compare.live.session import LiveSide, Pairing
 from convmark.compare.live.tree import Tree, tree_as_it_is, tree_at_commit
@@ -162,12 +162,15 @@ def sides(
         models: those that will be compared.
 
     Raises:
-        ConvmarkError: as `side_spec`; or a commit of the zoo is not there.
+        ConvmarkError: as `side_spec`; or a commit is not there.
     """
     checked = [side_spec(*side, make=False, say=say) for side in (a, b)]
     zoo = [Case(model=model, task="infer") for model in models if ModelName.of(model).is_zoo]
     for spec in checked:
         _check_commits(spec, [origin_of(case, {}) for case in zoo])
+        if spec.ref:
+            with _naming(spec):
+                refuse_ref(spec.ref, models)
     return side_spec(*a, say=say), side_spec(*b, say=say)
 
 
@@ -176,10 +179,17 @@ def _check_commits(spec: SideSpec, origins: Iterable[Origin | None]) -> None:
     for origin in dict.fromkeys(origins) if spec.ref else ():
         if origin is None:
             raise OptionError(f"{spec.text}: needs the models in a git repository")
-        try:
+        with _naming(spec):
             spec.commit(origin)
-        except ConvmarkError as error:
-            raise OptionError(f"{spec.text}: {error}") from None
+
+
+@contextlib.contextmanager
+def _naming(spec: SideSpec) -> Iterator[None]:
+    """Begin what is wrong with a side's commit as the user wrote it."""
+    try:
+        yield
+    except ConvmarkError as error:
+        raise OptionError(f"{spec.text}: {error}") from None
 
 
 def side_spec(

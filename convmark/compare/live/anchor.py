@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from convmark.core.installed import TREE_PREFIX, in_environment
 from convmark.core.model_name import ModelName
 from convmark.core.options import Options
 from convmark.interpreter import Interpreter, import_roots, zoo_folder
+from convmark.interpreter.inspection import sources_here
 from convmark.results.code.manifest import NOWHERE, ZOO, Code, Roots, code_of, read_codes
 from convmark.results.code.snapshot import keep_files, lay_out, root_folder
 
@@ -47,6 +48,7 @@ __all__ = [
     "anchor_trees",
     "copied_tree",
     "origin_of",
+    "refuse_ref",
     "resolve_anchor",
 ]
 
@@ -133,6 +135,21 @@ def origin_of(case: Case, sources: Mapping[str, Sequence[str] | None]) -> Origin
     if not folder.is_relative_to(top):  # the package's name is not its folder's
         folder = place.parent
     return Origin(repository=repository, folder=folder.relative_to(top), is_zoo=is_zoo)
+
+
+def refuse_ref(ref: str, models: Iterable[str]) -> None:
+    """Refuse what names no commit of a model's repository, before any interpreter is started.
+
+    Of a model whose place only an interpreter tells, that is found later.
+
+    Raises:
+        ConvmarkError: it names none.
+    """
+    known = sources_here(models)
+    cases = (Case(model=model, task="infer") for model in dict.fromkeys(models))
+    origins = (origin_of(case, known) for case in cases)
+    for repository in dict.fromkeys(one.repository for one in origins if one is not None):
+        resolve_here(repository, ref)
 
 
 def resolve_anchor(ref: str, origins: Sequence[Origin | None]) -> dict[Path, str]:

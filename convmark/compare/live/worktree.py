@@ -21,6 +21,7 @@ from convmark.core.errors import ConvmarkError
 from convmark.core.files import TemporaryFolder
 from convmark.core.git import Git, GitError
 from convmark.core.installed import TREE_PREFIX
+from convmark.core.option_values import did_you_mean
 
 __all__ = [
     "at_commit",
@@ -91,14 +92,18 @@ def resolve(repository: Path, ref: str) -> str:
     Raises:
         ConvmarkError: the repository has no such commit.
     """
+    git = Git.at(repository)
     if not ref.startswith("-"):
-        sha = Git.at(repository).answer("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
+        sha = git.answer("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
         if sha:
             return sha.strip()
-    raise ConvmarkError(
-        f"{repository}: git knows no commit {ref!r}; name a branch, a tag or a commit (a shallow "
-        "clone holds only the newest: git fetch --unshallow)"
+    names = (git.answer("for-each-ref", "--format=%(refname:short)") or "").split()
+    rule = (
+        "name a branch, a tag or a commit (a shallow clone holds only the newest: git fetch "
+        "--unshallow)"
     )
+    told = did_you_mean(ref, ["HEAD", *names]) or rule
+    raise ConvmarkError(f"{repository}: git knows no commit {ref!r}; {told}")
 
 
 def superproject(repository: Path) -> Path | None:
