@@ -38,7 +38,7 @@ from convmark.compare.live.blame import blame, blamed_lines, expected_s, then_la
 from convmark.compare.live.case_result import CaseResult
 from convmark.compare.live.live import LiveOptions, compare_live
 from convmark.compare.live.session import Pairing, Session
-from convmark.compare.rule.decision import Limits
+from convmark.compare.rule.decision import USUAL, Limits
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import Case
 from convmark.core.errors import (
@@ -86,8 +86,8 @@ class StoppingRule:
     """Half-width of the interval, as a log ratio."""
     budget_s: float
     """Most seconds of each case, on the average; what one case leaves another may have."""
-    limits: Limits | None = None
-    """What counts as a change; 3 % and 5 % where None."""
+    limits: Limits = USUAL
+    """What counts as a change."""
 
 
 def make_of(options: Options) -> MakeInterpreter:

@@ -27,16 +27,6 @@ from convmark.compare.metrics import METRICS
 from convmark.core.git import SHOWN
 from convmark.core.text import counted
 
-__all__ = [
-    "HELD_TO_CODE",
-    "held_to",
-    "is_open",
-    "not_ended",
-    "open_line",
-    "slower_since",
-    "with_followers",
-]
-
 HELD_TO_CODE = ("step_time", SIZES, PRECISION)
 """The metrics that a comparison of codes tells of."""
 _OPEN = "whether it is more than what is "

@@ -16,19 +16,6 @@ from convmark.core.case import NUMA, PRECISIONS
 from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIME_PRECISIONS
 from convmark.results.record import Record, asked_axes
 
-__all__ = [
-    "ALIKE_LOAD",
-    "CONDITIONS",
-    "Comparability",
-    "Conditions",
-    "comparable",
-    "conditions_of",
-    "difference",
-    "facts_of",
-    "load_of",
-    "loads_alike",
-]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparability:

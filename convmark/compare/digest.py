@@ -19,8 +19,6 @@ from convmark.results.columnar import case_name
 from convmark.results.reading import HEADER, read_cells, read_run
 from convmark.results.record import COLUMNS, MEASURED, STATUSES, from_cells
 
-__all__ = ["CaseFigures", "Digest", "digest_of"]
-
 _PLACES = {name: place for place, name in enumerate(HEADER)}
 _CASE = operator.itemgetter(*(_PLACES[name] for name in Case.__dataclass_fields__))
 _CONDITIONS = operator.itemgetter(*(_PLACES[name] for name in CONDITIONS))

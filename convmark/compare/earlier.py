@@ -19,18 +19,6 @@ from convmark.results.reading import StoreWarning
 from convmark.results.record import Record
 from convmark.results.store import read_run
 
-__all__ = [
-    "EarlierRuns",
-    "Row",
-    "asked_conditions",
-    "by_name",
-    "identity",
-    "is_of_commit",
-    "items",
-    "match",
-    "steady",
-]
-
 Row = tuple[str, Conditions, Record]
 """A row with its case's name and its conditions."""
 

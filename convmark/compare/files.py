@@ -26,29 +26,6 @@ from convmark.core.text import plain_text
 from convmark.results.store import Store, read_run
 from convmark.results.table_file import TableBeside, TableFile
 
-__all__ = [
-    "ACCEPTED",
-    "ACCEPTED_TABLE",
-    "CHANGES_TABLE",
-    "NOISE",
-    "NOISE_TABLE",
-    "VERDICTS_FILE",
-    "VERDICT_TABLE",
-    "Acceptance",
-    "LayerChange",
-    "NoiseRow",
-    "accept",
-    "accepted_of",
-    "keep_verdicts",
-    "read_accepted",
-    "read_noise",
-    "read_step_time_verdicts",
-    "read_verdicts",
-    "verdicts_path",
-    "verdicts_paths",
-    "with_live",
-]
-
 VERDICTS_FILE, ACCEPTED, NOISE = "verdicts.csv", "accepted.csv", "noise.csv"
 
 

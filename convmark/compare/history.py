@@ -36,17 +36,6 @@ from convmark.results.reading import StoreWarning
 from convmark.results.record import Record
 from convmark.results.store import Store, read_run, same_file
 
-__all__ = [
-    "BASELINE_RUNS",
-    "Anchor",
-    "CaseHistory",
-    "History",
-    "accepted_history",
-    "anchor_of",
-    "named_history",
-    "same_code",
-]
-
 BASELINE_RUNS = 10
 """The most runs that a baseline is the median of."""
 MOST_READ = 2 * BASELINE_RUNS

@@ -29,8 +29,6 @@ from convmark.core.errors import StoreError
 from convmark.core.files import cache_folder
 from convmark.core.text import Say
 
-__all__ = ["Index", "index_path"]
-
 SETTLED_S = 2.0
 """A file that was written so lately may be written again within one tick of its clock."""
 LONG = 300

@@ -30,19 +30,6 @@ from convmark.core.git import SHOWN, Git, GitError
 from convmark.core.text import change_text, counted, plain_text
 from convmark.results.record import Record
 
-__all__ = [
-    "IntendedChanges",
-    "TrailerRange",
-    "case_names",
-    "changed_sizes",
-    "doubt_of",
-    "no_range",
-    "pass_accepted",
-    "pass_intended",
-    "trailer_line",
-    "trailer_range_of",
-]
-
 TRAILER = "Benchmark-Accept"
 BY_COMMIT = "accepted by commit"
 _WITH = ", and so is what "

@@ -9,33 +9,6 @@ from convmark.compare.rule.decision import Decision
 from convmark.core.errors import MeasurementError
 from convmark.core.interval import Interval
 
-__all__ = [
-    "BUDGET_SPENT",
-    "HEADLINES",
-    "INTERRUPTED",
-    "LARGER",
-    "MACHINE",
-    "NOT_BY_TIME",
-    "NOT_ENDED",
-    "NOT_JUDGED",
-    "NOT_LIVE",
-    "NO_EARLIER",
-    "OTHER_PACKAGES",
-    "PRECISION",
-    "SAME_CODE",
-    "SAME_COMMIT",
-    "SAME_GRAPH",
-    "SIZES",
-    "TOO_FEW",
-    "UNLIMITED",
-    "VERDICTS",
-    "Judgement",
-    "LiveComparison",
-    "LiveSession",
-    "decided",
-    "packages_lines",
-]
-
 VERDICTS = ("regressed", "improved", "changed", "unchanged", "inconclusive", "new", "missing")
 """`changed` is of what is neither better nor worse: another model. `SIZES` and `PRECISION` alone
 fail for it."""

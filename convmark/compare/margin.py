@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from convmark.compare.judgement import Judgement
 from convmark.core.text import counted
 
-__all__ = ["margin_lines", "passing_words"]
-
 _PASSED, _UNDECIDED = "passed by a margin of ", "undecided by a margin of "
 _RULED_OUT = 5 / 3
 """What `unchanged` rules out, of the margin (`Limits.around`)."""

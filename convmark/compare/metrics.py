@@ -15,8 +15,6 @@ from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.core.text import counted
 from convmark.results.record import Record
 
-__all__ = ["METRICS", "Metric", "applies", "middle", "plain_verdict"]
-
 MIB = 2**20
 
 _ENOUGH_FREEDOM = 20

@@ -16,8 +16,6 @@ from statistics import median
 from convmark.compare.rule.statistics import pooled_variance
 from convmark.core.statistics import t_quantile, trimmed_mean
 
-__all__ = ["LEAST_CHANGE", "LEAST_NODES", "Deviation", "deviations"]
-
 ERROR_RATE = 0.001
 """Of calling any good node of a kind different, for noise alone: kinds are many, and are looked at
 often."""

@@ -27,18 +27,6 @@ from convmark.core.runtimes import as_hashed
 from convmark.results.record import Record
 from convmark.results.table_file import TableBeside
 
-__all__ = [
-    "TABLE",
-    "CarriedOver",
-    "EarlierSessions",
-    "KeptSession",
-    "LiveLevel",
-    "conditions_of",
-    "keep_sessions",
-    "left_undecided",
-    "live_levels",
-]
-
 MOST_LOOKED_INTO = 30
 """Of the newest runs, for sessions of the same two codes and for the recent level."""
 

@@ -34,8 +34,6 @@ from convmark.core.statistics import t_quantile
 from convmark.core.text import counted, percent
 from convmark.results.record import Record
 
-__all__ = ["Finding", "machine_judgements", "step_time"]
-
 Rows = Sequence[Record]
 
 _DOUBTED_FROM = math.log(1.25)

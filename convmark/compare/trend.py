@@ -25,16 +25,6 @@ from convmark.core.git import SHOWN, Git
 from convmark.core.statistics import median_of
 from convmark.core.text import counted
 
-__all__ = [
-    "Commits",
-    "Point",
-    "Stretch",
-    "Trend",
-    "levels_beside",
-    "live_comparison",
-    "trend",
-]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:

@@ -29,8 +29,6 @@ from convmark.core.tasks import TASKS
 from convmark.core.text import counted
 from convmark.results.record import Record
 
-__all__ = ["Review", "conclude", "review"]
-
 STEP_TIME = METRICS[0]
 _ACCURACY = next(metric for metric in METRICS if metric.name == "accuracy")
 

@@ -34,20 +34,6 @@ from convmark.interpreter.inspection import inspect
 from convmark.machine.gpu.devices import Gpu
 from convmark.machine.gpu.visible import card_of
 
-__all__ = [
-    "AsItIs",
-    "End",
-    "Pair",
-    "SideSpec",
-    "check_models",
-    "inspected",
-    "paired",
-    "run_the_same",
-    "side_spec",
-    "sides",
-    "unlike_packages",
-]
-
 HERE = "."
 GIT = "git:"
 CASE_SETTINGS = ("backend", "cpus", "jit", "precision", "runtime", "threads")

@@ -29,22 +29,6 @@ from convmark.core.text import counted, share_text
 from convmark.results.store import AB_FOLDER, Store
 from convmark.results.table_file import TableFile
 
-__all__ = [
-    "SessionRow",
-    "VerdictRow",
-    "append",
-    "copies_of_one",
-    "create",
-    "keep_figure",
-    "kept_if_used",
-    "of_sides",
-    "remove_unused",
-    "session_fields",
-    "verdict_fields",
-    "verdicts_path",
-]
-
-
 _column = functools.partial(column, default=None)
 
 

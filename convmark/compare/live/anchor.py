@@ -39,19 +39,6 @@ from convmark.interpreter.inspection import sources_here
 from convmark.results.code.manifest import NOWHERE, ZOO, Code, Roots, code_of, read_codes
 from convmark.results.code.snapshot import keep_files, lay_out, root_folder
 
-__all__ = [
-    "NO_REPOSITORY",
-    "AnchorCode",
-    "KeptTree",
-    "MakeInterpreter",
-    "Origin",
-    "anchor_trees",
-    "copied_tree",
-    "origin_of",
-    "refuse_ref",
-    "resolve_anchor",
-]
-
 NO_REPOSITORY = "the model is in no git repository"
 MakeInterpreter = Callable[..., Interpreter]
 

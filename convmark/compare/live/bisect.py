@@ -12,8 +12,6 @@ from typing import Generic, TypeVar
 
 from convmark.core.interval import Interval
 
-__all__ = ["Bisection", "Change", "bisect"]
-
 T = TypeVar("T")
 
 

@@ -35,15 +35,6 @@ from convmark.session.layers import (
     why_no_layers,
 )
 
-__all__ = [
-    "SESSIONS",
-    "blame",
-    "blamed",
-    "blamed_lines",
-    "expected_s",
-    "then_layers",
-]
-
 SESSIONS = 4
 """Of the layers of each side."""
 FEWEST_SESSIONS = 2

@@ -16,8 +16,6 @@ from convmark.compare.rule.decision import CaseSessions, Decision
 from convmark.core.case import Case
 from convmark.core.text import counted, duration_text, percent
 
-__all__ = ["OTHER_SOFTWARE", "VOID", "CaseResult", "hold_files", "hold_sizes", "note_unlike"]
-
 FIRST_SESSION_S = 2.5
 """About what a session takes before one was run, seconds."""
 VOID = "the A/A control differs from its twin"

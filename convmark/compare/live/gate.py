@@ -42,8 +42,6 @@ from convmark.results.commit import Commit, is_changed, read_commit
 from convmark.results.record import Record
 from convmark.session.forecast import comparison_words
 
-__all__ = ["Sides", "compare_with_anchors", "has_code_of", "measured_files", "same_as_today"]
-
 AnchorOf = Callable[[Case, Origin | None], AnchorCode]
 """Gives the code to compare a case with; raises ConvmarkError, saying why there is none."""
 
@@ -106,7 +104,9 @@ def compare_with_anchors(
                 labels.append(label)
         if pairings:
             seconds = sum(expected_s(pairing.case) for pairing in pairings)
-            say(_announcement(labels, seconds, terms.seconds_left()) + _of_layers(layers_s))
+            about = f"about {duration_text(layers_s)} for the layers of each slower case"
+            then = f"; then {about}, within the same budget" if layers_s else ""
+            say(_announcement(labels, seconds, terms.seconds_left()) + then)
         results = compare_live(pairings, terms, say)
         for pairing, label, result in zip(pairings, labels, results, strict=True):
             found[pairing.case] = _comparison(result, label)
@@ -117,6 +117,14 @@ def compare_with_anchors(
         )
         then_layers(results, slower, keep=lambda: on_decided(found))
     return found
+
+
+def _announcement(labels: Sequence[str], processes_s: float, budget_s: float) -> str:
+    """Say how many cases are compared, with what, and about how long it takes."""
+    cases = counted(len(labels), "case")
+    others = labels[0] if len(set(labels)) == 1 else "the code of their anchors"
+    takes = comparison_words(processes_s, budget_s)
+    return f"{cases} to compare live with {others}, {takes}"
 
 
 class Sides:
@@ -143,20 +151,6 @@ class Sides:
             self._own[key] = self._stack.enter_context(made)
         card = card_of(case.device, self._gpus, os.environ)
         return LiveSide(case=case, interpreter=self._own[key], code=code, card=card)
-
-
-def _announcement(labels: Sequence[str], processes_s: float, budget_s: float) -> str:
-    """Say how many cases are compared, with what, and about how long it takes."""
-    cases = counted(len(labels), "case")
-    others = labels[0] if len(set(labels)) == 1 else "the code of their anchors"
-    takes = comparison_words(processes_s, budget_s)
-    return f"{cases} to compare live with {others}, {takes}"
-
-
-def _of_layers(each_s: float) -> str:
-    """Say how long the layers of a slower case take; nothing where they are not measured."""
-    words = f"about {duration_text(each_s)} for the layers of each slower case"
-    return f"; then {words}, within the same budget" if each_s else ""
 
 
 def _comparison(found: CaseResult, label: str) -> LiveComparison:

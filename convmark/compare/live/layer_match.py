@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["matched"]
-
 _LABEL, _SHAPE, _SETTINGS, _NAME = 6.0, 3.0, 2.0, 1e-3
 """Of evidence; the number decides only between layers that are alike in all else."""
 _LEAST = 3.0

@@ -41,6 +41,7 @@ from convmark.compare.rule.allotment import Candidate, next_session, seconds_to_
 from convmark.compare.rule.decision import (
     CROSS_CHECKED_BY,
     FEWEST_SESSIONS,
+    USUAL,
     Limits,
     contradicts,
     controls_differ,
@@ -53,8 +54,6 @@ from convmark.core.option_values import Shapes
 from convmark.core.options import Options
 from convmark.core.text import Say, counted, duration_text, percent
 from convmark.machine.gpu.watch import watching
-
-__all__ = ["LiveOptions", "compare_live"]
 
 MOST_FAILURES = 2
 """So many sessions that die of themselves close a case."""
@@ -78,8 +77,8 @@ class LiveOptions:
     """Seconds of timed turns of two codes in a session, at most; a control adds half as many."""
     warm_up_s: float = 0.2
     input_shape: Shapes | None = None
-    limits: Limits | None = None
-    """What counts as a change; 3 % and 5 % where None."""
+    limits: Limits = USUAL
+    """What counts as a change."""
     target: float = math.inf
     """Half-width of the interval, as a log ratio, down to which it goes on after a verdict."""
     earlier: EarlierSessions = field(default_factory=EarlierSessions)

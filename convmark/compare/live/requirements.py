@@ -21,8 +21,6 @@ from convmark.compare.judgement import OTHER_PACKAGES
 from convmark.core.git import SHOWN, Git
 from convmark.core.text import listed
 
-__all__ = ["changed_requirements", "other_packages"]
-
 MOST_NAMED = 3
 """Files that a note names; more are counted."""
 

@@ -32,21 +32,6 @@ from convmark.machine.gpu.devices import Card
 from convmark.worker.timing import Turn
 from convmark.worker.turns import settled_step_times, take_rounds, turn_steps
 
-__all__ = [
-    "CONTROL",
-    "NEW",
-    "OLD",
-    "DuetSide",
-    "LiveSide",
-    "Pairing",
-    "Session",
-    "SessionPlan",
-    "SideFailure",
-    "duet_session",
-    "lockstep_session",
-    "session_of",
-]
-
 OLD, NEW, CONTROL = "old", "new", "control"
 SAME_WITHIN = 0.05
 """ln(new / old) up to which a session's own times do not contradict that both steps are one."""

@@ -35,8 +35,6 @@ from convmark.interpreter import import_roots, zoo_folder
 from convmark.results.code.manifest import HERE, ZOO, Roots, code_of
 from convmark.results.code.of_run import changed_projects, folders_below, other_copy
 
-__all__ = ["ForeignCode", "OwnCode", "Tree", "check_lacked", "tree_as_it_is", "tree_at_commit"]
-
 _HARNESS = Path(convmark.__file__).resolve().parent
 
 _MODULE = re.compile(r"No module named '([\w.]+)'|cannot import name '(\w+)' from '([\w.]+)'")

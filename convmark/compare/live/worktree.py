@@ -23,22 +23,6 @@ from convmark.core.git import Git, GitError
 from convmark.core.installed import TREE_PREFIX
 from convmark.core.option_values import did_you_mean
 
-__all__ = [
-    "at_commit",
-    "changed_by_filter",
-    "files_below",
-    "ignored",
-    "merged",
-    "pointer",
-    "repository_of",
-    "resolve",
-    "resolve_here",
-    "standing_in",
-    "submodules",
-    "superproject",
-    "working_trees",
-]
-
 LIMIT_S = 120.0
 
 MOST_POINTER_BYTES = 1024

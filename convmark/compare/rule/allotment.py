@@ -19,6 +19,7 @@ from convmark.compare.rule.decision import (
     NAMED_FROM,
     NAMED_RATE,
     UNCHANGED_RATE,
+    USUAL,
     CaseSessions,
     Decision,
     Limits,
@@ -32,16 +33,6 @@ from convmark.compare.rule.statistics import (
     look_at,
 )
 from convmark.core.statistics import t_quantile
-
-__all__ = [
-    "CHANGES",
-    "Candidate",
-    "Sensitivity",
-    "chances_to_decide",
-    "next_session",
-    "seconds_to_decide",
-    "sensitivities",
-]
 
 Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
@@ -86,7 +77,7 @@ class Candidate:
 
 
 def next_session(
-    candidates: Sequence[Candidate], left_s: float, limits: Limits | None = None
+    candidates: Sequence[Candidate], left_s: float, limits: Limits = USUAL
 ) -> int | None:
     """Return the place of the case whose next sessions decide most per second.
 
@@ -127,9 +118,7 @@ def next_session(
     return max(affordable, key=worth, default=None)
 
 
-def seconds_to_decide(
-    candidate: Candidate, cases: int, limits: Limits | None = None
-) -> float | None:
+def seconds_to_decide(candidate: Candidate, cases: int, limits: Limits = USUAL) -> float | None:
     """Return the further seconds in which the case would be decided in 8 of 10 runs.
 
     Args:
@@ -149,7 +138,7 @@ def seconds_to_decide(
 
 
 def _chances_to_be_done(
-    candidate: Candidate, further: Counts, cases: int, limits: Limits | None
+    candidate: Candidate, further: Counts, cases: int, limits: Limits
 ) -> Array:
     """Return, for each number of further sessions, the chance that the case needs none after them.
 
@@ -166,7 +155,7 @@ def _chances_to_be_done(
 
 
 def chances_to_decide(
-    decision: Decision, further: Counts, cases: int, limits: Limits | None = None
+    decision: Decision, further: Counts, cases: int, limits: Limits = USUAL
 ) -> Array:
     """Return, for each number of further sessions, the chance that the case is decided then.
 
@@ -187,7 +176,7 @@ def _chances(
     centre: float,
     moves: Array,
     cases: int,
-    limits: Limits | None,
+    limits: Limits,
     freedom: Array,
 ) -> tuple[Array, Array, Array]:
     """Return the chances to be unchanged, slower and faster at numbers of sessions.
@@ -199,7 +188,6 @@ def _chances(
     """
     from scipy.special import ndtr, stdtrit  # type: ignore[import-untyped] # SciPy ships no types
 
-    limits = limits or Limits()
     case_rate = case_error_rate(cases)
     errors = decision.spread / np.sqrt(then)
     looks = [look_at(int(sessions), case_rate) for sessions in then]
@@ -329,4 +317,4 @@ def _chances_to_see(noise: Decision, change: float, sessions: Counts, cases: int
     """Return, for each number of sessions, the chance that code so much slower is called so."""
     errors = noise.spread / np.sqrt(sessions)
     freedom = np.full(len(sessions), min(noise.freedom, _MOST_FREEDOM))
-    return _chances(noise, sessions, change, errors, cases, None, freedom)[1]
+    return _chances(noise, sessions, change, errors, cases, USUAL, freedom)[1]

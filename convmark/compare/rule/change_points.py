@@ -23,18 +23,6 @@ from convmark.core.errors import MeasurementError
 from convmark.core.interval import NOT_KNOWN, Interval
 from convmark.core.statistics import interval_around, t_quantile
 
-__all__ = [
-    "FEWEST_RUNS",
-    "Change",
-    "Level",
-    "Run",
-    "change_points",
-    "cleaned",
-    "creep",
-    "largest_t",
-    "levels",
-]
-
 Array = npt.NDArray[np.float64]
 
 FALSE_RATE = 0.001

@@ -50,19 +50,6 @@ from convmark.core.interval import NOT_KNOWN, Interval, share_of
 from convmark.core.statistics import t_quantile
 from convmark.core.text import interval_text, share_text
 
-__all__ = [
-    "CROSS_CHECKED_BY",
-    "FEWEST_SESSIONS",
-    "RUNS_DIFFER",
-    "CaseSessions",
-    "Decision",
-    "Limits",
-    "bar",
-    "contradicts",
-    "controls_differ",
-    "decide",
-]
-
 Verdict = Literal[
     "regressed",
     "improved",
@@ -145,6 +132,9 @@ class Limits:
         return replace(self, unchanged_within=self.margin)
 
 
+USUAL = Limits()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseSessions:
     """The sessions of one case so far, those carried in from an earlier run first."""
@@ -224,7 +214,7 @@ class Decision:
 
 def decide(
     cases: Sequence[CaseSessions],
-    limits: Limits | None = None,
+    limits: Limits = USUAL,
     final: Sequence[Decision | None] = (),
 ) -> list[Decision]:
     """Judge all cases of a run by their sessions so far; call it again after every session.
@@ -235,13 +225,13 @@ def decide(
     Args:
         cases: all cases that the run compares, also those without a session yet; their number
             sets each case's share of the error rate.
-        limits: what counts as a change; 3 % and 5 % where None.
+        limits: what counts as a change.
         final: the final decision of each case, None where it has none yet; empty where no case has.
     """
     known = [summary(case.wall) for case in cases if len(case.wall) > 1]
     cpu_known = [summary(case.cpu) for case in cases if case.cpu is not None and len(case.cpu) > 1]
     prior, cpu_prior = pooled_prior(known), pooled_prior(cpu_known)
-    rate, limits = case_error_rate(len(cases)), limits or Limits()
+    rate = case_error_rate(len(cases))
     return [
         decided or _judged(case, prior, cpu_prior, rate, limits)
         for case, decided in zip(cases, final or [None] * len(cases), strict=True)

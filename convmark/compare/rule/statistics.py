@@ -19,23 +19,6 @@ import numpy.typing as npt
 from convmark.core.errors import MeasurementError
 from convmark.core.statistics import TRIM, t_quantile
 
-__all__ = [
-    "ASSUMED",
-    "FEWEST_BEYOND_MODES",
-    "MOST_FREEDOM",
-    "Look",
-    "Prior",
-    "Summary",
-    "case_error_rate",
-    "chance_of_slower",
-    "least_shift",
-    "look_at",
-    "pooled_prior",
-    "pooled_variance",
-    "sign_looks",
-    "summary",
-]
-
 Array = npt.NDArray[np.float64]
 
 _LEAST_SPREAD = 0.003
