@@ -22,6 +22,7 @@ from convmark.compare.judgement import (
     UNLIMITED,
     Judgement,
     LiveComparison,
+    joined,
 )
 from convmark.compare.metrics import METRICS
 from convmark.core.git import SHOWN
@@ -62,11 +63,11 @@ def held_to(
         return None
     if more:
         note = f"{told}, {_MORE}{reason}: this is another change"
-        return replace(one, note=_joined(one.note, note))
+        return replace(one, note=joined(one.note, note))
     if more is None:
-        note = _joined(one.note, f"{_OPEN}{reason} is not decided: {told}")
+        note = joined(one.note, f"{_OPEN}{reason} is not decided: {told}")
         return replace(one, verdict="inconclusive", fails=False, note=note)
-    return replace(one, fails=False, note=_joined(one.note, f"{reason}, {told}"), accepted=reason)
+    return replace(one, fails=False, note=joined(one.note, f"{reason}, {told}"), accepted=reason)
 
 
 def slower_since(found: LiveComparison, one: Judgement, reason: str) -> Judgement:
@@ -83,7 +84,7 @@ def slower_since(found: LiveComparison, one: Judgement, reason: str) -> Judgemen
     if not is_unknown or decision is None or decision.plain_verdict != "regressed":
         return one
     told = f"{decision.text} against {found.anchor}, {_MORE}{reason}: this is another change"
-    return replace(one, verdict="regressed", fails=True, note=_joined(one.note, told))
+    return replace(one, verdict="regressed", fails=True, note=joined(one.note, told))
 
 
 def _beyond(found: LiveComparison, metric: str, now: Mapping[str, Judgement]) -> Beyond:
@@ -153,7 +154,3 @@ def with_followers(judgements: Sequence[Judgement]) -> list[Judgement]:
         else one
         for one in judgements
     ]
-
-
-def _joined(*notes: str) -> str:
-    return "; ".join(filter(None, notes))

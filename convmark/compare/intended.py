@@ -23,7 +23,7 @@ from convmark.compare.accepted_code import held_to, is_open, slower_since, with_
 from convmark.compare.earlier import by_name
 from convmark.compare.files import VERDICT_TABLE, Acceptance, accepted_of, verdicts_path
 from convmark.compare.history import History, anchor_of
-from convmark.compare.judgement import PRECISION, SIZES, Judgement, LiveComparison
+from convmark.compare.judgement import PRECISION, SIZES, Judgement, LiveComparison, joined
 from convmark.compare.live.worktree import merged
 from convmark.core.errors import ConvmarkError, StoreError
 from convmark.core.git import SHOWN, Git, GitError
@@ -353,7 +353,7 @@ def pass_intended(
                 then = before.get((one.case, reason), ())
             if told := next(filter(None, (_beyond(now, one, was) for was in then)), ""):
                 told = f"what is {reason} was {told}, and this is another change"
-                note = "; ".join(filter(None, [one.note, told]))
+                note = joined(one.note, told)
                 found.append(replace(one, note=note))
                 continue
             if held is not None:
@@ -362,7 +362,7 @@ def pass_intended(
             if not any(_bounds(was, one) for was in then):
                 reason += meant.later(one.case)
         if reason:
-            note = "; ".join(filter(None, [one.note, reason, _perhaps_beyond(one, then)]))
+            note = joined(one.note, reason, _perhaps_beyond(one, then))
             found.append(replace(one, fails=False, note=note, accepted=reason))
         elif one.case in since and not by_a_change:
             found.append(slower_since(since[one.case], one, meant.reason(one.case)))

@@ -146,6 +146,11 @@ class Judgement:
         return Interval.of_cells(self.low, self.high)
 
 
+def joined(*notes: str) -> str:
+    """Return the parts of a note that are not empty as one."""
+    return "; ".join(filter(None, notes))
+
+
 def decided(judgements: Iterable[Judgement]) -> str:
     """Return what a gate has decided of its cases by their main metric, whatever has failed.
 

@@ -27,6 +27,7 @@ from convmark.compare.judgement import (
     TOO_FEW,
     Judgement,
     LiveComparison,
+    joined,
 )
 from convmark.compare.rule.decision import Decision
 from convmark.core.interval import Interval, share_of
@@ -82,7 +83,7 @@ def step_time(
         why = f"{TOO_FEW if spent else NOT_LIVE}{other}: {reason}"
     change = _history_change(now, history)
     shown = difference if change is None else f"by its history {percent(change)}"
-    return Finding("inconclusive", "; ".join(filter(None, (why, shown))))
+    return Finding("inconclusive", joined(why, shown))
 
 
 def _history_change(now: Rows, history: Sequence[Rows]) -> float | None:
@@ -115,13 +116,13 @@ def _live(
     verdict = decision.plain_verdict
     estimate = decision.estimate or 0.0
     parts = [f"{counted(decision.sessions, 'session')} against {comparison.anchor}"]
-    parts += filter(None, [decision.margin_text])
+    parts.append(decision.margin_text)
     if verdict == "regressed" and decision.bar < 0:
         parts.append(
             f"{percent(estimate - decision.bar)} against its recent level, which is "
             f"{percent(decision.bar)} of the anchor's"
         )
-    parts += filter(None, [comparison.reason, difference])
+    parts += [comparison.reason, difference]
     if verdict == "unchanged" and moved is not None:
         verdict = "inconclusive"
         parts.append(
@@ -129,7 +130,7 @@ def _live(
             "may have read the same changed file, or the machine has changed: run it again, and if "
             "the result is the same, `convmark accept` the new run"
         )
-    return Finding(verdict, "; ".join(parts), decision)
+    return Finding(verdict, joined(*parts), decision)
 
 
 def _same_code(why: str, moved: float | None) -> Finding:

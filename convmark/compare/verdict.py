@@ -20,7 +20,7 @@ from convmark.compare.history import (
     same_code,
 )
 from convmark.compare.intended import changed_sizes
-from convmark.compare.judgement import NO_EARLIER, PRECISION, Judgement, LiveComparison
+from convmark.compare.judgement import NO_EARLIER, PRECISION, Judgement, LiveComparison, joined
 from convmark.compare.metrics import METRICS, Metric, applies, middle, plain_verdict
 from convmark.compare.rule.decision import Decision
 from convmark.compare.step_time import machine_judgements, step_time
@@ -135,7 +135,7 @@ def _with_unsteadiness(judged: Judgement, case: CaseReview) -> Judgement:
     reasons = [row.unsteady for row in case.rows if row.status == "unsteady" and row.unsteady]
     if judged.metric != STEP_TIME.name or not reasons or len(reasons) < len(case.rows):
         return judged
-    return replace(judged, note=_joined(judged.note, f"every process was unsteady: {reasons[0]}"))
+    return replace(judged, note=joined(judged.note, f"every process was unsteady: {reasons[0]}"))
 
 
 def _headline(task: str) -> Metric:
@@ -252,7 +252,7 @@ def _others(case: CaseReview, sizes: Mapping[str, int | None]) -> list[Judgement
         if case.same_code and verdict in ("regressed", "improved", "changed"):
             verdict, note = "inconclusive", "same code: no change of it is to blame"
         if value != middle(case.measured, metric):
-            note = _joined(note, case.left_out)
+            note = joined(note, case.left_out)
         found.append(
             _judgement(
                 case.rows[0],
@@ -310,20 +310,16 @@ def _without_hollow_improvements(judgements: Sequence[Judgement]) -> list[Judgem
         if less and one.verdict == "improved" and one.metric != _ACCURACY.name:
             taken_back.setdefault(_model(one), []).append(one.metric)
             note = f"accuracy {less.baseline:.4f} -> {less.value:.4f}"
-            note = _joined(f"no improvement, for it learns less: {note}", one.note)
+            note = joined(f"no improvement, for it learns less: {note}", one.note)
             found.append(replace(one, verdict="inconclusive", note=note))
         else:
             found.append(one)
     for place, one in enumerate(found):
         names = ", ".join(dict.fromkeys(taken_back.get(_model(one), [])))
         if names and one.metric == _ACCURACY.name:
-            note = _joined(one.note, f"so better in {names} is no improvement")
+            note = joined(one.note, f"so better in {names} is no improvement")
             found[place] = replace(one, note=note)
     return found
-
-
-def _joined(*notes: str) -> str:
-    return "; ".join(filter(None, notes))
 
 
 def _model(found: Judgement) -> tuple[str, ...]:

@@ -236,7 +236,7 @@ def look(
         )
         for place, count in enumerate(counts)
     ]
-    return decide(cases, Limits().sharp() if sharp else None, final)
+    return decide(cases, Limits().sharp() if sharp else Limits(), final)
 
 
 def next_ones(decisions: Sequence[Decision], budget_s: float | None) -> list[int]:

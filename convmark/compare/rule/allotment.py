@@ -137,9 +137,7 @@ def seconds_to_decide(candidate: Candidate, cases: int, limits: Limits = USUAL) 
     return float(further[enough[0]]) * candidate.session_s
 
 
-def _chances_to_be_done(
-    candidate: Candidate, further: Counts, cases: int, limits: Limits
-) -> Array:
+def _chances_to_be_done(candidate: Candidate, further: Counts, cases: int, limits: Limits) -> Array:
     """Return, for each number of further sessions, the chance that the case needs none after them.
 
     What is decided stays so, and the interval narrows with the root of the number of sessions.
