@@ -153,10 +153,10 @@ def main() -> int:
             missed += _table(cases, interpreters, done)
         exported = [case for case in cases if case.runtime in _BARE]
         if "bare" in options.only:
-            missed += _against("bare", exported, interpreters, done, options, _bare, BARE_WITHIN)
+            missed += _against("bare", exported, done, options, _bare, BARE_WITHIN)
         if "tools" in options.only:
             tooled = [one for one in exported if _tool(one.runtime) and one.model not in SMALL]
-            missed += _against("tool", tooled, interpreters, done, options, _by_tool, TOOL_WITHIN)
+            missed += _against("tool", tooled, done, options, _by_tool, TOOL_WITHIN)
     return 1 if missed else 0
 
 
@@ -179,10 +179,10 @@ def _is_there(runtime: str) -> bool:
     return True
 
 
-def _measured(case: Case, interpreters: Interpreters, seconds: float) -> dict[str, Any]:
+def _measured(case: Case, interpreter: Interpreter, seconds: float) -> dict[str, Any]:
     """Return the figures of one process of the harness."""
     request = {"kind": "measure", "case": case.as_fields(), "seed": 0, "smoke": False}
-    answer = interpreters[case.backend].answer({**request, "time_budget_s": seconds, "fed": False})
+    answer = interpreter.answer({**request, "time_budget_s": seconds, "fed": False})
     found: dict[str, Any] = {"status": answer.status, "message": answer.message}
     for name in ("exported", "loaded", "agreement", "first_step", "peaks"):
         found |= answer.event(name) or {}
@@ -199,7 +199,10 @@ def _table(cases: list[Case], interpreters: Interpreters, done: Done) -> int:
     print("|---|--:|--:|--:|--:|--:|--:|--:|")
     failed = 0
     for case in cases:
-        row = done(f"table {case.name}", lambda case=case: _measured(case, interpreters, SECONDS))
+        row = done(
+            f"table {case.name}",
+            lambda case=case: _measured(case, interpreters[case.backend], SECONDS),
+        )
         if row["status"] != "ok":
             print(f"| {case.name} | {row['message']} | | | | | | |")
             failed += 1
@@ -224,7 +227,6 @@ def _scaled(value: float | None, factor: float, form: str) -> str:
 def _against(
     what: str,
     cases: list[Case],
-    interpreters: Interpreters,
     done: Done,
     options: argparse.Namespace,
     other: Callable[[Case, Path, Mapping[str, Any]], float],
@@ -237,7 +239,9 @@ def _against(
         for number in range(options.rounds):
 
             def pair(case: Case = case) -> list[float]:
-                ours = _measured(case, interpreters, SECONDS)
+                # one of its own: all forks of an interpreter have its layout of memory
+                with Interpreter(backend=case.backend) as interpreter:
+                    ours = _measured(case, interpreter, SECONDS)
                 if ours["p50_s"] is None:
                     raise SystemExit(f"{case.name}: {ours['message']}")
                 return [ours["p50_s"], other(case, options.folder, ours)]
