@@ -17,8 +17,8 @@ from typing import Any
 import psutil
 from forks import COMMAND, SESSION, STARTED, Forked, Forks
 
+from convmark.results.reading import StoreWarning, read_run
 from convmark.results.record import Record
-from convmark.results.store import StoreWarning, read_run
 
 CODE = {"convmark": COMMAND, "pytest": SESSION}
 HARNESS: list[Forks] = []

@@ -13,8 +13,9 @@ from rows import row
 from convmark.compare.comparability import Comparability, Conditions
 from convmark.compare.files import keep_verdicts
 from convmark.compare.judgement import Judgement
+from convmark.results.reading import HEADER
 from convmark.results.record import Record, to_cells
-from convmark.results.store import HEADER, Store
+from convmark.results.store import Store
 
 MACHINE = "xeon-2"
 A_COMMIT, ANOTHER_COMMIT = "1234567" + "a" * 33, "89abcde" + "b" * 33

@@ -11,8 +11,8 @@ from typing import Any
 
 from histories import process
 
+from convmark.results.reading import HEADER
 from convmark.results.record import Record, to_cells
-from convmark.results.store import HEADER
 
 SLOW, FAST = "xeon-2", "epyc-64"
 HOSTILE = "<script>alert(1)</script>"

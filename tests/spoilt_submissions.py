@@ -34,8 +34,8 @@ from valid_submission import (
     timed,
 )  # fmt: skip
 
+from convmark.results.reading import HEADER
 from convmark.results.record import COLUMNS
-from convmark.results.store import HEADER
 
 csv.field_size_limit(2**24)
 

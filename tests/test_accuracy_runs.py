@@ -15,8 +15,8 @@ from convmark.cli import main
 from convmark.report.build import build
 from convmark.report.figures import figures_of
 from convmark.report.figures.figure import drawn_svg, figure_rows, whole_spec
+from convmark.results.reading import read_run
 from convmark.results.run_file import RunFile
-from convmark.results.store import read_run
 from convmark.session.learning import TABLE
 
 ACCURACY = ["run", "--tasks", "accuracy", "--models", "lenet5,mini_resnet"]

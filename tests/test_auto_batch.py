@@ -11,8 +11,8 @@ from rows import row
 
 from convmark.cli import main
 from convmark.core.case import Case
+from convmark.results.reading import read_run
 from convmark.results.record import Record
-from convmark.results.store import read_run
 from convmark.session.auto_batch import choices_table, chosen_cases, explore
 
 LENET = Case(model="lenet5", task="train", batch_size=32)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from workers import BUILDERS, environ
 
-from convmark.results.store import read_run
+from convmark.results.reading import read_run
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or importlib.util.find_spec("tensorflow") is None,

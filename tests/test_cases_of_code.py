@@ -12,8 +12,8 @@ import pytest
 from forks import COMMAND, SESSION, Forks
 from workers import BUILDERS, environ
 
+from convmark.results.reading import read_run
 from convmark.results.record import Record
-from convmark.results.store import read_run
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
 

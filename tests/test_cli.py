@@ -29,7 +29,7 @@ from convmark.core.typed import program
 from convmark.machine.gpu.devices import Gpu
 from convmark.machine.hardware import read_machine
 from convmark.report.advice import gate_step, next_step, say_step
-from convmark.results.store import read_run
+from convmark.results.reading import read_run
 from convmark.session.layers import LAYERS_TABLE, REST
 
 

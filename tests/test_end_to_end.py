@@ -15,8 +15,8 @@ import psutil
 from forks import COMMAND, SESSION, Forked, Forks, warm_interpreters
 from snapshots import check
 
+from convmark.results.reading import read_run
 from convmark.results.record import COLUMNS, Record
-from convmark.results.store import read_run
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 UNCACHED = ("-p", "no:cacheprovider")

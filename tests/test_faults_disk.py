@@ -21,7 +21,8 @@ from workers import happens
 
 from convmark.compare.history import accepted_history
 from convmark.core.options import read
-from convmark.results.store import Store, read_run, read_step_times
+from convmark.results.reading import read_run
+from convmark.results.store import Store, read_step_times
 from convmark.session.facts import plan
 from convmark.session.result import Result
 from convmark.session.run import execute

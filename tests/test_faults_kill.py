@@ -25,8 +25,9 @@ from faults import FAST, all_gone, descendants, fast_python, fast_workers, run_f
 from forks import Forks, warm_interpreters
 from workers import happens
 
+from convmark.results.reading import StoreWarning, read_run
 from convmark.results.record import Record
-from convmark.results.store import StoreWarning, read_run, read_step_times
+from convmark.results.store import read_step_times
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="workers end with a killed parent"),

@@ -20,8 +20,8 @@ from json_tables import tables_of
 from convmark.cli import main
 from convmark.core.errors import BusyError
 from convmark.machine.cautions import Caution
+from convmark.results.reading import read_run
 from convmark.results.record import Record
-from convmark.results.store import read_run
 from convmark.session.fleet.host import _as_the_node_was_started, _niceness
 from convmark.session.fleet.nodes import read_labels
 from convmark.session.latency_limit import TABLE as TRIES

@@ -23,7 +23,7 @@ from convmark.cli.gpu_check import (
 )
 from convmark.core.case import Case
 from convmark.interpreter import Answer
-from convmark.results.store import read_run
+from convmark.results.reading import read_run
 from convmark.worker.ceiling import held_bytes, synchronised
 
 ROOT = Path(__file__).resolve().parent.parent

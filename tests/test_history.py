@@ -21,9 +21,10 @@ from convmark.compare.verdict import conclude, review
 from convmark.core.errors import StoreError
 from convmark.core.options import read
 from convmark.core.suites import cases
+from convmark.results.reading import StoreWarning
 from convmark.results.record import Record
 from convmark.results.schema import SCHEMA_VERSION
-from convmark.results.store import Store, StoreWarning
+from convmark.results.store import Store
 
 LENET = "lenet5-train-cpu-b32-float32"
 RESNET = "mini_resnet-train-cpu-b32-float32"

@@ -39,9 +39,10 @@ from convmark.core.case import Case
 from convmark.core.errors import StoreError
 from convmark.results import reading
 from convmark.results.columnar import _typed
+from convmark.results.reading import HEADER, StoreWarning, read_head, read_run
 from convmark.results.record import COLUMNS, Record, to_cells
 from convmark.results.schema import OLDEST_SCHEMA, SCHEMA_VERSION
-from convmark.results.store import HEADER, Store, StoreWarning, read_head, read_run, read_step_times
+from convmark.results.store import Store, read_step_times
 from convmark.results.table_file import TableFile
 from convmark.session.ceilings import read_ceilings
 

@@ -39,9 +39,9 @@ from convmark.report.summary import summary_text
 from convmark.report.verdicts import verdicts_report
 from convmark.results.commit import read_commit
 from convmark.results.names import is_machine_name, keep_name
-from convmark.results.reading import ONE_RUN, SOFTWARE
+from convmark.results.reading import HEADER, ONE_RUN, SOFTWARE, read_run
 from convmark.results.record import COLUMNS, Record, from_cells
-from convmark.results.store import HEADER, Store, read_run
+from convmark.results.store import Store
 from convmark.session import progress
 from convmark.session.facts import Job, facts_of
 

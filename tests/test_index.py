@@ -20,8 +20,9 @@ from convmark.compare import earlier, index
 from convmark.compare.digest import digest_of
 from convmark.compare.history import accepted_history
 from convmark.compare.index import Index, index_path
+from convmark.results.reading import read_run
 from convmark.results.record import Record
-from convmark.results.store import Store, read_run
+from convmark.results.store import Store
 
 LENET = "lenet5-train-cpu-b32-float32"
 Printed = pytest.CaptureFixture[str]

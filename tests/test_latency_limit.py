@@ -18,7 +18,7 @@ from fake_worker import FakeInterpreter
 from convmark.cli import main
 from convmark.core.table import plain
 from convmark.report.build import build
-from convmark.results.store import read_run
+from convmark.results.reading import read_run
 from convmark.session.latency_limit import TABLE
 from convmark.worker import arrivals
 from convmark.worker.arrivals import (

@@ -20,7 +20,7 @@ from convmark.core.errors import StoreError
 from convmark.core.options import Options
 from convmark.interpreter import Answer
 from convmark.report.command import report
-from convmark.results.store import read_run
+from convmark.results.reading import read_run
 from convmark.session.layers import LAYERS_TABLE, layers_of, layers_path, read_layers
 from convmark.session.remedies import remedies
 from convmark.worker.protocol import file_digest

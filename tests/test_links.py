@@ -15,7 +15,8 @@ from rows import row as record
 from convmark.compare.live import ab_files
 from convmark.core.errors import StoreError
 from convmark.core.files import new_folder
-from convmark.results.run_file import RunFile, StoreWarning, steps_path
+from convmark.results.reading import StoreWarning
+from convmark.results.run_file import RunFile, steps_path
 from convmark.results.store import Store
 from convmark.results.table_file import TableFile
 from convmark.session.result import Result

@@ -27,7 +27,7 @@ from convmark.cli import main
 from convmark.compare.files import read_verdicts
 from convmark.core.errors import BusyError
 from convmark.machine.lock import alone, runtime_folder
-from convmark.results.store import read_run
+from convmark.results.reading import read_run
 
 SUITE = """
 import pytest

@@ -17,9 +17,10 @@ from convmark.compare.sessions_file import KeptSession
 from convmark.results.code.manifest import HERE, Code, CodeFile, Place, code_path, read_codes
 from convmark.results.code.of_run import KeptCodes
 from convmark.results.code.snapshot import lay_out
+from convmark.results.reading import read_run
 from convmark.results.record import Record
 from convmark.results.run_file import RunFile
-from convmark.results.store import read_run, read_step_times, run_files
+from convmark.results.store import read_step_times, run_files
 from convmark.session.fleet.part import part_path, read_part
 from convmark.session.learning import EPOCHS, TABLE
 

@@ -12,7 +12,7 @@ import fake_worker
 import pytest
 import scipy.special  # noqa: F401 - an in-process session forgets what it was first to import
 
-from convmark.results.store import read_run
+from convmark.results.reading import read_run
 
 SUITE = """
 import pytest

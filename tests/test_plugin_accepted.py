@@ -32,7 +32,7 @@ from convmark.compare.live.worktree import merged
 from convmark.compare.sessions_file import KeptSession, conditions_of, write
 from convmark.core.interval import Interval
 from convmark.plugin import judging
-from convmark.results.store import read_run
+from convmark.results.reading import read_run
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 

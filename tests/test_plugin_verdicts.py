@@ -25,7 +25,7 @@ from workers import git
 from convmark.cli import main
 from convmark.compare.files import read_verdicts
 from convmark.plugin.pytest_run import PytestRun
-from convmark.results.store import read_run
+from convmark.results.reading import read_run
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 

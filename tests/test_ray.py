@@ -20,8 +20,8 @@ from forks import COMMAND, STARTED, Forks
 from ray_cluster import LocalCluster, free_port, local_cluster
 
 from convmark.core.statistics import t_quantile
+from convmark.results.reading import read_run
 from convmark.results.record import COLUMNS, Record
-from convmark.results.store import read_run
 
 pytestmark = pytest.mark.skipif(  # to import it would take a second of every test process
     importlib.util.find_spec("ray") is None, reason='needs Ray: pip install "convmark[ray]"'

@@ -22,8 +22,8 @@ from forks import COMMAND, Forked, Forks
 from workers import BUILDERS, descendants, environ, happens, is_running, measured
 
 from convmark.interpreter import Answer, Interpreter
+from convmark.results.reading import read_run
 from convmark.results.record import Record
-from convmark.results.store import read_run
 from convmark.worker.companions import free_addresses
 
 pytestmark = pytest.mark.skipif(

@@ -28,7 +28,8 @@ from report_rows import (
 from rich_rows import rich_results
 
 from convmark.cli import main
-from convmark.results.store import AB_FOLDER, HEADER
+from convmark.results.reading import HEADER
+from convmark.results.store import AB_FOLDER
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from convmark.core.report_options import ReportOptions
 from convmark.interpreter import Interpreter
 from convmark.report.command import report
 from convmark.report.describe import Layer, described_models, diagram
-from convmark.results.store import StoreWarning
+from convmark.results.reading import StoreWarning
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -14,9 +14,10 @@ from convmark.core.errors import StoreError
 from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.report.build import build
 from convmark.report.rows import read_rows
+from convmark.results.reading import HEADER, StoreWarning, read_run
 from convmark.results.record import COLUMNS
 from convmark.results.schema import SCHEMA_VERSION
-from convmark.results.store import HEADER, StoreWarning, labelled, oldest_first, read_run
+from convmark.results.store import labelled, oldest_first
 
 
 @pytest.fixture

@@ -20,8 +20,9 @@ from convmark.core.errors import StoreError
 from convmark.core.files import open_kept
 from convmark.core.options import read
 from convmark.interpreter import Answer
+from convmark.results.reading import read_run
 from convmark.results.run_file import RunFile
-from convmark.results.store import Store, read_run, read_step_times
+from convmark.results.store import Store, read_step_times
 from convmark.session.facts import plan
 from convmark.session.resume import is_result, missing, open_interrupted, plan_hash
 

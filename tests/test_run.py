@@ -24,8 +24,9 @@ from convmark.machine.gpu.devices import Gpu
 from convmark.machine.hardware import Machine
 from convmark.results.columnar import read_columns
 from convmark.results.commit import Commit
+from convmark.results.reading import read_run
 from convmark.results.record import Record
-from convmark.results.store import Store, read_run, read_step_times
+from convmark.results.store import Store, read_step_times
 from convmark.session.ceilings import Ceiling
 from convmark.session.facts import Facts, Job, facts_of, plan
 from convmark.session.result import Result

@@ -11,8 +11,9 @@ from rows import row
 
 from convmark.core.errors import StoreError
 from convmark.results.code.manifest import HERE, Code, CodeFile, Place, code_path, read_codes
+from convmark.results.reading import StoreWarning, read_run
 from convmark.results.run_file import steps_path
-from convmark.results.store import Store, StoreWarning, read_run
+from convmark.results.store import Store
 from convmark.worker.protocol import file_digest
 
 

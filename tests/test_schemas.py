@@ -20,10 +20,10 @@ from convmark.compare.comparability import difference
 from convmark.compare.history import accepted_history
 from convmark.core.errors import ConvmarkError
 from convmark.report.rows import read_rows
-from convmark.results.reading import HEADER, read_schema
+from convmark.results.reading import HEADER, read_head, read_run, read_schema
 from convmark.results.record import COLUMNS, Record, to_cells
 from convmark.results.schema import SCHEMA_VERSION
-from convmark.results.store import Store, read_head, read_run
+from convmark.results.store import Store
 from convmark.session.resume import open_interrupted
 
 DATA = Path(__file__).parent / "data"

@@ -20,8 +20,8 @@ from convmark.core.case import Case
 from convmark.core.errors import OptionError
 from convmark.core.options import Options, read
 from convmark.interpreter import Answer
+from convmark.results.reading import read_run
 from convmark.results.record import COLUMNS, Record
-from convmark.results.store import read_run
 from convmark.session.session import Session
 
 __all__ = ["here"]  # a fixture

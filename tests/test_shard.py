@@ -13,7 +13,8 @@ from histories import keep, process
 from convmark.cli import main
 from convmark.core.case import Case
 from convmark.core.errors import OptionError, StoreError
-from convmark.results.store import Store, read_run
+from convmark.results.reading import read_run
+from convmark.results.store import Store
 from convmark.session.expected import COSTS, FEWEST_STEPS, expected_s, step_s
 from convmark.session.fleet.part import (
     Part,

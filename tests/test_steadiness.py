@@ -12,7 +12,7 @@ from workers import BUILDERS
 
 from convmark.cli import main
 from convmark.core.errors import MeasurementError
-from convmark.results.store import read_run
+from convmark.results.reading import read_run
 from convmark.session.steadiness import ROUNDS, moved, unsteady
 
 CHECKOUT = Path(__file__).resolve().parent.parent

@@ -17,9 +17,10 @@ from rows import row
 
 from convmark.core.errors import StoreError
 from convmark.results.columnar import read_columns
+from convmark.results.reading import HEADER, StoreWarning, read_run
 from convmark.results.record import COLUMNS, Record, to_cells
 from convmark.results.schema import SCHEMA_VERSION
-from convmark.results.store import HEADER, Store, StoreWarning, read_run, read_step_times
+from convmark.results.store import Store, read_step_times
 
 MACHINE = "xeon-2"
 A_COMMIT, ANOTHER_COMMIT = "1234567" + "a" * 33, "89abcde" + "b" * 33

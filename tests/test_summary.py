@@ -9,8 +9,9 @@ import pytest
 from rows import row
 
 from convmark.core.case import Case
+from convmark.core.statistics import spread
 from convmark.core.table import plain
-from convmark.report.summary import by_case, cards, scaling, spread, summary, summary_text
+from convmark.report.summary import by_case, cards, scaling, summary, summary_text
 from convmark.results.record import Record
 
 

@@ -22,7 +22,7 @@ from convmark.core.table import plain
 from convmark.machine.gpu.watch import watching
 from convmark.report.build import build
 from convmark.report.summary import sustained as summarised
-from convmark.results.store import read_run
+from convmark.results.reading import read_run
 from convmark.session.run import Stretches
 from convmark.session.sustained import TABLE, Drop, Interval, drop_of, leak
 from convmark.worker import host

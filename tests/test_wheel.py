@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from convmark.results.store import read_run
+from convmark.results.reading import read_run
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SOURCES = ("convmark", "models", "pyproject.toml", "README.md", "LICENSE")

@@ -14,9 +14,9 @@ import numpy as np
 from report_rows import measured
 
 from convmark.machine.hardware import machine_name
+from convmark.results.reading import HEADER
 from convmark.results.record import Record, to_cells
 from convmark.results.schema import MEASUREMENT_VERSION
-from convmark.results.store import HEADER
 
 NOW = datetime(2026, 6, 1, tzinfo=timezone.utc)
 MODELS = {"lenet5": (0.010, 833_040), "mini_resnet": (0.040, 82_000_000)}

@@ -65,16 +65,6 @@ from convmark.session.progress import Display
 from convmark.session.run import asked_axes
 from convmark.worker.protocol import masked
 
-__all__ = [
-    "Compared",
-    "SideComparison",
-    "StoppingRule",
-    "ab",
-    "compare_sides",
-    "make_of",
-    "print_verdicts",
-]
-
 _say = sayer("convmark ab")
 
 

@@ -29,10 +29,8 @@ from convmark.report.across import across as across_cells
 from convmark.report.tables import Answer, check_form, print_tables
 from convmark.results.code.manifest import files_hash_of
 from convmark.results.names import names_of
+from convmark.results.reading import StoreWarning, read_run
 from convmark.results.record import Record
-from convmark.results.store import StoreWarning, read_run
-
-__all__ = ["across"]
 
 _say = sayer("convmark compare")
 

@@ -36,8 +36,6 @@ from convmark.machine.hardware import read_machine
 from convmark.machine.lock import alone
 from convmark.report.tables import Answer, check_form, print_tables
 
-__all__ = ["bisect"]
-
 _say = sayer("convmark bisect")
 
 SideOf = Callable[[str], SideSpec]

@@ -14,8 +14,6 @@ from convmark.report.submission import Finding, Submission, check, findings_tabl
 from convmark.report.suspicion import REMEDIES
 from convmark.report.tables import Answer, check_form, print_tables
 
-__all__ = ["check_submission"]
-
 
 def check_submission(given: argparse.Namespace, options: Options) -> int:
     """Print the findings; fail where there is one.

@@ -18,22 +18,6 @@ from convmark.core.options import OPTIONS, OWN_DEFAULTS, default_sizes
 from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.core.text import Say, listed, plain_text
 
-__all__ = [
-    "BUDGET",
-    "EXIT_FAILED",
-    "EXIT_INTERRUPTED",
-    "EXIT_OK",
-    "EXIT_USAGE",
-    "TARGET",
-    "Parser",
-    "actions",
-    "add",
-    "add_options",
-    "command",
-    "exit_status",
-    "sayer",
-]
-
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 TARGET, BUDGET = "2", "60"

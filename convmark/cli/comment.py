@@ -20,10 +20,9 @@ from convmark.report.comment import Gate, badge_text, comment_text
 from convmark.report.pull_request import PullRequest, post
 from convmark.report.verdicts import run_words
 from convmark.results.names import check_output
+from convmark.results.reading import read_head
 from convmark.results.record import Record
-from convmark.results.store import newest_run, read_head
-
-__all__ = ["comment"]
+from convmark.results.store import newest_run
 
 OUTCOMES = ("success", "failure")
 

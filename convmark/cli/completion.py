@@ -18,8 +18,6 @@ from convmark.core.errors import ConvmarkError
 from convmark.core.options import read
 from convmark.core.tasks import TASKS
 
-__all__ = ["complete"]
-
 Given = argparse.Namespace
 Values = Callable[[Given], Iterable[str]]
 
@@ -105,7 +103,7 @@ def _runs(given: Given) -> Iterable[str]:
 
 def _cases(given: Given) -> Iterable[Any]:
     """Return the cases of the newest run of each machine."""
-    from convmark.results.store import read_run
+    from convmark.results.reading import read_run
 
     newest = {path.parent: path for path in _run_files(given)}
     return {record.case for path in newest.values() for record in read_run(path)}

@@ -22,8 +22,6 @@ from convmark.machine.state import read_state
 from convmark.machine.system import read_system
 from convmark.report.tables import Answer, check_form, print_tables
 
-__all__ = ["doctor"]
-
 _say = sayer("convmark doctor")
 
 

@@ -14,8 +14,6 @@ from convmark.interpreter.environments.cache import Cache, Made
 from convmark.interpreter.environments.installer import wanted
 from convmark.report.tables import Answer, check_form, print_tables
 
-__all__ = ["env"]
-
 _say = sayer("convmark env")
 
 FRAMEWORKS = tuple(dict.fromkeys([DEFAULT_BACKEND, "keras", *BACKENDS, "numpy"]))

@@ -18,8 +18,6 @@ from convmark.report.rows import read_rows
 from convmark.results.names import STDOUT, check_output, check_output_folder
 from convmark.results.store import run_files
 
-__all__ = ["export"]
-
 _say = sayer("convmark export")
 
 FOLDERS = ("otava", "mlflow")

@@ -51,8 +51,6 @@ from convmark.session.fleet.scheduler import Unmeasured
 if TYPE_CHECKING:
     from convmark.session.fleet.ray import RayCluster
 
-__all__ = ["doctor", "run_on_cluster"]
-
 _say = sayer("convmark run")
 
 ANSWER_LIMIT_S = 60.0

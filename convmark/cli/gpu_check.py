@@ -48,17 +48,6 @@ from convmark.session.ceilings import (
 from convmark.session.progress import RunProgress
 from convmark.session.session import Session, claimed
 
-__all__ = [
-    "DeviceCheck",
-    "ceilings_table",
-    "check",
-    "energy_proof",
-    "installed_backend",
-    "instrument_proofs",
-    "main",
-    "measured_ceilings",
-]
-
 LIMIT_S = 360.0
 SILENCE_S = 120.0
 """The last process begins within six minutes and is ended after two silent ones: eight in all."""

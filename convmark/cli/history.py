@@ -55,10 +55,9 @@ from convmark.report.verdicts import (
     verdicts_report,
 )
 from convmark.results.names import read_name
+from convmark.results.reading import StoreWarning, read_head, read_run
 from convmark.results.record import Record
-from convmark.results.store import Store, StoreWarning, oldest_first, read_head, read_run
-
-__all__ = ["accept", "compare", "history", "run_named"]
+from convmark.results.store import Store, oldest_first
 
 _say = sayer("convmark")
 

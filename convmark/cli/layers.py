@@ -22,8 +22,6 @@ from convmark.session.layers import LayerRow, why_no_layers
 from convmark.session.remedies import remedies, settings_to_try
 from convmark.session.session import Session, claimed
 
-__all__ = ["layers"]
-
 _say = sayer("convmark layers")
 
 

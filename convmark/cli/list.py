@@ -25,13 +25,9 @@ from convmark.report.tables.layers import TOP, layers_tables
 from convmark.report.verdicts import run_words
 from convmark.results.columnar import read_columns, whole_file
 from convmark.results.names import read_name
+from convmark.results.reading import read_run
 from convmark.results.record import MEASURED
-from convmark.results.store import read_run, run_files
-
-__all__ = [
-    "list_runs",
-    "show",
-]
+from convmark.results.store import run_files
 
 
 def list_runs(given: argparse.Namespace, options: Options) -> int:

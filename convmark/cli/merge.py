@@ -20,8 +20,6 @@ from convmark.results.store import Store
 from convmark.session.fleet.merge import MergedRun, join, joined, missing, sources
 from convmark.session.layers import keep_other_layers, layers_of, layers_path
 
-__all__ = ["merge"]
-
 _say = sayer("convmark merge")
 
 

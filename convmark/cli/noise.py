@@ -49,8 +49,6 @@ from convmark.session.run import request_of
 from convmark.session.session import claimed
 from convmark.worker.protocol import file_digest
 
-__all__ = ["noise"]
-
 _say = sayer("convmark noise")
 
 

@@ -18,8 +18,6 @@ from convmark.cli.command import (
 from convmark.core.option import DRY_RUN, RESUME
 from convmark.core.report_options import REPORT_OPTIONS
 
-__all__ = ["parsers"]
-
 ACROSS = "tensorflow, keras, python, backend, commit, machine, gpu or driver"
 
 _RUN = "number, commit or file of the run, or latest"

@@ -11,8 +11,6 @@ from convmark.core.options import Options
 from convmark.report.page.site import PARQUET, site_files
 from convmark.results.names import check_output_folder
 
-__all__ = ["publish"]
-
 _say = sayer("convmark publish")
 
 

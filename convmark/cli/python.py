@@ -48,8 +48,6 @@ from convmark.session.session import Session, claimed
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Comparison", "Measurement", "Shown", "compare", "measure", "read_results", "report"]
-
 MOST_FIGURES = 6
 """Drawings below the tables in a notebook; a report has all."""
 

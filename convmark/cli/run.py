@@ -39,7 +39,8 @@ from convmark.report.describe import DESCRIPTION_SCHEMA, FOLDER, diagram, layers
 from convmark.report.summary import run_tables, summary_text
 from convmark.report.tables import Answer, check_form, print_tables
 from convmark.report.tables.layers import TOP, bars_words, layers_table
-from convmark.results.store import Store, StoreWarning
+from convmark.results.reading import StoreWarning
+from convmark.results.store import Store
 from convmark.session.auto_batch import choices_table
 from convmark.session.expected import expected_s
 from convmark.session.fleet.part import (
@@ -55,8 +56,6 @@ from convmark.session.forecast import forecast, known_seconds, likely_devices
 from convmark.session.resume import InterruptedRun, open_interrupted
 from convmark.session.run import Serving
 from convmark.session.session import Session, claimed
-
-__all__ = ["check_plan", "describe_models", "left_out", "run"]
 
 _say = sayer("convmark run")
 

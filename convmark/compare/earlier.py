@@ -15,9 +15,8 @@ from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
 from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import Say
-from convmark.results.reading import StoreWarning
+from convmark.results.reading import StoreWarning, read_run
 from convmark.results.record import Record
-from convmark.results.store import read_run
 
 Row = tuple[str, Conditions, Record]
 """A row with its case's name and its conditions."""

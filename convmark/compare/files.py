@@ -23,7 +23,8 @@ from convmark.core.cells import column, from_cell, to_cell
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.option_values import check_patterns
 from convmark.core.text import plain_text
-from convmark.results.store import Store, read_run
+from convmark.results.reading import read_run
+from convmark.results.store import Store
 from convmark.results.table_file import TableBeside, TableFile
 
 VERDICTS_FILE, ACCEPTED, NOISE = "verdicts.csv", "accepted.csv", "noise.csv"

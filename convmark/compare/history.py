@@ -32,9 +32,9 @@ from convmark.core.errors import StoreError
 from convmark.core.git import SHOWN
 from convmark.core.text import NUMBER, Say
 from convmark.results.code.manifest import code_path
-from convmark.results.reading import StoreWarning
+from convmark.results.reading import StoreWarning, read_run
 from convmark.results.record import Record
-from convmark.results.store import Store, read_run, same_file
+from convmark.results.store import Store, same_file
 
 BASELINE_RUNS = 10
 """The most runs that a baseline is the median of."""

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-__all__ = ["BACKENDS", "DEFAULT_BACKEND", "Backend", "packages_shared", "with_property"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backend:

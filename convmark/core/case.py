@@ -23,17 +23,6 @@ from convmark.core.runtimes import (
 )
 from convmark.core.tasks import TASKS
 
-__all__ = [
-    "ISOLATIONS",
-    "NUMA",
-    "PRECISIONS",
-    "Case",
-    "broken_rule",
-    "cpu_list",
-    "cpu_numbers",
-    "expand",
-]
-
 PRECISIONS = ("float32", "tf32", "mixed_float16", "mixed_bfloat16")
 """Those that can be asked for."""
 JIT_STATES = ("off", "on")

@@ -14,17 +14,6 @@ from typing import Any, Literal
 
 from convmark.core.text import is_plain, plain_text
 
-__all__ = [
-    "MOST_DIGITS",
-    "Column",
-    "column",
-    "columns_of",
-    "fit_text",
-    "from_cell",
-    "number",
-    "to_cell",
-]
-
 FORMULA_STARTS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """A spreadsheet takes a text that starts so for a formula; the last four are the full-width forms.
 

@@ -16,8 +16,6 @@ from convmark.core.case import Case
 from convmark.core.errors import OptionError
 from convmark.core.text import counted
 
-__all__ = ["Cluster", "check_devices", "parse_cluster", "with_index"]
-
 LOCAL, VARIABLE = "local", "TF_CONFIG"
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+):([0-9]{1,5})")
 

@@ -2,18 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = [
-    "BusyError",
-    "CaseError",
-    "ConvmarkError",
-    "DrawingError",
-    "InstallError",
-    "MeasurementError",
-    "OptionError",
-    "StoreError",
-    "WorkerError",
-]
-
 
 class ConvmarkError(Exception):
     """Base of all errors that a user may see; its text is one line."""

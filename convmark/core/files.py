@@ -17,25 +17,6 @@ from pathlib import Path
 
 from convmark.core.errors import StoreError
 
-__all__ = [
-    "PASSING_S",
-    "TemporaryFolder",
-    "as_store_error",
-    "cache_folder",
-    "close_locked",
-    "is_at",
-    "lock",
-    "new_folder",
-    "new_part",
-    "open_kept",
-    "open_regular",
-    "read_regular",
-    "write_output",
-    "write_through",
-    "write_whole",
-    "writing",
-]
-
 PREFIX = "convmark-"
 _LOCK = ".convmark_in_use"
 """In each temporary folder of ours, and in no folder of anybody else's."""

@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
-__all__ = ["Grid", "fitted", "tell", "terminal_width", "unbroken", "wrapped"]
-
 GAP = 2
 """Spaces between two columns."""
 LEAST_WIDTH = 20

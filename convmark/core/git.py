@@ -19,8 +19,6 @@ from pathlib import Path
 
 from convmark.core.errors import ConvmarkError
 
-__all__ = ["SHOWN", "Git", "GitError"]
-
 SHOWN = 12
 """Characters of a commit that are shown, and that a printed command names it by."""
 

@@ -14,16 +14,6 @@ import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = [
-    "PACKAGES",
-    "TREE_PREFIX",
-    "holds_packages",
-    "import_roots",
-    "in_environment",
-    "is_environment",
-    "is_installed",
-]
-
 PACKAGES = ("site-packages", "dist-packages")
 TREE_PREFIX = "convmark-tree-"
 """Begins the name of a temporary folder that holds the files of a commit or of a run."""

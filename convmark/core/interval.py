@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["NOT_KNOWN", "Interval", "share_of", "signed_percent"]
-
 _LARGEST_LOG_RATIO = 700.0
 """No float holds the ratio of a larger one."""
 

@@ -23,8 +23,6 @@ from typing import Any
 
 from convmark.core.errors import CaseError
 
-__all__ = ["PRESETS", "TRUST", "ModelName", "split_names"]
-
 PRESETS = "keras_hub"
 """The module whose attributes are presets; its builders are in keras_hub.models."""
 TRUST = "CONVMARK_TRUST_MODELS"

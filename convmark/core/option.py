@@ -17,23 +17,6 @@ from convmark.core.errors import OptionError
 from convmark.core.option_values import Parse, nearest
 from convmark.core.text import plain_text
 
-__all__ = [
-    "ALL",
-    "DRY_RUN",
-    "MEASURING",
-    "MOST_QUOTED",
-    "NAMED",
-    "ONE_SIDE",
-    "PAIRS",
-    "RESUME",
-    "SESSIONS",
-    "Option",
-    "option_field",
-    "options_of",
-    "plain_value",
-    "values_of",
-]
-
 MOST_QUOTED = 60
 """Characters of a Python value that an error quotes."""
 

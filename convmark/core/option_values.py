@@ -14,45 +14,6 @@ from convmark.core.errors import CaseError, OptionError
 from convmark.core.model_name import ModelName, split_names
 from convmark.core.text import NUMBER, is_plain
 
-__all__ = [
-    "AUTO",
-    "Parse",
-    "Shapes",
-    "check_patterns",
-    "choice_of",
-    "choices_of",
-    "did_you_mean",
-    "nearest",
-    "or_default",
-    "parse_batch_sizes",
-    "parse_budget",
-    "parse_count",
-    "parse_counts",
-    "parse_cpus",
-    "parse_devices",
-    "parse_duration",
-    "parse_file",
-    "parse_folder",
-    "parse_jit",
-    "parse_latency",
-    "parse_margin",
-    "parse_models",
-    "parse_name",
-    "parse_percent",
-    "parse_place",
-    "parse_rate",
-    "parse_seconds",
-    "parse_seed",
-    "parse_seeds",
-    "parse_shapes",
-    "parse_share",
-    "parse_switch",
-    "parse_text",
-    "parse_threads",
-    "parse_words",
-    "shapes_text",
-]
-
 AUTO: Literal["auto"] = "auto"
 
 Parse = Callable[[str, str], Any]

@@ -32,15 +32,6 @@ from convmark.core.option_values import Shapes
 from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIME_PRECISIONS, RUNTIMES
 from convmark.core.tasks import TASKS, TIMED_TASKS
 
-__all__ = [
-    "OPTIONS",
-    "OWN_DEFAULTS",
-    "Options",
-    "default_sizes",
-    "of_command",
-    "read",
-]
-
 
 def default_sizes(tasks: Collection[str]) -> str:
     """Return the batch sizes of the default suites of these tasks, in words."""

@@ -16,12 +16,6 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-__all__ = [
-    "ReceivedSignal",
-    "as_interrupts",
-    "die_with_parent",
-]
-
 _PR_SET_PDEATHSIG = 1
 
 _TAKEN = (signal.SIGTERM, signal.SIGHUP)

@@ -12,8 +12,6 @@ from convmark.core.git import Git
 from convmark.core.option_values import nearest
 from convmark.core.options import OPTIONS
 
-__all__ = ["pyproject_settings", "settings_at", "wants_short_options"]
-
 SHORT = "short_options"
 """A key of `[tool.convmark]` that is not an option: whether pytest has the short names too."""
 

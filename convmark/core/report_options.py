@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from convmark.core.option import option_field, options_of
 
-__all__ = ["RANKS", "REPORT_OPTIONS", "STYLES", "ReportOptions"]
-
 STYLES = ("full", "applications", "accuracy")
 RANKS = ("burst", "sustained")
 

@@ -11,18 +11,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-__all__ = [
-    "DEFAULT_RUNTIME",
-    "ERROR_BOUNDS",
-    "EXPORTS",
-    "RUNTIMES",
-    "RUNTIME_PRECISIONS",
-    "RUNTIME_TASKS",
-    "Runtime",
-    "as_hashed",
-    "runtime_of_file",
-]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:

@@ -13,24 +13,6 @@ import numpy.typing as npt
 from convmark.core.errors import MeasurementError
 from convmark.core.interval import NOT_KNOWN, Interval
 
-__all__ = [
-    "CONFIDENCE",
-    "TRIM",
-    "Estimate",
-    "interval_around",
-    "interval_of_mean",
-    "is_known",
-    "median_of",
-    "middle_of",
-    "paired_log_ratio",
-    "quantile",
-    "scaling_efficiency",
-    "spread",
-    "step_time_summary",
-    "t_quantile",
-    "trimmed_mean",
-]
-
 CONFIDENCE = 0.95
 """Of every interval that is shown."""
 

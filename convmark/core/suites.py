@@ -15,23 +15,6 @@ from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIME_TASKS, RUNTIMES
 from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.core.text import Say
 
-__all__ = [
-    "ACCURACY",
-    "FIRST",
-    "INFERENCE",
-    "LAYERS",
-    "SCALING",
-    "SUITES",
-    "TRAINING",
-    "Suite",
-    "auto_name",
-    "cases",
-    "refuse_latency_limit",
-    "refuse_replicas",
-    "refuse_runtimes",
-    "refuse_untimed",
-]
-
 FIRST = 32
 """The batch size that a search for sizes begins with."""
 

@@ -14,18 +14,6 @@ from convmark.core.errors import MeasurementError
 from convmark.core.fitting import Grid, fitted, terminal_width, wrapped
 from convmark.core.text import bytes_text, count_text, rate_text, seconds_text, share_text, shown
 
-__all__ = [
-    "FACETS",
-    "Heading",
-    "Table",
-    "cell_text",
-    "grid",
-    "headings",
-    "plain",
-    "printed",
-    "table_of",
-]
-
 
 def _plain_number(value: float) -> str:
     return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"

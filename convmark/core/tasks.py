@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-__all__ = ["TASKS", "TIMED_TASKS", "Task"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:

@@ -13,34 +13,6 @@ from typing import TextIO
 from convmark.core.files import read_regular
 from convmark.core.interval import Interval, share_of, signed_percent
 
-__all__ = [
-    "DIRTY",
-    "NUMBER",
-    "Say",
-    "bytes_text",
-    "change_text",
-    "coloured",
-    "command_text",
-    "commit_text",
-    "count_text",
-    "counted",
-    "duration_text",
-    "file_text",
-    "interval_text",
-    "is_folder_name",
-    "is_plain",
-    "listed",
-    "markdown_cell",
-    "natural_order",
-    "painted",
-    "percent",
-    "plain_text",
-    "rate_text",
-    "seconds_text",
-    "share_text",
-    "shown",
-]
-
 Say = Callable[[str], None]
 """Shows the user a line."""
 

@@ -15,8 +15,6 @@ from convmark.core.errors import OptionError
 from convmark.core.options import Options, read
 from convmark.core.pyproject import pyproject_settings
 
-__all__ = ["program", "typed"]
-
 _NAME = "convmark"
 
 

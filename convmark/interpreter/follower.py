@@ -16,15 +16,6 @@ from typing import Any, Protocol
 from convmark.core.errors import WorkerError
 from convmark.worker.protocol import LINE_BYTES, UNSAFE_FORK, decode_event, one_line
 
-__all__ = [
-    "Answer",
-    "Follower",
-    "OnEvent",
-    "cause",
-    "oom_kills",
-    "tail",
-]
-
 LOG_TAIL_BYTES = 1 << 16
 """A dying framework tells why, then the stacks of all its threads, some 5 KB each."""
 LOG_BYTES = 1 << 24

@@ -20,16 +20,6 @@ from convmark.core.model_name import ModelName
 from convmark.core.option_values import did_you_mean
 from convmark.interpreter import Answer, Interpreter
 
-__all__ = [
-    "Interpreters",
-    "devices_asked_for",
-    "inspect",
-    "refuse_unknown",
-    "sources_here",
-    "unbound_memory",
-    "zoo_names",
-]
-
 _APPLICATION = re.compile(r"^(?:from \S+ import)? +([A-Z]\w+)(?: as \1)?,?$", re.MULTILINE)
 """A model in applications/__init__.py: after its import, or on a line of its own in brackets."""
 

@@ -28,13 +28,6 @@ from convmark.machine.cpus import bound
 from convmark.machine.gpu.visible import alone
 from convmark.worker.protocol import encode
 
-__all__ = [
-    "Interpreter",
-    "LiveWorker",
-    "check_zoo",
-    "zoo_folder",
-]
-
 RESTARTS = 1
 """How often in a row a zygote that was lost is started again."""
 

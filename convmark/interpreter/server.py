@@ -19,8 +19,6 @@ from convmark.core.errors import WorkerError
 from convmark.interpreter.follower import cause, tail
 from convmark.worker.protocol import DATAGRAM_BYTES, encode, one_line
 
-__all__ = ["INTERPRETER_LOST", "START_LIMIT_S", "Server", "ServerLost", "Worker"]
-
 INTERPRETER_LOST = "the worker's interpreter"
 """How a message begins whose subject is the serving process, and not what it served."""
 GRACE_S = 1.0

@@ -12,8 +12,6 @@ from convmark.core.text import counted, plain_text
 from convmark.machine.hardware import GIB, Machine
 from convmark.machine.state import State, read_cpu_ticks, read_state, stolen_fraction
 
-__all__ = ["Caution", "Preflight", "cautions", "changes_speed", "speed_flags"]
-
 LOAD_PER_CORE = 0.1
 LEAST_LOAD = 0.5
 STEAL_FRACTION = 0.01

@@ -16,8 +16,6 @@ from convmark.core.case import NUMA, cpu_list, cpu_numbers
 from convmark.core.errors import OptionError
 from convmark.core.text import counted, file_text
 
-__all__ = ["bound", "thread_cautions"]
-
 
 def bound(cpus: str | None, root: Path = Path("/")) -> dict[str, Any] | None:
     """Return what a worker is told to bind itself to; None for nothing.

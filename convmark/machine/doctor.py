@@ -17,15 +17,6 @@ from convmark.machine.gpu_diagnosis import why_unseen
 from convmark.machine.hardware import GIB, Machine
 from convmark.machine.state import State
 
-__all__ = [
-    "UNRELIABLE",
-    "Finding",
-    "device_cautions",
-    "findings",
-    "findings_text",
-    "left_out_gpus",
-]
-
 UNRELIABLE = "What will make figures unreliable"
 """The section of the problems."""
 

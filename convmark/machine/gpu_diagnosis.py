@@ -13,8 +13,6 @@ from convmark.core.text import plain_text
 from convmark.machine.gpu.visible import choosing, visible_cards
 from convmark.machine.hardware import Machine
 
-__all__ = ["why_unseen"]
-
 # Source: CUDA Toolkit release notes, "Minimum required driver version for CUDA minor version
 # compatibility", Linux.
 _LEAST_DRIVER = {11: "450.80.02", 12: "525.60.13", 13: "580"}

@@ -20,8 +20,6 @@ from convmark.core.errors import ConvmarkError
 from convmark.core.text import command_text, file_text, plain_text
 from convmark.machine.gpu.devices import Gpu, load_nvml, read_amd, read_apple, read_gpus
 
-__all__ = ["GIB", "Machine", "cpu_model", "has_other_cards", "machine_name", "read_machine"]
-
 GIB = 1024**3
 
 _NAME_LENGTH = 80

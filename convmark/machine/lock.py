@@ -29,8 +29,6 @@ from convmark.core.errors import BusyError
 from convmark.core.files import PASSING_S, close_locked, lock
 from convmark.core.text import Say
 
-__all__ = ["alone", "runtime_folder"]
-
 SHARED_FOLDERS = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))  # no TMPDIR here
 """The first that can be written to. All users of a machine must come to the same."""
 GUARD_LIMIT_S = 10.0

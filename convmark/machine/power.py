@@ -25,8 +25,6 @@ from convmark.core.text import file_text
 from convmark.machine.gpu.devices import Card, load_nvml, opened
 from convmark.machine.gpu.watch import reader_of
 
-__all__ = ["IDLE_S", "Idle", "PackageWatch", "Rapl", "Reading", "find_rapl", "idle_power"]
-
 MICROJOULES = 1_000_000
 
 MOST_W = 1000.0

@@ -12,20 +12,6 @@ import psutil
 from convmark.core.errors import ConvmarkError
 from convmark.core.text import file_text, plain_text
 
-__all__ = [
-    "CpuTicks",
-    "State",
-    "cpu_quota",
-    "cpu_temperature_c",
-    "cpu_ticks",
-    "memory_left_bytes",
-    "own_cpu_quota",
-    "read_cpu_ticks",
-    "read_governors",
-    "read_state",
-    "stolen_fraction",
-]
-
 _RECLAIMABLE = ("inactive_file", "total_inactive_file")
 """Of memory.stat: file pages that the kernel drops before it lets an allocation fail."""
 

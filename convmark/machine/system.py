@@ -19,8 +19,6 @@ from convmark.core.text import counted, file_text, plain_text
 from convmark.machine.hardware import GIB
 from convmark.machine.state import cpu_quota, read_governors
 
-__all__ = ["System", "read_system"]
-
 MIB = 1024**2
 
 # Source: SMBIOS 3.7, table 78, and where a version of LPDDR has none, none is named.

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from convmark.compare.judgement import Judgement
     from convmark.plugin.pytest_run import PytestRun
 
-__all__ = ["Baseline", "with_baseline"]
-
 GIT = "git:"
 """Begins the name of a commit to compare with."""
 
@@ -30,7 +28,7 @@ GIT = "git:"
 def _named_run(run: PytestRun, name: str) -> Path:
     """Return the file of the run that was named, never that of the run which goes on."""
     from convmark.compare.history import named_history
-    from convmark.results.store import read_run
+    from convmark.results.reading import read_run
 
     resumed = run.resumed
     path = run.store.find(name, run.machine.name, but=resumed)

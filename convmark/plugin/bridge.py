@@ -35,18 +35,6 @@ _OPTIONS_OF_THE_TABLE = re.compile(
     r"--benchmark-(columns|sort|group-by|name|histogram|cprofile|verbose)"
 )
 
-__all__ = [
-    "Comparison",
-    "comparability",
-    "drop_comparison",
-    "hide_table",
-    "is_disabled",
-    "prepare_replay",
-    "progress_stream",
-    "replaced_by",
-    "stores_rows",
-]
-
 
 class FallbackBenchmark:
     """Stands for pytest-benchmark where it is switched off (`-p no:benchmark`)."""
@@ -318,7 +306,7 @@ class CsvStorage:
         Raises:
             ConvmarkError: there is no such run, or it cannot be read.
         """
-        from convmark.results.store import read_run
+        from convmark.results.reading import read_run
 
         found = self.newest()
         runs = [found] if found and not names else []

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from convmark.plugin.selection import Selection
     from convmark.results.record import Record
 
-__all__ = ["judge", "same_so_far"]
-
 NO_BUDGET = "--compare-budget 0"
 _LEAST_OF_BUDGET = 0.25
 """What accepted cases get of the budget at least: a case that no time decides takes all of it."""

@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from convmark.session.resume import InterruptedRun
     from convmark.session.session import Session
 
-__all__ = ["PytestRun"]
-
 _RECENT = 5
 """Runs that are looked into for the code of a case."""
 
@@ -325,7 +323,7 @@ class PytestRun:
     def known_codes(self) -> dict[str, Code]:
         """Return by its name what each case has run last, of the machine's newest runs."""
         from convmark.results.code.manifest import read_codes
-        from convmark.results.store import read_run
+        from convmark.results.reading import read_run
 
         found: dict[str, Code] = {}
         for path in self.store.runs(self.machine.name)[-_RECENT:]:
@@ -423,7 +421,7 @@ class PytestRun:
 @contextlib.contextmanager
 def _warnings_said(say: Say) -> Iterator[None]:
     """Say what the store warns of: pytest captures all else that is written by now."""
-    from convmark.results.store import StoreWarning
+    from convmark.results.reading import StoreWarning
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", StoreWarning)

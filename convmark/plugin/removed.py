@@ -24,8 +24,6 @@ from convmark.plugin.selection import given_places, place_in
 if TYPE_CHECKING:
     from convmark.compare.judgement import Judgement
 
-__all__ = ["removed_cases", "removed_judgement"]
-
 LIMIT_S = 120.0
 _SHOWN = 12
 """Characters of a commit that are shown."""

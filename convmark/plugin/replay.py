@@ -15,8 +15,6 @@ from convmark.results.record import Record
 if TYPE_CHECKING:
     from convmark.compare.judgement import Judgement
 
-__all__ = ["Measured", "ReplayClock"]
-
 SHOWN = ("throughput_samples_per_s", "time_to_first_step_s", "peak_host_memory_bytes")
 LEARNED = ("accuracy", "loss", "time_to_target_s")
 

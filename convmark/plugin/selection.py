@@ -19,8 +19,6 @@ from convmark.core.files import read_regular
 from convmark.core.options import Options
 from convmark.plugin.short import destination
 
-__all__ = ["Selection", "given_places", "is_skipped", "names_other", "place_in"]
-
 _BY_EARLIER = ("lf", "stepwise", "stepwise_skip")
 """pytest's options that choose by what an earlier session has kept: at a commit they choose other
 tests. `--ff` and `--nf` only order them."""

@@ -22,8 +22,6 @@ from convmark.core.options import OPTIONS
 from convmark.core.pyproject import wants_short_options
 from convmark.core.text import plain_text
 
-__all__ = ["PREFIX", "add_all", "destination", "prefix", "pytest_addoption", "usage_error"]
-
 PREFIX = "--convmark-"
 _NAME = "convmark-short-options"
 

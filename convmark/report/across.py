@@ -25,16 +25,6 @@ from convmark.report.changes import LEAST_PAIRS, Change, Pair, Value, changes
 from convmark.report.summary import values_of
 from convmark.results.record import Record
 
-__all__ = [
-    "COLUMNS",
-    "Cell",
-    "LiveCases",
-    "across",
-    "across_report",
-    "cells_table",
-    "live_cases",
-]
-
 COLUMNS = ("tensorflow", "keras", "python", "backend", "commit", "machine", "gpu", "driver")
 """The columns that a table may run over."""
 

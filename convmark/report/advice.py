@@ -27,8 +27,6 @@ from convmark.core.text import Say, counted, listed
 from convmark.core.typed import typed
 from convmark.results.record import BUSY_SHARE, Record
 
-__all__ = ["gate_step", "next_step", "say_step"]
-
 _OF_DOCTOR = ("backends", "pythons", "environments", "results")
 _OF_REPORT = ("results",)
 _OF_COMPARE = ("allow_changes", "results")

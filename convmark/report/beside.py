@@ -27,8 +27,6 @@ from convmark.session.latency_limit import MOST_LOAD, RISK, Tried
 from convmark.session.learning import Epoch
 from convmark.session.sustained import Interval
 
-__all__ = ["KINDS", "Kind"]
-
 Row = Mapping[str, Any]
 Figures = Mapping[str, Any]
 

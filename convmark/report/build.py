@@ -53,8 +53,6 @@ from convmark.report.tables.steps import (
 )
 from convmark.report.wall import with_wall_power
 
-__all__ = ["FIRST", "VERDICTS", "Report", "build"]
-
 VERDICTS = "verdicts"
 """Of a job summary the one table that is shown unfolded."""
 

@@ -31,8 +31,6 @@ from convmark.core.text import counted, interval_text
 from convmark.report.ratios import ratio
 from convmark.results.record import FRAMEWORK_COLUMNS, Record
 
-__all__ = ["LEAST_PAIRS", "Change", "Pair", "Value", "changes"]
-
 LEAST_PAIRS = 3
 """Of runs, for a verdict: a change is never convicted by two sessions, nor ruled out by few runs
 that agree by luck."""

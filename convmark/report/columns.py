@@ -11,8 +11,6 @@ from convmark.core.table import headings, printed
 from convmark.results.record import COLUMNS, STATUSES
 from convmark.results.schema import OLDEST_SCHEMA, SCHEMA_VERSION
 
-__all__ = ["columns_page"]
-
 NOTES = f"""\
 # The columns of a results file
 

@@ -38,9 +38,8 @@ from convmark.results.names import (
     kept_name,
     read_name,
 )
-from convmark.results.store import read_head, run_files
-
-__all__ = ["report"]
+from convmark.results.reading import read_head
+from convmark.results.store import run_files
 
 SUFFIXES: Mapping[str, str] = MappingProxyType(
     {

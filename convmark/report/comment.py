@@ -33,8 +33,6 @@ from convmark.report.verdicts import (
     value_text,
 )
 
-__all__ = ["Gate", "badge_text", "comment_text"]
-
 MOST_ROWS = 16
 """Of each of the two tables, so that the comment has at most 60 lines."""
 MOST_LETTERS = 180

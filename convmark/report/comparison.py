@@ -15,8 +15,6 @@ from convmark.report.prices import Price
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Comparison", "of_machines"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:

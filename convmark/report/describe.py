@@ -23,17 +23,6 @@ from convmark.core.text import count_text, counted, plain_text
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-__all__ = [
-    "DESCRIPTION_SCHEMA",
-    "FOLDER",
-    "DescribedModel",
-    "Layer",
-    "described_models",
-    "diagram",
-    "layers_of",
-    "read_description",
-]
-
 FOLDER = "models"
 DESCRIPTION_SCHEMA = 1
 _NEEDED = ("model", "input_shape", "layers", "keras", "its framework's version")

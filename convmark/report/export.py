@@ -27,8 +27,6 @@ from convmark.results.table_file import csv_lines
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["TARGETS", "Export", "export_of"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Metric:

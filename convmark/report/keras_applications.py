@@ -16,16 +16,6 @@ from typing import NamedTuple
 
 from convmark.core.runtimes import DEFAULT_RUNTIME
 
-__all__ = [
-    "BATCH_SIZE",
-    "HARDWARE",
-    "PUBLISHED",
-    "SOURCE",
-    "Published",
-    "is_of_the_times",
-    "is_published",
-]
-
 SOURCE = "keras.io/api/applications (21 January 2026)"
 
 BATCH_SIZE = 32

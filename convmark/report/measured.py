@@ -26,19 +26,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from typing_extensions import Self
 
-__all__ = [
-    "BURST",
-    "SAME",
-    "SOFTWARE",
-    "SUSTAINED",
-    "Key",
-    "Measured",
-    "Row",
-    "Sides",
-    "named",
-    "unlike_times",
-]
-
 SAME = (
     *("model", "task", "batch_size", "precision", "jit", "replicas", "cluster", "threads"),
     "cpus",

@@ -13,9 +13,6 @@ from convmark.core.text import counted, duration_text, listed, markdown_cell, se
 from convmark.report.tables.history import MOST_NAMED
 from convmark.results.names import read_name
 
-__all__ = ["noise", "noise_line", "noise_text"]
-
-
 _USUAL = ("-cpu", "-float32")
 """Parts of a case's name that are left out where all cases have them: the table is wide."""
 

@@ -30,8 +30,6 @@ from convmark.worker.timing import (
     enough_steps,
 )
 
-__all__ = ["HIGHEST_BYTES", "highest_flops", "implausible", "there"]
-
 WINOGRAD = 2.25
 """By so much convolutions may be faster than matrix products, for they multiply less often.
 

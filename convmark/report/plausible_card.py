@@ -8,8 +8,6 @@ from typing import Any
 
 from convmark.core.statistics import is_known
 
-__all__ = ["MOST_CARD_W", "of_card"]
-
 Row = Mapping[str, Any]
 Found = Iterator[tuple[str, str]]
 

@@ -25,8 +25,6 @@ from convmark.core.errors import OptionError
 from convmark.core.files import read_regular
 from convmark.core.text import plain_text
 
-__all__ = ["PowerLog", "read_power_log", "utc_text"]
-
 _TIMES = ("time", "timestamp", "ts", "datetime", "date/time", "unixtime", "epoch", "last_changed")
 _UNITS = MappingProxyType(
     {"w": 1.0, "watt": 1.0, "watts": 1.0, "mw": 1e-3, "milliwatts": 1e-3, "kw": 1e3,

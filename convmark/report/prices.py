@@ -34,8 +34,6 @@ from convmark.core.files import read_regular
 from convmark.core.option_values import nearest
 from convmark.core.text import is_plain
 
-__all__ = ["Price", "read_prices"]
-
 RENTED = ("per_hour",)
 BOUGHT = ("purchase", "years", "hours_per_day", "per_kwh")
 KEYS = ("currency", "date", "source", *RENTED, *BOUGHT)

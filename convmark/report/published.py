@@ -14,20 +14,9 @@ from pathlib import Path
 
 from convmark.compare.files import ACCEPTED, NOISE, VERDICTS_FILE
 from convmark.core.errors import StoreError
-from convmark.results.store import AB_FOLDER, RUN_NAME
+from convmark.results.reading import RUN_NAME
+from convmark.results.store import AB_FOLDER
 from convmark.results.table_file import csv_rows
-
-__all__ = [
-    "LOOSE",
-    "Change",
-    "Files",
-    "changes",
-    "files_by_folder",
-    "gone_folders",
-    "is_run",
-    "pair",
-    "place",
-]
 
 LOOSE = (".gitkeep", "README.md")
 """Files that may lie among results."""

@@ -17,8 +17,6 @@ from convmark.core.errors import ConvmarkError
 from convmark.core.files import read_regular
 from convmark.core.text import plain_text
 
-__all__ = ["PullRequest", "post"]
-
 TIME_LIMIT_S = 20.0
 MOST_BYTES = 20_000_000
 """Of an answer, and of the event's file."""

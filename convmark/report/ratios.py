@@ -18,21 +18,6 @@ import numpy as np
 from convmark.core.interval import NOT_KNOWN, Interval
 from convmark.core.statistics import interval_around
 
-__all__ = [
-    "LEAST_PROCESSES",
-    "Ratio",
-    "Units",
-    "brackets_text",
-    "ends_text",
-    "fastest_marks",
-    "geometric_mean",
-    "intervals_with_1",
-    "level",
-    "ratio",
-    "times_as_fast",
-    "times_text",
-]
-
 LEAST_PROCESSES = 3
 """Of fewer units on either side no interval is given: two tell a spread by luck."""
 

@@ -28,31 +28,12 @@ from convmark.results.columnar import (
     without_earlier_copies,
 )
 from convmark.results.names import host_endings, names_of
+from convmark.results.reading import StoreWarning
 from convmark.results.record import BUSY_SHARE, COLUMNS, FRAMEWORK_COLUMNS, MEASURED, OF_MANY_STEPS
-from convmark.results.store import RunSource, StoreWarning, labelled, oldest_first, run_files
+from convmark.results.store import RunSource, labelled, oldest_first, run_files
 
 if TYPE_CHECKING:
     import pandas as pd
-
-__all__ = [
-    "POINT",
-    "SERIES",
-    "Rows",
-    "alike",
-    "case_of",
-    "group_of",
-    "judged_rows",
-    "latest",
-    "left_out_text",
-    "newest_rows",
-    "points",
-    "pooled_half_widths",
-    "read_rows",
-    "records_of",
-    "setting",
-    "text_of",
-    "with_versions",
-]
 
 _AXES = tuple(Case.__dataclass_fields__)
 

@@ -27,8 +27,6 @@ from convmark.results.store import RunSource
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["AXES", "Side", "Sides", "newest_versions", "sides_of"]
-
 MOST_SIDES = 4000
 """Beyond them each case keeps its newest on each hardware and version, so that a page is small."""
 

@@ -60,8 +60,6 @@ from convmark.session.fleet.part import read_part
 from convmark.session.layers import LAYERS_TABLE, read_layers
 from convmark.worker.protocol import WHOLE_BYTES, file_digest
 
-__all__ = ["Finding", "Submission", "check", "findings_table"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:

@@ -22,20 +22,6 @@ from convmark.report.tables.energy import ENERGY_COLUMNS, ENERGY_HEADINGS, of_sc
 from convmark.results.record import BUSY_SHARE, OF_MANY_STEPS, Record, shown_in
 from convmark.session.learning import WAYS
 
-__all__ = [
-    "by_case",
-    "cards",
-    "energy",
-    "latency_limit",
-    "run_tables",
-    "scaling",
-    "spread",
-    "summary",
-    "summary_text",
-    "sustained",
-    "values_of",
-]
-
 SAMPLES_PER_S = (
     "samples/s is measured over windows of steps that do not wait for each other, so it is not the "
     "batch size / step p50."

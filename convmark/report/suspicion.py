@@ -30,8 +30,6 @@ from convmark.results.store import each_step_times
 from convmark.session.fleet.part import part_path
 from convmark.session.learning import WAYS
 
-__all__ = ["REMEDIES", "Known", "Published", "unclean"]
-
 REMEDIES: Mapping[str, str] = MappingProxyType(
     {
         "link": "put the file in place of the link",

@@ -24,8 +24,6 @@ from convmark.session.layers import LayerRow
 from convmark.session.learning import Epoch
 from convmark.session.sustained import Interval
 
-__all__ = ["unlikely"]
-
 Found = Iterator[tuple[str, str]]
 
 CLOCK = timedelta(hours=1)

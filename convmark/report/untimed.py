@@ -14,8 +14,6 @@ from convmark.report.plausible import there
 from convmark.results.record import BUSY_SHARE, COLUMNS
 from convmark.session.learning import TASK, WATERFALL, WAYS
 
-__all__ = ["lacking", "untimed"]
-
 Row = Mapping[str, Any]
 Found = Iterator[tuple[str, str]]
 

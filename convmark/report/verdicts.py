@@ -45,26 +45,8 @@ from convmark.core.text import (
     seconds_text,
     shown,
 )
-from convmark.results.store import Store, newest_run, read_head, read_run
-
-__all__ = [
-    "FOLLOWERS",
-    "FORMATS",
-    "GITHUB",
-    "against_anchors",
-    "change_text",
-    "compared",
-    "comparison_table",
-    "could_see",
-    "failure_line",
-    "headline",
-    "judged",
-    "run_words",
-    "value_text",
-    "verdicts_against",
-    "verdicts_report",
-    "worth_reading",
-]
+from convmark.results.reading import read_head, read_run
+from convmark.results.store import Store, newest_run
 
 SHOWN = 12
 """Characters of a commit that are shown."""

@@ -24,8 +24,6 @@ from convmark.report.rows import Rows, records_of, text_of
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["with_wall_power"]
-
 WALL_COLUMNS = (
     *("wall_power_w", "wall_idle_power_w", "wall_joules_per_sample"),
     "wall_above_idle_joules_per_sample",

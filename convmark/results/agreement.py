@@ -17,16 +17,6 @@ import numpy as np
 
 from convmark.core.statistics import QUANTILE_STEPS
 
-__all__ = [
-    "ASCENDING",
-    "FIGURES",
-    "broken_rule",
-    "figures_agree",
-    "phases_apart",
-    "utc_of",
-    "words_broken",
-]
-
 ASCENDING = tuple(
     f"step_time_{name}_s"
     for name in ("min", "p10", "p25", "p50", "p75", "p90", "p95", "p99", "max")

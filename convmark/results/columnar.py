@@ -24,8 +24,6 @@ from convmark.results.reading import HEADER, read_run, rows_agree
 from convmark.results.record import COLUMNS, STATUSES
 from convmark.results.schema import SCHEMA_VERSION
 
-__all__ = ["case_name", "read_columns", "whole_file", "without_earlier_copies"]
-
 MOST_NUMBER = 400
 """Characters of a number; `convmark.core.cells` takes one more."""
 

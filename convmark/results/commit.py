@@ -14,16 +14,6 @@ from convmark.core.errors import ConvmarkError
 from convmark.core.files import read_regular
 from convmark.core.git import Git
 
-__all__ = [
-    "Commit",
-    "are_of_commit",
-    "folder_changes",
-    "is_before",
-    "is_changed",
-    "names_of_commit",
-    "read_commit",
-]
-
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 

@@ -18,20 +18,6 @@ from convmark.core.text import is_folder_name
 from convmark.results.reading import HEADER, RUN_NAME
 from convmark.results.store import same_file
 
-__all__ = [
-    "NAME_FILE",
-    "OTHER_HOST",
-    "check_output",
-    "check_output_folder",
-    "host_endings",
-    "is_machine_name",
-    "keep_name",
-    "kept_name",
-    "names_of",
-    "overlap",
-    "read_name",
-]
-
 OTHER_HOST = " (host not named)"
 NAME_FILE = "name.txt"
 MOST_BYTES = 100

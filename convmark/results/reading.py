@@ -24,21 +24,6 @@ from convmark.results.record import COLUMNS, FRAMEWORK_COLUMNS, MEASURED, Record
 from convmark.results.schema import OLDEST_SCHEMA, SCHEMA_VERSION
 from convmark.results.table_file import csv_rows
 
-__all__ = [
-    "HEADER",
-    "ONE_RUN",
-    "RUN_NAME",
-    "SOFTWARE",
-    "StoreWarning",
-    "head_cells",
-    "read_cells",
-    "read_head",
-    "read_run",
-    "read_schema",
-    "rows_agree",
-    "shared_columns",
-]
-
 RUN_NAME = re.compile(r"[0-9]{4,9}")
 """A number of more digits is no run's: whoever writes a file of the results may write any."""
 

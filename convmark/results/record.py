@@ -17,19 +17,6 @@ from convmark.results.schema import (
     Schema,
 )
 
-__all__ = [
-    "BUSY_SHARE",
-    "COLUMNS",
-    "FRAMEWORK_COLUMNS",
-    "MEASURED",
-    "STATUSES",
-    "Record",
-    "asked_axes",
-    "from_cells",
-    "shown_in",
-    "to_cells",
-]
-
 STATUSES = ("ok", "error", "out_of_memory", "timeout", "crashed", "unsteady")
 MEASURED = ("ok", "unsteady")
 """The statuses of rows that hold figures."""

@@ -8,8 +8,6 @@ from typing import Any
 
 from convmark.core.cells import column
 
-__all__ = ["RowFacts"]
-
 _column = functools.partial(column, default=None)
 _run = functools.partial(_column, group="run")
 _case = functools.partial(_column, group="case")

@@ -40,8 +40,6 @@ from convmark.results.reading import HEADER, StoreWarning
 from convmark.results.record import Record, to_cells
 from convmark.results.table_file import csv_bytes
 
-__all__ = ["HEADER", "RunFile", "StoreWarning", "steps_path"]
-
 _FLAGS = os.O_RDWR | os.O_APPEND
 
 BESIDE = (

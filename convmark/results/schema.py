@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from convmark.core.cells import column
 from convmark.results.row_facts import RowFacts
 
-__all__ = ["MEASUREMENT_VERSION", "OLDEST_SCHEMA", "SCHEMA_VERSION", "Schema"]
-
 SCHEMA_VERSION = 6
 OLDEST_SCHEMA = 2
 """Of files that are read; no release has written an earlier one."""

@@ -25,28 +25,9 @@ from convmark.core.errors import StoreError
 from convmark.core.files import open_regular, writing
 from convmark.core.option_values import did_you_mean
 from convmark.core.text import NUMBER, is_folder_name
-from convmark.results.reading import HEADER, RUN_NAME, StoreWarning, head_cells, read_head, read_run
+from convmark.results.reading import HEADER, RUN_NAME, head_cells, read_head
 from convmark.results.run_file import RunFile, steps_path
 from convmark.results.table_file import csv_rows
-
-__all__ = [
-    "AB_FOLDER",
-    "HEADER",
-    "RUN_NAME",
-    "RunFile",
-    "RunSource",
-    "Store",
-    "StoreWarning",
-    "each_step_times",
-    "labelled",
-    "newest_run",
-    "oldest_first",
-    "read_head",
-    "read_run",
-    "read_step_times",
-    "run_files",
-    "same_file",
-]
 
 LATEST = "latest"
 """The name of the newest run."""

@@ -34,13 +34,6 @@ from convmark.core.files import (
     write_whole,
 )
 
-__all__ = [
-    "TableFile",
-    "csv_bytes",
-    "csv_lines",
-    "csv_rows",
-]
-
 MOST_LINE_BYTES = 1 << 22
 """A row of ours has about 2,000 bytes; 4 MiB are more than any has."""
 

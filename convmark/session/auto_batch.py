@@ -28,16 +28,6 @@ from convmark.session.result import Result
 from convmark.session.resume import missing
 from convmark.session.run import Observer
 
-__all__ = [
-    "Choice",
-    "Found",
-    "choices_table",
-    "chosen_cases",
-    "explore",
-    "find_sizes",
-    "search",
-]
-
 MOST = 1 << 20
 RESOLUTION = 8
 """The largest size that fits is found to an eighth of itself."""

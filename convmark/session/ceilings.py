@@ -23,20 +23,6 @@ from convmark.interpreter import Answer
 from convmark.results.record import BUSY_SHARE
 from convmark.results.table_file import TableFile
 
-__all__ = [
-    "Ceiling",
-    "Key",
-    "ceiling_of",
-    "ceiling_request",
-    "ceilings_path",
-    "efficiency",
-    "gather",
-    "keep_ceilings",
-    "key_of",
-    "missing",
-    "read_ceilings",
-]
-
 Key = tuple[str, str, str, str, str | None]
 """Device, backend, precision, threads and the CPUs that the process is bound to."""
 

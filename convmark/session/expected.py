@@ -19,18 +19,6 @@ from convmark.core.options import Options
 from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.core.tasks import TASKS
 
-__all__ = [
-    "CEILING_S",
-    "COSTS",
-    "FEWEST_STEPS",
-    "after_s",
-    "expected_s",
-    "is_guess",
-    "load_slowdown",
-    "run_start_s",
-    "step_s",
-]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Cost:

@@ -31,17 +31,6 @@ from convmark.results.schema import SCHEMA_VERSION
 from convmark.session import learning
 from convmark.session.ceilings import Ceiling, Key
 
-__all__ = [
-    "Facts",
-    "Job",
-    "facts_of",
-    "most_processes",
-    "of_the_machine",
-    "of_the_run",
-    "plan",
-    "software",
-]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:

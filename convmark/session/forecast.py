@@ -30,9 +30,9 @@ from convmark.interpreter.inspection import devices_asked_for, refuse_unknown
 from convmark.machine.gpu.visible import visible_cards
 from convmark.machine.hardware import Machine
 from convmark.results.agreement import utc_of
-from convmark.results.reading import RUN_NAME
+from convmark.results.reading import RUN_NAME, read_run
 from convmark.results.record import Record
-from convmark.results.store import read_run, run_files
+from convmark.results.store import run_files
 from convmark.session.ceilings import ceilings_path, missing, read_ceilings
 from convmark.session.expected import (
     CEILING_S,
@@ -43,18 +43,6 @@ from convmark.session.expected import (
 )
 from convmark.session.facts import plan
 from convmark.session.layers import SESSION_SECONDS, why_no_layers
-
-__all__ = [
-    "Forecast",
-    "check_layers",
-    "comparison_words",
-    "forecast",
-    "known_seconds",
-    "likely_devices",
-    "process_seconds",
-    "recent_seconds",
-    "seconds_of",
-]
 
 MOST_PAUSE_S = 10.0
 """Between two processes of a run; in more a run was interrupted."""

@@ -19,8 +19,6 @@ from convmark.results.record import BUSY_SHARE
 from convmark.results.table_file import TableBeside
 from convmark.session.facts import Facts, Job
 
-__all__ = ["MOST_LOAD", "RISK", "TABLE", "LatencyWatch", "Tried", "deciding", "figures"]
-
 CONFIDENCE = 0.99
 RISK = 0.00125
 """Of one proof, of which eight are tried."""

@@ -39,22 +39,6 @@ from convmark.session.facts import Facts
 from convmark.session.result import code_of_answer, what_ran
 from convmark.session.run import asked_axes
 
-__all__ = [
-    "LAYERS_TABLE",
-    "REST",
-    "LayerRow",
-    "combined",
-    "keep_other_layers",
-    "layer_name",
-    "layer_request",
-    "layers_of",
-    "layers_path",
-    "measure_layers",
-    "read_layers",
-    "why_cut_apart",
-    "why_no_layers",
-]
-
 REST = "(rest)"
 """The row of what no layer takes: dispatch, fusion over layers, in training loss and update."""
 SESSION_SECONDS = 10.0

@@ -31,22 +31,6 @@ if TYPE_CHECKING:
 
     Ask = Callable[[Mapping[str, Any]], Answer]
 
-__all__ = [
-    "EPOCHS",
-    "HOST",
-    "TABLE",
-    "TASK",
-    "WATERFALL",
-    "WAYS",
-    "Epoch",
-    "asked_columns",
-    "epochs_of",
-    "learned_columns",
-    "lesson",
-    "waterfall_columns",
-    "with_digits",
-]
-
 TASK = "accuracy"
 EPOCHS = 5
 """As the lecture trains."""

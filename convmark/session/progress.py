@@ -20,9 +20,6 @@ from convmark.session.facts import Job
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-__all__ = ["Display", "RunProgress", "TimeLeft", "outcome"]
-
-
 Clock = Callable[[], float]
 Guess = Callable[[Case], float]
 

@@ -24,8 +24,6 @@ from convmark.core.text import Say
 from convmark.interpreter import Answer
 from convmark.session.run import request_of
 
-__all__ = ["Remedy", "remedies", "settings_to_try"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remedy:

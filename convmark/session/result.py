@@ -30,17 +30,6 @@ from convmark.session.facts import Facts, Job, of_the_machine, of_the_run, softw
 from convmark.session.steadiness import unsteady
 from convmark.worker.protocol import masked, one_line
 
-__all__ = [
-    "EAGER",
-    "MODEL",
-    "OF_ROWS",
-    "Result",
-    "code_of_answer",
-    "missed_of",
-    "result_of",
-    "what_ran",
-]
-
 EAGER = "eager"
 """A call path of which nothing is compiled."""
 MODEL = "model:"

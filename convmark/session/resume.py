@@ -23,26 +23,15 @@ from convmark.core.options import Options
 from convmark.core.runtimes import RUNTIMES
 from convmark.core.text import counted
 from convmark.interpreter import INTERPRETER_LOST
-from convmark.results.reading import read_schema
+from convmark.results.reading import read_run, read_schema
 from convmark.results.record import Record
 from convmark.results.run_file import RunFile
 from convmark.results.schema import MEASUREMENT_VERSION, SCHEMA_VERSION
-from convmark.results.store import Store, read_run, read_step_times
+from convmark.results.store import Store, read_step_times
 from convmark.session import learning
 from convmark.session.facts import Facts, Job, of_the_run, software
 from convmark.session.result import OF_ROWS, Result
 from convmark.session.run import NOT_MEASURED, sizes_of
-
-__all__ = [
-    "Columns",
-    "InterruptedRun",
-    "check",
-    "expected",
-    "is_result",
-    "missing",
-    "open_interrupted",
-    "plan_hash",
-]
 
 NEWEST = ""
 """The name that means the newest run."""

@@ -27,31 +27,13 @@ from convmark.machine.cpus import bound
 from convmark.machine.gpu.watch import Watch, watching
 from convmark.machine.power import PackageWatch, others_busy
 from convmark.results.record import MEASURED, Record
-from convmark.results.store import RunFile
+from convmark.results.run_file import RunFile
 from convmark.session import learning
 from convmark.session.facts import Facts, Job
 from convmark.session.latency_limit import LatencyWatch
 from convmark.session.result import Result, missed_of, result_of
 from convmark.session.sustained import SustainedWatch, leak
 from convmark.worker.protocol import one_line
-
-__all__ = [
-    "NOT_MEASURED",
-    "Observer",
-    "Serving",
-    "Stretches",
-    "asked_axes",
-    "command_started",
-    "execute",
-    "kept",
-    "measure",
-    "request_of",
-    "sizes_of",
-    "unmeasured",
-    "utc_now",
-    "with_kept_code",
-    "with_kept_stack",
-]
 
 NOT_MEASURED = "not measured: "
 """How the error of a row begins whose job no process has been given to."""

@@ -37,7 +37,8 @@ from convmark.machine.state import own_cpu_quota
 from convmark.results.code.of_run import CodeReader
 from convmark.results.commit import Commit, read_commit
 from convmark.results.record import Record
-from convmark.results.store import RunFile, Store
+from convmark.results.run_file import RunFile
+from convmark.results.store import Store
 from convmark.session.auto_batch import Choice, chosen_cases, find_sizes
 from convmark.session.ceilings import Ceiling, Key, ceilings_path, gather
 from convmark.session.expected import after_s, expected_s, is_guess, load_slowdown
@@ -56,8 +57,6 @@ from convmark.session.progress import RunProgress
 from convmark.session.result import Result
 from convmark.session.resume import InterruptedRun, expected, missing, plan_hash
 from convmark.session.run import Observer, execute, kept
-
-__all__ = ["Session", "claimed"]
 
 
 @contextlib.contextmanager

@@ -27,8 +27,6 @@ import numpy.typing as npt
 from convmark.core.errors import MeasurementError
 from convmark.core.text import counted
 
-__all__ = ["ROUNDS", "STEPS", "Limits", "moved", "unsteady"]
-
 TREND_PARTS = 8
 TREND_CHANGE = 0.10
 """A trend matters from this change between the first and the last third."""

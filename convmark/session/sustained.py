@@ -26,8 +26,6 @@ from convmark.machine.state import cpu_temperature_c
 from convmark.results.table_file import TableBeside
 from convmark.session.facts import Facts, Job
 
-__all__ = ["FIGURES", "TABLE", "Drop", "Interval", "SustainedWatch", "drop_of", "figures", "leak"]
-
 LEAST_DROP = 0.03
 ERRORS = 4.0
 """A drop is this many standard errors of the difference of the levels: the best of some fifty

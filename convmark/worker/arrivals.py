@@ -29,18 +29,6 @@ from typing import Any
 
 from convmark.worker import host, timing
 
-__all__ = [
-    "CONFIDENCE",
-    "Try",
-    "at_limit",
-    "chance_of_at_most",
-    "find_rate",
-    "requests_at",
-    "schedule",
-    "serve",
-    "wait_until",
-]
-
 ONE_IN = 100
 """Requests one may be late: the limit is of the 99th percentile."""
 CONFIDENCE = 0.99

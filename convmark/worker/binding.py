@@ -20,17 +20,6 @@ from typing import Any
 from convmark.core.case import NUMA, Case, cpu_list, cpu_numbers
 from convmark.worker.failure import CaseFailure
 
-__all__ = [
-    "LOOKED_AT",
-    "bind",
-    "check_process",
-    "check_threads",
-    "cores_of",
-    "kinds_of",
-    "memory_state",
-    "siblings",
-]
-
 LOOKED_AT = frozenset(["first_step", "turns", "finished"])
 """Events before which the threads are looked at: no step is timed then."""
 

@@ -18,8 +18,6 @@ from convmark.worker.failure import CaseFailure, UnknownModelError
 from convmark.worker.model_files import check_file, failed_to_load, is_trusted
 from convmark.worker.protocol import one_line
 
-__all__ = ["Builder", "builder"]
-
 
 @dataclass(frozen=True)
 class Builder:

@@ -9,12 +9,6 @@ from typing import Any
 
 from convmark.worker import host, timing
 
-__all__ = [
-    "held_bytes",
-    "measure",
-    "synchronised",
-]
-
 PRODUCT_SIZES = (256, 512, 1024, 2048, 4096, 8192, 16384)
 """Rows and columns of the square matrices."""
 COPY_BYTES = (1 << 26, 1 << 27, 1 << 28, 1 << 29, 1 << 30, 1 << 31)

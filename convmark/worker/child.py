@@ -40,12 +40,10 @@ from convmark.worker.builders import Builder, builder
 from convmark.worker.code_watch import CodeWatch, Read, look_at_modules
 from convmark.worker.companions import Companions, Place, free_addresses
 from convmark.worker.exported import ExportedBackend
-from convmark.worker.failure import UnknownModelError, message_of, stack_of
+from convmark.worker.failure import CaseFailure, UnknownModelError, message_of, stack_of
 from convmark.worker.model_files import check_file
 from convmark.worker.protocol import encode
 from convmark.worker.runtimes.export import Exported, export, in_a_process
-
-__all__ = ["answer", "look_ahead"]
 
 LINGER_S = 0.5
 """A process of a cluster stays so long at its end: others may still fetch what it has sent."""
@@ -191,7 +189,7 @@ def _status(error: BaseException, framework: Any) -> str:
 
 def _message(error: BaseException, status: str, framework: Any) -> str:
     """Return what went wrong, with the shapes that may have been the reason."""
-    ours = isinstance(error, (measurement.CaseFailure, UnknownModelError))
+    ours = isinstance(error, (CaseFailure, UnknownModelError))
     return message_of(error) + ("" if ours or status != "error" else framework.chosen_shapes())
 
 
@@ -217,7 +215,7 @@ def _make_ready(request: dict[str, Any], framework: Any, emit: Emit) -> tuple[Ca
 def _refuse_runtime(case: Case, kind: str) -> None:
     of_file = runtime_of_file(case.model)
     if (runtime := case.runtime if of_file == DEFAULT_RUNTIME else of_file) != DEFAULT_RUNTIME:
-        raise measurement.CaseFailure(
+        raise CaseFailure(
             f"{case.model}: {kind} needs the runtime {DEFAULT_RUNTIME}, got {runtime}"
         )
 
@@ -234,7 +232,7 @@ def _make_runtime_ready(
         return _make_ready(request, framework, emit)
     case, framework = _configured(request, framework, emit)
     if not framework.untouched():
-        raise measurement.CaseFailure(
+        raise CaseFailure(
             f"{case.model}: the runtime {case.runtime} needs --isolation fork or spawn: the model "
             "is exported in a process that is forked before the framework has run anything"
         )
@@ -323,7 +321,7 @@ def _join(request: dict[str, Any], framework: Any, place: Place | None, emit: Em
     digest = hashlib.sha256(json.dumps(common, sort_keys=True).encode()).digest()
     asked = float(int.from_bytes(digest[:6], "big"))  # 48 bits: exact in a float
     if len(set(framework.everywhere(asked))) > 1:
-        raise measurement.CaseFailure(
+        raise CaseFailure(
             f"{request['case']['model']}: the machines of the cluster measure different cases; "
             "start the same command on each, with the same options but --index"
         )

@@ -43,8 +43,6 @@ from convmark.worker.packages import (
 from convmark.worker.protocol import file_digest
 from convmark.worker.variables import VariableWatch, told_variables
 
-__all__ = ["CodeWatch", "Read", "look_at_modules", "real_folder"]
-
 _SYSTEM = ("/proc", "/sys", "/dev", "/run", "/etc", "/usr/lib", "/usr/share", "/lib", "/lib64")
 """Folders of the operating system, whose release the row tells."""
 

@@ -22,12 +22,6 @@ from typing import Any
 
 from convmark.core.processes import die_with_parent
 
-__all__ = [
-    "Companions",
-    "Place",
-    "free_addresses",
-]
-
 
 @dataclass(frozen=True)
 class Place:

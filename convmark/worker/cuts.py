@@ -27,16 +27,6 @@ from convmark.worker.traced import (
     with_operations,
 )
 
-__all__ = [
-    "Cut",
-    "Unit",
-    "cut",
-    "groups_of",
-    "may_open",
-    "moved_bytes",
-    "unit_facts",
-]
-
 MOST_TOGETHER = 4
 """Units of a group: a convolution with what a framework may fuse to it, such as its activation."""
 _OUTSIDE = "computes outside its layers, which are not called alone"

@@ -44,8 +44,6 @@ from convmark.worker.turns import (
     turn_steps,
 )
 
-__all__ = ["Plan", "play"]
-
 OLD = "old"
 """The contender whose FLOPs are counted: those of today's model are in its rows."""
 CONTROL = "control"

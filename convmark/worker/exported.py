@@ -26,8 +26,6 @@ from convmark.worker.runtimes.agreement import agreement, check
 from convmark.worker.runtimes.export import Exported
 from convmark.worker.work import Work
 
-__all__ = ["ExportedBackend"]
-
 MOST_BATCH_BYTES = 1 << 32
 """Of the inputs of a user's file, which may say anything."""
 

@@ -10,8 +10,6 @@ import traceback
 
 from convmark.worker.protocol import one_line
 
-__all__ = ["CaseFailure", "UnknownModelError", "first_sentence", "message_of", "stack_of"]
-
 MESSAGE_CHARS, HEAD_CHARS = 300, 80
 """A longer sentence keeps its head and its end."""
 STACK_CHARS = 100_000

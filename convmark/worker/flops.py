@@ -21,13 +21,6 @@ from typing import Any
 from convmark.worker.inputs import Inputs, item_bytes, symbols
 from convmark.worker.traced import LayerCall, Shape, tensors, traced_calls, with_operations
 
-__all__ = [
-    "LayerRecord",
-    "call_flops",
-    "flops_per_sample",
-    "layer_records",
-]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerRecord:

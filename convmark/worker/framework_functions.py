@@ -19,15 +19,6 @@ from typing import Any
 from convmark.core.backends import packages_shared
 from convmark.worker.code_watch import real_folder
 
-__all__ = [
-    "framework_content",
-    "framework_folders",
-    "own_framework",
-    "patched",
-    "pythons_replaced",
-    "some_of",
-]
-
 MOST_NAMED = 3
 MOST_WRAPPED = 9
 """Functions around each other that are looked through."""

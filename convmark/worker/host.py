@@ -18,18 +18,6 @@ from typing import Any
 
 from convmark.worker.binding import siblings
 
-__all__ = [
-    "HostMemory",
-    "Usage",
-    "forget_peak",
-    "give_back",
-    "other_cpu_share",
-    "peak_above",
-    "state_from_now",
-    "usage",
-]
-
-
 STATUS = "/proc/self/status"
 
 

@@ -20,20 +20,6 @@ import numpy as np
 
 from convmark.worker.failure import message_of
 
-__all__ = [
-    "Inputs",
-    "Leaf",
-    "called",
-    "filled",
-    "flat",
-    "item_bytes",
-    "mapped",
-    "own_inputs",
-    "sized",
-    "symbols",
-    "text_of",
-]
-
 IMAGE_AXIS, SEQUENCE_AXIS, VOLUME_AXIS, CHANNELS = 224, 128, 32, 3
 """What an open axis has where no --input-shape says it; volumes have three axes of space."""
 WORDS = ("red", "green", "blue", "black")

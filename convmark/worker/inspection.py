@@ -21,8 +21,6 @@ from convmark.worker.builders import builder
 from convmark.worker.failure import UnknownModelError
 from convmark.worker.protocol import one_line
 
-__all__ = ["cuda_libraries", "cuda_trouble", "framework_packages", "inspect", "versions"]
-
 # Source: the file names in NVIDIA's wheels nvidia-cuda-runtime, nvidia-cublas, nvidia-cufft,
 # nvidia-cusolver and nvidia-cusparse for CUDA 11, 12 and 13; the number is each library's own.
 _LIBRARIES = {

@@ -19,8 +19,6 @@ from pathlib import Path
 
 from convmark.core.installed import is_environment, is_installed
 
-__all__ = ["KernelOpens", "Seen"]
-
 _OPEN, _WRITTEN, _IS_FOLDER = 0x20, 0x2 | 0x100 | 0x80, 0x40000000
 """Of inotify(7) and fanotify(7); written is what was modified, made, or moved there."""
 _INOTIFY_OVERFLOW, _INOTIFY_FLAGS = 0x4000, 0o4000 | 0o2000000  # not blocking, closed by exec

@@ -15,8 +15,6 @@ from convmark.worker.cuts import Cut, may_open
 from convmark.worker.failure import CaseFailure
 from convmark.worker.traced import LayerCall, recorded_calls
 
-__all__ = ["check_compiled", "held_to_the_layers", "held_to_the_pieces"]
-
 _Calls = Counter[tuple[int, bool]]
 """How often each layer is called, by its identity, and whether it trains then."""
 

@@ -11,8 +11,6 @@ from convmark.core.case import Case
 from convmark.worker.backends.step import Chain, Piece
 from convmark.worker.cuts import Cut
 
-__all__ = ["FORWARD", "Pass", "Passes", "Place"]
-
 FORWARD, WITH_BACKWARD = "forward", "with_backward"
 
 Place = tuple[int, int]

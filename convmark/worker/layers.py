@@ -41,8 +41,6 @@ from convmark.worker.layer_mode import check_compiled, held_to_the_layers, held_
 from convmark.worker.layer_passes import FORWARD, Pass, Passes, Place
 from convmark.worker.traced import is_variable
 
-__all__ = ["Heads", "agree", "serve", "solved"]
-
 SPAN_GROUPS = (2, 4, 8)
 """Groups of a span that is called from Python: each place of a cut is one more pass of a round."""
 FEW_GROUPS = 16

@@ -24,8 +24,6 @@ from convmark.worker.failure import CaseFailure
 from convmark.worker.measurement import Builder, Emit, build
 from convmark.worker.runtimes.tested import batches_of, tested
 
-__all__ = ["LEARNING_RATE", "check_count", "compiled_model", "learn"]
-
 LEARNING_RATE = 0.1
 ACCURACY_APART = 0.005
 """Of what `evaluate` says and the outputs give: a model that draws random numbers while it infers

@@ -20,8 +20,6 @@ from typing import Any
 
 from convmark.worker.protocol import ABSENT, names_digest
 
-__all__ = ["Looked"]
-
 MOST = 1000
 """Paths that are told: more are no names that somebody has thought of."""
 _LISTINGS = ("os.listdir", "os.scandir")

@@ -29,19 +29,6 @@ from convmark.worker.trained import EARLY_STEPS
 from convmark.worker.turns import timed_turn
 from convmark.worker.work import Work
 
-__all__ = [
-    "CaseFailure",
-    "Plan",
-    "build",
-    "described_layers",
-    "make_step",
-    "measure",
-    "prove_instruments",
-    "smoke",
-    "take_first_step",
-    "take_turns",
-]
-
 LEAST_WINDOWS_S = 5.0
 """On a GPU, whose energy counter is renewed only some ten times a second."""
 ROUNDS_SHARE = 0.5

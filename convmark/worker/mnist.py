@@ -25,8 +25,6 @@ import numpy.typing as npt
 from convmark.worker.failure import CaseFailure
 from convmark.worker.protocol import one_line
 
-__all__ = ["CLASSES", "SAMPLE_SHAPE", "Digits", "Split", "located", "name_of", "read", "split"]
-
 SAMPLE_SHAPE = (28, 28, 1)
 CLASSES = 10
 TRAINING, VALIDATION, TEST = 50_000, 10_000, 10_000

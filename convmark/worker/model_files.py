@@ -19,8 +19,6 @@ from convmark.worker.failure import CaseFailure, UnknownModelError, first_senten
 from convmark.worker.protocol import one_line
 from convmark.worker.runtimes.files import check_runtime_file, files_beside
 
-__all__ = ["check_file", "failed_to_load", "files_of", "is_trusted"]
-
 _UNKNOWN = re.compile(r"(Could not locate (class|function)|Unknown \w+:) '?\w+'?")
 """How Keras names a class or function that nobody has registered, deep in its message."""
 

@@ -32,16 +32,6 @@ from convmark.worker.moved import Mover, is_inside
 from convmark.worker.packages import installed_folders
 from convmark.worker.process_state import process_settings
 
-__all__ = [
-    "Code",
-    "Environ",
-    "ModuleTable",
-    "Tables",
-    "differing",
-    "process_wide",
-    "what_was_set",
-]
-
 ZOO = "convmark_zoo"
 _NEVER_OWN = {"__main__", "convmark", *packages_shared()}
 """Their names are shared whatever folder they come from: the harness holds them already."""

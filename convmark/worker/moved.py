@@ -17,8 +17,6 @@ import sysconfig
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 
-__all__ = ["Mover", "is_inside", "move_imports"]
-
 
 def move_imports(moved: Mapping[str, str]) -> None:
     """Have modules that would be imported from some folders be imported from others.

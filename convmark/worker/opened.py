@@ -14,8 +14,6 @@ from typing import Any
 from convmark.worker.kernel_opens import KernelOpens
 from convmark.worker.protocol import file_digest
 
-__all__ = ["Opened"]
-
 _READERS = (
     ("h5py", "File.__init__", 1),
     ("tensorflow", "io.read_file", 0),

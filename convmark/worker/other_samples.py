@@ -22,8 +22,6 @@ from convmark.core.tasks import TASKS
 from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import filled, flat
 
-__all__ = ["hold_other_samples"]
-
 SLOWER = 3.0
 """Factor by wall and by CPU time from which a step on other samples is another step. Those that
 the caches did not hold take up to twice as long where a step is short."""

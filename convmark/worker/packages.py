@@ -22,21 +22,6 @@ from typing import Any
 from convmark.core.backends import packages_shared
 from convmark.core.installed import holds_packages
 
-__all__ = [
-    "asks_for",
-    "edited_files",
-    "edited_modules",
-    "imported_names",
-    "installed_folders",
-    "is_inside",
-    "names_at_start",
-    "package_folder",
-    "tree_of",
-    "version_of",
-    "versions_of",
-    "watched_names",
-]
-
 _OWN_COLUMNS = {"convmark", *packages_shared()}
 """Packages whose versions the row tells in columns of their own."""
 _FRAMEWORKS = {"tf_keras", *_OWN_COLUMNS}

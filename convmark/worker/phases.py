@@ -14,14 +14,6 @@ from typing import Any
 from convmark.worker import host, timing
 from convmark.worker.timing import Clock, Pulse, Windows, timed_step, windows
 
-__all__ = [
-    "FED_WINDOWS",
-    "INTERVALS",
-    "fed_windows",
-    "first_step",
-    "sustain",
-]
-
 FED_WINDOWS = 3
 """On a CPU, where steps and their feeding share the cores, one must do: each costs time."""
 

@@ -8,8 +8,6 @@ from collections.abc import Collection
 from convmark.core.case import FOUND_PRECISION, PRECISIONS, Case
 from convmark.worker.failure import CaseFailure
 
-__all__ = ["as_multiplied", "checked_precision", "kind_of", "worked_precision"]
-
 _HEADS = ("float32", "float64", "tf32")
 """What single layers may compute in beside a mixed precision, such as the last one."""
 _LOW = ("float16", "bfloat16")

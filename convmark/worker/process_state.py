@@ -27,8 +27,6 @@ from convmark.worker.failure import CaseFailure
 from convmark.worker.framework_functions import pythons_replaced, some_of
 from convmark.worker.precisions import checked_precision, worked_precision
 
-__all__ = ["Witness", "called_by", "process_settings"]
-
 Emit = Callable[..., None]
 Settings = dict[str, str]
 

@@ -17,8 +17,6 @@ from convmark.core.tasks import TASKS
 from convmark.worker.failure import CaseFailure
 from convmark.worker.trained import Trained
 
-__all__ = ["PROOF_STEP", "Proof", "check_device", "check_finite"]
-
 PROOF_STEP = 10
 """The step whose loss, with the first one's, is kept in the row."""
 LOOKS_FROM = 30

@@ -24,21 +24,6 @@ from typing import Any
 
 from convmark.core.errors import WorkerError
 
-__all__ = [
-    "ABSENT",
-    "DATAGRAM_BYTES",
-    "LINE_BYTES",
-    "PROTOCOL_VERSION",
-    "UNSAFE_FORK",
-    "WHOLE_BYTES",
-    "decode_event",
-    "encode",
-    "file_digest",
-    "masked",
-    "names_digest",
-    "one_line",
-]
-
 PROTOCOL_VERSION = 1
 ABSENT = "absent"
 """What is told of a path that was looked for and is not there."""

@@ -13,8 +13,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LEARNING_RATE", "REFERENCE_VERSION", "batch", "kind", "weights"]
-
 REFERENCE_VERSION = 1
 LEARNING_RATE = 0.01
 

@@ -16,24 +16,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = [
-    "Pulse",
-    "Rounds",
-    "Step",
-    "Turn",
-    "WarmUp",
-    "Windows",
-    "enough_steps",
-    "mean_log_ratio",
-    "median",
-    "quiet_collector",
-    "rounds",
-    "steps",
-    "timed_step",
-    "warm_up",
-    "windows",
-]
-
 MIN_WARM_UP_STEPS = 10
 UNSTEADY_STEPS = 20
 """Warm-up goes on past its budget until this many steps: fewer cannot tell noise from drift."""

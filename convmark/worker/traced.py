@@ -19,18 +19,6 @@ from typing import Any
 
 from convmark.worker.inputs import called, flat, mapped
 
-__all__ = [
-    "LayerCall",
-    "Masks",
-    "Shape",
-    "is_tensor",
-    "is_variable",
-    "recorded_calls",
-    "tensors",
-    "traced_calls",
-    "with_operations",
-]
-
 Shape = tuple[int | None, ...]
 
 

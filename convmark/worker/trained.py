@@ -16,8 +16,6 @@ from convmark.core.case import Case
 from convmark.core.tasks import TASKS
 from convmark.worker.failure import CaseFailure
 
-__all__ = ["EARLY_STEPS", "Progress", "Trained"]
-
 EARLY_STEPS = 9
 """Steps of the warm-up after each of which the weights are looked at."""
 LEAST_IDLE = 6

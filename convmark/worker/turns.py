@@ -19,18 +19,6 @@ from typing import Any, Protocol
 
 from convmark.worker.timing import Clock, Step, Turn, is_steady, mean_log_ratio
 
-__all__ = [
-    "LEAST_S",
-    "MIN_ROUNDS",
-    "Side",
-    "Turns",
-    "another_build",
-    "settled_step_times",
-    "take_rounds",
-    "timed_turn",
-    "turn_steps",
-]
-
 SHORT_S = 0.0025
 """Seconds of a step from which on a turn is one step, where all codes share a process."""
 LONG_APART_S = 0.01

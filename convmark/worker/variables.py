@@ -13,8 +13,6 @@ from typing import Any
 
 from convmark.worker.packages import tree_of
 
-__all__ = ["MOST_VARIABLES", "VariableWatch", "told_variables"]
-
 MOST_VARIABLES = 40
 """Read one by one: more are a copy of them all, as for a child process."""
 

@@ -26,8 +26,6 @@ from convmark.worker.inputs import mapped
 from convmark.worker.learning import check_count
 from convmark.worker.measurement import Builder, Emit, Plan, build
 
-__all__ = ["Times", "calls", "measure", "turns", "window"]
-
 WINDOW_SHARE, CALL_SHARE = 1 / 8, 1 / 2
 """Of the time budget, what the steps of a window, and those of a call of fit or predict, take in a
 round, about: a call's own costs move by some hundredths of a second, which its steps outweigh."""

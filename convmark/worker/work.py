@@ -18,18 +18,6 @@ from typing import Any
 
 from convmark.worker.failure import message_of
 
-__all__ = [
-    "NoRule",
-    "Work",
-    "counted",
-    "einsum",
-    "elements",
-    "followed",
-    "note_compiled",
-    "per_sample",
-    "real_numbers",
-]
-
 
 class NoRule(Exception):
     """An operation's FLOPs cannot be told; the message is the reason, one short sentence."""

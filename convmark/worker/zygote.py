@@ -39,8 +39,6 @@ from convmark.worker.protocol import (
     one_line,
 )
 
-__all__ = ["serve"]
-
 _PR_SET_CHILD_SUBREAPER = 36
 MOST_GENERATIONS = 50
 """Ended one after another: the children of a process that was ended come here in their turn."""

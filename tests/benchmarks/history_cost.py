@@ -33,8 +33,8 @@ from convmark.compare.files import verdicts_path
 from convmark.compare.index import SETTLED_S
 from convmark.compare.judgement import Judgement
 from convmark.results.agreement import ASCENDING
+from convmark.results.reading import HEADER
 from convmark.results.record import COLUMNS, Record, to_cells
-from convmark.results.store import HEADER
 
 SETTLED = "seconds until the index takes a file for whole (default: %(default)s)"
 RUN, RATIO, STEP = "99990001", 0.0123456789, 0.0987654321

@@ -43,7 +43,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(CHECKOUT / "tests")]
 from faults import fast_python, run_files  # noqa: E402
 from slowed import Diary, git  # noqa: E402
 
-from convmark.results.store import StoreWarning, read_run  # noqa: E402
+from convmark.results.reading import StoreWarning, read_run  # noqa: E402
 
 DEFAULT_FOLDER = Path(tempfile.gettempdir()) / "convmark-kills"
 GONE_S = 5.0

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from convmark.cli import main as convmark
 from convmark.core.suites import NETWORKS
+from convmark.results.reading import read_run
 from convmark.results.record import MEASURED, Record
-from convmark.results.store import read_run, run_files
+from convmark.results.store import run_files
 
 LEAST_SEEDS, MOST_SEEDS = 3, 10
 INTERRUPTED = 130

@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from report_rows import measured
 
+from convmark.results.reading import HEADER
 from convmark.results.record import to_cells
-from convmark.results.store import HEADER
 
 CASES, MACHINES = 100, 3
 GOAL = "10 s, 1024 MiB, 3 MB"

@@ -26,13 +26,6 @@ from convmark.core.errors import InstallError, OptionError
 from convmark.core.files import cache_folder
 from convmark.interpreter.environments.installer import Installer, Resolved, Wanted, wanted
 
-__all__ = [
-    "Cache",
-    "Made",
-    "interpreter_path",
-    "interpreters",
-]
-
 MARK = "convmark.json"
 
 Say = Callable[[str], None]

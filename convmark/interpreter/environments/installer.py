@@ -23,17 +23,6 @@ from convmark.core.processes import die_with_parent
 from convmark.core.text import command_text
 from convmark.worker.protocol import file_digest, masked
 
-__all__ = [
-    "Installer",
-    "Python",
-    "Resolved",
-    "Wanted",
-    "between",
-    "looks_like_requirement",
-    "releases",
-    "wanted",
-]
-
 _NAME_CHARS = 60
 
 _SECTIONS = ("global.", "install.", ":env:.")

@@ -18,24 +18,6 @@ from typing import Any
 
 from convmark.core.text import command_text, file_text, plain_text
 
-__all__ = [
-    "Card",
-    "Gpu",
-    "Say",
-    "Slice",
-    "answer",
-    "available",
-    "card_columns",
-    "json_object",
-    "load_nvml",
-    "number",
-    "opened",
-    "read_amd",
-    "read_apple",
-    "read_gpus",
-    "text",
-]
-
 _NOT_AVAILABLE = (2**32 - 1, 2**64 - 1)
 """NVML_VALUE_NOT_AVAILABLE is -1, which unsigned answers show as their largest value."""
 

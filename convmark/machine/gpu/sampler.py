@@ -18,23 +18,6 @@ import psutil
 
 from convmark.machine.gpu.devices import MILLIWATTS, answer, available, number
 
-__all__ = [
-    "PERIOD_S",
-    "SLOWED",
-    "CardReader",
-    "Sample",
-    "Sampler",
-    "Seen",
-    "all_of",
-    "card_state_columns",
-    "foreign",
-    "own_processes",
-    "processes_on",
-    "reason_names",
-    "union",
-    "why_not_judged",
-]
-
 # Source: NVML API reference, "Clocks Event Reasons"; the old name is throttle reasons.
 _NAMES = (
     (0x001, "idle"),

@@ -12,8 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from convmark.core.text import NUMBER
 from convmark.machine.gpu.devices import Card, Gpu
 
-__all__ = ["alone", "card_of", "cards_of", "choosing", "visible_cards"]
-
 _CUDA = "CUDA_VISIBLE_DEVICES"
 _CUDA_ORDER = "CUDA_DEVICE_ORDER"
 _AMD = ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")

@@ -25,8 +25,6 @@ from convmark.machine.gpu.sampler import (
     union,
 )
 
-__all__ = ["CardsWatch", "Watch", "reader_of", "watching"]
-
 
 class Watch(Protocol):
     """Is told the worker's events, and tells what a row keeps of the card."""

@@ -22,15 +22,6 @@ from convmark.report.figures.figure import (
     tooltip,
 )
 
-__all__ = [
-    "distribution_figure",
-    "hardware_figure",
-    "models_figure",
-    "pareto_figure",
-    "published_figure",
-    "roofline_figure",
-]
-
 _ROW = 22
 """Height of one case, in pixels."""
 _MODEL_ROW = 24

@@ -19,26 +19,6 @@ from convmark.core.table import Table, cell_text
 from convmark.core.text import Say
 from convmark.worker.protocol import one_line
 
-__all__ = [
-    "BY_PLACE",
-    "CONFIG",
-    "GREY",
-    "PLACES",
-    "Figure",
-    "Spec",
-    "axis",
-    "drawing_package",
-    "drawn",
-    "drawn_svg",
-    "export_figures",
-    "figure_rows",
-    "log_axis",
-    "rings",
-    "seconds_axis",
-    "tooltip",
-    "whole_spec",
-]
-
 Spec = dict[str, Any]
 
 PALETTE = ("#3b7dd8", "#d9730d", "#2a9255", "#a05ad0", "#d6457f", "#0f8f9a", "#9a6a3a", "#777d86")

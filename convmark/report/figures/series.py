@@ -26,17 +26,6 @@ from convmark.report.figures.figure import (
     whole_spec,
 )
 
-__all__ = [
-    "batch_figure",
-    "cores_figure",
-    "history_figure",
-    "scaling_figure",
-    "sessions_figure",
-    "sessions_spec",
-    "waterfall_figure",
-]
-
-
 MARKS = {
     "regressed": "triangle-up",
     "improved": "triangle-down",

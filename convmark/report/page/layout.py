@@ -11,8 +11,6 @@ from convmark.core.table import FACETS, Heading, Table, cell_text
 from convmark.core.text import natural_order
 from convmark.report.tables.answers import CHANGED, FASTEST, RATIOS, TRUST
 
-__all__ = ["Facets", "kinds", "layout", "tiles"]
-
 MAIN = frozenset(
     {
         *("model", "case", "step_time_p50_s", "throughput_samples_per_s", "spread", "load"),

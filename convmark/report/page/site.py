@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 
     from convmark.report.rows import Rows
 
-__all__ = ["PARQUET", "site_files"]
-
 PART = 5_000
 """Rows of a part: some 500 kB."""
 

@@ -20,8 +20,6 @@ from convmark.results.record import BUSY_SHARE, shown_in
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["accuracy", "filling_command", "load_of", "trainings"]
-
 PUBLISHED: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
         "lenet5": (0.9819, 0.0587),

@@ -22,12 +22,11 @@ from convmark.report.rows import judged_rows, latest, newest_rows, setting, text
 from convmark.report.tables.hardware import GEOMETRIC_MEAN
 from convmark.report.tables.overview import FEW_PROCESSES, WIDE_SPREAD
 from convmark.report.verdicts import worth_reading
-from convmark.results.store import RunSource, read_head
+from convmark.results.reading import read_head
+from convmark.results.store import RunSource
 
 if TYPE_CHECKING:
     import pandas as pd
-
-__all__ = ["CHANGED", "FASTEST", "RATIOS", "TRUST", "Versions", "answers"]
 
 FASTEST, RATIOS, CHANGED, TRUST = "fastest model", "machines and versions", "changes", "trust"
 

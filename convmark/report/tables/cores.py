@@ -21,8 +21,6 @@ from convmark.results.record import BUSY_SHARE
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["cores", "cores_of_runs"]
-
 DEFAULT = "default"
 
 _SERIES = (

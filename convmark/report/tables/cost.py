@@ -23,8 +23,6 @@ from convmark.report.tables.accuracy import load_of, trainings
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COST", "TRAINING_COST", "cost_tables"]
-
 COST, TRAINING_COST = "cost", "training_cost"
 NOT_MEASURED = "not measured"
 RENT, WALL = "in the rent", "wall"

@@ -17,8 +17,6 @@ from convmark.results.record import BUSY_SHARE
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ENERGY_COLUMNS", "ENERGY_HEADINGS", "energy", "of_scopes"]
-
 ENERGY_HEADINGS: tuple[Heading, ...] = tuple(
     headings(
         "scope power_w idle_w gross_j above_idle_j samples_per_joule",

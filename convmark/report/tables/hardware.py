@@ -44,8 +44,6 @@ from convmark.report.rows import left_out_text, text_of
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["BEST_BATCHES", "GEOMETRIC_MEAN", "hardware_tables"]
-
 GEOMETRIC_MEAN = "geometric mean"
 BEST_BATCHES = "hardware_best"
 

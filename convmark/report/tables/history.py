@@ -38,19 +38,6 @@ from convmark.results.store import RunSource
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "MOST_NAMED",
-    "MOST_POINTS",
-    "change_text",
-    "history",
-    "levels",
-    "marks",
-    "runs_of_levels",
-    "step_time_verdicts",
-    "trend_text",
-    "trends",
-]
-
 COMMAND = "convmark "
 """Begins a command among the lines of a change."""
 

@@ -17,25 +17,13 @@ from convmark.core.table import Table, headings, table_of
 from convmark.core.text import counted, seconds_text, share_text
 from convmark.report.describe import FOLDER
 from convmark.results.names import read_name
+from convmark.results.reading import read_run
 from convmark.results.record import Record
-from convmark.results.store import read_run
 from convmark.session.layers import REST, LayerRow, layers_of, layers_path, read_layers
 from convmark.session.remedies import Remedy
 
 if TYPE_CHECKING:
     from markupsafe import Markup
-
-__all__ = [
-    "TOP",
-    "CaseLayers",
-    "bars",
-    "bars_words",
-    "keep_bars",
-    "layers_table",
-    "layers_tables",
-    "newest_layers",
-    "remedies_table",
-]
 
 TOP = 20
 """Layers of the printed table."""

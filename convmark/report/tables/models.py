@@ -26,17 +26,6 @@ from convmark.results.record import shown_in
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "applications",
-    "architectures",
-    "filling_command",
-    "pareto",
-    "pareto_front",
-    "published",
-    "published_times",
-    "task_figures",
-]
-
 _FIGURES = shown_in(
     "architectures",
     first=(

@@ -15,8 +15,6 @@ from convmark.results.record import shown_in
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CAUSES", "FEW_PROCESSES", "WIDE_SPREAD", "differing", "machines", "nodes", "troubles"]
-
 FEW_PROCESSES = 3
 """Fewer tell no interval worth the name: plain step times move by 5 to 10 % between processes."""
 WIDE_SPREAD = 0.10

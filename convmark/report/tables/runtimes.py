@@ -14,8 +14,6 @@ from convmark.report.rows import POINT, latest, records_of, setting, text_of
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["runtimes"]
-
 _SAME = (
     *("hardware", "model", "batch_size", "threads", "cpus", "asked_shape"),
     *("framework", "keras", "code", "packages"),

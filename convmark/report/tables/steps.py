@@ -23,18 +23,6 @@ from convmark.session.learning import WAYS
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "attainable",
-    "batch_sizes",
-    "bytes_per_sample",
-    "distribution",
-    "latency_limit",
-    "roofline",
-    "scaling",
-    "sustained",
-    "waterfall",
-]
-
 QUANTILES = ("min", "p10", "p25", "p50", "p75", "p90", "p95", "p99", "max")
 
 _AXES = (

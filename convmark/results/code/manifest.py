@@ -21,20 +21,6 @@ from convmark.core.errors import StoreError
 from convmark.core.files import as_store_error, read_regular, write_whole
 from convmark.core.installed import holds_packages
 
-__all__ = [
-    "HERE",
-    "ZOO",
-    "Code",
-    "CodeFile",
-    "Place",
-    "Roots",
-    "code_of",
-    "code_path",
-    "files_hash_of",
-    "read_codes",
-    "write_codes",
-]
-
 MANIFEST_SCHEMA = 1
 HERE, ZOO = ".", "zoo"
 NOWHERE = ""

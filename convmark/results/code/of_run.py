@@ -27,16 +27,6 @@ from convmark.results.code.snapshot import keep_files
 from convmark.results.commit import are_of_commit, folder_changes, is_changed, names_of_commit
 from convmark.worker.protocol import ABSENT, file_digest, names_digest
 
-__all__ = [
-    "CodeReader",
-    "KeptCodes",
-    "changed_projects",
-    "files_apart",
-    "folders_below",
-    "other_copy",
-    "ran_at",
-]
-
 _PROJECT_NAME = re.compile(r"""^\s*name\s*=\s*["']?([A-Za-z0-9][\w.-]*)["']?\s*,?\s*$""", re.M)
 _NAME_ARGUMENT = re.compile(r"""\bname\s*=\s*["']([A-Za-z0-9][\w.-]*)["']""")
 _NO_PROJECTS = re.compile(r"\..*|vendor.*|third.?party|extern.*|node_modules|tests?|docs?")

@@ -18,14 +18,6 @@ from convmark.core.files import as_store_error, read_regular, write_whole
 from convmark.results.code.manifest import HERE, NOWHERE, ZOO, Code, CodeFile
 from convmark.worker.protocol import WHOLE_BYTES, file_digest
 
-__all__ = [
-    "FOLDER",
-    "copy_kept",
-    "keep_files",
-    "lay_out",
-    "root_folder",
-]
-
 FOLDER = "code"
 MOST_FILE_BYTES = WHOLE_BYTES
 """A larger file is left out; so the SHA-256 is always of its whole content."""

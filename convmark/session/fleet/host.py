@@ -38,8 +38,6 @@ from convmark.session.result import Result
 from convmark.session.run import measure
 from convmark.session.session import Session
 
-__all__ = ["Host", "NodeSettings", "PreparedNode", "about_this_node", "code_version", "installed"]
-
 NO_RUN = "0000"
 """The run in a row before the caller has given it a file."""
 

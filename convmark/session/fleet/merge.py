@@ -14,13 +14,11 @@ from convmark.core.text import Say, counted, is_folder_name, listed
 from convmark.results.code.manifest import read_codes, write_codes
 from convmark.results.code.snapshot import copy_kept
 from convmark.results.names import keep_name, read_name
-from convmark.results.reading import shared_columns
+from convmark.results.reading import read_run, shared_columns
 from convmark.results.record import Record
-from convmark.results.store import Store, oldest_first, read_run, read_step_times, run_files
+from convmark.results.store import Store, oldest_first, read_step_times, run_files
 from convmark.session.fleet.part import Part, Shard, read_part, write_part
 from convmark.session.result import OF_ROWS
-
-__all__ = ["MergedRun", "join", "joined", "missing", "sources"]
 
 MOST_NAMED = 3
 

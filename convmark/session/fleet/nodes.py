@@ -15,23 +15,6 @@ from convmark.machine.cautions import Caution
 from convmark.machine.doctor import UNRELIABLE
 from convmark.machine.hardware import GIB, Machine
 
-__all__ = [
-    "PER",
-    "CheckedNode",
-    "Node",
-    "NodeFacts",
-    "caution_lines",
-    "choose",
-    "fleet_findings",
-    "fleet_tables",
-    "gpu_names",
-    "labelled",
-    "read_labels",
-    "refusal",
-    "some",
-    "who_may_connect",
-]
-
 PER = ("node", "machine-kind", "gpu-kind")
 
 MOST_NAMED = 3

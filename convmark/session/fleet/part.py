@@ -19,17 +19,6 @@ from convmark.core.errors import CaseError, OptionError, StoreError
 from convmark.core.files import as_store_error, read_regular, write_whole
 from convmark.core.runtimes import as_hashed
 
-__all__ = [
-    "Part",
-    "Shard",
-    "part_path",
-    "plan_name",
-    "read_part",
-    "read_shard",
-    "split",
-    "write_part",
-]
-
 LAYOUT = 1
 """Version of the file."""
 

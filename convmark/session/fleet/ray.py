@@ -30,8 +30,6 @@ from convmark.session.fleet.run import Event, JobEnded, NodeLost, ProcessEnded
 from convmark.session.fleet.scheduler import Assignment
 from convmark.worker.protocol import one_line
 
-__all__ = ["RayCluster"]
-
 CONNECT_LIMIT_S = 5.0
 CLOSE_LIMIT_S = 10.0
 LOOK_S = 1.0

@@ -35,17 +35,6 @@ from convmark.session.result import Result
 from convmark.session.resume import plan_hash
 from convmark.session.run import NOT_MEASURED, unmeasured
 
-__all__ = [
-    "Cluster",
-    "Event",
-    "FleetProgress",
-    "FleetRun",
-    "JobEnded",
-    "NodeLost",
-    "ProcessEnded",
-    "drive",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class ProcessEnded:

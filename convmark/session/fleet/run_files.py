@@ -21,9 +21,10 @@ from typing import Any
 
 from convmark.core.case import Case
 from convmark.core.options import Options
+from convmark.results.reading import read_head, read_run
 from convmark.results.record import COLUMNS, Record
 from convmark.results.run_file import RunFile
-from convmark.results.store import Store, read_head, read_run
+from convmark.results.store import Store
 from convmark.session.facts import Facts, Job, software
 from convmark.session.fleet.host import PreparedNode
 from convmark.session.result import Result
@@ -36,18 +37,6 @@ from convmark.session.resume import (
     open_interrupted,
 )
 from convmark.session.run import with_kept_code, with_kept_stack
-
-__all__ = [
-    "Found",
-    "Key",
-    "Resumption",
-    "RunFiles",
-    "gpus_measured",
-    "hold_many_files",
-    "newest_first",
-    "newest_of_host",
-    "newest_of_kind",
-]
 
 Key = tuple[str, str]
 """The node whose plan it is, and the node that measures."""

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from convmark.core.case import Case
 from convmark.session.facts import Job
 
-__all__ = ["MOST_LOST", "Assignment", "Member", "Scheduler", "Unmeasured"]
-
 MOST_LOST = 3
 """Nodes that may be lost over one case before it is given up: it may be what ends them."""
 

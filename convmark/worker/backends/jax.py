@@ -24,8 +24,6 @@ from convmark.worker.backends.own_training import OwnData
 from convmark.worker.backends.step import Step
 from convmark.worker.work import Work, per_sample
 
-__all__ = ["Jax"]
-
 _DEFAULTS: Mapping[str, str] = {
     "jax_disable_jit": "False",
     "jax_enable_x64": "False",

@@ -15,8 +15,6 @@ from typing import Any
 import jax
 import numpy as np
 
-__all__ = ["lowered", "step_digest"]
-
 _TOKENS = re.compile(
     r'(?P<path>jax\.result_info = "(?:[^"\\]|\\.)*")'
     r"|(?P<target>custom_call @[\w.$-]+)"

@@ -12,8 +12,6 @@ from jax.extend import core
 
 from convmark.worker.work import NoRule, Work, counted, elements, followed, real_numbers
 
-__all__ = ["as_written", "jaxpr_work"]
-
 _WITHOUT_RULE = frozenset(
     [
         *("cholesky", "eig", "eigh", "fft", "geqrf", "geqp3", "householder_product", "lu"),

@@ -16,8 +16,6 @@ from convmark.worker.backends.losses import Batch
 from convmark.worker.backends.own_training import OwnData, own_function
 from convmark.worker.failure import CaseFailure
 
-__all__ = ["Keras3Backend", "cuda_versions", "distribution_version"]
-
 if KERAS_VERSION < (3, 0):
     raise ImportError("JAX and PyTorch need Keras 3: pip install 'keras>=3'")
 

@@ -9,8 +9,6 @@ from typing import Any
 from convmark.worker.inputs import Inputs, Leaf, filled, flat, sized, symbols, text_of
 from convmark.worker.traced import LayerCall, traced_calls
 
-__all__ = ["check_count", "inputs_of"]
-
 _PROBE_SAMPLES = 3
 """So that a tensor of one entry a sample is told from one of positions."""
 

@@ -62,8 +62,6 @@ from convmark.worker.backends.step import Framework, Step
 from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import Inputs, Leaf, called, mapped, own_inputs, symbols, text_of
 
-__all__ = ["KerasBackend"]
-
 
 class KerasBackend(Framework):
     """The part of a backend that no framework's own operation is needed for."""

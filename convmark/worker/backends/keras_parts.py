@@ -14,21 +14,6 @@ from convmark_zoo.keras_api import keras
 
 from convmark.worker.inputs import flat
 
-__all__ = [
-    "ByIdentity",
-    "Output",
-    "arguments_beside",
-    "elements",
-    "ends_in_softmax",
-    "item_bytes",
-    "last_activation",
-    "of_other_keras",
-    "present",
-    "root_mean_square",
-    "spread",
-    "untracked",
-]
-
 Value = TypeVar("Value")
 
 

@@ -15,20 +15,6 @@ from convmark_zoo.keras_api import KERAS_VERSION, keras
 from convmark.worker.backends.keras_parts import elements, item_bytes
 from convmark.worker.precisions import kind_of
 
-__all__ = [
-    "DEFAULTS",
-    "Conventions",
-    "KerasContext",
-    "dtype_policy",
-    "keep_setting",
-    "keras_settings",
-    "layer_precisions",
-    "limits_lifted",
-    "read_all",
-    "running_weights",
-    "set_policy",
-]
-
 DEFAULTS: Mapping[str, str] = {
     "floatx": "float32",
     "image_data_format": "channels_last",

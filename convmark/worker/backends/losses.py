@@ -18,23 +18,6 @@ from convmark_zoo.keras_api import keras
 from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import Inputs
 
-__all__ = [
-    "Batch",
-    "Targets",
-    "class_numbers",
-    "flat_losses",
-    "images",
-    "is_classes",
-    "is_from_keras",
-    "loss_by_name",
-    "loss_name",
-    "pool_batches",
-    "real_numbers",
-    "square_matrices",
-    "targets_of",
-    "training_batch",
-]
-
 Shape = Sequence[Any]
 """Whole numbers, but for the batch axis of an output."""
 Float32 = npt.NDArray[np.float32]

@@ -29,24 +29,6 @@ from convmark.worker.backends.step import Step
 from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import flat
 
-__all__ = [
-    "JIT_AND_EAGER",
-    "PLAIN",
-    "STEPS",
-    "Made",
-    "OwnData",
-    "Recipe",
-    "Training",
-    "brings_training",
-    "held",
-    "inference_aside",
-    "is_compiled",
-    "overrides",
-    "own_function",
-    "rates_are_zero",
-    "training_progress",
-]
-
 STEPS = ("train_step", "make_train_function")
 _PREDICTS = ("predict", "predict_step", "make_predict_function")
 JIT_AND_EAGER = (

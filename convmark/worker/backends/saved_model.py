@@ -15,8 +15,6 @@ from convmark_zoo.keras_api import keras
 from convmark.worker.failure import CaseFailure
 from convmark.worker.model_files import is_trusted
 
-__all__ = ["SavedModel"]
-
 SERVING = "serving_default"
 _PRODUCTS = ("Conv", "MatMul", "Einsum")
 _REACHING = frozenset(

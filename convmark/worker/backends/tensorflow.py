@@ -48,8 +48,6 @@ from convmark.worker.backends.tensorflow_training import (
 from convmark.worker.failure import CaseFailure
 from convmark.worker.work import Work, per_sample
 
-__all__ = ["TensorFlow"]
-
 
 class TensorFlow(KerasBackend):
     """The framework's side of a measurement; one instance serves one process.

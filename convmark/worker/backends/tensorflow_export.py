@@ -13,8 +13,6 @@ import tensorflow as tf
 from convmark.worker.backends.tensorflow_training import leaves
 from convmark.worker.runtimes.engine import INPUT, OUTPUT
 
-__all__ = ["digest_of", "forward_function", "outputs_of"]
-
 
 def forward_function(model: Any, structure: Any, batch: Sequence[Any]) -> Any:
     """Return the concrete function of a forward pass, of this batch's size alone.

@@ -29,8 +29,6 @@ from convmark.worker.work import (
     real_numbers,
 )
 
-__all__ = ["definition_of", "forward_work", "graph_of", "graph_work", "is_own", "needed_operations"]
-
 MOST_TRIPS = 100_000
 
 Known = dict[str, Any]

@@ -22,8 +22,6 @@ from convmark.worker.backends.tensorflow_graph import (
 )
 from convmark.worker.work import NoRule
 
-__all__ = ["step_digest"]
-
 _NAMES = frozenset(
     [
         *("_user_specified_name", "_gradient_op_type", "_class", "_output_shapes"),

@@ -18,8 +18,6 @@ from convmark_zoo.keras_api import KERAS_VERSION
 from convmark.worker.backends.step import Chain, Piece
 from convmark.worker.backends.tensorflow_training import pairs
 
-__all__ = ["backward_piece", "clocked", "piece"]
-
 _TRACED = {"autograph": KERAS_VERSION < (3, 0)}
 _ATTRIBUTES = "experimental_attributes"
 _APART = {_ATTRIBUTES: {"_noinline": True}}

@@ -32,8 +32,6 @@ from convmark.worker.companions import Place
 from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import mapped
 
-__all__ = ["ReplicatedTensorFlow"]
-
 
 class ReplicatedTensorFlow(TensorFlow):
     """The backend of one case of several replicas, in each of the processes that share it.

@@ -16,8 +16,6 @@ import tensorflow as tf
 
 from convmark.worker.failure import CaseFailure
 
-__all__ = ["DEFAULTS", "READERS", "told_if_too_late"]
-
 
 @contextlib.contextmanager
 def told_if_too_late() -> Iterator[None]:

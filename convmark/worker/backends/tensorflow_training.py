@@ -14,17 +14,6 @@ from convmark.worker.backends.own_training import Made, OwnData
 from convmark.worker.backends.step import Step
 from convmark.worker.failure import CaseFailure
 
-__all__ = [
-    "built_optimizer",
-    "fit_function",
-    "gradients_of",
-    "iterated_step",
-    "leaves",
-    "loss_of",
-    "pairs",
-    "tensors",
-]
-
 
 def loss_of(model: Any, batch: Batch, *, replicas: int = 1) -> Callable[[Any, Any], Any]:
     """Return the loss of outputs and targets: cross-entropy of classes, else squared error.

@@ -38,9 +38,6 @@ from convmark.worker.backends.torch_settings import (
 from convmark.worker.inputs import filled, flat, mapped
 from convmark.worker.work import Work, per_sample
 
-__all__ = ["Torch"]
-
-
 MOST_LOOKS = 300
 """At the settings that hold within a call: one takes some 0.2 ms."""
 

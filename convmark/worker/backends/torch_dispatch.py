@@ -19,8 +19,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from convmark.worker.work import NoRule, Work, counted, elements, followed, real_numbers
 
-__all__ = ["dispatched_work", "scripted_calls"]
-
 _WITHOUT_RULE = re.compile(
     r"conv|mm$|mm_|matmul|addmv|^addr|^mv$|dot|linalg|fft|cholesky|_cdist|lstm|gru|rnn|quant"
     r"|^_?lu|^qr|^geqrf|svd|_eig|^eig|inverse|triangular_solve|_solve$|attention|sparse|trilinear"

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["Forward"]
-
 
 class Forward(torch.nn.Module):  # type: ignore[misc]  # its types are not read
     """The forward pass of a model for one batch size, from tensors to tensors."""

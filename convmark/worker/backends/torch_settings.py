@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-__all__ = ["DEFAULTS", "OF_A_CALL", "READERS", "set_tf32", "switches", "tf32"]
-
 
 def set_tf32(on: bool) -> None:
     """Let products of float32 run in TF32 or not: PyTorch alone would let convolutions."""

@@ -13,18 +13,6 @@ import numpy as np
 from convmark.core.runtimes import ERROR_BOUNDS
 from convmark.worker.failure import CaseFailure
 
-__all__ = [
-    "UNTRAINED_SPREAD",
-    "Agreement",
-    "agreement",
-    "amplify",
-    "check",
-    "check_comparable",
-    "error_between_samples",
-    "has_new_norms",
-    "told_apart",
-]
-
 BOUNDS_BETWEEN_SAMPLES: Mapping[str, float] = MappingProxyType(
     {"float32": 0.01, "tf32": 0.1, "float16": 0.1, "dynamic_int8": 0.9, "int8": 0.6}
 )

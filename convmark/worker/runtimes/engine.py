@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["INPUT", "OUTPUT", "Engine", "Source", "Taken"]
-
 INPUT, OUTPUT = "input_{:02}", "output_{:02}"
 """Names in every exported file: inputs and outputs in the order of the model's own."""
 

@@ -42,8 +42,6 @@ from convmark.worker.runtimes.agreement import (
 )
 from convmark.worker.runtimes.engine import Source
 
-__all__ = ["RANGE_BATCHES", "Exported", "export", "in_a_process", "kept"]
-
 MOST_KEPT = 64
 """Files of that folder: those that were used longest ago go first."""
 MOST_MAKING_S = 3600.0

@@ -14,8 +14,6 @@ from convmark.core.runtimes import RUNTIMES, runtime_of_file
 from convmark.worker.failure import UnknownModelError
 from convmark.worker.protocol import one_line
 
-__all__ = ["check_runtime_file", "files_beside"]
-
 MOST_BYTES = 1 << 33
 """Of a file: a larger one is no ConvNet's."""
 _HEAD_BYTES = 4096

@@ -11,8 +11,6 @@ from ai_edge_litert.interpreter import Interpreter
 from convmark.worker.failure import CaseFailure
 from convmark.worker.runtimes.engine import Engine, Source, Taken
 
-__all__ = ["LiteRT", "convert"]
-
 
 def convert(source: Source, path: str, precision: str) -> None:
     """Write a file of float32; of float16 or int8 weights; or of int8 activations too."""

@@ -12,8 +12,6 @@ import onnxruntime
 from convmark.worker.failure import CaseFailure
 from convmark.worker.runtimes.engine import Engine, Source, Taken
 
-__all__ = ["OnnxRuntime", "convert"]
-
 _DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"}
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 _INT8 = ("QLinear", "QuantizeLinear", "QGemm", "QAttention")

@@ -14,8 +14,6 @@ import openvino
 from convmark.worker.failure import CaseFailure
 from convmark.worker.runtimes.engine import Engine, Source, Taken
 
-__all__ = ["OpenVino", "convert"]
-
 _LATENCY = {"PERFORMANCE_HINT": "LATENCY"}
 _HALVES = {"f16": "float16", "bf16": "bfloat16"}
 

@@ -9,8 +9,6 @@ import tensorflow as tf
 
 from convmark.worker.runtimes.engine import Engine, Source, Taken
 
-__all__ = ["SavedModel", "convert"]
-
 _SIGNATURE = "serving_default"
 
 

@@ -14,8 +14,6 @@ from convmark.worker.runtimes.agreement import agreement, check
 from convmark.worker.runtimes.engine import Source
 from convmark.worker.runtimes.export import RANGE_BATCHES, kept
 
-__all__ = ["batches_of", "score", "tested"]
-
 _LEAST_PROBABILITY = 1e-7
 """As Keras has it in its cross-entropy."""
 

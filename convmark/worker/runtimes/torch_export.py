@@ -9,8 +9,6 @@ import torch
 
 from convmark.worker.runtimes.engine import Engine, Source, Taken
 
-__all__ = ["TorchExport", "convert"]
-
 
 def convert(source: Source, path: str, precision: str) -> None:
     """Write a .pt2 file."""
