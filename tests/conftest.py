@@ -6,6 +6,7 @@ import gc
 import importlib.util
 import os
 import shutil
+import sys
 import sysconfig
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from workers import BUILDERS, QUICK_XLA, environ
 from xdist.scheduler import LoadFileScheduling
 
 from convmark.cli.parsers import parsers
+from convmark.core.backends import BACKENDS
 from convmark.interpreter import Interpreter
 from convmark.interpreter.inspection import zoo_names
 from convmark.machine.power import Rapl
@@ -47,14 +49,30 @@ LONGEST = (
 FRAMEWORKS = frozenset(
     (
         *("test_backends", "test_by_identity", "test_ceilings", "test_cut_models", "test_cuts"),
-        *("test_duet", "test_flops", "test_forks", "test_inputs", "test_jax_identity"),
-        "test_models",
+        *("test_duet", "test_files_of_users", "test_flops", "test_forks", "test_gpu_taken"),
+        *("test_inputs", "test_jax_identity", "test_layer_mode", "test_models"),
+        "test_openvino_order",
         *("test_precisions", "test_process_state", "test_report_describe", "test_runtimes"),
         *("test_synchronisation", "test_training", "test_work"),
     )
 )
-"""Files that import Keras into their own process, or fork JAX's and PyTorch's: one process runs
-them all, for each of these imports takes seconds."""
+"""Files that import Keras into their own process, or fork JAX's and PyTorch's."""
+
+BROWSER = frozenset(
+    (
+        *("test_publish", "test_report_browser", "test_report_page", "test_report_rich"),
+        "test_sides_browser",
+    )
+)
+"""Files that look at pages in a browser."""
+
+TOGETHER = {
+    **dict.fromkeys(FRAMEWORKS, "frameworks"),
+    **dict.fromkeys(BROWSER, "browser"),
+}
+"""Files that one process runs, for each start of what they share takes seconds."""
+
+IMPORTED = pytest.StashKey[list[str]]()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -235,17 +253,17 @@ def browser() -> Iterator[Any]:
     driver.quit()
 
 
-class ByFramework(LoadFileScheduling):
-    """Gives a process a file at a time, and those of the frameworks together."""
+class ByWhatIsShared(LoadFileScheduling):
+    """Gives a process a file at a time, and those together that share what is slow to start."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = super()._split_scope(nodeid)
-        return "frameworks" if Path(file).stem in FRAMEWORKS else file
+        return TOGETHER.get(Path(file).stem, file)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
-    return ByFramework(config, log) if config.getoption("dist") == "loadfile" else None
+    return ByWhatIsShared(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -262,6 +280,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    session.config.stash[IMPORTED] = sorted({"keras", "ray", *BACKENDS} & sys.modules.keys())
+
+
+@pytest.fixture(scope="session")
+def imported_by_test_files(pytestconfig: pytest.Config) -> list[str]:
+    """Frameworks that this process had imported when it knew its tests."""
+    return pytestconfig.stash[IMPORTED]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from convmark_zoo.keras_api import keras
+from trained_kinds import GOING_ON, STOPPING
 
 from convmark.core.case import Case
 from convmark.worker import backends, measurement, timing
@@ -21,8 +22,6 @@ from convmark.worker.trained import EARLY_STEPS
 
 WORKS = 12
 """Steps that a network takes which then stops."""
-STOPPING = ("stops", "stops_and_counts", "stops_in_its_graph")
-GOING_ON = ("goes_on", "decays", "optimizer_decays", "accumulates", "averages", "head_alone")
 COLLECTS = "optimizer_collects"
 """Gradients of several steps, which Keras 2 has no optimizer for."""
 BY_OPTIMIZER = ("optimizer_decays", COLLECTS)

@@ -10,27 +10,16 @@ import importlib
 import json
 import math
 import sys
-from pathlib import Path
 from typing import Any
 
 import trained_nets
 from convmark_zoo.keras_api import keras
+from trained_kinds import ANYWHERE, CASE, OF_TENSORFLOW
 
 from convmark.core.case import Case
 from convmark.worker import backends, measurement, timing
 from convmark.worker.failure import CaseFailure
 
-CASE = Path(__file__).parents[2] / "shared" / "cases" / "04-own-train-step"
-ANYWHERE = (
-    *("uncompiled", "sparse", "categorical", "binary", "regression", "own_loss_of_classes"),
-    *("own_loss_of_nothing", "pixels", "two_outputs", "losses_alone", "own_compute_loss", "eager"),
-    *("several_at_once", "no_loss", "frozen", "frozen_and_compiled", "compile_of_its_own"),
-    *("late", "shared", "says_built", "told", "regularized"),
-)
-OF_TENSORFLOW = (
-    *("gan", "accumulates", "own_train_function", "by_xla", "told_and_compiled", "scored"),
-    *("unweighted", "weighted"),
-)
 LARGE_BATCH, ROUNDS = 256, 10  # of the model that trains twice a step
 RECIPES = {
     "adam": "optimizer=adam",

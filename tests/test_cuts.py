@@ -14,7 +14,6 @@ import pytest
 from convmark.core.case import Case
 from convmark.worker import layers, measurement
 from convmark.worker.backends.step import Piece
-from convmark.worker.child import _Watched
 from convmark.worker.cuts import Cut, cut, groups_of, moved_bytes, unit_facts
 from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import Inputs, Leaf, flat
@@ -319,7 +318,8 @@ def test_what_is_opened_while_layers_are_timed_is_no_code_of_the_case(
     monkeypatch.setattr(layers._Rounds, "take", begin)
     events: list[str] = []
     watch: Any = SimpleNamespace(report=lambda emit: events.append("code"))
-    emit = _Watched(watch, lambda event, **_: events.append(event))
+    watched = importlib.import_module("convmark.worker.child")._Watched
+    emit = watched(watch, lambda event, **_: events.append(event))
     with pytest.raises(BegunError):
         layers.serve(case, None, {"seed": 0, "seconds": 0.0}, backend, emit)
     assert events == ["code", "first_step"]

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from convmark.core.case import Case
-from convmark.worker.exported import ExportedBackend
 from convmark.worker.failure import CaseFailure
 from convmark.worker.runtimes.engine import Taken
 from convmark.worker.runtimes.export import Exported
+
+if TYPE_CHECKING:  # it imports Keras
+    from convmark.worker.exported import ExportedBackend
 
 BATCH = 4
 
@@ -22,6 +24,8 @@ Run = Callable[[Sequence[Any]], Sequence[Any]]
 
 def loaded(run: Run, *shapes: tuple[int | None, ...]) -> tuple[ExportedBackend, Any]:
     """Return the backend of a file that takes such inputs, and the file as it is loaded."""
+    from convmark.worker.exported import ExportedBackend
+
     taken = [Taken(f"x{place}", shape, "float32") for place, shape in enumerate(shapes)]
     engine = SimpleNamespace(
         taken=taken,

@@ -171,3 +171,10 @@ def test_there_is_no_circle_even_of_modules_that_are_named_by_a_text() -> None:
         texts = {node.value for node in nodes if isinstance(node, ast.Constant)}
         known[name] = (imports(name) | texts) & HARNESS.keys() - {name, "convmark"}
     TopologicalSorter(known).prepare()  # raises CycleError
+
+
+def test_no_test_file_imports_a_framework_while_it_is_collected(
+    imported_by_test_files: list[str],
+) -> None:
+    """Each process of the tests would take seconds more."""
+    assert imported_by_test_files == []

@@ -27,7 +27,6 @@ from convmark.core.runtimes import EXPORTS, RUNTIMES
 from convmark.core.suites import refuse_runtimes
 from convmark.interpreter import Answer, Interpreter
 from convmark.worker import runtimes
-from convmark.worker.exported import ExportedBackend, Loaded
 from convmark.worker.failure import CaseFailure, UnknownModelError
 from convmark.worker.inputs import Inputs, Leaf, flat
 from convmark.worker.model_files import files_of
@@ -193,6 +192,8 @@ def export_of(path: str, batch: list[Any]) -> Exported:
 
 
 def test_a_step_that_ends_before_its_outputs_are_in_host_memory_is_refused() -> None:
+    from convmark.worker.exported import ExportedBackend, Loaded
+
     class Late:
         """As a tensor of a framework that computes behind the caller's back."""
 
@@ -204,7 +205,7 @@ def test_a_step_that_ends_before_its_outputs_are_in_host_memory_is_refused() -> 
             self.run = lambda arrays: [output]
             self.threads = lambda: 1
 
-    def backend_of(its_case: Case) -> ExportedBackend:
+    def backend_of(its_case: Case) -> Any:
         return ExportedBackend(None, its_case, export_of("a", batch), 0, lambda *_, **__: None)
 
     batch = [np.ones((1, 2), np.float32)]
@@ -219,6 +220,8 @@ def test_a_step_that_ends_before_its_outputs_are_in_host_memory_is_refused() -> 
 def test_a_file_of_another_precision_than_was_asked_for_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    from convmark.worker.exported import ExportedBackend
+
     class Engine:
         taken = (Taken("input", (1, 2), "float32"),)
 

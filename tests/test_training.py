@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 from forks import Forks, printed
-from hand_trained import GOING_ON, STOPPING
-from own_steps import ANYWHERE, CASE, OF_TENSORFLOW
+from trained_kinds import ANYWHERE, CASE, GOING_ON, OF_TENSORFLOW, STOPPING
 from workers import BUILDERS, QUICK_XLA, environ, measured, smoked
 
 from convmark.interpreter import Interpreter

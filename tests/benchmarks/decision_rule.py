@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import beta
+from scipy.special import betaincinv
 from tabulate import tabulate
 
 from convmark.compare.rule import allotment, decision, statistics
@@ -297,8 +297,8 @@ def bounds(count: int, of: int) -> tuple[float, float]:
     Source:
         Clopper and Pearson (1934).
     """
-    low = float(beta.ppf(0.025, count, of - count + 1)) if count else 0.0
-    high = float(beta.ppf(0.975, count + 1, of - count)) if count < of else 1.0
+    low = float(betaincinv(count, of - count + 1, 0.025)) if count else 0.0
+    high = float(betaincinv(count + 1, of - count, 0.975)) if count < of else 1.0
     return low, high
 
 

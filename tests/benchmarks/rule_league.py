@@ -19,7 +19,7 @@ from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import mannwhitneyu, ttest_ind
+import scipy  # whose statistics are imported when they are first used
 from tabulate import tabulate
 
 from convmark.compare.rule.decision import FEWEST_SESSIONS, CaseSessions, decide
@@ -93,13 +93,13 @@ def min_slower(before_s: Array, now_s: Array) -> bool:
 
 def mann_whitney_slower(before_s: Array, now_s: Array) -> bool:
     """Two-sided Mann-Whitney on pooled step times, p < 0.05, and the median is higher."""
-    p_value = mannwhitneyu(before_s, now_s, method="asymptotic").pvalue
+    p_value = scipy.stats.mannwhitneyu(before_s, now_s, method="asymptotic").pvalue
     return bool(p_value < SIGNIFICANCE and np.median(now_s) > np.median(before_s))
 
 
 def welch_slower(before_s: Array, now_s: Array) -> bool:
     """Two-sided Welch t test on pooled step times, p < 0.05, and the mean is higher."""
-    p_value = ttest_ind(before_s, now_s, equal_var=False).pvalue
+    p_value = scipy.stats.ttest_ind(before_s, now_s, equal_var=False).pvalue
     return bool(p_value < SIGNIFICANCE and now_s.mean() > before_s.mean())
 
 
@@ -110,7 +110,7 @@ def asv_slower(before_s: Array, now_s: Array) -> bool:
         airspeed velocity: `is_different` of statistics.py, `_is_result_better` of
         commands/compare.py; `--factor` is 1.1 unless told otherwise.
     """
-    p_value = mannwhitneyu(before_s, now_s, method="asymptotic").pvalue
+    p_value = scipy.stats.mannwhitneyu(before_s, now_s, method="asymptotic").pvalue
     higher = np.median(now_s) > ASV_FACTOR * np.median(before_s)
     return bool(p_value < ASV_SIGNIFICANCE and higher)
 
@@ -193,7 +193,7 @@ def otava(noise: Noise, factor: float, rng: np.random.Generator) -> Heard:
     medians = run_medians(noise, drawn, rng)
     medians[HISTORY_RUNS:] *= factor
     place = best_energy_split(medians)
-    p_value = ttest_ind(medians[:place], medians[place:]).pvalue
+    p_value = scipy.stats.ttest_ind(medians[:place], medians[place:]).pvalue
     slower = p_value < 0.001 and medians[place:].mean() > medians[:place].mean()
     return Heard(slower=bool(slower), seconds=spent(noise.processes[drawn[HISTORY_RUNS:]] * factor))
 
