@@ -49,19 +49,31 @@ return [...document.querySelectorAll('.drawing svg')].flatMap((svg) => {
 
 
 HALVES = """
-const found = new Set();
+const ends = [...document.querySelectorAll('main table')].filter(
+  (table) => table.querySelector('th[data-key=low]') && table.querySelector('th[data-key=high]'));
+document.querySelectorAll('main .scroll').forEach((box) => {
+  if (!ends.includes(box.querySelector('table'))) box.remove();
+});
+document.querySelectorAll('.drawing, main tbody tr:nth-child(n + 4)').forEach((e) => e.remove());
+const boxes = ends.map((table) => table.closest('.scroll'));
+const [found, hidden] = [new Set(), new Set()];
 for (let width = 300; width <= 1800; width += 25) {
-  document.querySelectorAll('main .scroll').forEach((box) => { box.style.width = width + 'px'; });
+  boxes.forEach((box) => { box.style.width = width + 'px'; });
   window.dispatchEvent(new Event('resize'));
-  for (const table of document.querySelectorAll('main table')) {
+  for (const table of ends) {
     const shown = [...table.tHead.rows[0].cells].filter((head) => head.offsetWidth);
     const keys = shown.map((head) => head.dataset.key);
+    if (!keys.includes('low')) hidden.add(table.id);
     if (keys.includes('low') !== keys.includes('high')) found.add(table.id);
   }
 }
-return [...found];
+return [[...found], ends.length, hidden.size];
 """
-"""Tables that show one end of an interval without the other, at some width."""
+"""Tables that show one end of an interval without the other, at some width.
+
+Of those with both ends three rows each, and no figure: a layout takes a tenth of the time. Beside
+them how many tables these are, and of how many the ends are hidden where there is no room.
+"""
 
 
 def tick(browser: Any, facet: str, value: str) -> None:
@@ -129,7 +141,10 @@ def test_no_table_is_cut_off_and_columns_without_room_are_a_click_away(
 def test_the_two_ends_of_an_interval_are_shown_or_hidden_together(opened: Any) -> None:
     opened.execute_script("document.querySelectorAll('main details').forEach(e => e.open = true)")
     wait_for(opened, "document.querySelector('#table-history').scrollWidth > 0")
-    assert opened.execute_script(HALVES) == []
+    halves, tables, hidden = opened.execute_script(HALVES)
+    assert halves == []
+    assert tables > 2
+    assert hidden == tables
 
 
 def test_a_facet_matches_its_own_column_exactly_and_the_address_keeps_it(
