@@ -23,11 +23,14 @@ PAUSE = "CONVMARK_TEST_PAUSE_S"
 DIES = "CONVMARK_TEST_DIES"
 """Names whether every worker kills its zygote."""
 
+TOUCHED = "CONVMARK_TEST_TOUCHED"
+"""Names whether the framework has run something before it is forked."""
+
 
 class Framework:
     """Stands for a framework that has run nothing."""
 
-    untouched = staticmethod(lambda: True)
+    untouched = staticmethod(lambda: not os.environ.get(TOUCHED))
 
 
 def answer(request: dict[str, Any], framework: Any, descriptors: list[int]) -> int:
@@ -99,7 +102,12 @@ def _kill_itself(descriptors: list[int]) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _abort(descriptors: list[int]) -> None:
+    os.abort()
+
+
 _WRONG = {
+    "aborts": _abort,
     "hangs": _hang,
     "waits": _wait,
     "floods": _flood,

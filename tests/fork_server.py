@@ -154,6 +154,8 @@ def _run(order: Any, out: int, error: int) -> None:
     signal.alarm(500)  # a test that hangs is ended
     # a shell that starts a job in the background has it ignore Ctrl-C; a terminal's does not
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
     _write_to(out, error)
     sys.argv = order["argv"]
     sys.path.insert(0, os.path.dirname(sys.argv[0]))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-from forks import COMMAND, SESSION, Forked, Forks, warm_interpreters
+from forks import COMMAND, Forked, Forks, warm_interpreters
 from snapshots import check
 
 from convmark.results.reading import read_run
@@ -106,22 +106,6 @@ def test_ctrl_c_ends_the_workers_keeps_the_rows_and_says_where_they_are(
     assert 1 <= count < 120
     assert re.search(rf"interrupted; {count} rows? in {re.escape(str(path))}", output)
     assert "Traceback" not in output
-
-
-def test_ctrl_c_under_pytest_keeps_the_rows_and_exits_2(harness: Forks, tmp_path: Path) -> None:
-    asked = ("bench", *LONG, f"--results={tmp_path}", *UNCACHED)
-    process = harness.start(SESSION, *asked, cwd=CHECKOUT, environ=os.environ)
-    await_text(
-        lambda: "".join(path.read_text() for path in tmp_path.glob("*/*.csv")), "separable_layer"
-    )
-    below = workers(process)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
-    psutil.wait_procs(below, timeout=2)
-    assert process.returncode == 2
-    assert not [worker for worker in below if worker.is_running()]
-    assert re.search(r"interrupted; \d+ rows? in ", output)
-    assert "INTERNALERROR" not in output
 
 
 def test_doctor_knows_the_real_framework(

@@ -69,7 +69,7 @@ def test_a_signal_ends_a_run_with_its_rows_kept_and_its_own_status(
     number: signal.Signals, tmp_path: Path
 ) -> None:
     options = ("--models", "lenet5,conv_layer", *FAST, "--processes", "5")
-    process = measuring(*options, folder=tmp_path, before=heeds_ctrl_c, environ={PAUSE: "0.05"})
+    process = measuring(*options, folder=tmp_path, environ={PAUSE: "0.05"})
     assert happens(lambda: len(rows_in(tmp_path)) >= 2, within_s=60)
     assert happens(lambda: len(descendants(process.pid)) >= 2, within_s=10)
     output = ended_by(process, number)
@@ -84,7 +84,7 @@ def test_a_signal_ends_a_run_with_its_rows_kept_and_its_own_status(
 def test_a_worker_that_ignores_a_polite_end_is_gone_in_time_too(
     number: signal.Signals, tmp_path: Path
 ) -> None:
-    process = measuring("--models", "hangs", *FAST, folder=tmp_path, before=heeds_ctrl_c)
+    process = measuring("--models", "hangs", *FAST, folder=tmp_path)
     # once it has started a process of its own it is deaf
     assert happens(lambda: len(fast_workers(process.pid)) == 3, within_s=60)
     output = ended_by(process, number)
@@ -104,7 +104,7 @@ def test_a_signal_under_pytest_keeps_the_rows_and_tells_itself(
     )
     process = start(
         "pytest", "--python", str(fast_python(tmp_path)), "--processes=5",
-        folder=tmp_path, before=heeds_ctrl_c, environ={PAUSE: "0.05"},
+        folder=tmp_path, environ={PAUSE: "0.05"},
     )  # fmt: skip
     assert happens(lambda: len(rows_in(tmp_path)) >= 2, within_s=60)
     assert happens(lambda: len(descendants(process.pid)) >= 2, within_s=10)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import SOCKETS
 from nvml_standin import beside, needs_compiler
 
 pytestmark = needs_compiler
@@ -50,26 +52,32 @@ print(json.dumps({name: getattr(row, name) for name in row.__dataclass_fields__}
 
 
 WORKER = """
-import json, os
+import json, os, sys
 from convmark.core.case import Case
 from convmark.machine.gpu.devices import Card, read_gpus
 from convmark.machine.gpu.devices import load_nvml
 from convmark.machine.gpu.watch import watching
-from convmark.interpreter import Interpreter
+from convmark.interpreter import Interpreter, server
+sys.path.insert(0, "tests")
+from forks import WARM
 
+server.subprocess = WARM  # the framework's interpreter has nothing of the stand-in
+environ = {name: text for name, text in os.environ.items() if name != "LD_LIBRARY_PATH"}
 gpus, _ = read_gpus(load_nvml())
 case = Case(model="lenet5", task="infer", device="cpu", batch_size=1)
 request = {"kind": "measure", "case": case.as_fields(), "seed": 0, "time_budget_s": 0.2,
            "smoke": False}
-with Interpreter() as interpreter, watching([Card(gpu=gpus[0])], period_s=0.01) as watch:
+card = Card(gpu=gpus[0])
+with Interpreter(environ=environ) as interpreter, watching([card], period_s=0.002) as watch:
     answer = interpreter.answer(request, watch.see)
 names = [event.get("phase", event["event"]) for event in answer.events]
 print(json.dumps([answer.status, answer.message, names, watch.columns(1)]))
 """
 
 
-def test_a_real_worker_says_when_its_card_counts() -> None:
-    status, message, said, columns = beside(WORKER, STANDIN_CARDS="2")
+def test_a_real_worker_says_when_its_card_counts(warm: None) -> None:
+    sockets = {SOCKETS: os.environ[SOCKETS]}
+    status, message, said, columns = beside(WORKER, STANDIN_CARDS="2", **sockets)
     assert (status, message) == ("ok", "")
     phases = ["warm_up", "steps", "windows", "peaks", "rounds"]
     assert [name for name in dict.fromkeys(said) if name in phases] == phases

@@ -18,6 +18,7 @@ from statistics import fmean
 from typing import Any
 
 import pytest
+from fast_worker import TOUCHED
 from faults import fast_python
 from workers import BUILDERS, descendants, environ, happens, is_running, measured, smoked
 
@@ -91,9 +92,13 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
 
 @pytest.fixture(scope="module")
 def forking(workplace: Workplace) -> Iterator[Interpreter]:
-    """One interpreter, and as a rule one zygote, for most of the tests."""
-    with workplace.interpreter() as interpreter:
-        yield interpreter
+    """One interpreter, and as a rule one zygote, for most of the tests; it leaves no file."""
+    temporary = workplace.folder / "temporary"
+    temporary.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        with temporary_files_in(temporary, workplace, patch, "fork") as interpreter:
+            yield interpreter
+        assert list(temporary.iterdir()) == []
 
 
 @pytest.fixture(scope="module")
@@ -451,10 +456,10 @@ def test_workers_end_with_a_killed_harness(isolation: str, stand_in: str) -> Non
     assert happens(lambda: not any(map(is_running, workers)), within_s=10)
 
 
-def test_a_fatal_error_in_an_interpreter_of_its_own_is_told_too(workplace: Workplace) -> None:
+def test_a_fatal_error_in_an_interpreter_of_its_own_is_told_too(stand_in: str) -> None:
     before = descendants()
-    with workplace.interpreter(isolation="spawn") as interpreter:
-        answer = interpreter.answer(measured("builders:aborts"))
+    with Interpreter(stand_in, isolation="spawn") as interpreter:
+        answer = interpreter.answer(measured("aborts"))
         assert answer.status == "crashed"
         assert "SIGABRT): Fatal Python error: Aborted" in answer.message
         assert descendants() == before
@@ -485,14 +490,12 @@ def test_an_interpreter_that_serves_all_itself_is_replaced_when_it_goes_wrong(
     assert first != second
 
 
-def test_a_fork_leaves_no_file_in_the_temporary_folder(
-    workplace: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_files_of_the_framework_are_below_the_temporary_folder_that_its_end_empties(
+    by_fork: Answer, workplace: Workplace
 ) -> None:
-    with temporary_files_in(tmp_path, workplace, monkeypatch, "fork") as interpreter:
-        assert interpreter.answer(measured("conv_layer", task="train")).status == "ok"
-        made = {path.name for path in tmp_path.rglob("*.py")}
-        assert made  # by TensorFlow, which removes them in exit handlers that no worker comes to
-    assert list(tmp_path.iterdir()) == []
+    """TensorFlow removes them in exit handlers that no worker comes to; see `forking`."""
+    assert by_fork.status == "ok"
+    assert list((workplace.folder / "temporary").rglob("*.py"))
 
 
 def test_no_process_is_left_after_close(stand_in: str) -> None:
@@ -545,27 +548,14 @@ def test_an_interpreter_without_tensorflow_is_refused_with_the_reason(
     assert "\n" not in str(caught.value)
 
 
-AFTER_AN_OPERATION = """\
-import signal
-set_wakeup_fd = signal.set_wakeup_fd
-
-def run_something_first(*arguments, **keywords):  # the zygote's last call before it serves
-    import tensorflow as tf
-    tf.constant(1) + 1
-    return set_wakeup_fd(*arguments, **keywords)
-
-signal.set_wakeup_fd = run_something_first
-"""
-
-
 def test_no_worker_is_forked_after_the_framework_has_run_something(
-    workplace: Workplace, tmp_path: Path
+    stand_in: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "sitecustomize.py").write_text(AFTER_AN_OPERATION)
-    variables = {**workplace.environ, "PYTHONPATH": str(tmp_path)}
-    with Interpreter(environ=variables, time_limit_s=30) as interpreter:
+    """That each framework knows whether it has is a test of the backends."""
+    monkeypatch.setenv(TOUCHED, "1")
+    with Interpreter(stand_in) as interpreter:
         for _ in range(2):
-            answer = interpreter.answer(smoked("lenet5"))
+            answer = interpreter.answer(measured("lenet5"))
             assert answer.status == "error"
             assert "--isolation=spawn" in answer.message
 

@@ -102,7 +102,8 @@ def test_the_cluster_of_this_test_listens_on_this_host_alone(cluster: LocalClust
 def doctored(cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> str:
     """What the doctor says of both nodes."""
     folder = tmp_path_factory.mktemp("doctor")
-    status, out, said = called(cluster, folder, "fleet", "doctor", "--ray", cluster.address)
+    asked = ("fleet", "doctor", "--ray", cluster.address, "--python", str(fast_python(folder)))
+    status, out, said = called(cluster, folder, *asked)
     assert status == 0, (out, said)
     return out
 

@@ -7,9 +7,11 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from forks import Forks
 
 from convmark.results.reading import read_run
 
@@ -69,13 +71,19 @@ def test_the_templates_of_the_page_are_in_the_wheel(installed: Path) -> None:
     assert {"report.html", "report.css", "report.js"} <= names
 
 
-def test_the_zoo_is_there_as_convmark_zoo(installed: Path, tmp_path: Path) -> None:
+def test_the_zoo_is_there_as_convmark_zoo(
+    installed: Path, tmp_path: Path, forks_of: Callable[[str], Forks]
+) -> None:
     script = (
+        "import sys\n"
+        "for name in [one for one in sys.modules if one.startswith('convmark')]:\n"
+        "    del sys.modules[name]\n"
+        f"sys.path.insert(0, {str(installed)!r})\n"
         "import convmark_zoo\n"
         "print(convmark_zoo.__file__)\n"
         "print('lenet5' in convmark_zoo.names(), 'resnet50' in convmark_zoo.names())"
     )
-    done = python(installed, tmp_path, "-c", script)
+    done = forks_of("tensorflow").run(script, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     place, *found = done.stdout.split()[-3:]
     assert Path(place).is_relative_to(installed)
