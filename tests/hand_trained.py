@@ -1,4 +1,4 @@
-"""Takes steps of networks whose `train_step` changes weights by hand; for test_proof.
+"""Takes steps of networks whose `train_step` changes weights by hand; for test_training.
 
 Its argument is the backend. Prints one JSON object: by kind of training why it is refused, or null.
 """
@@ -16,6 +16,7 @@ from trained_kinds import GOING_ON, STOPPING
 
 from convmark.core.case import Case
 from convmark.worker import backends, measurement, timing
+from convmark.worker.each_sample import hold_each_sample
 from convmark.worker.failure import CaseFailure
 from convmark.worker.proof import Proof
 from convmark.worker.trained import EARLY_STEPS
@@ -24,7 +25,9 @@ WORKS = 12
 """Steps that a network takes which then stops."""
 COLLECTS = "optimizer_collects"
 """Gradients of several steps, which Keras 2 has no optimizer for."""
-BY_OPTIMIZER = ("optimizer_decays", COLLECTS)
+PARTS = {"part": slice(0, 2), "end": slice(1, None), "every_other": slice(None, None, 2)}
+"""Of a batch, which a network alone takes."""
+BY_OPTIMIZER = ("optimizer_decays", COLLECTS, "whole", *PARTS)
 SAMPLES, WIDTH = 64, 256
 
 
@@ -62,8 +65,11 @@ class ByHand(keras.Model):
             kept = [0.9 * one + 0.1 * weight for one, weight in zip(kept, weights)]  # noqa: B905
         return weights, kept
 
-    def stopped(self) -> bool:
+    def given(self, data: Any) -> Any:
         self.taken += 1
+        return data[0][PARTS.get(self.kind, slice(None))]
+
+    def stopped(self) -> bool:
         return self.kind in ("stops", "stops_and_counts") and self.taken > WORKS
 
 
@@ -83,15 +89,16 @@ class OfTensorFlow(ByHand):
     def train_step(self, data: Any) -> Any:
         import tensorflow as tf
 
+        given = self.given(data)
         if self.kind == "stops_in_its_graph":
             self.counter.assign_add(1.0)
-            work = functools.partial(self.work, data[0])
+            work = functools.partial(self.work, given)
             return {"loss": tf.cond(self.counter > WORKS, lambda: self.counter + 0.0, work)}
         if self.stopped():
             if self.kind == "stops_and_counts":
                 self.optimizer.iterations.assign_add(1)
             return {"loss": tf.random.uniform(())}
-        return {"loss": self.work(data[0])}
+        return {"loss": self.work(given)}
 
     def work(self, given: Any) -> Any:
         loss, slopes = self.slopes(given)
@@ -109,12 +116,13 @@ class OfTorch(ByHand):
     def train_step(self, data: Any) -> Any:
         import torch
 
+        given = self.given(data)
         if self.stopped():
             if self.kind == "stops_and_counts":
                 self.optimizer.iterations.assign_add(1)
             return {"loss": torch.rand(())}
         weights = self.body.trainable_variables
-        loss = (self.body(data[0]) ** 2).mean()
+        loss = (self.body(given) ** 2).mean()
         slopes = torch.autograd.grad(loss, [one.value for one in weights])
         with torch.no_grad():
             if self.kind in BY_OPTIMIZER:
@@ -141,22 +149,23 @@ class OfJax(ByHand):
         import jax
 
         weights, others, optimizer, metrics = map(list, state)
+        given = self.given(data)
         if self.kind == "stops_in_its_graph":
             others[0] = others[0] + 1
             loss, weights = jax.lax.cond(
                 others[0] > WORKS,
                 lambda: (others[0], weights),
-                lambda: self.work(weights, others, data[0])[:2],
+                lambda: self.work(weights, others, given)[:2],
             )
         elif self.stopped():
             loss = float(np.random.rand())
             if self.kind == "stops_and_counts":
                 optimizer[0] = optimizer[0] + 1
         elif self.kind in BY_OPTIMIZER:
-            loss, slopes = self.slopes(weights, data[0])
+            loss, slopes = self.slopes(weights, given)
             weights, optimizer = self.optimizer.stateless_apply(optimizer, slopes, weights)
         else:
-            loss, weights, others = self.work(weights, others, data[0])
+            loss, weights, others = self.work(weights, others, given)
         return {"loss": loss}, (weights, others, optimizer, metrics)
 
     def work(self, weights: Any, others: Any, given: Any) -> Any:
@@ -195,6 +204,22 @@ def in_turns(case: Case, model: Any, backend: Any) -> None:
     assert case.model != COLLECTS or backend.training_progress(model) is not None
 
 
+def held(case: Case, model: Any, backend: Any) -> None:
+    """Hold a step to using each sample; it goes on with the weights that it had."""
+    drawn = np.random.RandomState
+    backend.take_inputs(
+        model, lambda samples, seed: drawn(seed).rand(samples, WIDTH).astype(np.float32)
+    )
+    step, _ = measurement.make_step(case, model, 0, backend)
+    before = backend.fingerprint(step())
+    backend.settle(model)
+    weights = model.get_weights()
+    hold_each_sample(case, model, step, 0, backend)
+    backend.settle(model)
+    assert all(map(np.array_equal, weights, model.get_weights()))
+    assert backend.fingerprint(step()) < before
+
+
 def main() -> None:
     name = sys.argv[1]
     backend = backends.load(name)
@@ -211,6 +236,13 @@ def main() -> None:
             in_turns(case, made(name, kind), type(backend)())
         except CaseFailure as error:
             found[kind] = str(error)
+    for kind in (*PARTS, "whole"):
+        case = Case(model=kind, task="train", batch_size=4, backend=name)
+        found[f"{kind} batch"] = None
+        try:
+            held(case, made(name, kind), type(backend)())
+        except CaseFailure as error:
+            found[f"{kind} batch"] = str(error)
     print(json.dumps(found))
 
 

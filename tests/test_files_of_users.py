@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from convmark.core.case import Case
+from convmark.worker.each_sample import hold_each_sample
 from convmark.worker.failure import CaseFailure
 from convmark.worker.runtimes.engine import Taken
 from convmark.worker.runtimes.export import Exported
@@ -18,6 +19,7 @@ if TYPE_CHECKING:  # it imports Keras
     from convmark.worker.exported import ExportedBackend
 
 BATCH = 4
+CASE = Case(model="net.onnx", task="infer", batch_size=BATCH, runtime="onnxruntime")
 
 Run = Callable[[Sequence[Any]], Sequence[Any]]
 
@@ -35,9 +37,8 @@ def loaded(run: Run, *shapes: tuple[int | None, ...]) -> tuple[ExportedBackend, 
         stored_precision=lambda: "float32",
     )
     framework = SimpleNamespace(asked_shapes={}, _inputs={})
-    case = Case(model="net.onnx", task="infer", batch_size=BATCH, runtime="onnxruntime")
     exported = Exported("net.onnx", (), (), {})
-    backend = ExportedBackend(framework, case, exported, 0, lambda *_, **__: None)
+    backend = ExportedBackend(framework, CASE, exported, 0, lambda *_, **__: None)
     return backend, backend.load(lambda *_: engine)
 
 
@@ -66,15 +67,17 @@ def test_what_takes_no_batch_is_refused(shapes: list[Any], rule: str) -> None:
         (lambda arrays: [arrays[0][:1]], False),
         (lambda arrays: [np.asarray(arrays[0].mean())], True),  # of all samples, without their axis
         (lambda arrays: [np.zeros(3, np.float32)], False),
+        (lambda arrays: [np.argwhere(arrays[0].sum(1) > 3.3)], True),  # finds some, at times
     ],
 )
 def test_a_file_that_leaves_samples_out_has_no_throughput(run: Run, computes: bool) -> None:
     backend, file = loaded(run, (None, 5))
-    if not computes:
-        with pytest.raises(CaseFailure, match=r"must compute each of the 4 samples of a batch"):
-            backend.described_inference(file)
+    step = backend.inference_step(file, BATCH, 0, False)
+    if computes:
+        hold_each_sample(CASE, file, step, 0, backend)
         return
-    assert backend.described_inference(file) == {}
+    with pytest.raises(CaseFailure, match=r"must use each of the 4 samples of a batch"):
+        hold_each_sample(CASE, file, step, 0, backend)
 
 
 def test_outputs_of_texts_count_by_their_lengths() -> None:

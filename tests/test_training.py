@@ -66,6 +66,7 @@ CALL_PATHS = {
     "jax": ("jax.jit", "jax.jit(train_step)"),
     "torch": ("eager", "train_step, eager"),
 }
+PARTS = {"part": 4, "end": 1, "every_other": 4}
 LATE = {"late": 36, "shared": 56, "says_built": 14}
 
 Results = dict[str, Any]
@@ -160,7 +161,7 @@ def test_a_model_that_trains_twice_a_step_takes_twice_as_long(steps: tuple[str, 
 
 
 @pytest.mark.parametrize("backend", CALL_PATHS)
-def test_training_by_hand_that_stops_is_refused_and_one_that_goes_on_is_not(
+def test_training_by_hand_that_stops_or_leaves_samples_out_is_refused_and_other_is_not(
     forks_of: Callable[[str], Forks], backend: str
 ) -> None:
     quick = QUICK_XLA if backend == "jax" else {}
@@ -170,6 +171,10 @@ def test_training_by_hand_that_stops_is_refused_and_one_that_goes_on_is_not(
         if kind in found:
             assert f"{kind}: every step must train, weights changed in " in str(found[kind])
     assert "nothing: a training step must change weights, none" in str(found["nothing"])
+    assert found["whole batch"] is None
+    for kind, sample in PARTS.items():
+        reason = f"{kind}: a step must use each of the 4 samples of a batch, its results are the "
+        assert f"{reason}same whatever sample {sample} is; " in str(found[f"{kind} batch"])
 
 
 @pytest.fixture(scope="module")

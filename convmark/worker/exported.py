@@ -10,7 +10,7 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -241,8 +241,6 @@ class ExportedBackend:
             )
         if exported.references:
             found = agreement(outputs, exported.references)
-        else:
-            self._check_last_sample(model, outputs[0])
         figures = {} if found is None else found.columns
         self._threads = self._runtime_threads(model.engine)
         self._emit("agreement", runtime_threads=self._threads, **figures)
@@ -257,26 +255,6 @@ class ExportedBackend:
                 found, case.precision, f"{case.name}:", os.path.dirname(exported.path.rstrip("/"))
             )
         return {}
-
-    def _check_last_sample(self, model: Loaded, outputs: Sequence[Any]) -> None:
-        """Hold a file whose outputs have no batch axis to computing the last sample of a batch.
-
-        Raises:
-            CaseFailure: it gives the same for another one.
-        """
-        (batch,), samples = self._exported.batches, self._case.batch_size
-        if samples == 1 or any(one.shape[:1] == (samples,) for one in outputs):
-            return
-        assert self._inputs is not None
-        others = [one.copy() for one in batch]
-        for one, other in zip(others, flat(self._inputs.batch(1, self._seed + 1)), strict=True):
-            one[-1:] = other
-        is_other = not all(map(np.array_equal, others, batch))
-        if is_other and all(map(np.array_equal, outputs, model.engine.run(others))):
-            raise CaseFailure(
-                f"{self._case.model}: must compute each of the {samples} samples of a batch, its "
-                "outputs are the same whatever the last one is; ask for --batch-sizes 1"
-            )
 
     def synchronise(self, token: tuple[Any, Any]) -> None:
         """Wait for a step of the framework's; what a runtime has returned is there."""

@@ -19,6 +19,7 @@ import numpy as np
 from convmark.core.case import Case
 from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.core.tasks import TASKS
+from convmark.worker.each_sample import hold_each_sample
 from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import filled, flat
 
@@ -40,7 +41,7 @@ Times = list[tuple[float, float]]
 
 
 def hold_other_samples(case: Case, model: Any, step: Any, seed: int, backend: Any) -> None:
-    """Take steps on the case's own samples and on others, in turns.
+    """Take steps on the case's own samples and on others, in turns; then see that each one counts.
 
     Replicas are left out, steps that have data of their own, and samples that the model refuses.
 
@@ -48,8 +49,13 @@ def hold_other_samples(case: Case, model: Any, step: Any, seed: int, backend: An
         seed: of the case's own samples.
 
     Raises:
-        CaseFailure: the others take far longer, or give the same.
+        CaseFailure: the others take far longer, or give the same; or a sample counts for nothing.
     """
+    _hold_others(case, model, step, seed, backend)
+    hold_each_sample(case, model, step, seed, backend)
+
+
+def _hold_others(case: Case, model: Any, step: Any, seed: int, backend: Any) -> None:
     exported = case.runtime != DEFAULT_RUNTIME
     if case.replicas > 1 or not (exported or step.takes_any):
         return

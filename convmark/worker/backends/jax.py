@@ -15,6 +15,7 @@ from convmark_zoo.keras_api import keras
 
 from convmark.worker import reference
 from convmark.worker.backends.jax_identity import lowered, step_digest
+from convmark.worker.backends.jax_values import Copies, HandedOn, variables_of
 from convmark.worker.backends.jaxpr import as_written, jaxpr_work
 from convmark.worker.backends.keras3 import Keras3Backend, cuda_versions, distribution_version
 from convmark.worker.backends.keras_parts import ByIdentity
@@ -55,8 +56,8 @@ class Jax(Keras3Backend):
     def __init__(self) -> None:
         super().__init__()
         self._on_gpu = False
-        self._states: ByIdentity[Callable[[], None]] = ByIdentity()
-        self._copies: ByIdentity[Any] = ByIdentity()
+        self._states: ByIdentity[HandedOn] = ByIdentity()
+        self._copies = Copies()
 
     @property
     def call_path(self) -> str:
@@ -220,7 +221,7 @@ class Jax(Keras3Backend):
         def trace(pictures: Any, targets: Any) -> Any:
             return lowered(train, state[0], data.as_given(pictures, targets))
 
-        self._states[model] = functools.partial(_assign, variables, state)
+        self._states[model] = HandedOn(variables, state)
 
         def equations() -> Any:
             return jax.make_jaxpr(model.train_step)(state[0], data.as_given(*placed))
@@ -237,7 +238,7 @@ class Jax(Keras3Backend):
             loss, state[0] = train(state[0], pictures, targets)
             return loss, loss
 
-        self._states[model] = functools.partial(_assign, variables, state)
+        self._states[model] = HandedOn(variables, state)
         return Step(
             step,
             batch,
@@ -248,11 +249,21 @@ class Jax(Keras3Backend):
     def settle(self, model: Any) -> None:
         """Have the model hold its weights as they are now."""
         if model in self._states:
-            self._states[model]()
+            self._states[model].settle()
 
     def training_progress(self, model: Any, *, whole: bool = False) -> tuple[int, str] | None:
         self.settle(model)
         return super().training_progress(model, whole=whole)
+
+    def kept_values(self, model: Any) -> Callable[[], None]:
+        self.settle(model)
+        restore, outside = super().kept_values(model), self._states[model]
+
+        def restored() -> None:
+            restore()
+            outside.take()
+
+        return restored
 
     def _inference_step(self, model: Any, pictures: Any, compiled: bool) -> Step:
         """Always compiled; what the model changes of its variables, each call hands on."""
@@ -268,7 +279,7 @@ class Jax(Keras3Backend):
             return output, {place: new for place, (old, new) in pairs if new is not old}
 
         infer = jax.jit(forward)
-        self._states[model] = functools.partial(_assign, [variables], [[values]])
+        self._states[model] = HandedOn([variables], [[values]])
 
         def step(pictures: Any) -> tuple[Any, Any]:
             output, changed = infer(values, pictures)
@@ -284,7 +295,7 @@ class Jax(Keras3Backend):
         self, function: Callable[[Any], list[Any]], layers: Sequence[Any], compiled: bool
     ) -> Callable[[Any], tuple[Any, Any]]:
         """Return the function, always compiled; the layers' variables are its arguments."""
-        forward, held = self._pure(function, layers)
+        forward, held = self._copies.pure(function, layers)
         compiled_forward = jax.jit(forward)
 
         def run(values: Any) -> tuple[Any, Any]:
@@ -301,8 +312,8 @@ class Jax(Keras3Backend):
         inner: Sequence[bool],
     ) -> Callable[[Any, Any], tuple[Any, Any]]:
         """Return the same with `jax.vjp`, whose gradients are of variables and inner tensors."""
-        forward, held = self._pure(function, layers)
-        trained = [one.trainable for one in _variables(layers)]
+        forward, held = self._copies.pure(function, layers)
+        trained = [one.trainable for one in variables_of(layers)]
 
         def backward(held: Any, values: Any, given: Any) -> Any:
             def of(wanted: Any) -> Any:
@@ -328,28 +339,6 @@ class Jax(Keras3Backend):
             return found, found[0][0]
 
         return run
-
-    def _pure(
-        self, function: Callable[[Any], list[Any]], layers: Sequence[Any]
-    ) -> tuple[Callable[[Any, Any], Any], list[Any]]:
-        """Return the function with the layers' variables as arguments, and copies of these."""
-        variables = _variables(layers)
-
-        def forward(held: Any, values: Any) -> Any:
-            with keras.StatelessScope(list(zip(variables, held, strict=True))) as scope:
-                before = list(map(scope.get_current_value, variables))
-                made = function(values)
-                now = list(map(scope.get_current_value, variables))
-            changed = [new for old, new in zip(before, now, strict=True) if new is not old]
-            return made, changed
-
-        return forward, [self._copy_of(one) for one in variables]
-
-    def _copy_of(self, variable: Any) -> Any:
-        """Return a copy of a variable's value: a training step takes its own buffer over."""
-        if variable not in self._copies:
-            self._copies[variable] = jnp.array(variable.value, copy=True)
-        return self._copies[variable]
 
     def feed(self, model: Any, task: str, batch_size: int, seed: int) -> Iterator[tuple[Any, ...]]:
         """Yield batches without end, cut from arrays in host memory and put on the device."""
@@ -414,18 +403,6 @@ class Jax(Keras3Backend):
             return loss, loss
 
         return small if kind == "small" else large
-
-
-def _variables(layers: Sequence[Any]) -> list[Any]:
-    found = (one for layer in layers for one in getattr(layer, "variables", []))
-    return list({id(one): one for one in found}.values())
-
-
-def _assign(variables: Any, state: Any) -> None:
-    """Have the variables hold the values that the steps hand on."""
-    for part, values in zip(variables, state[0], strict=True):
-        for variable, value in zip(part, values, strict=True):
-            variable.assign(value)
 
 
 def _reference_logits(images: Any, variables: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from convmark_zoo.keras_api import KERAS_RELEASE, keras
 
+from convmark.worker.backends.kept_values import kept_values, training_progress
 from convmark.worker.backends.keras_inputs import check_count, inputs_of
 from convmark.worker.backends.keras_parts import (
     ByIdentity,
@@ -56,7 +57,6 @@ from convmark.worker.backends.own_training import (
     inference_aside,
     is_compiled,
     rates_are_zero,
-    training_progress,
 )
 from convmark.worker.backends.step import Framework, Step
 from convmark.worker.failure import CaseFailure
@@ -439,9 +439,8 @@ class KerasBackend(Framework):
         described = functools.partial(Training.of_compiled, model, by)
         return step, lambda: described(adds_losses=own.adds_losses).as_fields()
 
-    training_progress = staticmethod(training_progress)
-    inference_aside = staticmethod(inference_aside)
-    rates_are_zero = staticmethod(rates_are_zero)
+    training_progress, kept_values = staticmethod(training_progress), staticmethod(kept_values)
+    inference_aside, rates_are_zero = staticmethod(inference_aside), staticmethod(rates_are_zero)
     running_weights, spread = staticmethod(running_weights), staticmethod(spread)
 
     def settle(self, model: Any) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import itertools
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -13,7 +11,7 @@ from typing import Any
 import numpy as np
 from convmark_zoo.keras_api import KERAS_VERSION, keras
 
-from convmark.worker.backends.keras_parts import elements, item_bytes, last_activation
+from convmark.worker.backends.keras_parts import last_activation
 from convmark.worker.backends.losses import (
     Targets,
     class_numbers,
@@ -36,7 +34,7 @@ JIT_AND_EAGER = (
     "either"
 )
 _LEGACY = [keras.optimizers.legacy.Optimizer] if KERAS_VERSION < (3, 0) else []
-_OPTIMIZERS = (keras.optimizers.Optimizer, *_LEGACY)
+OPTIMIZERS = (keras.optimizers.Optimizer, *_LEGACY)
 _TRAINER = (*STEPS, "train_function", "compute_loss")
 
 
@@ -94,7 +92,7 @@ class Training:
     @classmethod
     def of_compiled(cls, model: Any, by: str, *, adds_losses: bool) -> Training:
         """Return what a compiled model is trained with, as far as it tells."""
-        found = held(model, _OPTIMIZERS)
+        found = held(model, OPTIMIZERS)
         used = [one for one in found if _is_used(one)]
         optimizers = [type(getattr(one, "inner_optimizer", one)).__name__ for one in used]
         names = [loss_name(one) for one in flat_losses(getattr(model, "loss", None))]
@@ -118,12 +116,12 @@ def _is_used(optimizer: Any) -> bool:
     """
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     with contextlib.suppress(AttributeError, RuntimeError, TypeError, ValueError):
-        return _counted(inner) > 0  # JAX's values may be with the step
+        return counted(inner) > 0  # JAX's values may be with the step
     told = getattr(inner, "built", getattr(inner, "_built", None))
     return not hasattr(inner, "build") if told is None else bool(told)
 
 
-def _counted(optimizer: Any) -> int:
+def counted(optimizer: Any) -> int:
     """Return the updates that an optimizer has counted.
 
     One that collects gradients gives a result of the framework, which of JAX has no `numpy`.
@@ -134,7 +132,7 @@ def _counted(optimizer: Any) -> int:
 
 def rates_are_zero(model: Any) -> bool:
     """Whether the optimizers that have worked have learning rates of 0 by now, as schedules end."""
-    used = [one for one in held(model, _OPTIMIZERS) if _is_used(one)]
+    used = [one for one in held(model, OPTIMIZERS) if _is_used(one)]
     with contextlib.suppress(Exception):  # an optimizer of the user's own may raise anything
         inner = [getattr(one, "inner_optimizer", one) for one in used]
         rates = [(one.learning_rate, one.iterations) for one in inner]
@@ -190,52 +188,6 @@ def held(model: Any, kind: Any) -> list[Any]:
     unique = {id(one): one for one in found if isinstance(one, kind)}
     wrapped = {id(getattr(one, "inner_optimizer", None)) for one in unique.values()}
     return [one for number, one in unique.items() if number not in wrapped]
-
-
-MOST_WATCHED, MOST_WATCHED_BYTES, LAST = 12, 1 << 17, 4
-"""Trainable weights that are looked at: the last few, which train where all else is frozen, and
-the smallest; so that no copy shows in the memory."""
-
-
-def training_progress(model: Any, *, whole: bool = False) -> tuple[int, str] | None:
-    """Return the updates that the model's optimizers have counted, and a hash of some weights.
-
-    Args:
-        whole: whether of all trainable weights and all that the optimizers keep, such as gradients
-            that are collected; each may be copied.
-
-    Returns:
-        None where it does not tell, such as a model whose values are with a step of JAX.
-    """
-    with contextlib.suppress(Exception):  # a model's own variables and optimizers may raise any
-        optimizers = held(model, _OPTIMIZERS)
-        inner = [getattr(one, "inner_optimizer", one) for one in optimizers]
-        updates = sum(_counted(one) for one in inner)
-        weights = list(model.trainable_variables)
-        values = hashlib.sha256()
-        kept = [*weights, *itertools.chain(*map(_kept_by, inner))]
-        for weight in kept if whole else _watched(weights):
-            values.update(weight.numpy().tobytes())
-        return updates, values.hexdigest()
-    return None
-
-
-def _kept_by(optimizer: Any) -> list[Any]:
-    """Return an optimizer's own variables but for its counts and rates, which tell of no work."""
-    found = optimizer.variables
-    return [one for one in (found() if callable(found) else found) if len(one.shape)]
-
-
-def _watched(weights: list[Any]) -> list[Any]:
-    """Return those that are looked at between steps."""
-    last, others = weights[-LAST:], weights[:-LAST]
-    left, found = MOST_WATCHED_BYTES, list[Any]()
-    for weight in [*last, *sorted(others, key=elements)]:
-        size = elements(weight) * item_bytes(weight.dtype)
-        if size <= left and len(found) < MOST_WATCHED:
-            left -= size
-            found.append(weight)
-    return found
 
 
 Made = tuple[Callable[..., Any], Callable[..., Any] | None]

@@ -1,0 +1,66 @@
+"""The values of weights outside their model, as arguments and results of JAX's pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+from convmark_zoo.keras_api import keras
+
+from convmark.worker.backends.keras_parts import ByIdentity
+
+
+@dataclass(frozen=True)
+class HandedOn:
+    """The values that each step hands on to the next."""
+
+    variables: Sequence[Sequence[Any]]
+    state: list[Any]
+    """One entry: of each part of the variables a list of values."""
+
+    def settle(self) -> None:
+        """Have the variables hold the values of now."""
+        for part, values in zip(self.variables, self.state[0], strict=True):
+            for variable, value in zip(part, values, strict=True):
+                variable.assign(value)
+
+    def take(self) -> None:
+        """Have the next step begin with what the variables hold."""
+        for part, values in zip(self.variables, self.state[0], strict=True):
+            values[:] = [variable.value for variable in part]
+
+
+class Copies:
+    """Copies of variables' values: a training step takes their own buffers over."""
+
+    def __init__(self) -> None:
+        self._copies: ByIdentity[Any] = ByIdentity()
+
+    def pure(
+        self, function: Callable[[Any], list[Any]], layers: Sequence[Any]
+    ) -> tuple[Callable[[Any, Any], Any], list[Any]]:
+        """Return the function with the layers' variables as arguments, and copies of these."""
+        variables = variables_of(layers)
+
+        def forward(held: Any, values: Any) -> Any:
+            with keras.StatelessScope(list(zip(variables, held, strict=True))) as scope:
+                before = list(map(scope.get_current_value, variables))
+                made = function(values)
+                now = list(map(scope.get_current_value, variables))
+            changed = [new for old, new in zip(before, now, strict=True) if new is not old]
+            return made, changed
+
+        return forward, [self._copy_of(one) for one in variables]
+
+    def _copy_of(self, variable: Any) -> Any:
+        if variable not in self._copies:
+            self._copies[variable] = jnp.array(variable.value, copy=True)
+        return self._copies[variable]
+
+
+def variables_of(layers: Sequence[Any]) -> list[Any]:
+    """Return the variables of layers, each once."""
+    found = (one for layer in layers for one in getattr(layer, "variables", []))
+    return list({id(one): one for one in found}.values())
