@@ -362,6 +362,14 @@ def test_tf_keras_is_followed_and_a_model_of_the_other_keras_is_named(tmp_path: 
         def new():
             import keras
             return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+
+        def mirrored(compiled=True):
+            import tensorflow as tf
+            with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+                model = old()
+                if compiled:
+                    model.compile("sgd", "mse")
+                return model
         """
     )
     (tmp_path / "both.py").write_text(source)
@@ -371,6 +379,12 @@ def test_tf_keras_is_followed_and_a_model_of_the_other_keras_is_named(tmp_path: 
         new = answered(interpreter, "both:new")
         zoo = answered(interpreter, "lenet5")
         older = interpreter.answer(measured("both:older", task="train", batch_size=4))
+        mirrored = [
+            answered(interpreter, f"both:mirrored{called}", "train")
+            for called in ("", "(compiled=False)")
+        ]
+    for one in mirrored:
+        assert "has built it for a MirroredStrategy, whose step Keras 2 takes in" in one.message
     assert (older.event("trained") or {})["optimizer"] == "Adam"
     assert (older.event("read_back") or {})["model"] == {"dtype_policy": "mixed_float16"}
     assert (parameters(old), parameters(zoo)) == (15, 61_706)

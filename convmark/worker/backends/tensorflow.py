@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from convmark_zoo.keras_api import keras
+from convmark_zoo.keras_api import KERAS_VERSION, keras
 
 from convmark.worker import reference
 from convmark.worker.backends.keras_model import KerasBackend
@@ -225,6 +225,7 @@ class TensorFlow(KerasBackend):
     def _training_step(
         self, model: Any, batch: Batch, new_optimizer: Callable[[], Any], compiled: bool
     ) -> Step:
+        self._refuse_strategy(model)
         variables = model.trainable_variables
         optimizer = built_optimizer(new_optimizer, model)
         differentiated = gradients_of(model, loss_of(model, batch), optimizer)
@@ -237,7 +238,21 @@ class TensorFlow(KerasBackend):
 
         return self._step(train, (batch.images, batch.targets))
 
+    def _refuse_strategy(self, model: Any) -> None:
+        """Hold a model of Keras 2 to no strategy, in whose replicas alone its optimizers update.
+
+        Raises:
+            CaseFailure: its own code has built it in one.
+        """
+        name, _ = self.spread(model)
+        if name and KERAS_VERSION < (3, 0):
+            raise CaseFailure(
+                f"its own code has built it for a {name}, whose step Keras 2 takes in its fit "
+                "alone; build it without, or measure the task infer"
+            )
+
     def _fit_step(self, model: Any, data: OwnData, batch: tuple[Any, ...], compiled: bool) -> Step:
+        self._refuse_strategy(model)
         placed = self._on_device(batch)
         if own_function(model):
             self._call_path = "train_function"
