@@ -11,10 +11,12 @@ from forks import Forks, printed
 SCRIPT = """
 import json, time
 import jax, jax.numpy as jnp, numpy as np
+jax.config.update("jax_num_cpu_devices", 2)
 from jax.experimental import io_callback
 from jax.experimental.xla_metadata import set_xla_metadata
 from convmark.worker.backends.jax_identity import lowered, step_digest
 
+HALVES = jax.NamedSharding(jax.make_mesh((2,), ("half",)), jax.P("half"))
 X = jnp.linspace(0.0, 1.0, 64, dtype=jnp.float32).reshape(8, 8)
 
 def digest(work, *given, **how):
@@ -88,6 +90,8 @@ found = {
     "order": alike(lambda x: x * x - (x + x), lambda x: -((x + x) - x * x)),
     "keys": alike(lambda x: {"loss": x + 1}, lambda x: {"mean": x + 1}),
     "values": [digest(plain, X), digest(plain, X.at[3, 3].add(1e-6))],
+    "second device's values": [digest(jnp.tanh, jax.device_put(one, HALVES))
+                               for one in (X, X.at[7, 7].add(1e-6))],
     "unused": [digest(lambda x, y: x, X, X), digest(lambda x, y: x, X, X + 1)],
     "donated": [digest(plain, X, donate_argnums=0), digest(plain, X)],
     "committed": [digest(plain, X), digest(plain, jax.device_put(X, jax.devices()[0]))],
@@ -134,7 +138,7 @@ def test_what_xla_compiles_alike_has_one_hash(found: Any, what: str) -> None:
     "what",
     [
         *("constants", "functions", "trips", "precision", "metadata", "barrier", "order", "keys"),
-        *("values", "unused", "donated", "committed"),
+        *("values", "second device's values", "unused", "donated", "committed"),
     ],
 )
 def test_what_may_take_another_time_has_another_hash(found: Any, what: str) -> None:

@@ -63,8 +63,10 @@ def step_digest(traced: tuple[Any, Any], batch: object = None) -> str | None:
             return None
         placed = leaf.aval, leaf.sharding, getattr(leaf, "format", None), leaf.committed
         found.update(str(placed).encode())
-        # of another array on the same memory: the step takes over what nobody else holds
-        found.update(np.ascontiguousarray(leaf.addressable_data(0)).reshape(-1).view(np.uint8).data)
+        for shard in leaf.addressable_shards:
+            # of another array on the same memory: the step takes over what nobody else holds
+            values = np.ascontiguousarray(shard.data)
+            found.update(values.reshape(-1).view(np.uint8).data)
     return found.hexdigest()
 
 
