@@ -251,6 +251,22 @@ def torch_inside() -> Any:
     return keras.Sequential([keras.Input((8,)), layers.Dense(4), TorchInside()])
 
 
+class Recomputed(layers.Dense):
+    """Computes its results once more in the backward pass, in place of keeping them."""
+
+    def call(self, given: Any, training: Any = None) -> Any:
+        run = super().call
+        if given.device.type == "meta":
+            return run(given)
+        return _torch().utils.checkpoint.checkpoint(run, given, use_reentrant=False)
+
+
+def torch_recomputed() -> Any:
+    model = keras.Sequential([keras.Input((8,)), layers.Dense(6), Recomputed(4)])
+    model.compile(keras.optimizers.Muon(0.001), "mse")
+    return model
+
+
 def torch_inside_elsewhere() -> Any:
     os.chdir("/")
     return torch_inside()

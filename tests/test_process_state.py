@@ -109,6 +109,21 @@ def test_what_a_training_step_or_pytorch_compiles_by_itself_is_in_the_row(
     assert found["call_path"] == "eager"  # TorchScript that the step does not call
 
 
+def test_what_pytorch_computes_once_more_is_counted_and_in_the_state_without_an_address(
+    interpreter_of: Callable[[str], Interpreter],
+) -> None:
+    asked = measured("settingnets:torch_recomputed", task="train", batch_size=4, backend="torch")
+    answer = interpreter_of("torch").answer(asked)
+    hooks = read_back(answer)["model"]["changing_settings"]
+    assert hooks.startswith("saved_tensors_hooks:")
+    assert "pack_hook" in hooks
+    assert "0x" not in hooks
+    work = answer.event("work") or {}
+    passes = 2 * (2 * 8 * 6 + (3 + 1) * 6 * 4)
+    assert work["flops_note"] is None
+    assert work["training_flops_per_sample"] > passes  # Muon multiplies matrices too
+
+
 def test_threads_that_were_asked_for_are_held_to_within_a_step_too(
     interpreter_of: Callable[[str], Interpreter],
 ) -> None:

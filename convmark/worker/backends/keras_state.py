@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from types import SimpleNamespace
@@ -28,14 +29,18 @@ DEFAULTS: Mapping[str, str] = {
 
 _SETTINGS = ("floatx", "image_data_format", "epsilon")
 _NAMES = "object_name_uids"
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 def read_all(readers: Mapping[str, Callable[[], object]]) -> dict[str, str]:
-    """Return what the readers give as text; one whose subject is not there gives nothing."""
+    """Return what the readers give as text; one whose subject is not there gives nothing.
+
+    An object's address is left out: each process has another one.
+    """
     found = {}
     for name, read in readers.items():
         with contextlib.suppress(Exception):  # private names move between versions
-            found[name] = str(read())
+            found[name] = _ADDRESS.sub("", str(read()))
     return found
 
 

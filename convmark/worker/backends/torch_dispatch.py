@@ -23,7 +23,7 @@ _WITHOUT_RULE = re.compile(
     r"conv|mm$|mm_|matmul|addmv|^addr|^mv$|dot|linalg|fft|cholesky|_cdist|lstm|gru|rnn|quant"
     r"|^_?lu|^qr|^geqrf|svd|_eig|^eig|inverse|triangular_solve|_solve$|attention|sparse|trilinear"
 )
-_HARMLESS = re.compile(r"^(_?convert|_to_copy|constant_pad|conversion)")
+_HARMLESS = re.compile(r"^(_?convert|_to_copy|constant_pad|conversion|linalg_vector_norm)")
 
 
 def dispatched_work(
