@@ -67,7 +67,7 @@ class ByHand(keras.Model):
 
     def given(self, data: Any) -> Any:
         self.taken += 1
-        return data[0][PARTS.get(self.kind, slice(None))]
+        return data[0][PARTS[self.kind]] if self.kind in PARTS else data[0]
 
     def stopped(self) -> bool:
         return self.kind in ("stops", "stops_and_counts") and self.taken > WORKS
