@@ -33,8 +33,11 @@ from convmark.interpreter import zoo_folder
 
 COMMAND = "import sys; from convmark.cli import main; sys.exit(main())"
 """`convmark`, as code for `Forks.run`."""
-SESSION = "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
-"""`pytest`, as that."""
+SESSION = """
+import sys, pytest
+sys.exit(pytest.main(["-Wignore::pytest.PytestAssertRewriteWarning", *sys.argv[1:]]))
+"""
+"""`pytest`, as that; where convmark is installed, it warns of it as imported already."""
 SOCKETS = "CONVMARK_TEST_SOCKETS"
 """Names the folder of the sockets of the frameworks that are imported, one each."""
 _READ_AT_START = (
