@@ -6,10 +6,15 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
+from quotients import skewed
 from report_rows import FAST, SLOW, keep_run, measured
 
+from convmark.core.report_options import ReportOptions
 from convmark.core.table import Table
+from convmark.report.command import report
 from convmark.report.comparison import Comparison
 from convmark.report.prices import Price
 from convmark.report.rows import read_rows
@@ -63,6 +68,9 @@ def test_the_cheapest_comes_first_and_a_machine_without_a_price_has_no_cost(tmp_
     found, _ = tables(tmp_path, prices, *rows)
     assert found.column("hardware") == [f"{SLOW} cpu", f"{FAST} cpu"]
     assert found.column("note") == ["no interval: burst throughput of 1 process"] * 2
+    assert "No price, so left out: mac. Give each a table in the file of --prices." in found.lead
+    whole, _ = tables(tmp_path / "priced", {SLOW: rented(SLOW)}, runs(SLOW, 1000.0))
+    assert not any("No price" in line for line in whole.lead)
 
 
 def test_sustained_throughput_counts_where_it_is_the_lower_one(tmp_path: Path) -> None:
@@ -185,3 +193,36 @@ def test_a_training_costs_its_epochs_up_to_the_target_over_the_seeds_that_reache
     assert "of the seeds that reached it alone" in row["note"]
     assert not samples.rows
     assert cost_tables(read_rows([tmp_path / "results"]).frame, Comparison()) == []
+
+
+def test_costs_are_those_that_pandas_computes_from_the_files(tmp_path: Path) -> None:
+    energy = {"cpu_power_scope": "package", "cpu_joules_per_sample": 0.4}
+    for machine, step_s in ((SLOW, 0.0117), (FAST, 0.0041), ("mac", 0.003)):
+        for run, by in enumerate((1.0, 1.7, 1.2), 1):
+            rows = [skewed(machine, run, "lenet5", by * step_s * batch / 20, batch_size=batch,
+                           **(energy if machine == FAST else {}))
+                    for batch in (8, 32)]  # fmt: skip
+            keep_run(tmp_path / "results", [row for its in rows for row in its])
+    (tmp_path / "prices.toml").write_text(
+        'currency = "EUR"\ndate = 2026-01-31\nsource = "the invoice"\n'
+        f"[{SLOW}]\nper_hour = 0.5\n"
+        f"[{FAST}]\npurchase = 1200\nyears = 3\nhours_per_day = 8\nper_kwh = 0.30\n"
+    )
+    asked = ReportOptions(prices=str(tmp_path / "prices.toml"))
+    report([tmp_path / "results"], output=str(tmp_path / "report.csv"), options=asked)
+    cells = pd.read_csv(tmp_path / "report.csv", dtype=str)
+    cells = cells[cells["table"] == "cost"]
+    shown = cells.pivot_table(index="row", columns="column", values="value", aggfunc="first")
+    files = (tmp_path / "results").glob("*/*.csv")
+    frame = pd.concat([pd.read_csv(path) for path in files])
+    log_s = -np.log(frame["throughput_samples_per_s"])
+    by_run = log_s.groupby([frame[name] for name in ("machine", "batch_size", "run")]).mean()
+    seconds = np.exp(by_run.groupby(["machine", "batch_size"]).mean())
+    per_s = {SLOW: 0.5 / 3600, FAST: 1200 / (3 * 365.25 * 8 * 3600)}
+    joules = {SLOW: 0.0, FAST: 0.4}
+    assert len(shown) == 4
+    for _, row in shown.iterrows():
+        machine = row["hardware"].removesuffix(" cpu")
+        of_time = seconds[machine, int(row["batch_size"])] * per_s[machine]
+        expected = 1e6 * (of_time + 0.30 * joules[machine] / 3.6e6)
+        assert float(row["cost"]) == pytest.approx(expected), row

@@ -1,4 +1,4 @@
-"""The rows that this repository brings: they pass its own check, and a first report has them."""
+"""The rows that this repository brings: they pass its own check, and are asked for by name."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from pathlib import Path
 import pytest
 from report_rows import FAST, keep_run, suite
 
+from convmark.cli.list import runs_table
+from convmark.core.errors import StoreError
 from convmark.report.build import build
 from convmark.report.rows import read_rows
 from convmark.report.submission import check
 from convmark.results.reading import read_run
+from convmark.results.store import Store
 
-RESULTS = Path(__file__).resolve().parent.parent / "results"
+RESULTS = Path(__file__).resolve().parent.parent / "results" / "examples"
 RUNS = sorted(RESULTS.glob("*/[0-9]*[0-9].csv"))
 
 pytestmark = pytest.mark.skipif(not RUNS, reason="no rows of a checkout's results/ are here")
@@ -58,10 +61,17 @@ def test_rows_of_ones_own_host_are_not_ranked_among_them(tmp_path: Path) -> None
     assert len(tables["hardware"].rows) > 2
 
 
-def test_a_first_report_compares_a_new_machine_with_them(tmp_path: Path) -> None:
-    shutil.copytree(RESULTS, tmp_path / "results")
-    keep_run(tmp_path / "results", suite(FAST, 1, models=("lenet5",)))
-    tables = {table.key: table for table in build([tmp_path / "results"]).tables}
+def test_a_report_has_them_only_where_they_are_named(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(RESULTS, results / "examples")
+    theirs = RUNS[0].parent.name
+    with pytest.raises(StoreError, match="has no runs yet"):
+        build([results])
+    keep_run(results, suite(FAST, 1, models=("lenet5",)))
+    assert list(read_rows([results]).frame["machine"].cat.categories) == [FAST]
+    assert set(runs_table(results, whole=True).column("machine")) == {FAST}
+    assert Store(results).machines() == [FAST]
+    tables = {table.key: table for table in build([results, results / "examples"]).tables}
     compared = {row["hardware"] for row in tables["hardware"].records() if row["model"] == "lenet5"}
-    assert {f"{FAST} cpu", f"{RUNS[0].parent.name} cpu"} <= compared
+    assert {f"{FAST} cpu", f"{theirs} cpu"} <= compared
     assert tables["published_times"].rows

@@ -5,7 +5,7 @@ The interval is that of the rate; a price is exact, and so is taken what a sampl
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +82,7 @@ def _of_samples(found: Measured) -> Table:
         records,
         lead=[
             *_prices(found.comparison),
+            *_unpriced((str(one["machine"]) for one in found.places.values()), found.comparison),
             *_unlike(records),
             *_of_bursts(bursts),
             *unlike_times(compared),
@@ -163,6 +164,14 @@ def _prices(comparison: Comparison) -> list[str]:
     return [f"Prices: {'; '.join(prices)}."]
 
 
+def _unpriced(machines: Iterable[str], comparison: Comparison) -> list[str]:
+    """Say which machines are left out, for they have no price."""
+    left = sorted(set(machines) - set(comparison.prices))
+    if not left:
+        return []
+    return [f"No price, so left out: {', '.join(left)}. Give each a table in the file of --prices."]
+
+
 def _unlike(records: Sequence[Row]) -> list[str]:
     """Say where costs are not of the same parts of a machine."""
     scopes = {str(record["energy"]) for record in records}
@@ -215,7 +224,10 @@ def _of_training(frame: pd.DataFrame, comparison: Comparison) -> Table:
             seeds=("seeds", "count"),
         ),
         records,
-        lead=_prices(comparison),
+        lead=[
+            *_prices(comparison),
+            *_unpriced((str(first["machine"]) for first, _ in trainings(frame)), comparison),
+        ],
     )
 
 
