@@ -185,6 +185,9 @@ class Index:
                 found = CaseFigures(*[*numbers, self._texts[commit], self._texts[conditions]])
                 if file in self._entries:
                     self._figures[file] = found
+            for file in self._entries.keys() - self._figures.keys():
+                if any(name == self._case for name, _ in self._entries[file].judged):
+                    raise ValueError("a row is lost")
             for row in _rows(database.execute(asked.format("verdicts"), [self._case])):
                 file, _, run, words = row
                 if file in self._entries:
