@@ -111,6 +111,32 @@ def test_a_case_that_has_not_run_takes_its_guess_times_what_the_others_took() ->
     assert left.seconds() == 30.0
 
 
+@pytest.mark.parametrize("now", [0.2, 1.0, 4.0])
+def test_from_the_second_case_on_the_time_left_is_known_though_the_load_has_changed(
+    now: float,
+) -> None:
+    """Guesses are by the load of the moment, 5 times an idle machine's; rows are of the last run.
+
+    Both were of another load than the `now` of the run, each by a factor of its own.
+    """
+    idle_s = {"a": 1.2, "b": 3.0, "c": 9.0, "d": 1.5, "e": 2.0, "f": 4.0}
+    rows = {"a": 1.5, "b": 1.5, "c": 1.5}
+    guess_s = {name: seconds * rows.get(name, 5.0) for name, seconds in idle_s.items()}
+    jobs = [job(name, process) for process in (1, 2, 3) for name in "adbcef"]
+    log, clock = io.StringIO(), Clock()
+    shown = RunProgress(
+        log, lambda case: guess_s[case.model], clock, is_known=lambda case: case.model in rows
+    )
+    shown.planned(jobs)
+    for place, each in enumerate(jobs):
+        shown.began(each)
+        clock.now += idle_s[each.case.model] * now
+        shown.ended(each, measured())
+        left_s = sum(idle_s[one.case.model] * now for one in jobs[place + 1 :])
+        told = shown._left.seconds()
+        assert place < 1 or left_s / 1.5 <= told <= 1.5 * left_s, (place, left_s, told)
+
+
 def test_no_jobs_take_no_time() -> None:
     assert TimeLeft([], six).seconds() == 0.0
 

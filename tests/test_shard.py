@@ -174,6 +174,18 @@ def test_a_row_that_tells_how_long_its_process_took_is_believed(tmp_path: Path) 
     assert known_seconds([tmp_path / "results"]) == {process().case.name: 19.0}
 
 
+def test_a_process_is_told_for_the_time_budget_of_the_run_that_is_planned(tmp_path: Path) -> None:
+    figures = {"process_start_s": 1.0, "time_to_first_step_s": 1e-9, "time_budget_s": 3.0}
+    quick = process(model="quick", step_time_mean_s=0.001, took_s=7.0, order=1, **figures)
+    slow = process(model="slow", step_time_mean_s=0.5, took_s=31.0, order=2, **figures)
+    keep(Store(tmp_path / "results"), [quick, slow])
+    names = quick.case.name, slow.case.name
+    found = known_seconds([tmp_path / "results"], 0.1)
+    assert [found[name] for name in names] == pytest.approx([1.0 + 0.2, 31.0])
+    found = known_seconds([tmp_path / "results"], 3.0)
+    assert [found[name] for name in names] == pytest.approx([7.0, 31.0])
+
+
 def test_rows_of_a_merged_run_may_write_utc_in_other_ways(tmp_path: Path) -> None:
     figures = {"process_start_s": 1.0, "step_time_mean_s": 1e-9, "time_to_first_step_s": 1e-9}
     starts = ("00:00.000", "00:03.000Z", "00:07.000+00:00")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from convmark.cli.command import exit_status, sayer
 from convmark.core.errors import OptionError
@@ -43,15 +43,21 @@ def layers(given: argparse.Namespace, options: Options) -> int:
             raise OptionError(why)
         for line in preflight.lines(machine):
             _say(line)
-        found = _measured(session, depth)
-        tried = _tried(session, found) if given.suggest else []
+        try:
+            for rows in _measured(session, depth):
+                found.append(rows)
+            tried = _tried(session, found) if given.suggest else []
+        except KeyboardInterrupt:
+            session.interrupted, tried = True, []
+            _say(session.kept)
     tables = [layers_table(rows, top if form == "text" else None) for rows in found]
     tables += tried
     if tables:
         print_tables(
             Answer(command="layers", machines=[machine.name], tables=tables, several=True), form
         )
-    return exit_status(len(found) == len(session.cases) and not session.lacks_layers)
+    whole = len(found) == len(session.cases) and not session.lacks_layers
+    return exit_status(whole, interrupted=session.interrupted)
 
 
 def _of_command(models: Sequence[str], options: Options) -> Options:
@@ -84,14 +90,13 @@ def _tried(session: Session, found: Sequence[Sequence[LayerRow]]) -> list[Table]
     return [remedies_table(name, one) for name, one in tried.items() if one]
 
 
-def _measured(session: Session, depth: int | None) -> list[list[LayerRow]]:
-    """Measure each case; its rows are on the disk before the next begins."""
+def _measured(session: Session, depth: int | None) -> Iterator[list[LayerRow]]:
+    """Measure each case and give its rows, which are on the disk before the next begins."""
     path = ceilings_path(session.options.results, session.machine.name)
     facts = session.shared_facts("0")
     session.facts = dataclasses.replace(facts, ceilings=session.ceilings(path))
-    found = list(filter(None, session.layers(session.cases, depth)))
-    for rows in found:
+    for rows in filter(None, session.layers(session.cases, depth)):
         drawn = bars_words(session.layers_path.parent, rows)
         if rows[0].case not in session.layers_unkept:
             _say(f"{counted(len(rows), 'row')} in {session.layers_path}, {drawn}")
-    return found
+        yield rows

@@ -36,6 +36,7 @@ from convmark.results.store import run_files
 from convmark.session.ceilings import ceilings_path, missing, read_ceilings
 from convmark.session.expected import (
     CEILING_S,
+    FEWEST_STEPS,
     after_s,
     expected_s,
     load_slowdown,
@@ -125,7 +126,7 @@ def forecast(
     """
     _refuse(cases, options, machine, environ)
     runs = options.results / machine.name
-    known = recent_seconds(runs)
+    known = recent_seconds(runs, options.time_budget_s)
     slowdown = load_slowdown(machine.cores)
     each_s = functools.partial(
         expected_s,
@@ -217,21 +218,37 @@ def comparison_words(processes_s: float, budget_s: float) -> str:
     )
 
 
-def known_seconds(places: Sequence[Path]) -> dict[str, float]:
+def known_seconds(places: Sequence[Path], budget_s: float | None = None) -> dict[str, float]:
     """Return the seconds of one process by case, the median over the measured rows in the places.
+
+    Args:
+        budget_s: as of `process_seconds`.
 
     Raises:
         StoreError: a place has no runs, or a file does not fit.
     """
-    return process_seconds(*(read_run(path) for path in run_files(places)))
+    return process_seconds(*(read_run(path) for path in run_files(places)), budget_s=budget_s)
 
 
-def process_seconds(*runs: Sequence[Record]) -> dict[str, float]:
-    """Return the seconds of one process by case, the median over the measured rows of the runs."""
+def process_seconds(*runs: Sequence[Record], budget_s: float | None = None) -> dict[str, float]:
+    """Return the seconds of one process by case, the median over the measured rows of the runs.
+
+    Args:
+        budget_s: the time budget that they are told for; None for that of each row.
+    """
     found: dict[str, list[float]] = {}
     for record, seconds in itertools.chain.from_iterable(map(_with_seconds, runs)):
-        found.setdefault(record.asked_case.name, []).append(seconds)
+        found.setdefault(record.asked_case.name, []).append(_within(budget_s, record, seconds))
     return {name: float(median(values)) for name, values in found.items()}
+
+
+def _within(budget_s: float | None, record: Record, seconds: float) -> float:
+    """Return the seconds of a row's process under another time budget, which its steps fill."""
+    if budget_s is None or record.time_budget_s is None:
+        return seconds
+    least_s = FEWEST_STEPS * (record.step_time_mean_s or 0.0)
+    then_s, now_s = (max(2 * one, least_s) for one in (record.time_budget_s, budget_s))
+    return max(now_s, seconds - then_s + now_s)
 
 
 def _with_seconds(records: Sequence[Record]) -> Iterator[tuple[Record, float]]:
@@ -257,16 +274,19 @@ def _with_seconds(records: Sequence[Record]) -> Iterator[tuple[Record, float]]:
         yield record, whole_s if own_s <= whole_s <= own_s + MOST_PAUSE_S else own_s
 
 
-def recent_seconds(folder: Path) -> dict[str, float]:
+def recent_seconds(folder: Path, budget_s: float) -> dict[str, float]:
     """Return the seconds of one process by case, from the newest runs of a machine's folder.
 
     The newest run tells most. A file that cannot be read tells nothing.
+
+    Args:
+        budget_s: as of `process_seconds`.
     """
     runs = sorted(path for path in folder.glob("*.csv") if RUN_NAME.fullmatch(path.stem))
     found: dict[str, float] = {}
     for path in runs[-_RECENT:]:
         with contextlib.suppress(StoreError):
-            found |= known_seconds([path])
+            found |= known_seconds([path], budget_s)
     return found
 
 

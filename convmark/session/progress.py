@@ -110,9 +110,21 @@ class Display(contextlib.AbstractContextManager["Display"]):
 class TimeLeft:
     """Estimates the seconds left from how long each case, or those like it, have taken so far."""
 
-    def __init__(self, jobs: Sequence[Job], guess_s: Guess) -> None:
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        guess_s: Guess,
+        is_known: Callable[[Case], bool] = lambda case: False,
+    ) -> None:
+        """Begin with all jobs left.
+
+        Args:
+            is_known: whether earlier rows tell of a case; the load of the moment, by which the
+                others are guessed, may be over, and then these alone are guessed wrong.
+        """
         self._left = list(jobs)
         self._guess_s = guess_s
+        self._is_known = is_known
         self._took_s: dict[Case, float] = {}
 
     def ended(self, job: Job, seconds: float) -> None:
@@ -122,18 +134,25 @@ class TimeLeft:
 
     def seconds(self) -> float:
         """Return the estimate: a case's own last time, else a guess times that of cases like it."""
-        factors = {task: self._factor(task) for task in {job.case.task for job in self._left}}
+        factors = {one: self._factor(*one) for one in {self._kind(job.case) for job in self._left}}
         return sum(
-            self._took_s.get(job.case, factors[job.case.task] * self._guessed_s(job.case))
+            self._took_s.get(job.case, factors[self._kind(job.case)] * self._guessed_s(job.case))
             for job in self._left
         )
+
+    def _kind(self, case: Case) -> tuple[str, bool]:
+        return case.task, self._is_known(case)
 
     def _guessed_s(self, case: Case) -> float:
         return TASKS[case.task].guess_s or self._guess_s(case)
 
-    def _factor(self, task: str) -> float:
-        """Return how many times as long as guessed the cases took that are like those of a task."""
-        known = [case for case in self._took_s if _alike(case.task, task)]
+    def _factor(self, task: str, is_known: bool) -> float:
+        """Return how many times as long as guessed the cases took that are like those of a task.
+
+        Those that were guessed by the same tell it, and where none has ended the others.
+        """
+        every = [case for case in self._took_s if _alike(case.task, task)]
+        known = [case for case in every if self._is_known(case) == is_known] or every
         guessed_s = sum(map(self._guessed_s, known))
         return sum(self._took_s[case] for case in known) / guessed_s if guessed_s else 1.0
 
@@ -153,6 +172,7 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
         clock: Clock = time.monotonic,
         *,
         is_guess: Callable[[Case], bool] = lambda case: False,
+        is_known: Callable[[Case], bool] = lambda case: False,
     ) -> None:
         """Begin; nothing is shown yet.
 
@@ -160,10 +180,12 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
             stream: None shows nothing.
             guess_s: how long a process of a case takes, until one has ended.
             is_guess: whether nothing is known of the size of a case's model.
+            is_known: as of `TimeLeft`.
         """
         self._display = Display(stream)
         self._guess_s = guess_s
         self._is_guess = is_guess
+        self._is_known = is_known
         self._clock = clock
         self._began_s = 0.0
         self._over = self._total = 0
@@ -178,7 +200,7 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
         at_the_end = orders == list(range(orders[0], orders[0] + len(jobs))) if jobs else False
         self._over = orders[0] - 1 if at_the_end else 0  # of a run that goes on
         self._total = self._over + len(jobs)
-        self._left = TimeLeft(jobs, self._guess_s)
+        self._left = TimeLeft(jobs, self._guess_s, self._is_known)
         left = duration_text(self._left.seconds())
         self._update("", left)
         if not self._display.live:

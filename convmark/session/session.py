@@ -17,10 +17,11 @@ from typing import Any, TextIO
 from convmark.core.case import Case
 from convmark.core.cluster import check_devices
 from convmark.core.errors import StoreError
+from convmark.core.fitting import unbroken
 from convmark.core.option_values import AUTO
 from convmark.core.options import Options
 from convmark.core.suites import NETWORKS, cases
-from convmark.core.text import Say
+from convmark.core.text import Say, counted
 from convmark.interpreter import check_zoo, zoo_folder
 from convmark.interpreter.inspection import (
     Interpreters,
@@ -123,6 +124,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self.interrupted = False
         self.lacks_layers = False
         """Whether the layers of a case could not be measured, or not kept."""
+        self.layers_kept = 0
+        """Cases whose layers are on the disk."""
         self.layers_unkept: set[str] = set()
         """Names of the cases whose layers could not be kept."""
         self.layers_shown: list[list[LayerRow]] = []
@@ -264,8 +267,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
             self.execute(missing(jobs, self.records), shown)
 
     def _progress(self, stream: TextIO | None) -> RunProgress:
-        known = recent_seconds(self.options.results / self.machine.name)
         budget_s = self.options.time_budget_s
+        known = recent_seconds(self.options.results / self.machine.name, budget_s)
         slowdown = load_slowdown(self.machine.cores)
 
         def guess_s(case: Case) -> float:
@@ -275,7 +278,12 @@ class Session(contextlib.AbstractContextManager["Session"]):
             seconds = expected_s(case, budget_s, known, slowdown=slowdown, spawned=spawned)
             return seconds + in_each_s
 
-        return RunProgress(stream, guess_s, is_guess=lambda case: is_guess(case, known))
+        return RunProgress(
+            stream,
+            guess_s,
+            is_guess=lambda case: is_guess(case, known),
+            is_known=lambda case: case.name in known,
+        )
 
     def execute(self, jobs: Sequence[Job], observer: Observer) -> None:
         """Measure jobs in their order; an interrupt ends the workers and closes the file.
@@ -301,9 +309,14 @@ class Session(contextlib.AbstractContextManager["Session"]):
         """
         for case in cases:
             ask, options = self.interpreters.answer, self.options
-            rows = measure_layers(case, ask, options, self.facts, depth=depth, say=self.say)
+            try:
+                rows = measure_layers(case, ask, options, self.facts, depth=depth, say=self.say)
+            except KeyboardInterrupt:
+                self.interrupted = True
+                raise
             try:
                 LAYERS_TABLE.append(self.layers_path, rows)
+                self.layers_kept += bool(rows)
             except StoreError as error:  # what was measured is still to be printed
                 self.say(f"{case.name}: its layers are not kept: {error}")
                 self.lacks_layers = True
@@ -355,5 +368,10 @@ class Session(contextlib.AbstractContextManager["Session"]):
     @property
     def kept(self) -> str:
         """Where the rows are, in words."""
-        text = kept(self.run_file) if self.run_file else "no row was measured"
+        parts = [kept(self.run_file)] if self.run_file else []
+        if self.interrupted and (self.options.layers or self.layers_kept):
+            cases = f"layers of {self.layers_kept} of {counted(len(self.cases), 'case')}"
+            there = f" in {unbroken(str(self.layers_path))}" * bool(self.layers_kept)
+            parts.append(f"{cases} kept{there}")
+        text = "; ".join(parts) or "no row was measured"
         return f"interrupted; {text}" if self.interrupted else text
