@@ -149,8 +149,8 @@ def alternated(change: float, runs: int = 6, **changes: object) -> list[Record]:
 @pytest.mark.parametrize(
     ("change", "verdict", "words"),
     [
-        (1.2, "regressed", "slower: +20.0 %"),
-        (0.8, "improved", "faster: -20.0 %"),
+        (1.2, "regressed", "slower over pairs of runs: +20.0 %"),
+        (0.8, "improved", "faster over pairs of runs: -20.0 %"),
         (1.001, "unchanged", "not distinguishable: +0.1 %"),
     ],
 )

@@ -86,6 +86,26 @@ def test_ctrl_c_keeps_the_rows_so_far_says_where_and_exits_130(
     assert "--resume" not in capsys.readouterr().err  # it is refused with several machines
 
 
+def test_ctrl_c_while_layers_are_measured_says_what_is_kept(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_two = ["layers", "lenet5", "mini_resnet", "--ceilings", "off"]
+    monkeypatch.setattr(fake_worker.FakeInterpreter, "interrupt_after", 4)  # 3 sessions a case
+    assert main(of_two) == 130
+    printed = capsys.readouterr()
+    (path,) = folder.glob("results/*/layers.csv")
+    said = " ".join(printed.err.split())
+    assert (
+        f"convmark layers: interrupted; layers of 1 of 2 cases kept in {path.relative_to(folder)}"
+        in said
+    )
+    assert "lenet5-infer-cpu-b1-float32" in printed.out
+    run = ["run", "--models", "lenet5", "--tasks", "infer", "--batch-sizes", "1", "--layers"]
+    monkeypatch.setattr(fake_worker.FakeInterpreter, "interrupt_after", 4)
+    assert main([*run, "--ceilings", "off"]) == 130
+    assert "; layers of 0 of 1 case kept" in " ".join(capsys.readouterr().err.split())
+
+
 def test_layers_prints_the_slowest_keeps_all_and_exits_0(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -122,7 +142,10 @@ BAD = [
     (["run", "--models", ""], "--models: must be"),
     (["run", "--tasks", "trian"], "--tasks: unknown name 'trian'; did you mean train?"),
     (["run", "--devices", "gpu:3"], "--devices: gpu:3 does not exist, only cpu"),
-    (["run", "--batch-sizes", "-1"], "--batch-sizes: must be a whole number of at least 1"),
+    (
+        ["run", "--batch-sizes", "-1"],
+        "--batch-sizes: must be a whole number of at least 1, or auto",
+    ),
     (["run", "--jit", "maybe"], "--jit: must be one of off, on, both, got 'maybe'"),
     (["run", "--threads", "0"], "--threads: must be 'default' or a whole number"),
     (["run", "--time-budget", "0"], "--time-budget: must be a number of seconds above 0"),
@@ -331,13 +354,13 @@ def test_the_next_step_follows_from_the_worst_row() -> None:
 
     assert "next: convmark report" in said("ok")
     busy = [row(other_cpu_share=share) for share in (None, 0.09, 0.1, 0.854)]
-    assert next_step(busy, Options()).startswith(
-        "2 of 4 processes measured while other programs took up to 85%"
-    )
+    busy += [row(model="alone", other_cpu_share=0.09)]
+    loaded = "1 of 2 cases measured while other programs took up to 10 % of the CPUs' time"
+    assert next_step(busy, Options()).startswith(loaded)
     assert "next: convmark report" in next_step(busy[:2], Options())
     both = next_step([*busy, row(status="unsteady")], Options())
-    assert both.startswith("1 of 5 processes unsteady or not judged, so do not quote")
-    assert "; 2 of 5 processes measured while other programs took up to 85%" in both
+    assert both.startswith("1 of 6 processes unsteady or not judged, so do not quote")
+    assert f"; {loaded}" in both
     assert said("ok", "unsteady").startswith("1 of 2 processes unsteady")
     assert said("unsteady", "crashed").startswith("1 of 2 processes without figures")
     assert "next: convmark report" in said("ok", "out_of_memory", searched=True)

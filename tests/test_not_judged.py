@@ -128,5 +128,5 @@ def test_the_summary_says_how_many_are_not_judged_and_why() -> None:
 
 def test_the_summary_says_how_much_of_the_cpus_others_took() -> None:
     rows = [row(process=n, other_cpu_share=share) for n, share in enumerate((0.7, 0.8, 0.9), 1)]
-    assert "other programs took 80% of the CPUs' time" in summary_text(rows)
+    assert "other programs took 80 % of the CPUs' time" in summary_text(rows)
     assert "other programs" not in summary_text([row(other_cpu_share=0.09)])

@@ -192,7 +192,7 @@ def test_a_verdict_fails_the_session_however_its_test_ends(
                 "*= convmark verdicts =*",
                 "convmark: the session fails by its verdicts, though no test has failed: "
                 f"{CONV} and 1*",
-                "convmark: the gate failed: 2 of 2 cases (step_time regressed)*",
+                "convmark: the gate failed with exit status 1: 2 of 2 cases against git:HEAD~1 (*",
             ]
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from fnmatch import fnmatchcase
 
@@ -62,7 +63,7 @@ def test_a_session_ends_with_what_it_means_and_colours_verdicts(
     )
     live(monkeypatch, "regressed", 0.2)
     failed = run("--benchmark-compare=git:HEAD~1", "--color=yes").stdout.str()
-    assert "the gate failed: 2 of 2 cases (step_time regressed); an intended change" in failed
+    assert "the gate failed with exit status 1: 2 of 2 cases against git:HEAD~1 (" in failed
     assert f"\nconvmark: Benchmark-Accept: {CONV}" in failed
     assert "\x1b[31mregressed\x1b[0m" in failed
     for options in (["--color=no"], ["-q"]):
@@ -76,6 +77,29 @@ def test_a_session_ends_with_what_it_means_and_colours_verdicts(
         shown = run("--benchmark-compare=git:HEAD~1").stdout.str()
         assert ("\x1b[31mregressed" in shown) is colours
         assert ("\x1b[" in shown) is colours
+
+
+def test_the_last_screen_of_a_failed_gate_says_all_that_decides(
+    run: Run, pytester: pytest.Pytester, monkeypatch: Patch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    history(run)
+    new_commit(pytester)
+    live(monkeypatch, "regressed", 0.2)
+    lines = run("--benchmark-compare=git:HEAD~1").stdout.lines
+    commit = git(pytester.path, "rev-parse", "HEAD~1").strip()[:12]
+    day = git(pytester.path, "show", "-s", "--format=%cs", "HEAD~1").strip()
+    screen = "\n".join(lines[-24:])
+    plain = " ".join(screen.replace("\nconvmark:", " ").split())
+    against = f"git:HEAD~1 ({commit}, {day})"
+    assert f"the gate failed with exit status 1: 2 of 2 cases against {against}" in plain
+    for case in (CONV, LENET5):
+        assert re.search(rf"{case}: step time \+\d+\.\d % \[.*?\], [\d.]+ ms -> [\d.]+ ms", plain)
+    assert f"Benchmark-Accept: {CONV}" in screen
+    assert f"next: convmark ab git:{commit} . --models " in plain
+    assert "--layers" in plain
+    assert f"compared with {against}" in "\n".join(lines)
+    assert re.search(r"regressed \(failed\)", "\n".join(lines))
 
 
 def test_other_code_of_the_same_speed_is_unchanged_and_passes(

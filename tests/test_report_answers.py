@@ -68,7 +68,7 @@ def test_every_doubt_is_named_and_a_failed_case_counted(tmp_path: Path) -> None:
     failed = three(SLOW, 1, "vgg16", 1.0, status="crashed", error="signal 11")
     word, detail = answers(tmp_path, [*loaded, *failed])["newest figures"]
     assert word == "poor"
-    assert "1 of 1 figure measured under other load of up to 82%" in detail
+    assert "1 of 1 figure measured under other load of up to 82 %" in detail
     assert "1 of fewer than 3 processes" in detail
     assert detail.endswith("1 case failed")
 

@@ -95,7 +95,7 @@ def test_a_step_has_its_row_its_command_and_its_mark_in_the_figure(results: Path
     assert (step["first"], step["last"], step["kind"]) == ("0011", "0016", "step")
     assert step["low"] < 0.0618 < step["high"]
     assert "convmark ab git:00000000000a git:00000000000b --models lenet5" in step["live"]
-    assert f"{LENET} on {MACHINE} cpu: left out, under another load (70%" in table.caption
+    assert f"{LENET} on {MACHINE} cpu: left out, under another load (70 %" in table.caption
     history = table_of(tables, "history")
     marked = {row["run"]: row["moved"] for row in history.records() if row["moved"]}
     assert list(marked) == ["0011"]

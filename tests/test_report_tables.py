@@ -138,7 +138,7 @@ def test_what_makes_a_figure_less_reliable_is_named_the_worst_first(tmp_path: Pa
         "not in run 0002, the newest of the plan",
         "0001",
     )
-    assert found(table, what="other load")["detail"] == "other programs took 82% of the CPUs' time"
+    assert found(table, what="other load")["detail"] == "other programs took 82 % of the CPUs' time"
     assert "Unsteady: The step time changed" in table.caption
     assert "Throttled" not in table.caption
     assert found(table, what="unsteady")["detail"] == "2 of 2 processes: it rose"

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from report_rows import SLOW, keep_run, measured
+from quotients import shown_rows
+from report_rows import FAST, SLOW, keep_run, measured
 from test_report_tables import found, hardware, kept, three
 
+from convmark.core.options import Options
+from convmark.report.advice import next_step
 from convmark.report.build import build
+from convmark.report.command import report
 from convmark.report.comparison import Comparison
 from convmark.report.export import export_of
 from convmark.report.figures import figures_of
 from convmark.report.rows import points, read_rows
+from convmark.report.summary import summary_text
 from convmark.report.tables.accuracy import accuracy
 from convmark.report.tables.hardware import hardware_tables
 from convmark.report.tables.models import applications, pareto, published_times
@@ -198,7 +204,7 @@ def test_an_export_tells_input_shapes_apart(tmp_path: Path) -> None:
 def test_the_line_on_two_machines_says_which_was_under_other_load(tmp_path: Path) -> None:
     busy = three("epyc-64", 1, "lenet5", *THRICE, other_cpu_share=0.82)
     table = hardware(kept(tmp_path, rows_of("lenet5"), busy).frame)
-    assert ", epyc-64 cpu under 82% other load;" in table.lead[0]
+    assert ", epyc-64 cpu under 82 % other load;" in table.lead[0]
     assert f"{SLOW} cpu under" not in table.lead[0]
 
 
@@ -207,11 +213,11 @@ def test_what_is_set_side_by_side_says_its_other_load(tmp_path: Path) -> None:
     before = rows_of("lenet5", 1, tensorflow="2.19.0", **facts)
     keep_run(tmp_path, before)
     keep_run(tmp_path, rows_of("lenet5", 2, tensorflow="2.21.0", other_cpu_share=0.82, **facts))
-    report = build([tmp_path])
-    assert report.sides is not None
-    assert [side.doubt for side in report.sides.sides] == ["", "82% other load"]
-    (line,) = (row for row in report.tables[0].records() if "against 2.19.0" in row["of"])
-    assert line["detail"].endswith("under 82% other load")
+    built = build([tmp_path])
+    assert built.sides is not None
+    assert [side.doubt for side in built.sides.sides] == ["", "82 % other load"]
+    (line,) = (row for row in built.tables[0].records() if "against 2.19.0" in row["of"])
+    assert line["detail"].endswith("under 82 % other load")
 
 
 def test_figures_ring_what_was_measured_under_other_load(tmp_path: Path) -> None:
@@ -257,3 +263,21 @@ def test_a_seed_that_fails_before_its_code_is_known_takes_no_other_out_of_the_me
     rows = kept(tmp_path, good + bad if newest_fails else bad + good)
     (row,) = accuracy(rows.frame, [run.label for run in rows.runs]).records()
     assert (row["accuracy"], row["seeds"], row["failed"]) == (0.98, 2, 1)
+
+
+def test_a_load_is_one_figure_wherever_it_is_shown(tmp_path: Path) -> None:
+    shares = (0.7411, 0.7538, 0.8812)  # 75 %: neither their mean, nor the largest
+    rows = [measured(SLOW, 1, "lenet5", n, other_cpu_share=one) for n, one in enumerate(shares, 1)]
+    other = [measured(SLOW, 1, "mini_resnet", n, other_cpu_share=0.02) for n in (1, 2, 3)]
+    keep_run(tmp_path, [*rows, *other])
+    keep_run(tmp_path, [measured(FAST, 1, "lenet5", n, other_cpu_share=0.02) for n in (1, 2, 3)])
+    texts = [summary_text(rows), next_step([*rows, *other], Options())]
+    for form in ("text", "markdown"):
+        report([tmp_path], output=str(tmp_path / f"report.{form}"), form=form)
+        texts.append((tmp_path / f"report.{form}").read_text())
+    for text in texts:
+        plain = " ".join(text.split())
+        told = re.findall(r"([\d.]+ ?%) (?:other load|of the CPUs' time)", plain)
+        assert set(told) == {"75 %"}, told
+    (table,) = (one for one in build([tmp_path]).tables if one.key == "architectures")
+    assert {row["load"] for row in shown_rows(table) if row["load"]} == {"75 %"}

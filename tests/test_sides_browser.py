@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from quotients import agree, skewed
 from report_rows import FAST, HOSTILE, MODELS, SLOW, keep_run, measured, suite
 from rich_rows import rich_results
 from test_report_browser import pytestmark, show, wait_for
@@ -356,3 +357,29 @@ def test_batch_sizes_are_compared_by_the_time_of_a_sample(browser: Any, rich_pag
     a_s, b_s = (float(text.split()[0]) * {"s": 1, "ms": 1e-3, "us": 1e-6}[text.split()[1]]
                 for text in cells[3:5])  # fmt: skip
     assert float(cells[0]) == pytest.approx(a_s / (b_s / 32), rel=0.05)
+
+
+def test_a_speed_up_is_the_quotient_of_the_two_figures_beside_it(
+    browser: Any, tmp_path: Path
+) -> None:
+    for machine, step_s in ((SLOW, 0.0117), (FAST, 0.0041)):
+        for run, by in enumerate((1.0, 1.7, 1.2), 1):
+            rows = [skewed(machine, run, "lenet5", by * step_s * (batch / 32) ** 0.6,
+                           batch_size=batch) for batch in (8, 32)]  # fmt: skip
+            keep_run(tmp_path / "results", [row for its in rows for row in its])
+    report([tmp_path / "results"], output=str(tmp_path / "page.html"))
+    sides = Sides(browser, tmp_path / "page.html")
+    heads = "return [...document.querySelectorAll('#sides th')].map((one) => one.textContent)"
+    for axis, a, b, what in (
+        ("hardware", f"{SLOW} cpu", f"{FAST} cpu", "step"),
+        ("batch_size", "8", "32", "sample"),
+    ):
+        sides.choose(axis=axis)
+        sides.choose(a=a)
+        sides.choose(b=b)
+        assert f"A: mean {what}" in browser.execute_script(heads)
+        shown = sides.rows()
+        del shown["geometric mean"]
+        assert len(shown) == 2
+        for cells in shown.values():
+            assert agree(float(cells[0]), 3, cells[3], cells[4]), cells

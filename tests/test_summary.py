@@ -343,3 +343,26 @@ def test_what_no_card_tells_has_no_column_and_a_run_without_cards_no_table() -> 
     assert not {"W", "mJ/sample", "clock lowered by"} & found.keys()
     assert found["SM MHz"] == "1275"
     assert cards([row(), on_card(status="crashed")]) == []
+
+
+def test_a_throughput_far_below_the_step_time_is_explained_with_the_figure() -> None:
+    def below(**changes: Any) -> str:
+        rows = [measured(n, 0.010, effective_batch_size=32, **changes) for n in (1, 2, 3)]
+        return summary(rows)[0].caption.partition("step p50. ")[2]
+
+    name = measured(1, 0.01).case.name
+    assert below(throughput_samples_per_s=0.91 * 3200) == ""
+    slow = {"throughput_samples_per_s": 0.5 * 3200}
+    loaded = below(**slow, other_cpu_share=0.742, step_time_mean_s=0.02)
+    assert loaded.startswith(
+        f"It is lower by 50 % in {name} (other programs took 74 % of the CPUs' time). "
+    )
+    assert f"50 % in {name} (the mean step took 19.0 ms)" in below(**slow, step_time_mean_s=0.019)
+    assert "(its windows ran slower than its steps before them)" in below(**slow)
+
+
+def test_rows_that_were_measured_beside_other_runs_are_marked() -> None:
+    rows = [measured(n, 0.01, concurrent=n == 2) for n in (1, 2, 3)]
+    assert cells(summary_text(rows))[0]["note"] == "beside other benchmark runs"
+    alone = cells(summary_text([measured(1, 0.01, concurrent=False)]))[0]
+    assert "note" not in alone

@@ -243,7 +243,7 @@ def test_a_busy_stretch_is_no_step_and_its_runs_are_named() -> None:
     assert len(told.stretches) == 1
     assert trend_text(told, Line()) == (
         "no change point: 14 runs on one level\n\n"
-        "left out, under another load (60% to 60% of the CPU time): runs 0011, 0012, 0013"
+        "left out, under another load (60 % of the CPU time): runs 0011, 0012, 0013"
     )
 
 
@@ -285,7 +285,8 @@ def test_history_has_the_levels_below_the_runs_within_80_columns(
         values = [point.log_ratio - 0.002, point.log_ratio + 0.002]
         keep(Store(Path("results")), run_of(point.run, *values, commit=point.commit))
     assert main(["history", LENET, "--machine", MACHINE]) == 0
-    _, table, step = capsys.readouterr().out.split("\n\n")
+    _, table, told, step = capsys.readouterr().out.split("\n\n")
+    assert told.startswith("A change is of the ratio to the reference network")
     head, _, before, after = table.splitlines()
     assert max(map(len, table.splitlines())) <= 80
     assert head.split() == ["from", "to", "commit", "to", "n", "p50", "change"]

@@ -228,7 +228,7 @@ def _history(commands: Any) -> None:
 
 def _add_place(parser: Parser) -> None:
     add_options(parser)
-    add(parser, "--machine NAME", "folder of the results (default: this machine's)")
+    add(parser, "--machine NAME", "the machine whose runs are meant (default: this one)")
 
 
 def _merge(commands: Any) -> None:

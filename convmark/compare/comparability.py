@@ -8,12 +8,12 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from statistics import fmean
 from typing import Any
 
 from convmark.core.backends import DEFAULT_BACKEND
 from convmark.core.case import NUMA, PRECISIONS
 from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIME_PRECISIONS
+from convmark.core.statistics import median_of
 from convmark.results.record import Record, asked_axes
 
 
@@ -332,9 +332,9 @@ the ratio of case to reference of identical code moved by up to 21 %.
 
 
 def load_of(rows: Sequence[Record]) -> float | None:
-    """Return the mean share of the CPUs' time that others took; None unless every row tells."""
-    loads = [row.other_cpu_share for row in rows if row.other_cpu_share is not None]
-    return fmean(loads) if len(loads) == len(rows) > 0 else None
+    """Return the share of the CPUs' time that others took, median; None unless every row tells."""
+    loads = [row.other_cpu_share for row in rows]
+    return None if None in loads else median_of(loads)
 
 
 def loads_alike(one: Sequence[Record], other: Sequence[Record]) -> bool:

@@ -182,7 +182,7 @@ def _figures(case: str, rows: Sequence[Sequence[str]]) -> CaseFigures:
         judged=len(ratios),
         log_ratio=fmean(ratios) if ratios else None,
         variance=variance(ratios) if len(ratios) > 1 else None,
-        load=fmean(loads) if loads and len(loads) == len(judged) else None,
+        load=median_of(loads) if len(loads) == len(judged) else None,
         commit=first[_COMMIT] if first and (first[_CODE] or first[_DIRTY] == "false") else "",
         conditions_text=_conditions_text(_CONDITIONS(first)) if first else "",
     )

@@ -32,7 +32,7 @@ from convmark.compare.judgement import (
 from convmark.compare.rule.decision import Decision
 from convmark.core.interval import Interval, share_of
 from convmark.core.statistics import t_quantile
-from convmark.core.text import counted, percent
+from convmark.core.text import counted, load_text, percent
 from convmark.results.record import Record
 
 Rows = Sequence[Record]
@@ -225,7 +225,8 @@ def _machine_note(
     then, today = load_of(earlier), load_of(now)
     if then is not None and today is not None and not loads_alike(earlier, now):
         parts.append(
-            f"the loads differ: others took {then:.0%} of the CPU time then, {today:.0%} now"
+            f"the loads differ: others took {load_text(then)} of the CPU time then, "
+            f"{load_text(today)} now"
         )
     if verdict == "inconclusive" and runs < _LEAST_RUNS:
         few = "run is" if runs == 1 else "runs are"

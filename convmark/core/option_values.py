@@ -158,9 +158,21 @@ def parse_seed(flag: str, text: str) -> int:
 parse_seeds = _each(parse_seed)
 
 
+def _batch_size(flag: str, text: str) -> int:
+    try:
+        return int(parse_count(flag, text))
+    except OptionError:
+        raise OptionError(
+            f"{flag}: must be a whole number of at least 1, or auto alone, got {text!r}"
+        ) from None
+
+
+_parse_sizes = _each(_batch_size)
+
+
 def parse_batch_sizes(flag: str, text: str) -> tuple[int, ...] | Literal["auto"]:
     """Return batch sizes in samples per replica, or `auto`."""
-    return AUTO if text.strip() == AUTO else tuple(parse_counts(flag, text))
+    return AUTO if text.strip() == AUTO else tuple(_parse_sizes(flag, text))
 
 
 def _threads(flag: str, text: str) -> str:

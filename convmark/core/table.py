@@ -12,7 +12,15 @@ from typing import Any
 from convmark.core.cells import Column
 from convmark.core.errors import MeasurementError
 from convmark.core.fitting import Grid, fitted, terminal_width, wrapped
-from convmark.core.text import bytes_text, count_text, rate_text, seconds_text, share_text, shown
+from convmark.core.text import (
+    bytes_text,
+    count_text,
+    load_text,
+    rate_text,
+    seconds_text,
+    share_text,
+    shown,
+)
 
 
 def _plain_number(value: float) -> str:
@@ -35,6 +43,7 @@ KINDS: Mapping[str, tuple[str, Callable[[Any], str]]] = MappingProxyType(
         "flops_rate": ("FLOP/s", count_text),
         "intensity": ("FLOP/byte", _plain_number),
         "share": ("", share_text),
+        "load": ("", load_text),
         "change": ("", lambda value: f"{100 * value:+.1f} %"),
         "ratio": ("", _ratio_text),
         "number": ("", _plain_number),
@@ -116,7 +125,7 @@ USUAL: Mapping[str, tuple[str, str]] = MappingProxyType(
         "epoch_time_s": ("epoch", "seconds"),
         "group": ("cases", "text"),
         "high": ("to", "change"),
-        "load": ("other load", "share"),
+        "load": ("other load", "load"),
         "loss": ("loss", "score"),
         "loss_sd": ("sd", "score"),
         "low": ("interval from", "change"),

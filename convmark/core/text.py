@@ -234,6 +234,14 @@ def share_text(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.1f} %"
 
 
+def load_text(share: float) -> str:
+    """Return the share of the CPUs' time that other programs took, as every text and table has it.
+
+    It is known to some per cent, so none of it stands behind a decimal point.
+    """
+    return f"{100 * share:.0f} %"
+
+
 def change_text(share: float | None) -> str:
     """Return a change, a share, with its sign."""
     return "" if share is None else signed_percent(share)

@@ -12,7 +12,6 @@ import dataclasses
 import functools
 import os
 from collections.abc import Generator, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -97,7 +96,7 @@ def pytest_configure(config: pytest.Config) -> None:
             if value is not None:
                 raise OptionError(f"[tool.convmark] {name}: {short.of_run(name)}")
         config.stash[_OPTIONS_KEY] = options
-        _check_resume(config.getoption(_RESUME), before)
+        short.check_resume(config.getoption(_RESUME), before)
     except ConvmarkError as error:
         raise usage_error(str(error)) from None
 
@@ -111,16 +110,6 @@ def _check_search(options: Options, comparison: bridge.Comparison, before: str) 
         raise OptionError(
             f"--benchmark-compare: needs {before}batch-sizes in numbers, got auto: a search may "
             "choose other sizes than the baseline has"
-        )
-
-
-def _check_resume(run: str | None, before: str) -> None:
-    """Refuse a path of tests that the option has swallowed."""
-    path = Path(run or "").expanduser()
-    if run and (path.is_dir() or path.suffix == ".py"):
-        raise OptionError(
-            f"{before}resume: took {run!r} for a run's name; put the path first: pytest {run} "
-            f"{before}resume"
         )
 
 
@@ -416,7 +405,7 @@ def _broken_limits(config: pytest.Config, case: Case, benchmark: Any) -> list[st
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
-    """Print the run's tables and verdicts, and what they mean."""
+    """Print the run's tables and verdicts."""
     config = terminalreporter.config
     if _RUN_KEY not in config.stash:
         return
@@ -425,8 +414,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
     for title, text in run.report():
         terminalreporter.section(title)
         terminalreporter.write_line(coloured(text) if in_colour else text)
+
+
+@pytest.hookimpl(specname="pytest_terminal_summary", wrapper=True, tryfirst=True)
+def pytest_last_words(
+    terminalreporter: pytest.TerminalReporter, exitstatus: int
+) -> Generator[None, object, object]:
+    """Say what it amounts to and the next command, below all that pytest itself has to print."""
+    done, config = (yield), terminalreporter.config
+    if _RUN_KEY not in config.stash:
+        return done
     from convmark.report.advice import say_step
 
+    run = config.stash[_RUN_KEY]
     say = functools.partial(_say, config)
     if failing := config.stash.get(_BY_VERDICTS_KEY, None):
         say_step(
@@ -438,6 +438,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
     ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
     if ended and config.option.verbose >= 0:
         say_step(run.next_step(failed=exitstatus == pytest.ExitCode.TESTS_FAILED), say)
+    return done
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)

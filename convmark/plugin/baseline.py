@@ -127,6 +127,24 @@ def with_baseline(
     ]
 
 
+def described(baseline: Baseline, history: History) -> str:
+    """Return the commit, or the runs with their commits, that a session is compared with."""
+    from convmark.core.git import SHOWN, Git
+    from convmark.core.text import listed
+    from convmark.report.verdicts import run_words
+    from convmark.results.store import read_head
+
+    words = []
+    for repository, commit in baseline.commits.items():
+        day = Git.at(repository).answer("show", "-s", "--format=%cs", commit) or ""
+        words.append(f"{baseline.name} ({commit[:SHOWN]}{f', {day.strip()}' * bool(day)})")
+    anchors = {one.path: one for case in history.cases.values() if (one := case.anchor)}
+    for path, one in anchors.items():
+        head = read_head(path)
+        words.append(run_words(one.run, one.commit, one.dirty, head.started if head else ""))
+    return listed(list(dict.fromkeys(words)), 2)
+
+
 def _against(run: PytestRun, baseline: Baseline, history: History) -> dict[str, str]:
     """Return by case the commit, or the run with its commit, that it is judged against."""
     from convmark.core.git import SHOWN

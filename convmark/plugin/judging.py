@@ -17,7 +17,7 @@ from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
 from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import Say, counted, duration_text
-from convmark.plugin.baseline import Baseline, with_baseline
+from convmark.plugin.baseline import Baseline, described, with_baseline
 
 if TYPE_CHECKING:
     from convmark.compare.history import History
@@ -96,6 +96,7 @@ def judge(
     anchors = functools.partial(_anchor_of, baseline, history)
     meant = _meant(run, baseline, history, once)
     run.meant, budget_s = meant.reason, run.options.compare_budget_s
+    run.baseline = described(baseline, history)
     cases = _to_compare(run, baseline, found)
 
     def concluded(given: Mapping[str, LiveComparison]) -> list[Judgement]:

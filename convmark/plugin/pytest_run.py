@@ -59,6 +59,8 @@ class PytestRun:
         """The interpreter that is measured."""
         self.meant: Callable[[str], str] = lambda case: ""
         """Says by what a change of a case is meant; empty where it is not."""
+        self.baseline = ""
+        """What the session is compared with, in words."""
         self.left_out = 0
         """Cases of the baseline that the session was not asked for."""
         self.folder = folder
@@ -382,8 +384,8 @@ class PytestRun:
         from convmark.report.advice import gate_step, next_step
 
         if self._judgements:
-            left_out = self.left_out
-            return gate_step(self._judgements, self.options, left_out=left_out, failed=failed)
+            told: dict[str, Any] = {"left_out": self.left_out, "baseline": self.baseline}
+            return gate_step(self._judgements, self.options, failed=failed, **told)
         session = self._session
         searched = session is not None and bool(session.choices) and session.whole
         if not self.records:
@@ -413,7 +415,8 @@ class PytestRun:
 
             layers = "\n".join(map(wrapped, blamed_lines(self._changes)))
             least = wrapped(could_see(self._judgements))
-            verdicts = verdicts_report(self._judgements), layers, least
+            against = f"compared with {self.baseline}" if self.baseline else ""
+            verdicts = wrapped(against), verdicts_report(self._judgements), layers, least
             parts.append(("convmark verdicts", "\n\n".join(filter(None, verdicts))))
         return parts
 

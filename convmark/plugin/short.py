@@ -11,10 +11,12 @@ or by `short_options = true` in `[tool.convmark]` of its pyproject.toml. Elsewhe
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from convmark.core.errors import OptionError
 from convmark.core.fitting import wrapped
 from convmark.core.option import DRY_RUN, RESUME
 from convmark.core.option_values import did_you_mean
@@ -127,3 +129,13 @@ def add_all(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) ->
     config = pluginmanager.get_plugin("pytestconfig")
     if config is not None and wants_short_options(config.rootpath):
         pytest_addoption(parser, pluginmanager)
+
+
+def check_resume(run: str | None, before: str) -> None:
+    """Refuse a path of tests that the option has swallowed."""
+    path = Path(run or "").expanduser()
+    if run and (path.is_dir() or path.suffix == ".py"):
+        raise OptionError(
+            f"{before}resume: took {run!r} for a run's name; put the path first: pytest {run} "
+            f"{before}resume"
+        )

@@ -419,20 +419,20 @@ def _below(cells: Sequence[Cell]) -> Iterator[str]:
     yield (
         "Metric: step time, geometric means of the processes' medians. Intervals of 95 % come from "
         "the runs of a case where a value has several, and else from the processes of one run, "
-        "which do not tell how runs differ (in these runs)."
+        "which do not tell how runs differ (in these runs). A change is the quotient of two step "
+        "times, over pairs of runs the mean of theirs."
     )
-    changed = [cell for cell in cells if cell.to_previous is not None]
-    left = _undecided(cells)
+    left, changed = _undecided(cells), sum(cell.to_previous is not None for cell in cells)
     if not changed:
         if any(cell.live for cell in left):
             yield LIVE.format("compare live")
         return
     rule = f"a verdict needs {LEAST_PAIRS} pairs of runs that alternate"
     if not left:
-        yield f"Decided: {counted(len(changed), 'change')} from one value to the next."
+        yield f"Decided: {counted(changed, 'change')} from one value to the next."
         return
     commands = f" {LIVE.format('decide')}" if any(cell.live for cell in left) else ""
-    yield f"Not decided: {len(left)} of {counted(len(changed), 'change')}; {rule}.{commands}"
+    yield f"Not decided: {len(left)} of {counted(changed, 'change')}; {rule}.{commands}"
 
 
 def _undecided(cells: Iterable[Cell]) -> list[Cell]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 
@@ -22,28 +23,44 @@ from convmark.compare.judgement import (
 )
 from convmark.compare.margin import margin_lines
 from convmark.core.fitting import unbroken
+from convmark.core.git import SHOWN
 from convmark.core.options import Options
-from convmark.core.text import Say, counted, listed
+from convmark.core.tasks import TIMED_TASKS
+from convmark.core.text import Say, counted, listed, load_text
 from convmark.core.typed import typed
-from convmark.results.record import BUSY_SHARE, Record
+from convmark.report.summary import by_case, load_of
+from convmark.report.verdicts import change_text, value_text
+from convmark.results.record import Record
 
 _OF_DOCTOR = ("backends", "pythons", "environments", "results")
 _OF_REPORT = ("results",)
-_OF_COMPARE = ("allow_changes", "results")
 _OF_NOISE = (
     *("trust_models", "devices", "batch_sizes", "precisions", "jit", "optimizer", "learning_rate"),
     *("loss", "threads", "cpus", "numa", "backends", "runtimes", "input_shape", "isolation"),
     "results",
 )
+_OF_AB = tuple(name for name in _OF_NOISE if name != "batch_sizes")
 """The fields of `Options` that these commands take."""
+
+_COMMIT = re.compile(rf"\b[0-9a-f]{{{SHOWN}}}\b(?! with edits)")
+
+
+MOST_FAILED = 6
+"""Cases that are named at the end of a gate, so that it fits into the last lines of a terminal."""
+
+MOST_LETTERS = 160
+"""Of a note there."""
+
+MEANT = frozenset(("regressed", "changed"))
+"""Verdicts of a change that may be intended."""
 
 
 def say_step(step: str, say: Say) -> None:
-    """Say a step, if any: the sentence, and what is pasted in one line each."""
+    """Say a step, if any: the sentence, what is indented, and what is pasted in one line each."""
     if not step:
         return
-    sentence, *pasted = step.splitlines()
-    for line in [sentence, *map(unbroken, pasted)]:
+    sentence, *rest = step.splitlines()
+    for line in [sentence, *(one if one.startswith(" ") else unbroken(one) for one in rest)]:
         say(line)
 
 
@@ -67,11 +84,12 @@ def next_step(records: Sequence[Record], options: Options, *, searched: bool = F
     of_all, causes = f"of {counted(len(records), 'process')}", []
     if doubtful:
         causes.append(f"{doubtful} {of_all} unsteady or not judged, so do not quote their cases")
-    loads = [share for one in records if (share := one.other_cpu_share or 0.0) >= BUSY_SHARE]
-    if loads:
+    cases = by_case(records)
+    if loads := list(filter(None, map(load_of, cases.values()))):
         causes.append(
-            f"{len(loads)} {of_all} measured while other programs took up to {max(loads):.0%} of "
-            "the CPUs' time, so step times are longer than on an idle machine"
+            f"{len(loads)} of {counted(len(cases), 'case')} measured while other programs took up "
+            f"to {load_text(max(loads))} of the CPUs' time, so step times are longer than on an "
+            "idle machine"
         )
     if causes:
         return f"{'; '.join(causes)}: close other programs and measure again\n{doctor}"
@@ -91,24 +109,26 @@ def gate_step(
     *,
     left_out: int = 0,
     failed: bool = False,
+    baseline: str = "",
 ) -> str:
     """Return what the verdicts of a run amount to, and the next command.
 
     Args:
+        baseline: what the run was compared with, in words.
         options: as those of `next_step`.
         left_out: cases of the baseline that the run was not asked for.
         failed: whether the session fails, were it by no verdict.
     """
     of_cases = [one for one in judgements if one.model != MACHINE]
     if any(one.fails for one in judgements):
-        return _failure(of_cases, options)
+        return _failure(of_cases, options, baseline)
     gone = [one.case for one in of_cases if one.verdict == "missing"]
     here = [one for one in of_cases if one.verdict != "missing"]
     fresh = [one.case for one in here if one.verdict == "new"]
     if failed:
         step = (
             "the gate failed by a test, though no verdict fails: the report above shows the reason"
-            f"\nnext: {typed('compare', options, _OF_COMPARE)}"
+            f"\nnext: {typed('show latest', options, _OF_REPORT)}"
         )
     elif (gone or left_out) and decided(here) == "nothing":
         step = (
@@ -130,30 +150,72 @@ def gate_step(
     return f"{sentence}\n{rest}"
 
 
-def _failure(of_cases: Sequence[Judgement], options: Options) -> str:
-    failing: dict[str, set[str]] = {}
+def _failure(of_cases: Sequence[Judgement], options: Options, baseline: str) -> str:
+    """Return what failed, by how much and against what, how it passes if meant, and what helps."""
+    failing: dict[str, list[Judgement]] = {}
     for one in of_cases:
         if one.fails:
-            failing.setdefault(one.case, set()).add(one.verdict)
-    meant = [case for case, why in failing.items() if why <= {"regressed", "changed"}]
-    found = dict.fromkeys(f"{one.metric} {one.verdict}" for one in of_cases if one.fails)
+            failing.setdefault(one.case, []).append(one)
+    worst = sorted(failing.values(), key=_weight, reverse=True)
     cases = counted(len({one.case for one in of_cases}), "case")
-    return (
-        f"the gate failed: {len(failing)} of {cases} ({listed(list(found), 2)})"
-        f"{_trailer(meant) if meant else ''}\nnext: {typed('compare', options, _OF_COMPARE)}"
-    )
+    against = f" against {baseline}" * bool(baseline)
+    lines = [f"the gate failed with exit status 1: {len(failing)} of {cases}{against}"]
+    lines += [f"  {_failed_words(its_own)}" for its_own in worst[:MOST_FAILED]]
+    if left := len(worst) - MOST_FAILED:
+        lines += [f"  and {counted(left, 'case')} more, in the table above"] * (left > 0)
+    meant = [case for case, ones in failing.items() if _may_be_meant(ones)]
+    if meant:
+        line, unnamed = trailer_line(meant)
+        more = f", with the names of {unnamed} more" if unnamed else ""
+        lines += [f"an intended change passes with this line in a commit{more}:", line]
+    slowest = next(filter(_is_slower, worst), worst[0])
+    first = slowest if _may_be_meant(worst[0]) else worst[0]
+    return "\n".join([*lines, f"next: {_what_helps(first, options)}"])
+
+
+def _weight(ones: Sequence[Judgement]) -> tuple[bool, float]:
+    """Return how bad a case is: without figures, or by its largest change."""
+    return not _may_be_meant(ones), max(abs(one.change or 0.0) for one in ones)
+
+
+def _may_be_meant(ones: Sequence[Judgement]) -> bool:
+    return {one.verdict for one in ones} <= MEANT
+
+
+def _is_slower(ones: Sequence[Judgement]) -> bool:
+    return any(one.metric == "step_time" and one.verdict == "regressed" for one in ones)
+
+
+def _failed_words(ones: Sequence[Judgement]) -> str:
+    """Return the case, and each metric by which it fails, with its change and both values."""
+    words = []
+    for one in ones:
+        values = [value_text(one, value) for value in (one.baseline, one.value)]
+        change = change_text(one)
+        note = one.note.partition("; ")[0][:MOST_LETTERS]
+        figures = [change, " -> ".join(values) if change and all(values) else note]
+        words.append(f"{one.metric.replace('_', ' ')} {', '.join(filter(None, figures))}")
+    return f"{ones[0].case}: {'; '.join(words)}"
+
+
+def _what_helps(ones: Sequence[Judgement], options: Options) -> str:
+    """Return what finds the cause in the worst case, or makes the run the baseline."""
+    first = ones[0]
+    case = f"--models {shlex.quote(first.model)} --tasks {first.task}"
+    if first.task in TIMED_TASKS:
+        case += f" --batch-sizes {first.batch_size}"
+    if not _may_be_meant(ones):
+        return typed(f"run {case} --processes 1", options, _OF_AB)
+    commit = _COMMIT.search(first.against)
+    if not _is_slower(ones) or commit is None or options.is_elsewhere:
+        return typed(f"accept {first.run} --reason TEXT", options, _OF_REPORT)
+    return typed(f"ab git:{commit[0]} . {case} --layers", options, _OF_AB)
 
 
 def _those(cases: Sequence[str], what: str) -> str:
     """Return what is said of some cases, the first by its name; nothing of none."""
     names = list(dict.fromkeys(cases))
     return f"; {counted(len(names), 'case')} {what}: {listed(names, 1)}" if names else ""
-
-
-def _trailer(cases: Sequence[str]) -> str:
-    line, left = trailer_line(cases)
-    more = f", with the names of {left} more" if left else ""
-    return f"; an intended change passes with this line in a commit{more}:\n{line}"
 
 
 def _without_failures(of_cases: Sequence[Judgement], options: Options) -> str:
@@ -168,7 +230,7 @@ def _without_failures(of_cases: Sequence[Judgement], options: Options) -> str:
             f"{'the gate decided nothing, which is no pass: ' * (decided(main) == 'none')}"
             f"{len(unclear)} of {counted(len(main), noun)} inconclusive, so they may have changed"
             f"{told}: {_remedy(unclear)}\nnext: "
-            f"{_noise(slow, options) if slow else typed('compare', options, _OF_COMPARE)}"
+            f"{_noise(slow, options) if slow else typed('show latest', options, _OF_REPORT)}"
         )
     compared = [one for one in of_cases if one.verdict != "new"]
     if decided(main) == "nothing":

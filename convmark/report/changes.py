@@ -62,7 +62,7 @@ class Change:
             return f"{figures}, no interval"
         if 0 in self.interval:
             return f"not distinguishable: {figures}"
-        here = " in these runs" * (self.basis == "processes")
+        here = {"processes": " in these runs", "pairs": " over pairs of runs"}.get(self.basis, "")
         return f"{'slower' if self.change > 0 else 'faster'}{here}: {figures}"
 
 

@@ -20,7 +20,7 @@ from convmark.report.comparison import Comparison
 from convmark.report.prices import Price
 from convmark.report.ratios import LEAST_PROCESSES, Ratio, Units, ratio
 from convmark.report.rows import judged_rows, records_of, setting, text_of
-from convmark.results.record import BUSY_SHARE
+from convmark.results.record import large_load
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,8 +145,7 @@ class Measured:
 
     def load(self, key: Key, name: str, rate: str) -> float | None:
         """Return the other programs' share while a throughput was measured, where it is large."""
-        share = median_of(row.get(_LOADS[rate]) for row in self.newest[key][name])
-        return share if share is not None and share >= BUSY_SHARE else None
+        return large_load(row.get(_LOADS[rate]) for row in self.newest[key][name])
 
     @property
     def rate(self) -> str:

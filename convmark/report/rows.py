@@ -216,10 +216,10 @@ def points(frame: pd.DataFrame) -> pd.DataFrame:
     """Return one row per run, hardware and case, newest last.
 
     Figures are medians over the measured processes, NaN where there are none. Added: `n` measured
-    processes, `failed`, `unsteady`, `trouble` (status and error of the first that failed),
-    `why_unsteady` (of the first that says so), and of the step time `spread` (half the range over
-    the median), `log_mean`, `log_var` over processes; `load` is the other programs' share of the
-    CPUs' time, where it is large; and `setting`, as the function returns it.
+    processes, `failed`, `unsteady`, `concurrent`, `trouble` (status and error of the first that
+    failed), `why_unsteady` (of the first that says so), and of the step time `spread` (half the
+    range over the median), `log_mean`, `log_var` over processes; `load` is the other programs'
+    share of the CPUs' time, where it is large; and `setting`, as the function returns it.
     """
     import pandas as pd
 
@@ -241,6 +241,7 @@ def points(frame: pd.DataFrame) -> pd.DataFrame:
         {
             "failed": ~frame["measured"],
             "unsteady": frame["status"] == "unsteady",
+            "concurrent": frame["concurrent"].eq(True) if "concurrent" in frame else False,
             **{name: frame[name] for name in POINT},
         }
     )

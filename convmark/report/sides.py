@@ -15,13 +15,13 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from convmark.compare.comparability import Comparability, facts_of
-from convmark.core.statistics import CONFIDENCE, is_known, median_of, t_quantile
-from convmark.core.text import DIRTY, commit_text, counted
+from convmark.core.statistics import CONFIDENCE, is_known, t_quantile
+from convmark.core.text import DIRTY, commit_text, counted, load_text
 from convmark.report.ratios import LEAST_PROCESSES, Units, geometric_mean, ratio
 from convmark.report.rows import POINT, judged_rows, left_out_text, records_of, text_of
 from convmark.report.tables.answers import Versions
 from convmark.results.code.manifest import files_hash_of
-from convmark.results.record import BUSY_SHARE
+from convmark.results.record import large_load
 from convmark.results.store import RunSource
 
 if TYPE_CHECKING:
@@ -375,8 +375,8 @@ def _side(
     count = len(rows)
     unsteady = sum(row["status"] == "unsteady" for row in rows)
     doubts = [f"{unsteady} of {counted(count, 'process')} unsteady"] if unsteady else []
-    load = median_of(row["other_cpu_share"] for row in rows) or 0.0
-    doubts += [f"{load:.0%} other load"] if load >= BUSY_SHARE else []
+    load = large_load(row["other_cpu_share"] for row in rows)
+    doubts += [f"{load_text(load)} other load"] if load else []
     doubts += filter(None, [left_out_text(newest, rows)])
     return Side(
         facts=facts,
@@ -391,6 +391,6 @@ def _side(
         runs=tuple(
             (run, math.exp(fmean(its_own))) for run, its_own in sorted(logs.items())[-_MOST_RUNS:]
         ),
-        load=load if load >= BUSY_SHARE else 0.0,
+        load=load or 0.0,
         doubt="; ".join(doubts),
     )

@@ -14,18 +14,22 @@ from typing import Any
 
 from convmark.core.case import Case
 from convmark.core.runtimes import DEFAULT_RUNTIME
-from convmark.core.statistics import median_of, middle_of, scaling_efficiency, spread
+from convmark.core.statistics import middle_of, scaling_efficiency, spread
 from convmark.core.table import Heading, Table, headings, plain, table_of
 from convmark.core.tasks import TASKS, TIMED_TASKS
+from convmark.core.text import load_text, seconds_text
 from convmark.report.tables.cores import cores
 from convmark.report.tables.energy import ENERGY_COLUMNS, ENERGY_HEADINGS, of_scopes
-from convmark.results.record import BUSY_SHARE, OF_MANY_STEPS, Record, shown_in
+from convmark.results.record import OF_MANY_STEPS, Record, large_load, shown_in
 from convmark.session.learning import WAYS
 
 SAMPLES_PER_S = (
     "samples/s is measured over windows of steps that do not wait for each other, so it is not the "
     "batch size / step p50."
 )
+
+FAR_BELOW = 0.1
+"""Of what the step time gives: so much less of a throughput is explained."""
 
 _SUSTAINED = shown_in("sustained")
 _AT_LIMIT = shown_in("latency_limit")
@@ -134,7 +138,31 @@ def _timed(groups: Groups) -> Table:
     caption = SAMPLES_PER_S if DEFAULT_RUNTIME in runtimes else ""
     if len(runtimes) > 1:  # a step of an exported model ends before the next begins
         caption = caption.replace("samples/s is", "samples/s of Keras is")
+    caption = f"{caption} {_far_below(groups)}".strip()
     return table_of("summary", "Step times", caption, columns, records, keep=["case"])
+
+
+def _far_below(groups: Groups) -> str:
+    """Say of which cases the throughput is far below what the step time gives, how far, and why."""
+    found = []
+    for name, rows in groups.items():
+        columns = ("throughput_samples_per_s", "step_time_p50_s", "step_time_mean_s")
+        rate, step_s, mean_s = (_middle(rows, column) for column in columns)
+        samples, load = _first(rows, "effective_batch_size"), load_of(rows)
+        if not (rate and step_s and samples) or rate >= (1 - FAR_BELOW) * samples / step_s:
+            continue
+        why = "its windows ran slower than its steps before them"
+        if load is not None:
+            why = f"other programs took {load_text(load)} of the CPUs' time"
+        elif mean_s and rate >= (1 - FAR_BELOW) * samples / mean_s:
+            why = f"the mean step took {seconds_text(mean_s)}"
+        found.append(f"{load_text(1 - rate * step_s / samples)} in {name} ({why})")
+    if not found:
+        return ""
+    return (
+        f"It is lower by {'; '.join(found)}. A window is as long as all its steps, and the median "
+        "step is not moved by the slow ones."
+    )
 
 
 def _said_once(rows: Sequence[Record], said: set[tuple[str, str | None]]) -> str:
@@ -151,11 +179,15 @@ def _note(rows: Sequence[Record], most: int = 80) -> str:
     failed = [row for row in rows if not row.measured]
     if failed:
         return f"{failed[0].status}: {(failed[0].error or '')[:most]}"
-    load = median_of(row.other_cpu_share for row in rows)
-    under = (
-        f"other programs took {load:.0%} of the CPUs' time" if load and load >= BUSY_SHARE else ""
-    )
-    return "; ".join(filter(None, [_doubt(rows, most), under]))
+    load = load_of(rows)
+    under = "" if load is None else f"other programs took {load_text(load)} of the CPUs' time"
+    beside = "beside other benchmark runs" if any(row.concurrent for row in rows) else ""
+    return "; ".join(filter(None, [_doubt(rows, most), under, beside]))
+
+
+def load_of(rows: Sequence[Record]) -> float | None:
+    """Return the share of the CPUs' time that other programs took, where it is large."""
+    return large_load(row.other_cpu_share for row in rows)
 
 
 def _doubt(rows: Sequence[Record], most: int) -> str:
@@ -327,7 +359,9 @@ def sustained(records: Sequence[Record]) -> list[Table]:
     ]  # fmt: skip
     first = headings("case burst", burst=("burst samples/s", "rate"))
     columns = [*first, *map(Heading.of, _SUSTAINED)]
-    return [table_of("sustained", "Sustained", "", columns, found, keep=["case"])] if found else []
+    caption = "drop is of the later level of the intervals below the earlier one, not below burst"
+    whole = table_of("sustained", "Sustained", caption, columns, found, keep=["case"])
+    return [whole] if found else []
 
 
 def scaling(records: Sequence[Record]) -> list[Table]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from convmark.core.case import Case
 from convmark.core.tasks import TIMED_TASKS
-from convmark.core.text import counted
+from convmark.core.text import counted, load_text
 from convmark.report.beside import KINDS
 from convmark.report.plausible import implausible, there
 from convmark.report.rows import text_of
@@ -314,7 +314,8 @@ def unclean(row: Row) -> Found:
     if row["status"] in MEASURED and not row["code"]:
         yield "no code", "column 'code' is empty"
     if row["other_cpu_share"] >= BUSY_SHARE:
-        yield "other load", f"other programs took {row['other_cpu_share']:.0%} of the CPUs' time"
+        load = load_text(row["other_cpu_share"])
+        yield "other load", f"other programs took {load} of the CPUs' time"
     if row["concurrent"]:
         yield "concurrent", "other benchmark runs were allowed"
     if text_of(row["throttle_reasons"]) not in ("", "none"):
@@ -329,7 +330,7 @@ def _busy_afterwards(row: Row) -> Found:
     """Yield that others took CPU time while steps went on after the measurement."""
     for name in ("sustained_other_cpu_share", "latency_limit_other_cpu_share"):
         if row[name] >= BUSY_SHARE:
-            yield "other load", f"{name} is {row[name]:.0%}"
+            yield "other load", f"{name} is {load_text(row[name])}"
             break
 
 

@@ -89,10 +89,10 @@ def headline(judgements: Sequence[Judgement]) -> str:
     return f"{count or 'none'} of {cases} case{plural} fail{'s' * (count <= 1)}{more}"
 
 
-def run_words(run: str, commit: str | None, dirty: bool | None) -> str:
-    """Return a run and its commit in words."""
+def run_words(run: str, commit: str | None, dirty: bool | None, started: str = "") -> str:
+    """Return a run and its commit in words, and the day where its start is given."""
     code = f"{commit[:SHOWN]}{' with edits' * bool(dirty)}" if commit else "no commit"
-    return f"run {run} ({code})"
+    return f"run {run} ({code}{f', {started[:10]}' * bool(started)})"
 
 
 def against_anchors(judgements: Sequence[Judgement], history: History) -> list[Judgement]:
@@ -189,9 +189,8 @@ def change_text(judgement: Judgement) -> str:
 
 
 def verdict_words(judgement: Judgement) -> str:
-    """Return the verdict, with whether something failed that is no regression."""
-    failed = judgement.fails and judgement.verdict != "regressed"
-    return f"{judgement.verdict} (failed)" if failed else judgement.verdict
+    """Return the verdict, and whether the run fails by it."""
+    return f"{judgement.verdict} (failed)" if judgement.fails else judgement.verdict
 
 
 def _github(judgements: Sequence[Judgement]) -> str:
@@ -219,7 +218,7 @@ def _github(judgements: Sequence[Judgement]) -> str:
 
 def _error(case: str, judgements: Sequence[Judgement]) -> str:
     """Return the annotation of a case that fails, by one metric or several."""
-    words = ", ".join(f"{one.metric} {verdict_words(one)}" for one in judgements)
+    words = ", ".join(f"{one.metric} {one.verdict}" for one in judgements)
     several = len(judgements) > 1
     told = [f"{one.metric}: " * several + _message(one) for one in judgements]
     return f"::error title={_property(f'{case}: {words}')}::{_escaped(chr(10).join(told))}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from convmark.core.backends import BACKENDS
 from convmark.core.case import Case
 from convmark.core.cells import Column, columns_of, fit_text, from_cell, to_cell
 from convmark.core.errors import StoreError
+from convmark.core.statistics import median_of
 from convmark.results.agreement import broken_rule, words_broken
 from convmark.results.schema import (
     Schema,
@@ -24,6 +25,17 @@ MEASURED = ("ok", "unsteady")
 BUSY_SHARE = 0.1
 """Others took this share of the CPUs' time or more: step times are longer than on an idle machine,
 their ratio to the reference moves too (see `ALIKE_LOAD`), and a CPU's ceiling would be theirs."""
+
+
+def large_load(shares: Iterable[float | None]) -> float | None:
+    """Return the load that some processes were measured under; None where it was little.
+
+    Args:
+        shares: of the CPUs' time that others took, of each process; None where it is not known.
+    """
+    share = median_of(shares)
+    return share if share is not None and share >= BUSY_SHARE else None
+
 
 OF_MANY_STEPS = ("step_time_p95_s", "step_time_p99_s")
 """What a process has that has taken many steps: the quicker ones of a case, where not all have. A

@@ -235,7 +235,7 @@ class Schema(RowFacts):
     sustained_other_cpu_share: float | None = _sustained(
         "share of the CPUs' time that others took in the last quarter, median",
         title="other load",
-        kind="share",
+        kind="load",
         bounds="share",
     )
 
@@ -272,7 +272,7 @@ class Schema(RowFacts):
     latency_limit_other_cpu_share: float | None = _at_limit(
         "share of the CPUs' time that others took, most of the tries that tell the rate",
         title="other load",
-        kind="share",
+        kind="load",
         bounds="share",
     )
     latency_limit_note: str | None = _at_limit(

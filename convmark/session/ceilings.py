@@ -18,7 +18,7 @@ from convmark.core.case import Case
 from convmark.core.cells import column
 from convmark.core.errors import StoreError
 from convmark.core.runtimes import RUNTIME_PRECISIONS
-from convmark.core.text import Say
+from convmark.core.text import Say, load_text
 from convmark.interpreter import Answer
 from convmark.results.record import BUSY_SHARE
 from convmark.results.table_file import TableFile
@@ -130,7 +130,8 @@ def gather(
             continue
         share = (answer.event("state") or {}).get("other_cpu_share") or 0.0
         if case.device == "cpu" and share > BUSY_SHARE:
-            say(f"ceilings of {device} are not saved: other programs took {share:.0%} of the CPUs")
+            load = load_text(share)
+            say(f"ceilings of {device} are not saved: other programs took {load} of the CPUs")
             continue
         keep_ceilings(path, [ceiling])
         known[ceiling.key] = ceiling

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from convmark.core.cells import column
-from convmark.core.text import seconds_text
+from convmark.core.text import load_text, seconds_text
 from convmark.results.record import BUSY_SHARE
 from convmark.results.table_file import TableBeside
 from convmark.session.facts import Facts, Job
@@ -148,8 +148,8 @@ class LatencyWatch:
             busy = max((one.other_cpu_share or 0.0) for one in self.tries)
             if busy >= BUSY_SHARE:
                 return (
-                    f"not found: other programs took up to {busy:.0%} of the CPUs' time; close "
-                    "them and measure again"
+                    f"not found: other programs took up to {load_text(busy)} of the CPUs' time; "
+                    "close them and measure again"
                 )
             return (
                 f"not reachable: {step}, and at {low.rate_per_s:.3g} requests/s the 99th "

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from convmark.core.statistics import middle_of
 from convmark.core.table import FACETS, Heading, Table, headings, table_of
 from convmark.report.rows import setting
-from convmark.results.record import BUSY_SHARE, shown_in
+from convmark.results.record import large_load, shown_in
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -159,8 +159,7 @@ def _record(every: pd.DataFrame, labels: Sequence[str]) -> dict[str, Any]:
 
 def load_of(rows: pd.DataFrame) -> float | None:
     """Return the other programs' share of the CPUs' time, where it is large."""
-    share = float(rows["other_cpu_share"].median())
-    return share if share >= BUSY_SHARE else None
+    return large_load(rows["other_cpu_share"])
 
 
 def filling_command() -> str:

@@ -16,7 +16,7 @@ from convmark.core.interval import Interval
 from convmark.core.statistics import is_known
 from convmark.core.table import Table, headings, table_of
 from convmark.core.tasks import TASKS
-from convmark.core.text import counted, interval_text, seconds_text
+from convmark.core.text import counted, interval_text, load_text, seconds_text
 from convmark.report.ratios import Ratio, brackets_text, ratio, times_as_fast
 from convmark.report.rows import judged_rows, latest, newest_rows, setting, text_of
 from convmark.report.tables.hardware import GEOMETRIC_MEAN
@@ -160,7 +160,7 @@ def _winner(
 def _load(shares: Iterable[float | None]) -> str:
     """Say under how much other load figures were measured; empty where it was little."""
     known = [share for share in shares if share is not None and is_known(share)]
-    return f"under {max(known):.0%} other load" if known else ""
+    return f"under {load_text(max(known))} other load" if known else ""
 
 
 def _place(row: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -291,8 +291,10 @@ def _largest(ones: Sequence[Judgement]) -> str:
 def _trust(table: pd.DataFrame) -> dict[str, str]:
     """Return one word, and the sentence with its cause."""
     newest = latest(table)
+    most = load_text(newest["load"].max())
     doubts = {
-        f"measured under other load of up to {newest['load'].max():.0%}": newest["load"].notna(),
+        f"measured under other load of up to {most}": newest["load"].notna(),
+        "measured beside other benchmark runs": newest["concurrent"] > 0,
         "unsteady": newest["unsteady"] > 0,
         f"spread by more than {WIDE_SPREAD:.0%} between processes": newest["spread"] > WIDE_SPREAD,
         f"of fewer than {FEW_PROCESSES} processes": newest["n"] < FEW_PROCESSES,

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from convmark.core.statistics import is_known
 from convmark.core.table import Table, headings, table_of
-from convmark.core.text import counted
+from convmark.core.text import counted, load_text
 from convmark.report.ratios import LEAST_PROCESSES, Ratio, fastest_marks, ratio
 from convmark.report.rows import group_of, judged_rows, left_out_text, records_of, text_of
-from convmark.results.record import BUSY_SHARE
+from convmark.results.record import large_load
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,17 +76,18 @@ def cores(rows: Iterable[Row], name: Callable[[Row], str]) -> Table:
     return table_of(
         "cores",
         "Scaling over cores",
-        "Speed-up is the step time with the fewest threads over that with more, from geometric "
-        "means over the processes of one run; the 95 % interval is Welch's on the logarithms, "
-        f"from {LEAST_PROCESSES} processes on. Efficiency is the speed-up over the ratio of the "
-        "threads: 100 % is perfect. CPUs in use is the process's CPU time over the time of its "
-        "steps; threads that wait in a loop use CPUs too. Fastest is yes where it was shown to be "
-        "faster than each other, else perhaps, as those that it was not shown to be faster than. "
-        "default (N) is the framework's own choice.",
+        "Mean step is the geometric mean of the median step times of the processes of one run; "
+        "speed-up is that with the fewest threads over that with more. The 95 % interval is "
+        f"Welch's on the logarithms, from {LEAST_PROCESSES} processes on. Efficiency is the "
+        "speed-up over the ratio of the threads: 100 % is perfect. CPUs in use is the process's "
+        "CPU time over the time of its steps; threads that wait in a loop use CPUs too. Fastest is "
+        "yes where it was shown to be faster than each other, else perhaps, as those that it was "
+        "not shown to be faster than. default (N) is the framework's own choice.",
         headings(
-            "series threads step_time_p50_s throughput_samples_per_s speedup low high efficiency "
-            "in_use fastest n note",
+            "series threads mean_s throughput_samples_per_s speedup low high efficiency in_use "
+            "fastest n note",
             series="case",
+            mean_s=("mean step", "seconds"),
             threads=("threads", "figure"),
             speedup=("speed-up", "ratio"),
             low=("interval from", "ratio"),
@@ -107,7 +108,9 @@ def _records(groups: list[list[Row]], name: Callable[[Row], str]) -> list[dict[s
     marks = fastest_marks(times, means.index(min(means)))
     base = groups[0]
     found = []
-    for rows, times_s, mark, without in zip(groups, times, marks, left_out, strict=True):
+    for rows, times_s, mean, mark, without in zip(
+        groups, times, means, marks, left_out, strict=True
+    ):
         speedup = None
         if rows is not base and not _unlike(rows, base):
             speedup = ratio(times[0], times_s)
@@ -117,8 +120,10 @@ def _records(groups: list[list[Row]], name: Callable[[Row], str]) -> list[dict[s
                 **rows[0],
                 "series": name(rows[0]),
                 "threads": _threads_text(rows),
-                **{key: median(known) for key in ("step_time_p50_s", "throughput_samples_per_s")
-                   if (known := _values(rows, key))},
+                "mean_s": math.exp(mean),
+                "throughput_samples_per_s": median(rates)
+                if (rates := _values(rows, "throughput_samples_per_s"))
+                else None,
                 **({"speedup": speedup.value, **speedup.interval.cells} if speedup else {}),
                 "efficiency": 1.0
                 if rows is base and few
@@ -176,9 +181,8 @@ def _notes(rows: Sequence[Row], base: Sequence[Row], speedup: Ratio | None) -> I
     unsteady = sum(row["status"] == "unsteady" for row in rows)
     if unsteady:
         yield f"{unsteady} of {len(rows)} unsteady"
-    others = _values(rows, "other_cpu_share")
-    if others and median(others) >= BUSY_SHARE:
-        yield f"other load {median(others):.0%}"
+    if load := large_load(row.get("other_cpu_share") for row in rows):
+        yield f"other load {load_text(load)}"
 
 
 def _of_the_machine(rows: Sequence[Row]) -> Iterator[str]:

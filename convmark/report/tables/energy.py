@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from convmark.core.statistics import is_known
 from convmark.core.table import Heading, Table, headings, table_of
 from convmark.report.rows import newest_rows, text_of
-from convmark.results.record import BUSY_SHARE
+from convmark.results.record import large_load
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +74,7 @@ def _load_meanwhile(row: Mapping[str, Any]) -> dict[str, Any]:
     share = _known(row.get("sustained_other_cpu_share"))
     if _known(row.get("sustained_throughput_samples_per_s")) is None:
         return {}
-    return {"load": share if share is not None and share >= BUSY_SHARE else None}
+    return {"load": large_load([share])}
 
 
 def _newest(table: pd.DataFrame) -> Iterator[dict[str, Any]]:

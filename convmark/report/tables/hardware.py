@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from convmark.core.errors import OptionError
 from convmark.core.statistics import median_of
 from convmark.core.table import Heading, Table, headings, table_of
-from convmark.core.text import counted
+from convmark.core.text import counted, load_text
 from convmark.report.comparison import Comparison
 from convmark.report.measured import (
     BURST,
@@ -37,6 +37,7 @@ from convmark.report.ratios import (
     ends_text,
     geometric_mean,
     intervals_with_1,
+    level,
     times_text,
 )
 from convmark.report.rows import left_out_text, text_of
@@ -108,7 +109,8 @@ def _equal_batches(found: _Shown) -> Table:
         "interval is Welch's on the "
         f"logarithms, from {LEAST_PROCESSES} runs or processes a side; that of the geometric mean "
         "is for these cases and allows for what all cases of a run share. Runs with the same "
-        "software and code are taken together; step p50 and samples/s are those of the newest. "
+        "software and code are taken together, and the column mean is of them: speed-up is the "
+        "quotient of two means. Step p50 and samples/s are medians of the newest run alone. "
         "Energy and loss appear where they are known, that of float32 of the same seed, version "
         "and code; another reference by --reference, the order of sustained throughput by --rank "
         "sustained.",
@@ -150,8 +152,9 @@ def _best_batches(found: _Shown) -> Table:
         BEST_BATCHES,
         f"Hardware at its own best batch size{', sustained' * found.sustained}",
         "Of each hardware the batch size with the highest throughput among those measured. "
-        "Speed-up is the throughput over that of the reference at its own best; intervals as "
-        "above. The best is chosen by the same figures, so sizes that lie close flatter a little.",
+        "Speed-up is the mean throughput over that of the reference at its own best; means and "
+        "intervals as above. The best is chosen by the same figures, so sizes that lie close "
+        "flatter a little.",
         records,
         compared,
         found.speedups(compared, found.rate),
@@ -215,6 +218,7 @@ class _Shown(Measured):
             "hardware": name,
             **self.places[name],
             **self.figures(key, name),
+            **self.mean(sides, name, figure),
             **_interval(self.speedup(sides, name, figure)),
             "note": "; ".join([*notes, *self.notes(key, sides, name, figure)]),
         }
@@ -248,6 +252,13 @@ class _Shown(Measured):
                      if _trained_alike(row, newest[0])]  # fmt: skip
             found |= {"loss": loss, "loss_float32": median_of(row.get("loss") for row in there)}
         return found
+
+    def mean(self, sides: Sides, name: str, figure: str) -> dict[str, float]:
+        """Return what speed-ups of a case are the quotients of; nothing where it is not known."""
+        found = level(self.units(sides.get(name, ()), name, figure))
+        if found is None:
+            return {}
+        return {"mean_s": found.value} if figure == _STEP else {"mean_rate": 1 / found.value}
 
     def notes(self, key: Key, sides: Sides, name: str, figure: str) -> Iterator[str]:
         """Say what of the comparison to be wary of."""
@@ -335,7 +346,7 @@ class _Shown(Measured):
         for one in (name, self.base):
             known = [share for key in both if (share := self.load(key, one, rate))]
             if known:
-                yield f", {one} under {max(known):.0%} other load"
+                yield f", {one} under {load_text(max(known))} other load"
 
     def _against_base(self, name: str, speedups: Sequence[Ratio], rate: str) -> str:
         mean = geometric_mean(_with_intervals(speedups))
@@ -354,8 +365,10 @@ class _Shown(Measured):
     def _headings(self) -> list[Heading]:
         return headings(
             "model task batch_size setting hardware step_time_p50_s throughput_samples_per_s "
-            "sustained_throughput_samples_per_s runs load n speedup low high loss loss_float32 "
-            "samples_per_joule framework note",
+            "sustained_throughput_samples_per_s runs load n mean_s mean_rate speedup low high loss "
+            "loss_float32 samples_per_joule framework note",
+            mean_s=("mean step", "seconds"),
+            mean_rate=("mean samples/s", "rate"),
             sustained_throughput_samples_per_s=("sustained samples/s", "rate"),
             speedup=("speed-up", "ratio"),
             low=("interval from", "ratio"),

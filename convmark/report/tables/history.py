@@ -22,7 +22,7 @@ from convmark.core.fitting import wrapped
 from convmark.core.interval import share_of
 from convmark.core.statistics import is_known
 from convmark.core.table import Table, headings, printed, table_of
-from convmark.core.text import commit_text, counted, interval_text, listed, shown
+from convmark.core.text import commit_text, counted, interval_text, listed, load_text, shown
 from convmark.report.rows import (
     POINT,
     SERIES,
@@ -162,6 +162,8 @@ def _history_table(records: Sequence[Mapping[str, Any]], limit: str) -> Table:
 _FACTS = tuple(field.name for field in dataclasses.fields(Comparability))
 _WHOLE = frozenset(column.name for column in COLUMNS if column.type is int)
 
+_OF_RATIO = "A change is of the ratio to the reference network; a p50 moves with the load too."
+
 Trends = Mapping[tuple[str, str], Trend]
 """By hardware and case."""
 
@@ -183,7 +185,7 @@ def trends(frame: pd.DataFrame, runs: Sequence[RunSource]) -> Trends:
         log_ratio=("paired_log_ratio", "mean"),
         variance=("paired_log_ratio", "var"),
         processes=("paired_log_ratio", "size"),
-        load=("other_cpu_share", "mean"),
+        load=("other_cpu_share", "median"),
         loads=("other_cpu_share", "count"),
         step_time_p50_s=("step_time_p50_s", "median"),
     )
@@ -272,9 +274,9 @@ def levels(found: Trends, folder: Path, axes: Mapping[tuple[str, str], Mapping[s
         "Where the ratio of a case to the reference network has moved, over the runs of all "
         "commits under the same conditions; a step names the first run of the new level, a creep "
         "the stretch. The change is to the level before, with its 95 % interval; the search finds "
-        "a change in one of 500 flat series. A creep seen live is one of the sessions beside one "
-        "anchor's code, where the runs scatter too much to show it. Runs under other conditions "
-        f"are a series of their own.{rest}{left_out}",
+        f"a change in one of 500 flat series. {_OF_RATIO} A creep seen live is one of the sessions "
+        "beside one anchor's code, where the runs scatter too much to show it. Runs under "
+        f"other conditions are a series of their own.{rest}{left_out}",
         headings(
             "case hardware first last commit last_commit runs step_time_p50_s change low high "
             "kind live",
@@ -396,7 +398,7 @@ def _levels_text(stretches: Sequence[Stretch]) -> str:
         p50=("p50", "seconds"),
         change="change",
     )
-    return printed(columns, records, drop_empty=False)
+    return f"{printed(columns, records, drop_empty=False)}\n\n{wrapped(_OF_RATIO)}"
 
 
 def change_text(stretch: Stretch) -> str:
@@ -430,8 +432,8 @@ def _notes(
 
 def left_out_text(points: Sequence[Point]) -> str:
     """Say which runs are left out and why."""
+    runs = "runs" if len(points) > 1 else "run"
     names = listed([point.run for point in points], MOST_NAMED)
     loads = [point.load or 0.0 for point in points]
-    several = len(points) > 1
-    told = f"{min(loads):.0%} to {max(loads):.0%}" if several else f"{loads[0]:.0%}"
-    return f"left out, under another load ({told} of the CPU time): run{'s' * several} {names}"
+    told = " to ".join(dict.fromkeys(map(load_text, (min(loads), max(loads)))))
+    return f"left out, under another load ({told} of the CPU time): {runs} {names}"

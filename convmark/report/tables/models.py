@@ -12,6 +12,7 @@ from convmark.core.backends import DEFAULT_BACKEND
 from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.core.table import Heading, Table, headings, table_of
 from convmark.core.tasks import TASKS, Task
+from convmark.core.text import load_text
 from convmark.report.keras_applications import (
     BATCH_SIZE,
     HARDWARE,
@@ -179,7 +180,7 @@ def applications(table: pd.DataFrame, depths: Mapping[str, int]) -> Table:
             model |= {key: row[key] for key in sizes if row[key] == row[key]}
         if is_of_the_times(row):
             kind = _kind(row)
-            load = f"{row['load']:.0%} other load" if row["load"] > 0 else ""
+            load = f"{load_text(row['load'])} other load" if row["load"] > 0 else ""
             measured_on = (row["hardware"], text_of(row["framework"]), load)
             model[f"{kind}_step_s"] = row["step_time_p50_s"]
             model[f"{kind}_hardware"] = ", ".join(filter(None, measured_on))

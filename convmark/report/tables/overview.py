@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from convmark.compare.outliers import LEAST_CHANGE, LEAST_NODES, Deviation, deviations
 from convmark.core.table import Heading, Table, headings, table_of
-from convmark.core.text import counted
+from convmark.core.text import counted, load_text
 from convmark.report.rows import latest, newest_rows, text_of
 from convmark.results.record import shown_in
 
@@ -29,6 +29,8 @@ CAUSES: Mapping[str, str] = MappingProxyType(
         "node differs": "A node is slower or faster than the others of its kind.",
         "other load": "Other programs used the CPUs during the measurement, so the step times are "
         "longer than on an idle machine: close them and measure again.",
+        "concurrent": "Other benchmark runs were allowed beside it (--allow-concurrent), and slow "
+        "it: measure it alone.",
         "unsteady": "The step time changed during the measurement.",
         "throttled": "The GPU lowered its clocks.",
         "not judged": "The figures are no ground for a verdict, for the reason in the detail.",
@@ -75,7 +77,9 @@ def _of(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if failed:
         yield "failed", f"{failed} of {failed + n}: {text_of(row['trouble'])}"
     if row["load"] == row["load"]:
-        yield "other load", f"other programs took {row['load']:.0%} of the CPUs' time"
+        yield "other load", f"other programs took {load_text(row['load'])} of the CPUs' time"
+    if row["concurrent"]:
+        yield "concurrent", f"{int(row['concurrent'])} of {counted(failed + n, 'process')}"
     if unsteady:
         reason = text_of(row["why_unsteady"])
         affected = f"{unsteady} of {counted(n, 'process')}"

@@ -57,12 +57,6 @@ const pairing = function (data) {
     return withInterval(difference, ratios.flatMap((one) => one.pairs));
   }
 
-  function median(values) {
-    const ordered = Array.from(values).sort((a, b) => a - b);
-    const half = ordered.length / 2;
-    return (ordered[Math.ceil(half) - 1] + ordered[Math.floor(half)]) / 2;
-  }
-
   // Sides and pairs
 
   const runOf = (side) => data.sides.run[side];
@@ -202,7 +196,6 @@ const pairing = function (data) {
   }
 
   return {
-    ratio, geometricMean, median, fact, codeOf, commitOf, timesOf, indexed, pairs, leftOut,
-    besides, factAt,
+    ratio, geometricMean, fact, codeOf, commitOf, timesOf, indexed, pairs, leftOut, besides, factAt,
   };
 };

@@ -11,8 +11,7 @@
   const table = box.querySelector("table");
   box.hidden = true;
   const {
-    ratio, geometricMean, median, fact, codeOf, commitOf, timesOf, indexed, pairs, leftOut,
-    besides, factAt,
+    ratio, geometricMean, fact, codeOf, commitOf, timesOf, indexed, pairs, leftOut, besides, factAt,
   } = pairing(data);
 
   // A pair is shown where each facet in which something is chosen has the value of A or of B.
@@ -62,6 +61,8 @@
     return { names: texts.map((parts) => join(parts, false)), shared: texts.length ? join(texts[0], true) : "" };
   }
 
+  // Where the sides differ in what a step holds, the time of a sample is compared, else that of a step.
+  const timeOf = (index) => (["batch_size", "replicas"].includes(index.axis.key) ? "sample" : "step");
   const perSample = (side) => Number(fact(side, factAt.get("batch_size"))) * Number(fact(side, factAt.get("replicas")));
 
   // The table
@@ -118,7 +119,7 @@
   function line(axis, row) {
     const found = document.createElement("tr");
     const said = words(row.one);
-    const times = (row.pair || []).map((side) => median(timesOf(side)));
+    const times = row.times || [];
     const texts = [
       row.name, "", ratioText(row.one.value), interval(row.one), said,
       ...(row.pair ? times.map(units.seconds) : ["", ""]),
@@ -236,7 +237,9 @@
       const factor = perSample(pair[1]) / perSample(pair[0]);
       const units = pair.map((side, at) => (byRun[at] ? runs.get(side) : null));
       const one = ratio(pair[0], pair[1], factor, units);
-      return { pair, one, units, name: names[place], note: note(pair) };
+      const of = (side) => (timeOf(index) === "sample" ? perSample(side) : 1);
+      const times = pair.map((side, at) => Math.exp(one.pairs[0][at].mean) / of(side));
+      return { pair, one, units, times, name: names[place], note: note(pair) };
     });
     const collator = new Intl.Collator("en", { numeric: true });
     rows.sort((x, y) => collator.compare(x.name, y.name));
@@ -259,6 +262,9 @@
       first.className = "mean";
       const heads = Array.from(table.tHead.rows[0].cells);
       heads.forEach((head) => head.removeAttribute("aria-sort"));
+      [5, 6].forEach((place) => {
+        heads[place].firstElementChild.textContent = `${"AB"[place - 5]}: mean ${timeOf(index)}`;
+      });
       heads[1].className = "plot";
       heads[1].replaceChildren(heads[1].querySelector("span"), strip(axis, null));
       table.tHead.replaceChildren(table.tHead.rows[0], first); // stays first, however rows are sorted
