@@ -335,7 +335,7 @@ class SideComparison:
         about = duration_text(len(pairings) * expected_s(self.options))
         shown.line(f"measuring the layers of {counted(len(pairings), 'case')}, about {about}")
         if then_layers(results, (functools.partial(measure, one) for one in pairings)):
-            _say(INTERRUPTED)
+            _say(f"{INTERRUPTED}; the verdicts and the layers measured so far are kept")
 
     def _draw(self, sessions: _Sessions, row: VerdictRow) -> None:
         """Keep a figure of the case's sessions against them; say so where that cannot be done."""

@@ -426,8 +426,7 @@ def pytest_last_words(
         return done
     from convmark.report.advice import say_step
 
-    run = config.stash[_RUN_KEY]
-    say = functools.partial(_say, config)
+    run, say = config.stash[_RUN_KEY], functools.partial(_say, config)
     if failing := config.stash.get(_BY_VERDICTS_KEY, None):
         say_step(
             f"the session fails by its verdicts, though no test has failed: {listed(failing, 1)}; "

@@ -132,7 +132,7 @@ def described(baseline: Baseline, history: History) -> str:
     from convmark.core.git import SHOWN, Git
     from convmark.core.text import listed
     from convmark.report.verdicts import run_words
-    from convmark.results.store import read_head
+    from convmark.results.reading import read_head
 
     words = []
     for repository, commit in baseline.commits.items():
