@@ -17,11 +17,12 @@ FOLDER = ROOT / "tests" / "data" / "snapshots"
 VARIES = (
     (r"convmark[ \w]*: (load|governor|battery|power|quota|temperature)\b.*\n(?:  .*\n)*", ""),
     (r"start in \S+/etc", "start in FOLDER/etc"),
-    (r"\babout \d+ (s|min|h)\b", "about TIME"),
+    (r"\babout \d+ (h \d+ min|s|min|h)\b", "about TIME"),
     (r"\bTIME to \d+ (s|min|h)\b", "TIME to TIME"),
     (r"in \d+\.\d+s", "in TIME"),
     (r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d+)?)?(\+00:00)?", "DATE"),
     (r"\b([0-9a-f]{40}|[0-9a-f]{12})\b", "COMMIT"),
+    (r"(?<=COMMIT, )\d{4}-\d\d-\d\d\b", "DAY"),
     (r"(results|joined)/[\w.-]+/(\d{4})", r"\1/MACHINE/\2"),
     (r"\b[\w.-]+-\d+cpu-\d+gib-[0-9a-f]{8}\b", "MACHINE"),
     # what argparse writes differently from one Python to the next
