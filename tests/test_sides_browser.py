@@ -380,6 +380,6 @@ def test_a_speed_up_is_the_quotient_of_the_two_figures_beside_it(
         assert f"A: mean {what}" in browser.execute_script(heads)
         shown = sides.rows()
         del shown["geometric mean"]
-        assert len(shown) == 2
+        assert shown
         for cells in shown.values():
             assert agree(float(cells[0]), 3, cells[3], cells[4]), cells
