@@ -659,6 +659,20 @@ def of_a_strategy() -> Any:
         return plain()
 
 
+def jax_sparse() -> Any:
+    """Takes rows of which most are zero."""
+    return keras.Sequential([keras.Input((12,), sparse=True), layers.Dense(5)])
+
+
+def _sparse_rows(samples: int) -> Any:
+    from jax.experimental import sparse
+
+    return sparse.BCOO.fromdense(_jax().numpy.eye(samples, 12))
+
+
+jax_sparse.input_spec = _sparse_rows
+
+
 def jax_kept():
     raise ValueError(f"kept: {_jax().config.jax_enable_compilation_cache}")
 

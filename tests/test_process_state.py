@@ -124,6 +124,16 @@ def test_what_pytorch_computes_once_more_is_counted_and_in_the_state_without_an_
     assert work["training_flops_per_sample"] > passes  # Muon multiplies matrices too
 
 
+@pytest.mark.parametrize("task", ["infer", "train"])
+def test_sparse_rows_of_jax_are_measured_and_not_cut_for_steps_that_are_fed(
+    interpreter_of: Callable[[str], Interpreter], task: str
+) -> None:
+    asked = measured("settingnets:jax_sparse", task=task, batch_size=4, backend="jax")
+    answer = interpreter_of("jax").answer(asked)
+    assert (answer.status, answer.message) == ("ok", "")
+    assert answer.event("input_bound") is None
+
+
 def test_threads_that_were_asked_for_are_held_to_within_a_step_too(
     interpreter_of: Callable[[str], Interpreter],
 ) -> None:

@@ -15,7 +15,7 @@ from convmark_zoo.keras_api import keras
 
 from convmark.worker import reference
 from convmark.worker.backends.jax_identity import lowered, step_digest
-from convmark.worker.backends.jax_values import Copies, HandedOn, variables_of
+from convmark.worker.backends.jax_values import Copies, HandedOn, is_dense, variables_of
 from convmark.worker.backends.jaxpr import as_written, jaxpr_work
 from convmark.worker.backends.keras3 import Keras3Backend, cuda_versions, distribution_version
 from convmark.worker.backends.keras_parts import ByIdentity
@@ -227,7 +227,10 @@ class Jax(Keras3Backend):
             return jax.make_jaxpr(model.train_step)(state[0], data.as_given(*placed))
 
         return data.step(
-            lambda: (step, None if eager else trace), placed, any_batch=True, equations=equations
+            lambda: (step, None if eager else trace),
+            placed,
+            any_batch=is_dense(placed),
+            equations=equations,
         )
 
     def _stateful(self, model: Any, train: Any, variables: Any, batch: tuple[Any, ...]) -> Step:
@@ -243,6 +246,7 @@ class Jax(Keras3Backend):
             step,
             batch,
             lambda: lowered(train, state[0], *batch),
+            is_dense(batch),
             equations=lambda: jax.make_jaxpr(train)(state[0], *batch),
         )
 
@@ -289,7 +293,8 @@ class Jax(Keras3Backend):
 
         batch = (jax.device_put(pictures),)
         equations = functools.partial(jax.make_jaxpr(forward), values, *batch)
-        return Step(step, batch, lambda: lowered(infer, values, *batch), equations=equations)
+        trace = functools.partial(lowered, infer, values, *batch)
+        return Step(step, batch, trace, is_dense(batch), equations=equations)
 
     def piece(
         self, function: Callable[[Any], list[Any]], layers: Sequence[Any], compiled: bool

@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from convmark_zoo.keras_api import keras
+from jax.experimental.sparse import JAXSparse
 
 from convmark.worker.backends.keras_parts import ByIdentity
 
@@ -64,3 +66,9 @@ def variables_of(layers: Sequence[Any]) -> list[Any]:
     """Return the variables of layers, each once."""
     found = (one for layer in layers for one in getattr(layer, "variables", []))
     return list({id(one): one for one in found}.values())
+
+
+def is_dense(batch: Any) -> bool:
+    """Whether a batch has no sparse arrays, whose samples cannot be cut from those of several."""
+    leaves = jax.tree.leaves(batch, is_leaf=lambda one: isinstance(one, JAXSparse))
+    return not any(isinstance(one, JAXSparse) for one in leaves)
