@@ -9,3 +9,4 @@ html_show_copyright = False
 exclude_patterns = ["_build"]
 myst_heading_anchors = 3
 nitpicky = True
+smartquotes = False  # `--option` outside of code keeps both hyphens

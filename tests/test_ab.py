@@ -111,7 +111,7 @@ def test_layers_that_cannot_be_measured_are_one_line_and_the_comparison_goes_on(
     asked = ["--models", "lenet5", "--tasks", "infer", "--batch-sizes", "1"]
     assert main(["ab", "--layers", "--set-b", "runtime=savedmodel", *asked]) == 0
     said = " ".join(capsys.readouterr().err.split())
-    assert "no layers of B: --runtime: layers are measured in keras alone, got savedmodel" in said
+    assert "no layers of B: --runtime: layers are measured in keras only, got savedmodel" in said
     assert len(verdicts(folder)) == 1
     assert not list(folder.glob("results/ab/*.layers.csv"))
 
@@ -378,7 +378,7 @@ def test_json_has_every_field(folder: Path, capsys: pytest.CaptureFixture[str]) 
         (["ab", "--set-b", "cpus=1,0"], "cpus must be a list such as 0-3,8, in order, or numaN"),
         (
             ["ab", "--threads", "1,2", "--set-a", "threads=1", "--set-b", "threads=2", *LENET5],
-            "--set-a and --set-b: make several of the cases the same",
+            "--set-a and --set-b: several cases become the same",
         ),
         (["bisect", "--good", "2.16.2", "--bad", "2.18.0"], "needs one case, the options name 16"),
         (["bisect", "--good", "git:a", "--bad", "2.1", *LENET5], "must both be releases"),

@@ -153,25 +153,25 @@ def test_progress_shows_epoch_and_step(train: Train) -> None:
         (
             "separable_layer",
             {},
-            "separable_layer: the task accuracy needs a model from 28x28x1 to 10 classes, this one "
-            "goes from 28x28x1 to 26x26x8",
+            "separable_layer: the task accuracy needs a model from 28x28x1 to 10 classes, got one "
+            "from 28x28x1 to 26x26x8",
         ),
         (
             "builders:well",
             {},
-            "builders:well: the task accuracy needs a model from 28x28x1 to 10 classes, this one "
-            "goes from 4 to 3",
+            "builders:well: the task accuracy needs a model from 28x28x1 to 10 classes, got one "
+            "from 4 to 3",
         ),
         (
             "builders:diverges",
             {},
-            "builders:diverges: the loss must be finite, it is nan in epoch 1",
+            "builders:diverges: the loss must be finite, but it is nan in epoch 1",
         ),
         (
             "builders:compiled_digits('mse')",
             {},
-            "builders:compiled_digits('mse'): the task accuracy trains on numbers of classes, "
-            "which its own loss does not take; compile it with sparse_categorical_crossentropy",
+            "builders:compiled_digits('mse'): the task accuracy has integer labels, "
+            "which its own loss does not accept; compile it with sparse_categorical_crossentropy",
         ),
         ("lenet5", {"mnist": "/none.npz"}, "/none.npz: cannot be read: No such file or directory"),
     ],
@@ -211,7 +211,7 @@ def test_training_that_is_cut_short_is_refused_with_both_counts(
 def test_an_accuracy_that_the_models_own_step_counts_otherwise_is_refused(train: Train) -> None:
     answer = train("settingnets:severe")
     assert answer.status == "error"
-    assert "whose class the outputs choose, 1.0000, evaluate says 0.5000;" in answer.message
+    assert "outputs classify correctly, 1.0000, but evaluate returns 0.5000;" in answer.message
 
 
 def test_the_digits_are_looked_at_without_training(train: Train, folder: Path) -> None:

@@ -94,8 +94,8 @@ def test_a_network_that_gives_one_class_for_all_samples_has_no_top1_agreement() 
 @pytest.mark.parametrize(
     ("precision", "spread", "rule"),
     [
-        ("float32", 1e-9, "gives nearly the same for all inputs; give it trained weights"),
-        ("int8", 1e-3, "int8 cannot be compared, its probabilities lie at most 0.001 from"),
+        ("float32", 1e-9, "gives nearly the same for all inputs; use trained weights"),
+        ("int8", 1e-3, "int8 cannot be compared, because its probabilities are at most 0.001"),
     ],
 )
 def test_outputs_that_would_hide_a_broken_export_are_refused(

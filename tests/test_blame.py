@@ -44,7 +44,7 @@ def test_the_layer_that_moved_is_named_with_its_interval_and_its_part_of_the_cha
 
 def test_sessions_of_one_code_that_have_other_layers_are_not_put_together() -> None:
     drawn = [*sessions(2, LAYERS), *sessions(1, {**LAYERS, "conv4": 0.0, "drawn": 0.1})]
-    with pytest.raises(MeasurementError, match="no layers of the new code: the sessions have oth"):
+    with pytest.raises(MeasurementError, match="no layers of the new code: the sessions have dif"):
         blamed(CASE.name, sessions(3, LAYERS), drawn)
 
 
@@ -117,11 +117,12 @@ def test_where_no_layer_moved_the_line_says_what_could_have_been_seen() -> None:
     widest_s = max(row.high_s - row.low_s for row in rows) / 2
     (line,) = blamed_lines(rows)
     assert line == (
-        f"{CASE.name}: no layer moved for sure; of the noisiest layer a difference below "
-        f"{100 * widest_s / sum(row.old_s or 0 for row in rows):.2g} % of the step is not named"
+        f"{CASE.name}: no layer has certainly moved; of the noisiest layer a difference "
+        f"below {100 * widest_s / sum(row.old_s or 0 for row in rows):.2g} % of the step "
+        "would not be named"
     )
     (line,) = blamed_lines(blamed(CASE.name, 2 * sessions(1, LAYERS), 2 * sessions(1, LAYERS)))
-    assert line.endswith("below 1 % of the step is not named")
+    assert line.endswith("below 1 % of the step would not be named")
     for one in noisy:
         one["forward_s"] = [seconds * (9 if one is noisy[0] else 1) for seconds in one["forward_s"]]
     (line,) = blamed_lines(blamed(CASE.name, sessions(3, LAYERS), noisy))

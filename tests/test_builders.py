@@ -89,14 +89,14 @@ def test_a_watched_builder_keeps_its_input_spec(own_module: ModuleType) -> None:
         ),
         (
             "own_script:net",
-            "own_script:net: own_script ends the program when it is imported (exit status 2); put "
-            'its main program under if __name__ == "__main__"',
+            "own_script:net: own_script ends the program when it is imported (exit status 2); move "
+            'its main program below if __name__ == "__main__"',
         ),
         ("own_nets:large", "own_nets:large: own_nets has no attribute large"),
         ("own_nets:Family.big", "own_nets:Family.big: own_nets.Family has no attribute big"),
         (
             "own_nets:width",
-            "own_nets:width: width must be a keras.Model or give one when it is called, got int",
+            "own_nets:width: width must be a keras.Model or return one when it is called, got int",
         ),
         (
             "own_nets:instance()",
@@ -111,8 +111,8 @@ def test_a_watched_builder_keeps_its_input_spec(own_module: ModuleType) -> None:
             "own_nets:net: missing a required argument: 'width'; give literal arguments, as in "
             "own_nets:net(width=2), of those in (width, depth=1)",
         ),
-        ("own_nets:", "own_nets:: a model of your own is package.module:attribute"),
-        (":small", ":small: a model of your own is package.module:attribute"),
+        ("own_nets:", "own_nets:: write a model of your own as package.module:attribute"),
+        (":small", ":small: write a model of your own as package.module:attribute"),
     ],
 )
 def test_a_users_own_name_is_refused_with_the_part_that_failed(
@@ -276,7 +276,7 @@ def test_a_saved_model_infers_and_says_what_its_graph_computes_in(
     whole = answered(interpreter, "int8/")
     assert "products must be of one dtype, got float32, int8" in whole.message
     train = answered(interpreter, "exported/", "train")
-    assert train.message.startswith("exported/: nothing to train, a SavedModel is measured in")
+    assert train.message.startswith("exported/: nothing to train: a SavedModel is measured in")
 
 
 def test_a_module_before_a_file_registers_its_classes(interpreter: Interpreter) -> None:
@@ -322,13 +322,13 @@ def test_code_in_a_file_runs_where_it_is_trusted(warm: None, project: Path) -> N
     [
         ("lambda.keras", "contains code (a Lambda layer), which loading would run; "),
         ("lambda.h5", "contains code (a Lambda layer), which loading would run; "),
-        ("only.weights.h5", "has weights but no architecture; measure a builder of yours"),
+        ("only.weights.h5", "has weights but no architecture; write a builder"),
         ("text.keras", "must be a .keras archive that Keras saved, it cannot be read: "),
         ("none.keras", "no such file in the working folder"),
         ("a/", "must be a SavedModel, it has no saved_model.pb"),
         (
             "nets.py",
-            "must be a .keras, .h5, .onnx, .tflite or .xml file, or a SavedModel's folder; ",
+            "must be a .keras, .h5, .onnx, .tflite or .xml file, or the folder of a SavedModel; ",
         ),
     ],
 )

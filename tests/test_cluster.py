@@ -159,7 +159,7 @@ def test_too_many_replicas_are_refused_with_what_is_there() -> None:
     [
         ({"replicas": (1,)}, "--cluster: needs --replicas"),
         ({"isolation": "none"}, "--cluster: needs --isolation"),
-        ({"batch_sizes": "auto"}, "--batch-sizes: auto is of one machine"),
+        ({"batch_sizes": "auto"}, "--batch-sizes: auto is for one machine"),
         (
             {"backends": ("tensorflow", "jax")},
             "--replicas: above 1 needs --backend tensorflow, got 2",

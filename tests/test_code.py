@@ -370,7 +370,7 @@ def test_a_case_whose_code_changes_in_the_middle_of_a_run_says_which_file(
     assert kept.other_than_before("net", measured().hash) == ""
     (place / "repo/nets.py").write_text("WIDTH = 9\n")
     assert kept.other_than_before("net", measured().hash) == (
-        "other code than the case's earlier processes ran: nets.py changed meanwhile"
+        "other code than in the case's earlier processes: nets.py changed during the run"
     )
     assert kept.other_than_before("other", measured().hash) == ""
 
@@ -382,10 +382,10 @@ def test_processes_of_the_same_code_that_build_unlike_models_are_no_case(
     some = (950, 950, 3800)
     for sizes in [(None,) * 4, (*some, 1900), (None,) * 4, (*some, 1900), (*some, None)]:
         assert kept.other_than_before("net", code.hash, sizes) == ""
-    assert "of 950 parameters, now 930" in kept.other_than_before(
+    assert "code: 950 parameters, now 930" in kept.other_than_before(
         "net", code.hash, (930, 930, 3720, 1900)
     )
-    assert "of 1900 FLOPs per sample, now 3800" in kept.other_than_before(
+    assert "code: 1900 FLOPs per sample, now 3800" in kept.other_than_before(
         "net", code.hash, (*some, 3800)
     )
 

@@ -30,7 +30,13 @@ def test_every_column_has_one_line_with_its_type_its_unit_and_its_meaning() -> N
         (line,) = [line for line in lines if line.startswith(f"| `{column.name}` ")]
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         empty = "never" if column.required else ""
-        about = [column.type.__name__, column.unit, empty, str(column.since), column.meaning]
+        about = [
+            column.meaning.replace("<", r"\<"),
+            column.type.__name__,
+            column.unit,
+            empty,
+            str(column.since),
+        ]
         assert cells[1:] == about
 
 

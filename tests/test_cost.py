@@ -141,10 +141,10 @@ def test_a_burst_beside_sustained_throughput_and_unlike_times_are_told(tmp_path:
     rows = runs(SLOW, 1000.0), sustained(FAST, 600.0), sustained("mac", 605.0)
     found, _ = tables(tmp_path, prices, *rows)
     (said,) = found.lead[1:]
-    assert said.startswith(f"Not sustained on {SLOW} cpu, as others were in the same case")
+    assert said.startswith(f"Not sustained on {SLOW} cpu, while others were in the same case")
     found, _ = tables(tmp_path / "other", prices, sustained(FAST, 600.0), sustained("mac", 60.0))
     (said,) = found.lead[1:]
-    assert said.startswith(f"Steps did not go on for the same time (600 s on {FAST} cpu, 60 s on m")
+    assert said.startswith(f"The sustained times differ (600 s on {FAST} cpu, 60 s on m")
 
 
 def test_the_load_and_why_rows_are_not_judged_stand_beside_the_cost(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_a_block_that_computes_outside_its_layers_is_one_row_that_says_so(keras:
     block, flat_layer = was_cut(keras, outside(keras)).units
     assert (block.name, block.note) == (
         "block",
-        "computes outside its layers, which are not called alone",
+        "computes outside its layers, so they cannot be called separately",
     )
     assert flat_layer.note == ""
 
@@ -179,7 +179,7 @@ def test_a_piece_returns_what_is_taken_and_all_of_a_layer_that_nothing_takes(ker
     assert [len(found.given(place, place + 1)) for place in range(3)] == [1, 2, 1]
     assert len(found.given(0, 3)) == 3
     notes = {unit.name: unit.note for unit in found.units}
-    assert notes.pop("unused").startswith("the output takes nothing of it")
+    assert notes.pop("unused").startswith("the output does not depend on it")
     assert set(notes.values()) == {""}
 
 
@@ -271,7 +271,7 @@ def test_layers_that_do_not_give_what_the_model_gives_are_not_measured(
     net = Net()
     batch = np.full((SAMPLES, *IMAGE), 1e-4, np.float32)  # as probabilities of many classes are
     case, backend = served(net, batch, task, monkeypatch)
-    with pytest.raises(CaseFailure, match="net: its layers called one by one do not give"):
+    with pytest.raises(CaseFailure, match="net: its layers, called one by one, give other results"):
         layers.serve(case, None, {"seed": 0, "seconds": 0.0}, backend, lambda *_, **__: None)
 
 
@@ -331,7 +331,7 @@ def test_what_has_no_layers_or_is_not_so_deep_is_refused_in_one_line(keras: Any)
             return image * 2.0
 
     for model, depth, words in (
-        (Bare(), None, "has no layers: it computes in its own call alone"),
+        (Bare(), None, "has no layers: it computes only in its own call"),
         (residual(keras), 3, "--depth: must be at most 2, its levels of layers, got 3"),
     ):
         with pytest.raises(CaseFailure, match=words.replace("+", r"\+")):
@@ -403,7 +403,7 @@ def test_layers_that_python_chooses_anew_when_it_traces_have_no_times(keras: Any
         model(batch, training=False)  # to make its variables, perhaps
         model(batch, training=True)
     model.chosen = [0, 1]
-    words = r"net: calls other layers each time that it is traced \(block1, block2\)"
+    words = r"net: calls other layers each time it is traced \(block1, block2\)"
     with pytest.raises(CaseFailure, match=words), held_to_the_layers("net", model, found):
         model(batch, training=True)
     with held_to_the_layers("net", model, was_cut(keras, model)):

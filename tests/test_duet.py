@@ -337,7 +337,7 @@ def test_a_step_is_told_by_its_graph_and_by_the_values_that_it_reads(
         ("eager", "the old code changes settings of the process: run_functions_eagerly=True"),
         ("too_big", "the models do not fit into memory together"),
         ("threads", "the new code changes settings of the process: python_threads=2"),
-        ("variable", "the two codes set environment variables otherwise: OMP_SOMETHING"),
+        ("variable", "the two codes set environment variables differently: OMP_SOMETHING"),
         ("other", "the new code takes {old}/shop/late.py from the other side's files"),
     ],
 )

@@ -60,7 +60,7 @@ def test_an_older_run_is_not_exported_as_the_newest(
     assert main(["export", str(tmp_path), "--to", "bmf"]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert "bmf: is of the newest run, 0002 has no figures; name" in printed.err
+    assert "bmf: exports the newest run, but 0002 has no figures; give" in printed.err
     assert main(["export", str(tmp_path / SLOW / "0001.csv"), "--to", "bmf"]) == 0
 
 
@@ -172,11 +172,11 @@ def test_no_case_and_no_run_takes_the_place_of_another(tmp_path: Path) -> None:
     assert len([name for name in found["mlflow"] if "/metrics/step" in name]) == 2 * len(cases)
     assert len({one["run_id"] for one in json.loads(found["conbench"][""])}) == 2
     keep_run(tmp_path / "part", [replace(one, parameters=1) for one in records[:2]])
-    with pytest.raises(OptionError, match=r"0001 of xeon-2 that started .* is in two files"):
+    with pytest.raises(OptionError, match=r"0001 of xeon-2, started .*, is in two files"):
         export_of(read_rows([*places, tmp_path / "part"]), "mlflow")
     keep_run(tmp_path / "own", [replace(one, node="mine") for one in records])
     for target in ("conbench", "mlflow"):  # published without the host, and as it was measured
-        with pytest.raises(OptionError, match=r"0001 of xeon-2 that started .* is in two files"):
+        with pytest.raises(OptionError, match=r"0001 of xeon-2, started .*, is in two files"):
             export_of(read_rows([*places, tmp_path / "own"]), target)
 
 
@@ -228,9 +228,9 @@ def test_what_cannot_be_written_or_is_unknown_is_one_line(
         (["--to", "otava"], "needs a folder that does not exist yet"),
         (
             ["--to", "bmf", "-o", "none/there.json"],
-            "No such file or directory; make it so, or name",
+            "No such file or directory; make it writable, or choose",
         ),
-        (["--to", "mlflow", "-o", "file/out"], "Not a directory; make it so, or name"),
+        (["--to", "mlflow", "-o", "file/out"], "Not a directory; make it writable, or choose"),
         (["--to", "otava", "-o", "none\0"], "must be a path"),
     ):
         capsys.readouterr()

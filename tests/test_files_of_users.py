@@ -51,8 +51,8 @@ def whole(arrays: Sequence[Any]) -> list[Any]:
     [
         ([()], "must have a batch axis and no axis of size 0, its input x0 has the shape scalar"),
         ([(None, 0)], "no axis of size 0, its input x0 has the shape [?]x0"),
-        ([(2, 3)], "takes batches of size 2, got 4; ask for --batch-sizes 2"),
-        ([], "the file takes no input; convert it with one"),
+        ([(2, 3)], "takes batches of size 2, got 4; use --batch-sizes 2"),
+        ([], "the file has no input; convert it with one"),
     ],
 )
 def test_what_takes_no_batch_is_refused(shapes: list[Any], rule: str) -> None:

@@ -109,7 +109,7 @@ def test_what_a_node_notes_beside_its_rows_is_kept_under_the_name_of_the_run(
 def test_nodes_that_run_the_code_of_whoever_reaches_them_are_named(
     fleet: Fleet, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = "x: whoever reaches the ports of Ray there may run code: start the nodes with RAY_AUTH_"
+    line = "x: anyone who reaches Ray's ports there can run code: start the nodes with RAY_AUTH_"
     for token, said in ((False, True), (True, False)):
         fleet(abouts={"x": about("x", asks_for_token=token)})
         assert run() == 0
@@ -164,7 +164,7 @@ def test_labels_are_read() -> None:
         (["--shard", "1/2"], "--shard: must not be given with --ray"),
         (["--describe"], "--describe: must not be given with --ray"),
         (["--resume", "7"], "--resume: must be given without a run with --ray, got '7'"),
-        (["--batch-sizes", "auto"], "--ray: must have --batch-sizes in numbers, got auto"),
+        (["--batch-sizes", "auto"], "--ray: needs --batch-sizes in numbers, got auto"),
         (["--env", "tensorflow", "--env", "jax"], "--ray: measures in one --python or --env"),
         (
             ["--replicas", "2", "--cluster", "a:1,b:2", "--index", "0"],
@@ -200,7 +200,7 @@ def test_a_node_with_another_convmark_does_not_measure_and_the_run_is_not_whole(
     assert set(by_node()) == {"x"}
     said = capsys.readouterr().err
     assert "convmark run: old does not measure: convmark 0.0.1 there, " in said
-    assert "convmark run: odd does not measure: its measuring code or zoo is another" in said
+    assert "convmark run: odd does not measure: its measuring code or zoo differs" in said
 
 
 def test_a_cluster_on_which_nobody_can_measure_is_refused(
@@ -388,7 +388,7 @@ def test_the_doctor_says_what_each_node_is_and_has(
     assert "ray.io" not in line
     assert "xeon-2" in line
     assert "tensorflow 2.21.0 Keras 3.15.0" in line
-    assert "Would refuse to measure\n  none" in said
+    assert "Nodes that would refuse to measure\n  none" in said
     assert "  y: temperature: CPU at 95\n    -> let it cool down" in said
     assert "  y: niceness: measures at niceness 15" in said
     assert "keep it on a network that you trust" in said
@@ -406,7 +406,7 @@ def test_the_doctor_says_what_each_node_would_refuse(
     )
     assert doctor() == 1
     said = capsys.readouterr().out
-    assert "  busy: its slot is taken by other work of the cluster" in said
+    assert "  busy: its slot is used by other work of the cluster" in said
     assert "  bare: No module named 'tensorflow'" in said
     assert "  10.0.0.3: does not answer" in said
     assert "  old: convmark 0.0.1 there, " in said

@@ -144,7 +144,7 @@ def test_a_run_that_was_given_the_number_of_an_accepted_one_is_no_anchor(store: 
     accept(store, MACHINE, "2", "first")
     (store.folder / MACHINE / "0002.csv").unlink()
     keep(store, run_of("0002", 0.0, commit=ANOTHER_COMMIT))
-    with pytest.warns(StoreWarning, match=r"0002\.csv: is not the run that was accepted: that was"):
+    with pytest.warns(StoreWarning, match=r"0002\.csv: is not the run that was accepted"):
         assert found(store, run_of("0003", 0.0)) == ["0001"]
 
 
@@ -465,7 +465,7 @@ STATES = [
     (
         None,
         f"cpu_quota=1.5 {EAGER}",
-        "cpu_quota was the default, is 1.5: `convmark report` sets them side by side",
+        "cpu_quota was the default, is 1.5: `convmark report` shows them side by side",
     ),
 ]
 
@@ -658,7 +658,7 @@ def test_a_run_is_not_named_as_its_own_baseline_by_number_link_or_copy(
     for name in ("2", str(own), str(link), str(tmp_path / "elsewhere" / MACHINE / "0002.csv")):
         with pytest.raises(StoreError, match="is the run that is judged; name an earlier run"):
             store.find(name, MACHINE, but=own)
-    with pytest.raises(StoreError, match=r"copy\.csv: holds the run that is judged, run 0002"):
+    with pytest.raises(StoreError, match=r"copy\.csv: has the run that is judged, run 0002"):
         named_history(copy, run_of("0002", 0.0))
 
 

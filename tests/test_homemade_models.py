@@ -152,10 +152,10 @@ NOTES = {
     "normalised": "the branches of sequential_1/spectral_normalization_1/cond count unlike",
 }
 REFUSED = {
-    ("gan", "infer"): "a model without a call() of its own cannot infer; measure it in training",
-    ("two_arguments", "infer"): "its call() must take all inputs as one argument, as fit gives "
-    "them, and needs extra too",
-    ("unnormalised(depth=9)", "train"): "the loss must be finite, it is nan at step 10; try a "
+    ("gan", "infer"): "a model without its own call() cannot infer; measure its training",
+    ("two_arguments", "infer"): "its call() must take all inputs as one argument, as fit passes "
+    "them, but it also needs extra",
+    ("unnormalised(depth=9)", "train"): "the loss must be finite, but it is nan at step 10; try a "
     "smaller --learning-rate",
     ("ragged_twice", "infer"): "grid: a ragged input of ?x? needs an input_spec of the "
     "builder; without one its first axis alone can be open",

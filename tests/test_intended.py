@@ -77,7 +77,7 @@ def test_a_trailer_since_the_anchor_lets_its_cases_pass_and_names_its_commit(
     assert found.reason(LENET) == f"accepted by commit {sha[:12]}"
     assert found.reason(VGG) == f"accepted by commit {sha[:12]}"  # by the name that was asked for
     passed = pass_intended([judgement(case=LENET, note="slower")], found)
-    later = "and so is what 1 later commit changed, for no earlier run bounds it"
+    later = "and so is what 1 later commit changed, because no earlier run limits it"
     assert one(passed) == ("regressed", False, f"slower; accepted by commit {sha[:12]}, {later}")
 
 
@@ -152,7 +152,7 @@ def test_a_line_outside_the_last_paragraph_is_said_not_to_count(commit: Commit) 
     commit("Benchmark-Accept: vgg16-*")
     said: list[str] = []
     assert meant(anchor, said).reason(LENET) == ""
-    why = "for it is not in the last paragraph of the commit's message"
+    why = "because it is not in the last paragraph of the commit's message"
     assert said == [f"{sha[:12]}: its line Benchmark-Accept is not read, {why}"]
 
 
@@ -217,7 +217,7 @@ def test_what_a_trailer_lets_pass_with_later_commits_says_so(
     commit()
     commit()
     (found,) = pass_intended([slower], meant(anchor))
-    told = "and so is what 2 later commits changed, for no earlier run bounds it"
+    told = "and so is what 2 later commits changed, because no earlier run limits it"
     assert (found.accepted, found.note) == (f"{reason}, {told}",) * 2
     runs = passed_before(tmp_path, found.accepted, "0001", change=0.12)
     assert one(pass_intended([slower], meant(anchor), runs))[2] == reason

@@ -155,14 +155,14 @@ def test_a_faster_model_that_learns_less_is_no_improvement_and_the_summary_says_
     step = found["train", "step_time"]
     assert (step.verdict, step.fails) == ("inconclusive", False)
     assert step.note.startswith(
-        "no improvement, for it learns less: accuracy 0.9800 -> 0.9500; 5 sessions"
+        "no improvement, because it learns less: accuracy 0.9800 -> 0.9500; 5 sessions"
     )
     less = found["accuracy", "accuracy"]
     assert (less.verdict, less.fails) == ("regressed", True)
     assert less.note.endswith("so better in step_time, throughput is no improvement")
     assert not any(one.verdict == "improved" for one in found.values())
     summary = verdicts_report(list(found.values()))
-    assert "no improvement, for it learns less" in summary
+    assert "no improvement, because it learns less" in summary
 
 
 def test_a_faster_model_that_learns_as_well_is_an_improvement() -> None:

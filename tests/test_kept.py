@@ -164,11 +164,11 @@ def opened_for_the_first_time(place: Path, tree: KeptTree) -> Path:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (changed_file, r"here/sub/net\.json is not as it was when it was measured"),
-        (changed_library, r"other-lib/shoplib\.py is not as it was when it was measured"),
-        (changed_elsewhere, r"elsewhere/weights is not as it was when it was measured"),
-        (opened_by_its_whole_path, r"work/nets\.py was opened in place of the run's own; name it"),
-        (opened_for_the_first_time, r"other\.json is opened now, and was not by the run"),
+        (changed_file, r"here/sub/net\.json has changed since it was measured"),
+        (changed_library, r"other-lib/shoplib\.py has changed since it was measured"),
+        (changed_elsewhere, r"elsewhere/weights has changed since it was measured"),
+        (opened_by_its_whole_path, r"work/nets\.py was opened in place of the run's own file; use"),
+        (opened_for_the_first_time, r"other\.json is opened now, but was not opened in the run"),
     ],
 )
 def test_what_is_not_the_runs_own_is_refused_by_name(

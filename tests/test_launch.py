@@ -179,7 +179,7 @@ def test_a_measurement_counts_and_times_as_it_says(by_fork: Answer) -> None:
 
 @pytest.mark.parametrize(
     ("task", "words"),
-    [("infer", "the output for one batch must be"), ("train", "the loss must go on changing")],
+    [("infer", "the output for one batch must be"), ("train", "the loss must keep changing")],
 )
 def test_a_model_that_stops_working_after_its_first_steps_is_refused(
     forking: Interpreter, task: str, words: str
@@ -241,9 +241,9 @@ def proofs(answer: Answer) -> list[float]:
         ("raises", "error", "ValueError: a shape that cannot be"),
         ("raises_at_length", "error", "of some layer : shapes differ"),
         ("returns_no_model", "error", "the builder must return a keras.Model, it returned int"),
-        ("returns_twice", "error", "the builder must return once, it has forked the process and"),
+        ("returns_twice", "error", "the builder must return once, but it forked the process and"),
         ("tells_no_input", "error", "the input shape is not known; call the model on keras.Input"),
-        ("overflows", "error", "the output must be finite, it is inf at step 1"),
+        ("overflows", "error", "the output must be finite, but it is inf at step 1"),
         ("exits", "error", "the model's code ends the program (exit status 3)"),
         ("runs_out_of_host_memory", "out_of_memory", "MemoryError"),
         ("runs_out_of_device_memory", "out_of_memory", "OOM when allocating tensor"),

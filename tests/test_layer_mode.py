@@ -132,7 +132,7 @@ def test_an_output_of_several_parts_is_in_no_layers_time() -> None:
     chain: Any = object.__new__(layers._Chain)
     chain.case = Case(model="net", task="infer", batch_size=SAMPLES)
     chain.cut, chain._backend = SimpleNamespace(outputs=[7]), SimpleNamespace(leaves=list)
-    with pytest.raises(CaseFailure, match="net: an output that is ragged or sparse"):
+    with pytest.raises(CaseFailure, match="net: has a ragged or sparse output"):
         chain.check((None, ["values", "row splits"]), [])
 
 

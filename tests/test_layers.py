@@ -244,12 +244,12 @@ def test_sessions_differ_in_their_seed_and_a_failed_one_is_named() -> None:
     more = {"threads": "default", "call_path": "tf.function"}
     worker.more = [{"event": "read_back", **told, **more}]
     assert len(measure(worker)) == 2
-    assert "the layers compute in bfloat16, as the model's own code has it" in said[-1]
+    assert "the layers compute in bfloat16, set by the model's own code" in said[-1]
     other = [session(1.0, 0.5), {**session(1.0, 0.5), "units": [unit("drawn")]}]
     worker = Worker("ok", "ok")
     worker.layers = other
     assert measure(worker) == []
-    assert said[-1].startswith(f"{CASE.name}: no layers: the sessions have other layers; have")
+    assert said[-1].startswith(f"{CASE.name}: no layers: the sessions have different layers; do")
 
 
 def test_the_rows_are_kept_as_they_are_whatever_a_layer_is_called(tmp_path: Path) -> None:
@@ -269,10 +269,10 @@ def test_the_rows_are_kept_as_they_are_whatever_a_layer_is_called(tmp_path: Path
     [
         (
             {"runtime": "savedmodel"},
-            "--runtime: layers are measured in keras alone, got savedmodel",
+            "--runtime: layers are measured in keras only, got savedmodel",
         ),
-        ({"backend": "torch", "jit": "on"}, "--jit on: is not for the layers of PyTorch"),
-        ({"replicas": 2}, "--replicas: layers are measured of one replica, got 2"),
+        ({"backend": "torch", "jit": "on"}, "--jit on: is not possible for layers of PyTorch"),
+        ({"replicas": 2}, "--replicas: layers are measured with one replica, got 2"),
     ],
 )
 def test_what_layers_cannot_be_measured_of_is_known_from_the_case(

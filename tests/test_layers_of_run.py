@@ -118,7 +118,7 @@ def test_layers_that_the_disk_does_not_take_are_printed_all_the_same(
     assert run("--layers", "--format", form) == 1
     printed, said = capsys.readouterr()
     assert STEP in printed
-    assert f"{LENET5}: its layers are not kept: results/" in printed + said
+    assert f"{LENET5}: its layers are not saved: results/" in printed + said
     assert "rows in results/" not in said.partition("not kept")[2]
 
 
@@ -226,7 +226,10 @@ def test_what_may_have_read_more_than_is_known_is_no_known_code(
     assert run() == 0
     monkeypatch.setattr(Worker, "missed", "the kernel's queue was full")
     assert run() == 0
-    words = "; what ran is not known of 2 rows, which no other code is the same as: the kernel's q"
+    words = (
+        "; the code that ran is not known for 2 rows, so it is never called the same as other "
+        "code: the kernel's q"
+    )
     assert words in capsys.readouterr().out
     (path,) = Path("results").glob("*/0002.csv")
     assert [(row.status, row.code, row.commit) for row in read_run(path)] == [

@@ -431,7 +431,7 @@ def test_codes_that_fail_only_beside_each_other_are_compared_in_processes_of_the
     assert verdicts(found) == ["regressed"]
     assert len(duets.plans["lenet5"]) == 1
     (told,) = found[0].separate
-    why = "beside the other, the new code cannot be run: SIGSEGV; explained by new"
+    why = "with the other, the new code cannot be run: SIGSEGV; explained by new"
     assert told == f"in a process each: {why}"
 
 
@@ -451,7 +451,7 @@ def test_one_death_of_a_session_is_forgiven_and_two_part_the_codes(
 def test_a_session_that_times_nothing_counts_as_a_death(compare: Compare) -> None:
     (found,), duets = compare({"lenet5": lambda number, noise: Session()})
     assert (found.apart, found.closed) == (
-        "beside the other, a code cannot be run: no step was timed",
+        "with the other, a code cannot be run: no step was timed",
         "",
     )
     assert len(duets.plans["lenet5"]) == 2
@@ -459,7 +459,9 @@ def test_a_session_that_times_nothing_counts_as_a_death(compare: Compare) -> Non
 
 def test_a_code_that_builds_unlike_models_leaves_no_verdict(compare: Compare) -> None:
     (found,), _ = compare({"lenet5": with_models})
-    assert found.closed.startswith("the old code builds unlike models, of 10 parameters, then of 1")
+    assert found.closed.startswith(
+        "the old code builds different models, of 10 parameters, then of 1"
+    )
     assert found.live == []
 
 
@@ -468,7 +470,7 @@ def test_models_whose_samples_decide_their_flops_are_one_model() -> None:
     found = CaseResult()
     found.sizes["old"] = {"parameters": 10, "flops_per_sample": 5}
     hold_sizes({"old": {"parameters": 10, "flops_per_sample": 6}}, found)
-    with pytest.raises(ForeignCode, match="the control code builds unlike models, of 6 flops"):
+    with pytest.raises(ForeignCode, match="the control code builds different models, of 6 flops"):
         hold_sizes({"old": {"flops_per_sample": 6}, "control": {"flops_per_sample": 5}}, found)
 
 

@@ -68,7 +68,7 @@ def test_runs_are_listed_and_shown_under_the_name(
         (f"{SLOW}=a\nb", "must be MACHINE=NAME"),
         (f"{SLOW}={'x' * 101}", "must be MACHINE=NAME"),
         (f"{SLOW}={FAST}", f"'{FAST}' is the name of {FAST}; choose another"),
-        ("mac=desk", f"no row is of the machine 'mac'; known: {FAST}, {SLOW}"),
+        ("mac=desk", f"no row is from the machine 'mac'; known: {FAST}, {SLOW}"),
     ],
 )
 def test_what_is_no_name_of_a_machine_is_refused(

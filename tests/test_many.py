@@ -124,8 +124,8 @@ def test_a_second_run_is_refused_with_the_process_of_the_first(tmp_path: Path) -
         status, output, _ = run(*PLAN, folder=tmp_path)
         assert status == 2
         assert one_message(output) == (
-            f"convmark run: another benchmark run is active, process {first.pid}, and each would "
-            "disturb the other: wait for it with --wait, or measure anyway with "
+            f"convmark run: another benchmark run is active, process {first.pid}, and the two "
+            "would disturb each other: wait for it with --wait, or measure anyway with "
             "--allow-concurrent"
         )
         assert len(run_files(tmp_path)) == 1
@@ -425,7 +425,7 @@ def test_a_folder_that_another_user_has_put_there_is_refused(shared: Path) -> No
         said: list[str] = []
         with alone(wait=False, concurrent=False, say=said.append, folder=mine) as others:
             assert others == []
-        assert f"must be user {os.getuid()}'s and nobody else's to write to" in said[0]
+        assert f"must be owned by user {os.getuid()} and writable by nobody else" in said[0]
         assert list(mine.iterdir()) == []
 
 
@@ -438,7 +438,10 @@ def test_links_and_pipes_that_are_planted_are_not_followed_and_keep_nobody(
     said: list[str] = []
     with alone(wait=False, concurrent=False, say=said.append, folder=mine):
         pass
-    assert "it must be a folder and no link; remove it, or name another folder" in said[0]
+    assert (
+        "it must be a folder and no link; remove it, or set CONVMARK_RUNTIME to another folder"
+        in said[0]
+    )
     assert list(target.iterdir()) == []
     mine.unlink()
     mine.mkdir()

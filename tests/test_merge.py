@@ -145,7 +145,7 @@ def test_a_copy_is_refused(parts: list[str], capsys: pytest.CaptureFixture[str])
     shutil.copytree("part1", "copy")
     line = refused(capsys, *parts, "copy")
     assert line.startswith("convmark merge: ")
-    assert "must not hold what " in line
+    assert "must have no row of " in line
     assert line.endswith("is in both; leave one out")
 
 
@@ -161,7 +161,7 @@ def test_what_was_joined_already_is_passed_over_and_a_part_of_it_refused(
     assert main(["merge", *parts, "--results", "all"]) == 0
     assert "0001.csv: is in all/" in capsys.readouterr().err
     assert contents(Path("all")) == before
-    assert "must not hold what all/" in refused(capsys, "part1")
+    assert "must have no row of all/" in refused(capsys, "part1")
 
 
 def test_a_row_that_was_joined_already_with_another_figure_is_refused(
@@ -243,7 +243,7 @@ def test_a_plan_on_two_kinds_of_machine_is_a_run_for_each(
     path.write_text(path.read_text().replace(machine, "another-1"))
     assert main(["merge", *parts, "--results", "all"]) == 0
     assert {run.parent.name for run in Path("all").glob("*/*.csv")} == {machine, "another-1"}
-    assert "was measured on 2 kinds of machine, a run for each" in capsys.readouterr().err
+    assert "was measured on 2 kinds of machine; each has a run" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("default")
@@ -346,4 +346,4 @@ def test_a_damaged_manifest_is_refused_before_anything_is_written(
 ) -> None:
     with_code("part1", "lenet5")
     code_path(run_of("part1")).write_text("{}")
-    assert "0001.code.json: is damaged: " in refused(capsys, *parts)
+    assert "0001.code.json: is damaged, so " in refused(capsys, *parts)

@@ -40,7 +40,9 @@ def test_a_file_is_named_from_the_working_folder(
     assert ModelName.of("lenet5").is_zoo
     assert str(ModelName.of(f"{tmp_path}/a/net.keras")) == "a/net.keras"
     (tmp_path / "exported" / "nets.py").touch()
-    with pytest.raises(CaseError, match=r"is named by its module: exported\.nets:net$"):
+    with pytest.raises(
+        CaseError, match=r"give a model of your own by its module: exported\.nets:net$"
+    ):
         ModelName.of("exported/nets.py:net")
     monkeypatch.chdir(tmp_path / "exported")
     with pytest.raises(CaseError, match=r"^net\.keras: a model file must be in the working"):
@@ -53,7 +55,7 @@ def test_a_file_is_named_from_the_working_folder(
         ("nets:net(width=two)", "arguments must be literals"),
         ("nets:net(**{})", "arguments must be literals"),
         ("nets:net(1)(2)", "arguments must be literals"),
-        ("nets:net(width=2,width=3)", "takes each argument once, width is given twice"),
+        ("nets:net(width=2,width=3)", "give each argument of a builder once, got width twice"),
         ("nets:net(", "package.module:attribute"),
         ("3nets:net", "package.module:attribute"),
         ("nets:", "package.module:attribute"),

@@ -16,7 +16,7 @@ from convmark.core.option_values import nearest
 from convmark.core.options import OPTIONS, read
 from convmark.core.pyproject import pyproject_settings, wants_short_options
 
-GAPS = "must be a comma-separated list without gaps"
+GAPS = "must be a comma-separated list without empty items"
 COUNT = "must be a whole number of at least 1"
 SECONDS = "must be a number of seconds above 0 and at most 1,000,000"
 DEVICE = "a device is cpu, gpu:N (such as gpu:0) or all"
@@ -182,8 +182,8 @@ BAD_IN_PYPROJECT = [
 BAD_TABLES = [
     ("[tool.convmark]\nbatchsizes = 1", "has no key 'batchsizes'", "did you mean batch-sizes"),
     ("[tool.convmark]\nmodel = 'a'", "has no key 'model'", "did you mean models"),
-    ("[tool.convmark]\nzzz = 1", "has no key 'zzz'", "no known name is near"),
-    ("[tool.convmark]\n'a\\nb' = 1", "has no key 'a\\\\nb'", "no known name is near"),
+    ("[tool.convmark]\nzzz = 1", "has no key 'zzz'", "no known name is similar"),
+    ("[tool.convmark]\n'a\\nb' = 1", "has no key 'a\\\\nb'", "no known name is similar"),
     ("[tool.convmark.models]\na = 1\n[tool.convmark.more]", "has no key 'more'", ""),
     ("[tool]\nconvmark = 3", "tool.convmark must be a table, got 3", ""),
     ("[[tool.convmark]]\nseed = 1", "tool.convmark must be a table, got [", ""),
@@ -429,7 +429,7 @@ def test_keys_that_are_no_options_are_left_alone() -> None:
             [f"name{n}" for n in range(12)],
             "known: " + ", ".join(f"name{n}" for n in range(12)),
         ),
-        ("x", [f"name{n}" for n in range(13)], "no known name is near"),
+        ("x", [f"name{n}" for n in range(13)], "no known name is similar"),
         ("x", [], "none is known"),
         ("ab1", ["ab2", "ab3", "ab4", "ab5"], "did you mean ab5 or ab4 or ab3?"),
     ],

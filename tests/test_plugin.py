@@ -147,10 +147,12 @@ def test_clusters_and_sustained_steps_are_of_the_command_line(
     (pytester.path / "pyproject.toml").write_text('[tool.convmark]\ncluster = "local"\n')
     result = run()
     assert result.ret == 4
-    result.stderr.fnmatch_lines(["ERROR: [[]tool.convmark] cluster: is of `convmark run`*"])
+    result.stderr.fnmatch_lines(
+        ["ERROR: [[]tool.convmark] cluster: is an option of `convmark run`*"]
+    )
     assert run("--replicas=2", "--backend=jax").ret == 4
     (pytester.path / "pyproject.toml").write_text('[tool.convmark]\nsustain = "20m"\n')
-    told = "ERROR: [[]tool.convmark] sustain: is of `convmark run`, pytest measures a burst*"
+    told = "ERROR: [[]tool.convmark] sustain: is an option of `convmark run`, *"
     run().stderr.fnmatch_lines([told])
 
 
@@ -287,7 +289,7 @@ def test_a_case_that_fails_is_a_row_and_a_failed_test_and_the_others_go_on(
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--models=lenet6", "ERROR: lenet6: no such model; the nearest are lenet5*"),
+        ("--models=lenet6", "ERROR: lenet6: no such model; the most similar are lenet5*"),
         ("--devices=gpu:0", "ERROR: --devices: gpu:0 does not exist, only cpu*"),
         ("--devices=tpu", "ERROR: --devices: unknown device 'tpu'*"),
         ("--precisions=float8", "ERROR: --precisions: unknown name 'float8'*"),

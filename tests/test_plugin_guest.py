@@ -100,7 +100,9 @@ def test_an_option_of_convmark_run_is_refused_by_the_name_that_was_given(
     result = pytester.runpytest_inprocess(f"{before}{name}", "1")
     assert result.ret == 4
     instead = "pytest bench/test_inference.py" if name == "tasks" else f"convmark run --{name}"
-    result.stderr.fnmatch_lines([f"ERROR: {before}{name}: is of `convmark run`*{instead}"])
+    result.stderr.fnmatch_lines(
+        [f"ERROR: {before}{name}: is an option of `convmark run`*{instead}"]
+    )
 
 
 def test_a_short_name_where_there_is_none_is_answered_with_the_long_one(
@@ -174,5 +176,5 @@ def test_under_codspeed_our_tests_are_skipped_with_the_reason(pytester: pytest.P
     )
     result = pytester.runpytest_inprocess("-rs")
     result.assert_outcomes(skipped=1)
-    result.stdout.fnmatch_lines(["*SKIPPED*processes of its own, where --codspeed sees nothing*"])
+    result.stdout.fnmatch_lines(["*SKIPPED*in its own processes, where --codspeed sees nothing*"])
     assert not Path(pytester.path, "results").exists()

@@ -40,7 +40,7 @@ def test_an_option_of_convmark_run_is_refused_with_what_to_do(run: Run) -> None:
     result = run("--tasks=infer")
     assert result.ret == 4
     (line,) = [one for one in result.stderr.lines if one.startswith("ERROR: ")]
-    assert line.startswith("ERROR: --tasks: is of `convmark run`; pytest measures what ")
+    assert line.startswith("ERROR: --tasks: is an option of `convmark run`; pytest measures the ")
 
 
 def test_a_session_ends_with_what_it_means_and_colours_verdicts(
@@ -197,7 +197,7 @@ def test_a_first_run_without_runnable_code_says_so_and_what_helps(
     result.stdout.fnmatch_lines(
         [
             f"{LENET5}*no live comparison: run 0001 has no code to run again: its tree was not "
-            "clean and its files were not kept; measure the old code anew and `convmark accept` *"
+            "clean and its files were not saved; measure the old code again and `convmark accept` *"
         ]
     )
     result.stdout.no_fnmatch_line("*to compare live with*")
@@ -336,9 +336,7 @@ def test_cases_with_the_code_of_the_commit_are_named_before_anything_is_measured
     run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live(monkeypatch, "unchanged", 0.0)
-    said = (
-        "*2 of 2 cases with the code of git:HEAD, by the files so far: measured, and not compared"
-    )
+    said = "*2 of 2 cases have the code of git:HEAD, judging by the files so far: *"
     lines = run("--benchmark-compare=git:HEAD").outlines
     place = next(place for place, line in enumerate(lines) if fnmatchcase(line, said))
     measured = next(place for place, line in enumerate(lines) if "to measure, about" in line)

@@ -37,7 +37,7 @@ class SimpleTimes(NamedTuple):
 
 RANGE_UJ = 262_143_328_850
 """Of Intel's servers; 65,532,610,987 on AMD's."""
-HIDDEN = "is for root alone: sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"
+HIDDEN = ": sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"
 
 
 def zone(root: Path, path: str, name: str, energy_uj: int = 0, range_uj: int = RANGE_UJ) -> Path:

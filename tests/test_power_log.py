@@ -70,10 +70,10 @@ LINES = [line(n) for n in range(4)]
     ("lines", "message"),
     [
         (["time,watts", "2026-01-31T12:00:00,80"],
-         "meter.csv:2: time must have its zone, as 2026-01-31T12:00:00+01:00 or with Z for UTC"),
+         "meter.csv:2: time must have a zone, as 2026-01-31T12:00:00+01:00 or with Z for UTC"),
         (["time,watts", "31.01.2026 12:00,80"], ":2: time must be as 2026-01-31T12:00:00+01:00 or"),
         (["time,watts", "1769860800000,80"], ":2: a time in numbers must be in epoch seconds"),
-        (["time,watts", *LINES, line(2)], ":6: times must go on from line to line"),
+        (["time,watts", *LINES, line(2)], ":6: times must increase from line to line"),
         (["time,watts", *LINES[:2]], "must have at least 3 values, it has 2"),
         (["time,watts", line(0, -1.0)], ":2: power must be a number from 0 with a decimal point"),
         (["time;watts", "2026-01-31T12:00:00Z;80,5"], ":2: power must be a number from 0 with a"),
@@ -200,8 +200,8 @@ def test_idle_power_is_unknown_where_the_machine_was_busy_before(tmp_path: Path)
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"sustained_from_s": None, "sustained_until_s": None}, "1 row too short for a value each"),
-        ({"took_s": None}, "1 row without times: of an earlier convmark, or the clock was set"),
+        ({"sustained_from_s": None, "sustained_until_s": None}, "1 row too short for one value"),
+        ({"took_s": None}, "1 row without times: from an earlier convmark, or the clock was set"),
         ({"cluster": "hosts2", "replicas": 2}, "1 row of several machines"),
         ({"sustained_until_s": 298.0, "sustained_from_s": 286.0},
          "1 row with power that changed: compare the clocks"),
@@ -238,12 +238,12 @@ def test_rows_that_were_measured_together_have_no_power(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("log", "message"),
     [
-        ({"until_s": 340.0}, "is of 2026-01-31 12:00:00 UTC to 2026-01-31 12:05:40 UTC, it must "
-         "cover its run: lenet5-train-cpu-b32-float32 was measured from 2026-01-31 12:05:00 UTC"),
+        ({"until_s": 340.0}, "covers 2026-01-31 12:00:00 UTC to 2026-01-31 12:05:40 UTC, but "
+         "lenet5-train-cpu-b32-float32 was measured from 2026-01-31 12:05:00 UTC"),
         ({"shift_s": 3600.0}, "joins no row: 1 row measured at another time; is the offset of its "
          "times right?"),
         ({"shift_s": -340.0, "until_s": 1000.0}, "1 row with no more power than before the run"),
-        ({"step_s": 30.0}, "1 row too short for a value each 30 s"),
+        ({"step_s": 30.0}, "1 row too short for one value every 30 s"),
     ],
 )  # fmt: skip
 def test_a_log_of_another_time_is_refused_and_gives_no_row_its_power(
@@ -273,7 +273,7 @@ def test_a_gap_in_the_time_of_a_row_is_refused_with_its_line(
 def test_a_log_is_of_one_machine(tmp_path: Path) -> None:
     keep_run(tmp_path / "results", [sustained_row(FAST)])
     log = power_log(tmp_path)
-    with pytest.raises(OptionError, match=f"say whose it is, as --power-log {FAST}="):
+    with pytest.raises(OptionError, match=f"give the machine of the log, as --power-log {FAST}="):
         joined(tmp_path, sustained_row(), log=log)
     rows = read_rows([tmp_path / "results"])
     frame, _ = with_wall_power(rows, [f"{SLOW}={log}"])
@@ -281,7 +281,7 @@ def test_a_log_is_of_one_machine(tmp_path: Path) -> None:
         FAST: False,
         SLOW: True,
     }
-    with pytest.raises(OptionError, match="no row is of the machine 'mac'; known: "):
+    with pytest.raises(OptionError, match="no row is from the machine 'mac'; known: "):
         with_wall_power(rows, [f"mac={log}"])
     with pytest.raises(OptionError, match=f"must have one log of {SLOW}, got two"):
         with_wall_power(rows, [f"{SLOW}={log}"] * 2)

@@ -49,7 +49,7 @@ def read_back(answer: Answer) -> dict[str, Any]:
 def test_a_model_that_puts_its_weights_elsewhere_is_refused(ask: Ask) -> None:
     answer = ask("elsewhere", backend="torch")
     assert answer.status == "error"
-    assert "elsewhere: the weights must lie on the case's device cpu, they lie on the META" in (
+    assert "elsewhere: the weights must be on the case's device cpu, but they are on the META" in (
         answer.message
     )
 
@@ -156,7 +156,7 @@ def test_no_measured_process_reads_what_another_has_compiled(
 
 def test_what_the_harness_works_figures_out_with_is_not_replaced(ask: Ask) -> None:
     assert read_back(ask("prints"))["model"] == {"replaced": "builtins.print"}
-    assert "rounds: the model's code must leave Python's own functions" in ask("rounds").message
+    assert "rounds: the model's code must not replace functions of Python" in ask("rounds").message
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_what_the_harness_works_figures_out_with_is_not_replaced(ask: Ask) -> No
 )
 def test_a_model_spread_over_replicas_of_its_own_is_refused(ask: Ask, name: str, by: str) -> None:
     answer = ask(f"spreadnets:{name}", backend=backend_of(name))
-    assert f"has spread it over 2 by {by}; leave that out, and give --replicas 2" in answer.message
+    assert f"spread it over 2 by {by}; remove that, and give --replicas 2" in answer.message
 
 
 def test_a_strategy_of_one_replica_is_in_the_state(ask: Ask) -> None:
@@ -191,12 +191,15 @@ def test_what_pytorch_has_compiled_of_an_earlier_case_is_not_inside_the_next_nor
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("torch_keeps_all", "a step must compute its samples anew, and one on samples nearly"),
-        ("torch_keeps_by_the_mean", "a step must compute its samples anew, and one on samples not"),
-        ("torch_keeps_the_newest", "a step must compute its samples anew, and one on samples"),
-        ("torch_keeps_of_whole_numbers", "a step must compute its samples anew, and one on"),
-        ("torch_keeps_of_any", "the output must depend on the input, other samples and other we"),
-        ("torch_keeps_and_adds", "the output must depend on the input, other samples and other "),
+        ("torch_keeps_all", "every step must compute its results again, but a step on nearly"),
+        ("torch_keeps_by_the_mean", "every step must compute its results again, but a step on new"),
+        ("torch_keeps_the_newest", "every step must compute its results again, but a step on"),
+        (
+            "torch_keeps_of_whole_numbers",
+            "every step must compute its results again, but a step on",
+        ),
+        ("torch_keeps_of_any", "the output must depend on the input, but other samples and o"),
+        ("torch_keeps_and_adds", "the output must depend on the input, but other samples and "),
     ],
 )
 def test_a_model_that_keeps_what_it_has_computed_has_no_step_time(
@@ -433,7 +436,7 @@ def test_what_a_models_own_predict_does_besides_is_in_the_state(ask: Ask) -> Non
 def test_a_model_that_asks_to_run_eagerly_infers_so(ask: Ask) -> None:
     found = read_back(ask("looks"))
     assert (found["call_path"], found["model"]["run_eagerly"]) == ("eager", "True")
-    assert "jit on needs a compiled step, and the model was" in ask("looks", jit="on").message
+    assert "jit on needs a compiled step, but the model was" in ask("looks", jit="on").message
 
 
 @pytest.mark.parametrize(
@@ -461,7 +464,7 @@ def test_threads_are_those_in_force(ask: Ask, name: str) -> None:
 def test_threads_that_were_asked_for_are_kept_or_refused_with_both(ask: Ask, name: str) -> None:
     refused = ask(name, backend=backend_of(name), threads="3")
     assert refused.status == "error"
-    assert "threads 3 was asked for, the model's code has made the threads of operations 1" in (
+    assert "asked for threads 3, but the model's code set the threads of operations to 1" in (
         refused.message
     )
 
@@ -469,8 +472,8 @@ def test_threads_that_were_asked_for_are_kept_or_refused_with_both(ask: Ask, nam
 def test_a_builder_that_sets_threads_too_late_is_refused_in_every_kind_of_run(ask: Ask) -> None:
     answer = ask("too_many_threads")  # untimed, where TensorFlow alone would let it
     assert answer.status == "error"
-    assert "a builder must set nothing that TensorFlow has fixed before: Intra op" in answer.message
-    assert "set it where the module is imported, or threads with --threads" in answer.message
+    assert "a builder cannot set what TensorFlow has already fixed: Intra op" in answer.message
+    assert "set it when the module is imported, or threads with --threads" in answer.message
 
 
 def test_variables_of_a_framework_that_a_builder_sets_are_the_rows(ask: Ask) -> None:

@@ -97,7 +97,7 @@ def test_a_report_shows_itself_and_is_written_where_asked(
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"model": "lenet5"}, r"^model: is no option; did you mean models"),
+        ({"model": "lenet5"}, r"^model: is not an option; did you mean models"),
         ({"batch_sizes": [0]}, r"^batch_sizes: "),
         ({"processes": "none"}, r"^processes: "),
         ({"models": "lenet9"}, r"^lenet9: no such model"),
@@ -173,11 +173,14 @@ def test_the_public_names_are_listed_documented_and_can_be_sent_to_another_proce
         (lambda: convmark.compare(a=1), r"^a: must be a text or a path, got 1$"),
         (lambda: convmark.compare(set_b="threads"), r"^set_b: .* NAME=VALUE, .* got 'threads'$"),
         (lambda: convmark.compare(set_b="thread=1"), r"^set_b: unknown setting 'thread'"),
-        (lambda: convmark.compare(batch_sizes="auto"), r"^batch_sizes: auto is of `convmark run`"),
-        (lambda: convmark.compare(processes=3), r"^processes: is no option here; convmark.measure"),
+        (lambda: convmark.compare(batch_sizes="auto"), r"^batch_sizes: auto is for `convmark run`"),
+        (
+            lambda: convmark.compare(processes=3),
+            r"^processes: is not an option here, but of convmark.measure",
+        ),
         (lambda: convmark.report(style="wide"), r"^style: must be one of"),
         (lambda: convmark.report(rank="best"), r"^rank: must be one of burst, sustained, got"),
-        (lambda: convmark.report(price="x.toml"), r"^price: is no option; did you mean prices"),
+        (lambda: convmark.report(price="x.toml"), r"^price: is not an option; did you mean prices"),
         (lambda: convmark.report(prices=Path("x")), r"^prices: x must be a TOML file: No such"),
         (lambda: convmark.report(output="x.pdf"), r"^output: must end in [^-]*, got 'x.pdf'$"),
         (lambda: convmark.measure(batch_sizes=np.ones((9, 9))), r"^batch_sizes: must be a text, a"),

@@ -113,7 +113,7 @@ def test_the_doctor_finds_both_nodes(doctored: str) -> None:
         (line,) = [one for one in doctored.splitlines() if rack in one]
         assert "127.0.0.1" in line
         assert " cpu" in line
-    assert "Would refuse to measure\n  none" in doctored
+    assert "Nodes that would refuse to measure\n  none" in doctored
 
 
 MEASURED_GROUPS = ("time", "memory", "state")

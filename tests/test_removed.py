@@ -57,7 +57,7 @@ def test_suites_are_collected_with_the_modules_of_their_commit_from_any_folder(
     config = SimpleNamespace(invocation_params=SimpleNamespace(dir=repository, args=("speed",)),
                              args=["speed"], option=BY_PATH)  # fmt: skip
     assert removed_cases(config, commits, {LENET}, {LENET}, said.append) == []
-    told = f"cases of {commits[repository][:12]} that this run lacks are not known: it has no speed"
+    told = f"missing cases of {commits[repository][:12]} are not known: it has no speed"
     assert said == [told]
     (repository / "speed").rename(repository / "my bench")
     git(repository, "checkout", "-q", ".")

@@ -91,7 +91,7 @@ def test_a_model_that_asks_to_run_eagerly_is_not_measured_in_one_graph(
 ) -> None:
     answer = alone_again.answer(two("settingnets:looks", spread=False, smoke=True, batch_size=4))
     assert answer.status == "error"
-    assert "several replicas infer in one graph, and the model was compiled" in answer.message
+    assert "several replicas infer in one graph, but the model was compiled" in answer.message
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_peer_that_never_comes_is_waited_for_no_longer_than_the_limit(
     seconds = time.monotonic() - began
     asking.join()
     assert answer.status == "timeout"
-    assert answer.message.startswith(f"{addresses[1]}: did not come within 3 s; the worker was ")
+    assert answer.message.startswith(f"{addresses[1]}: did not connect within 3 s; the worker was ")
     assert survived == [True]
     assert 3.0 <= seconds < 3.0 + 2.0 + 2.0  # the limit, the polite end, and a margin
     assert not any(is_running(pid) for pid in waiting)
@@ -228,7 +228,7 @@ def test_a_row_says_which_machine_never_came(run: Run, tmp_path: Path) -> None:
     assert "Traceback" not in printed
     (row,) = rows(tmp_path)
     assert row.status == "timeout"
-    assert (row.error or "").startswith(f"{addresses[1]}: did not come within 2 s")
+    assert (row.error or "").startswith(f"{addresses[1]}: did not connect within 2 s")
 
 
 def test_local_processes_are_one_flag(run: Run, tmp_path: Path) -> None:

@@ -229,7 +229,7 @@ BAD = [
     (["--style", "accuracy", "--reference", SLOW], "--reference: must not be given with --style"),
     (["--style", "applications", "--prices", "a.toml"], "--prices: must not be given with --style"),
     (["--prices", "cheap"], "--prices: cheap must be a TOML file: No such file or directory"),
-    (["--reference", "mac"], "--reference: no row is of the machine 'mac'; known: xeon-2"),
+    (["--reference", "mac"], "--reference: no row is from the machine 'mac'; known: xeon-2"),
     (["nowhere"], "nowhere: no such file or folder"),
     (["empty"], "empty: has no runs yet: convmark run"),
     (["header.csv"], "header.csv:1: must have the rows of a run after its header, it has none"),

@@ -118,7 +118,9 @@ def test_energy_is_told_where_it_is_known(tmp_path: Path) -> None:
 
 def test_a_price_of_an_unknown_machine_is_refused(tmp_path: Path) -> None:
     kept(tmp_path, three(SLOW, 1, "lenet5", 2.0, 2.0))
-    with pytest.raises(OptionError, match="--prices: no row is of the machine 'mac'; known: xeon"):
+    with pytest.raises(
+        OptionError, match="--prices: no row is from the machine 'mac'; known: xeon"
+    ):
         build([tmp_path / "results"], comparison=Comparison(prices={"mac": price("mac", 1.0)}))
 
 
@@ -170,7 +172,7 @@ def sustained(machine: str, rate: float, seconds: float = 600.0, **more: Any) ->
 def test_sustained_throughputs_of_unlike_times_are_told_with_their_load(tmp_path: Path) -> None:
     slow = sustained(SLOW, 400.0, sustained_other_cpu_share=0.5)
     rows = kept(tmp_path, slow, sustained(FAST, 500.0, 30.0))
-    words = f"Steps did not go on for the same time (30 s on {FAST} cpu, 600 s on {SLOW} cpu)"
+    words = f"The sustained times differ (30 s on {FAST} cpu, 600 s on {SLOW} cpu)"
     for rank in ("burst", "sustained"):
         table = hardware(rows.frame, rank)
         assert table.lead[-1].startswith(words)
@@ -188,7 +190,7 @@ def test_what_was_not_sustained_is_no_reference_of_sustained_throughput(tmp_path
               and one["model"] == "lenet5")  # fmt: skip
     assert (row.get("speedup"), row["note"]) == (None, "not sustained")
     (answers, *_) = build([tmp_path / "results"], comparison=Comparison(rank="sustained")).tables
-    assert "step times, but those of machines of sustained throughput, above 1" in answers.caption
+    assert "step times, but those of machines of sustained throughput: above 1" in answers.caption
     with pytest.raises(OptionError, match=f"the reference {SLOW} cpu has no sustained throughput"):
         hardware_tables(rows.frame, Comparison(rank="sustained", reference=f"{SLOW} cpu"))
 
@@ -233,7 +235,7 @@ def test_the_reference_is_the_machine_that_is_asked_for(tmp_path: Path) -> None:
         found_there = build([tmp_path / "results"], comparison=Comparison(reference=reference))
         table = next(one for one in found_there.tables if one.key == "hardware")
         assert found(table, model=GEOMETRIC_MEAN)["speedup"] == pytest.approx(value)
-    with pytest.raises(OptionError, match="--reference: no row is of the machine 'mac'; known"):
+    with pytest.raises(OptionError, match="--reference: no row is from the machine 'mac'; known"):
         build([tmp_path / "results"], comparison=Comparison(reference="mac"))
     failed = measured("mac", 1, "lenet5", 1, status="error", error="no", step_time_p50_s=None)
     keep_run(tmp_path / "results", [failed])

@@ -521,7 +521,7 @@ def test_one_run_goes_on_in_one_interpreter(
         (folder / name).chmod(0o755)
     pythons = ("--python", "./one", "--python", "./two")
     assert main(["run", *OPTIONS, *pythons, "--resume"]) == 2
-    assert "--resume: goes on with one run, in one interpreter, got " in capsys.readouterr().err
+    assert "--resume: continues one run, in one interpreter, got " in capsys.readouterr().err
 
 
 # The parts

@@ -211,7 +211,7 @@ def test_a_step_that_ends_before_its_outputs_are_in_host_memory_is_refused() -> 
     batch = [np.ones((1, 2), np.float32)]
     backend = backend_of(case(threads="1"))
     backend.described_inference(Loaded(Engine(batch[0])))
-    with pytest.raises(CaseFailure, match="threads 2 was asked for, the runtime takes 1; leave"):
+    with pytest.raises(CaseFailure, match="asked for threads 2, but the runtime uses 1; leave"):
         backend_of(case(threads="2")).described_inference(Loaded(Engine(batch[0])))
     with pytest.raises(CaseFailure, match="must return NumPy arrays, got Late"):
         backend.described_inference(Loaded(Engine(Late())))
@@ -249,12 +249,14 @@ def test_a_file_of_another_precision_than_was_asked_for_is_refused(
         with pytest.raises(CaseFailure, match=f"a.tflite: the file is of {stored}, got {asked}; "):
             loaded(stored, asked, named=True)
     monkeypatch.setattr(Engine, "taken", [Taken("words", (1, 2), "string")])
-    with pytest.raises(CaseFailure, match=r"a.tflite: .* numbers, its input words is of string"):
+    with pytest.raises(
+        CaseFailure, match=r"a.tflite: .* numbers, but its input words is of string"
+    ):
         loaded("float32", "float32", named=False)
     exported_file = export_of("float32.tflite", [np.ones((1, 2), np.float32)])
     asked_for = case(runtime="litert", precision="dynamic_int8")
     backend = ExportedBackend(None, asked_for, exported_file, 0, lambda *_, **__: None)
-    with pytest.raises(CaseFailure, match="LiteRT's converter has left its weights in float32, as"):
+    with pytest.raises(CaseFailure, match="LiteRT's converter left its weights in float32, as"):
         backend.load(Engine)
 
 
@@ -353,11 +355,11 @@ def test_models_as_people_write_them_are_exported_or_refused_with_the_reason(
         ("half", "an export is made from a model in float32, 1 of 1 layers with weights compute "
          "otherwise: mixed_bfloat16; measure it with --runtime keras, or have the model's code set "
          "no policy or dtype"),
-        ("guess", "an export cannot be compared, the Keras model gives other outputs when it is "
-         "called again on the same batch; have its call() draw no random numbers and change no "
-         "variables in inference, or measure it with --runtime keras"),
-        ("trained", "a model without a call() of its own cannot infer; measure it in training "
-         "(--tasks train), or give it one"),
+        ("guess", "an export cannot be compared, because the Keras model gives other outputs "
+         "when it is called again on the same batch; draw no random numbers and change no "
+         "variables in its inference, or measure it with --runtime keras"),
+        ("trained", "a model without its own call() cannot infer; measure its training "
+         "(--tasks train), or write a call()"),
     ):  # fmt: skip
         refused = interpreter.answer(measured(f"named_nets:{name}", runtime="savedmodel"))
         assert refused.message == f"named_nets:{name}: {why}"
@@ -478,9 +480,7 @@ def test_a_file_that_is_there_already_is_a_case_of_its_runtime(
     assert compared is not None
     assert "largest_rel_error" not in compared
     other = interpreter.answer(measured("small.tflite", runtime="litert", batch_size=2))
-    assert other.message == (
-        "small.tflite: takes batches of size 1, got 2; ask for --batch-sizes 1"
-    )
+    assert other.message == ("small.tflite: takes batches of size 1, got 2; use --batch-sizes 1")
 
 
 def test_a_file_of_the_same_model_is_used_again_and_weights_changed_in_it_are_an_error(
@@ -561,7 +561,9 @@ def test_litert_takes_each_input_in_its_place(monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(ValueError, match="zip"):
             engine.run(wrong)
     stand_in.get_signature_list = lambda: {"train": {}, "infer": {}}
-    with pytest.raises(CaseFailure, match=r"must have one signature, it has infer, train; convert"):
+    with pytest.raises(
+        CaseFailure, match=r"must have one signature, but it has infer, train; convert"
+    ):
         lite_rt.LiteRT("net.tflite", "1", "cpu")
 
 
@@ -592,7 +594,11 @@ def test_a_quantised_lenet5_agrees_and_one_with_weights_of_zero_is_an_error(
         ("a.tflite", b"nothing", "must be a TensorFlow Lite file"),
         ("a.xml", b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "c">]><net/>', "without document"),
         ("a.xml", b"<net>" + b" " * 5000 + b"<!DOCTYPE a><net/>", "without document"),
-        ("a.xml", b"<net></net>", "its weights, the .bin file of its name, must be beside it"),
+        (
+            "a.xml",
+            b"<net></net>",
+            "its weights, the .bin file of the same name, must be in the same folder",
+        ),
         ("a.onnx", b"\xff" * 50, "must be an ONNX file, it cannot be read"),
     ],
 )

@@ -350,4 +350,4 @@ def test_a_search_for_batch_sizes_cannot_be_shared_out(
 ) -> None:
     assert shard_run(1, 2, "--batch-sizes", "auto") == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == "convmark run: --shard: must have --batch-sizes in numbers, got auto"
+    assert line == "convmark run: --shard: needs --batch-sizes in numbers, got auto"

@@ -194,7 +194,7 @@ def test_a_generated_module_that_the_commit_does_not_have_is_named(
     with pytest.raises(WorkerError) as error:
         units(theirs, "generated")
     message = theirs[1].explained(str(error.value))
-    assert "No module named 'gen'; gen is not of the commit, which does not have it" in message
+    assert "No module named 'gen'; gen is not in the commit, which does not have it" in message
 
 
 @pytest.mark.skipif(not CASES.is_dir(), reason="../shared/cases is not here")

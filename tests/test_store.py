@@ -385,9 +385,9 @@ def test_a_process_that_is_measured_twice_is_refused_and_one_that_failed_before_
     """A copy of a row would count as another process, with no spread between the two."""
     failed = row(status="error", error="a reason")
     path = write_rows(tmp_path / "0001.csv", failed, row(), row(order=2))
-    with pytest.raises(StoreError, match=r"0001\.csv:4: must hold a process once, .* in line 3"):
+    with pytest.raises(StoreError, match=r"0001\.csv:4: must have each process once, .* in line 3"):
         read_run(path)
-    with pytest.raises(StoreError, match="must hold a process once"):
+    with pytest.raises(StoreError, match="must have each process once"):
         read_columns(path, path.read_bytes())
     assert len(read_run(write_rows(tmp_path / "a_file.csv", failed, row()))) == 2
 
@@ -398,7 +398,7 @@ TIMED = {"step_time_mean_s": 0.0101, "step_time_p50_s": 0.01, "throughput_sample
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
-        (TIMED, {**TIMED, "process": 2}, "own, its start and its step times are those of line 2 "),
+        (TIMED, {**TIMED, "process": 2}, "own, but its start and step times equal those of line 2"),
         ({}, {"process": 2, "run": "0002"}, "column 'run' must be the file's number, 0001, got '0"),
         ({"machine": "a"}, {"process": 2, "machine": "b"}, "the machine of line 2 .*: a there, b "),
         ({"commit": "a"}, {"process": 2, "commit": "b"}, "the commit of line 2 .*: a there, b "),

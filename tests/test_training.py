@@ -52,14 +52,14 @@ TRAINED_WITH = {
 }
 REFUSED = {
     "own_loss_of_nothing": "no targets are known for its own loss refuses: ",
-    "no_loss": "compile() was given no loss and the model adds none; give it one",
-    "frozen": "nothing to train, the model has no trainable weights; set trainable = True",
-    "frozen_and_compiled": "nothing to train, the model has no trainable weights",
-    "compile_of_its_own": "its compile() takes arguments of its own; call it in the builder",
+    "no_loss": "compile() has no loss and the model adds none; give compile() a loss",
+    "frozen": "nothing to train: the model has no trainable weights; set trainable = True",
+    "frozen_and_compiled": "nothing to train: the model has no trainable weights",
+    "compile_of_its_own": "its compile() takes other arguments than Keras's; call it",
     "no optimizer": "--optimizer must be a name of keras.optimizers, such as adam, got 'adan'",
     "no loss of that name": "--loss must be a name of keras.losses, such as mean_squared_error",
-    "recipe for compiled": "--optimizer, --learning-rate and --loss are of models that were not",
-    "eager, jit on": "jit on needs a compiled step, and the model was compiled with run_eagerly",
+    "recipe for compiled": "--optimizer, --learning-rate and --loss are for models that are not",
+    "eager, jit on": "jit on needs a compiled step, but the model was compiled with run_eagerly",
 }
 CALL_PATHS = {
     "tensorflow": ("tf.function", "tf.function(train_step)"),
@@ -115,7 +115,7 @@ def test_a_step_is_compiled_as_fit_would(steps: tuple[str, Results]) -> None:
         assert results["by_xla"]["call_path"] == "tf.function(train_step), XLA"
         assert results["own_train_function"]["call_path"] == "train_function"
         assert results["own_train_function"]["values"] == [5.0] * 3
-        assert "takes 3 batches a call" in results["several a call"]["refused"]
+        assert "processes 3 batches per call" in results["several a call"]["refused"]
         first, second, third, _ = results["accumulates"]["values"]
         assert first == second == third  # its weights wait for the fourth step
 
@@ -127,13 +127,13 @@ def test_the_flops_of_a_models_own_step_are_counted_or_empty_with_the_reason(
     assert results["regression"]["work"] == {"flops": 2 * 168, "note": None}
     if backend == "tensorflow":
         assert results["scored"]["work"] == {"flops": 2 * 168 + 8192 // 4, "note": None}
-        reason = "a training step that runs eagerly is not followed"
+        reason = "a training step that runs eagerly cannot be traced"
         assert results["eager"]["work"] == {"flops": None, "note": reason}
 
 
 def test_what_cannot_be_trained_is_refused_with_what_to_do(steps: tuple[str, Results]) -> None:
     backend, results = steps
-    own = {"own_train_function": "a make_train_function or train_function of its own is measured"}
+    own = {"own_train_function": "its own make_train_function or train_function is measured"}
     for net, reason in {**REFUSED, **(own if backend != "tensorflow" else {})}.items():
         assert results[net]["refused"].startswith(reason), net
         assert "\n" not in results[net]["refused"]
@@ -169,8 +169,8 @@ def test_training_by_hand_that_stops_or_leaves_samples_out_is_refused_and_other_
     assert {kind: found[kind] for kind in GOING_ON} == dict.fromkeys(GOING_ON)
     for kind in STOPPING:
         if kind in found:
-            assert f"{kind}: every step must train, weights changed in " in str(found[kind])
-    assert "nothing: a training step must change weights, none" in str(found["nothing"])
+            assert f"{kind}: every step must train, but weights changed in " in str(found[kind])
+    assert "nothing: a training step must change weights, but no" in str(found["nothing"])
     assert found["whole batch"] is None
     for kind, sample in PARTS.items():
         reason = f"{kind}: a step must use each of the 4 samples of a batch, its results are the "
@@ -248,7 +248,7 @@ def test_a_model_that_grows_while_it_infers_is_an_error(
     # TensorFlow and JAX run a model's Python once
     answer = interpreter_of("torch").answer(measured("trained_nets:grows", backend="torch"))
     assert answer.status == "error"
-    assert "trained_nets:grows: a model must keep its weights while it infers" in answer.message
+    assert "trained_nets:grows: a model must keep its weights during inference" in answer.message
 
 
 def test_a_net_that_diverges_is_told_what_to_try(interpreter: Interpreter) -> None:

@@ -131,7 +131,7 @@ def test_the_zoo_comes_from_the_tree_where_the_repository_holds_it(
     monkeypatch.setattr(trees, "zoo_folder", lambda: made / "src" / "shop")
     with tree_at_commit(made, "main") as tree:
         assert tree.settings({})["zoo"] == tree.root / "src" / "shop"
-        # an environment in the repository is not of the commit
+        # an environment in the repository is not in the commit
         installed = made / ".venv" / "lib" / "python3.13" / "site-packages" / "convmark_zoo"
         write(made, **{".venv__pyvenv_cfg": ""})
         monkeypatch.setattr(trees, "zoo_folder", lambda: installed)
@@ -167,7 +167,7 @@ def test_files_of_the_tree_and_files_of_no_repository_are_a_side_s_own(
     [
         (
             "repo/configs/net.json",
-            "in place of the commit's own configs/net.json; name it",
+            "in place of the commit's own configs/net.json; use a",
         ),
         ("repo/gen/sizes.py", "which does not have it: git ignores it or did not track it"),
         ("repo/settings.json", "which does not have it: git ignores it or did not track it"),
@@ -192,8 +192,8 @@ def test_a_folder_named_as_those_of_packages_is_the_repository_s_own(
     settings = tree.settings({"PYTHONPATH": str(vendored)})
     assert settings["import_roots"] == [instead]
     assert settings["environ"]["PYTHONPATH"] == str(instead)
-    assert "is not of the commit" in refused(tree, code(vendored / "mylib.py"))
-    assert "of another working tree" in refused(
+    assert "is not in the commit" in refused(tree, code(vendored / "mylib.py"))
+    assert "belongs to another working tree" in refused(
         tree_as_it_is(made), code(made.parent / "second" / "vendor" / "site-packages" / "mylib.py")
     )
     tree.check(code(instead / "mylib.py"))
@@ -203,7 +203,7 @@ def test_a_folder_named_as_those_of_packages_is_the_repository_s_own(
 def test_today_s_code_may_not_come_from_another_tree(tree: Tree, made: Path) -> None:
     today = tree_as_it_is(made, ".")
     other = made.parent / "second" / "src" / "shop" / "nets.py"
-    assert f".: {other} is of another working tree" in refused(today, code(other))
+    assert f".: {other} belongs to another working tree" in refused(today, code(other))
     theirs = tree.root / "src" / "shop" / "nets.py"
     assert f"{theirs} is of the other side's files" in refused(today, code(theirs))
 
@@ -261,7 +261,10 @@ def test_a_file_that_its_filter_would_change_is_refused_and_one_that_it_leaves_a
         tree.check(code(tree.root / "coded.bin"))  # the user's own file is what git stores
         (made / "coded.bin").write_text("STORED")
         message = refused(tree, code(tree.root / "coded.bin"))
-        assert "coded.bin is what git stores and not what its filter 'code' makes of it" in message
+        assert (
+            "coded.bin is the file as git stores it, because the filter 'code' is not run"
+            in message
+        )
     finally:
         git(made, "config", "--remove-section", "filter.code")
         (made / "coded.bin").write_text("stored")
@@ -275,8 +278,8 @@ def test_a_file_that_no_commit_has_and_the_commits_code_names_is_no_fair_compari
     nets.write_text("try:\n    from gen import sizes\nexcept ImportError:\n    sizes = None\n")
     today = code(made / "src" / "shop" / "nets.py", made / "gen" / "sizes.py")
     told = (
-        "today's code runs gen/sizes.py, which the commit's code names too and goes on without: it "
-        "is not of the commit, which does not have it: git ignores it or did not track it"
+        "today's code runs gen/sizes.py, which the commit's code names too but continues without: "
+        "it is not in the commit, which does not have it: git ignores it or did not track it"
     )
     assert tree.lacked(code(nets), today) == told
     with pytest.raises(ForeignCode, match=r"^git:main: today's code runs gen/sizes\.py"):
@@ -302,12 +305,12 @@ def test_a_file_that_no_commit_has_and_the_commits_code_names_is_no_fair_compari
 @pytest.mark.parametrize(
     ("message", "said"),
     [
-        ("ModuleNotFoundError: No module named 'gen'", "gen is not of the commit"),
-        ("ImportError: cannot import name 'extra' from 'shop'", "src/shop/extra.py is not of"),
-        ("No module named 'shop.extra'", "src/shop/extra.py is not of the commit, which does not"),
-        ("No module named 'shop.built'", "src/shop/built.abi3.so is not of the commit, which does"),
-        ("[Errno 2] No such file or directory: 'settings.json'", "settings.json is not of"),
-        ("No such file: '{root}/gen/sizes.py'", "gen/sizes.py is not of the commit, which does"),
+        ("ModuleNotFoundError: No module named 'gen'", "gen is not in the commit"),
+        ("ImportError: cannot import name 'extra' from 'shop'", "src/shop/extra.py is not in"),
+        ("No module named 'shop.extra'", "src/shop/extra.py is not in the commit, which does not"),
+        ("No module named 'shop.built'", "src/shop/built.abi3.so is not in the commit, which does"),
+        ("[Errno 2] No such file or directory: 'settings.json'", "settings.json is not in"),
+        ("No such file: '{root}/gen/sizes.py'", "gen/sizes.py is not in the commit, which does"),
         ("cannot open deps/library/lib.py", "holds no file of the submodule deps/library"),
         ("file signature not found", "heavy.h5 is a Git LFS pointer"),
     ],

@@ -145,7 +145,7 @@ def test_an_anchor_whose_code_is_lost_says_so_and_offers_nothing_that_is_live(
     step = judged(run_of("0011", 0.3), *quiet(**changes))["step_time"]
     assert step.verdict == "inconclusive"
     assert step.note.startswith("run 0001 has no code to run again: ")
-    assert "measure the old code anew and `convmark accept` that run; " in step.note
+    assert "measure the old code again and `convmark accept` that run; " in step.note
     assert "--benchmark-compare" not in step.note
 
 

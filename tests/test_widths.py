@@ -135,7 +135,7 @@ def test_another_run_is_named_in_lines_of_the_terminal(
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr("convmark.session.session.alone", busy)
     text = said(["run", "--models", "lenet5"], capsys)
-    assert text.startswith("convmark run: another benchmark run is active, process 7, and each ")
+    assert text.startswith("convmark run: another benchmark run is active, process 7, and the ")
     assert max(map(len, text.splitlines())) <= 80
 
 
@@ -153,8 +153,8 @@ def test_a_path_is_in_one_line_whatever_spaces_it_has(
 
 def busy(**_: object) -> None:
     raise BusyError(
-        "another benchmark run is active, process 7, and each would disturb the other: wait for it "
-        "with --wait, or measure anyway with --allow-concurrent"
+        "another benchmark run is active, process 7, and the two would disturb each other: wait "
+        "for it with --wait, or measure anyway with --allow-concurrent"
     )
 
 

@@ -87,7 +87,7 @@ def make_of(options: Options) -> MakeInterpreter:
         OptionError: there are several backends or replicas, or sizes are to be searched for.
     """
     if options.batch_sizes == AUTO:
-        raise OptionError("--batch-sizes: auto is of `convmark run`; a comparison needs numbers")
+        raise OptionError("--batch-sizes: auto is for `convmark run`; a comparison needs numbers")
     if options.isolation == "none":
         raise OptionError("--isolation: a comparison needs fresh processes, got none")
     if options.replicas not in (None, (1,)) or options.cluster is not None:
@@ -216,8 +216,8 @@ class SideComparison:
         check_models(pair, wanted)
         if len({(a.case(case), b.case(case)) for case in wanted}) < len(wanted):
             raise OptionError(
-                "--set-a and --set-b: make several of the cases the same; give the option that "
-                "they set one value"
+                "--set-a and --set-b: several cases become the same; give one value to the "
+                "option that they set"
             )
         if run_the_same(pair, wanted) and a.label != b.label:  # finds the commits first
             raise OptionError(

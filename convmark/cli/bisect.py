@@ -225,7 +225,10 @@ def _answer(found: Bisection[str], threshold: float, threads: str) -> str:
     seen = found.change or found.whole
     change = f": {_in_words(seen)}" if seen else ""
     if found.verdict == "found":
-        return f"{found.first_bad} brought it in, {found.last_good} was the last before{change}"
+        return (
+            f"{found.first_bad} brought the change, {found.last_good} was the last "
+            f"version before it{change}"
+        )
     if found.verdict == "no change":
         return f"no change larger than {limit} between {ends}{change}"
     left = f", among {', '.join(found.between)}" if found.between else ""

@@ -38,7 +38,7 @@ def sayer(name: str) -> Say:
     return lambda line: tell(line, before=f"{name}: ", stream=sys.stderr)
 
 
-ANOTHER_PLACE = "; make it so, or name another place"
+ANOTHER_PLACE = "; make it writable, or choose another place"
 
 
 def write_folder(output: Path, files: Iterable[tuple[str, bytes]]) -> None:

@@ -107,7 +107,7 @@ def _found(place: Path, outcome: str | None, workflow: _Workflow) -> Gate:
     path = newest_run([place])
     head = read_head(path) if path is not None else None
     if path is None or head is None:
-        raise StoreError(f"{place}: must have the rows of a run, it has none")
+        raise StoreError(f"{place}: must have the rows of a run, but it has none")
     workflow.hold(path, head)
     judgements = read_verdicts(path)
     if not judgements:

@@ -81,7 +81,7 @@ def doctor(given: argparse.Namespace, options: Options) -> int:
         if isinstance(answer, Exception):
             refusals.append(str(answer))
         if slots[one.node.address] < 1:
-            refusals.append("its slot is taken by other work of the cluster")
+            refusals.append("its slot is used by other work of the cluster")
         software = answer if isinstance(answer, dict) else {}
         found.append(replace(one, found=software, refusals=refusals))
     if form == "text":
@@ -147,7 +147,7 @@ def _refuse_options(given: argparse.Namespace, options: Options) -> None:
             "newest run of the plan is resumed"
         )
     if options.batch_sizes == AUTO:
-        raise OptionError("--ray: must have --batch-sizes in numbers, got auto")
+        raise OptionError("--ray: needs --batch-sizes in numbers, got auto")
     if len([*options.pythons, *options.environments]) > 1:
         raise OptionError("--ray: measures in one --python or --env, got several")
     refuse_untimed(options, "--ray measures")

@@ -295,7 +295,7 @@ def _measure(session: Session, until: float) -> None:
             session.say(f"{job.order} of {len(jobs)}: {job.case.name}")
             session.execute([job], RunProgress(None))
         if left:
-            session.say(f"left out, for the time was up: {', '.join(left)}")
+            session.say(f"left out because the time was up: {', '.join(left)}")
     finally:
         session.say(f"\n{wrapped(session.kept)}\n")
 

@@ -87,7 +87,7 @@ def compare(given: argparse.Namespace, options: Options) -> int:
     path = store.find(runs[-1], folder) if runs else store.runs(folder)[-1]
     records = read_run(path)
     if not records:
-        raise StoreError(f"{path}: must have the rows of a run, it has none")
+        raise StoreError(f"{path}: must have the rows of a run, but it has none")
     said = read_verdicts(path) if records[0].run == path.stem else []
     if len(runs) == 2:
         baseline = store.find(runs[0], folder, but=path)

@@ -123,7 +123,7 @@ def show(given: argparse.Namespace, options: Options) -> int:
     path = run_named(given.run, given.machine, options)
     records = read_run(path)
     if not records:
-        raise StoreError(f"{path}: must have the rows of a run, it has none")
+        raise StoreError(f"{path}: must have the rows of a run, but it has none")
     first = records[0]
     if form == "text":
         words = run_words(path.stem, first.commit, first.dirty)

@@ -41,7 +41,7 @@ def merge(given: argparse.Namespace, options: Options) -> int:
             )
     found = sources(places, _say)
     if not found:
-        raise StoreError(f"{places[0]}: must have the rows of a run, it has none")
+        raise StoreError(f"{places[0]}: must have the rows of a run, but it has none")
     folders = [into / name for name in dict.fromkeys(source.machine for source in found)]
     there = sources([path for path in folders if store.runs(path.name)], lambda line: None)
     runs, fresh = joined(found, there, _say)
@@ -64,7 +64,7 @@ def _say_where(runs: Iterable[MergedRun]) -> None:
             machines.setdefault(one.part.plan, []).append(one.machine)
     for plan, names in machines.items():
         if len(names) > 1:
-            _say(f"plan {plan} was measured on {len(names)} kinds of machine, a run for each")
+            _say(f"plan {plan} was measured on {len(names)} kinds of machine; each has a run")
 
 
 def _keep_beside(one: MergedRun, path: Path) -> None:

@@ -89,7 +89,7 @@ class Shown:
 
 @dataclass(frozen=True, repr=False)
 class Measurement(Shown):
-    """What `measure` has measured."""
+    """The results of `measure`."""
 
     paths: tuple[Path, ...]
     """The run files, one for each interpreter."""
@@ -112,12 +112,12 @@ class Measurement(Shown):
 
 @dataclass(frozen=True, repr=False)
 class Comparison(Shown):
-    """What `compare` has found: a verdict for each case."""
+    """The results of `compare`: a verdict for each case."""
 
     path: Path
     """The file of the sessions."""
     rows: tuple[Any, ...]
-    """One for each case, with the columns of verdicts.csv as attributes: `verdict`, `change`."""
+    """One for each case; its attributes are the columns of verdicts.csv, such as `verdict`."""
 
     @property
     def slower(self) -> bool:
@@ -181,7 +181,7 @@ def measure(models: Any = None, *, progress: bool = True, **options: Any) -> Mea
     """Measure cases in fresh processes, as `convmark run` does, and return their tables.
 
     Each row is on the disk as soon as its process has ended. Ctrl-C ends the measurement: the rows
-    so far are kept, and a line says where; `read_results` reads them.
+    so far are kept, and a line names their file; `read_results` reads it.
 
     Args:
         models: a name or several, such as `"resnet50"`; by default the zoo's networks.
@@ -190,7 +190,7 @@ def measure(models: Any = None, *, progress: bool = True, **options: Any) -> Mea
             `processes=3`, `time_budget_s=0.6`, `results="results"`.
 
     Raises:
-        ConvmarkError: something asked for is not to be had; nothing was measured then.
+        ConvmarkError: something in the request is not available; nothing was measured.
         KeyboardInterrupt: the user has interrupted.
     """
     asked = _options({**options, **({} if models is None else {"models": models})}, KEYWORDS)
@@ -256,15 +256,15 @@ def compare(
 
     Args:
         a: `.` (this interpreter), `git:REF`, the path of an interpreter, or requirements such as
-            `tensorflow==2.20.*`; `b` likewise.
-        set_a: settings of A alone, each `NAME=VALUE`; `set_b` likewise.
-        target: half-width of the interval to reach, per cent.
-        budget_s: most seconds per case.
+            `tensorflow==2.20.*`; the same for `b`.
+        set_a: settings of A only, each `NAME=VALUE`; the same for `set_b`.
+        target: half-width of the interval to reach, in per cent.
+        budget_s: maximum seconds per case.
         options: those of `measure` that both sides have, such as `models`, `tasks`, `threads`.
 
     Raises:
-        ConvmarkError: a side or a case is not to be had; or, once all cases were compared, a side
-            of one could not be run.
+        ConvmarkError: a side or a case is not available; or a side of a case could not be run,
+            which is raised after all cases were compared.
         KeyboardInterrupt: the user has interrupted; what was decided is kept.
     """
     asked = _options(options, _OF_COMPARE)
@@ -292,12 +292,12 @@ def compare(
 def read_results(places: Place | Sequence[Place] = "results") -> pd.DataFrame:
     """Return the rows of all runs in results folders or run files, one for each process.
 
-    The columns are those of docs/columns.md, typed: whole numbers as Int64, texts as string, yes
-    or no as boolean, `started` as a time in UTC; an empty cell is missing. Added are `case`,
+    The columns are those of docs/columns.md with their types: Int64, string, boolean, and for
+    `started` a time in UTC; an empty cell is missing. There are three more columns: `case`,
     `measured` (whether the row has figures) and `file`.
 
     Raises:
-        ConvmarkError: nothing is there, or a file does not fit; the text names file and line.
+        ConvmarkError: there are no results, or a file is invalid; the text names file and line.
     """
     import pandas as pd
 
@@ -332,7 +332,7 @@ def report(
             `against="main"`, whose verdicts of the newest run come first.
 
     Raises:
-        ConvmarkError: nothing is there, a file does not fit, or the output cannot be written.
+        ConvmarkError: there are no results, a file is invalid, or the output cannot be written.
     """
     from convmark.report.command import report as made
 
@@ -381,7 +381,7 @@ def _options(given: Mapping[str, Any], known: Mapping[str, Option]) -> Options:
     """
     for name in given:
         if name in KEYWORDS and name not in known:
-            raise OptionError(f"{name}: is no option here; convmark.measure has it")
+            raise OptionError(f"{name}: is not an option here, but of convmark.measure")
     texts = {name: plain_value(value) for name, value in given.items() if value is not None}
     values = values_of(known, texts)
     keys = {known[name].key for name in values}

@@ -152,7 +152,7 @@ def _shard(given: argparse.Namespace) -> Shard | None:
 def check_plan(options: Options, shard: Shard | None = None) -> None:
     """Refuse what a shard, a search for batch sizes, or replicas cannot be of."""
     if shard and options.batch_sizes == AUTO:
-        raise OptionError("--shard: must have --batch-sizes in numbers, got auto")
+        raise OptionError("--shard: needs --batch-sizes in numbers, got auto")
     if shard:
         refuse_untimed(options, "--shard shares out")
     if shard and options.cluster and options.cluster.addresses:
@@ -173,7 +173,7 @@ def _check_resume(options: Options, paths: Sequence[str]) -> None:
         )
     if len(paths) > 1:
         raise OptionError(
-            f"--resume: goes on with one run, in one interpreter, got {', '.join(paths)}"
+            f"--resume: continues one run, in one interpreter, got {', '.join(paths)}"
         )
 
 

@@ -120,7 +120,7 @@ _DEFAULTS = {
 }
 """Of options that choose a case, where it is not `default`; each command has its own models."""
 _AB = "`convmark ab` compares them live"
-_REPORT = "`convmark report` sets them side by side"
+_REPORT = "`convmark report` shows them side by side"
 _ANEW = "the two cannot be compared; later runs are compared with this one"
 _NOT_USED = "the anchor's figures are not used, its code is compared live"
 _OF_THE_MEASUREMENT = ("reference", "reference_version", "measurement_version")

@@ -196,7 +196,7 @@ def accept(
         raise StoreError(f"{path}: must be a run in {store.folder / machine} to be accepted")
     measured = [record for record in read_run(path) if record.measured]
     if not measured:
-        raise StoreError(f"{path}: must have a measured row to be accepted, it has none")
+        raise StoreError(f"{path}: must have a measured row to be accepted, but it has none")
     names = dict.fromkeys(record.case.name for record in measured)
     check_patterns("--case", patterns, names)
     cases = [name for name in names if any(fnmatchcase(name, one) for one in patterns)]

@@ -73,8 +73,8 @@ class Anchor:
             return ""
         why = "its tree was not clean" if self.commit else "it names no commit"
         return (
-            f"run {self.run} has no code to run again: {why} and its files were not kept; measure "
-            "the old code anew and `convmark accept` that run"
+            f"run {self.run} has no code to run again: {why} and its files were not "
+            "saved; measure the old code again and `convmark accept` that run"
         )
 
 
@@ -173,8 +173,8 @@ def _is_accepted_run(earlier: EarlierRuns, path: Path, accepted: Acceptance) -> 
         return True
     was, is_now = (one[:SHOWN] if one else "no commit" for one in (accepted.commit, commit))
     warnings.warn(
-        f"{path}: is not the run that was accepted: that was of {was}, this is of {is_now}; it is "
-        "no anchor until it is accepted",
+        f"{path}: is not the run that was accepted (that one is of {was}, this one of "
+        f"{is_now}); it is no anchor until it is accepted",
         StoreWarning,
         stacklevel=3,
     )
@@ -207,12 +207,12 @@ def named_history(path: Path, records: Sequence[Record]) -> History:
     every_row = read_run(path)
     rows = items(every_row)
     if not rows:
-        raise StoreError(f"{path}: must have a measured row to be compared with, it has none")
+        raise StoreError(f"{path}: must have a measured row to be compared with, but it has none")
     own = {identity(record) for record in records}
     if any(identity(row) in own for row in every_row):
         raise StoreError(
-            f"{path}: holds the run that is judged, run {every_row[0].run}; name an earlier run to "
-            "compare with"
+            f"{path}: has the run that is judged, run {every_row[0].run}; name an earlier "
+            "run to compare with"
         )
     asked = asked_conditions(records)
     matches = {name: _found(name, one, path, rows) for name, one in asked.items()}

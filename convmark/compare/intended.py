@@ -214,7 +214,10 @@ class IntendedChanges:
         count = Git.at(since.repository).answer("rev-list", *asked, f"^{commit}", "--")
         if count is None or not int(count):
             return ""
-        return f"{_WITH}{counted(int(count), 'later commit')} changed, for no earlier run bounds it"
+        return (
+            f"{_WITH}{counted(int(count), 'later commit')} changed, because no earlier "
+            "run limits it"
+        )
 
     def _trailers(self, since: TrailerRange) -> tuple[tuple[str, str], ...]:
         """Return the trailers, and say once what is wrong with them."""
@@ -227,8 +230,8 @@ class IntendedChanges:
             else:
                 for commit in _outside(since, {commit for commit, _ in self._read[since]}):
                     self.say(
-                        f"{commit[:SHOWN]}: its line {TRAILER} is not read, for it is not in the "
-                        "last paragraph of the commit's message"
+                        f"{commit[:SHOWN]}: its line {TRAILER} is not read, because it is not in "
+                        "the last paragraph of the commit's message"
                     )
             for commit, pattern in self._read[since]:
                 if not any(_matches(names, pattern) for names in self._names.values()):

@@ -210,7 +210,7 @@ def live_comparison(stretch: Stretch, commits: Commits) -> list[str]:
     old, new = (point.commit for point in ends)
     first, last = old[:SHOWN], new[:SHOWN]
     if old == new:
-        moved = "the machine moved it, or a file that git does not watch"
+        moved = "the machine caused it, or a file that git does not track"
         return [f"both sides ran commit {first}: {moved}"]
     case = shlex.join(word for name, text in facts.options.items() for word in (f"--{name}", text))
     both = f"convmark ab git:{first} git:{last} {case}"

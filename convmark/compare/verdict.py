@@ -250,7 +250,7 @@ def _others(case: CaseReview, sizes: Mapping[str, int | None]) -> list[Judgement
         groups = (case.rows, *against)
         verdict, allowed, note = plain_verdict(metric, baseline, value, groups)
         if case.same_code and verdict in ("regressed", "improved", "changed"):
-            verdict, note = "inconclusive", "same code: no change of it is to blame"
+            verdict, note = "inconclusive", "same code, so the code is not the cause"
         if value != middle(case.measured, metric):
             note = joined(note, case.left_out)
         found.append(
@@ -274,7 +274,7 @@ def _missing(row: Record, run: str) -> Judgement:
     metric = _headline(row.task)
     missing = _judgement(row, metric, baseline=getattr(row, metric.column), verdict="missing")
     return replace(
-        missing, run=run, baseline_runs=(row.run,), note=f"run {row.run} has it, this run has not"
+        missing, run=run, baseline_runs=(row.run,), note=f"run {row.run} has it, this run does not"
     )
 
 
@@ -310,7 +310,7 @@ def _without_hollow_improvements(judgements: Sequence[Judgement]) -> list[Judgem
         if less and one.verdict == "improved" and one.metric != _ACCURACY.name:
             taken_back.setdefault(_model(one), []).append(one.metric)
             note = f"accuracy {less.baseline:.4f} -> {less.value:.4f}"
-            note = joined(f"no improvement, for it learns less: {note}", one.note)
+            note = joined(f"no improvement, because it learns less: {note}", one.note)
             found.append(replace(one, verdict="inconclusive", note=note))
         else:
             found.append(one)

@@ -59,7 +59,7 @@ class ModelName:
         if colon and module.endswith(".py") and os.path.isfile(module):
             path = os.path.relpath(module).removesuffix(".py")
             dotted = path.lstrip("." + os.sep).replace(os.sep, ".")
-            raise CaseError(f"{text}: a model of your own is named by its module: {dotted}:{rest}")
+            raise CaseError(f"{text}: give a model of your own by its module: {dotted}:{rest}")
         is_module = bool(colon) and all(part.isidentifier() for part in module.split("."))
         if not is_module:
             module, rest = "", text
@@ -67,7 +67,7 @@ class ModelName:
             return cls(module=module, file=_from_here(rest))
         if not is_module:
             if colon:
-                raise CaseError(f"{text}: a model of your own is package.module:attribute")
+                raise CaseError(f"{text}: write a model of your own as package.module:attribute")
             return cls(attribute=text)
         if not rest.endswith(")"):
             return cls(module=module, attribute=_dotted(text, rest))
@@ -152,7 +152,7 @@ def _from_here(text: str) -> str:
 
 def _dotted(text: str, attribute: str) -> str:
     if not all(part.isidentifier() for part in attribute.split(".")):
-        raise CaseError(f"{text}: a model of your own is package.module:attribute")
+        raise CaseError(f"{text}: write a model of your own as package.module:attribute")
     return attribute
 
 
@@ -173,7 +173,7 @@ def _literals(text: str, call: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
         ) from None
     if len(keywords) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise CaseError(f"{text}: a builder takes each argument once, {twice} is given twice")
+        raise CaseError(f"{text}: give each argument of a builder once, got {twice} twice")
     return arguments, keywords
 
 

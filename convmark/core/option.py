@@ -127,7 +127,7 @@ def values_of(options: Mapping[str, Option], given: Mapping[str, Any]) -> dict[s
     values = {}
     for name, value in given.items():
         if name not in options:
-            raise OptionError(f"{name}: is no option; {nearest(name, list(options))}")
+            raise OptionError(f"{name}: is not an option; {nearest(name, list(options))}")
         if value is not None:
             values[name] = options[name].value(name, plain_value(value))
     return values

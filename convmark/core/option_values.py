@@ -49,7 +49,7 @@ def nearest(value: str, known: Iterable[str]) -> str:
     if question := did_you_mean(value, names):
         return question
     few = f"known: {', '.join(names)}" if names else "none is known"
-    return few if len(names) <= 12 else "no known name is near"
+    return few if len(names) <= 12 else "no known name is similar"
 
 
 def check_patterns(flag: str, patterns: Iterable[str], cases: Collection[str]) -> None:
@@ -67,7 +67,9 @@ def check_patterns(flag: str, patterns: Iterable[str], cases: Collection[str]) -
 
 def _words(flag: str, text: str, words: Sequence[str]) -> tuple[str, ...]:
     if not all(words):
-        raise OptionError(f"{flag}: must be a comma-separated list without gaps, got {text!r}")
+        raise OptionError(
+            f"{flag}: must be a comma-separated list without empty items, got {text!r}"
+        )
     _refuse_unprintable(flag, text)
     return tuple(dict.fromkeys(words))
 

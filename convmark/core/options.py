@@ -274,23 +274,23 @@ class Options:
     sustain_s: float | None = option_field(
         "--sustain TIME",
         rules.parse_duration,
-        "then take steps for so long in the first process of each case, such as 20m, 90s or 1h, "
-        "and find when the throughput drops (default: no)",
+        "continue the steps for this time in the first process of each case, such as "
+        "20m, 90s or 1h, and find when the throughput drops (default: no)",
         commands=("run",),
     )
     latency_limit_s: float | None = option_field(
         "--latency-limit LATENCY",
         rules.parse_latency,
-        "then search, in the first process of each case of the task infer, the highest rate of "
-        "arriving requests whose 99th percentile of latency is within a limit, such as 10ms "
-        "(default: no)",
+        "search the highest rate of arriving requests whose 99th percentile of "
+        "latency is within this limit, such as 10ms, in the first process of each "
+        "case of the task infer (default: no)",
         commands=SESSIONS,
     )
     cooling: str | None = option_field(
         "--cooling TEXT",
         rules.parse_text,
-        "how the machine is cooled, such as 'air, 2 fans' or 'liquid'; kept in each row (no "
-        "default)",
+        "how the machine is cooled, such as 'air, 2 fans' or 'liquid'; saved in each "
+        "row (no default)",
         commands=("run",),
     )
     wait: bool = option_field(
@@ -338,8 +338,8 @@ class Options:
         object.__setattr__(self, "cluster", with_index(self.cluster, self.index))
         if self.cpus is not None and self.numa is not None:
             raise OptionError(
-                f"--numa: chooses the CPUs itself, got {self.numa} beside --cpus {self.cpus}; "
-                "leave one of them out, or give it as default"
+                f"--numa: chooses the CPUs itself, got {self.numa} together with --cpus "
+                f"{self.cpus}; leave one of them out, or give it as default"
             )
         if self.isolation == "none" and len(self.threads) > 1:
             raise OptionError(

@@ -35,8 +35,8 @@ class Suite:
     fixed_models: bool = False
     """Whether `--models` may only choose among the suite's models, not replace them."""
     scaling: bool = False
-    """Whether it is of several replicas: unless `--replicas` names them, 1, 2, 4, ... up to the
-    GPUs that are there, and no case where there are not two."""
+    """Whether it measures several replicas: those of `--replicas`, or 1, 2, 4, ... up to the number
+    of GPUs. It has no case if there are fewer than two GPUs."""
 
     def __post_init__(self) -> None:
         for name in ("models", "tasks", "batch_sizes"):
@@ -202,8 +202,8 @@ def refuse_replicas(options: Options) -> None:
         raise OptionError("--cluster: needs --isolation fork or spawn, got 'none'")
     if options.batch_sizes == AUTO and options.cluster.addresses:
         raise OptionError(
-            "--batch-sizes: auto is of one machine, for each would choose by its own memory; name "
-            "the sizes, or use --cluster local"
+            "--batch-sizes: auto is for one machine, because each machine would choose "
+            "by its own memory; give the sizes, or use --cluster local"
         )
 
 

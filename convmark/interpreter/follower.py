@@ -138,8 +138,8 @@ class Follower:
         last = self._events[-1] if self._events else {"event": "start"}
         if last["event"] == "waiting":
             return (
-                f"{last['what']}: did not come within {self._limit_s:g} s; the worker was ended "
-                "(start the same command there, with its own --index)"
+                f"{last['what']}: did not connect within {self._limit_s:g} s; the worker was "
+                "ended (start the same command there, with its own --index)"
             )
         return (
             f"no progress for {self._limit_s:g} s after {last['event']!r}; the worker was "
@@ -198,7 +198,7 @@ class Follower:
         if status == UNSAFE_FORK and not self._events:
             return self.answer(
                 "error",
-                "the framework has run something when it was imported, so that no worker can be "
+                "the framework had already run something when it was imported, so no worker can be "
                 "forked; measure with --isolation=spawn",
             )
         if last["event"] in ("finished", "inspected") and status == 0:

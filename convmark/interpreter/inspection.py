@@ -62,10 +62,10 @@ def refuse_unknown(models: Iterable[str], *, elsewhere: bool = False) -> None:
             continue
         if parts.is_zoo and (known := zoo_names()) and name not in known:
             near = ", ".join(difflib.get_close_matches(name.lower(), known, n=3))
-            advice = f"the nearest are {near}" if near else "no known name is near it"
+            advice = f"the most similar are {near}" if near else "no known name is similar"
             raise OptionError(  # in the words of the zoo
-                f"{name}: no such model; {advice}; a model of your own is "
-                "package.module:attribute, or a file such as net.keras"
+                f"{name}: no such model; {advice}; write a model of your own as "
+                "package.module:attribute, or give a file such as net.keras"
             )
         if parts.package and not _is_there(parts.package):
             rule = "it must be in the working folder or be installed"

@@ -44,8 +44,8 @@ def zoo_folder() -> Path:
         if (folder / "registry.py").is_file():
             return folder
     raise WorkerError(
-        f"the model zoo must lie beside {_PACKAGE}, as models/ or convmark_zoo/; install convmark "
-        "again"
+        f"the model zoo must be next to {_PACKAGE}, as models/ or convmark_zoo/; "
+        "install convmark again"
     )
 
 

@@ -139,7 +139,7 @@ class Server:
                 try:
                     socket.send_fds(self.control, [encode(request)], descriptors)
                 except OSError as error:
-                    raise ServerLost(f"{INTERPRETER_LOST} takes no request: {error}") from None
+                    raise ServerLost(f"{INTERPRETER_LOST} accepts no request: {error}") from None
             reply = self.reply(START_LIMIT_S)
             while reply.get("id") != request["id"]:  # the late end of an earlier worker
                 reply = self.reply(START_LIMIT_S)

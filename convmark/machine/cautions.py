@@ -65,7 +65,7 @@ _FLAG_EFFECTS = (
     ("*NPROC", "fixes the number of threads"),
     ("ATEN_CPU_CAPABILITY", "turns the CPU's fast kernels on or off"),
     ("*TF32*OVERRIDE", "changes the precision of matrix products"),
-    ("LD_PRELOAD", "puts other code in place of the system's libraries"),
+    ("LD_PRELOAD", "replaces libraries of the system by other code"),
     ("PYTHON*", "a debug setting: changes how fast Python itself runs"),
     ("TF_CPP_*", "a debug setting: logging takes time"),
     ("TF_DETERMINISTIC_OPS", "chooses slower, repeatable kernels"),
@@ -163,7 +163,7 @@ def _governor(machine: Machine, state: State) -> Caution | None:
         return None
     return Caution(
         subject="governor",
-        finding=f"{', '.join(state.governors)}, not performance alone: the clock follows the load",
+        finding=f"{', '.join(state.governors)}, not performance: the clock follows the load",
         remedy="sudo cpupower frequency-set -g performance",
     )
 

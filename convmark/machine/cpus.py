@@ -37,8 +37,8 @@ def bound(cpus: str | None, root: Path = Path("/")) -> dict[str, Any] | None:
     flag, value = ("--numa", cpus.removeprefix(NUMA)) if of_a_node else ("--cpus", cpus)
     if not hasattr(os, "sched_setaffinity"):
         raise OptionError(
-            f"{flag}: needs Linux, {sys.platform} binds no process to CPUs, got {value}; leave it "
-            "out"
+            f"{flag}: needs Linux, because {sys.platform} cannot bind a process to CPUs, "
+            f"got {value}; leave it out"
         )
     if of_a_node:
         numbers = _cpus_of_node(int(value), root)
@@ -53,7 +53,7 @@ def bound(cpus: str | None, root: Path = Path("/")) -> dict[str, Any] | None:
     allowed = os.sched_getaffinity(0)
     if excluded := set(numbers) - allowed:
         raise OptionError(
-            f"{flag}: CPU {cpu_list(excluded)} is not for this process, got {value}; its "
+            f"{flag}: this process may not use CPU {cpu_list(excluded)}, got {value}; its "
             f"container, cpuset or taskset leaves it {cpu_list(allowed)}"
         )
     return {"cpus": numbers, **({"node": int(value)} if of_a_node else {})}
@@ -72,12 +72,12 @@ def _cpus_of_node(node: int, root: Path) -> list[int]:
     )
     if found and node not in (allowed := cpu_numbers(found[1])):
         raise OptionError(
-            f"--numa: the memory of node {node} is not for this process: its container or cpuset "
-            f"leaves it {cpu_list(allowed)}"
+            f"--numa: this process may not use the memory of node {node}: its container "
+            f"or cpuset leaves it {cpu_list(allowed)}"
         )
     numbers = _numbers(nodes / f"node{node}/cpulist")
     if not numbers:
-        raise OptionError(f"--numa: node {node} has memory but no CPUs; name CPUs by --cpus")
+        raise OptionError(f"--numa: node {node} has memory but no CPUs; choose CPUs with --cpus")
     return sorted(numbers)
 
 

@@ -151,7 +151,7 @@ def _unnamed_gpus(listed: int) -> Caution:
         subject="GPU",
         finding=f"the framework lists {listed}, NVML shows none: "
         "the results cannot name the GPU that was measured",
-        remedy="pip install nvidia-ml-py where convmark runs, and see that nvidia-smi answers",
+        remedy="pip install nvidia-ml-py where convmark runs, and check that nvidia-smi works",
     )
 
 

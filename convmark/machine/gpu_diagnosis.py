@@ -24,13 +24,13 @@ _INSTALL_ELSEWHERE = {
 
 # Source: CUDA driver API, CUresult; the remedies are those of NVIDIA's own guides.
 _DRIVER_ERRORS = {
-    "CUDA_ERROR_NO_DEVICE": "see that CUDA_VISIBLE_DEVICES names a GPU of `nvidia-smi -L`, "
-    "and in a container that it was started with --gpus all",
+    "CUDA_ERROR_NO_DEVICE": "check that CUDA_VISIBLE_DEVICES names a GPU of `nvidia-smi -L`, "
+    "and that a container was started with --gpus all",
     "CUDA_ERROR_SYSTEM_NOT_READY": "sudo systemctl start nvidia-fabricmanager",
-    "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH": "restart the machine: the driver was updated under it",
+    "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH": "restart the machine: the driver was updated while it ran",
     "CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE": "remove CUDA's compat folder from LD_LIBRARY_PATH",
     "CUDA_ERROR_UNKNOWN": "sudo modprobe -r nvidia_uvm && sudo modprobe nvidia_uvm",
-    "CUDA_ERROR_OPERATING_SYSTEM": "see that you may read and write /dev/nvidia*",
+    "CUDA_ERROR_OPERATING_SYSTEM": "check that you can read and write /dev/nvidia*",
     "CUDA_ERROR_INSUFFICIENT_DRIVER": "update the driver",
 }
 
@@ -171,15 +171,15 @@ def _old_card(machine: Machine, framework: Mapping[str, Any]) -> Cause | None:
 def _unknown(machine: Machine, framework: Mapping[str, Any], cuda: str) -> Cause:
     if isinstance(framework.get("cuda_trouble"), Mapping):
         return Cause(
-            finding=f"CUDA {cuda} starts and its libraries are there, the cause is unknown",
+            finding=f"CUDA {cuda} starts and its libraries are installed; the cause is unknown",
             remedy="run the framework's own list of devices with TF_CPP_MIN_LOG_LEVEL=0 "
             "and read what it says",
         )
     return Cause(
         finding=f"the libraries of CUDA {cuda} are missing, "
         f"or the driver ({machine.driver or 'unknown'}) is too old for them",
-        remedy=f"{_install(framework)}, else update the driver; "
-        "see too that CUDA_VISIBLE_DEVICES hides none",
+        remedy=f"{_install(framework)}, else update the driver; also check that "
+        "CUDA_VISIBLE_DEVICES hides no GPU",
     )
 
 

@@ -99,13 +99,14 @@ def _opened(folder: Path) -> int:
         os.close(place)
         raise PermissionError(
             errno.EPERM,
-            f"it must be user {os.getuid()}'s and nobody else's to write to, it is user "
-            f"{found.st_uid}'s, mode {stat.S_IMODE(found.st_mode):o}; {_REMEDY}",
+            f"it must be owned by user {os.getuid()} and writable by nobody else, but it "
+            f"is owned by user {found.st_uid}, mode {stat.S_IMODE(found.st_mode):o}; "
+            f"{_REMEDY}",
         )
     return place
 
 
-_REMEDY = "remove it, or name another folder by CONVMARK_RUNTIME"
+_REMEDY = "remove it, or set CONVMARK_RUNTIME to another folder"
 
 
 def _taken(
@@ -135,8 +136,9 @@ def _taken(
                 time.sleep(_LOOK_ONCE_MORE_S)
                 continue
             raise BusyError(
-                f"another benchmark run is active, {_named(others)}, and each would disturb the "
-                "other: wait for it with --wait, or measure anyway with --allow-concurrent"
+                f"another benchmark run is active, {_named(others)}, and the two would "
+                "disturb each other: wait for it with --wait, or measure anyway with "
+                "--allow-concurrent"
             )
         if others != told:
             told = others

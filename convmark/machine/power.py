@@ -170,12 +170,12 @@ def _unreadable(path: Path) -> str:
         path.read_bytes()
     except PermissionError:
         return (
-            f"{path} is for root alone: sudo chmod a+r /{_ZONES}/intel-rapl:*/energy_uj "
+            f"only root can read {path}: sudo chmod a+r /{_ZONES}/intel-rapl:*/energy_uj "
             f"/{_ZONES}/intel-rapl:*/intel-rapl:*/energy_uj (until the next boot)"
         )
     except OSError as error:
         return f"{path} cannot be read: {error.strerror or error}"
-    return f"{path} holds no number: measure with a wall meter"
+    return f"{path} has no number: measure with a wall meter"
 
 
 def others_busy(cpus: Collection[int] = ()) -> tuple[float, float]:

@@ -161,7 +161,7 @@ def _without_a_case(item: pytest.Item) -> str:
     """Say that a suite has nothing to measure, and what would give it something."""
     marker = item.get_closest_marker("convmark")
     scaling = marker is not None and marker.args[0].scaling
-    hint = ": it measures two GPUs or more, or what --replicas says, such as 1,2" if scaling else ""
+    hint = ": it measures two GPUs or more, or the numbers of --replicas" if scaling else ""
     name = getattr(item, "originalname", None) or item.name
     return f"convmark: {name} has no case here with these options{hint}"
 
@@ -209,7 +209,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
             _say_nothing_compared(config)
         return (yield)
     if option := bridge.replaced_by(config):
-        reason = f"convmark measures in processes of its own, where {option} sees nothing"
+        reason = f"convmark measures in its own processes, where {option} sees nothing"
         for item in items:
             item.add_marker(pytest.mark.skip(reason=reason))
         return (yield)
@@ -429,9 +429,10 @@ def pytest_last_words(
     run, say = config.stash[_RUN_KEY], functools.partial(_say, config)
     if failing := config.stash.get(_BY_VERDICTS_KEY, None):
         say_step(
-            f"the session fails by its verdicts, though no test has failed: {listed(failing, 1)}; "
-            "call measured.replay(benchmark), and accept what is meant by "
-            f"{short.prefix(config)}allow-change or a trailer, not by xfail or skip",
+            "the session fails by its verdicts, although no test failed: "
+            f"{listed(failing, 1)}; call measured.replay(benchmark), and accept an "
+            f"intended change by {short.prefix(config)}allow-change or a trailer, not by "
+            "xfail or skip",
             say,
         )
     ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)

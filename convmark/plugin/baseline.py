@@ -103,7 +103,7 @@ def with_baseline(
 
     Of step times also which packages differ, and what passes by a margin that has been raised.
     """
-    from convmark.compare.margin import passing_words
+    from convmark.compare.judgement import passing_words
 
     against = _against(run, baseline, history)
     packages = _other_packages(run, baseline, history)

@@ -59,8 +59,9 @@ def same_so_far(run: PytestRun, baseline: Baseline) -> str:
     if not same:
         return ""
     return (
-        f"{len(same)} of {counted(len(timed), 'case')} with the code of {baseline.name}, by the "
-        "files so far: measured, and not compared"
+        f"{len(same)} of {counted(len(timed), 'case')} have the code of "
+        f"{baseline.name}, judging by the files so far: they are measured but not "
+        "compared"
     )
 
 
@@ -237,7 +238,10 @@ def _removed(
     from convmark.plugin.removed import removed_judgement
 
     if not chosen.repeatable:
-        say(f"--lf and --sw choose by an earlier session: no look at what else {baseline.name} has")
+        say(
+            "--lf and --sw choose by an earlier session, so missing cases of "
+            f"{baseline.name} are not looked for"
+        )
         return []
     names = removed()
     run.left_out = sum(name in chosen.left_out for name in names)

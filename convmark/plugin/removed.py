@@ -62,7 +62,7 @@ def removed_cases(
     first = next(iter(given_places(config)), config.invocation_params.dir).resolve()
     held = [one for one in commits if first.is_relative_to(one.resolve())]
     if not held:
-        say("no look for cases that this run lacks: the tests are in no repository of the models")
+        say("missing cases are not looked for: the tests are not in the repository of the models")
         return []
     repository = max(held, key=lambda one: len(one.parts))
     sha = commits[repository]
@@ -73,7 +73,7 @@ def removed_cases(
         with at_commit(repository, sha) as tree:
             names = _collected(config, repository.resolve(), tree)
     except (ConvmarkError, OSError, subprocess.SubprocessError) as error:
-        say(f"cases of {sha[:_SHOWN]} that this run lacks are not known: {plain_text(str(error))}")
+        say(f"missing cases of {sha[:_SHOWN]} are not known: {plain_text(str(error))}")
         return []
     return sorted(name for name in names if name not in measured and _NAME.fullmatch(name))
 

@@ -115,12 +115,18 @@ def of_run(name: str) -> str:
     """Say what to do in place of giving pytest an option of `convmark run`."""
     if name == "tasks":
         return (
-            "is of `convmark run`; pytest measures what the suites have, and a file chooses among "
-            "them: pytest bench/test_inference.py"
+            "is an option of `convmark run`; pytest measures the cases of its suites, "
+            "and a file selects among them: pytest bench/test_inference.py"
         )
     if name == "sustain":
-        return "is of `convmark run`, pytest measures a burst; use convmark run --sustain 20m"
-    return f"is of `convmark run`, pytest measures in one process; use convmark run --{name}"
+        return (
+            "is an option of `convmark run`, because pytest measures a burst; use "
+            "convmark run --sustain 20m"
+        )
+    return (
+        "is an option of `convmark run`, because pytest measures in one process; use "
+        f"convmark run --{name}"
+    )
 
 
 def add_all(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:

@@ -19,9 +19,9 @@ from convmark.compare.judgement import (
     UNLIMITED,
     Judgement,
     decided,
+    margin_lines,
     packages_lines,
 )
-from convmark.compare.margin import margin_lines
 from convmark.core.fitting import unbroken
 from convmark.core.git import SHOWN
 from convmark.core.options import Options

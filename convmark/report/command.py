@@ -264,7 +264,7 @@ def keep_names(places: Sequence[Path], texts: Sequence[str]) -> None:
         own = by_name.get(machine)
         if own is None:
             hint = nearest(machine, sorted(by_name))
-            raise OptionError(f"--name: no row is of the machine {machine!r}; {hint}")
+            raise OptionError(f"--name: no row is from the machine {machine!r}; {hint}")
         others = [one for one in folders if one != own and name in (one, known[one])]
         if others:
             raise OptionError(f"--name: {name!r} is the name of {others[0]}; choose another")

@@ -23,9 +23,9 @@ from convmark.compare.judgement import (
     SIZES,
     Judgement,
     decided,
+    margin_lines,
     packages_lines,
 )
-from convmark.compare.margin import margin_lines
 from convmark.core.text import counted, listed, shown
 from convmark.report.verdicts import (
     FOLLOWERS,

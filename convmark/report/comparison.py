@@ -46,7 +46,7 @@ def of_machines(
         name = names.get(machine, machine)
         if name not in machines:
             raise OptionError(
-                f"--prices: no row is of the machine {machine!r}; {nearest(machine, machines)}"
+                f"--prices: no row is from the machine {machine!r}; {nearest(machine, machines)}"
             )
         if name in prices:
             raise OptionError(f"--prices: must have one price of {name}, got two")
@@ -66,7 +66,7 @@ def _hardware_of(text: str, machines: Sequence[str], hardware: Iterable[str]) ->
         return text
     if not devices:
         hint = nearest(text, machines)
-        raise OptionError(f"--reference: no row is of the machine {text!r}; {hint}")
+        raise OptionError(f"--reference: no row is from the machine {text!r}; {hint}")
     if len(devices) > 1:
         choice = " or ".join(map(repr, devices))
         raise OptionError(f"--reference: {text!r} has several devices; give {choice}")

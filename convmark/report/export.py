@@ -122,14 +122,14 @@ def _bmf(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
     machines = sorted({_machine({"machine": one}) for one in frame["machine"].unique()})
     if len(machines) > 1:
         raise OptionError(
-            f"--to bmf: is of one machine, got {', '.join(machines)}; name the folder of one"
+            f"--to bmf: is for one machine, got {', '.join(machines)}; give the folder of one"
         )
     newest = frame[frame["source"] == frame["source"].max()].iloc[0]
     of_newest = table[table["source"] == newest["source"]]
     if of_newest.empty:
         raise OptionError(
-            f"--to bmf: is of the newest run, {newest['run']} has no figures; name the file of an "
-            "earlier run, or measure again"
+            f"--to bmf: exports the newest run, but {newest['run']} has no figures; give "
+            "the file of an earlier run, or measure again"
         )
     found: dict[str, Any] = {}
     for row in _records(of_newest):
@@ -284,8 +284,8 @@ def _run_ids(table: pd.DataFrame, frame: pd.DataFrame) -> dict[int, str]:
         one = _hash(_machine(row), row["run"], start)
         if one in found.values():
             raise OptionError(
-                f"--to: takes a run once, run {row['run']} of {_machine(row)} that started "
-                f"{start} is in two files; name one of them"
+                f"--to: needs each run once, but run {row['run']} of {_machine(row)}, started "
+                f"{start}, is in two files; give one of them"
             )
         found[int(source)] = one
     return found

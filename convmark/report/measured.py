@@ -216,8 +216,8 @@ def unlike_times(hardware: Iterable[tuple[str, Sequence[Row]]]) -> list[str]:
         if its
     ]
     return [
-        f"Steps did not go on for the same time ({', '.join(words)}): what goes on for longer may "
-        "become slower yet; measure all with one --sustain."
+        f"The sustained times differ ({', '.join(words)}): a machine measured for "
+        "longer has more time to become slower; measure all with the same --sustain."
     ]
 
 

@@ -205,9 +205,9 @@ def _time(name: str, line: int, text: str, *, utc: bool) -> float:
     if found.tzinfo is None:
         if not utc:
             raise OptionError(
-                f"--power-log: {name}:{line}: time must have its zone, as "
-                f"{plain_text(text[:40])}+01:00 or with Z for UTC; without it the power may be of "
-                "another hour"
+                f"--power-log: {name}:{line}: time must have a zone, as "
+                f"{plain_text(text[:40])}+01:00 or with Z for UTC; without it the hour is "
+                "ambiguous"
             )
         found = found.replace(tzinfo=timezone.utc)
     return found.timestamp()
@@ -226,7 +226,7 @@ def _in_order(name: str, found: Sequence[tuple[float, float, int]]) -> PowerLog:
     if back.any():
         line = max(lines[int(np.argmax(back)) : int(np.argmax(back)) + 2])
         raise OptionError(
-            f"--power-log: {name}:{line}: times must go on from line to line, this one does not: "
-            "the meter's clock was set, or a value is there twice"
+            f"--power-log: {name}:{line}: times must increase from line to line, but this "
+            "one does not: the meter's clock was set, or a value is there twice"
         )
     return PowerLog(name=name, times_s=times_s, watts=watts, lines=lines)

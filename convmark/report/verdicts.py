@@ -28,9 +28,9 @@ from convmark.compare.judgement import (
     SAME_GRAPH,
     Judgement,
     decided,
+    margin_lines,
     packages_lines,
 )
-from convmark.compare.margin import margin_lines
 from convmark.compare.verdict import conclude, review
 from convmark.core.errors import OptionError
 from convmark.core.git import Git

@@ -131,12 +131,12 @@ def _machine_and_file(rows: Rows, text: str) -> tuple[str, Path]:
         machine = rows.names.get(name, name)
         if machine not in machines:
             hint = nearest(name, machines)
-            raise OptionError(f"--power-log: no row is of the machine {name!r}; {hint}")
+            raise OptionError(f"--power-log: no row is from the machine {name!r}; {hint}")
         return machine, parse_file("--power-log", file)
     if len(machines) > 1:
         raise OptionError(
-            f"--power-log: {text}: rows are of {counted(len(machines), 'machine')}; say whose it "
-            f"is, as --power-log {machines[0]}={text}"
+            f"--power-log: {text}: rows are from {counted(len(machines), 'machine')}; "
+            f"give the machine of the log, as --power-log {machines[0]}={text}"
         )
     return machines[0], parse_file("--power-log", text)
 
@@ -147,8 +147,9 @@ def _refuse_partial(log: PowerLog, timed: Sequence[_Timed]) -> None:
     nodes = sorted({text_of(one.row["node"]) for one in inside})
     if len(nodes) > 1:
         raise OptionError(
-            f"--power-log: {log.name}: rows of {counted(len(nodes), 'node')} were measured in its "
-            f"time ({', '.join(nodes[:3])}); name the run files of the one that the meter was of"
+            f"--power-log: {log.name}: rows of {counted(len(nodes), 'node')} were "
+            f"measured in its time ({', '.join(nodes[:3])}); give only the run files of "
+            "the machine on the meter"
         )
     commands = {one.command for one in inside}
     for one in timed:
@@ -159,9 +160,9 @@ def _refuse_partial(log: PowerLog, timed: Sequence[_Timed]) -> None:
         when = f"while {one.row['case']} was measured"
         if from_s < log.first_s or until_s > log.last_s:
             raise OptionError(
-                f"{subject}: is of {_span(log)}, it must cover its run: {one.row['case']} was "
-                f"measured from {utc_text(from_s)} to {utc_text(until_s)}; export a longer log, or "
-                "leave the run out"
+                f"{subject}: covers {_span(log)}, but {one.row['case']} was measured from "
+                f"{utc_text(from_s)} to {utc_text(until_s)}; export a longer log, or leave "
+                "the run out"
             )
         if gap := log.gap(from_s, until_s):
             raise OptionError(f"--power-log: {gap} {when}; leave the run out, or measure again")
@@ -190,7 +191,7 @@ def _figures(log: PowerLog, one: _Timed, others: Sequence[_Timed]) -> dict[str, 
     if not one.overlaps(log.first_s, log.last_s):
         return "measured at another time"
     if one.ended_s is None or one.stretch is None:
-        return "without times: of an earlier convmark, or the clock was set meanwhile"
+        return "without times: from an earlier convmark, or the clock was set meanwhile"
     if text_of(one.row["cluster"]).startswith("hosts"):
         return "of several machines"
     if any(other.overlaps(one.began_s, one.ended_s) for other in others):
@@ -198,8 +199,8 @@ def _figures(log: PowerLog, one: _Timed, others: Sequence[_Timed]) -> dict[str, 
     from_s, until_s, rate = one.stretch
     if len(log.within(from_s, until_s)) < LEAST_VALUES:
         return (
-            f"too short for a value each {log.step_s:.3g} s (--sustain makes the first of a case "
-            "longer)"
+            f"too short for one value every {log.step_s:.3g} s (--sustain makes the first "
+            "process of a case longer)"
         )
     power_w, (idle_w, most_idle_w) = log.mean_w(from_s, until_s), _idle_w(log, one, others)
     third_s = (until_s - from_s) / 3

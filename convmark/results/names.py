@@ -158,16 +158,16 @@ def check_output(
     if RUN_NAME.fullmatch(target.stem) and any(RUN_NAME.fullmatch(run.stem) for run in runs):
         raise OptionError(f"{flag}: must not be named as a run beside results, got {path}")
     if any(same_file(target, one) for one in inputs):
-        raise OptionError(f"{flag}: must not be a file that is read, got {path}; name another")
+        raise OptionError(f"{flag}: must not be a file that is read, got {path}; choose another")
     if not target.is_file() or not target.stat().st_size:
         return
     if suffix not in suffixes:
         raise OptionError(
-            f"{flag}: must not replace a file of another kind, {path} is there; name another or "
-            "remove it"
+            f"{flag}: must not replace a file of another kind, but {path} exists; choose "
+            "another name or remove it"
         )
     if _is_run(target):
-        raise OptionError(f"{flag}: must not replace a run's file, got {path}; name another")
+        raise OptionError(f"{flag}: must not replace a run's file, got {path}; choose another")
 
 
 def check_output_folder(
@@ -183,7 +183,7 @@ def check_output_folder(
         OptionError: it is, or the path is none.
     """
     if _machine_folder(_resolved(flag, path)):
-        raise OptionError(f"{flag}: must not be a machine's folder, got {path}; name another")
+        raise OptionError(f"{flag}: must not be a machine's folder, got {path}; choose another")
     for one in inputs:
         if overlap(one, path):
             raise OptionError(

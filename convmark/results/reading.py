@@ -97,8 +97,8 @@ class RowsOfOneRun:
         first = self._lines.setdefault((case, record.process), line)
         if first != line:
             raise StoreError(
-                f"{at}: must hold a process once, {case.name} #{record.process} is in line {first} "
-                "too; remove one of them"
+                f"{at}: must have each process once, but {case.name} #{record.process} is in "
+                f"line {first} too; remove one of them"
             )
         if record.step_time_mean_s is None:
             return
@@ -106,8 +106,8 @@ class RowsOfOneRun:
         first = self._lines.setdefault((case, *figures), line)
         if first != line:
             raise StoreError(
-                f"{at}: must be a measurement of its own, its start and its step times are "
-                f"those of line {first} to the last digit; remove the copy"
+                f"{at}: must be a measurement of its own, but its start and step times equal "
+                f"those of line {first}; remove the copy"
             )
 
 

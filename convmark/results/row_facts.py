@@ -30,9 +30,10 @@ class RowFacts:
     started: str = _run("when this process was asked for", unit="UTC, ISO 8601")
     convmark: str | None = _run("version of the harness")
     commit: str | None = _run(
-        "git commit of the folder the run was started in; empty where other code than its ran"
+        "git commit of the folder in which the run was started; empty if other code "
+        "than the commit's ran"
     )
-    dirty: bool | None = _run("whether that folder had changes not in the commit")
+    dirty: bool | None = _run("whether that folder had uncommitted changes")
     code: str | None = _run(
         "hash of the files that the model opened and imported until its first step, and of the "
         "packages it imports; <run>.code.json lists them",
@@ -46,14 +47,15 @@ class RowFacts:
     process: int = _run("number of the case's process, from 1", bounds="above 0")
     processes: int | None = _run("fresh processes asked for per case")
     seed: int | None = _run(
-        "seed of the plan's order, the weights and the batches; of task accuracy the process's"
+        "seed of the plan's order, the weights and the batches; in the task accuracy "
+        "the seed of the process"
     )
     time_budget_s: float | None = _run("seconds of timed steps asked for", unit="s")
     concurrent: bool | None = _run(
         "whether other benchmark runs were allowed beside it (--allow-concurrent)"
     )
     command_started: str | None = _run(
-        "when the command was started that had it measured", unit="UTC, ISO 8601", since=6
+        "when the command that measured it was started", unit="UTC, ISO 8601", since=6
     )
     took_s: float | None = _moment("its end")
     windows_from_s: float | None = _moment("the first window")
@@ -65,7 +67,7 @@ class RowFacts:
 
     model: str = _case("model by name, or package.module:builder")
     task: str = _case(
-        "train or infer; accuracy trains on MNIST, waterfall takes the calls of Keras apart"
+        "train or infer; accuracy trains on MNIST, waterfall times the parts of Keras's calls"
     )
     device: str = _case("cpu or gpu:N")
     batch_size: int = _case(
@@ -87,7 +89,7 @@ class RowFacts:
     )
     threads: str = _case("intra-op and inter-op threads in force, or default")
     asked: str | None = _case(
-        "what was asked for where the model made it another, such as precision=float32", since=3
+        "what was asked for, if the model changed it, such as precision=float32", since=3
     )
     input_shape: str | None = _case(
         "one sample's shape, such as 28x28x1; of several inputs name=28x28x1,other=4"
@@ -104,25 +106,26 @@ class RowFacts:
         since=4,
     )
     cpus: str | None = _case(
-        "CPUs that --cpus has bound the process to, such as 0-3; numaN: by --numa to those of a "
-        "NUMA node, with its memory; empty is none",
+        "CPUs to which --cpus bound the process, such as 0-3; numaN if --numa bound "
+        "it to a NUMA node with its memory; empty if neither did",
         since=6,
     )
     pool_threads: int | None = _case(
-        "threads of operations: those asked for; at default as the framework tells, TensorFlow "
-        "and JAX have one for each CPU that the process may use",
+        "threads of operations: those asked for; by default the framework's number, "
+        "in TensorFlow and JAX one for each CPU that the process may use",
         since=6,
     )
     training: str | None = _case(
-        "who says how the model is trained: model (its compile or its own methods; step and loss "
-        "are fit's, the loss a mean since the first step) or harness",
+        "what decides how the model is trained: model (its compile or its own "
+        "methods; step and loss are those of fit, the loss a mean since the first "
+        "step) or harness",
         since=3,
     )
-    optimizer: str | None = _case("optimizer's class, of several joined by +", since=3)
+    optimizer: str | None = _case("class of the optimizer; several are joined by +", since=3)
     loss_name: str | None = _case(
-        "loss by Keras's name; or the method of the model's own that it comes from", since=3
+        "Keras's name of the loss, or the model's own method that computes it", since=3
     )
-    isolation: str | None = _case("how the process was made: fork, spawn or none")
+    isolation: str | None = _case("how the process was started: fork, spawn or none")
 
     machine: str | None = _environment("fingerprint of the hardware, the results folder's name")
     node: str | None = _environment("host that measured it; nodes of one kind share the machine")
@@ -131,7 +134,7 @@ class RowFacts:
         "logical CPUs that the process could use", title="logical CPUs"
     )
     physical_cores: int | None = _environment(
-        "cores that these logical CPUs are of, where hyperthreads share one", since=6
+        "physical cores of these logical CPUs; hyperthreads share one", since=6
     )
     ram_bytes: int | None = _environment("memory of the machine", unit="bytes", title="memory")
     topology: str | None = _environment(
@@ -146,13 +149,13 @@ class RowFacts:
     )
     frequency: str | None = _environment("governor and turbo", title="clock", since=5)
     product: str | None = _environment(
-        "vendor and product; of an instance of Amazon EC2 its type", title="product", since=5
+        "vendor and product; on Amazon EC2 the type of the instance", title="product", since=5
     )
     virtualisation: str | None = _environment(
         "virtual machine, container and CPU quota, or none", title="virtualisation", since=5
     )
     cooling: str | None = _environment(
-        "how the machine is cooled, as --cooling says", title="cooling", since=5
+        "how the machine is cooled, from --cooling", title="cooling", since=5
     )
     gpu: str | None = _environment("name of the GPU that was measured", title="GPU")
     gpu_memory_bytes: int | None = _environment("memory of that GPU", unit="bytes")
@@ -180,7 +183,7 @@ class RowFacts:
         "distributions that the model's own files import: NAME==VERSION, in order", since=3
     )
     state: str | None = _environment(
-        "what of the process differs from the default: NAME=value, in order; what the model's own "
-        "code has set begins with model:",
+        "settings of the process that differ from the default: NAME=value, in order; "
+        "those set by the model's own code begin with model:",
         since=3,
     )

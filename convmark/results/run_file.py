@@ -165,8 +165,9 @@ class RunFile:
             own = own and is_at(self._descriptor, self.path)
         if not own:
             raise StoreError(
-                f"{self.path}: only this run may change the file, another program has; rows "
-                f"before it: {self.rows}; remove what it has written, continue with --resume"
+                f"{self.path}: only this run may change the file, but another program did; "
+                f"rows before it: {self.rows}; remove what that program wrote, and continue "
+                "with --resume"
             )
 
     def _has_own_rows(self) -> bool:

@@ -62,8 +62,8 @@ class Schema(RowFacts):
         "why the FLOPs are empty, forward or training", title="why no FLOPs", since=3
     )
     training_flops_per_sample: int | None = _size(
-        "the same of a training step over its samples, the backward pass counted; empty where it "
-        "cannot be followed",
+        "the same for a training step with its backward pass, per sample; empty if "
+        "it cannot be followed",
         unit="FLOPs",
         title="training FLOPs",
         since=3,
@@ -73,13 +73,15 @@ class Schema(RowFacts):
     time_to_first_step_s: float | None = _time(
         "first call: tracing, compilation, kernel choice, execution", unit="s", title="first step"
     )
-    trace_s: float | None = _time("of it making the graph; empty where nothing is traced", unit="s")
+    trace_s: float | None = _time(
+        "the part of it that makes the graph; empty if nothing is traced", unit="s"
+    )
     first_execution_s: float | None = _time(
-        "of it compilation, kernel choice and execution", unit="s"
+        "the part of it for compilation, kernel choice and execution", unit="s"
     )
     warm_up_steps: int | None = _time("steps after the first, run and dropped")
     unsteady: str | None = _time("why the row's status is unsteady", since=3)
-    steps: int | None = _time("steps timed one by one, the case alone")
+    steps: int | None = _time("steps timed one by one, without the reference network")
     step_time_min_s: float | None = _step_time("shortest step time")
     step_time_p10_s: float | None = _step_time("step time, 10th percentile")
     step_time_p25_s: float | None = _step_time("step time, 25th percentile")
@@ -107,7 +109,10 @@ class Schema(RowFacts):
         bounds="above 0",
     )
     input_bound_throughput_samples_per_s: float | None = _time(
-        "of windows fed from host memory, a batch each step; of a case's first process",
+        (
+            "throughput of windows whose batches come from host memory; in the first "
+            "process of a case"
+        ),
         unit="samples/s",
         title="fed samples/s",
         bounds="above 0",
@@ -117,7 +122,7 @@ class Schema(RowFacts):
     )
     peak_bytes_per_s: float | None = _time("ceiling of the device: a large copy", unit="bytes/s")
     efficiency: float | None = _time(
-        "FLOP/s reached over peak_flops_per_s, in training those of the backward pass too",
+        "achieved FLOP/s over peak_flops_per_s; in training with the backward pass",
         title="of peak FLOP/s",
         kind="share",
     )
@@ -145,7 +150,7 @@ class Schema(RowFacts):
         "peak host memory above the baseline until the model was built", unit="bytes", since=3
     )
     peak_host_memory_bytes: int | None = _memory(
-        "peak host memory above the baseline; where the kernel can, since the build",
+        ("peak host memory above the baseline; since the build, if the kernel can reset it"),
         unit="bytes",
         title="host peak",
     )
@@ -155,37 +160,51 @@ class Schema(RowFacts):
 
     load_average_1min: float | None = _state("load average at the end, one minute")
     other_cpu_share: float | None = _state(
-        "share of the CPUs' time that others took while it measured, stolen time included"
+        "share of the CPUs' time that other programs took during the measurement, "
+        "stolen time included"
     )
-    involuntary_context_switches: int | None = _state("times the kernel took the CPU away")
+    involuntary_context_switches: int | None = _state("how often the kernel took the CPU away")
 
-    gpu_samples: int | None = _state("looks at the card while steps, windows and rounds were timed")
+    gpu_samples: int | None = _state(
+        "samples of the card's state while steps, windows and rounds were timed"
+    )
     sm_clock_mhz: float | None = _state(
-        "clock of the multiprocessors, median of the looks; of several cards the lowest", unit="MHz"
+        "median clock of the multiprocessors; the lowest of several cards", unit="MHz"
     )
     memory_clock_mhz: float | None = _state(
-        "clock of the card's memory, median; of several cards the lowest", unit="MHz"
+        "median clock of the card's memory; the lowest of several cards", unit="MHz"
     )
     temperature_c: float | None = _state(
-        "the GPU's temperature, highest; of all cards", unit="degrees Celsius", bounds=""
+        "highest temperature of the GPU, or of all cards", unit="degrees Celsius", bounds=""
     )
-    power_w: float | None = _state("power of the whole card, mean; of several the sum", unit="W")
+    power_w: float | None = _state(
+        "mean power of the whole card; the sum of several cards", unit="W"
+    )
     gpu_utilisation: float | None = _state(
-        "share of time in which any kernel ran, mean", bounds="share"
+        "mean share of the time in which a kernel ran", bounds="share"
     )
     throttle_reasons: str | None = _state("all reasons seen for a lower clock, or none")
     joules_per_sample: float | None = _state(
-        "energy of the whole card, of several the sum, over the windows / their samples",
+        (
+            "energy of the whole card in the windows, or the sum of several cards, "
+            "divided by their samples"
+        ),
         unit="J",
         title="card energy (J/sample)",
         kind="joules",
     )
     idle_power_w: float | None = _power(
-        "power of the whole card before the run, of several the sum; empty where it was in use",
+        (
+            "power of the whole card before the run; the sum of several cards; empty if "
+            "it was in use"
+        ),
         unit="W",
     )
     cpu_power_scope: str | None = _power(
-        "what the next three are of: package, package+dram, 2 packages, ...; all that runs on them",
+        (
+            "what the next three columns count: package, package+dram, 2 packages, ..., "
+            "with all programs that run there"
+        ),
         title="scope",
     )
     cpu_power_w: float | None = _power(
@@ -194,23 +213,28 @@ class Schema(RowFacts):
         unit="W",
     )
     cpu_idle_power_w: float | None = _power(
-        "the same before the run; empty where programs ran", unit="W"
+        "the same before the run; empty if programs ran", unit="W"
     )
     cpu_joules_per_sample: float | None = _state(
-        "cpu_power_w times the windows' seconds / their samples, idle power included",
+        (
+            "energy of the CPU packages per sample, idle power included: cpu_power_w "
+            "times the seconds of the windows, divided by their samples"
+        ),
         unit="J",
         title="package energy (J/sample)",
         kind="joules",
         since=5,
     )
-    foreign_gpu_processes: int | None = _state("processes on the card not the run's own")
-    foreign_graphics_processes: int | None = _state("of those that draw, such as a desktop's")
+    foreign_gpu_processes: int | None = _state("processes on the card that are not the run's own")
+    foreign_graphics_processes: int | None = _state(
+        "those of them that draw graphics, such as a desktop's"
+    )
     card_peak_memory_bytes: int | None = _state(
-        "highest memory in use on the card, by everybody, as the driver shows it",
+        "highest memory in use on the card, by all processes, from the driver",
         unit="bytes",
         title="card peak",
     )
-    not_judged: str | None = _state("why the row's figures are no ground for a verdict")
+    not_judged: str | None = _state("why the row does not count in verdicts")
 
     sustained_s: float | None = _sustained(
         "seconds of steps after the measurement, of --sustain; <run>.sustained.csv has each "
@@ -224,7 +248,7 @@ class Schema(RowFacts):
         title="sustained samples/s",
     )
     sustained_drop: float | None = _sustained(
-        "1 - the intervals' later level / the level before, 0 where no drop was found",
+        ("1 - the later level of the intervals / the earlier one; 0 if no drop was found"),
         title="drop",
         kind="share",
         bounds="share",
@@ -233,7 +257,7 @@ class Schema(RowFacts):
         "from the first sustained step to the drop", unit="s", title="drop began"
     )
     sustained_other_cpu_share: float | None = _sustained(
-        "share of the CPUs' time that others took in the last quarter, median",
+        "median share of the CPUs' time that other programs took in the last quarter",
         title="other load",
         kind="load",
         bounds="share",
@@ -252,7 +276,10 @@ class Schema(RowFacts):
         title="requests/s",
     )
     latency_limit_proved_per_s: float | None = _at_limit(
-        "highest rate that is proved to hold it: so few late requests are improbable where 1 % are",
+        (
+            "highest rate that is proved to hold it: if 1 % of the requests were late, "
+            "so few late ones would be improbable"
+        ),
         unit="1/s",
         title="proved",
     )
@@ -270,7 +297,10 @@ class Schema(RowFacts):
     )  # fmt: skip
     latency_limit_search_s: float | None = _at_limit("seconds of the search", unit="s")
     latency_limit_other_cpu_share: float | None = _at_limit(
-        "share of the CPUs' time that others took, most of the tries that tell the rate",
+        (
+            "largest share of the CPUs' time that other programs took, of the tries that "
+            "decide the rate"
+        ),
         title="other load",
         kind="load",
         bounds="share",
@@ -280,35 +310,41 @@ class Schema(RowFacts):
     )
 
     loss_first: float | None = _check("training loss at step 1")
-    loss: float | None = _check("training loss at step 10; of task accuracy the test loss")
+    loss: float | None = _check("training loss at step 10; in the task accuracy the test loss")
     output_rms: float | None = _check("root mean square of inference's output", bounds="at least 0")
     accuracy: float | None = _check(
-        "accuracy on the test samples, of task accuracy", title="", kind="share", bounds="share"
+        "accuracy on the test samples, in the task accuracy", title="", kind="share", bounds="share"
     )
 
     export_s: float | None = _export(
         "seconds of the export, when the file was made", unit="s", title="export"
     )
     exported_bytes: int | None = _export(
-        "size of the exported file, of several the sum", unit="bytes", title="file"
+        "size of the exported file or files", unit="bytes", title="file"
     )
     load_s: float | None = _export(
-        "from the file to a runtime that can be called", unit="s", title="load"
+        "time to load the file into a runtime that can be called", unit="s", title="load"
     )
     runtime_threads: int | None = _export(
-        "threads of the runtime's own pool: as it tells, else the main one and those that the "
-        "process has started until the first step",
+        "threads of the runtime's own pool: as it reports them, else the main thread "
+        "and those that the process started until the first step",
         title="threads",
     )
     largest_abs_error: float | None = _export(
         "largest difference of an output from the Keras model's in float32, on seeded inputs"
     )
     largest_rel_error: float | None = _export(
-        "the same over how far that output's values lie from their mean at most, rounding left out",
+        (
+            "the same, divided by the largest distance of that output's values from "
+            "their mean, without rounding"
+        ),
         title="error",
     )
     top1_agreement: float | None = _export(
-        "share of those inputs whose largest entry of the first output is the Keras model's",
+        (
+            "share of these inputs for which the largest entry of the first output is "
+            "the same as the Keras model's"
+        ),
         title="top-1 agreement",
         kind="share",
         bounds="share",
@@ -329,15 +365,15 @@ class Schema(RowFacts):
         unit="s",
         bounds="above 0",
     )
-    training_loss: float | None = _learning("training loss of the last epoch, its mean")
+    training_loss: float | None = _learning("mean training loss of the last epoch")
     training_accuracy: float | None = _learning(
         "training accuracy of the last epoch", bounds="share"
     )
     validation_loss: float | None = _learning("loss on the validation samples at the end")
     validation_accuracy: float | None = _learning("accuracy on them at the end", bounds="share")
-    target_accuracy: float | None = _learning("validation accuracy aimed at", bounds="share")
+    target_accuracy: float | None = _learning("target of the validation accuracy", bounds="share")
     time_to_target_s: float | None = _learning(
-        "training up to the end of the first epoch that reached it; empty where none did",
+        ("training time up to the end of the first epoch that reached it; empty if none did"),
         unit="s",
         bounds="at least 0",
     )
@@ -345,7 +381,7 @@ class Schema(RowFacts):
         "samples trained on up to there", unit="samples", bounds="at least 0"
     )
 
-    waterfall_rounds: int | None = _waterfall("times that each way was timed, alternating")
+    waterfall_rounds: int | None = _waterfall("how often each way was timed, in turns")
     waterfall_steps: int | None = _waterfall("steps of a call of fit in a round")
     compiled_train_step_s: float | None = _way(
         "compiled training step on a batch that is on the device"
@@ -353,10 +389,10 @@ class Schema(RowFacts):
     fed_train_step_s: float | None = _way("the same step fed by tf.data")
     train_on_batch_step_s: float | None = _way("train_on_batch on NumPy arrays")
     fit_step_s: float | None = _way("one more step of fit on NumPy arrays")
-    fit_call_s: float | None = _waterfall("a call of fit but for its steps", unit="s")
+    fit_call_s: float | None = _waterfall("a call of fit without its steps", unit="s")
     compiled_infer_step_s: float | None = _way(
         "compiled inference step on a batch that is on the device"
     )
     predict_on_batch_step_s: float | None = _way("predict_on_batch on a NumPy array")
     predict_step_s: float | None = _way("one more step of predict on a NumPy array")
-    predict_call_s: float | None = _waterfall("a call of predict but for its steps", unit="s")
+    predict_call_s: float | None = _waterfall("a call of predict without its steps", unit="s")

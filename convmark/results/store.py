@@ -57,15 +57,15 @@ class Store:
             while not existing.exists() and existing != existing.parent:
                 if existing.is_symlink():
                     raise StoreError(
-                        f"--results: must be a folder, {existing} is a link to nowhere"
+                        f"--results: must be a folder, but {existing} is a link to nowhere"
                     )
                 existing = existing.parent
         except OSError as error:
             raise StoreError(f"--results: must be a folder: {error.strerror or error}") from None
         if not existing.is_dir():
-            raise StoreError(f"--results: must be a folder, {existing} is a file")
+            raise StoreError(f"--results: must be a folder, but {existing} is a file")
         if not os.access(existing, os.W_OK | os.X_OK):
-            raise StoreError(f"--results: must be writable, {existing} is not")
+            raise StoreError(f"--results: must be writable, but {existing} is not")
 
     def create_run(self, machine: str) -> RunFile:
         """Create the next run's file, its header written, and return it open for appending.

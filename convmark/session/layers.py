@@ -125,14 +125,14 @@ def why_no_layers(case: Case) -> str:
     if case.task not in TIMED_TASKS:
         return f"--tasks: layers are measured in {', '.join(TIMED_TASKS)}, got {case.task}"
     if case.runtime != DEFAULT_RUNTIME:
-        return f"--runtime: layers are measured in {DEFAULT_RUNTIME} alone, got {case.runtime}"
+        return f"--runtime: layers are measured in {DEFAULT_RUNTIME} only, got {case.runtime}"
     if case.backend == "torch" and case.jit == "on":
         return (
-            "--jit on: is not for the layers of PyTorch, where each piece would be compiled for "
-            "seconds; leave it out"
+            "--jit on: is not possible for layers of PyTorch, because each piece would "
+            "take seconds to compile; leave it out"
         )
     if case.replicas > 1:
-        return f"--replicas: layers are measured of one replica, got {case.replicas}"
+        return f"--replicas: layers are measured with one replica, got {case.replicas}"
     return ""
 
 
@@ -192,7 +192,7 @@ def measure_layers(
         say(f"{case.name}: no layers: {why}")
         return []
     if (precision := ran[0].precision) != case.precision:
-        say(f"{case.name}: the layers compute in {precision}, as the model's own code has it")
+        say(f"{case.name}: the layers compute in {precision}, set by the model's own code")
     return combined(
         case,
         found,
@@ -209,7 +209,7 @@ def why_cut_apart(sessions: Sequence[Mapping[str, Any]]) -> str:
     cuts = ([(unit["name"], unit["shape"]) for unit in one["units"]] for one in sessions)
     if len(set(map(repr, cuts))) == 1:
         return ""
-    return "the sessions have other layers; have the model's code choose them by nothing random"
+    return "the sessions have different layers; do not choose layers at random in the model's code"
 
 
 def _apart(ran: Sequence[Record], codes: Sequence[Code | None]) -> str:

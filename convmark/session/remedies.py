@@ -91,7 +91,7 @@ def _why_not(case: Case, answer: Answer) -> str:
         return answer.message or answer.status
     ran = (answer.event("read_back") or {}).get("precision", case.precision)
     if ran != case.precision:
-        return f"cannot be tried: the model's own code has it compute in {ran}"
+        return f"cannot be tried: the model's own code sets {ran}"
     return ""
 
 

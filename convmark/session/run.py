@@ -340,11 +340,12 @@ def kept(run_file: RunFile) -> str:
     text = f"{counted(run_file.rows, 'row')} in {unbroken(str(run_file.path))}"
     if left_out := run_file.codes.left_out:
         names = listed([str(one.place) for one in left_out], 3)
-        text += f"; too large to be saved with the code that ran: {names}"
+        text += f"; not saved with the code that ran, because they are too large: {names}"
     if missed := run_file.codes.missed:
         rows = counted(len(missed), "row")
         text += (
-            f"; what ran is not known of {rows}, which no other code is the same as: {missed[0]}"
+            f"; the code that ran is not known for {rows}, so it is never called the same "
+            f"as other code: {missed[0]}"
         )
     return text
 

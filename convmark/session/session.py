@@ -318,7 +318,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
                 LAYERS_TABLE.append(self.layers_path, rows)
                 self.layers_kept += bool(rows)
             except StoreError as error:  # what was measured is still to be printed
-                self.say(f"{case.name}: its layers are not kept: {error}")
+                self.say(f"{case.name}: its layers are not saved: {error}")
                 self.lacks_layers = True
                 self.layers_unkept.add(case.name)
             yield rows

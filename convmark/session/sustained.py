@@ -151,9 +151,9 @@ def _growth(
         return ""
     seconds = last[0].began_s + last[0].seconds
     return (
-        f"{what} must stay within {MOST_GROWTH:.0%} while steps go on, it grew from "
-        f"{then / 2**20:.0f} to {now / 2**20:.0f} MiB in {seconds:.0f} s: the model keeps what its "
-        f"steps make{unless}"
+        f"{what} must stay within {MOST_GROWTH:.0%} while steps go on, but it grew "
+        f"from {then / 2**20:.0f} to {now / 2**20:.0f} MiB in {seconds:.0f} s: "
+        f"the model keeps the results of its steps{unless}"
     )
 
 

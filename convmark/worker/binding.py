@@ -96,8 +96,8 @@ def check_process(case: Case, bound: Bound | None) -> None:
     has, wanted = os.sched_getaffinity(0), set(bound["cpus"] if bound else ())
     if case.cpus is None or has != wanted:
         raise CaseFailure(
-            f"{case.model}: cpus {case.cpus or 'of any number'} was asked for, the worker is bound "
-            f"to {cpu_list(has)}; start the run again"
+            f"{case.model}: asked for cpus {case.cpus or 'of any number'}, but the worker "
+            f"is bound to {cpu_list(has)}; start the run again"
         )
 
 

@@ -93,8 +93,8 @@ def _own(name: str, parts: ModelName, backend: Any) -> Builder:
         target = getattr(target, attribute)
     if not callable(target):
         raise UnknownModelError(
-            f"{name}: {parts.attribute} must be a keras.Model or give one when it is called, got "
-            f"{type(target).__name__}"
+            f"{name}: {parts.attribute} must be a keras.Model or return one when it is "
+            f"called, got {type(target).__name__}"
         )
     if backend.is_model(target) or backend.other_keras(target):
         if parts.called:
@@ -134,8 +134,8 @@ def _module(name: str, module: str) -> Any:
         return importlib.import_module(module)
     except SystemExit as error:
         raise UnknownModelError(
-            f"{name}: {module} ends the program when it is imported (exit status {error.code}); "
-            'put its main program under if __name__ == "__main__"'
+            f"{name}: {module} ends the program when it is imported (exit status "
+            f'{error.code}); move its main program below if __name__ == "__main__"'
         ) from error
     except Exception as error:  # a user's module may raise anything
         cause = one_line(f"{type(error).__name__}: {error}")

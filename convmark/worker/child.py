@@ -322,8 +322,8 @@ def _join(request: dict[str, Any], framework: Any, place: Place | None, emit: Em
     asked = float(int.from_bytes(digest[:6], "big"))  # 48 bits: exact in a float
     if len(set(framework.everywhere(asked))) > 1:
         raise CaseFailure(
-            f"{request['case']['model']}: the machines of the cluster measure different cases; "
-            "start the same command on each, with the same options but --index"
+            f"{request['case']['model']}: the machines of the cluster measure different "
+            "cases; start the same command on each, with the same options except --index"
         )
     emit("joined")
 

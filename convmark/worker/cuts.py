@@ -29,9 +29,9 @@ from convmark.worker.traced import (
 
 MOST_TOGETHER = 4
 """Units of a group: a convolution with what a framework may fuse to it, such as its activation."""
-_OUTSIDE = "computes outside its layers, which are not called alone"
-_READ = "takes what is computed outside of layers; that is in the rest"
-_UNUSED = "the output takes nothing of it: a step that is compiled leaves it out"
+_OUTSIDE = "computes outside its layers, so they cannot be called separately"
+_READ = "takes values that are computed outside of layers; their time is in the rest"
+_UNUSED = "the output does not depend on it: a compiled step leaves it out"
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def cut(model: Any, backend: Any, samples: int, depth: int | None, *, training: 
     """
     root = _traced(model, backend, samples, training)
     if not root.inner:
-        raise CaseFailure("has no layers: it computes in its own call alone")
+        raise CaseFailure("has no layers: it computes only in its own call")
     deepest = depth_of(root)
     if depth is not None and depth > deepest:
         raise CaseFailure(f"--depth: must be at most {deepest}, its levels of layers, got {depth}")
@@ -357,7 +357,8 @@ def _named(calls: Iterator[tuple[LayerCall, str]], numbers: dict[int, int]) -> l
         masks = [one for one in call.taken_masks if one is not None]
         if any(id(one) not in numbers for one in masks):
             raise CaseFailure(
-                f"has no layers that can be called alone: no layer makes the mask of {_path(call)}"
+                "has no layers that can be called separately: no layer makes the mask of "
+                f"{_path(call)}"
             )
         taken = [*tensors([call.args, call.kwargs]), *masks]
         takes = tuple(numbers[id(one)] for one in taken if id(one) in numbers)

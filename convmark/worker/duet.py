@@ -112,7 +112,7 @@ def play(case: Case, request: Mapping[str, Any], backend: Any, emit: Emit) -> No
     plan = Plan.of(request)
     environ = dict(os.environ)
     if case.runtime != DEFAULT_RUNTIME:  # two pools of threads would disturb each other
-        emit("cannot_share", reason=f"the runtime {case.runtime} has a process to itself")
+        emit("cannot_share", reason=f"the runtime {case.runtime} needs a process of its own")
         return
     try:
         with Tables(Code.of(*side) for side in request["sides"].items()) as tables:
@@ -264,7 +264,7 @@ class _Duet:
             environs[name] = dict(os.environ)
             self._check_process(name, settings)
         if names := module_tables.differing(*environs.values()):
-            raise CannotShare(f"the two codes set environment variables otherwise: {names}")
+            raise CannotShare(f"the two codes set environment variables differently: {names}")
         self._check_framework()
         self._settings = settings
         self._environ = dict(os.environ)
@@ -397,7 +397,7 @@ class _Duet:
         held = next(iter(self._sides.values())).context.held
         reason = module_tables.what_was_set("running", self._settings, now, held)
         if reason is None and (names := module_tables.differing(self._environ, dict(os.environ))):
-            reason = f"a code sets environment variables while it runs: {names}"
+            reason = f"one code sets environment variables while it runs: {names}"
         if reason:
             raise CannotShare(reason)
 

@@ -180,8 +180,8 @@ class ExportedBackend:
         case, stored = self._case, str(engine.stored_precision())
         if self._precision_asked and case.precision != stored:
             raise CaseFailure(
-                f"{case.model}: the file is of {stored}, got {case.precision}; ask for no "
-                "--precisions: the row has the file's own"
+                f"{case.model}: the file is of {stored}, got {case.precision}; leave out "
+                "--precisions: the row has the precision of the file"
             )
         return stored
 
@@ -201,16 +201,16 @@ class ExportedBackend:
             if one.shape[0] not in (None, case.batch_size):
                 raise CaseFailure(
                     f"{case.model}: takes batches of size {one.shape[0]}, got {case.batch_size}; "
-                    f"ask for --batch-sizes {one.shape[0]}"
+                    f"use --batch-sizes {one.shape[0]}"
                 )
             if not _is_number(one.dtype):
                 raise CaseFailure(
-                    f"{case.model}: an exported model takes dense arrays of numbers, its input "
-                    f"{one.name} is of {one.dtype}; convert it without what makes numbers of that"
+                    f"{case.model}: an exported model needs dense arrays of numbers, but its "
+                    f"input {one.name} is of {one.dtype}; convert it without its preprocessing"
                 )
             leaves.append(Leaf(one.name, one.shape[1:], one.dtype))
         if not leaves:
-            raise CaseFailure(f"{case.model}: the file takes no input; convert it with one")
+            raise CaseFailure(f"{case.model}: the file has no input; convert it with one")
         try:
             leaves = sized(leaves, self._framework.asked_shapes)
         except ValueError as error:
@@ -218,8 +218,8 @@ class ExportedBackend:
         found = Inputs(leaves[0] if len(leaves) == 1 else leaves)
         if found.sample_bytes * case.batch_size > MOST_BATCH_BYTES:
             raise CaseFailure(
-                f"{case.model}: a batch must have at most {MOST_BATCH_BYTES:,} bytes, it would "
-                f"have {found.sample_bytes * case.batch_size:,}"
+                f"{case.model}: a batch must have at most {MOST_BATCH_BYTES:,} bytes, but it "
+                f"would have {found.sample_bytes * case.batch_size:,}"
             )
         self._framework._inputs[self] = found  # of which `chosen_shapes` tells
         return found
@@ -234,7 +234,7 @@ class ExportedBackend:
         outputs = [model.engine.run(batch) for batch in exported.batches]
         kinds = {type(one).__name__ for batch in outputs for one in batch}
         if not kinds:
-            raise CaseFailure(f"{case.name}: the file gives no outputs; export it with one")
+            raise CaseFailure(f"{case.name}: the file has no outputs; export it with one")
         if kinds != {"ndarray"}:  # an array may be there before what it holds is computed
             raise CaseFailure(
                 f"{case.name}: a runtime's step must return NumPy arrays, got {', '.join(kinds)}"
@@ -247,7 +247,7 @@ class ExportedBackend:
         told = model.engine.threads()
         if case.threads != "default" and told is not None and told != int(case.threads):
             raise CaseFailure(
-                f"{case.name}: threads {case.threads} was asked for, the runtime takes {told}; "
+                f"{case.name}: asked for threads {case.threads}, but the runtime uses {told}; "
                 "leave out --threads"
             )
         if found is not None:

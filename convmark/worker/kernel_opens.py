@@ -41,7 +41,7 @@ _NOT_WATCHED = {
 }
 _OF_INSTALLERS = (".egg-info", ".dist-info")
 """Folders that any Python reads when it looks for what is installed."""
-_OVERFLOW = "more files were opened at once than the kernel keeps in mind"
+_OVERFLOW = "more files were opened at once than the kernel can report"
 
 
 @dataclass

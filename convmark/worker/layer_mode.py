@@ -32,8 +32,8 @@ def check_compiled(name: str, backend: Any) -> None:
     all_eager = backend.settings().get("run_functions_eagerly") == "True"
     if "eager" in path and not (backend.plainly_eager or all_eager):
         raise CaseFailure(
-            f"{name}: its step runs eagerly ({path}), and its layers would be timed compiled; have "
-            "its compile() leave out run_eagerly=True and jit_compile=False"
+            f"{name}: its step runs eagerly ({path}), but its layers would be timed "
+            "compiled; leave run_eagerly=True and jit_compile=False out of its compile()"
         )
 
 
@@ -64,10 +64,10 @@ def held_to_the_layers(name: str, model: Any, found: Cut) -> Iterator[None]:
     got = own.keys() & _opened(roots)
     if others := sorted(own[one] for one in wanted ^ got) if roots else ():
         raise CaseFailure(
-            f"{name}: calls other layers each time that it is traced "
-            f"({', '.join(others[:5])}), so those of its step are not known; have its call() "
-            "choose layers by no random numbers or states of Python, or measure them with "
-            "--tasks infer"
+            f"{name}: calls other layers each time it is traced "
+            f"({', '.join(others[:5])}), so the layers of its step are unknown; do not "
+            "let its call() choose layers by random numbers or state of Python, or "
+            "measure them with --tasks infer"
         )
 
 
@@ -114,9 +114,9 @@ def held_to_the_pieces(
         times = ours[layer, training], its[layer, training]
         mode = "in training" if training else "outside of training"
         raise CaseFailure(
-            f"{name}: its own training step calls {layers[layer].name} {times[1]} times {mode}, "
-            f"and model(inputs, training=True), which is what is timed, {times[0]} times; "
-            "measure them with --tasks infer"
+            f"{name}: its own training step calls {layers[layer].name} {times[1]} times "
+            f"{mode}, but model(inputs, training=True), which is timed, calls it "
+            f"{times[0]} times; measure its layers with --tasks infer"
         )
 
 

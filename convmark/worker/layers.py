@@ -310,8 +310,8 @@ class _Chain:
         outputs = self._backend.leaves(token[1])
         if len(outputs) != len(self.cut.outputs):  # of ragged and sparse ones each part
             raise CaseFailure(
-                f"{self.case.model}: an output that is ragged or sparse is in no layer's time; "
-                "measure it without its layers"
+                f"{self.case.model}: has a ragged or sparse output, which layers are not "
+                "timed for; measure it without --layers"
             )
         whole = dict(zip(self.cut.outputs, outputs, strict=True))
         results = []
@@ -324,8 +324,8 @@ class _Chain:
             )
             if not agree(got, wanted, rounded):
                 raise CaseFailure(
-                    f"{self.case.model}: its layers called one by one do not give what the model "
-                    "gives, so their times are not the model's; try --depth 1"
+                    f"{self.case.model}: its layers, called one by one, give other results than "
+                    "the model, so their times would be wrong; try --depth 1"
                 )
 
 

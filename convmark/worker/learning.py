@@ -131,9 +131,10 @@ def _hold_accuracy(case: Case, model: Any, test: mnist.Digits, told: float, back
     found = float(np.mean(np.concatenate(chosen)[: len(test.labels)] == test.labels))
     if not abs(found - told) <= ACCURACY_APART:
         raise CaseFailure(
-            f"{case.model}: the accuracy must be the share of the test digits whose class the "
-            f"outputs choose, {found:.4f}, evaluate says {told:.4f}; have the model's code leave "
-            "evaluate, test_step and the metric accuracy alone"
+            f"{case.model}: the accuracy must be the share of test digits that the "
+            f"outputs classify correctly, {found:.4f}, but evaluate returns {told:.4f}; "
+            "do not replace evaluate, test_step or the metric accuracy in the model's "
+            "code"
         )
 
 
@@ -145,8 +146,8 @@ def check_count(case: Case, what: str, came: int, asked: int) -> None:
     """
     if came != asked:
         raise CaseFailure(
-            f"{case.model}: {what}: {asked} were asked for, {came} came; have the model's code "
-            "leave fit, evaluate and predict, their limits and `stop_training` alone"
+            f"{case.model}: {what}: asked for {asked}, got {came}; do not change fit, "
+            "evaluate, predict, their limits or `stop_training` in the model's code"
         )
 
 
@@ -160,9 +161,9 @@ def check_fits(case: Case, model: Any, backend: Any) -> None:
     gives = [tuple(shape)[1:] for shape in backend.output_shapes(model)]
     if takes != mnist.SAMPLE_SHAPE or gives != [(mnist.CLASSES,)]:
         raise CaseFailure(
-            f"{case.model}: the task accuracy needs a model from {_by(mnist.SAMPLE_SHAPE)} to "
-            f"{mnist.CLASSES} classes, this one goes from {_by(takes)} to "
-            f"{' and '.join(_by(shape) for shape in gives)}"
+            f"{case.model}: the task accuracy needs a model from "
+            f"{_by(mnist.SAMPLE_SHAPE)} to {mnist.CLASSES} classes, got one from "
+            f"{_by(takes)} to {' and '.join(_by(shape) for shape in gives)}"
         )
 
 
@@ -182,8 +183,8 @@ def compiled_model(case: Case, model: Any, backend: Any) -> str:
     own = backend.own_compile(model)
     if own and not backend.takes_classes(own[1]):
         raise CaseFailure(
-            f"{case.model}: the task accuracy trains on numbers of classes, which its own loss "
-            "does not take; compile it with sparse_categorical_crossentropy"
+            f"{case.model}: the task accuracy has integer labels, which its own loss does "
+            "not accept; compile it with sparse_categorical_crossentropy"
         )
     optimizer, loss = own or (
         keras.optimizers.SGD(LEARNING_RATE),

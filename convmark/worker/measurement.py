@@ -331,8 +331,8 @@ def build(case: Case, builder: Builder, seed: int, backend: Any, emit: Emit) -> 
         model = builder()
     if os.getpid() != process:  # the copy says so; the two would share cores and the harness's pipe
         raise CaseFailure(
-            f"{case.model}: the builder must return once, it has forked the process and returned "
-            "in both; end the forked one with os._exit"
+            f"{case.model}: the builder must return once, but it forked the process and "
+            "returned in both; end the forked process with os._exit"
         )
     if not backend.is_model(model):
         reason = backend.other_keras(model) or (
@@ -360,9 +360,9 @@ def _count_again(case: Case, model: Any, before: dict[str, int], backend: Any, e
         return
     if case.task == "infer":
         raise CaseFailure(
-            f"{case.model}: a model must keep its weights while it infers, its parameters went "
-            f"from {before['parameters']:,} to {now['parameters']:,} after the first step; make "
-            "its layers once, in __init__ or build"
+            f"{case.model}: a model must keep its weights during inference, but its "
+            f"parameters went from {before['parameters']:,} to {now['parameters']:,} "
+            "after the first step; create its layers once, in __init__ or build"
         )
     emit("counted", **now)
 
@@ -404,8 +404,8 @@ def check_infers(case: Case, model: Any, backend: Any) -> None:
     """
     if not backend.has_call(model):
         raise CaseFailure(
-            f"{case.model}: a model without a call() of its own cannot infer; measure it in "
-            "training (--tasks train), or give it one"
+            f"{case.model}: a model without its own call() cannot infer; measure its "
+            "training (--tasks train), or write a call()"
         )
 
 

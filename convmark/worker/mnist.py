@@ -111,7 +111,7 @@ def _check_header(path: str, archive: zipfile.ZipFile, name: str) -> None:
             shape, _, dtype = header(member)
     except (*_DAMAGED, KeyError) as error:
         raise CaseFailure(
-            f"{path}: {name}: expected {expected}, found what is no array: {_reason(error)}"
+            f"{path}: {name}: expected {expected}, found no array: {_reason(error)}"
         ) from None
     right = dtype == np.uint8 if name.startswith("x") else np.issubdtype(dtype, np.integer)
     if not right or shape != _SHAPES[name]:
@@ -197,8 +197,9 @@ def located(load_data: Callable[[], Any], alive: Callable[[], None]) -> str:
         if attempt == 0:
             reason = _downloaded(load_data, alive)
     raise CaseFailure(
-        "no MNIST digits to train on: name a file of them by --mnist PATH or CONVMARK_MNIST, or "
-        f"connect to a network that keras.datasets.mnist can download them from ({reason})"
+        "no MNIST digits to train on: give a file with --mnist PATH or "
+        "CONVMARK_MNIST, or connect to a network from which keras.datasets.mnist can "
+        f"download them ({reason})"
     )
 
 

@@ -56,8 +56,8 @@ def check_file(path: str) -> None:
         return
     if not path.endswith((".keras", ".h5", ".hdf5")):
         raise UnknownModelError(
-            f"{path}: must be a .keras, .h5, .onnx, .tflite or .xml file, or a SavedModel's "
-            "folder; of any other format measure a builder of yours that loads it: "
+            f"{path}: must be a .keras, .h5, .onnx, .tflite or .xml file, or the folder "
+            "of a SavedModel; for any other format write a builder that loads it: "
             "package.module:builder"
         )
     config = _config(path)
@@ -128,8 +128,8 @@ def _config(path: str) -> Any:
         ) from None
     if text is None:
         raise UnknownModelError(
-            f"{path}: has weights but no architecture; measure a builder of yours that loads "
-            "them: package.module:builder"
+            f"{path}: has weights but no architecture; write a builder that loads them: "
+            "package.module:builder"
         )
     try:
         return json.loads(text)

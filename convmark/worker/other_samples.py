@@ -69,13 +69,14 @@ def _hold_others(case: Case, model: Any, step: Any, seed: int, backend: Any) -> 
         return
     if slower >= SLOWER:
         raise CaseFailure(
-            f"{case.model}: a step must compute its samples anew, and one on {others.kind} takes "
-            f"{slower:.0f} times as long; does the model keep what it has computed?"
+            f"{case.model}: every step must compute its results again, but a step on "
+            f"{others.kind} takes {slower:.0f} times as long; does the model cache its "
+            "results?"
         )
     if same:
         raise CaseFailure(
-            f"{case.model}: the output must depend on the input, other samples and other weights "
-            "give the same; does the model keep what it has computed?"
+            f"{case.model}: the output must depend on the input, but other samples and "
+            "other weights give the same; does the model cache its results?"
         )
 
 
@@ -98,7 +99,7 @@ class _Others:
 
     def slower(self) -> float:
         """Return how many times as long as its own a step on other samples takes."""
-        kinds = {"samples nearly the same": self._alike, "samples not met before": self._scattered}
+        kinds = {"nearly equal samples": self._alike, "new samples": self._scattered}
         for self.kind, make in kinds.items():
             slower = self._slower(make, 0)
             if slower >= SLOWER:  # once more, on others again: a busy machine does it by chance

@@ -84,9 +84,9 @@ def worked_precision(
     found = checked_precision(case, kinds, asked=False)
     if found != case.precision and asked:
         raise CaseFailure(
-            f"{case.model}: precision {case.precision} was asked for, its operations multiply "
-            f"in {', '.join(sorted(multiplied))}; leave out --precisions, or have the model's code "
-            "cast to no other dtype"
+            f"{case.model}: asked for precision {case.precision}, but its operations "
+            f"multiply in {', '.join(sorted(multiplied))}; leave out --precisions, or do "
+            "not cast to another dtype in the model's code"
         )
     return found
 

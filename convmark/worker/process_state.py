@@ -329,8 +329,8 @@ class Witness:
         used = [one for one in found if one.rpartition(".")[2] not in _NOT_MEASURED_WITH]
         if used:
             raise CaseFailure(
-                f"{self._case.model}: the model's code must leave Python's own functions as they "
-                f"are, which it is measured with, and has replaced {some_of(used)}"
+                f"{self._case.model}: the model's code must not replace functions of Python "
+                f"that the measurement uses, but it replaced {some_of(used)}"
             )
         return {"replaced": ",".join(found)} if found else {}
 
@@ -346,8 +346,9 @@ class Witness:
         name, count = self._backend.spread(self._model)
         if count > 1:
             raise CaseFailure(
-                f"{case.model}: a case of one replica takes a model of one, its own code has "
-                f"spread it over {count} by {name}; leave that out, and give --replicas {count}"
+                f"{case.model}: a case of one replica needs a model on one device, but its "
+                f"own code spread it over {count} by {name}; remove that, and give --replicas "
+                f"{count}"
             )
         return {"strategy": name} if name else {}
 
@@ -401,8 +402,9 @@ class Witness:
             if changing:
                 found = f"{changing} in a part of the steps"
             raise CaseFailure(
-                f"{case.model}: threads {case.threads} was asked for, the model's code has made "
-                f"the threads of operations {found}; leave out --threads, or have it set none"
+                f"{case.model}: asked for threads {case.threads}, but the model's code set "
+                f"the threads of operations to {found}; leave out --threads, or do not set "
+                "threads in the model's code"
             )
         return case.threads if now == self._threads else str(intra) if intra else "default"
 

@@ -90,10 +90,10 @@ class Proof:
         if self._trains and self._stands_still() and not self._rests(model):
             one, ten = self._first.values()
             raise CaseFailure(
-                f"{self._case.model}: the loss must go on changing while the model trains, it was "
+                f"{self._case.model}: the loss must keep changing during training, but it was "
                 f"{one:.6g} at step 1, {ten:.6g} at step {PROOF_STEP} and exactly "
-                f"{self._timed[-1]:.6g} at {len(self._timed)} later steps; does the model stop "
-                "training after some steps, or are its activations all zero?"
+                f"{self._timed[-1]:.6g} at {len(self._timed)} later steps; does the model "
+                "stop training after some steps, or are all its activations zero?"
             )
 
     def _hold(self, token: Any, step: str | None) -> None:
@@ -107,9 +107,10 @@ class Proof:
         constant = len(values) > 1 and math.isclose(*values[:2], rel_tol=SAME_OUTPUT)
         if stopped or (constant and not math.isclose(value, values[0], rel_tol=OTHER_OUTPUT)):
             raise CaseFailure(
-                f"{self._case.model}: the output for one batch must be that of the first steps at "
-                f"every step, its root mean square was {values[0]:.6g} at step 1 and {value:.6g} "
-                f"at {step or 'the last step'}; does the model do something else after some steps?"
+                f"{self._case.model}: the output for one batch must be the same at every "
+                f"step, but its root mean square was {values[0]:.6g} at step 1 and "
+                f"{value:.6g} at {step or 'the last step'}; does the model do something else "
+                "after some steps?"
             )
 
     def _rests(self, model: Any) -> bool:
@@ -141,9 +142,9 @@ def check_device(case: Case, what: str, held: Mapping[str, int]) -> None:
     others = sorted(kind for kind, number in held.items() if number and kind != wanted)
     if others and not held.get(wanted):
         raise CaseFailure(
-            f"{case.model}: the {what} must lie on the case's device {case.device}, they lie on "
-            f"the {others[0].upper()}; have the model's code choose no device, or measure it "
-            f"there with --devices"
+            f"{case.model}: the {what} must be on the case's device {case.device}, but "
+            f"they are on the {others[0].upper()}; do not choose a device in the model's "
+            "code, or measure it there with --devices"
         )
 
 
@@ -158,14 +159,15 @@ def check_finite(value: float, case: Case, step: int | str | None) -> None:
         number = f"step {step}" if isinstance(step, int) else step
         when = f"at {number}" if step else "after the last step"
         raise CaseFailure(
-            f"{case.model}: the {what} must be finite, it is {value} {when}{_advice(case, step)}"
+            f"{case.model}: the {what} must be finite, but it is {value} "
+            f"{when}{_advice(case, step)}"
         )
 
 
 def _advice(case: Case, step: int | str | None) -> str:
     """What may help where a loss is not finite; the first step's is that of the initial weights."""
     if step == 1:
-        return "; look at what input_spec gives, where there is one, and at the initial weights"
+        return "; check the result of input_spec, if there is one, and the initial weights"
     if case.task != "train":
         return ""
-    return "; try a smaller --learning-rate, or a smaller one in compile() where the model has it"
+    return "; try a smaller --learning-rate, or a smaller one in the model's compile()"

@@ -122,18 +122,18 @@ class Trained:
         found, updates = self._updates, now[0] - self._begun
         if found.idle >= LEAST_IDLE and found.idle * (updates - 1) >= 2 * found.before:
             raise CaseFailure(
-                f"{self._case.model}: every step must train, {updates} updates were counted in "
-                f"{found.before} early steps and none in {found.idle} later ones; does the model "
-                "stop training after some steps?"
+                f"{self._case.model}: every step must train, but {updates} updates were "
+                f"counted in {found.before} early steps and none in {found.idle} later ones; "
+                "does the model stop training after some steps?"
             )
         found = self._weights
         seems_idle = self._seems_idle() and self._none_changes(model)
         if seems_idle and not self._backend.rates_are_zero(model):
             raise CaseFailure(
-                f"{self._case.model}: every step must train, weights changed in {found.before} "
-                f"early steps and in none of {found.idle} later ones, which are "
-                f"{found.quicker():.1f} times as fast; does the model stop training after some "
-                "steps?"
+                f"{self._case.model}: every step must train, but weights changed in "
+                f"{found.before} early steps and in none of {found.idle} later ones, which "
+                f"are {found.quicker():.1f} times as fast; does the model stop training after "
+                "some steps?"
             )
 
     def _seems_idle(self) -> bool:
@@ -192,7 +192,7 @@ class Trained:
             self._backend.synchronise(step())
         if before is not None and before == self._backend.training_progress(model, whole=True):
             raise CaseFailure(
-                f"{self._case.model}: a training step must change weights, none of its trainable "
-                f"ones has changed in {weights.idle + MORE_STEPS} steps; have train_step update "
-                "them, made by layers or add_weight, or measure the task infer"
+                f"{self._case.model}: a training step must change weights, but no trainable "
+                f"weight changed in {weights.idle + MORE_STEPS} steps; update weights of "
+                "layers or add_weight in train_step, or measure the task infer"
             )

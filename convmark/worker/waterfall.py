@@ -109,8 +109,9 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
     model = build(case, builder, plan.seed, backend, emit)
     if backend.brings_training(model):
         raise CaseFailure(
-            f"{case.model}: the task waterfall compiles the model itself, and this one brings its "
-            "own training; leave compile() and train_step out, or measure the task train"
+            f"{case.model}: the task waterfall compiles the model itself, but this model "
+            "has its own training; leave out compile() and train_step, or measure the "
+            "task train"
         )
     state = host.state_from_now()
     timing.quiet_collector()
@@ -126,7 +127,9 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
         token = step()
         backend.synchronise(token)
     if not math.isfinite(loss := backend.fingerprint(token)):
-        raise CaseFailure(f"{case.model}: the loss must be finite, it is {loss} after the last way")
+        raise CaseFailure(
+            f"{case.model}: the loss must be finite, but it is {loss} after the last way"
+        )
     emit(
         "waterfall",
         rounds=len(next(iter(taken.values()))),

@@ -70,7 +70,7 @@ def followed(trace: Callable[[], Any]) -> Any:
     try:
         return trace()
     except Exception as error:
-        raise NoRule(f"the model cannot be followed: {message_of(error)}") from error
+        raise NoRule(f"the model cannot be traced: {message_of(error)}") from error
 
 
 def per_sample(work: Work, samples: int) -> Work:

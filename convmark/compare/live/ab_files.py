@@ -98,7 +98,7 @@ class VerdictRow(_Ends):
     void: bool = _column("whether the control differed from its twin")
     a_parameters: int | None = _column("elements of all weights of A's model")
     b_parameters: int | None = _column("elements of all weights of B's model")
-    note: str | None = _column("why, and what to try")
+    note: str | None = _column("reason, and what to try")
 
     @property
     def interval(self) -> Interval:

@@ -257,14 +257,16 @@ class KeptTree:
                 continue
             if any(path.is_relative_to(place) for place in self.places):
                 raise ForeignCode(
-                    f"{self.name}: {path} was opened in place of the run's own; name it relative "
-                    "to the module or to the working folder, not by its whole path"
+                    f"{self.name}: {path} was opened in place of the run's own file; use a path "
+                    "relative to the module or to the working folder, not an absolute one"
                 )
             before = then.get(one.place)
             if before is not None and before.sha256 != one.sha256:
-                raise ForeignCode(f"{self.name}: {path} is not as it was when it was measured")
+                raise ForeignCode(f"{self.name}: {path} has changed since it was measured")
             if before is None and one.place.root != NOWHERE:
-                raise ForeignCode(f"{self.name}: {path} is opened now, and was not by the run")
+                raise ForeignCode(
+                    f"{self.name}: {path} is opened now, but was not opened in the run"
+                )
 
     def _check_names(self, found: Code) -> None:
         """Check that the code looked for the same names as then."""

@@ -148,8 +148,9 @@ def blamed_lines(rows: Sequence[LayerChange]) -> list[str]:
         half_s = max((row.high_s - row.low_s) / 2 for row in its_own)
         least = max(LEAST, half_s / sum(row.old_s or 0.0 for row in its_own))
         none = (
-            f"{case}: no layer moved for sure; of the noisiest layer a difference below "
-            f"{100 * least:{'.0f' if least >= 0.1 else '.2g'}} % of the step is not named"
+            f"{case}: no layer has certainly moved; of the noisiest layer a difference "
+            f"below {100 * least:{'.0f' if least >= 0.1 else '.2g'}} % of the step "
+            "would not be named"
         )
         lines += [f"{case}: {row.words}" for row in its_own if row.moved] or [none]
     return lines
@@ -205,13 +206,13 @@ def blamed(
             raise MeasurementError(f"{case}: no layers of the {side} code: {why}")
     if len({one.get("whole_groups") for one in (*old, *new)}) > 1:
         raise MeasurementError(
-            f"{case}: no layers: one side's compiler fuses layers, which are one row then, and the "
-            "other's does not; compare sides with the same --jit and kind of framework"
+            f"{case}: no layers: only one side's compiler fuses layers into one row; "
+            "compare sides with the same --jit and kind of framework"
         )
     if len({one.get("clocked") for one in (*old, *new)}) > 1:
         raise MeasurementError(
-            f"{case}: no layers: one side's framework times them in its graph, the other's only "
-            "from Python, which differs by more than layers do"
+            f"{case}: no layers: one side's framework times them in its graph, the "
+            "other's from Python, and these times cannot be compared"
         )
     old, new = _at_one_speed(old, new)
     floor_s = LEAST * statistics.fmean(one["step_s"] for one in old)

@@ -179,8 +179,8 @@ def hold_sizes(sizes: Facts, found: CaseResult) -> None:
             for then in (earlier.get(what), twin.get(what)):
                 if None not in (then, now) and then != now:
                     raise ForeignCode(
-                        f"the {side} code builds unlike models, of {then} {what}, then of {now}; "
-                        "have it seed what is random, and read no clock"
+                        f"the {side} code builds different models, of {then} {what}, then of {now}"
+                        "; seed its random numbers, and do not read the clock in it"
                     )
 
 

@@ -419,7 +419,7 @@ class _Running:
         shared = not (found.apart or pairing.shared is None or failure.status == "timeout")
         if shared:
             found.beside = failure
-            self._part(found, f"beside the other, {_cannot_run(pairing, failure)}")
+            self._part(found, f"with the other, {_cannot_run(pairing, failure)}")
             return
         if found.beside is not None:  # that the other was there is not why
             failure = found.beside if found.beside.side == failure.side else failure

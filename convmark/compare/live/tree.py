@@ -160,9 +160,9 @@ class Tree:
             own = [path for path in paths if path.is_relative_to(self.root)]
             for path, driver in changed_by_filter(self.repository, self.root, own).items():
                 raise ForeignCode(
-                    f"{self.name}: {path.relative_to(self.root)} is what git stores and not what "
-                    f"its filter {driver!r} makes of it, for no filter is run; compare with a "
-                    "model that does not need the file"
+                    f"{self.name}: {path.relative_to(self.root)} is the file as git stores it, "
+                    f"because the filter {driver!r} is not run; compare with a model that does "
+                    "not need the file"
                 )
 
     def lacked(self, own: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
@@ -185,8 +185,8 @@ class Tree:
             here = self.root / path
             if stem in words or not listed.isdisjoint((str(here), str(here.parent))):
                 return (
-                    f"today's code runs {path}, which the commit's code names too and goes on "
-                    f"without: it is not of the commit, {self._lack(path)}"
+                    f"today's code runs {path}, which the commit's code names too but continues "
+                    f"without: it is not in the commit, {self._lack(path)}"
                 )
         return ""
 
@@ -223,13 +223,16 @@ class Tree:
             return self._of_elsewhere(path)
         relative = path.relative_to(place)
         if not self.commit:
-            return f"{path} is of another working tree of the repository, not of {self.repository}"
+            return (
+                f"{path} belongs to another working tree of the repository, not to "
+                f"{self.repository}"
+            )
         if (self.root / relative).exists():
             return (
-                f"{path} was opened in place of the commit's own {relative}; name it relative to "
-                "the module or to the working folder, not by its whole path"
+                f"{path} was opened in place of the commit's own {relative}; use a path "
+                "relative to the module or to the working folder, not an absolute one"
             )
-        return f"{path} is not of the commit, {self._lack(relative)}"
+        return f"{path} is not in the commit, {self._lack(relative)}"
 
     def _of_elsewhere(self, path: Path) -> str:
         """Return why a file outside the repository is not a side's own, empty where it may be."""
@@ -273,7 +276,7 @@ class Tree:
             for relative in (*self._modules(message), *self._files(message))
             if (self.repository / relative).exists() and _is_empty(self.root / relative)
         )
-        notes = [f"{path} is not of the commit, {self._lack(path)}" for path in lacking]
+        notes = [f"{path} is not in the commit, {self._lack(path)}" for path in lacking]
         empty = sorted(path for path in files_below(self.root) if pointer(path))
         notes += [f"{path.relative_to(self.root)} {self._no_content}" for path in empty]
         if len(notes) > MOST_NAMED:

@@ -85,8 +85,8 @@ def wanted(flag: str, text: str, package: str = "tensorflow") -> Wanted:
     found = _requirements(text)
     if not found:
         raise OptionError(
-            f'{flag}: must be a requirement such as "tensorflow==2.20.*", or several parted by '
-            f"spaces, got {text!r}"
+            f'{flag}: must be a requirement such as "tensorflow==2.20.*", or several '
+            f"separated by spaces, got {text!r}"
         )
     return Wanted(tuple(sorted(dict.fromkeys(map(str, found)))))
 
@@ -149,7 +149,9 @@ class Installer:
         beside = Path(sys.executable).with_name("uv")
         found = str(beside) if beside.is_file() else shutil.which("uv", path=given.get("PATH"))
         if found is None:
-            raise InstallError("uv: is not there, and environments are made by it: pip install uv")
+            raise InstallError(
+                "uv: is not installed, but it makes the environments: pip install uv"
+            )
         self._uv = found
         self.environ = given | {
             name: value for name, value in _pip_settings(given).items() if name not in given
@@ -318,8 +320,8 @@ def releases(
                 found[version] = word.strip()
     if not found:
         raise InstallError(
-            f"{package}: the package index names no release with wheels for a Python that is here; "
-            f"try by hand: {sys.executable} -m pip index versions {package}"
+            f"{package}: the package index has no release with wheels for an installed "
+            f"Python; try by hand: {sys.executable} -m pip index versions {package}"
         )
     return [found[version] for version in sorted(found)]
 

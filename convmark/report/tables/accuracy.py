@@ -50,15 +50,16 @@ def accuracy(frame: pd.DataFrame, labels: Sequence[str]) -> Table:
     return table_of(
         "accuracy",
         "Accuracy on MNIST",
-        "Trained for five epochs by SGD at 0.1 on 50,000 digits; accuracy and loss are means over "
-        "the newest process of each seed, all of the newest code, on the 10,000 test digits, sd "
-        "their standard deviation "
-        "over the seeds. The time to the target is training time up to the end of the first epoch "
-        "whose validation reached it, the median of the seeds that did. Published is the lecture's "
-        "figure from one training, shown beside what was trained as it was. A seed that failed is "
-        "in no mean. A runtime tests what Keras has trained, and of each seed the weights are the "
-        "same; as Keras decides is the share of the digits on which the two give one class."
-        f"{alike}",
+        "Trained for five epochs by SGD at 0.1 on 50,000 digits and tested on "
+        "10,000. Accuracy and loss are means over the seeds, from the newest process "
+        "of each, all with the newest code; sd is the standard deviation over the "
+        "seeds. The time to the target is the training time up to the end of the "
+        "first epoch whose validation accuracy reached it: the median of the seeds "
+        "that did. Published is the lecture's figure from one training, shown only "
+        "for models that were trained in the same way. Seeds that failed are left "
+        "out. A runtime tests the model that Keras trained, with the same weights "
+        "for each seed; as Keras decides is the share of digits to which both give "
+        f"the same class.{alike}",
         [
             *headings(
                 "model hardware setting framework part accuracy accuracy_sd accuracy_published "

@@ -71,14 +71,16 @@ def answers(
     return table_of(
         "answers",
         "In short",
-        "Fastest: by the median step time of the newest run of each case, against the next model "
-        "on the same hardware in the same setting, with the same input shape, recipe and version; "
-        "settings with at most half as many models as another are left out. "
-        f"Ratios are of plain step times{_but_for(hardware)}, above 1 is "
-        "faster, with 95 % intervals in brackets; those of versions are over cases of the same "
-        "code under the same conditions but for packages. Changes are the verdicts of each "
-        "machine's newest judged run. Trust is good where at most 5 % of the newest figures are "
-        "doubtful, for one of the reasons given, fair where at most 25 % are, else poor.",
+        "Fastest: the model with the lowest median step time in the newest run of "
+        "each case, against the next model on the same hardware with the same "
+        "setting, input shape, recipe and version. Settings with at most half as "
+        "many models as another one are left out. Ratios are of plain step "
+        f"times{_but_for(hardware)}: above 1 is faster; brackets have 95 % intervals. "
+        "Ratios of versions are over cases with the same code and the same "
+        "conditions except packages. Changes are the verdicts of each machine's "
+        "newest judged run. Trust is good if at most 5 % of the newest figures are "
+        "doubtful for one of the reasons given, fair if at most 25 % are, and "
+        "otherwise poor.",
         headings("answer of found detail"),
         records,
     )

@@ -65,12 +65,13 @@ def _of_samples(found: Measured) -> Table:
     return table_of(
         COST,
         f"Cost of a million samples in {currency}{scope}",
-        "Price of the whole machine over its throughput, whichever of its devices is busy; of a "
-        "bought one also the energy of a sample, gross. By says which throughput: sustained where "
-        "it was measured and is the lower one, else burst. Energy says what was counted: wall is "
-        "all that the machine draws, card and package a part of it. The throughput is the "
-        "geometric mean over runs or processes, the 95 % interval its own, from "
-        f"{LEAST_PROCESSES} of them; the price is taken as exact.",
+        "Price of the whole machine divided by its throughput, whichever of its "
+        "devices is busy; for a bought machine also the energy of a sample, idle "
+        "power included. By is the throughput that is used: sustained if it was "
+        "measured and is the lower one, otherwise burst. Energy is what was counted: "
+        "wall is all that the machine draws, card and package are parts of it. The "
+        "throughput is the geometric mean over runs or processes, with its 95 % "
+        f"interval from {LEAST_PROCESSES} of them on; the price is taken as exact.",
         headings(
             "model task batch_size setting hardware cost low high by energy joules load n "
             "framework note",
@@ -178,8 +179,9 @@ def _unlike(records: Sequence[Row]) -> list[str]:
     if len(scopes) < 2 or scopes <= WHOLE:
         return []
     return [
-        f"Not all costs contain the same energy ({', '.join(sorted(scopes))}): compare those of "
-        "one scope only, or measure bought machines by a wall meter (--power-log)."
+        f"Not all costs contain the same energy ({', '.join(sorted(scopes))}): "
+        "compare costs of one scope only, or measure bought machines with a wall "
+        "meter (--power-log)."
     ]
 
 
@@ -188,9 +190,9 @@ def _of_bursts(hardware: Collection[str]) -> list[str]:
     if not hardware:
         return []
     return [
-        f"Not sustained on {', '.join(sorted(hardware))}, as others were in the same case: a "
-        "machine that becomes slower after minutes looks cheaper there; measure all with one "
-        "--sustain."
+        f"Not sustained on {', '.join(sorted(hardware))}, while others were in the "
+        "same case: a machine that becomes slower after minutes looks cheaper there; "
+        "measure all with the same --sustain."
     ]
 
 
@@ -206,10 +208,11 @@ def _of_training(frame: pd.DataFrame, comparison: Comparison) -> Table:
     return table_of(
         TRAINING_COST,
         f"Cost of training in {currency}, without energy",
-        "Price of the whole machine for the training time of an epoch, and of all epochs up to the "
-        "end of the first whose validation accuracy reached the target; starting, validation and "
-        "energy are not in it. The 95 % interval is that of the time, over the seeds, from "
-        f"{LEAST_PROCESSES} of them; the price is taken as exact.",
+        "Price of the whole machine for the training time of an epoch, and of all "
+        "epochs up to the end of the first whose validation accuracy reached the "
+        "target, without starting, validation and energy. The 95 % interval is that "
+        f"of the time over the seeds, from {LEAST_PROCESSES} of them on; the price is "
+        "taken as exact.",
         headings(
             "model hardware setting framework cost_epoch epoch_low epoch_high target cost_target "
             "target_low target_high load reached seeds note",

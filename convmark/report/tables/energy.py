@@ -101,12 +101,13 @@ def energy(table: pd.DataFrame, lead: Sequence[str] = ()) -> Table:
     return table_of(
         "energy",
         "Energy",
-        "Medians over n processes, over the windows that throughput is measured in. Scope says "
-        "what was counted: card is the whole GPU card, package the CPU package with all that runs "
-        "on it, dram its memory; these hold no fans, disks and losses of the power supply. wall is "
-        "what the machine draws from the mains, over the last quarter of the sustained steps where "
-        "there are some. Rows of different scopes are not comparable. Idle is the power before the "
-        "run; above idle is the energy without it.",
+        "Medians over n processes, in the windows in which throughput is measured. "
+        "Scope is what was counted: card is the whole GPU card, package is the CPU "
+        "package with all programs that run on it, dram is its memory; fans, disks "
+        "and losses of the power supply are not included. wall is what the machine "
+        "draws from the mains, in the last quarter of the sustained steps if there "
+        "are any. Rows of different scopes are not comparable. Idle is the power "
+        "before the run; above idle is the energy without it.",
         [
             *headings("model task batch_size setting hardware"),
             *ENERGY_HEADINGS,

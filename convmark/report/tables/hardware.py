@@ -81,13 +81,13 @@ def hardware_tables(frame: pd.DataFrame, comparison: Comparison) -> list[Table]:
 
 
 _BY_BURST = (
-    "Speed-up is the step time of the reference over that of the hardware at the same batch size, "
-    "from geometric means: above 1 is faster."
+    "Speed-up is the step time of the reference divided by that of the hardware "
+    "at the same batch size, from geometric means: above 1 is faster."
 )
 _BY_SUSTAINED = (
-    "Speed-up is the sustained throughput of the hardware over that of the reference at the same "
-    "batch size, from geometric means: above 1 is faster. Steps that went on (--sustain) are those "
-    "of one process of a run."
+    "Speed-up is the sustained throughput of the hardware divided by that of the "
+    "reference at the same batch size, from geometric means: above 1 is faster. "
+    "One process of a run has sustained steps (--sustain)."
 )
 
 
@@ -351,7 +351,7 @@ class _Shown(Measured):
     def _against_base(self, name: str, speedups: Sequence[Ratio], rate: str) -> str:
         mean = geometric_mean(_with_intervals(speedups))
         if mean is None:
-            return f"{name}: no case is measured here and on {self.base}."
+            return f"{name}: no case was measured both here and on {self.base}."
         unsure = ", not distinguishable" * mean.contains_1
         words = f"{name} is {times_text(mean)} times {self.base}{ends_text(mean)}{unsure}"
         ours, theirs = (self.price(one) for one in (name, self.base))
@@ -405,7 +405,7 @@ def _with_intervals(speedups: Sequence[Ratio]) -> Sequence[Ratio]:
 
 def _of_cases(speedups: Sequence[Ratio], cases: int, base: str) -> str:
     if not speedups:
-        return f"no case is measured here and on {base}"
+        return f"no case was measured both here and on {base}"
     count = len(_with_intervals(speedups))
     without = len(speedups) - count
     less = f" with {LEAST_PROCESSES} processes or runs" * bool(without)

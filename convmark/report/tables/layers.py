@@ -200,9 +200,10 @@ def remedies_table(case: str, found: Sequence[Remedy]) -> Table:
         for one in sorted(found, key=lambda one: one.change)
     ]
     caption = (
-        f"{case}: the whole step under other settings, in turns with its own, each in fresh "
-        "processes. The interval of the change is at 95 %. A lower precision also changes what "
-        "the model gives; `convmark run --tasks accuracy` measures that."
+        f"{case}: the whole step with other settings, in turns with its own settings, "
+        "each in fresh processes. The interval of the change is at 95 %. A lower "
+        "precision also changes the outputs of the model; `convmark run --tasks "
+        "accuracy` measures that."
     )
     return table_of(f"settings-{case}", f"Settings for {case}", caption, columns, records)
 

@@ -43,13 +43,14 @@ def architectures(table: pd.DataFrame, labels: Sequence[str]) -> Table:
     return table_of(
         "architectures",
         "Architectures",
-        "Of each case the newest run that measured it, the fastest first. Figures are medians over "
-        "n fresh processes, the step time and its 99th percentile of each process's own; spread is "
-        "half the range of the processes' medians over their median. Other load is the share of "
-        "the CPUs' time that other programs took, where it was 10 % or more: such a step time is "
-        "longer than on an idle machine. p99 needs 1,000 steps. FLOPs are "
-        "2 x multiply-adds, forward, per sample; peak memory is above the process's baseline. Fed "
-        "is the throughput of steps whose batches come from host memory.",
+        "The newest run of each case, the fastest first. Figures are medians over n "
+        "fresh processes: for the step time and p99 of each process's median and "
+        "99th percentile. Spread is half the range of the processes' medians divided "
+        "by their median. Other load is the share of the CPUs' time that other "
+        "programs took, shown from 10 % on: such a step time is longer than on an "
+        "idle machine. p99 needs 1,000 steps. FLOPs are 2 x multiply-adds, forward, "
+        "per sample; peak memory is above the process's baseline. Fed is the "
+        "throughput of steps whose batches come from host memory.",
         [
             *headings("model task batch_size setting hardware"),
             Heading.of(_FIGURES[0]),
@@ -69,7 +70,7 @@ def task_figures(table: pd.DataFrame, labels: Sequence[str], task: Task) -> Tabl
     return table_of(
         task.name,
         task.title,
-        "Of each case the newest run that measured it: medians over n fresh processes.",
+        "The newest run of each case: medians over n fresh processes.",
         [
             *headings("model batch_size setting hardware"),
             *map(Heading.of, figures),
@@ -146,11 +147,10 @@ def pareto(table: pd.DataFrame) -> Table:
     return table_of(
         "pareto",
         "Throughput against parameters",
-        "The newest figures of like cases: the same hardware, task, batch size, setting and "
-        "version. A "
-        "model is on the Pareto front where no other has fewer parameters and more throughput: "
-        "large points, joined by the dashed line. "
-        "Both axes are logarithmic.",
+        "The newest figures of comparable cases: the same hardware, task, batch "
+        "size, setting and version. A model is on the Pareto front if no other model "
+        "has fewer parameters and more throughput: large points, joined by the "
+        "dashed line. Both axes are logarithmic.",
         headings(
             "model group parameters throughput_samples_per_s load front", front="Pareto front"
         ),
@@ -192,11 +192,11 @@ def applications(table: pd.DataFrame, depths: Mapping[str, int]) -> Table:
     return table_of(
         "applications",
         "Models, as Keras lists its applications",
-        f"Time per inference step: the median of the newest run's processes, of the default "
-        f"backend where that run has several, batch size "
-        f"{BATCH_SIZE}, float32, without XLA, default threads. Depth counts the layers that hold "
-        f"weights, and is known of models that were described. {_PUBLISHED_TIMES} Fill it by: "
-        f"{filling_command()}",
+        "Time per inference step: the median of the newest run's processes, of the "
+        f"default backend if that run has several, batch size {BATCH_SIZE}, float32, "
+        "without XLA, default threads. Depth is the number of layers with weights; "
+        f"it is known for models measured with --describe. {_PUBLISHED_TIMES} Fill it "
+        f"by: {filling_command()}",
         headings(
             "model model_bytes parameters depth cpu_step_s cpu_published_s gpu_step_s "
             "gpu_published_s cpu_n gpu_n cpu_hardware gpu_hardware",
@@ -252,11 +252,11 @@ def published(table: pd.DataFrame) -> Table:
     return table_of(
         "published",
         "Published accuracy against step time",
-        "Top-1 accuracy on ImageNet is published, not measured here: that of the weights of "
-        f"keras.applications, from the table on {SOURCE}. Step "
-        "time is measured: the median over the processes of the newest run, inference, float32, "
-        "with random weights. A model is on the front where no other is both faster and more "
-        "accurate: large points, joined by the dashed line.",
+        "Top-1 accuracy on ImageNet is published, not measured here: that of the "
+        f"weights of keras.applications, from the table on {SOURCE}. Step time is "
+        "measured: the median over the processes of the newest run, inference, "
+        "float32, with random weights. A model is on the front if no other model is "
+        "both faster and more accurate: large points, joined by the dashed line.",
         headings(
             "model group step_time_p50_s load top_1 parameters n front",
             step_time_p50_s=("step p50, measured", "seconds"),
@@ -309,9 +309,10 @@ def published_times(table: pd.DataFrame) -> Table:
     return table_of(
         "published_times",
         "Published and measured inference times",
-        f"Time of an inference step of {BATCH_SIZE} samples, float32. {_PUBLISHED_TIMES} Measured "
-        "is the median over the processes of the newest run, with random weights. The ratio is of "
-        "two machines and of two ways to measure.",
+        f"Time of an inference step of {BATCH_SIZE} samples, float32. "
+        f"{_PUBLISHED_TIMES} Measured is the median over the processes of the newest "
+        "run, with random weights. The ratio compares two machines and two ways to "
+        "measure.",
         headings(
             "model hardware framework step_time_p50_s load n published_s on ratio",
             step_time_p50_s=("step p50, measured", "seconds"),

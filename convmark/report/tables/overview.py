@@ -33,7 +33,7 @@ CAUSES: Mapping[str, str] = MappingProxyType(
         "it: measure it alone.",
         "unsteady": "The step time changed during the measurement.",
         "throttled": "The GPU lowered its clocks.",
-        "not judged": "The figures are no ground for a verdict, for the reason in the detail.",
+        "not judged": "The figures do not count in verdicts, for the reason in the detail.",
         "wide spread": f"Half the range of the processes' medians is above {WIDE_SPREAD:.0%} of "
         "their median: measure again on an idle machine.",
         "few processes": f"Fewer than {FEW_PROCESSES} processes, so intervals are wide or not "
@@ -64,7 +64,7 @@ def troubles(table: pd.DataFrame, labels: list[str], more: Sequence[dict[str, An
     return table_of(
         "troubles",
         "Data quality",
-        "Of the newest run of each case on each hardware. "
+        "From the newest run of each case on each hardware. "
         + " ".join(f"{what.capitalize()}: {CAUSES[what]}" for what in _RANK if what in there),
         headings("what case hardware run detail"),
         records,
@@ -127,9 +127,10 @@ def machines(frame: pd.DataFrame) -> Table:
     return table_of(
         "machines",
         "What was measured",
-        "One row per machine and device. A process is one row of the results: a fresh "
-        "operating-system process that measured one case once. Rows of a machine that do not name "
-        "their host, as published ones, stand apart from those that do. Times are UTC.",
+        "One row per machine and device. A process is one row of the results: a "
+        "fresh operating-system process that measured one case once. Rows without "
+        "the name of their host, such as published ones, are kept apart from rows "
+        "with it. Times are UTC.",
         [
             *headings("hardware"),
             *map(Heading.of, _FACTS),
@@ -208,11 +209,12 @@ def nodes(frame: pd.DataFrame) -> Table:
     return table_of(
         "nodes",
         "Nodes against others of their kind",
-        f"Hosts with the same machine name are one kind; of {LEAST_NODES} or more, each one's "
-        "step times stand beside those of the others, over all cases, by plain step times. A node "
-        "differs where it lies outside the interval that the others predict and by more than "
-        f"{100 * LEAST_CHANGE:.0f} %. Of the newest run of each case on each node, within "
-        f"{RECENT_DAYS} days of the newest of its kind.",
+        f"Hosts with the same machine name are one kind. If a kind has {LEAST_NODES} "
+        "or more, the step times of each host are compared with those of the others, "
+        "over all cases. A node differs if it lies outside the interval that the "
+        f"others predict and by more than {100 * LEAST_CHANGE:.0f} %. From the newest "
+        f"run of each case on each node, within {RECENT_DAYS} days of the newest run "
+        "of its kind.",
         headings(
             "hardware node differs change within cases processes other_cpu_share sm_clock_mhz "
             "temperature_c throttled",

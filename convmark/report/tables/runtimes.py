@@ -29,21 +29,22 @@ _COLUMNS = (
 )
 
 _CAPTION = (
-    "Models as they are deployed, fastest first among those of one model, batch size, machine, "
-    "setting of threads, and version of framework, code and packages. The fastest is marked "
-    "yes where it is faster than each other at 95 % confidence. Else it is marked as those are "
-    "that it was not shown to be faster than: perhaps, where the interval of the step times' "
-    "ratio contains 1; not comparable, where they are of different runs, or one has fewer than "
-    "three processes: measure them in one run with --processes 3 or more. "
-    "Each row with an error has passed the comparison with the Keras model in float32: the "
-    "error is the largest difference of an output over the largest distance of that output "
-    "from its mean. A row "
-    "without one is of a file that was compared with nothing. Where the runtimes have not run "
-    'with one number of threads, the fastest says "threads differ". A step of an exported '
-    "model takes its batch from host memory and returns its outputs there. That of Keras, in "
-    "float32 alone, has its batch on the device and returns one number, so it is not ranked: "
-    "savedmodel is the same graph, measured as the others are. The file of a runtime is of one "
-    "batch size."
+    "Models as they are deployed, the fastest first among rows of the same "
+    "model, batch size, machine, setting of threads, and version of framework, "
+    "code and packages. The fastest is marked yes if it is faster than all "
+    "others at 95 % confidence. Otherwise it and those that it was not shown to "
+    "be faster than are marked perhaps (the interval of the ratio of their step "
+    "times contains 1) or not comparable (they are from different runs, or one "
+    "has fewer than three processes: measure them in one run with --processes 3 "
+    "or more). A row with an error has passed the comparison with the Keras "
+    "model in float32: the error is the largest difference of an output, divided "
+    "by the largest distance of that output from its mean. A row without an "
+    "error is of a file that was compared with nothing. If the runtimes ran with "
+    'different numbers of threads, the fastest has "threads differ". A step of '
+    "an exported model takes its batch from host memory and returns its outputs "
+    "there. The step of Keras, in float32 only, has its batch on the device and "
+    "returns one number, so it is not ranked: savedmodel is the same graph, "
+    "measured like the others. The file of a runtime has one batch size."
 )
 
 

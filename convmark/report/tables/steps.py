@@ -63,10 +63,10 @@ def batch_sizes(table: pd.DataFrame) -> Table:
     return table_of(
         "batch",
         "Batch size against throughput and step time",
-        "The newest figures of each batch size, of one version and code in a line: throughput is "
-        "the median over processes of the "
-        "samples per second in windows, the step time the median of medians. Both axes are "
-        "logarithmic.",
+        "The newest figures of each batch size; a line has one version and code. "
+        "Throughput is the median over processes of the samples per second in "
+        "windows; the step time is the median of the processes' medians. Both axes "
+        "are logarithmic.",
         headings(
             "model series batch_size throughput_samples_per_s step_time_p50_s load n",
             series="measured",
@@ -95,9 +95,10 @@ def distribution(table: pd.DataFrame) -> Table:
     return table_of(
         "distribution",
         "Distribution of the step time",
-        "Of the newest run of each case: each quantile is the median over processes of the "
-        "process's own. In inference this is the latency. The bar spans the middle half of the "
-        "steps, the line p10 to p90; p95 needs 100 steps in every process, p99 1,000.",
+        "From the newest run of each case: each quantile is the median over the "
+        "processes of their own quantile. In inference this is the latency. The bar "
+        "spans the middle half of the steps, the line p10 to p90; p95 needs 100 "
+        "steps in every process, p99 1,000.",
         headings(
             f"model group {' '.join(QUANTILES)} load n",
             **{name: (name, "seconds") for name in QUANTILES},
@@ -168,11 +169,12 @@ def sustained(table: pd.DataFrame) -> Table:
     return table_of(
         "sustained",
         "Sustained",
-        "Steps that went on after the measurement (--sustain), by sustained throughput. Burst is "
-        "the throughput that the other tables show, sustained that of the last quarter of the "
-        "time. Drop is how far the later level of the intervals lies below the earlier one, where "
-        "it was found. Heat, a power limit and a used-up CPU quota cause drops; other load does "
-        "too, and is shown. Clock, temperature and power of each interval are in "
+        "Cases whose steps continued after the measurement (--sustain), by sustained "
+        "throughput. Burst is the throughput that the other tables show, sustained "
+        "that of the last quarter of the time. Drop is the fall from the earlier "
+        "level of the intervals to the later one, if a drop was found. Heat, a power "
+        "limit and a used-up CPU quota cause drops; so does other load, which is "
+        "shown. Clock, temperature and power of each interval are in "
         "<run>.sustained.csv.",
         [
             *headings(
@@ -199,11 +201,13 @@ def latency_limit(table: pd.DataFrame) -> Table:
     return table_of(
         "latency_limit",
         "At a latency limit",
-        "The highest rate of arriving requests (--latency-limit) whose 99th percentile of latency, "
-        "waiting included, is within the limit: by model and limit, the fastest first. A step "
-        "answers up to a batch of requests that wait, 'per step' on average. Requests/s is found "
-        "to 2 %; proved is the highest rate whose few late requests are improbable if 1 % or more "
-        "are late; p50 and p99 are those at the proved rate, or at the found one without a proof.",
+        "The highest rate of arriving requests (--latency-limit) whose 99th "
+        "percentile of latency, waiting included, is within the limit: by model and "
+        "limit, the fastest first. A step answers the waiting requests, at most a "
+        "batch; per step is their average number. Requests/s is found to 2 %. Proved "
+        "is the highest rate with so few late requests that 1 % or more is "
+        "improbable. p50 and p99 are those at the proved rate, or at the found one "
+        "without a proof.",
         [
             *headings("model limit hardware batch_size setting", limit=("limit", "seconds")),
             *(
@@ -229,10 +233,10 @@ def waterfall(table: pd.DataFrame) -> Table:
     return table_of(
         "waterfall",
         "Overhead of a step",
-        "Seconds per step of each way to call the same model, timed in turn in one process; the "
-        "median over processes of each one's median over rounds. What a way adds to the compiled "
-        "step is named beside it. fit and predict cost the seconds of a call "
-        "besides, once, however many steps it has.",
+        "Seconds per step of each way to call the same model, timed in turns in one "
+        "process: the median over the processes of their medians over rounds. Adds "
+        "is what a way adds to the compiled step. fit and predict also cost the "
+        "seconds of a call, once for all its steps.",
         [
             *headings(
                 "model group direction way step_s compiled_s added_s added_share adds call_s load",
@@ -322,11 +326,12 @@ def roofline(table: pd.DataFrame, traffic_elements: Mapping[tuple[str, str], int
     return table_of(
         "roofline",
         "Roofline",
-        "FLOP per byte against FLOP/s, under the ceilings that were measured on the same "
-        "hardware. FLOP/s are those of the steps; a case in training is left out where its "
-        "backward pass could not be counted. FLOP per byte is that of the forward pass. Bytes are "
-        "an estimate for models that were described (convmark run --describe): every layer reads "
-        "its inputs and weights and writes its output once. Both axes are logarithmic.",
+        "FLOP per byte against FLOP/s, with the ceilings that were measured on the "
+        "same hardware. FLOP/s are those of the steps; a training case is left out "
+        "if its backward pass could not be counted. FLOP per byte is that of the "
+        "forward pass. Bytes are an estimate for models measured with convmark run "
+        "--describe: every layer reads its inputs and weights and writes its output "
+        "once. Both axes are logarithmic.",
         headings(
             "model group intensity flops_per_s attainable_flops_per_s share load "
             "peak_flops_per_s peak_bytes_per_s n",

@@ -224,7 +224,7 @@ def files_hash_of(code: str, run: Path) -> str:
 
 
 def _damaged(path: Path) -> str:
-    return f"{path}: is damaged: its run's code is not known; measure it again"
+    return f"{path}: is damaged, so the code of its run is not known; measure it again"
 
 
 def _code(told: Mapping[str, Any]) -> Code:

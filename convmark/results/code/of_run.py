@@ -236,8 +236,9 @@ def files_apart(one: Code, other: Code) -> str:
 
 _SIZES = ("parameters", "trainable parameters", "bytes of weights", "FLOPs per sample")
 _RANDOM = (
-    "another model than the case's earlier processes built of the same code, of %s %s, "
-    "now %s; have the model's code seed what is random, and read no clock"
+    "another model than the case's earlier processes built from the same code: "
+    "%s %s, now %s; seed random numbers in the model's code, and do not read the "
+    "clock in it"
 )
 
 
@@ -305,7 +306,7 @@ class KeptCodes:
                     return _RANDOM % (then, what, now)
             return ""
         changed = self._difference(first or "", code)
-        return f"other code than the case's earlier processes ran: {changed} changed meanwhile"
+        return f"other code than in the case's earlier processes: {changed} changed during the run"
 
     def _difference(self, first: str, second: str) -> str:
         """Name the files in which two codes differ."""

@@ -226,7 +226,7 @@ def _refuse_copies(found: Sequence[SourceRun]) -> None:
             if path != source.path:
                 other = "" if _content(record) == _content(first) else ", with other values"
                 raise StoreError(
-                    f"{source.path}: must not hold what {path} holds: {record.case.name} "
+                    f"{source.path}: must have no row of {path}, but {record.case.name} "
                     f"#{record.process} of {record.started} is in both{other}; leave one out"
                 )
 
@@ -241,7 +241,7 @@ def _refuse_doubles(found: Sequence[SourceRun]) -> None:
             key = (source.part.plan, record.asked_case.name, record.process)
             if seen.setdefault(key, source.path) != source.path:
                 raise StoreError(
-                    f"{source.path}: must not hold what {seen[key]} holds: {record.case.name} "
+                    f"{source.path}: must have no row of {seen[key]}, but {record.case.name} "
                     f"#{record.process} of the same plan was measured twice; leave one out"
                 )
 

@@ -137,7 +137,7 @@ def node_names(abouts: Mapping[str, NodeFacts]) -> dict[str, str]:
     }
 
 
-REFUSED = "Would refuse to measure"
+REFUSED = "Nodes that would refuse to measure"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,8 +164,9 @@ def who_may_connect(nodes: Sequence[CheckedNode]) -> str:
     if not found:
         return ""
     return (
-        f"{plain_text(some(found))}: whoever reaches the ports of Ray there may run code: start "
-        "the nodes with RAY_AUTH_MODE=token, or with --node-ip-address of a network that you trust"
+        f"{plain_text(some(found))}: anyone who reaches Ray's ports there can run "
+        "code: start the nodes with RAY_AUTH_MODE=token, or with --node-ip-address "
+        "of a network that you trust"
     )
 
 
@@ -185,7 +186,7 @@ def refusal(about: NodeFacts, *, version: str, code: str) -> str | None:
     if about.convmark != version:
         return f"convmark {about.convmark} there, {version} here: install the same on both"
     if about.code != code:
-        return f"its measuring code or zoo is another ({about.code} there, {code} here)"
+        return f"its measuring code or zoo differs ({about.code} there, {code} here)"
     return None
 
 

@@ -54,8 +54,8 @@ class Keras3Backend(KerasBackend):
         """
         if own_function(model):
             raise CaseFailure(
-                "a make_train_function or train_function of its own is measured with TensorFlow "
-                "alone; override train_step, or use the backend tensorflow"
+                "its own make_train_function or train_function is measured with TensorFlow "
+                "only; override train_step, or use the backend tensorflow"
             )
         model._symbolic_build(data_batch=data.as_given(*batch))
 

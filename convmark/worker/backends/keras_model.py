@@ -224,8 +224,9 @@ class KerasBackend(Framework):
             check_count(model, found)
         if more := arguments_beside(model):
             raise ValueError(
-                "its call() must take all inputs as one argument, as fit gives them, and needs "
-                f"{', '.join(more)} too; put a model around it that takes a list or a dictionary"
+                "its call() must take all inputs as one argument, as fit passes them, but it "
+                f"also needs {', '.join(more)}; wrap it in a model that takes a list or a "
+                "dictionary"
             )
         texts = [leaf.name for leaf in found.leaves if leaf.dtype == "string"]
         if texts and not self.takes_strings:
@@ -366,8 +367,8 @@ class KerasBackend(Framework):
     def nothing_to_train(self, model: Any) -> str:
         """Why a model without trainable weights is not trained, and what helps."""
         return getattr(model, "nothing_to_train", "") or (
-            "nothing to train, the model has no trainable weights; set trainable = True on "
-            "the layers to train, or measure the task infer"
+            "nothing to train: the model has no trainable weights; set trainable = True "
+            "on some layers, or measure the task infer"
         )
 
     def training_step(

@@ -119,8 +119,9 @@ def targets_of(loss: Any, sample: Sample, tensor: Callable[[Any], Any]) -> Targe
         if _takes(loss, targets, tensor):
             return targets
     raise CaseFailure(
-        f"no targets are known for its own loss {name}: those of the output's shape {sample} and "
-        "numbers of classes both fail; compile it with a loss of keras.losses"
+        f"no targets are known for its own loss {name}: targets of the output's shape "
+        f"{sample} and integer labels both fail; compile it with a loss of "
+        "keras.losses"
     )
 
 

@@ -30,8 +30,8 @@ from convmark.worker.inputs import flat
 STEPS = ("train_step", "make_train_function")
 _PREDICTS = ("predict", "predict_step", "make_predict_function")
 JIT_AND_EAGER = (
-    "jit on needs a compiled step, and the model was compiled with run_eagerly=True; leave out "
-    "either"
+    "jit on needs a compiled step, but the model was compiled with "
+    "run_eagerly=True; leave out one of them"
 )
 _LEGACY = [keras.optimizers.legacy.Optimizer] if KERAS_VERSION < (3, 0) else []
 OPTIMIZERS = (keras.optimizers.Optimizer, *_LEGACY)
@@ -221,14 +221,16 @@ class OwnData:
             self._compile(recipe, default_rate)
         elif recipe != PLAIN:
             raise CaseFailure(
-                "--optimizer, --learning-rate and --loss are of models that were not compiled; "
-                "leave them out, or change its own compile()"
+                "--optimizer, --learning-rate and --loss are for models that are not "
+                "compiled; leave them out, or change the model's compile()"
             )
         loss = getattr(model, "loss", None)
         own = overrides(model, "compute_loss", *STEPS)
         self.adds_losses = bool(model.losses) or (loss is None and backend.adds_losses(model))
         if loss is None and not own and not self.adds_losses:
-            raise CaseFailure("compile() was given no loss and the model adds none; give it one")
+            raise CaseFailure(
+                "compile() has no loss and the model adds none; give compile() a loss"
+            )
         losses = self._losses(loss)
         self._guesses = [
             [self._targets_of(*pair) for pair in zip(losses, self._shapes, strict=True)]
@@ -252,7 +254,7 @@ class OwnData:
                 model.compile(optimizer=optimizer, loss=loss, **options)
         except TypeError:
             raise CaseFailure(
-                "its compile() takes arguments of its own; call it in the builder"
+                "its compile() takes other arguments than Keras's; call it in the builder"
             ) from None
 
     def _losses(self, given: Any) -> list[Any]:
@@ -272,8 +274,8 @@ class OwnData:
         sample = shape[1:]
         if None in sample:
             raise CaseFailure(
-                f"no targets can be made for an output of the open shape {sample}; give the "
-                "builder an input shape"
+                f"no targets can be made for an output of the unknown shape {sample}; give "
+                "the builder an input shape"
             )
         if loss is not None:
             return targets_of(loss, sample, self._backend.tensor)

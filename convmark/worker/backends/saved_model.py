@@ -30,8 +30,8 @@ class SavedModel(keras.Model):  # type: ignore[misc]  # Keras has no types
     """The serving signature of a SavedModel, called on what it names."""
 
     nothing_to_train = (
-        "nothing to train, a SavedModel is measured in inference; leave out the task train "
-        "(--tasks infer), or save the model as .keras"
+        "nothing to train: a SavedModel is measured in inference only; use --tasks "
+        "infer, or save the model as .keras"
     )
 
     def __init__(self, folder: str) -> None:
@@ -48,7 +48,7 @@ class SavedModel(keras.Model):  # type: ignore[misc]  # Keras has no types
         function = signatures[chosen]
         super().__init__(autocast=False)  # a folder's name need not be one that TensorFlow takes
         if not function.structured_outputs:
-            raise CaseFailure(f"{folder}: its signature gives no outputs; save it with one")
+            raise CaseFailure(f"{folder}: its signature has no outputs; save it with one")
         self.precision = _computed(folder, function)
         self._kept = (loaded,)  # its tables and variables live as long as it does
         self._function = function
@@ -68,7 +68,7 @@ class SavedModel(keras.Model):  # type: ignore[misc]  # Keras has no types
             size, wanted = given[name].shape[0], spec.shape[0]
             if wanted not in (None, size):
                 raise ValueError(
-                    f"the SavedModel takes batches of size {wanted}, got {size}; ask for "
+                    f"the SavedModel takes batches of size {wanted}, got {size}; use "
                     f"--batch-sizes {wanted}"
                 )
         outputs = self._function(**{name: given[name] for name in self._takes})

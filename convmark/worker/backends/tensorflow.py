@@ -348,7 +348,7 @@ class TensorFlow(KerasBackend):
     def training_work(self, step: Step, samples: int) -> Work:
         """What a training step of so many samples computes, backward too, per sample."""
         if step.trace is None:
-            return Work(None, "a training step that runs eagerly is not followed")
+            return Work(None, "a training step that runs eagerly cannot be traced")
         return per_sample(graph_work(step.trace), samples)
 
     def exported_function(self, model: Any, batch: Sequence[Any]) -> Any:

@@ -231,7 +231,7 @@ class ReplicatedTensorFlow(TensorFlow):
         """
         if model.run_eagerly:
             raise CaseFailure(
-                "several replicas infer in one graph, and the model was compiled with "
+                "several replicas infer in one graph, but the model was compiled with "
                 "run_eagerly=True; leave it out, or measure one replica"
             )
         strategy = self._strategy

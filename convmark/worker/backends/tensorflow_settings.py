@@ -30,8 +30,8 @@ def told_if_too_late() -> Iterator[None]:
         reason = str(error).strip().rstrip(".")
         if "cannot be modified after" in reason:
             raise CaseFailure(
-                f"a builder must set nothing that TensorFlow has fixed before: {reason}; set it "
-                "where the module is imported, or threads with --threads"
+                f"a builder cannot set what TensorFlow has already fixed: {reason}; set it "
+                "when the module is imported, or threads with --threads"
             ) from error
         raise
 

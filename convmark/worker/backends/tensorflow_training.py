@@ -120,8 +120,8 @@ def iterated_step(model: Any, data: OwnData, batch: tuple[Any, ...]) -> Step:
             found = proof_of(function(first.pop() if len(first) > 1 else first[0]), model)
             if drawn[0] > 1:
                 raise CaseFailure(
-                    f"{model.name}: its train_function takes {drawn[0]} batches a call, and a step "
-                    "is one; have it take one, as with steps_per_execution=1"
+                    f"{model.name}: its train_function processes {drawn[0]} batches per call, but "
+                    "a step is one batch; use steps_per_execution=1"
                 )
             return found
 

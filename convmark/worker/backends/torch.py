@@ -354,7 +354,7 @@ class Torch(Keras3Backend):
     def training_work(self, step: Step, samples: int) -> Work:
         """What a training step of so many samples computes, backward too, per sample."""
         if "torch.compile" in self._call_path:
-            return Work(None, "what torch.compile has made is not followed")
+            return Work(None, "what torch.compile has made cannot be traced")
         return self._dispatched(step, samples)
 
     def exported_function(self, model: Any, batch: Sequence[Any]) -> Forward:

@@ -155,10 +155,10 @@ _TORCH, _NUMPY, _KERAS = (
 )
 _LIBRARIES = (_TORCH, _NUMPY, *(os.path.join(_KERAS, "src", one, "") for one in ("backend", "ops")))
 _ASIDE: tuple[tuple[Any, str, str], ...] = (
-    (torch.Tensor, "numpy", "what is computed outside PyTorch is not seen"),
-    (torch.Tensor, "__array__", "what is computed outside PyTorch is not seen"),
-    (threading.Thread, "start", "what is computed in other threads is not seen"),
-    (ThreadPoolExecutor, "submit", "what is computed in other threads is not seen"),
+    (torch.Tensor, "numpy", "what is computed outside PyTorch cannot be counted"),
+    (torch.Tensor, "__array__", "what is computed outside PyTorch cannot be counted"),
+    (threading.Thread, "start", "what is computed in other threads cannot be counted"),
+    (ThreadPoolExecutor, "submit", "what is computed in other threads cannot be counted"),
 )
 """By what a model's code goes where nothing is counted, and the reason that there is no count."""
 

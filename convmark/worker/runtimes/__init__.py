@@ -111,10 +111,10 @@ def check_stored(case: Case, engine: Any) -> None:
     stored = case.precision if case.precision == "float32" else str(engine.stored_precision())
     if stored != case.precision:
         raise CaseFailure(
-            f"{case.model}: cannot be exported in {case.precision}, "
-            f"{RUNTIMES[case.runtime].label}'s converter has left its weights in {stored}, as it "
-            f"does with few of them or with operations that it has no {case.precision} for; ask "
-            "for --precisions float32"
+            f"{case.model}: cannot be exported in {case.precision}: "
+            f"{RUNTIMES[case.runtime].label}'s converter left its weights in {stored}, as "
+            "it does with few weights or with operations that have no "
+            f"{case.precision}; use --precisions float32"
         )
 
 

@@ -174,13 +174,13 @@ def check_comparable(references: Sequence[Sequence[Any]], precision: str, model:
         of = f" in its output {number} of {len(references[0])}" if len(references[0]) > 1 else ""
         if not np.isfinite(values).all():
             raise CaseFailure(
-                f"{model}: an export cannot be compared, the Keras model gives NaN or infinite "
-                f"values{of}; give it trained weights, or mend what it computes"
+                f"{model}: an export cannot be compared, because the Keras model gives NaN or "
+                f"infinite values{of}; use trained weights, or correct the model"
             )
         if not told_apart([[values]]) > LEAST_SPREAD:
             raise CaseFailure(
-                f"{model}: an export cannot be compared, the Keras model gives nearly the same for "
-                f"all inputs{of}; give it trained weights"
+                f"{model}: an export cannot be compared, because the Keras model gives nearly "
+                f"the same for all inputs{of}; use trained weights"
                 + ", or measure a model without that output"
                 * bool(of)
             )
@@ -189,9 +189,10 @@ def check_comparable(references: Sequence[Sequence[Any]], precision: str, model:
         between = float(np.max(np.abs(values - values.mean(0))))
         if is_probability and (_spread(values) < LEAST_INT8_SPREAD or between < INT8_STEP):
             raise CaseFailure(
-                f"{model}: an export in int8 cannot be compared, its probabilities lie at most "
-                f"{_spread(values):.2g} from their mean, between samples {between:.2g}, and int8 "
-                "has steps of 1/256; give it trained weights, or ask for dynamic_int8"
+                f"{model}: an export in int8 cannot be compared, because its probabilities "
+                f"are at most {_spread(values):.2g} from their mean, between samples "
+                f"{between:.2g}, and int8 has steps of 1/256; use trained weights, or "
+                "--precisions dynamic_int8"
             )
 
 

@@ -179,9 +179,10 @@ def export(case: Case, model: Any, backend: Any, seed: int, folder: str, emit: E
     again = agreement(outputs(batches[:1]), references[:1])
     if again.largest_rel_error > ERROR_BOUNDS["float32"]:
         raise CaseFailure(
-            f"{case.model}: an export cannot be compared, the Keras model gives other outputs when "
-            "it is called again on the same batch; have its call() draw no random numbers and "
-            "change no variables in inference, or measure it with --runtime keras"
+            f"{case.model}: an export cannot be compared, because the Keras model gives "
+            "other outputs when it is called again on the same batch; draw no random "
+            "numbers and change no variables in its inference, or measure it with "
+            "--runtime keras"
         )
     _write(folder, batches, references)
 
@@ -207,9 +208,9 @@ def _arrays(case: Case, backend: Any, inputs: Inputs, seed: int) -> list[Any]:
     for leaf in inputs.leaves:
         if leaf.ragged or leaf.dtype == "string":
             raise CaseFailure(
-                f"{case.model}: an exported model takes dense arrays of numbers, its input "
-                f"{leaf.name} is {'ragged' if leaf.ragged else 'of strings'}; measure it with "
-                "--runtime keras"
+                f"{case.model}: an exported model needs dense arrays of numbers, but its "
+                f"input {leaf.name} is {'ragged' if leaf.ragged else 'of strings'}; measure "
+                "it with --runtime keras"
             )
     leaves = backend.leaves(inputs.batch(case.batch_size, seed))
     return [np.ascontiguousarray(one) for one in leaves]

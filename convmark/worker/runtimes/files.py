@@ -29,7 +29,7 @@ def check_runtime_file(path: str) -> None:
         raise UnknownModelError(f"{path}: must be a file")
     if os.path.getsize(path) > MOST_BYTES:
         raise UnknownModelError(
-            f"{path}: must have at most {MOST_BYTES:,} bytes, it has {os.path.getsize(path):,}"
+            f"{path}: must have at most {MOST_BYTES:,} bytes, but it has {os.path.getsize(path):,}"
         )
     with open(path, "rb") as file:
         head = file.read(_HEAD_BYTES)
@@ -37,7 +37,9 @@ def check_runtime_file(path: str) -> None:
     if runtime.name == "onnxruntime":
         _check_onnx(path)
     elif runtime.name == "litert" and head[4:8] != b"TFL3":
-        raise UnknownModelError(f"{path}: must be a TensorFlow Lite file, it does not begin as one")
+        raise UnknownModelError(
+            f"{path}: must be a TensorFlow Lite file, but it does not begin like one"
+        )
     elif runtime.name == "openvino":
         _check_xml(path, head)
 
@@ -52,7 +54,7 @@ def _check_xml(path: str, head: bytes) -> None:
         )
     if not os.path.isfile(path.removesuffix(".xml") + ".bin"):
         raise UnknownModelError(
-            f"{path}: its weights, the .bin file of its name, must be beside it"
+            f"{path}: its weights, the .bin file of the same name, must be in the same folder"
         )
 
 
@@ -74,7 +76,7 @@ def _check_onnx(path: str) -> None:
         real = os.path.realpath(os.path.join(folder, place))
         if os.path.isabs(place) or os.path.commonpath([folder, real]) != folder:
             raise UnknownModelError(
-                f"{path}: its tensors must lie in its own folder, one is to be read from {place}"
+                f"{path}: its tensors must be in its own folder, but one is in {place}"
             )
 
 

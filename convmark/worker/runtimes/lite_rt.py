@@ -45,8 +45,8 @@ class LiteRT(Engine):
         self._interpreter = Interpreter(path, num_threads=count)
         if len(signatures := self._interpreter.get_signature_list()) > 1:
             raise CaseFailure(
-                f"{path}: must have one signature, it has {', '.join(sorted(signatures))}; convert "
-                "the one that is deployed"
+                f"{path}: must have one signature, but it has "
+                f"{', '.join(sorted(signatures))}; convert the one that is deployed"
             )
         self._takes = self._interpreter.get_input_details()
         if not any(-1 in one["shape_signature"] for one in self._takes):

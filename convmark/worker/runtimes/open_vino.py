@@ -66,7 +66,9 @@ class OpenVino(Engine):
         self._compiled = openvino.Core().compile_model(path, "CPU", settings)
         computes = self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         if computes != "f32":  # of which a processor may make less
-            raise CaseFailure(f"{path}: OpenVINO computes in {computes} here, f32 was asked for")
+            raise CaseFailure(
+                f"{path}: OpenVINO computes in {computes} here, but f32 was asked for"
+            )
         self._infer = self._compiled.create_infer_request().infer
         self._outputs = range(len(self._compiled.outputs))
 
