@@ -16,10 +16,10 @@ from forks import Forks
 from workers import environ, measured
 
 from convmark.core.errors import WorkerError
-from convmark.core.model_name import TRUST
+from convmark.core.model_name import TRUST, ModelName
 from convmark.interpreter import Answer, Interpreter
 from convmark.interpreter.inspection import inspect as inspect_models
-from convmark.worker.builders import builder
+from convmark.worker.builders import _own, builder
 from convmark.worker.failure import UnknownModelError
 from convmark.worker.model_files import check_file
 
@@ -341,6 +341,25 @@ def test_what_is_no_model_or_would_run_code_is_refused(
         check_file(path)
     assert str(caught.value).startswith(f"{path}: {reason}")
     assert "\n" not in str(caught.value)
+
+
+CLASSES = ("of_classes:Layer", "of_classes:Given")
+
+
+def test_a_class_is_a_builder_and_the_property_of_its_layers_no_input_spec(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = """
+    class Layer:
+        input_spec = property(lambda self: None)
+    class Given:
+        input_spec = staticmethod(list)
+    """
+    (tmp_path / "of_classes.py").write_text(inspect.cleandoc(source))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    backend = SimpleNamespace(is_model=lambda one: False, other_keras=lambda one: None)
+    found = [_own(name, ModelName.of(name), backend).input_spec for name in CLASSES]
+    assert found == [None, list]
 
 
 def test_tf_keras_is_followed_and_a_model_of_the_other_keras_is_named(tmp_path: Path) -> None:

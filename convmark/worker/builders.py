@@ -104,7 +104,8 @@ def _own(name: str, parts: ModelName, backend: Any) -> Builder:
         return Builder(lambda: target)
     _check_arguments(name, parts, target)
     build = functools.partial(target, *parts.arguments, **parts.keywords)
-    return Builder(build, input_spec=getattr(target, "input_spec", None))
+    spec = getattr(target, "input_spec", None)
+    return Builder(build, input_spec=None if isinstance(spec, property) else spec)  # a layer's own
 
 
 def _check_arguments(name: str, parts: ModelName, target: Any) -> None:
