@@ -159,8 +159,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _without_a_case(item: pytest.Item) -> str:
     """Say that a suite has nothing to measure, and what would give it something."""
-    marker = item.get_closest_marker("convmark")
-    scaling = marker is not None and marker.args[0].scaling
+    scaling = (marker := item.get_closest_marker("convmark")) and marker.args[0].scaling
     hint = ": it measures two GPUs or more, or the numbers of --replicas" if scaling else ""
     name = getattr(item, "originalname", None) or item.name
     return f"convmark: {name} has no case here with these options{hint}"
