@@ -18,8 +18,19 @@ BATCH = 5
 Run = Callable[..., Any]
 
 
-def held(run: Run, *, task: str = "infer", updates: Any = None) -> None:
-    """Hold a step of a function of inputs, in training of targets too, to using each sample."""
+def held(
+    run: Run,
+    *,
+    task: str = "infer",
+    updates: Any = None,
+    keep: Any = lambda model: lambda: None,
+    padding: int = 0,
+) -> int:
+    """Hold a step of a function of inputs, in training of targets too, to using each sample.
+
+    Returns:
+        how many steps that took.
+    """
     import numpy as np
 
     from convmark.core.case import Case
@@ -30,6 +41,7 @@ def held(run: Run, *, task: str = "infer", updates: Any = None) -> None:
     def feed(model: Any, task: str, samples: int, seed: int) -> Any:
         labels = np.random.RandomState(seed).randint(0, 2, samples)
         inputs = Inputs.of((3,)).batch(samples, seed)
+        inputs[samples - padding :] = 0
         yield (inputs, (labels,)) if task == "train" else (inputs,)
 
     backend = SimpleNamespace(
@@ -39,13 +51,20 @@ def held(run: Run, *, task: str = "infer", updates: Any = None) -> None:
         leaves=lambda outputs: [outputs],
         synchronise=lambda token: None,
         fingerprint=lambda token: float(token[1]),
-        kept_values=lambda model: lambda: None,
+        kept_values=keep,
         brings_training=lambda model: updates is not None,
         training_progress=lambda model, *, whole: updates(),
     )
     batch = next(feed(None, task, BATCH, 0))
-    step = Step(lambda x, y=(): (None, run(x, *y)), batch)
+    steps = []
+
+    def taken(x: Any, y: Any = ()) -> tuple[None, Any]:
+        steps.append(1)
+        return None, run(x, *y)
+
+    step = Step(taken, batch)
     hold_each_sample(Case(model="net", task=task, batch_size=BATCH), None, step, 0, backend)
+    return len(steps)
 
 
 @pytest.mark.parametrize(
@@ -93,3 +112,28 @@ def test_weights_that_change_with_a_sample_show_it_where_the_loss_does_not() -> 
         return 1.0
 
     held(run, task="train", updates=lambda: updates[-1])
+
+
+def test_a_sample_that_is_the_same_in_all_batches_is_not_held_to_count() -> None:
+    held(lambda x: x.sum(1), padding=1)
+    held(lambda x: x[:-1].sum(), task="train", padding=1)
+
+
+def test_a_layer_that_drops_samples_by_its_own_random_numbers_is_measured() -> None:
+    import numpy as np
+
+    drawn = [0]
+
+    def keep(model: Any) -> Callable[[], None]:
+        kept = drawn[0]
+        return lambda: drawn.__setitem__(0, kept)
+
+    def run(x: Any, *_: Any) -> Any:
+        drawn[0] += 1
+        return x[np.random.RandomState(drawn[0]).rand(len(x)) > 0.5].sum()
+
+    held(run, task="train", keep=keep)
+
+
+def test_where_no_sample_counts_on_the_first_batch_no_more_steps_are_taken() -> None:
+    assert held(lambda x: x * 0) < 10

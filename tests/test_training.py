@@ -171,10 +171,10 @@ def test_training_by_hand_that_stops_or_leaves_samples_out_is_refused_and_other_
         if kind in found:
             assert f"{kind}: every step must train, but weights changed in " in str(found[kind])
     assert "nothing: a training step must change weights, but no" in str(found["nothing"])
-    assert found["whole batch"] is None
-    for kind, sample in PARTS.items():
-        reason = f"{kind}: a step must use each of the 4 samples of a batch, its results are the "
-        assert f"{reason}same whatever sample {sample} is; " in str(found[f"{kind} batch"])
+    assert found["whole batch"] is None is found["plain batch"]
+    for kind, sample in {**PARTS, "repeats": 4}.items():
+        reason = f"{kind}: a step must use each of the 4 samples of a batch, but its results "
+        assert f"{reason}are the same whatever sample {sample} is; " in str(found[f"{kind} batch"])
 
 
 @pytest.fixture(scope="module")

@@ -260,14 +260,7 @@ class Jax(Keras3Backend):
         return super().training_progress(model, whole=whole)
 
     def kept_values(self, model: Any) -> Callable[[], None]:
-        self.settle(model)
-        restore, outside = super().kept_values(model), self._states[model]
-
-        def restored() -> None:
-            restore()
-            outside.take()
-
-        return restored
+        return self._states[model].kept()
 
     def _inference_step(self, model: Any, pictures: Any, compiled: bool) -> Step:
         """Always compiled; what the model changes of its variables, each call hands on."""

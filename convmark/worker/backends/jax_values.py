@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from convmark_zoo.keras_api import keras
 from jax.experimental.sparse import JAXSparse
 
+from convmark.worker.backends.kept_values import check_size
 from convmark.worker.backends.keras_parts import ByIdentity
 
 
@@ -28,10 +29,20 @@ class HandedOn:
             for variable, value in zip(part, values, strict=True):
                 variable.assign(value)
 
-    def take(self) -> None:
-        """Have the next step begin with what the variables hold."""
-        for part, values in zip(self.variables, self.state[0], strict=True):
-            values[:] = [variable.value for variable in part]
+    def kept(self) -> Callable[[], None]:
+        """Return what has the next step begin with the values of now, which it takes over.
+
+        Raises:
+            MemoryError: these are of too many bytes to keep them a second time.
+        """
+        check_size(value.nbytes for part in self.state[0] for value in part)
+        kept = [list(map(jnp.copy, part)) for part in self.state[0]]
+
+        def restore() -> None:
+            for values, part in zip(self.state[0], kept, strict=True):
+                values[:] = map(jnp.copy, part)
+
+        return restore
 
 
 class Copies:

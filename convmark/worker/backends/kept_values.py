@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -27,8 +27,7 @@ def kept_values(model: Any) -> Callable[[], None]:
     holders = (model, *getattr(model, "metrics", ()), *optimizers, *inner)
     found = [one for holder in holders for one in _variables(holder)]
     each = list({id(one): one for one in found}.values())
-    if sum(elements(one) * item_bytes(one.dtype) for one in each) > MOST_KEPT_BYTES:
-        raise MemoryError("too many values to keep")
+    check_size(elements(one) * item_bytes(one.dtype) for one in each)
     values = [np.array(one.numpy()) for one in each]  # PyTorch's share the memory of the weights
 
     def restore() -> None:
@@ -36,6 +35,12 @@ def kept_values(model: Any) -> Callable[[], None]:
             one.assign(value)
 
     return restore
+
+
+def check_size(sizes: Iterable[int]) -> None:
+    """Raise a MemoryError where values of these numbers of bytes are too many to keep."""
+    if sum(sizes) > MOST_KEPT_BYTES:
+        raise MemoryError("too many values to keep")
 
 
 def _variables(holder: Any) -> list[Any]:
