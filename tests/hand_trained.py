@@ -28,7 +28,9 @@ COLLECTS = "optimizer_collects"
 PARTS = {"part": slice(0, 2), "end": slice(1, None), "every_other": slice(None, None, 2)}
 """Of a batch, which a network alone takes."""
 BY_OPTIMIZER = ("optimizer_decays", COLLECTS, "whole", *PARTS)
-SAMPLES, WIDTH = 64, 256
+PLAIN = ("plain", "repeats")
+SAMPLES, MANY, WIDTH = 64, 1024, 256
+"""A step of many samples takes far longer than one that has stopped, on a busy machine too."""
 
 
 class ByHand(keras.Model):
@@ -71,6 +73,17 @@ class ByHand(keras.Model):
 
     def stopped(self) -> bool:
         return self.kind in ("stops", "stops_and_counts") and self.taken > WORKS
+
+
+class Plain(keras.Model):
+    """Is trained by the harness; one that repeats gives its first sample's output for all."""
+
+    def __init__(self, *, repeats: bool) -> None:
+        super().__init__()
+        self.repeats, self.body = repeats, keras.layers.Dense(WIDTH)
+
+    def call(self, given: Any, training: bool = False) -> Any:
+        return self.body(given * 0 + given[:1] if self.repeats else given)
 
 
 class OfTensorFlow(ByHand):
@@ -178,6 +191,8 @@ KINDS: dict[str, type[ByHand]] = {"tensorflow": OfTensorFlow, "torch": OfTorch, 
 
 
 def made(backend: str, kind: str) -> Any:
+    if kind in PLAIN:
+        return Plain(repeats=kind == "repeats")
     model = KINDS[backend](kind)
     decay = keras.optimizers.schedules.PolynomialDecay(0.001, WORKS, 0.0)
     optimizer = keras.optimizers.SGD(decay if kind == "optimizer_decays" else 0.001)
@@ -231,12 +246,13 @@ def main() -> None:
         kinds.remove("stops_in_its_graph")
     found: dict[str, str | None] = dict.fromkeys(kinds)
     for kind in kinds:
-        case = Case(model=kind, task="train", batch_size=SAMPLES, backend=name)
+        samples = MANY if kind in STOPPING else SAMPLES
+        case = Case(model=kind, task="train", batch_size=samples, backend=name)
         try:
             in_turns(case, made(name, kind), type(backend)())
         except CaseFailure as error:
             found[kind] = str(error)
-    for kind in (*PARTS, "whole"):
+    for kind in (*PARTS, "whole", *PLAIN):
         case = Case(model=kind, task="train", batch_size=4, backend=name)
         found[f"{kind} batch"] = None
         try:
