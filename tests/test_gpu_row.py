@@ -24,7 +24,8 @@ from convmark.core.options import read
 from convmark.session.facts import Facts
 from convmark.session.facts import Job
 from convmark.session.run import execute
-from convmark.results.store import Store, read_run
+from convmark.results.reading import read_run
+from convmark.results.store import Store
 
 class Slow:
     python = "python"

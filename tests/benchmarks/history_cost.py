@@ -146,7 +146,8 @@ from convmark.core.case import Case
 from convmark.compare.history import accepted_history
 from convmark.compare.verdict import conclude, review
 from convmark.plugin.bridge import CsvStorage
-from convmark.results.store import Store, read_run
+from convmark.results.reading import read_run
+from convmark.results.store import Store
 store, machine = Store(Path(sys.argv[1])), sys.argv[2]
 records = read_run(Path(sys.argv[3]))
 campaign = SimpleNamespace(
