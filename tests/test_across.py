@@ -281,7 +281,7 @@ def test_runs_of_one_number_in_two_folders_are_apart() -> None:
     assert cell.step_time_p50_s == pytest.approx(1.5**0.5)
 
 
-@pytest.mark.filterwarnings("always::convmark.results.store.StoreWarning")
+@pytest.mark.filterwarnings("always::convmark.results.reading.StoreWarning")
 def test_a_copy_of_a_run_counts_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -589,7 +589,7 @@ OTHERS = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore::convmark.results.store.StoreWarning")
+@pytest.mark.filterwarnings("ignore::convmark.results.reading.StoreWarning")
 @pytest.mark.parametrize(
     "cells", [*({name: text} for name, text in AXES.items()), dict.fromkeys(OTHERS, DIGITS),
               dict.fromkeys(OTHERS, f"2.{DIGITS}")],

@@ -137,7 +137,7 @@ def test_layers_of_code_that_was_edited_meanwhile_are_not_those_of_the_rows(
     assert "no layers: the sessions ran different code (nets.py); close programs that open" in said
 
 
-@pytest.mark.filterwarnings("always::convmark.results.store.StoreWarning")
+@pytest.mark.filterwarnings("always::convmark.results.reading.StoreWarning")
 def test_layers_and_descriptions_that_find_no_room_hide_no_figure(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
