@@ -323,6 +323,7 @@ def test_a_comparison_offers_no_option_that_it_does_not_use_and_no_value_that_it
     for word in ("--ceilings", "accuracy", "or auto", "none: use"):
         assert word not in told
     assert ("or all" in told) == (command != "bisect")
+    assert ("--time-budget" in told) == (command == "ab")
 
 
 def test_each_option_is_of_commands_that_there_are() -> None:
@@ -443,6 +444,12 @@ def test_a_shell_gets_commands_options_and_values(folder: Path, harness: Forks) 
         ("convmark run --models vgg1", "vgg16 vgg19"),
         ("convmark run --tasks train,in", "train,infer"),
         ("convmark run --devices c", "cpu"),
+        ("convmark run --devices a", "all"),
+        ("convmark run --tasks ac", "accuracy"),
+        *((f"convmark {one} --tasks ac", "") for one in ("ab", "bisect", "layers", "noise")),
+        ("convmark bisect --devices a", ""),
+        ("convmark noise --devices a", "all"),
+        ("convmark ab --isolation n", ""),
         ("convmark run --backend j", "jax"),
         ("convmark show 0", "0001"),
         ("convmark show l", "latest"),

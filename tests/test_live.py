@@ -27,6 +27,7 @@ from convmark.compare.live.session import (
     SideFailure,
 )
 from convmark.compare.live.tree import ForeignCode
+from convmark.compare.rule.decision import CROSS_CHECKED_BY, Decision
 from convmark.compare.sessions_file import CarriedOver, EarlierSessions
 from convmark.core.case import Case
 from convmark.core.errors import WorkerError
@@ -39,8 +40,6 @@ Model = Callable[[int, random.Random], Session]
 SIZES = {"old": {"parameters": 10}, "new": {"parameters": 20}}
 HOT = "the card was slowed (hardware_thermal)"
 CARD = Card(gpu=Gpu(index=0, name="Tesla T4", memory_bytes=None, uuid="GPU-1"))
-
-
 SLOWER = LiveSession(wall=0.08, cpu=None, seconds=2.0, run="0001")
 NONE: Any = object()
 """Stands for an interpreter: nothing is started."""
@@ -222,16 +221,9 @@ def compare(monkeypatch: pytest.MonkeyPatch) -> Compare:
             case = Case(model=name, task="train")
             old, new = (LiveSide(case=case, interpreter=NONE, code=one, card=card)
                         for one in codes)  # fmt: skip
-            pairings.append(
-                Pairing(
-                    case=case,
-                    old=old,
-                    new=new,
-                    control=old if control else None,
-                    shared=NONE if shared else None,
-                    may_be_same=may_be_same,
-                )
-            )
+            both = {"old": old, "new": new, "control": old if control else None}
+            its_own = {"shared": NONE if shared else None, "may_be_same": may_be_same}
+            pairings.append(Pairing(case=case, **both, **its_own))
         terms = LiveOptions(
             seed=3,
             seconds_left=lambda: budget_s - duets.now_s,
@@ -294,10 +286,7 @@ def test_each_session_draws_a_seed_and_the_first_asks_for_sizes(compare: Compare
     assert len({plan.seed for plan in plans}) == len(plans) == 6
     assert [plan.with_work for plan in duets.plans["lenet5"]] == [True, False, False]
     sides = duets.sides[0]
-    assert {name: side.folder for name, side in sides.items()} == {
-        "old": Path("old"),
-        "new": Path("new"),
-    }
+    assert {name: str(side.folder) for name, side in sides.items()} == {"old": "old", "new": "new"}
     assert list(sides["old"].left_out) == [Path("results")]
 
 
@@ -312,10 +301,7 @@ def test_codes_that_cannot_share_a_process_go_to_lock_step_and_it_is_noted(
     assert len(set(seeds)) == len(seeds) == 6
     assert sum(plan.with_work for plan in duets.lockstep) == 2
     assert found[0].sizes["old"] == {"parameters": 10, "flops_per_sample": 5}
-    assert (
-        found[0].verdict("try a larger --budget")[1]
-        == "in a process each: the old code sets threads"
-    )
+    assert found[0].verdict("")[1] == "in a process each: the old code sets threads"
 
 
 def test_a_conviction_is_held_against_separate_processes(compare: Compare) -> None:
@@ -332,6 +318,20 @@ def test_separate_processes_that_contradict_duets_decide(compare: Compare) -> No
     assert verdicts(found) == ["unchanged"]
     assert [one.apart for one in found[0].live] == [True] * len(duets.lockstep)
     assert re.fullmatch(r"[+-]0\.\d % there, \+2\d\.\d % in one process", found[0].apart)
+
+
+def test_a_conviction_that_the_check_of_another_brings_is_checked_too(
+    compare: Compare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decide(cases: Any, limits: object, final: Sequence[Decision | None]) -> list[Decision]:
+        one = Decision(verdict="regressed", sessions=2, estimate=0.2, spread=0.01, freedom=9.0)
+        late = one if len(cases[1].wall) == CROSS_CHECKED_BY else replace(one, verdict="undecided")
+        return [was or now for was, now in zip(final, (late, one), strict=True)]
+
+    monkeypatch.setattr(live, "decide", decide)
+    found, duets = compare({"lenet5": changed(0.2), "conv_layer": changed(0.2)})
+    assert ["there" in one.apart for one in found] == [True, True]
+    assert duets.said[-1].endswith("2 of 2 cases done")
 
 
 def test_separate_processes_that_run_foreign_code_leave_no_conviction(compare: Compare) -> None:

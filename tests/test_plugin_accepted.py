@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from gates import (
@@ -25,11 +26,13 @@ from gates import (
 from workers import git
 
 from convmark.cli import main
+from convmark.compare import intended
 from convmark.compare.files import read_verdicts
 from convmark.compare.live import anchor, gate
 from convmark.compare.live.anchor import AnchorCode
 from convmark.compare.live.worktree import merged
 from convmark.compare.sessions_file import KeptSession, conditions_of, write
+from convmark.core.git import GitError
 from convmark.core.interval import Interval
 from convmark.plugin import judging
 from convmark.results.reading import read_run
@@ -360,13 +363,15 @@ def test_code_that_does_not_merge_with_the_baseline_is_said_to_be_no_bound(
     git(pytester.path, "switch", "-q", "branch")
     accepted = head(pytester.path)
     git(pytester.path, "merge", "-q", "-X", "ours", "--no-edit", "main")
-    live(monkeypatch, "regressed", 0.2)
-    result = run("--benchmark-compare=git:main")
-    assert result.ret == 0
-    told = (
-        f"*{accepted[:12]}: its code cannot be compared, for it lacks * and the two do not merge*"
-    )
-    result.stdout.fnmatch_lines([told])
+    old = Mock(side_effect=GitError("needs git 2.38 or newer"))
+    whys = ("the two do not merge", "git cannot merge the two here (needs git 2.38 or newer)")
+    for why, merge in zip(whys, (merged, old), strict=True):
+        monkeypatch.setattr(intended, "merged", merge)
+        live(monkeypatch, "regressed", 0.2)
+        result = run("--benchmark-compare=git:main")
+        assert result.ret == 0
+        told = f"*{accepted[:12]}: its code cannot be compared, because it lacks * and {why}, so*"
+        result.stdout.fnmatch_lines([told])
 
 
 @pytest.fixture

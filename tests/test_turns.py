@@ -101,12 +101,12 @@ def test_each_round_has_one_turn_of_each_in_random_order() -> None:
 def test_a_turn_is_one_step_from_2_5_ms_on_and_5_ms_of_shorter_ones_after_a_few_dropped(
     old_s: float, new_s: float, expected: tuple[int, int]
 ) -> None:
-    assert turn_steps({"old": old_s, "new": new_s}, 0.005) == expected
+    assert turn_steps({"old": old_s, "new": new_s}) == expected
 
 
 def test_a_process_that_has_slept_drops_steps_however_long_they_are() -> None:
-    assert turn_steps({"old": 0.003, "new": 0.003}, 0.005, apart=True) == (2, 3)
-    assert turn_steps({"old": 0.02, "new": 0.02}, 0.005, apart=True) == (1, 1)
+    assert turn_steps({"old": 0.003, "new": 0.003}, apart=True) == (2, 3)
+    assert turn_steps({"old": 0.02, "new": 0.02}, apart=True) == (1, 1)
 
 
 def test_models_of_short_steps_are_built_twice_and_again_where_builds_differ() -> None:

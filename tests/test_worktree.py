@@ -13,6 +13,7 @@ from workers import git
 
 from convmark.compare.live import worktree
 from convmark.core.errors import ConvmarkError
+from convmark.core.git import GitError
 from convmark.results.commit import read_commit
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
@@ -90,6 +91,19 @@ def test_a_misspelt_commit_is_refused_with_the_nearest_name(
         worktree.resolve(repository, ref)
 
 
+def test_a_name_that_a_shallow_clone_lacks_is_told_with_what_fetches_it(
+    repository: Path, tmp_path: Path
+) -> None:
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "-q", "--depth", "1", repository.as_uri(), str(clone))
+    told = {"HEAD~1": "HEAD is there, but it has no ~1", "mian": "did you mean main.*"}
+    for ref, words in told.items():
+        with pytest.raises(ConvmarkError, match=rf"'{ref}'; {words}; this clone is shallow"):
+            worktree.resolve(clone, ref)
+    with pytest.raises(ConvmarkError, match=r"HEAD is there, but it has no ~9$"):
+        worktree.resolve(repository, "HEAD~9")
+
+
 def test_two_commits_are_merged_among_the_objects_alone_and_nothing_where_they_conflict(
     repository: Path,
 ) -> None:
@@ -108,6 +122,10 @@ def test_two_commits_are_merged_among_the_objects_alone_and_nothing_where_they_c
     (repository / "net.py").write_text("newest")
     git(repository, "commit", "-qam", "another")
     assert worktree.merged(repository, ends[0], git(repository, "rev-parse", "other")) == ""
+    git(repository, "switch", "-q", "--orphan", "apart")
+    git(repository, "commit", "-q", "--allow-empty", "-m", "apart")
+    with pytest.raises(GitError, match="unrelated histories"):
+        worktree.merged(repository, ends[0], git(repository, "rev-parse", "apart"))
 
 
 def test_a_merge_driver_of_the_user_s_is_not_started(repository: Path) -> None:

@@ -202,11 +202,17 @@ _OF_A_PAIR = {
     "(default: {})",
 }
 _OWN_HELP: Mapping[str, Mapping[str, str]] = {
-    "layers": _OF_TIMED,
+    "layers": {
+        **_OF_TIMED,
+        "time_budget": "the rounds of a session take up to ten times this many seconds "
+        "(default: {})",
+    },
     "ab": {
         **_OF_A_PAIR,
         "layers": "also measure the time of each layer of both sides, and name the layers that "
         "moved (default: {})",
+        "time_budget": "with --layers: the rounds of a session of layers take up to ten times this "
+        "many seconds (default: {})",
     },
     "bisect": {**_OF_A_PAIR, "devices": "cpu or a GPU such as gpu:0 (default: {})"},
     "noise": {

@@ -7,7 +7,7 @@ is imported that takes seconds.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from convmark.core.backends import BACKENDS
 from convmark.core.case import ISOLATIONS, PRECISIONS
 from convmark.core.errors import ConvmarkError
-from convmark.core.options import read
+from convmark.core.options import REFUSED, read
 from convmark.core.tasks import TASKS
 
 Given = argparse.Namespace
@@ -28,20 +28,22 @@ def complete(parser: argparse.ArgumentParser) -> None:
         import argcomplete
     except ImportError:
         return
-    for action in _actions(parser):
+    for command, action in _actions(parser):
         values = _VALUES.get(_name(action))
         if values is not None:
-            action.completer = _completer(values)  # type: ignore[attr-defined] # argcomplete's
+            refused = REFUSED.get(command, {}).get(action.dest, ())
+            action.completer = _completer(values, refused)  # type: ignore[attr-defined] # argcomplete's
     argcomplete.autocomplete(parser)
 
 
-def _actions(parser: argparse.ArgumentParser) -> Iterable[argparse.Action]:
+def _actions(parser: argparse.ArgumentParser) -> Iterable[tuple[str, argparse.Action]]:
+    """Yield the arguments of all commands, each with its command."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for inner in action.choices.values():
                 yield from _actions(inner)
         else:
-            yield action
+            yield parser.prog.partition(" ")[2], action
 
 
 def _name(action: argparse.Action) -> str:
@@ -49,12 +51,13 @@ def _name(action: argparse.Action) -> str:
     return action.option_strings[-1] if action.option_strings else str(action.metavar)
 
 
-def _completer(values: Values) -> Callable[..., list[str]]:
+def _completer(values: Values, refused: Collection[str]) -> Callable[..., list[str]]:
     def completed(prefix: str, parsed_args: Given, **_: object) -> list[str]:
         """Return the values that may follow; of a list with commas, those of its last word."""
         before, comma, last = prefix.rpartition(",")
         try:
-            found = sorted(one for one in values(parsed_args) if one.startswith(last))
+            known = set(values(parsed_args)).difference(refused)
+            found = sorted(one for one in known if one.startswith(last))
         except (ConvmarkError, OSError):
             return []
         return [f"{before}{comma}{one}" for one in found]

@@ -197,12 +197,16 @@ class IntendedChanges:
         git, anchor = Git.at(since.repository), since.anchor
         if git.answer("merge-base", "--is-ancestor", anchor, commit) is not None:
             return commit, ""
-        if both := merged(since.repository, commit, anchor):
-            return both, f"{commit[:SHOWN]} with {anchor[:SHOWN]}"
+        why = "the two do not merge"
+        try:
+            if both := merged(since.repository, commit, anchor):
+                return both, f"{commit[:SHOWN]} with {anchor[:SHOWN]}"
+        except GitError as error:
+            why = f"git cannot merge the two here ({error})"
         self.say(
-            f"{commit[:SHOWN]}: its code cannot be compared, for it lacks {anchor[:SHOWN]} and the "
-            f"two do not merge, so its {TRAILER} accepts what it did in earlier runs; a trailer in "
-            "a commit after the merge accepts what that commit has"
+            f"{commit[:SHOWN]}: its code cannot be compared, because it lacks {anchor[:SHOWN]} and "
+            f"{why}, so its {TRAILER} accepts what it did in earlier runs; a trailer in a commit "
+            "after the merge accepts what that commit has"
         )
         return "", ""
 

@@ -46,6 +46,9 @@ _FILTER_PROGRAMS = ("clean", "smudge", "process")
 class GitError(ConvmarkError):
     """Git has failed; the text is its last line."""
 
+    status: int | None = None
+    """How it ended; None where it did not end by itself."""
+
 
 def _without_hook(environ: Mapping[str, str]) -> dict[str, str]:
     return {
@@ -117,7 +120,9 @@ class Git:
                 lines = os.fsdecode(said.read()).split("\n")
                 last = next((line.strip() for line in reversed(lines) if line.strip()), "")
                 shown = "".join(letter if letter.isprintable() else "?" for letter in last)
-                raise GitError(shown or f"git failed with status {status}")
+                failed = GitError(shown or f"git failed with status {status}")
+                failed.status = status
+                raise failed
             return os.fsdecode(printed.read())
 
     def _run(self, command: list[str], source: int, printed: int, said: int) -> int:

@@ -194,6 +194,7 @@ class Options:
         rules.parse_seconds,
         "maximum seconds of timed steps per process; rounds take up to half of this",
         default="0.6",
+        commands=(*ONE_SIDE, "ab"),
     )
     time_limit_s: float = option_field(
         "--time-limit SECONDS",
@@ -389,6 +390,16 @@ OWN_DEFAULTS: Mapping[str, Mapping[str, str]] = {
     "bisect": {"devices": "cpu"},
 }
 """By command the defaults in which it differs from `convmark run`, as texts by field."""
+
+_UNTIMED = tuple(name for name in TASKS if name not in TIMED_TASKS)
+_NOT_OF_A_PAIR = {"tasks": _UNTIMED, "isolation": ("none",)}
+REFUSED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "layers": {"tasks": _UNTIMED},
+    "ab": _NOT_OF_A_PAIR,
+    "bisect": {**_NOT_OF_A_PAIR, "devices": ("all",)},
+    "noise": _NOT_OF_A_PAIR,
+}
+"""By command and key the values of `convmark run` that it refuses."""
 
 
 def of_command(command: str, options: Options) -> Options:

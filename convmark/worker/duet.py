@@ -64,8 +64,6 @@ class Plan:
     """Of timed turns, of all builds together."""
     warm_up_s: float
     """Seconds of steps, of both codes together, that may go by until the step times are steady."""
-    turn_s: float
-    """Seconds of timed steps that a turn lasts where a step is short."""
     builds: int
     """How often both models are built at most where a step is short: where its memory lies tells
     then, and the process is built again until it is seen that this is not so."""
@@ -82,7 +80,6 @@ class Plan:
             seed=request["seed"],
             seconds=request["seconds"],
             warm_up_s=request.get("warm_up_s", 0.3),
-            turn_s=request.get("turn_s", 0.005),
             builds=request.get("builds", 1),
             enough_error=request.get("enough_error", 0.0),
             with_work=request.get("with_work", False),
@@ -360,7 +357,7 @@ class _Duet:
             times_s = settled_step_times(self._sides, plan.warm_up_s, self._order, self._beat)
             for side in self._sides.values():
                 side.settled = True
-            steps = turn_steps(times_s, plan.turn_s)
+            steps = turn_steps(times_s)
             builds = min(2, plan.builds) if steps[0] > 1 else 1
             turns = take_rounds(
                 self._sides,

@@ -25,7 +25,8 @@ LONG_APART_S = 0.01
 """The same where each has its own; one step before it is dropped."""
 MIN_STEPS, LEAST_STEPS = 10, 4
 """Of each code before the timed turns: until it is steady, and once the budget is spent."""
-SETTLING_TURN_S = 0.01
+TURN_S, SETTLING_TURN_S = 0.005, 0.01
+"""Seconds that the timed steps of a turn last where a step is short; before the steps settle."""
 MIN_ROUNDS = 6
 LEAST_S = 0.15
 """Seconds of turns that are always taken of a build."""
@@ -105,14 +106,11 @@ def _late(times_s: list[float]) -> float:
     return later[len(later) // 4]
 
 
-def turn_steps(
-    step_times_s: Mapping[str, float], turn_s: float, *, apart: bool = False
-) -> tuple[int, int]:
+def turn_steps(step_times_s: Mapping[str, float], *, apart: bool = False) -> tuple[int, int]:
     """Return how many steps of a turn are timed, and how many before them are dropped.
 
     Args:
         step_times_s: of each code; the number is the same for all.
-        turn_s: seconds that the timed steps of a turn last where a step is short.
         apart: whether each code has a process of its own. Its first step after the other's turn
             takes 0.5 ms more (it had been asleep), its third still 0.04 ms.
     """
@@ -122,7 +120,7 @@ def turn_steps(
     mean_s = statistics.fmean(step_times_s.values())
     if shortest_s >= LONG_APART_S:
         return 1, 1
-    count = max(2, math.ceil(turn_s / mean_s))
+    count = max(2, math.ceil(TURN_S / mean_s))
     return count, max(MIN_DROPPED, math.ceil(MIN_DROPPED_S / mean_s))
 
 

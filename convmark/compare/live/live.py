@@ -59,8 +59,8 @@ MOST_FAILURES = 2
 """So many sessions that die of themselves close a case."""
 MOST_LEFT_OUT = 3
 """So many sessions on a slowed or shared card close a case: it would not get better soon."""
-MOST_WARM_UP_S = 0.2
-"""Seconds of a session before its timed turns."""
+WARM_UP_S = 0.2
+"""Seconds of a session before its timed turns, at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,6 @@ class LiveOptions:
     """A folder that is no code."""
     session_s: float = 1.0
     """Seconds of timed turns of two codes in a session, at most; a control adds half as many."""
-    warm_up_s: float = 0.2
     input_shape: Shapes | None = None
     limits: Limits = USUAL
     """What counts as a change."""
@@ -101,7 +100,6 @@ class LiveOptions:
             seconds_left=lambda: deadline_s - time.monotonic(),
             clock=time.monotonic,
             results=options.results.absolute(),
-            warm_up_s=min(options.time_budget_s, MOST_WARM_UP_S),
             input_shape=options.input_shape,
             **own,
         )
@@ -216,14 +214,17 @@ class _Running:
         if taken is not None and not taken[1]:
             self._keep(self._pairings[place].case, found, taken[0], began)
         self._decide()
-        for other, one in enumerate(self.found):
-            if one.unchecked and not self._terms.evenly:
-                with self._closing(one):
-                    self._cross_check(self._pairings[other], one)
+        while not self._terms.evenly and (convicted := self._unchecked()):
+            with self._closing(self.found[convicted[0]]):
+                self._cross_check(self._pairings[convicted[0]], self.found[convicted[0]])
         if taken is not None:
             self._see(place, found, *taken)
         for other in [place] if self._terms.evenly else were_open:
             self._tell(other)
+
+    def _unchecked(self) -> list[int]:
+        """Return whose verdict is to be checked; a check tells noise, and may convict another."""
+        return [place for place, one in enumerate(self.found) if one.unchecked]
 
     def _cross_check(self, pairing: Pairing, found: CaseResult) -> None:
         """Check a verdict of duets in separate processes; where these contradict it, they decide.
@@ -361,7 +362,7 @@ class _Running:
         plan = SessionPlan(
             seed=self._draw.getrandbits(31),
             seconds=terms.session_s * len(sides) / 2,
-            warm_up_s=terms.warm_up_s * len(sides) / 2,
+            warm_up_s=WARM_UP_S * len(sides) / 2,
             with_work=not found.live,
             input_shape=terms.input_shape,
         )

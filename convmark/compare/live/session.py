@@ -52,8 +52,6 @@ class SessionPlan:
     sessions differ by is more, so that to know one better would tell little."""
     warm_up_s: float = 0.2
     """Of steps of all codes until they are steady."""
-    turn_s: float = 0.005
-    """Of the timed steps of a turn where a step is shorter than 2.5 ms."""
     builds: int = 6
     """How often the models are built in the session at most, where a step is shorter than 2.5 ms:
     twice, and again where the two say different things. A build of a model with short steps may be
@@ -224,7 +222,6 @@ def duet_session(
         case,
         seconds=plan.seconds,
         warm_up_s=plan.warm_up_s,
-        turn_s=plan.turn_s,
         builds=plan.builds,
         enough_error=plan.enough_error,
         with_work=plan.with_work,
@@ -313,7 +310,7 @@ def lockstep_session(
                     worker.expect("first_step")
                 workers[name] = _Process(name, worker)
             times_s = settled_step_times(workers, plan.warm_up_s, order)
-            steps = turn_steps(times_s, plan.turn_s, apart=True)
+            steps = turn_steps(times_s, apart=True)
             turns = take_rounds(workers, steps, plan.seconds, order, enough_error=plan.enough_error)
             on_event({"event": "turns"})
             for process in workers.values():

@@ -36,6 +36,11 @@ _NOBODY = {
     for what, value in (("NAME", "convmark"), ("EMAIL", "convmark"), ("DATE", "@0 +0000"))
 }
 """Of a merge: the same for the same two commits."""
+_CONFLICT, _USAGE = 1, 129
+"""How `git merge-tree` ends."""
+_SUFFIX = re.compile(r"[~^]|@\{")
+"""Begins what git reckons from a name."""
+_SHALLOW = "this clone is shallow and has only the newest commits: git fetch --unshallow"
 _NO_FILTER = ("unspecified", "unset", "set")
 """What git says of a file without a filter's name."""
 _CHECKOUT_FILTERS = r"^filter\..*\.(smudge|process)$"
@@ -81,13 +86,19 @@ def resolve(repository: Path, ref: str) -> str:
         sha = git.answer("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
         if sha:
             return sha.strip()
-    names = (git.answer("for-each-ref", "--format=%(refname:short)") or "").split()
-    rule = (
-        "name a branch, a tag or a commit (a shallow clone holds only the newest: git fetch "
-        "--unshallow)"
-    )
-    told = did_you_mean(ref, ["HEAD", *names]) or rule
-    raise ConvmarkError(f"{repository}: git knows no commit {ref!r}; {told}")
+    raise ConvmarkError(f"{repository}: git knows no commit {ref!r}; {_hint(git, ref)}")
+
+
+def _hint(git: Git, ref: str) -> str:
+    """Return what to do about a name of no commit; of `main~9` only `main` can be misspelt."""
+    name = _SUFFIX.split(ref)[0]
+    if name != ref and git.answer("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"):
+        told = f"{name} is there, but it has no {ref.removeprefix(name)}"
+    else:
+        names = ["HEAD", *(git.answer("for-each-ref", "--format=%(refname:short)") or "").split()]
+        told = did_you_mean(name, names) or "name a branch, a tag or a commit"
+    is_shallow = (git.answer("rev-parse", "--is-shallow-repository") or "").strip() == "true"
+    return f"{told}; {_SHALLOW}" if is_shallow else told
 
 
 def superproject(repository: Path) -> Path | None:
@@ -137,6 +148,9 @@ def merged(repository: Path, commit: str, other: str) -> str:
 
     Args:
         commit: in full, as the other.
+
+    Raises:
+        GitError: git cannot merge them here, or keep the result.
     """
     git = Git.at(repository, time_limit_s=LIMIT_S)
     named = git.answer("config", "--name-only", "--get-regexp", r"^merge\..*\.driver$") or ""
@@ -144,11 +158,16 @@ def merged(repository: Path, commit: str, other: str) -> str:
     git = dataclasses.replace(
         git, environ={**git.environ, **_NOBODY}, settings=(*git.settings, *off)
     )
-    tree = git.answer("merge-tree", "--write-tree", commit, other) or ""
-    if not _SHA.fullmatch(tree := tree.strip()):
+    try:
+        tree = git.output("merge-tree", "--write-tree", commit, other).strip()
+    except GitError as error:
+        if error.status == _USAGE:
+            raise GitError("needs git 2.38 or newer") from None
+        if error.status != _CONFLICT:
+            raise
         return ""
     words = ("-m", f"{commit} with {other}, as convmark compares it", "-p", commit, "-p", other)
-    return (git.answer("commit-tree", tree, *words) or "").strip()
+    return git.output("commit-tree", tree, *words).strip()
 
 
 @contextlib.contextmanager
