@@ -233,4 +233,4 @@ def test_a_framework_that_is_not_installed_is_named_with_what_to_do(
     ):
         interpreter.answer(measured("lenet5"))
     assert "jax cannot be imported" in str(refusal.value)
-    assert "install convmark[jax] there" in str(refusal.value)
+    assert "install convmark[jax] in the measured environment" in str(refusal.value)

@@ -63,7 +63,7 @@ def test_a_plan_is_shown_with_its_time_from_the_budget_and_nothing_is_started(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("lenet6", "lenet6: no such model; the nearest are lenet5"),
+        ("lenet6", "lenet6: no such model; the most similar are lenet5"),
         ("nowhere.nets:small", "nowhere.nets:small: there is no module nowhere; it must be in "),
         ("nets/small.keras", "nets/small.keras: no such file in the working folder"),
         ("nets/smal.keras", "nets/smal.keras: no such file in the working folder; did you mean "),

@@ -16,9 +16,10 @@ from test_verdicts_file import ABSENT, judgement
 from convmark.cli.parsers import parsers
 from convmark.compare.judgement import PRECISION, SIZES, Judgement
 from convmark.core.case import Case
+from convmark.core.fitting import wrapped
 from convmark.core.options import Options
 from convmark.plugin.replay import Measured
-from convmark.report.advice import gate_step
+from convmark.report.advice import MOST_FAILED, gate_step, say_step
 from convmark.report.comment import Gate, badge_text, comment_text
 from convmark.report.verdicts import headline, verdicts_report
 
@@ -145,3 +146,40 @@ def test_all_that_is_said_of_a_gate_agrees_whatever_becomes_of_its_cases() -> No
     for program, *words in map(shlex.split, commands - {"change the code and repeat the command"}):
         assert program == "convmark"
         parsers()[0].parse_args(words)
+
+
+def test_the_command_after_a_slower_case_is_one_that_the_comparison_takes() -> None:
+    def command(rest: str = "", **options: Any) -> str:
+        case = {"model": "m", "task": "infer", "batch_size": 32, "precision": "float32"}
+        case |= {"case": f"m-infer-cpu-b32-float32{rest}", "jit": options.get("jit", "off")}
+        slow = judgement(**case, fails=True, against="0123456789ab")
+        return gate_step([slow], Options(**options)).partition(" ab ")[2]
+
+    usual = "git:0123456789ab . --models m --tasks infer --batch-sizes 32"
+    assert command() == f"{usual} --layers"
+    assert command(isolation="none") == f"{usual} --layers"
+    both = {"backends": ("tensorflow", "jax")}
+    assert command(**both) == f"{usual} --backend tensorflow --layers"
+    assert command("-jax", **both) == f"{usual} --backend jax --layers"
+    assert command("-jit-torch", backends=("torch",), jit="on") == f"{usual} --backend torch"
+    assert command("-litert", runtimes=("keras", "litert")) == f"{usual} --runtime litert"
+    assert command("-r2", replicas=(2,)) == ""
+
+
+def test_forty_failing_cases_fit_on_the_last_screen() -> None:
+    found = [
+        judgement(**{"case": f"mini_resnet_norm{n}-train-cpu-b32-float32", "fails": True, **fields})
+        for n in range(40)
+        for fields in ({}, MEMORY, {"metric": "peak_device_memory"}, {"metric": "model_bytes"})
+    ]
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.extend(wrapped(line, before="convmark: ", width=80).split("\n"))
+
+    say_step(gate_step(found, Options(), baseline="run 0001 (0123456789ab, 2026-11-27)"), say)
+    text = " ".join(said)
+    assert "40 of 40 cases" in text
+    assert re.search(r"mini_resnet_norm0-\S+: step time .*; and +2 +metrics +more", text)
+    assert f"and {40 - MOST_FAILED} cases more, in the table above" in text
+    assert len(said) <= 22  # pytest's own last line, and the prompt

@@ -61,6 +61,31 @@ def test_rows_of_ones_own_host_are_not_ranked_among_them(tmp_path: Path) -> None
     assert len(tables["hardware"].rows) > 2
 
 
+def test_they_are_checked_beside_the_rows_of_a_clone_as_a_folder_of_their_own(
+    tmp_path: Path,
+) -> None:
+    now = datetime.now(timezone.utc)
+    mine, main = (tmp_path / name / "results" for name in ("mine", "main"))
+    for folder in (mine, main):
+        shutil.copytree(RESULTS, folder / "examples")
+    own = shutil.copytree(RUNS[0].parent, mine / RUNS[0].parent.name)
+    assert {one.rule for one in check([mine], [], now).findings} == {"duplicate"}
+    shutil.rmtree(own)
+    keep_run(mine, suite(FAST, 1, models=("lenet5",)))
+
+    def examples() -> set[tuple[str, str]]:
+        found = check([mine], [main], now).findings
+        inside = (one for one in found if "examples" in one.file.parts)
+        return {(one.file.name, one.rule) for one in inside}
+
+    assert examples() == set()
+    (mine / "examples" / "page.html").touch()
+    for path in (mine / "examples").glob("*/0001.*"):
+        path.unlink()
+    gone = {(f"0001.{name}", "gone") for name in ("csv", "code.json", "steps.npz")}
+    assert examples() == {("page.html", "no results file"), *gone}
+
+
 def test_a_report_has_them_only_where_they_are_named(tmp_path: Path) -> None:
     results = tmp_path / "results"
     shutil.copytree(RESULTS, results / "examples")

@@ -619,7 +619,7 @@ def test_tensors_outside_the_folder_of_an_onnx_file_are_refused(place: str, tmp_
     tensor.external_data.add(key="location", value=place)
     graph = onnx.GraphProto(name="g", initializer=[tensor])
     (tmp_path / "a.onnx").write_bytes(onnx.ModelProto(graph=graph).SerializeToString())
-    with pytest.raises(UnknownModelError, match=f"one is to be read from {place}"):
+    with pytest.raises(UnknownModelError, match=f"one is in {place}"):
         check_runtime_file(str(tmp_path / "a.onnx"))
 
 
@@ -643,7 +643,8 @@ def test_a_runtime_that_is_not_installed_is_one_line_with_its_extra(
     with pytest.raises(CaseFailure) as refused:
         runtimes.check_installed("onnxruntime", "lenet5")
     assert str(refused.value) == (
-        "lenet5: ONNX Runtime is not installed; install convmark[onnxruntime] there"
+        "lenet5: ONNX Runtime is not installed; install convmark[onnxruntime] "
+        "in the measured environment"
     )
 
 

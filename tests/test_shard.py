@@ -150,7 +150,7 @@ def test_known_seconds_are_the_median_of_a_cases_rows(tmp_path: Path) -> None:
             for number, seconds in enumerate((1.0, 9.0, 2.0), start=1)
         ],
     )
-    found = known_seconds([tmp_path / "results"])
+    found = known_seconds([tmp_path / "results"], 1.0)
     assert found == {process().case.name: pytest.approx(2.0)}
 
 
@@ -163,7 +163,7 @@ def test_a_process_took_until_the_next_one_began_unless_the_run_was_interrupted(
         for n, (model, at) in enumerate((("a", "00:00"), ("b", "00:03"), ("c", "09:00")), start=1)
     ]
     keep(Store(tmp_path / "results"), rows)
-    found = known_seconds([tmp_path / "results"])
+    found = known_seconds([tmp_path / "results"], 1.0)
     assert [round(found[row.case.name]) for row in rows] == [3, 1, 1]
 
 
@@ -171,7 +171,7 @@ def test_a_row_that_tells_how_long_its_process_took_is_believed(tmp_path: Path) 
     figures = {"process_start_s": 1.0, "step_time_mean_s": 1e-9, "time_to_first_step_s": 1e-9}
     sustained = {"took_s": 59.0, "sustained_s": 40.0}
     keep(Store(tmp_path / "results"), [process(**figures, **sustained)])
-    assert known_seconds([tmp_path / "results"]) == {process().case.name: 19.0}
+    assert known_seconds([tmp_path / "results"], 1.0) == {process().case.name: 19.0}
 
 
 def test_a_process_is_told_for_the_time_budget_of_the_run_that_is_planned(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_rows_of_a_merged_run_may_write_utc_in_other_ways(tmp_path: Path) -> Non
         for n, at in enumerate(starts, start=1)
     ]
     keep(Store(tmp_path / "results"), rows)
-    found = known_seconds([tmp_path / "results"])
+    found = known_seconds([tmp_path / "results"], 1.0)
     assert [round(found[row.case.name]) for row in rows] == [3, 4, 1]
 
 
@@ -315,6 +315,16 @@ def test_shards_are_balanced_by_the_rows_that_are_named(fake: Path) -> None:
     assert shard_run(1, 2, "--shard-times", "before", "--models", "lenet5") == 0
     (path,) = fake.glob("part1/*/0001.csv")
     assert {row.case for row in read_run(path)} == {slow}
+
+
+def test_shards_are_balanced_by_times_of_the_time_budget_that_is_asked_for(fake: Path) -> None:
+    of_a_long_budget = process(model="lenet5", task="infer", batch_size=1, time_budget_s=300.0,
+                               took_s=601.0, step_time_mean_s=0.001)  # fmt: skip
+    keep(Store(fake / "before"), [of_a_long_budget])
+    for number in (1, 2):
+        assert shard_run(number, 2, "--shard-times", "before", "--models", "lenet5") == 0
+    parts = ({row.case for row in read_run(path)} for path in fake.glob("part?/*/0001.csv"))
+    assert {of_a_long_budget.case} not in parts
 
 
 def test_times_without_a_shard_are_refused(fake: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -662,3 +662,15 @@ def test_duckdb_reads_the_values(tmp_path: Path) -> None:
     assert len(found) == 2
     for column, value in zip(COLUMNS, found[0], strict=True):
         assert value == as_read_elsewhere(column.name, MEASURED_ROW), column.name
+
+
+def test_the_newest_run_is_none_where_no_other_one_is(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with pytest.raises(StoreError, match=r"xeon-2: has no runs yet: convmark run$"):
+        store.find("latest", MACHINE)
+    first = write_rows(tmp_path / MACHINE / "0001.csv", MEASURED_ROW)
+    assert store.find("latest", MACHINE) == first
+    with pytest.raises(StoreError, match=r"has no run but 0001, which is judged: convmark run$"):
+        store.find("latest", MACHINE, but=first)
+    write_rows(tmp_path / MACHINE / "0002.csv", MEASURED_ROW)
+    assert store.find("latest", MACHINE, but=tmp_path / MACHINE / "0002.csv") == first

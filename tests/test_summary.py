@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -359,6 +361,29 @@ def test_a_throughput_far_below_the_step_time_is_explained_with_the_figure() -> 
     )
     assert f"50 % in {name} (the mean step took 19.0 ms)" in below(**slow, step_time_mean_s=0.019)
     assert "(its windows ran slower than its steps before them)" in below(**slow)
+
+
+def test_a_throughput_far_above_the_step_time_is_explained_but_for_a_gpu() -> None:
+    def above(model: str = "lenet5", **changes: Any) -> list[Record]:
+        changes = {"throughput_samples_per_s": 3.6 * 3200, **changes}
+        return [measured(1, 0.010, model=model, effective_batch_size=32, **changes)]
+
+    def told(rows: Sequence[Record]) -> str:
+        return summary(rows)[0].caption.partition("step p50. ")[2]
+
+    name = above()[0].case.name
+    assert told(above(other_cpu_share=0.84)) == (
+        f"It is higher by 260 % in {name} (other programs took 84 % of the CPUs' time). A step "
+        "that is timed alone ends with a wait for its result, a window has one such wait for all "
+        "its steps."
+    )
+    assert f"in {name} (its windows ran faster than its steps before them)" in told(above())
+    assert told(above(throughput_samples_per_s=1.09 * 3200)) == ""
+    assert told(above(device="gpu:0")) == ""
+    many = [one for n in range(5) for one in above(f"m{n}", throughput_samples_per_s=4000.0 + n)]
+    assert re.search(r"25 % in m4.*25 % in m3.*25 % in m2-\S+ \([^)]*\) and 2 more\. A", told(many))
+    exported = summary(above(task="infer", runtime="litert"))[0].caption
+    assert exported.startswith("samples/s is higher by 260 % in ")
 
 
 def test_rows_that_were_measured_beside_other_runs_are_marked() -> None:

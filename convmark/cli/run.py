@@ -73,7 +73,8 @@ def run(given: argparse.Namespace, options: Options) -> int:
 
         return run_on_cluster(given, options)
     shard, form = _shard(given), check_form(given.format)
-    known_s = known_seconds([Path(place) for place in given.shard_times]) if shard else {}
+    places = [Path(place) for place in given.shard_times]
+    known_s = known_seconds(places, options.time_budget_s) if shard else {}
     check_plan(options, shard)
     store = Store(options.results)
     machine = read_machine()

@@ -56,7 +56,7 @@ class CaseFigures:
     variance: float | None
     """Of it between them; None below two."""
     load: float | None
-    """Their mean share of the CPUs' time that others took; None where one cannot tell."""
+    """Their median share of the CPUs' time that others took; None where one cannot tell."""
     commit: str
     """The commit whose files they ran; empty where no commit has them."""
     conditions_text: str

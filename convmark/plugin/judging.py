@@ -313,7 +313,7 @@ def _compare(
     if not cases:
         return {}
     names = {case: name for name, case in cases.items()}
-    known = process_seconds(run.records)
+    known = process_seconds(run.records, budget_s=run.options.time_budget_s)
     make = functools.partial(interpreter_maker(options), run.python)
     terms = _terms(run, names, budget_s, has_bar=has_bar)
     with contextlib.ExitStack() as own:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import textwrap
 from collections.abc import Sequence
 
 from convmark.compare.accepted_code import is_open
@@ -22,34 +23,35 @@ from convmark.compare.judgement import (
     margin_lines,
     packages_lines,
 )
+from convmark.core.backends import DEFAULT_BACKEND
+from convmark.core.case import Case
 from convmark.core.fitting import unbroken
 from convmark.core.git import SHOWN
 from convmark.core.options import Options
+from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import Say, counted, listed, load_text
 from convmark.core.typed import typed
 from convmark.report.summary import by_case, load_of
 from convmark.report.verdicts import change_text, value_text
 from convmark.results.record import Record
+from convmark.session.layers import why_no_layers
 
 _OF_DOCTOR = ("backends", "pythons", "environments", "results")
 _OF_REPORT = ("results",)
-_OF_NOISE = (
-    *("trust_models", "devices", "batch_sizes", "precisions", "jit", "optimizer", "learning_rate"),
+_OF_AB = (
+    *("trust_models", "devices", "precisions", "jit", "optimizer", "learning_rate"),
     *("loss", "threads", "cpus", "numa", "backends", "runtimes", "input_shape", "isolation"),
     "results",
 )
-_OF_AB = tuple(name for name in _OF_NOISE if name != "batch_sizes")
 """The fields of `Options` that these commands take."""
 
 _COMMIT = re.compile(rf"\b[0-9a-f]{{{SHOWN}}}\b(?! with edits)")
 
 
-MOST_FAILED = 6
-"""Cases that are named at the end of a gate, so that it fits into the last lines of a terminal."""
-
-MOST_LETTERS = 160
-"""Of a note there."""
+MOST_FAILED, MOST_METRICS, MOST_LETTERS = 4, 2, 120
+"""Cases that are named at the end of a gate, so that it fits into the last lines of a terminal;
+metrics of each; and letters of a note."""
 
 MEANT = frozenset(("regressed", "changed"))
 """Verdicts of a change that may be intended."""
@@ -189,13 +191,15 @@ def _is_slower(ones: Sequence[Judgement]) -> bool:
 def _failed_words(ones: Sequence[Judgement]) -> str:
     """Return the case, and each metric by which it fails, with its change and both values."""
     words = []
-    for one in ones:
+    for one in sorted(ones, key=lambda one: one.metric not in HEADLINES)[:MOST_METRICS]:
         values = [value_text(one, value) for value in (one.baseline, one.value)]
         change = change_text(one)
-        note = one.note.partition("; ")[0][:MOST_LETTERS]
+        note = textwrap.shorten(one.note.partition("; ")[0], MOST_LETTERS, placeholder=" ...")
         figures = [change, " -> ".join(values) if change and all(values) else note]
         words.append(f"{one.metric.replace('_', ' ')} {', '.join(filter(None, figures))}")
-    return f"{ones[0].case}: {'; '.join(words)}"
+    left = len(ones) - MOST_METRICS
+    more = f"; and {counted(left, 'metric')} more" if left > 0 else ""
+    return f"{ones[0].case}: {'; '.join(words)}{more}"
 
 
 def _what_helps(ones: Sequence[Judgement], options: Options) -> str:
@@ -206,10 +210,31 @@ def _what_helps(ones: Sequence[Judgement], options: Options) -> str:
         case += f" --batch-sizes {first.batch_size}"
     if not _may_be_meant(ones):
         return typed(f"run {case} --processes 1", options, _OF_AB)
-    commit = _COMMIT.search(first.against)
-    if not _is_slower(ones) or commit is None or options.is_elsewhere:
+    commit, rest = _COMMIT.search(first.against), _axes(first)
+    several = any(re.fullmatch("r[0-9]+", axis) for axis in rest)
+    if not _is_slower(ones) or commit is None or options.is_elsewhere or several:
         return typed(f"accept {first.run} --reason TEXT", options, _OF_REPORT)
-    return typed(f"ab git:{commit[0]} . {case} --layers", options, _OF_AB)
+    backend = next((one for one in options.backends if one in rest), DEFAULT_BACKEND)
+    runtime = next((one for one in options.runtimes if one in rest), DEFAULT_RUNTIME)
+    its_own = Case(
+        model=first.model, task=first.task, jit=first.jit, backend=backend, runtime=runtime
+    )
+    case += f" --backend {backend}" * (options.backends != (DEFAULT_BACKEND,))
+    case += f" --runtime {runtime}" * (options.runtimes != (DEFAULT_RUNTIME,))
+    case += " --layers" * (not why_no_layers(its_own))
+    fields = [one for one in _of_comparison(options) if one not in ("backends", "runtimes")]
+    return typed(f"ab git:{commit[0]} . {case}", options, fields)
+
+
+def _axes(one: Judgement) -> list[str]:
+    """Return what a case's name has after its precision."""
+    first = f"{one.model}-{one.task}-{one.device}-b{one.batch_size}-{one.precision}"
+    return one.case.removeprefix(first).split("-")
+
+
+def _of_comparison(options: Options) -> list[str]:
+    """Return the fields that a comparison of one case takes."""
+    return [one for one in _OF_AB if one != "isolation" or options.isolation != "none"]
 
 
 def _those(cases: Sequence[str], what: str) -> str:
@@ -276,5 +301,5 @@ def _noise(models: Sequence[str], options: Options) -> str:
     if options.pythons or options.environments:  # `convmark noise` knows its own interpreter alone
         return typed("doctor", options, _OF_DOCTOR)
     names = ",".join(dict.fromkeys(models))
-    fields = [one for one in _OF_NOISE if one != "isolation" or options.isolation != "none"]
+    fields = [*_of_comparison(options), "batch_sizes"]
     return typed(f"noise --models {shlex.quote(names)}", options, fields)

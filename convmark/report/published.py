@@ -6,6 +6,7 @@ folders are paired by their names, for a repository has one for each person.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,9 @@ from convmark.results.table_file import csv_rows
 
 LOOSE = (".gitkeep", "README.md")
 """Files that may lie among results."""
+
+EXAMPLES = "examples"
+"""A results folder inside that of a repository, which is one of its own."""
 
 _GROWING = (ACCEPTED, NOISE, VERDICTS_FILE, "ceilings.csv", "layers.csv")
 """Tables of a machine, which take new rows."""
@@ -44,6 +48,12 @@ def is_run(name: str) -> bool:
     return machine != AB_FOLDER and ending == "csv" and bool(RUN_NAME.fullmatch(stem))
 
 
+def with_examples(given: Path) -> list[Path]:
+    """Return a place, and the results folder of examples in it, if it has one."""
+    inside = given / EXAMPLES
+    return [given, inside] if os.path.isdir(inside) and not os.path.islink(inside) else [given]
+
+
 def place(given: Path) -> Path:
     """Return the results folder that a folder or file is, or is of; nothing is read by a link."""
     whole = Path(os.path.abspath(given))
@@ -62,7 +72,7 @@ def files_by_folder(against: Sequence[Path]) -> Mapping[Path, Files]:
         StoreError: a place is not there, or its runs lie deeper than those of a results folder.
     """
     found: dict[Path, dict[str, Path]] = defaultdict(dict)
-    for given in against:
+    for given in itertools.chain.from_iterable(map(with_examples, against)):
         if not os.path.exists(given):
             if "*" in str(given):
                 continue
@@ -75,7 +85,9 @@ def files_by_folder(against: Sequence[Path]) -> Mapping[Path, Files]:
         names = {
             path.relative_to(folder).as_posix(): path
             for path in files
-            if path.is_file() and path.parent.name != AB_FOLDER
+            if path.is_file()
+            and path.parent.name != AB_FOLDER
+            and whole / EXAMPLES not in path.parents
         }
         if not any(map(is_run, names)) and any(is_run(name.partition("/")[2]) for name in names):
             raise StoreError(
@@ -92,9 +104,11 @@ def pair(folder: Path, folders: Sequence[Path], published: Mapping[Path, Files])
     """
     named = {name: path for other in published if other.name == folder.name
              for name, path in published[other].items()}  # fmt: skip
-    if named or len(folders) != 1 or len(published) != 1:
+    places = [one for one in folders if one.name != EXAMPLES]
+    others = [files for one, files in published.items() if one.name != EXAMPLES]
+    if named or len(places) != 1 or len(others) != 1:
         return named
-    (only,) = published.values()
+    (only,) = others
     alike = any(is_run(name) and _same(folder / name, only[name]) for name in only)
     return only if alike else {}
 

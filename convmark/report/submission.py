@@ -5,6 +5,7 @@ Nothing of a submission is run, no link in it is followed, and a folder that has
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import stat
@@ -35,6 +36,7 @@ from convmark.core.text import is_plain
 from convmark.report.describe import FOLDER as MODELS
 from convmark.report.describe import read_description
 from convmark.report.published import (
+    EXAMPLES,
     LOOSE,
     Change,
     Files,
@@ -44,6 +46,7 @@ from convmark.report.published import (
     is_run,
     pair,
     place,
+    with_examples,
 )
 from convmark.report.suspicion import REMEDIES, Known, Published
 from convmark.report.unlikely import unlikely
@@ -100,6 +103,7 @@ def check(given: Sequence[Path], against: Sequence[Path], now: datetime) -> Subm
     for files in published.values():
         for path in (files[name] for name in files if is_run(name)):
             known.add(Published(path=path, columns=read_columns(path, whole_file(path))))
+    given = list(dict.fromkeys(itertools.chain.from_iterable(map(with_examples, given))))
     folders = [one for one in given if one.name not in LOOSE or not os.path.isfile(one)]
     found.findings += [_found_changed(one) for one in gone_folders(given, published)]
     places = list(dict.fromkeys(map(place, folders)))
@@ -179,6 +183,8 @@ def _files(folder: Path, findings: list[Finding]) -> list[Path]:
     found = []
     for path, mode in _walked(folder):
         name = path.relative_to(folder).as_posix()
+        if folder / EXAMPLES in path.parents:  # a folder of its own, which is checked by itself
+            continue
         if rule := _why_not(path, name, mode):
             value = os.readlink(path) if rule == "link" else name
             if rule == "comparison":

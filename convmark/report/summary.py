@@ -6,7 +6,7 @@ cases on GPUs; and how throughput grows, where several replicas were measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from operator import itemgetter
 from statistics import mean, median, stdev
@@ -17,7 +17,7 @@ from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.core.statistics import middle_of, scaling_efficiency, spread
 from convmark.core.table import Heading, Table, headings, plain, table_of
 from convmark.core.tasks import TASKS, TIMED_TASKS
-from convmark.core.text import load_text, seconds_text
+from convmark.core.text import listed, load_text, seconds_text
 from convmark.report.tables.cores import cores
 from convmark.report.tables.energy import ENERGY_COLUMNS, ENERGY_HEADINGS, of_scopes
 from convmark.results.record import OF_MANY_STEPS, Record, large_load, shown_in
@@ -28,8 +28,9 @@ SAMPLES_PER_S = (
     "batch size / step p50."
 )
 
-FAR_BELOW = 0.1
-"""Of what the step time gives: so much less of a throughput is explained."""
+FAR, MOST_FAR = 0.1, 3
+"""Of what the step time gives: so much less or more of a throughput is explained; and the cases
+that are named."""
 
 _SUSTAINED = shown_in("sustained")
 _AT_LIMIT = shown_in("latency_limit")
@@ -138,31 +139,39 @@ def _timed(groups: Groups) -> Table:
     caption = SAMPLES_PER_S if DEFAULT_RUNTIME in runtimes else ""
     if len(runtimes) > 1:  # a step of an exported model ends before the next begins
         caption = caption.replace("samples/s is", "samples/s of Keras is")
-    caption = f"{caption} {_far_below(groups)}".strip()
+    caption = " ".join([*filter(None, [caption]), *_far(groups, "It" if caption else "samples/s")])
     return table_of("summary", "Step times", caption, columns, records, keep=["case"])
 
 
-def _far_below(groups: Groups) -> str:
-    """Say of which cases the throughput is far below what the step time gives, how far, and why."""
-    found = []
+def _far(groups: Groups, subject: str) -> Iterator[str]:
+    """Say of which cases the throughput is far from what the step time gives, how far, and why."""
+    below: list[tuple[float, str]] = []
+    above: list[tuple[float, str]] = []
     for name, rows in groups.items():
         columns = ("throughput_samples_per_s", "step_time_p50_s", "step_time_mean_s")
         rate, step_s, mean_s = (_middle(rows, column) for column in columns)
         samples, load = _first(rows, "effective_batch_size"), load_of(rows)
-        if not (rate and step_s and samples) or rate >= (1 - FAR_BELOW) * samples / step_s:
+        if not (rate and step_s and samples):
             continue
-        why = "its windows ran slower than its steps before them"
+        share = rate * step_s / samples - 1
+        is_above = share > FAR and rows[0].device == "cpu"  # on a GPU the steps of a window overlap
+        why = f"its windows ran {'faster' if is_above else 'slower'} than its steps before them"
         if load is not None:
             why = f"other programs took {load_text(load)} of the CPUs' time"
-        elif mean_s and rate >= (1 - FAR_BELOW) * samples / mean_s:
+        elif mean_s and not is_above and rate >= (1 - FAR) * samples / mean_s:
             why = f"the mean step took {seconds_text(mean_s)}"
-        found.append(f"{load_text(1 - rate * step_s / samples)} in {name} ({why})")
-    if not found:
-        return ""
-    return (
-        f"It is lower by {'; '.join(found)}. A window is as long as all its steps, and the median "
-        "step is not moved by the slow ones."
-    )
+        if is_above or share < -FAR:
+            words = f"{load_text(abs(share))} in {name} ({why})"
+            (above if is_above else below).append((abs(share), words))
+    for way, found, reason in (
+        ("lower", below, "A window is as long as all its steps, and the median step is not moved "
+                         "by the slow ones."),
+        ("higher", above, "A step that is timed alone ends with a wait for its result, a window "
+                          "has one such wait for all its steps."),
+    ):  # fmt: skip
+        if found:
+            worst = [words for _, words in sorted(found, reverse=True)]
+            yield f"{subject} is {way} by {listed(worst, MOST_FAR)}. {reason}"
 
 
 def _said_once(rows: Sequence[Record], said: set[tuple[str, str | None]]) -> str:

@@ -145,9 +145,11 @@ class Store:
                 return _another(path, but)
             raise StoreError(f"{path}: no such file; expected the CSV file of a run")
         runs = self.runs(machine)
-        others = [run for run in runs if not same_file(run, but)]
-        if name == LATEST and others:
-            return others[-1]
+        if name == LATEST:
+            if others := [run for run in runs if not same_file(run, but)]:
+                return others[-1]
+            none = f"no run but {but.stem}, which is judged" if runs and but else "no runs yet"
+            raise StoreError(f"{self.folder / machine}: has {none}: convmark run")
         if re.fullmatch(r"[0-9]{1,18}", name):
             for run in runs:
                 if int(run.stem) == int(name):

@@ -218,7 +218,7 @@ def comparison_words(processes_s: float, budget_s: float) -> str:
     )
 
 
-def known_seconds(places: Sequence[Path], budget_s: float | None = None) -> dict[str, float]:
+def known_seconds(places: Sequence[Path], budget_s: float) -> dict[str, float]:
     """Return the seconds of one process by case, the median over the measured rows in the places.
 
     Args:
@@ -230,11 +230,11 @@ def known_seconds(places: Sequence[Path], budget_s: float | None = None) -> dict
     return process_seconds(*(read_run(path) for path in run_files(places)), budget_s=budget_s)
 
 
-def process_seconds(*runs: Sequence[Record], budget_s: float | None = None) -> dict[str, float]:
+def process_seconds(*runs: Sequence[Record], budget_s: float) -> dict[str, float]:
     """Return the seconds of one process by case, the median over the measured rows of the runs.
 
     Args:
-        budget_s: the time budget that they are told for; None for that of each row.
+        budget_s: the time budget that they are told for, whatever the rows had.
     """
     found: dict[str, list[float]] = {}
     for record, seconds in itertools.chain.from_iterable(map(_with_seconds, runs)):
@@ -242,9 +242,9 @@ def process_seconds(*runs: Sequence[Record], budget_s: float | None = None) -> d
     return {name: float(median(values)) for name, values in found.items()}
 
 
-def _within(budget_s: float | None, record: Record, seconds: float) -> float:
+def _within(budget_s: float, record: Record, seconds: float) -> float:
     """Return the seconds of a row's process under another time budget, which its steps fill."""
-    if budget_s is None or record.time_budget_s is None:
+    if record.time_budget_s is None:
         return seconds
     least_s = FEWEST_STEPS * (record.step_time_mean_s or 0.0)
     then_s, now_s = (max(2 * one, least_s) for one in (record.time_budget_s, budget_s))

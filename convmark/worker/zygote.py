@@ -75,7 +75,7 @@ def serve(
     except Exception as error:
         reason = one_line(f"{type(error).__name__}: {error}")
         if isinstance(error, ModuleNotFoundError) and error.name == backend:
-            reason += f"; install convmark[{backend}] there"
+            reason += f"; install convmark[{backend}] in the measured environment"
         control.send(encode({"failed": f"{backend} cannot be imported: {reason}"}))
         return
     sys.path[:] = [*import_roots, *(entry for entry in sys.path if entry not in import_roots)]

@@ -15,7 +15,7 @@ MAIN = frozenset(
     {
         *("model", "case", "step_time_p50_s", "throughput_samples_per_s", "spread", "load"),
         *("speedup", "accuracy", "p50", "step_s", "share", "efficiency", "change", "verdict"),
-        *("run", "first", "kind", "detail", "cost", "cost_epoch", "gross_j"),
+        *("run", "first", "kind", "detail", "cost", "cost_epoch", "gross_j", "mean_s", "mean_rate"),
     }
 )
 """Columns that a narrow window keeps longest; the first column always stays."""

@@ -44,8 +44,8 @@ def architectures(table: pd.DataFrame, labels: Sequence[str]) -> Table:
         "architectures",
         "Architectures",
         "The newest run of each case, the fastest first. Figures are medians over n "
-        "fresh processes: for the step time and p99 of each process's median and "
-        "99th percentile. Spread is half the range of the processes' medians divided "
+        "fresh processes: step p50 of their median step times, p99 of their 99th "
+        "percentiles. Spread is half the range of the processes' medians divided "
         "by their median. Other load is the share of the CPUs' time that other "
         "programs took, shown from 10 % on: such a step time is longer than on an "
         "idle machine. p99 needs 1,000 steps. FLOPs are 2 x multiply-adds, forward, "

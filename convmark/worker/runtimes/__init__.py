@@ -62,7 +62,8 @@ def check_installed(name: str, model: str) -> None:
     runtime = RUNTIMES[name]
     if runtime.package and importlib.util.find_spec(runtime.package) is None:
         raise CaseFailure(
-            f"{model}: {runtime.label} is not installed; install {runtime.extra} there"
+            f"{model}: {runtime.label} is not installed; install {runtime.extra} in the measured "
+            "environment"
         )
 
 
@@ -78,7 +79,8 @@ def imported(name: str, model: str) -> tuple[Any, Any]:
         module = importlib.import_module(f"convmark.worker.runtimes.{runtime.module}")
     except ImportError as error:
         raise CaseFailure(
-            f"{model}: {runtime.label} cannot be imported ({error}); install {runtime.extra} there"
+            f"{model}: {runtime.label} cannot be imported ({error}); install {runtime.extra} "
+            "in the measured environment"
         ) from None
     return module.convert, getattr(module, runtime.class_name)
 

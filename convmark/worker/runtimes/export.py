@@ -310,7 +310,7 @@ def _converted(case: Case, convert: Any, source: Source, stem: str) -> float:
     except ImportError as error:
         raise CaseFailure(
             f"{case.model}: cannot be exported to {runtime.label} ({error}); install "
-            f"{runtime.extra} there"
+            f"{runtime.extra} in the measured environment"
         ) from None
     except Exception as error:
         raise CaseFailure(

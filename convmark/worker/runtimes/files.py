@@ -65,7 +65,7 @@ def _check_onnx(path: str) -> None:
     except ImportError as error:
         raise UnknownModelError(
             f"{path}: its parts cannot be checked ({error}); install "
-            f"{RUNTIMES['onnxruntime'].extra} there"
+            f"{RUNTIMES['onnxruntime'].extra} in the measured environment"
         ) from None
     except Exception as error:  # protobuf's own, of several versions
         raise UnknownModelError(
