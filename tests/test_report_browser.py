@@ -280,6 +280,20 @@ def test_it_is_readable_in_light_and_dark_on_a_phone_and_wide(
         assert svg.size["width"] <= width
 
 
+def test_no_name_of_a_line_is_cut_on_a_phone(browser: Any, tmp_path: Path) -> None:
+    machine = "amd-epyc-2cpu-24gib-b1e42e6f"
+    rows = [measured(machine, 1, "lenet5", n, batch_size=b) for b in (1, 32) for n in (1, 2, 3)]
+    keep_run(tmp_path / "results", rows)
+    report([tmp_path / "results"], output=str(tmp_path / "report.html"))
+    show(browser, tmp_path / "report.html", width=390, scheme="light")
+    texts = "[...document.querySelectorAll('#figure-batch-0 .role-legend-label text')]"
+    wait_for(browser, f"{texts}.length")
+    (label,) = browser.execute_script(f"return {texts}.map((one) => one.textContent)")
+    assert label.startswith(machine)
+    assert label.endswith("train")
+    assert "…" not in label
+
+
 def contrast(first: str, second: str) -> float:
     """Return the contrast of two `rgb(r, g, b)`.
 

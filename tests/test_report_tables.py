@@ -481,3 +481,12 @@ def test_an_end_that_all_rows_share_stays_beside_the_other() -> None:
     assert [heading.key for heading in parts.headings] == ["case", "low", "high"]
     same = layout(table_of("hardware", "", "", columns, [{**one, "high": 1} for one in records]))
     assert [heading.key for heading, _, _ in same.same] == ["n", "low", "high"]
+
+
+def test_a_narrow_window_keeps_what_rows_of_threads_are_told_apart_by() -> None:
+    columns = headings("series threads mean_s n")
+    record = {"series": "lenet5", "threads": "default (2)", "mean_s": 0.1, "n": 3}
+    found = layout(table_of("cores", "", "", columns, [record]))
+    names = [one.split()[1:] for one in found.classes]
+    kept = dict(zip([one.key for one in found.headings], names, strict=True))
+    assert kept == {"series": ["who"], "threads": ["who"], "mean_s": ["main"], "n": []}

@@ -21,7 +21,10 @@ MAIN = frozenset(
 """Columns that a narrow window keeps longest; the first column always stays."""
 
 WHO = frozenset(
-    {"task", "batch_size", "setting", "hardware", "group", "series", "direction", "way"}
+    {
+        *("task", "batch_size", "setting", "hardware", "group", "series", "direction", "way"),
+        *("threads", "replicas"),
+    }
 )
 """Columns that say what a row is of: where the window has no room, below the first cell."""
 

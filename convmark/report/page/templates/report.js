@@ -260,7 +260,7 @@ const units = (function () {
 
   // On a phone the names of lines stand above them, so that neither they nor the drawing are cut.
   function narrowed(config, width) {
-    config.legend.labelLimit = width - 130;
+    config.legend.labelLimit = width - 110;
     config.axis.labelLimit = 120;
     config.axisTop = { offset: ROOM }; // the first line's name stands below it
     config.axisYDiscrete = {
@@ -286,6 +286,9 @@ const units = (function () {
     if (!narrow) return structuredClone(spec);
     return JSON.parse(JSON.stringify(spec), (key, value) => {
       if (key === "title" && typeof value === "string" && value.length > LETTERS) return folded(value);
+      if (key === "color" && value.field && value.legend !== null) { // no name of a line is cut
+        return { ...value, legend: { ...value.legend, labelExpr: "split(datum.label, ', ')" } };
+      }
       return key in NARROW ? NARROW[key] : value;
     });
   }
