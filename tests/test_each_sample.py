@@ -133,6 +133,7 @@ def test_a_layer_that_drops_samples_by_its_own_random_numbers_is_measured() -> N
         return x[np.random.RandomState(drawn[0]).rand(len(x)) > 0.5].sum()
 
     held(run, task="train", keep=keep)
+    assert drawn == [0], "the model must go on as it was before"
 
 
 def test_where_no_sample_counts_on_the_first_batch_no_more_steps_are_taken() -> None:
