@@ -42,7 +42,9 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         odd = {"paired_log_ratio": 0.9, "process": 3, "order": 3, "run": point.run, **own}
         rows.append(process(status=("ok", "unsteady")[number % 2], **odd,
                             not_judged=None if number % 2 else "the card was hot"))  # fmt: skip
-        rows += run_of(point.run, 0.5, 0.501, model="mini_resnet", **own)
+        rows += run_of(point.run, 0.5, 0.501, 0.5005, model="mini_resnet", **own)
+        if number == 9:  # by the mean of the processes it would be a run under another load
+            rows[-1] = dataclasses.replace(rows[-1], other_cpu_share=0.6)
         keep(store, rows)
     return store.folder
 
