@@ -194,9 +194,9 @@ def test_keras_own_limits_do_not_shorten_the_training(train: Train) -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("stopping", "training steps of epoch 1: 8 were asked for, 1 came; have the"),
-        ("shorter", "training steps of epoch 1: 8 were asked for, 1 came; have the"),
-        ("silent", "epochs of training: 2 were asked for, 1 came; have the"),
+        ("stopping", "training steps of epoch 1: asked for 8, got 1; do not change fit"),
+        ("shorter", "training steps of epoch 1: asked for 8, got 1; do not change fit"),
+        ("silent", "epochs of training: asked for 2, got 1; do not change fit"),
         ("stingy", "steps of the test: "),
     ],
 )

@@ -30,7 +30,8 @@ def test_the_release_that_brought_a_slowdown_in_is_named(
     Interpreter.speeds = dict.fromkeys(VERSIONS[place:], 1.15)
     assert main([*BISECT, "--good", "2.16.2", "--bad", "2.21.0"]) == 0
     printed = capsys.readouterr()
-    assert printed.out.startswith(f"{first_bad} brought it in, {VERSIONS[place - 1]} was the last")
+    last = f"{VERSIONS[place - 1]} was the last version before it: "
+    assert printed.out.startswith(f"{first_bad} brought the change, {last}")
     assert "results/ab/0001.csv" in printed.err
 
 

@@ -428,7 +428,7 @@ def test_a_step_of_the_models_own_that_calls_layers_otherwise_has_no_layers(kera
     found = was_cut(keras, model, training=True)
     with held_to_the_pieces("net", model, found):
         keras.layers.Dense(2)(model(batch, training=True))  # what it calls besides is in the rest
-    words = r"net: its own training step calls norm 0 times in training, and model\(.* 1 times;"
+    words = r"net: its own training step calls norm 0 times in training, but model\(.* 1 times;"
     with pytest.raises(CaseFailure, match=words), held_to_the_pieces("net", model, found):
         model(batch, training=False)
     words = "calls norm 2 times in training"

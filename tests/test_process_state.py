@@ -139,7 +139,7 @@ def test_threads_that_were_asked_for_are_held_to_within_a_step_too(
 ) -> None:
     asked = measured("settingnets:torch_inside", batch_size=4, backend="torch")
     answer = interpreter_of("torch").answer({**asked, "asked": ["threads"]})
-    assert "threads 1 was asked for" in answer.message
+    assert "asked for threads 1" in answer.message
     assert "2 in a part of the steps" in answer.message
 
 

@@ -62,7 +62,9 @@ def proved(
 )
 def test_what_lies_on_another_device_alone_is_refused(device: str, held: dict[str, int]) -> None:
     case = Case(model="mine", task="infer", batch_size=1, device=device)
-    with pytest.raises(CaseFailure, match=f"^mine: the weights must lie on .* {device}, they lie"):
+    with pytest.raises(
+        CaseFailure, match=f"^mine: the weights must be on .* {device}, but they are"
+    ):
         check_device(case, "weights", held)
 
 

@@ -330,4 +330,4 @@ def _counted(model: Any, batch: int, asked: int) -> int:
 
 def _check(case: Case, loss: float, when: str) -> None:
     if not math.isfinite(loss):
-        raise CaseFailure(f"{case.model}: the loss must be finite, it is {loss} {when}")
+        raise CaseFailure(f"{case.model}: the loss must be finite, but it is {loss} {when}")
