@@ -145,7 +145,7 @@ def test_a_folder_on_a_read_only_file_system_is_refused_before_anything_is_measu
     through = namespaced(disk, f"mount -t tmpfs tmpfs {there}", f"mount -o remount,ro {there}")
     status, output, rows = run(*PLAN, folder=tmp_path, through=through)
     assert status == 2
-    assert one_message(output) == "convmark run: --results: must be writable, results is not"
+    assert one_message(output) == "convmark run: --results: must be writable, but results is not"
     assert rows == []
 
 

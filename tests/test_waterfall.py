@@ -184,5 +184,5 @@ def test_calls_of_keras_take_the_steps_they_are_asked_for_or_are_refused(
         said[model] = interpreter_of("tensorflow").answer(asked)
     assert (said["limited"].status, said["limited"].message) == ("ok", "")
     for model in ("stopping", "shorter"):
-        assert f"{model}: steps of fit: 2 were asked for, 1 came" in said[model].message
+        assert f"{model}: steps of fit: asked for 2, got 1" in said[model].message
     assert "stingy: samples of predict: " in said["stingy"].message
