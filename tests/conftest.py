@@ -30,6 +30,9 @@ pytest_plugins = ["pytester", "gates"]
 
 os.environ["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
 """As in an active environment, so that the commands that are printed begin with `convmark`."""
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+"""What measured interpreters have. A test that imports TensorFlow here would set another, and no
+later interpreter could be forked."""
 
 LONGEST = (
     *("test_benchmark_scripts", "test_launch", "test_backends", "test_sides_run", "test_ray"),
