@@ -22,7 +22,7 @@ VARIES = (
     (r"in \d+\.\d+s", "in TIME"),
     (r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d+)?)?(\+00:00)?", "DATE"),
     (r"\b([0-9a-f]{40}|[0-9a-f]{12})\b", "COMMIT"),
-    (r"(?<=COMMIT, )\d{4}-\d\d-\d\d\b", "DAY"),
+    (r"(?<=COMMIT, |commit, )\d{4}-\d\d-\d\d\b", "DAY"),
     (r"(results|joined)/[\w.-]+/(\d{4})", r"\1/MACHINE/\2"),
     (r"\b[\w.-]+-\d+cpu-\d+gib-[0-9a-f]{8}\b", "MACHINE"),
     # what argparse writes differently from one Python to the next

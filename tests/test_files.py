@@ -113,7 +113,7 @@ def test_an_output_takes_the_place_of_nothing_that_is_kept(
         str(machine / "models" / "net.txt"): among,
         f"results/../same/{SLOW}.csv": among,
         "results/2026.csv": "--output: must not be named as a run beside results",
-        "net.py": "--output: must not replace a file of another kind, net.py is there",
+        "net.py": "--output: must not replace a file of another kind, but net.py exists",
         "copy.csv": "--output: must not replace a run's file, got copy.csv",
     }
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

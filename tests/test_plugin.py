@@ -293,7 +293,10 @@ def test_a_case_that_fails_is_a_row_and_a_failed_test_and_the_others_go_on(
         ("--devices=gpu:0", "ERROR: --devices: gpu:0 does not exist, only cpu*"),
         ("--devices=tpu", "ERROR: --devices: unknown device 'tpu'*"),
         ("--precisions=float8", "ERROR: --precisions: unknown name 'float8'*"),
-        ("--batch-sizes=0", "ERROR: --batch-sizes: must be a whole number of at least 1, got '0'"),
+        (
+            "--batch-sizes=0",
+            "ERROR: --batch-sizes: must be a whole number of at least 1, or auto*'0'",
+        ),
         ("--processes=many", "ERROR: --processes: must be a whole number*'many'"),
         ("--results=file", "ERROR: --results: must be a folder*"),
     ],

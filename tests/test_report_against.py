@@ -134,7 +134,7 @@ def test_a_named_run_has_the_verdicts_that_compare_prints(
                      baseline_runs=("0001",), note="8 sessions against 1234567")  # fmt: skip
     keep_said(store.folder / MACHINE, live)
     table = verdicts_against([store.folder], "0001", tmp_path)
-    assert "regressed" in table.column("verdict")
+    assert "regressed (failed)" in table.column("verdict")
     assert "against run 0001 of 0001, live, or else from history." in table.caption
     assert main(["compare", "0001", "0002"]) == 1
     assert "+20.0 % [+18.0, +22.0]  regressed" in capsys.readouterr().out

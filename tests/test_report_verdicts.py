@@ -42,11 +42,12 @@ def test_the_table_gives_figures_with_interval_count_and_note() -> None:
         "10.0 ms",
         "11.2 ms",
         "+12.0 % [+9.8, +14.4]",
-        "regressed",
+        "regressed (failed)",
         "2",
         "5 sessions against 1234567aaaaa",
     ]
-    assert memory[:6] == [case, "peak_device_memory", "100 MiB", "104 MiB", "+4.0 %", "regressed"]
+    peak = ["peak_device_memory", "100 MiB", "104 MiB", "+4.0 %", "regressed (failed)"]
+    assert memory[:6] == [case, *peak]
 
 
 def test_unchanged_rows_but_step_times_are_counted_only() -> None:
@@ -112,8 +113,8 @@ def test_github_has_an_error_for_each_case_that_fails_and_one_warning_for_all_do
     shown_only = judgement(metric="latency_p99", verdict="inconclusive", fails=False)
     found = [judgement(), sizes, single, doubts[0], other, shown_only, doubts[1], UNCHANGED]
     assert verdicts_report(found, "github").splitlines() == [
-        "::error title=lenet5-train-cpu-b32-float32%3A step_time regressed%2C sizes changed "
-        "(failed)::step_time: 10.0 ms -> 11.2 ms; +12.0 %25 [+9.8, +14.4]; 5 sessions against "
+        "::error title=lenet5-train-cpu-b32-float32%3A step_time regressed%2C sizes changed"
+        "::step_time: 10.0 ms -> 11.2 ms; +12.0 %25 [+9.8, +14.4]; 5 sessions against "
         "1234567aaaaa%0Asizes: parameters 1 -> 2, bytes 4 -> 8",
         "::error title=vgg16%3A step_time regressed::10.0 ms -> 11.2 ms; +12.0 %25 [+9.8, +14.4]",
         "::warning title=2 cases inconclusive::a: 10.0 ms -> 11.2 ms; budget spent"

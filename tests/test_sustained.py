@@ -147,7 +147,7 @@ def test_memory_must_stay_flat(growth: float, words: str) -> None:
     ("columns", "words"),
     [
         ({"device_memory_bytes": 0.05}, "memory of the device must stay within 2%"),
-        ({"card_memory_bytes": 0.05}, "steps make, or another process took it"),
+        ({"card_memory_bytes": 0.05}, "results of its steps, or another process took it"),
         ({"device_memory_bytes": 0.01, "card_memory_bytes": 0.05}, ""),
     ],
 )
