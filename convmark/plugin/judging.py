@@ -94,11 +94,9 @@ def judge(
     found = review(run.records, history)
     found = dataclasses.replace(found, absent=_missing(run, found, chosen, names_other))
     once = functools.cache(say)
-    anchors = functools.partial(_anchor_of, baseline, history)
     meant = _meant(run, baseline, history, once)
     run.meant, budget_s = meant.reason, run.options.compare_budget_s
     run.baseline = described(baseline, history)
-    cases = _to_compare(run, baseline, found)
 
     def concluded(given: Mapping[str, LiveComparison]) -> list[Judgement]:
         told = conclude(found, given, report_missing=not baseline.is_commit, must_fit=True)
@@ -108,8 +106,9 @@ def judge(
         told = concluded(given)
         _keep(run, told, meant, given, not_ended(_accepted(run, told, meant)))
 
+    anchors = functools.partial(_anchor_of, baseline, history)
     comparisons = _compare(
-        *(run, cases, anchors, budget_s, say, keep_first),
+        *(run, _to_compare(run, baseline, found), anchors, budget_s, say, keep_first),
         is_accepted=lambda name: meant.accepting_commit(name)[0],
     )
     _say_same(found, comparisons, say)

@@ -104,27 +104,34 @@ def compare_with_anchors(
                 labels.append(label)
         if pairings:
             seconds = sum(expected_s(pairing.case) for pairing in pairings)
-            about = f"about {duration_text(layers_s)} for the layers of each slower case"
-            then = f"; then {about}, within the same budget" if layers_s else ""
-            say(_announcement(labels, seconds, terms.seconds_left()) + then)
+            say(_announcement(labels, seconds, terms.seconds_left(), layers_s))
         results = compare_live(pairings, terms, say)
         for pairing, label, result in zip(pairings, labels, results, strict=True):
             found[pairing.case] = _comparison(result, label)
-        slower = (
-            functools.partial(on_regressed, pairing)
-            for pairing, result in zip(pairings, results, strict=True)
-            if result.decision and result.decision.plain_verdict == "regressed"
-        )
-        then_layers(results, slower, keep=lambda: on_decided(found))
+        slower = _slower(pairings, results)
+        layers = (functools.partial(on_regressed, pairing) for pairing in slower)
+        then_layers(results, layers, keep=lambda: on_decided(found))
     return found
 
 
-def _announcement(labels: Sequence[str], processes_s: float, budget_s: float) -> str:
-    """Say how many cases are compared, with what, and about how long it takes."""
+def _slower(pairings: Sequence[Pairing], results: Sequence[CaseResult]) -> list[Pairing]:
+    return [
+        pairing
+        for pairing, result in zip(pairings, results, strict=True)
+        if result.decision and result.decision.plain_verdict == "regressed"
+    ]
+
+
+def _announcement(
+    labels: Sequence[str], processes_s: float, budget_s: float, layers_s: float = 0.0
+) -> str:
+    """Say how many cases are compared, with what, and about how long it and the layers take."""
     cases = counted(len(labels), "case")
     others = labels[0] if len(set(labels)) == 1 else "the code of their anchors"
     takes = comparison_words(processes_s, budget_s)
-    return f"{cases} to compare live with {others}, {takes}"
+    layers = f"about {duration_text(layers_s)} for the layers of each slower case"
+    then = f"; then {layers}, within the same budget" if layers_s else ""
+    return f"{cases} to compare live with {others}, {takes}{then}"
 
 
 class Sides:
