@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import math
 import sys
 from typing import Any
 
@@ -20,7 +19,6 @@ from convmark.core.case import Case
 from convmark.worker import backends, measurement, timing
 from convmark.worker.failure import CaseFailure
 
-LARGE_BATCH, ROUNDS = 256, 10  # of the model that trains twice a step
 RECIPES = {
     "adam": "optimizer=adam",
     "slow": "learning_rate=0.001",
@@ -75,20 +73,14 @@ def paths(backend: Any, *nets: str) -> list[str]:
     return found
 
 
-def twice_as_long(backend: Any, make_plain: Any, make_twice: Any) -> dict[str, float]:
-    """Return the step time of a model that trains twice a step over the plain one's, and updates.
-
-    At `LARGE_BATCH` what a step costs apart from its passes, a tenth of 32 samples' time, is small.
-    """
-    models = [make_plain(), make_twice()]
-    steps = [backend.chosen_training(model, LARGE_BATCH, 0, False, None)[0] for model in models]
-    quickest_s = [math.inf, math.inf]
-    for _ in range(ROUNDS):
-        for place, step in enumerate(steps):
-            seconds, _ = timing.timed_step(step, backend)
-            quickest_s[place] = min(quickest_s[place], seconds)
-    updates = float(models[1].optimizer.iterations.numpy())
-    return {"ratio": quickest_s[1] / quickest_s[0], "updates a step": updates / ROUNDS}
+def twice_the_work(backend: Any, plain: Any, twice: Any) -> dict[str, Any]:
+    """Return the FLOPs of a step of both models, and the second one's updates in ten steps."""
+    steps = [backend.chosen_training(model, 4, 0, False, None)[0] for model in (plain, twice)]
+    flops = [backend.training_work(step, 4).flops for step in steps]
+    before = int(twice.optimizer.iterations.numpy())
+    for _ in range(10):
+        timing.timed_step(steps[1], backend)
+    return {"flops": flops, "updates": int(twice.optimizer.iterations.numpy()) - before}
 
 
 def main() -> None:
@@ -117,7 +109,7 @@ def main() -> None:
     if name == "tensorflow" and CASE.is_dir():
         sys.path.append(str(CASE))
         ownstep = importlib.import_module("ownstep")
-        results["twice"] = twice_as_long(backend, ownstep.plain, ownstep.twice)
+        results["twice"] = twice_the_work(backend, ownstep.plain(), ownstep.twice())
     keras.mixed_precision.set_global_policy("mixed_float16")
     results["mixed"] = of_net(type(backend)(), trained_nets.categorical(), None)
     print(json.dumps(results))
