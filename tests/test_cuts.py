@@ -217,6 +217,28 @@ def test_gradients_are_passed_on_to_what_comes_after_a_weight_that_is_trained(ke
     assert not found.trained() & {*found.inputs, *found.units[1].gives}
 
 
+def test_a_backward_pass_waits_for_all_that_the_piece_computes(keras: Any) -> None:
+    """As in a step it waits for the loss; beside it, work would be missing from the time."""
+    pytest.importorskip("tensorflow")
+    pieces = importlib.import_module("convmark.worker.backends.tensorflow_layers")
+    tf = pieces.tf
+    weight = tf.Variable(2.0)
+    piece = pieces.backward_piece(
+        lambda values: [values[0] * weight + tf.tanh(tf.stop_gradient(values[0]))],
+        [SimpleNamespace(trainable_variables=[weight])],
+        False,
+        [True],
+    )
+    _, _, gradients = piece.get_concrete_function([tf.ones(3)], [tf.ones(3)]).structured_outputs
+    before, found = [one.op for one in gradients], set()
+    while before:
+        op = before.pop()
+        if op.name not in found:
+            found.add(op.name)
+            before += [one.op for one in op.inputs] + list(op.control_inputs)
+    assert "Tanh" in found
+
+
 def served(
     net: Any, batch: Any, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Case, SimpleNamespace]:

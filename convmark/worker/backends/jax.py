@@ -327,7 +327,8 @@ class Jax(Keras3Backend):
             followed = [on and jnp.issubdtype(one.dtype, jnp.floating) for one, on in chosen]
             wanted = [one for (one, _), on in zip(chosen, followed, strict=True) if on]
             floats = [one for one in given if jnp.issubdtype(one.dtype, jnp.floating)]
-            _, back, found = jax.vjp(of, wanted, has_aux=True)
+            gives, back, found = jax.vjp(of, wanted, has_aux=True)
+            _, floats = jax.lax.optimization_barrier((gives, floats))  # as it waits for the loss
             return found, back(floats)
 
         compiled_backward = jax.jit(backward)

@@ -58,7 +58,11 @@ def _both_ways(
     values: Any,
     given: Any,
 ) -> tuple[list[Any], list[Any]]:
-    """Return what a piece gives, and the gradients of its weights and of what it takes."""
+    """Return what a piece gives, and the gradients of its weights and of what it takes.
+
+    The backward pass waits for all that the piece gives, as in a step it waits for the loss: work
+    that no gradient needs would run beside it, and be missing from the piece's time.
+    """
     with tf.GradientTape() as tape:
         wanted = [
             one for one, is_inner in pairs(values, inner) if is_inner and one.dtype.is_floating
@@ -66,7 +70,8 @@ def _both_ways(
         tape.watch(wanted)
         made = function(values)
     wanted += [one for layer in layers for one in getattr(layer, "trainable_variables", [])]
-    kept = [(one, target) for one, target in pairs(made, given) if one.dtype.is_floating]
+    with tf.control_dependencies(made):
+        kept = [(one, tf.identity(to)) for one, to in pairs(made, given) if one.dtype.is_floating]
     found = tape.gradient(
         [one for one, _ in kept], wanted, output_gradients=[one for _, one in kept]
     )
