@@ -182,6 +182,27 @@ def test_the_caption_explains_only_columns_that_are_shown() -> None:
     assert not re.search("FLOP|peak|interval", unknown)
 
 
+def test_the_caption_says_what_a_time_below_0_and_other_load_are() -> None:
+    sound = layers_table(rows_of(session(1.0, 0.5, 0.4)), top=2).caption
+    assert not re.search("below 0|Other programs", sound)
+    noisy = rows_of(session(1.0, 0.8, -0.002, 0.4))
+    loaded = [replace(row, other_cpu_share=0.43) for row in noisy]
+    caption = layers_table(loaded, top=2).caption
+    assert "1 layer below 0: less than the noise. A rest below 0: the layers took" in caption
+    assert caption.endswith("Other programs took 43 % of the CPUs' time.")
+
+
+def test_a_file_from_before_the_load_was_kept_is_read(tmp_path: Path) -> None:
+    path, rows = layers_path(tmp_path), rows_of(session(1.0, 0.5))
+    LAYERS_TABLE.append(path, rows)
+    header, *lines = path.read_text().splitlines()
+    place = header.split(",").index("other_cpu_share")
+    cut = [",".join(line.split(",")[:place] + line.split(",")[place + 1 :])
+           for line in (header, *lines)]  # fmt: skip
+    path.write_text("\n".join([*cut, ""]))
+    assert read_layers(path) == [rows]
+
+
 def test_a_long_name_is_cut_in_its_middle_where_it_is_printed() -> None:
     one = session(1.0, 0.5)
     one["units"] = [unit("stage1/" + "deep/" * 99 + "conv")]
@@ -231,11 +252,15 @@ def test_sessions_differ_in_their_seed_and_a_failed_one_is_named() -> None:
     options = Options(processes=2, seed=3)
 
     def measure(worker: Worker) -> list[Any]:
-        facts = facts_of("1", read_machine(), Commit(sha=None, dirty=None), {})
+        ceilings = {CEILING.key: CEILING}
+        facts = facts_of("1", read_machine(), Commit(sha=None, dirty=None), {}, ceilings)
         return measure_layers(CASE, worker, options, facts, depth=2, say=said.append)
 
     worker = Worker("ok", "ok")
-    assert [row.sessions for row in measure(worker)] == [2, 2]
+    worker.more = [{"event": "state", "other_cpu_share": 0.3}]
+    found = measure(worker)
+    assert [(row.sessions, row.other_cpu_share) for row in found] == [(2, 0.3)] * 2
+    assert found[0].of_peak is not None
     assert [(one["seed"], one["depth"]) for one in worker.asked] == [(3, 2), (4, 2)]
     assert measure(Worker("ok", "error")) == []
     assert said[-1] == "lenet5-infer-cpu-b32-float32: no layers: lenet5: has no layers"
@@ -243,7 +268,8 @@ def test_sessions_differ_in_their_seed_and_a_failed_one_is_named() -> None:
     told = {"inherited": {}, "model": {}, "environ": {}, "precision": "bfloat16", "cores": 2}
     more = {"threads": "default", "call_path": "tf.function"}
     worker.more = [{"event": "read_back", **told, **more}]
-    assert len(measure(worker)) == 2
+    found = measure(worker)
+    assert [row.of_peak for row in found] == [None] * 2  # float32's peak is not theirs
     assert "the layers compute in bfloat16, set by the model's own code" in said[-1]
     other = [session(1.0, 0.5), {**session(1.0, 0.5), "units": [unit("drawn")]}]
     worker = Worker("ok", "ok")

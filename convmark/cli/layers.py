@@ -19,7 +19,7 @@ from convmark.report.tables.layers import TOP, bars_words, layers_table, remedie
 from convmark.results.store import Store
 from convmark.session.ceilings import ceilings_path
 from convmark.session.layers import LayerRow, why_no_layers
-from convmark.session.remedies import remedies, settings_to_try
+from convmark.session.remedies import faster, remedies, settings_to_try
 from convmark.session.session import Session, claimed
 
 _say = sayer("convmark layers")
@@ -82,12 +82,10 @@ def _tried(session: Session, found: Sequence[Sequence[LayerRow]]) -> list[Table]
     """Return what settings do to the step of each case that has layers."""
     names = {rows[0].case for rows in found}
     ask, options = session.interpreters.answer, session.options
-    tried = {
-        case.name: remedies(case, ask, options, _say)
-        for case in session.cases
-        if case.name in names and settings_to_try(case)
-    }
-    return [remedies_table(name, one) for name, one in tried.items() if one]
+    asked = (case for case in session.cases if case.name in names and settings_to_try(case))
+    tried = [one for case in asked if (one := remedies(case, ask, options, _say)) is not None]
+    sure = faster(tried)
+    return [remedies_table(one, sure) for one in tried if one.remedies]
 
 
 def _measured(session: Session, depth: int | None) -> Iterator[list[LayerRow]]:

@@ -76,6 +76,13 @@ def t_quantile(probability: float, freedom: float) -> float:
     return float(stdtrit(min(freedom, 1e6), probability))
 
 
+def t_probability(value: float, freedom: float) -> float:
+    """Return the probability that Student's t is at most a value."""
+    from scipy.special import stdtr
+
+    return float(stdtr(min(freedom, 1e6), value))
+
+
 def interval_around(estimate: float, error: float, freedom: float) -> Interval:
     """Return the 95 % interval of an estimate by Student's t, in its unit.
 

@@ -26,7 +26,7 @@ from convmark.core.cells import column
 from convmark.core.errors import StoreError
 from convmark.core.options import Options
 from convmark.core.runtimes import DEFAULT_RUNTIME
-from convmark.core.statistics import interval_of_mean
+from convmark.core.statistics import interval_of_mean, median_of
 from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import Say, plain_text
 from convmark.interpreter import Answer
@@ -69,6 +69,9 @@ class LayerRow:
     version: str = column("version of the framework")
     ran: str | None = column("hash of code, software and settings, by which its run is found")
     sessions: int = column("fresh processes, each with all layers", bounds="above 0")
+    other_cpu_share: float | None = column(
+        "median share of the CPUs' time that other programs took in them", bounds="share"
+    )
     place: int = column("place in the order of execution, from 1", bounds="above 0")
     layer: str = column("name of the layer, or names of those that are fused")
     kind: str | None = column("its class")
@@ -106,7 +109,8 @@ class LayerRow:
         return self.time_s / self.step_s
 
 
-LAYERS_TABLE = TableFile(LayerRow)
+_EARLIER = [name for name in LayerRow.__dataclass_fields__ if name != "other_cpu_share"]
+LAYERS_TABLE = TableFile(LayerRow, _EARLIER)
 
 
 def layers_path(machine_folder: Path) -> Path:
@@ -175,7 +179,7 @@ def measure_layers(
     Raises:
         WorkerError: no worker can be started at all.
     """
-    found, ran, codes = [], [], []
+    found, ran, codes, loads = [], [], [], []
     started = now()
     for session in range(options.processes):
         say(f"{case.name}: layers, session {session + 1} of {options.processes}")
@@ -188,6 +192,7 @@ def measure_layers(
         version = plain_text(str(environment[case.backend]))
         ran.append(what_ran(case, answer, options, facts, started))
         codes.append(code_of_answer(answer, facts))
+        loads.append((answer.event("state") or {}).get("other_cpu_share"))
     if why := _apart(ran, codes) or why_cut_apart(found):
         say(f"{case.name}: no layers: {why}")
         return []
@@ -200,7 +205,9 @@ def measure_layers(
         version=version,
         machine=facts.machine.name,
         ran=ran_by(ran[0]),
-        ceiling=facts.ceilings.get(key_of(case)),
+        ceiling=facts.ceilings.get(key_of(ran[0].case)),
+        as_ran=ran[0].case,
+        other_cpu_share=median_of(loads),
     )
 
 
@@ -319,11 +326,15 @@ def combined(
     machine: str,
     ran: str | None,
     ceiling: Ceiling | None,
+    as_ran: Case | None = None,
+    other_cpu_share: float | None = None,
 ) -> list[LayerRow]:
     """Return one row per layer, in order, then the rest; their times sum to the step time.
 
     Args:
         sessions: the worker's events, of the same units.
+        ceiling: of the case as it ran.
+        as_ran: the case, where the model's own code may have made it another.
     """
     rows = _fused(_rows(sessions))
     rest = [1 - sum(shares) for shares in zip(*(row.shares for row in rows), strict=True)]
@@ -331,9 +342,9 @@ def combined(
     step_s = statistics.fmean(one["step_s"] for one in sessions)
     shared: dict[str, Any] = {"measured": measured, "case": case.name, "model": case.model}
     shared |= {"machine": machine, "version": version, "ran": ran}
-    shared |= {"sessions": len(sessions), "step_s": step_s}
+    shared |= {"sessions": len(sessions), "step_s": step_s, "other_cpu_share": other_cpu_share}
     return [
-        LayerRow(**shared, place=place, **_columns(row, step_s, ceiling, case))
+        LayerRow(**shared, place=place, **_columns(row, step_s, ceiling, as_ran or case))
         for place, row in enumerate(rows, 1)
     ]
 

@@ -3,15 +3,17 @@
 Each round has one fresh process of the case and one with each setting. A setting's change is the
 mean of ln(its step time / the case's) over the rounds, with Student's interval. On a CPU each step
 time is held to that of the reference network in the same process, which no setting changes: a
-machine that is slower in one process than in the next is no change.
+machine that is slower in one process than in the next is no change. The more settings are tried,
+the likelier one of them is the fastest by chance: which are faster is decided for all at once.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +21,13 @@ from convmark.core.backends import BACKENDS
 from convmark.core.case import PRECISIONS, Case
 from convmark.core.interval import Interval
 from convmark.core.options import Options
-from convmark.core.statistics import interval_of_mean
+from convmark.core.statistics import interval_of_mean, median_of, t_probability
 from convmark.core.text import Say
 from convmark.interpreter import Answer
 from convmark.session.run import request_of
+
+ERROR_RATE = 0.05
+"""Of calling any setting faster that is not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,16 +37,41 @@ class Remedy:
     option: str
     """As on the command line."""
     step_s: float
-    """Mean over the processes of each one's median."""
+    """The step time of the case times the change."""
     change: float
     """Of the step time, as a log ratio."""
     interval: Interval
     """Of the change at 95 %."""
+    chance: float
+    """Of so low a mean where the setting changes nothing."""
 
-    @property
-    def helps(self) -> bool:
-        """Whether the step is faster for sure."""
-        return self.interval.high < 0
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """The settings that were tried of one case."""
+
+    case: str
+    step_s: float
+    """Of the case's own settings: the mean over the processes of each one's median."""
+    remedies: Sequence[Remedy]
+    other_cpu_share: float | None = None
+    """Of the CPUs' time that other programs took: the median over all processes."""
+
+
+def faster(tried: Iterable[Tried]) -> list[Remedy]:
+    """Return the settings that make the step faster, of those of all cases.
+
+    At `ERROR_RATE` any of them does not.
+
+    Source:
+        Holm (1979), of one-sided tests.
+    """
+    ordered = sorted((one for case in tried for one in case.remedies), key=lambda one: one.chance)
+    left = range(len(ordered), 0, -1)
+    sure = itertools.takewhile(
+        lambda pair: pair[0].chance <= ERROR_RATE / pair[1], zip(ordered, left, strict=True)
+    )
+    return [one for one, _ in sure if one.interval.high < 0]
 
 
 def settings_to_try(case: Case) -> dict[str, Case]:
@@ -61,28 +91,51 @@ def remedies(
     ask: Callable[[Mapping[str, Any]], Answer],
     options: Options,
     say: Say,
-) -> list[Remedy]:
+) -> Tried | None:
     """Return what each setting does to the step time; one that cannot be measured is said.
+
+    None where the case itself cannot be, or its files are edited meanwhile.
 
     Raises:
         WorkerError: no worker can be started at all.
     """
     tried = {"": case, **settings_to_try(case)}
     found: dict[str, list[_Steps]] = {name: [] for name in tried}
+    ran: dict[str, str] = {}
+    loads: list[float | None] = []
     for number in range(options.processes):
         say(f"{case.name}: settings, round {number + 1} of {options.processes}")
         names = [name for name in tried if name in found]
         for name in names if number % 2 == 0 else reversed(names):
             answer = ask(request_of(tried[name], options, fed=False))
+            if edited := _edited(ran, answer):
+                say(f"{case.name}: no settings: {edited} was edited; measure again")
+                return None
+            loads.append((answer.event("state") or {}).get("other_cpu_share"))
             if not (why := _why_not(tried[name], answer)):
                 found[name].append(_Steps.of(answer, case))
                 continue
             say(f"{case.name}: {name or 'no setting'}: {why}")
             del found[name]
             if not name:
-                return []
+                return None
     own = found.pop("")
-    return [_remedy(name, own, steps) for name, steps in found.items()]
+    step_s = statistics.fmean(one.step_s for one in own)
+    kept = [_remedy(name, step_s, own, steps) for name, steps in found.items()]
+    share = median_of(loads)
+    return Tried(case=case.name, step_s=step_s, remedies=kept, other_cpu_share=share)
+
+
+def _edited(ran: dict[str, str], answer: Answer) -> str:
+    """Return a file that an earlier process has read with other contents; empty if none.
+
+    Args:
+        ran: the contents by path, to which those of this process are added.
+    """
+    files = (answer.event("code") or {}).get("files", ())
+    pairs = [(str(one["path"]), str(one["sha256"])) for one in files]
+    other = (path for path, sha256 in pairs if ran.setdefault(path, sha256) != sha256)
+    return next(other, "")
 
 
 def _why_not(case: Case, answer: Answer) -> str:
@@ -113,11 +166,21 @@ class _Steps:
         return cls(step_s, statistics.median(math.log(one / other) for one, other in pairs))
 
 
-def _remedy(option: str, own: list[_Steps], steps: list[_Steps]) -> Remedy:
+def _remedy(option: str, own_s: float, own: list[_Steps], steps: list[_Steps]) -> Remedy:
     changes = [one.speed - other.speed for one, other in zip(steps, own, strict=True)]
+    change = statistics.fmean(changes)
     return Remedy(
         option=option,
-        step_s=statistics.fmean(one.step_s for one in steps),
-        change=statistics.fmean(changes),
+        step_s=own_s * math.exp(change),
+        change=change,
         interval=interval_of_mean(changes),
+        chance=_chance(changes),
     )
+
+
+def _chance(changes: Sequence[float]) -> float:
+    """Return the chance of so low a mean of changes that are none; 1 where it is not known."""
+    if len(changes) < 2:
+        return 1.0
+    mean, error = statistics.fmean(changes), statistics.stdev(changes) / math.sqrt(len(changes))
+    return t_probability(mean / error, len(changes) - 1) if error else float(mean >= 0)

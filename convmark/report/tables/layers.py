@@ -14,13 +14,13 @@ from convmark.core.errors import StoreError
 from convmark.core.files import as_store_error, write_whole
 from convmark.core.interval import share_of, signed_percent
 from convmark.core.table import Table, headings, table_of
-from convmark.core.text import counted, seconds_text, share_text
+from convmark.core.text import counted, load_text, seconds_text, share_text
 from convmark.report.describe import FOLDER
 from convmark.results.names import read_name
 from convmark.results.reading import read_run
-from convmark.results.record import Record
+from convmark.results.record import Record, large_load
 from convmark.session.layers import REST, LayerRow, layers_of, layers_path, read_layers
-from convmark.session.remedies import Remedy
+from convmark.session.remedies import Remedy, Tried
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -122,6 +122,7 @@ def layers_table(rows: Sequence[LayerRow], top: int | None = None) -> Table:
         f"it{beside}. Numbers are the order of execution. "
         f"{interval * any(one['interval'] for one in records)}{forward * bool(of_forward)}"
         f"The rest: dispatch, fusion over layers{', loss, update' if trains else ''}."
+        f"{_doubts(rows)}{_load(first.other_cpu_share)}"
     )
     ends = "time_low_s time_high_s" if top is None else "interval"
     columns = headings(
@@ -143,6 +144,24 @@ def layers_table(rows: Sequence[LayerRow], top: int | None = None) -> Table:
     return table_of(
         f"layers-{first.case}", f"Time per layer of {first.case}", caption, columns, records
     )
+
+
+def _doubts(rows: Sequence[LayerRow]) -> str:
+    """Return why times are below 0, as a sentence after others; empty where none is."""
+    *layers, rest = rows
+    below = sum(row.time_s < 0 for row in layers)
+    noise = f" {counted(below, 'layer')} below 0: less than the noise." if below else ""
+    apart = (
+        " A rest below 0: the layers took longer one after another than in the step, which may run "
+        "branches at the same time, or other programs disturbed them."
+    )
+    return noise + apart * (rest.time_s < 0)
+
+
+def _load(share: float | None) -> str:
+    """Return how busy other programs kept the CPUs, as a sentence after others; empty if little."""
+    load = large_load([share])
+    return f" Other programs took {load_text(load)} of the CPUs' time." if load else ""
 
 
 def _short(name: str) -> str:
@@ -176,8 +195,12 @@ def _record(row: LayerRow) -> dict[str, object]:
     }
 
 
-def remedies_table(case: str, found: Sequence[Remedy]) -> Table:
-    """Return what each setting that was tried does to the step of a case, the best first."""
+def remedies_table(tried: Tried, sure: Sequence[Remedy]) -> Table:
+    """Return the step of a case, and what each setting does to it, the best first.
+
+    Args:
+        sure: the settings that make it faster, by those of all cases of the command.
+    """
     columns = headings(
         "option step_time_s change interval helps",
         option="setting",
@@ -185,7 +208,8 @@ def remedies_table(case: str, found: Sequence[Remedy]) -> Table:
         change="change",
         helps="faster",
     )
-    records = [
+    records: list[dict[str, object]] = [{"option": "as it is", "step_time_s": tried.step_s}]
+    records += [
         {
             "option": one.option,
             "step_time_s": one.step_s,
@@ -195,17 +219,21 @@ def remedies_table(case: str, found: Sequence[Remedy]) -> Table:
                 for end in one.interval.shares().cells.values()
                 if end is not None
             ),
-            "helps": "yes" if one.helps else "not for sure",
+            "helps": "yes" if one in sure else "not for sure",
         }
-        for one in sorted(found, key=lambda one: one.change)
+        for one in sorted(tried.remedies, key=lambda one: one.change)
     ]
     caption = (
-        f"{case}: the whole step with other settings, in turns with its own settings, "
-        "each in fresh processes. The interval of the change is at 95 %. A lower "
+        f"{tried.case}: the whole step with other settings, in turns with its own settings, "
+        "each in fresh processes. The interval of the change is at 95 %. All that is marked "
+        "faster in this command is so at 95 % (Holm's correction for several comparisons). "
+        "The step time of a setting is that of the case changed by so much. A lower "
         "precision also changes the outputs of the model; `convmark run --tasks "
-        "accuracy` measures that."
+        f"accuracy` measures that.{_load(tried.other_cpu_share)}"
     )
-    return table_of(f"settings-{case}", f"Settings for {case}", caption, columns, records)
+    return table_of(
+        f"settings-{tried.case}", f"Settings for {tried.case}", caption, columns, records
+    )
 
 
 def bars(rows: Sequence[LayerRow], top: int | None = None) -> str:
