@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from convmark_zoo.keras_api import KERAS_RELEASE
 
 from convmark.worker.backends.tensorflow_training import leaves
 from convmark.worker.runtimes.engine import INPUT, OUTPUT
@@ -45,10 +46,13 @@ def outputs_of(function: Any, batch: Sequence[Any]) -> list[Any]:
 def digest_of(function: Any) -> str:
     """Return a hash of all that an export is made of: the graph, what it holds, and the software.
 
+    Keras patches the converter to ONNX, so that its version counts too.
+
     Large tensors that the model's code has made are held as weights are. What a table holds cannot
     be read: each hash of a graph with one is another.
     """
-    found = hashlib.sha256(f"{tf.__version__} {np.__version__}".encode())
+    made_by = tf.version.GIT_VERSION, tf.__version__, KERAS_RELEASE, np.__version__
+    found = hashlib.sha256(" ".join(map(str, made_by)).encode())
     found.update(function.graph.as_graph_def().SerializeToString(deterministic=True))
     variables = {id(one.handle): one for one in function.variables}  # in any order
     for one in function.captured_inputs:

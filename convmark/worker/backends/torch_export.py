@@ -57,7 +57,9 @@ class Forward(torch.nn.Module):  # type: ignore[misc]  # its types are not read
     def digest(self) -> str:
         """Return a hash of all that the export is made of: the graph, weights and versions."""
         program = self.program
-        found = hashlib.sha256(f"{torch.__version__} {np.__version__}".encode())
+        found = hashlib.sha256(
+            f"{torch.version.git_version} {torch.__version__} {np.__version__}".encode()
+        )
         found.update(program.graph_module.code.encode())
         for name, tensor in sorted({**program.state_dict, **program.constants}.items()):
             found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
