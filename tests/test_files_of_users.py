@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,11 @@ import pytest
 
 from convmark.core.case import Case
 from convmark.worker.each_sample import hold_each_sample
-from convmark.worker.failure import CaseFailure
+from convmark.worker.failure import CaseFailure, UnknownModelError
+from convmark.worker.model_files import files_of
 from convmark.worker.runtimes.engine import Taken
 from convmark.worker.runtimes.export import Exported
+from convmark.worker.runtimes.files import check_runtime_file
 
 if TYPE_CHECKING:  # it imports Keras
     from convmark.worker.exported import ExportedBackend
@@ -35,6 +38,9 @@ def loaded(run: Run, *shapes: tuple[int | None, ...]) -> tuple[ExportedBackend, 
         threads=lambda: None,
         resize=lambda shapes: None,
         stored_precision=lambda: "float32",
+        multiplies_in=tuple,
+        call_path="onnxruntime",
+        settings=dict,
     )
     framework = SimpleNamespace(asked_shapes={}, _inputs={})
     exported = Exported("net.onnx", (), (), {})
@@ -107,3 +113,51 @@ def test_a_file_of_open_axes_is_made_ready_when_its_shapes_are_known(
     engine = lite_rt.LiteRT("net.tflite", "1", "cpu")
     engine.resize([(BATCH, 8, 8, 3)])
     assert done == [[BATCH, 8, 8, 3], "allocated"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "rule"),
+    [
+        ("a.tflite", b"nothing", "must be a TensorFlow Lite file"),
+        ("a.xml", b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "c">]><net/>', "without document"),
+        ("a.xml", b"<net>" + b" " * 5000 + b"<!DOCTYPE a><net/>", "without document"),
+        (
+            "a.xml",
+            b"<net></net>",
+            "its weights, the .bin file of the same name, must be in the same folder",
+        ),
+        ("a.onnx", b"\xff" * 50, "must be an ONNX file, it cannot be read"),
+    ],
+)
+def test_a_file_that_is_not_its_runtimes_is_refused(
+    name: str, content: bytes, rule: str, tmp_path: Path
+) -> None:
+    if name.endswith(".onnx"):
+        pytest.importorskip("onnx", reason="parts of ONNX files are checked by onnx")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UnknownModelError, match=rule):
+        check_runtime_file(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("place", ["../secret", "/etc/passwd"])
+def test_tensors_outside_the_folder_of_an_onnx_file_are_refused(place: str, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="parts of ONNX files are checked by onnx")
+    tensor = onnx.TensorProto(name="w", data_type=1, dims=[4], data_location=1)
+    tensor.external_data.add(key="location", value=place)
+    graph = onnx.GraphProto(name="g", initializer=[tensor])
+    (tmp_path / "a.onnx").write_bytes(onnx.ModelProto(graph=graph).SerializeToString())
+    with pytest.raises(UnknownModelError, match=f"one is in {place}"):
+        check_runtime_file(str(tmp_path / "a.onnx"))
+
+
+def test_the_weights_beside_a_file_are_code_that_ran(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="parts of ONNX files are read by onnx")
+    tensor = onnx.TensorProto(name="w", data_type=1, dims=[4], data_location=1)
+    tensor.external_data.add(key="location", value="a.weights")
+    graph = onnx.GraphProto(name="g", initializer=[tensor])
+    (tmp_path / "a.onnx").write_bytes(onnx.ModelProto(graph=graph).SerializeToString())
+    for name in ("a.xml", "a.bin"):
+        (tmp_path / name).touch()
+    found = [[Path(one).name for one in files_of(str(tmp_path / f"a.{kind}"))]
+             for kind in ("onnx", "xml", "tflite")]  # fmt: skip
+    assert found == [["a.onnx", "a.weights"], ["a.xml", "a.bin"], ["a.tflite"]]

@@ -21,6 +21,9 @@ from convmark.core.model_name import ModelName, split_names
         ('nets:net(path="a/b.keras")', "nets:net(path='a/b.keras')"),
         ("./nets//small.keras", "nets/small.keras"),
         ("old.h5", "old.h5"),
+        ("nets/a.tflite#encode", "nets/a.tflite#encode"),
+        ("exported/#encode", "exported/#encode"),
+        ("a/#net.keras", "a/#net.keras"),  # a file of that name
         ("nets:nets/small.keras", "nets:nets/small.keras"),
         ("keras_hub:resnet_18_imagenet", "keras_hub:resnet_18_imagenet"),
     ],
@@ -37,6 +40,11 @@ def test_a_file_is_named_from_the_working_folder(
     (tmp_path / "exported" / "saved_model.pb").touch()
     monkeypatch.chdir(tmp_path)
     assert str(ModelName.of("exported")) == "exported/"
+    assert str(ModelName.of("exported#encode")) == "exported/#encode"
+    name = ModelName.of("exported/#encode")
+    assert (name.file, name.signature) == ("exported/", "encode")
+    (tmp_path / "a.tflite#b").touch()
+    assert ModelName.of("./a.tflite#b").file == "a.tflite#b"
     assert ModelName.of("lenet5").is_zoo
     assert str(ModelName.of(f"{tmp_path}/a/net.keras")) == "a/net.keras"
     (tmp_path / "exported" / "nets.py").touch()

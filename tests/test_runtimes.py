@@ -27,13 +27,10 @@ from convmark.core.runtimes import EXPORTS, RUNTIMES
 from convmark.core.suites import refuse_runtimes
 from convmark.interpreter import Answer, Interpreter
 from convmark.worker import runtimes
-from convmark.worker.failure import CaseFailure, UnknownModelError
+from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import Inputs, Leaf, flat
-from convmark.worker.model_files import files_of
 from convmark.worker.runtimes import export as exporting
-from convmark.worker.runtimes.engine import Taken
 from convmark.worker.runtimes.export import Exported, export
-from convmark.worker.runtimes.files import check_runtime_file
 
 EXPORTING = sorted(name for name in RUNTIMES if name != "keras")
 OF_TENSORFLOW = [name for name in EXPORTING if RUNTIMES[name].backend == "tensorflow"]
@@ -181,8 +178,16 @@ def test_two_that_export_the_same_at_once_leave_one_file_and_a_killed_one_leaves
             one()
 
 
-def test_the_code_of_each_runtime_has_a_hash_of_its_own() -> None:
+def test_the_code_of_each_runtime_has_a_hash_of_its_own_and_of_what_all_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert len({runtimes.code_hash(name) for name in EXPORTING}) == len(EXPORTING)
+    before = runtimes.code_hash("litert")
+    shutil.copytree(Path(runtimes.__file__).parent, tmp_path / "copy")
+    monkeypatch.setattr(runtimes, "__file__", str(tmp_path / "copy" / "__init__.py"))
+    assert runtimes.code_hash("litert") == before
+    (tmp_path / "copy" / "engine.py").write_text("# another way to freeze a function")
+    assert runtimes.code_hash("litert") != before
 
 
 def export_of(path: str, batch: list[Any]) -> Exported:
@@ -215,49 +220,6 @@ def test_a_step_that_ends_before_its_outputs_are_in_host_memory_is_refused() -> 
         backend_of(case(threads="2")).described_inference(Loaded(Engine(batch[0])))
     with pytest.raises(CaseFailure, match="must return NumPy arrays, got Late"):
         backend.described_inference(Loaded(Engine(Late())))
-
-
-def test_a_file_of_another_precision_than_was_asked_for_is_refused(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from convmark.worker.exported import ExportedBackend
-
-    class Engine:
-        taken = (Taken("input", (1, 2), "float32"),)
-
-        def __init__(self, path: str, threads: str, device: str) -> None:
-            self.stored_precision = lambda: path.partition(".")[0]
-
-        def resize(self, shapes: Any) -> None:
-            """Nothing: the test runs no step."""
-
-    def loaded(stored: str, asked: str, *, named: bool) -> list[str]:
-        its_case = case(model="a.tflite", runtime="litert", precision=asked)
-        file = Exported(f"{stored}.tflite", [], [], {})
-        backend = ExportedBackend(
-            SimpleNamespace(asked_shapes={}, _inputs={}),
-            its_case,
-            file,
-            0,
-            lambda *_, **__: None,
-            precision_asked=named,
-        )
-        return backend.layer_precisions(backend.load(Engine))
-
-    assert loaded("int8", "int8", named=True) == loaded("int8", "float32", named=False) == ["int8"]
-    for stored, asked in (("float32", "int8"), ("int8", "float16"), ("int8", "float32")):
-        with pytest.raises(CaseFailure, match=f"a.tflite: the file is of {stored}, got {asked}; "):
-            loaded(stored, asked, named=True)
-    monkeypatch.setattr(Engine, "taken", [Taken("words", (1, 2), "string")])
-    with pytest.raises(
-        CaseFailure, match=r"a.tflite: .* numbers, but its input words is of string"
-    ):
-        loaded("float32", "float32", named=False)
-    exported_file = export_of("float32.tflite", [np.ones((1, 2), np.float32)])
-    asked_for = case(runtime="litert", precision="dynamic_int8")
-    backend = ExportedBackend(None, asked_for, exported_file, 0, lambda *_, **__: None)
-    with pytest.raises(CaseFailure, match="LiteRT's converter left its weights in float32, as"):
-        backend.load(Engine)
 
 
 # -- real workers ----------------------------------------------------------------------------------
@@ -426,6 +388,23 @@ def test_threads_that_were_asked_for_are_in_force(lenet5: Measured) -> None:
         assert told == [1], runtime
 
 
+@pytest.mark.parametrize(
+    ("runtime", "settings"),
+    [
+        ("litert", {"xnnpack": "True"}),
+        ("onnxruntime", {"graph_optimization": "ORT_ENABLE_ALL", "spinning": "default",
+                         "providers": "CPUExecutionProvider", "execution_mode": "ORT_SEQUENTIAL"}),
+        ("openvino", {"hint": "LATENCY", "streams": "1", "mode": "PERFORMANCE",
+                      "multiplies_in": "float32"}),
+    ],
+)  # fmt: skip
+def test_how_a_runtime_runs_is_read_back_from_it(
+    runtime: str, settings: dict[str, str], lenet5: Measured
+) -> None:
+    found = (lenet5(runtime).event("read_back") or {})["inherited"]
+    assert found == {f"{runtime}.{name}": value for name, value in settings.items()}
+
+
 @pytest.mark.parametrize("kind", ["describe", "layers", "probe"])
 def test_what_keras_alone_can_be_asked_for_is_refused_of_a_runtime(
     kind: str, interpreter: Interpreter, kept: Path
@@ -481,6 +460,54 @@ def test_a_file_that_is_there_already_is_a_case_of_its_runtime(
     assert "largest_rel_error" not in compared
     other = interpreter.answer(measured("small.tflite", runtime="litert", batch_size=2))
     assert other.message == ("small.tflite: takes batches of size 1, got 2; use --batch-sizes 1")
+
+
+SIGNED = """
+import tensorflow as tf
+
+class Two(tf.Module):
+    def __init__(self):
+        super().__init__()
+        self.weights = tf.Variable(tf.random.stateless_normal((4, 3), (1, 2)))
+
+    @tf.function(input_signature=[tf.TensorSpec((2, 4), tf.float32, name="x")])
+    def encode(self, x):
+        return {"codes": tf.tanh(x @ self.weights)}
+
+    @tf.function(input_signature=[tf.TensorSpec((2, 3), tf.float32, name="y")])
+    def decode(self, y):
+        return {"samples": tf.matmul(y, self.weights, transpose_b=True)}
+
+two = Two()
+named = {"encode": two.encode, "serving_default": two.decode}
+tf.saved_model.save(two, "two", signatures=named)
+converted = tf.lite.TFLiteConverter.from_saved_model("two", signature_keys=list(named)).convert()
+open("two.tflite", "wb").write(converted)
+"""
+
+
+def test_of_several_signatures_the_one_that_is_asked_for_runs_and_the_row_says_which(
+    interpreter: Interpreter, kept: Path, forks_of: Callable[[str], Forks]
+) -> None:
+    done = forks_of("tensorflow").run(SIGNED, cwd=kept.parent)
+    assert done.returncode == 0, done.stderr
+    asked = [("two/", "keras", "tf.function, signature serving_default", [3])]
+    asked += [("two/#encode", "keras", "tf.function, signature encode", [4])]
+    if importlib.util.find_spec("ai_edge_litert"):
+        asked += [("two.tflite#encode", "litert", "litert, signature encode", [4])]
+        asked += [
+            ("two.tflite#serving_default", "litert", "litert, signature serving_default", [3])
+        ]
+    for model, runtime, path, shape in asked:
+        answer = interpreter.answer(measured(model, runtime=runtime, batch_size=2))
+        assert answer.status == "ok", answer.message
+        assert (answer.event("built") or {})["input_shape"] == shape
+        assert (answer.event("read_back") or {})["call_path"] == path
+    other = interpreter.answer(measured("two/#train", batch_size=2))
+    assert other.message == (
+        "two/: must have a signature train, it has encode, serving_default; choose one, as in "
+        "two/#encode"
+    )
 
 
 def test_a_file_of_the_same_model_is_used_again_and_weights_changed_in_it_are_an_error(
@@ -560,11 +587,15 @@ def test_litert_takes_each_input_in_its_place(monkeypatch: pytest.MonkeyPatch) -
     for wrong in ([5], [5, 3, 1]):
         with pytest.raises(ValueError, match="zip"):
             engine.run(wrong)
-    stand_in.get_signature_list = lambda: {"train": {}, "infer": {}}
-    with pytest.raises(
-        CaseFailure, match=r"must have one signature, but it has infer, train; convert"
+    for names, path, rule in (
+        ("ab", "net.tflite", "must have one signature, but it has a, b; choose one, as in net.*#a"),
+        ("ab", "net.tflite#c", "must have a signature c, but it has a, b; choose"),
+        ("a", "net.tflite#c", "must have a signature c, but it has a; choose"),
+        ("", "net.tflite#c", "must have a signature c, but it has none$"),
     ):
-        lite_rt.LiteRT("net.tflite", "1", "cpu")
+        stand_in.get_signature_list = lambda names=names: dict.fromkeys(names)
+        with pytest.raises(CaseFailure, match=rule):
+            lite_rt.LiteRT(path, "1", "cpu")
 
 
 @pytest.mark.parametrize("precision", ["dynamic_int8", "float16", "int8"])
@@ -586,54 +617,6 @@ def test_a_quantised_lenet5_agrees_and_one_with_weights_of_zero_is_an_error(
     again = interpreter.answer(asked)
     shutil.rmtree(file.parent)
     assert f"lenet5-infer-cpu-b1-{precision}-t1-litert: computes something else" in again.message
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "rule"),
-    [
-        ("a.tflite", b"nothing", "must be a TensorFlow Lite file"),
-        ("a.xml", b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "c">]><net/>', "without document"),
-        ("a.xml", b"<net>" + b" " * 5000 + b"<!DOCTYPE a><net/>", "without document"),
-        (
-            "a.xml",
-            b"<net></net>",
-            "its weights, the .bin file of the same name, must be in the same folder",
-        ),
-        ("a.onnx", b"\xff" * 50, "must be an ONNX file, it cannot be read"),
-    ],
-)
-def test_a_file_that_is_not_its_runtimes_is_refused(
-    name: str, content: bytes, rule: str, tmp_path: Path
-) -> None:
-    if name.endswith(".onnx"):
-        pytest.importorskip("onnx", reason="parts of ONNX files are checked by onnx")
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(UnknownModelError, match=rule):
-        check_runtime_file(str(tmp_path / name))
-
-
-@pytest.mark.parametrize("place", ["../secret", "/etc/passwd"])
-def test_tensors_outside_the_folder_of_an_onnx_file_are_refused(place: str, tmp_path: Path) -> None:
-    onnx = pytest.importorskip("onnx", reason="parts of ONNX files are checked by onnx")
-    tensor = onnx.TensorProto(name="w", data_type=1, dims=[4], data_location=1)
-    tensor.external_data.add(key="location", value=place)
-    graph = onnx.GraphProto(name="g", initializer=[tensor])
-    (tmp_path / "a.onnx").write_bytes(onnx.ModelProto(graph=graph).SerializeToString())
-    with pytest.raises(UnknownModelError, match=f"one is in {place}"):
-        check_runtime_file(str(tmp_path / "a.onnx"))
-
-
-def test_the_weights_beside_a_file_are_code_that_ran(tmp_path: Path) -> None:
-    onnx = pytest.importorskip("onnx", reason="parts of ONNX files are read by onnx")
-    tensor = onnx.TensorProto(name="w", data_type=1, dims=[4], data_location=1)
-    tensor.external_data.add(key="location", value="a.weights")
-    graph = onnx.GraphProto(name="g", initializer=[tensor])
-    (tmp_path / "a.onnx").write_bytes(onnx.ModelProto(graph=graph).SerializeToString())
-    for name in ("a.xml", "a.bin"):
-        (tmp_path / name).touch()
-    found = [[Path(one).name for one in files_of(str(tmp_path / f"a.{kind}"))]
-             for kind in ("onnx", "xml", "tflite")]  # fmt: skip
-    assert found == [["a.onnx", "a.weights"], ["a.xml", "a.bin"], ["a.tflite"]]
 
 
 def test_a_runtime_that_is_not_installed_is_one_line_with_its_extra(

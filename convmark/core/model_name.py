@@ -8,6 +8,7 @@ shop.nets:small                           a builder, a class or an instance in a
 shop.nets:small(depth=16,width=2)         a builder with literal arguments
 nets/small.keras, small.h5                a file that Keras saved
 exported/                                 a SavedModel's folder
+exported/#encode, small.tflite#encode     one of the signatures in it
 nets/small.onnx, small.tflite, small.xml  a file of ONNX Runtime, of LiteRT, of OpenVINO
 shop.nets:nets/small.keras                a file whose own classes a module registers
 keras_hub:resnet_18_imagenet              a preset of keras-hub
@@ -22,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from convmark.core.errors import CaseError
+from convmark.core.runtimes import parted_signature
 
 PRESETS = "keras_hub"
 """The module whose attributes are presets; its builders are in keras_hub.models."""
@@ -47,6 +49,8 @@ class ModelName:
     """Whether arguments are given, were it none."""
     file: str = ""
     """From the working folder; a folder ends in a slash."""
+    signature: str = ""
+    """Of a SavedModel or a .tflite file, the one that is asked for."""
 
     @classmethod
     def of(cls, text: str) -> ModelName:
@@ -63,8 +67,9 @@ class ModelName:
         is_module = bool(colon) and all(part.isidentifier() for part in module.split("."))
         if not is_module:
             module, rest = "", text
-        if _is_file(rest, alone=not is_module):
-            return cls(module=module, file=_from_here(rest))
+        path, signature = _signed(rest)
+        if _is_file(path, alone=not is_module):
+            return cls(module=module, file=_from_here(path), signature=signature)
         if not is_module:
             if colon:
                 raise CaseError(f"{text}: write a model of your own as package.module:attribute")
@@ -84,10 +89,15 @@ class ModelName:
     def __str__(self) -> str:
         before = f"{self.module}:" if self.module else ""
         if not self.called:
-            return before + (self.file or self.attribute)
+            return before + (self.place or self.attribute)
         texts = [_literal(value) for value in self.arguments]
         texts += [f"{name}={_literal(self.keywords[name])}" for name in sorted(self.keywords)]
         return f"{before}{self.attribute}({','.join(texts)})"
+
+    @property
+    def place(self) -> str:
+        """The file with the signature that is asked for."""
+        return f"{self.file}#{self.signature}" if self.signature else self.file
 
     @property
     def is_zoo(self) -> bool:
@@ -121,6 +131,16 @@ def split_names(text: str) -> Iterator[str]:
             yield text[begin:place].strip()
             begin = place + 1
     yield text[begin:].strip()
+
+
+def _signed(text: str) -> tuple[str, str]:
+    """Part a file from the signature that is asked for; a folder may lack its slash."""
+    folder, _, signature = text.rpartition("#")
+    if os.path.exists(text):
+        return text, ""
+    if folder and os.path.isfile(os.path.join(folder, SAVED_MODEL)):
+        text = f"{folder.rstrip('/')}/#{signature}"
+    return parted_signature(text)
 
 
 def _is_file(text: str, *, alone: bool) -> bool:

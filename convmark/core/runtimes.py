@@ -6,6 +6,7 @@ module too, so it needs the standard library alone.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -122,8 +123,18 @@ RUNTIME_TASKS = ("infer", "accuracy")
 """What a runtime does beside Keras: it takes the steps, or the test of what Keras has trained."""
 
 
-def runtime_of_file(path: str) -> str:
+_SIGNED = re.compile(r"(.*(?:\.tflite|/))#([^#/.]+)")
+
+
+def parted_signature(name: str) -> tuple[str, str]:
+    """Return a model's file, and the signature in it that `FILE#SIGNATURE` asks for, else empty."""
+    found = _SIGNED.fullmatch(name)
+    return (found[1], found[2]) if found else (name, "")
+
+
+def runtime_of_file(name: str) -> str:
     """Return the runtime that a model's file is loaded by: Keras where it is no other's."""
+    path, _ = parted_signature(name)
     found = (one.name for one in RUNTIMES.values() if one.takes_files)
     return next((name for name in found if path.endswith(RUNTIMES[name].suffix)), DEFAULT_RUNTIME)
 

@@ -76,7 +76,8 @@ class RowFacts:
     effective_batch_size: int | None = _case("samples per step over all replicas", unit="samples")
     precision: str = _case(
         "what the layers compute in: float32 (TF32 off), tf32, a mixed Keras dtype policy, "
-        "another dtype, or a mixture such as float32+mixed_bfloat16"
+        "another dtype, or a mixture such as float32+mixed_bfloat16; of an exported model the form "
+        "of its file"
     )
     jit: str = _case(
         "whether the framework's optional compiler is asked for: on or off; JAX always compiles"

@@ -59,7 +59,7 @@ def builder(name: str, backend: Any, task: str = "train") -> Builder:
         check_file(parts.file)
         if parts.module:
             _module(name, parts.module)
-        return Builder(functools.partial(_loaded, parts.file, backend, compiled=task != "infer"))
+        return Builder(functools.partial(_loaded, parts.place, backend, compiled=task != "infer"))
     if parts.is_preset:
         return Builder(_preset(name, parts.attribute))
     return _own(name, parts, backend)

@@ -22,7 +22,7 @@ from typing import Any
 
 from convmark.core.case import PRECISIONS, Case
 from convmark.core.model_name import ModelName
-from convmark.core.runtimes import DEFAULT_RUNTIME, EXPORTS, runtime_of_file
+from convmark.core.runtimes import DEFAULT_RUNTIME, EXPORTS, parted_signature, runtime_of_file
 from convmark.core.tasks import TASKS
 from convmark.worker import (
     backends,
@@ -238,7 +238,7 @@ def _make_runtime_ready(
         )
     runtimes.check_installed(case.runtime, case.model)
     if runtime_of_file(case.model) == case.runtime:
-        check_file(case.model)
+        check_file(parted_signature(case.model)[0])
         exported = Exported(case.model, (), (), {})
     else:
         exported = _exported(request, case, framework, emit)

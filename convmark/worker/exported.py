@@ -10,7 +10,7 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -69,6 +69,9 @@ class ExportedBackend:
         self._precision_asked = precision_asked
         self._threads_before = _tasks()
         self._threads: int | None = None
+        self._settings: dict[str, str] = {}
+        self.call_path = case.runtime
+        """Of a file with several signatures also the one that runs, once it is loaded."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._framework, name)
@@ -79,7 +82,6 @@ class ExportedBackend:
         return contextlib.nullcontext() if own else self._framework.scope()
 
     compiler = ""
-    call_path = property(lambda self: self._case.runtime)
 
     def is_model(self, candidate: Any) -> bool:
         """Whether it is a file that a runtime has loaded."""
@@ -160,24 +162,37 @@ class ExportedBackend:
         case, began = self._case, time.perf_counter()
         engine = runtimes.loaded(case, make, self._exported.path)
         seconds = time.perf_counter() - began
+        self.call_path = engine.call_path
         self._emit("loaded", load_s=seconds, packages=runtimes.versions(case.runtime))
+        multiplied = engine.multiplies_in()
         if self._inputs is None:
-            self._precision = self._precision_of_file(engine)
+            self._precision = self._precision_of_file(engine, multiplied)
             self._inputs = self._inputs_of_file(engine)
             batch = flat(self._inputs.batch(case.batch_size, self._seed))
             self._exported = replace(self._exported, batches=[list(batch)])
             engine.resize([one.shape for one in self._exported.batches[0]])
         else:
-            runtimes.check_stored(case, engine)
+            runtimes.check_stored(case, engine, multiplied)
+        products = "+".join(sorted(multiplied))
+        told = engine.settings() | ({"multiplies_in": products} if products else {})
+        self._settings = {f"{case.runtime}.{name}": value for name, value in told.items()}
         return Loaded(engine)
 
-    def _precision_of_file(self, engine: Any) -> str:
+    def runtime_settings(self) -> dict[str, str]:
+        """How the runtime runs the file, as it has told."""
+        return self._settings
+
+    def _precision_of_file(self, engine: Any, multiplied: Collection[str]) -> str:
         """Return what a file computes in, or keeps its weights in, by its own word.
+
+        Args:
+            multiplied: the dtypes of its products, as far as they are known.
 
         Raises:
             CaseFailure: another was asked for.
         """
-        case, stored = self._case, str(engine.stored_precision())
+        case = self._case
+        stored = runtimes.precision_of(str(engine.stored_precision()), multiplied)
         if self._precision_asked and case.precision != stored:
             raise CaseFailure(
                 f"{case.model}: the file is of {stored}, got {case.precision}; leave out "

@@ -274,7 +274,7 @@ class Witness:
         held = self._backend.weights_by_device(self._model)
         weights = ",".join(f"{kind}:{size}" for kind, size in sorted(held.items()))
         return {
-            "inherited": {**self._inherited, **memory_state(self._case)},
+            "inherited": {**self._inherited, **memory_state(self._case), **self._of_runtime()},
             "model": {
                 **self._changed,
                 **self._thread_pairs(),
@@ -312,6 +312,13 @@ class Witness:
         found: Settings = self._backend.inference_aside(self._model)
         if self._case.jit == "on" or self._backend.always_compiles:
             found.pop("jit_compile", None)
+        return found
+
+    def _of_runtime(self) -> Settings:
+        """Return how the runtime runs that takes Keras's place."""
+        if self._case.runtime == DEFAULT_RUNTIME:
+            return {}
+        found: Settings = self._backend.runtime_settings()
         return found
 
     def _untracked(self) -> Settings:

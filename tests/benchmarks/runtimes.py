@@ -83,7 +83,7 @@ _BARE: Mapping[str, tuple[str, str]] = {
         "import openvino\n"
         "hints = {'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_PRECISION_HINT': 'f32'}\n"
         "one = openvino.Core().compile_model(path, 'CPU', hints).create_infer_request()",
-        "one.infer([batch], share_inputs=True, share_outputs=False)[0]",
+        "one.infer(batch, share_inputs=True, share_outputs=False).to_tuple()[0]",
     ),
     "torchexport": (
         "import torch\none = torch.export.load(path).module()",

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from convmark_zoo.keras_api import KERAS_RELEASE, keras
 
+from convmark.core.runtimes import parted_signature
 from convmark.worker.backends.kept_values import kept_values, training_progress
 from convmark.worker.backends.keras_inputs import check_count, inputs_of
 from convmark.worker.backends.keras_parts import (
@@ -195,6 +196,7 @@ class KerasBackend(Framework):
         """Return the model of a file that Keras saved.
 
         Args:
+            path: of a SavedModel, with the signature that is asked for.
             trusted: whether code that lies in the file may run.
             compiled: whether it is compiled where it was saved so; inference needs none of it.
 
@@ -202,7 +204,7 @@ class KerasBackend(Framework):
             CaseFailure: it is a SavedModel, which is a graph of TensorFlow's.
             Exception: whatever Keras finds amiss.
         """
-        if path.endswith("/"):
+        if parted_signature(path)[0].endswith("/"):
             raise CaseFailure(f"{path}: a SavedModel needs the backend tensorflow")
         model = keras.models.load_model(path, compile=compiled, safe_mode=not trusted)
         optimizer = getattr(model, "optimizer", None)

@@ -1,4 +1,4 @@
-"""A SavedModel's folder as a model: the graph that its serving signature holds, for inference.
+"""A SavedModel's folder as a model: the graph that one of its signatures holds, for inference.
 
 Keras's own TFSMLayer copies each variable and leaves the original in memory, and casts the inputs
 to the policy of the day, which the graph knows nothing of. So the signature is called as it is.
@@ -27,26 +27,32 @@ _REACHING = frozenset(
 
 
 class SavedModel(keras.Model):  # type: ignore[misc]  # Keras has no types
-    """The serving signature of a SavedModel, called on what it names."""
+    """A signature of a SavedModel, called on what it names."""
 
     nothing_to_train = (
         "nothing to train: a SavedModel is measured in inference only; use --tasks "
         "infer, or save the model as .keras"
     )
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, signature: str = "") -> None:
+        """Load the folder.
+
+        Args:
+            signature: the one that is asked for; by default the one that serves, or the only one.
+        """
         if not is_trusted():
             _refuse_reaching(folder)
         loaded = tf.saved_model.load(folder)
         signatures = dict(loaded.signatures)
-        chosen = (
-            SERVING if SERVING in signatures or len(signatures) != 1 else next(iter(signatures))
-        )
+        only = next(iter(signatures)) if len(signatures) == 1 else SERVING
+        chosen = signature or (SERVING if SERVING in signatures else only)
         if chosen not in signatures:
             names = ", ".join(sorted(signatures)) or "none"
-            raise CaseFailure(f"{folder}: must have a signature {SERVING}, it has {names}")
+            remedy = f"; choose one, as in {folder}#{min(signatures)}" if signatures else ""
+            raise CaseFailure(f"{folder}: must have a signature {chosen}, it has {names}{remedy}")
         function = signatures[chosen]
         super().__init__(autocast=False)  # a folder's name need not be one that TensorFlow takes
+        self.chosen = chosen if len(signatures) > 1 else ""
         if not function.structured_outputs:
             raise CaseFailure(f"{folder}: its signature has no outputs; save it with one")
         self.precision = _computed(folder, function)
@@ -85,6 +91,12 @@ class SavedModel(keras.Model):  # type: ignore[misc]  # Keras has no types
         return []
 
     trainable_variables = trainable_weights
+
+
+def signature_words(model: Any) -> str:
+    """Return which of several signatures a model calls, as its call path ends; empty for none."""
+    chosen = model.chosen if isinstance(model, SavedModel) else ""
+    return f", signature {chosen}" if chosen else ""
 
 
 def _refuse_reaching(folder: str) -> None:

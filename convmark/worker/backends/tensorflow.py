@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from convmark_zoo.keras_api import KERAS_VERSION, keras
 
+from convmark.core.runtimes import parted_signature
 from convmark.worker import reference
 from convmark.worker.backends.keras_model import KerasBackend
 from convmark.worker.backends.keras_parts import root_mean_square, untracked
@@ -24,7 +25,7 @@ from convmark.worker.backends.own_training import (
     OwnData,
     own_function,
 )
-from convmark.worker.backends.saved_model import SavedModel
+from convmark.worker.backends.saved_model import SavedModel, signature_words
 from convmark.worker.backends.step import Chain, Piece, Step
 from convmark.worker.backends.tensorflow_export import (
     digest_of,
@@ -119,8 +120,9 @@ class TensorFlow(KerasBackend):
         return {**super().settings(), **read_all(READERS)}
 
     def load_model(self, path: str, *, trusted: bool, compiled: bool) -> Any:
-        if path.endswith("/"):
-            return SavedModel(path)
+        folder, signature = parted_signature(path)
+        if folder.endswith("/"):
+            return SavedModel(folder, signature)
         return super().load_model(path, trusted=trusted, compiled=compiled)
 
     def thread_counts(self) -> tuple[int, int]:
@@ -283,6 +285,7 @@ class TensorFlow(KerasBackend):
         else:
             infer = tf.function(infer, jit_compile=compiled)
             step = self._step(infer, (pictures,))
+        self._call_path += signature_words(model)
 
         def run(batch: Any) -> Any:
             return (output := infer(batch))[0], output

@@ -14,7 +14,7 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from convmark.core.case import Case
@@ -27,6 +27,7 @@ __all__ = [
     "code_hash",
     "imported",
     "loaded",
+    "precision_of",
     "reason",
     "versions",
 ]
@@ -104,11 +105,28 @@ def loaded(case: Case, make: Callable[[str, str, str], Any], path: str) -> Any:
         ) from error
 
 
-def check_stored(case: Case, engine: Any) -> None:
+def precision_of(stored: str, multiplied: Collection[str]) -> str:
+    """Return what a file computes in.
+
+    Args:
+        stored: what it says itself.
+        multiplied: the dtypes of the products on this machine, as far as they are known.
+    """
+    if stored in ("int8", "float16", "bfloat16") and set(multiplied) == {"float32"}:
+        return f"float32_from_{stored}"
+    if stored in ("int8", "float32") and set(multiplied) - {stored}:
+        return "+".join(sorted(multiplied))
+    return stored
+
+
+def check_stored(case: Case, engine: Any, multiplied: Collection[str]) -> None:
     """Hold an export to its precision: a converter may leave weights as they are.
 
+    Args:
+        multiplied: the dtypes of its products, as far as they are known.
+
     Raises:
-        CaseFailure: it has left all of them so.
+        CaseFailure: it has left all of them so, or they are multiplied in another one.
     """
     stored = case.precision if case.precision == "float32" else str(engine.stored_precision())
     if stored != case.precision:
@@ -117,6 +135,13 @@ def check_stored(case: Case, engine: Any) -> None:
             f"{RUNTIMES[case.runtime].label}'s converter left its weights in {stored}, as "
             "it does with few weights or with operations that have no "
             f"{case.precision}; use --precisions float32"
+        )
+    others = set(multiplied) - {"float32"} if case.precision == "float32" else ()
+    if others or (case.precision == "int8" and multiplied and "int8" not in multiplied):
+        raise CaseFailure(
+            f"{case.model}: asked for precision {case.precision}, but "
+            f"{RUNTIMES[case.runtime].label} multiplies in {', '.join(sorted(multiplied))} on this "
+            "machine; use another --precisions"
         )
 
 
@@ -130,6 +155,9 @@ def versions(name: str) -> str:
 
 
 def code_hash(name: str) -> str:
-    """Return a hash of the module that makes a runtime's files; it is not imported."""
-    with open(f"{os.path.dirname(__file__)}/{RUNTIMES[name].module}.py", "rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()
+    """Return a hash of the modules that make a runtime's files; they are not imported."""
+    found = hashlib.sha256()
+    for module in ("engine", RUNTIMES[name].module):
+        with open(f"{os.path.dirname(__file__)}/{module}.py", "rb") as file:
+            found.update(file.read())
+    return found.hexdigest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,3 +68,11 @@ class Engine(abc.ABC):
     def threads(self) -> int | None:
         """The threads of the runtime's pool as it tells; None where it does not."""
         return None
+
+    def settings(self) -> dict[str, str]:
+        """How the runtime runs the file, as it tells once the file is ready."""
+        return {}
+
+    def multiplies_in(self) -> Collection[str]:
+        """The dtypes of its products on this machine, as it tells; none where it does not."""
+        return ()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from convmark.core.runtimes import parted_signature
 from convmark.worker.failure import CaseFailure
 from convmark.worker.runtimes.engine import Engine, Source, Taken
+
+_PRODUCTS = ("CONV", "FULLY_CONNECTED", "MATMUL", "LSTM", "RNN")
+"""In the names of operations that multiply."""
 
 
 def convert(source: Source, path: str, precision: str) -> None:
@@ -38,16 +42,25 @@ class LiteRT(Engine):
     """An interpreter of one file; its XNNPACK delegate is on, as it is by default."""
 
     call_path = "litert"
+    _runner: Any = None
+    """Calls one of several signatures, whose tensors have places of their own."""
 
     def __init__(self, path: str, threads: str, device: str) -> None:
-        self._path = path
+        self._path, asked = parted_signature(path)
         count = None if threads == "default" else int(threads)
-        self._interpreter = Interpreter(path, num_threads=count)
-        if len(signatures := self._interpreter.get_signature_list()) > 1:
-            raise CaseFailure(
-                f"{path}: must have one signature, but it has "
-                f"{', '.join(sorted(signatures))}; convert the one that is deployed"
-            )
+        self._interpreter = Interpreter(self._path, num_threads=count)
+        signatures = self._interpreter.get_signature_list()
+        if asked not in signatures and (asked or len(signatures) > 1):
+            names = ", ".join(sorted(signatures)) or "none"
+            remedy = f"; choose one, as in {self._path}#{min(signatures)}" if signatures else ""
+            rule = f"must have a signature {asked}" if asked else "must have one signature"
+            raise CaseFailure(f"{self._path}: {rule}, but it has {names}{remedy}")
+        if len(signatures) > 1:
+            self.call_path = f"litert, signature {asked}"
+            self._runner = self._interpreter.get_signature_runner(asked)
+            takes = self._runner.get_input_details()
+            self._takes = [{**takes[name], "name": name} for name in sorted(takes)]
+            return
         self._takes = self._interpreter.get_input_details()
         if not any(-1 in one["shape_signature"] for one in self._takes):
             self._interpreter.allocate_tensors()  # a size of 1 may be too small for others
@@ -68,13 +81,40 @@ class LiteRT(Engine):
         ]
 
     def resize(self, shapes: Sequence[Sequence[int]]) -> None:
+        if self._runner:  # which does so itself at each call
+            return
         for one, shape in zip(self._takes, shapes, strict=True):
             self._interpreter.resize_tensor_input(one["index"], list(shape))
         self._interpreter.allocate_tensors()
 
+    def settings(self) -> dict[str, str]:
+        if self._runner:  # a delegate takes operations of its graph at the first call
+            return {}
+        kinds = {one["op_name"] for one in self._interpreter._get_ops_details()}
+        return {"xnnpack": str("DELEGATE" in kinds)}
+
+    def multiplies_in(self) -> Collection[str]:
+        if self.stored_precision() != "int8" or self._graph:
+            return ()
+        plain = Interpreter(self._path)
+        dtypes = {one["index"]: np.dtype(one["dtype"]).name for one in plain.get_tensor_details()}
+        products = (
+            [dtypes[int(place)] for place in one["inputs"] if place >= 0]
+            for one in plain._get_ops_details()
+            if any(word in one["op_name"] for word in _PRODUCTS)
+        )  # the first input of some is a shape
+        return {
+            next(one for one in taken if one != "int32").removeprefix("u") for taken in products
+        }
+
+    @property
+    def _graph(self) -> int:
+        """The place in the file of the graph that runs."""
+        return self._runner._subgraph_index if self._runner else 0
+
     def stored_precision(self) -> str:
         plain = Interpreter(self._path)  # of one that is ready a delegate has taken operations
-        tensors = plain.get_tensor_details()
+        tensors = plain.get_tensor_details(self._graph)
         names = {one["index"]: np.dtype(one["dtype"]).name for one in tensors}
         scaled = {
             one["index"]: names[one["index"]]
@@ -84,12 +124,17 @@ class LiteRT(Engine):
         if {"int8", "uint8"} & {*scaled.values()}:
             made = {int(place) for one in plain._get_ops_details() for place in one["outputs"]}
             activations = {scaled[place] for place in made & {*scaled}}
+            if self._graph:  # its operations are not told: int8 products add a bias of int32
+                activations = {"int8"} if "int32" in scaled.values() else set()
             if "int16" in activations:
                 return "int16_from_int8"
             return "int8" if {"int8", "uint8"} & activations else "dynamic_int8"
         return "float16" if "float16" in names.values() else "float32"
 
     def run(self, arrays: Sequence[Any]) -> Sequence[Any]:
+        if self._runner:
+            names = (one["name"] for one in self._takes)
+            return list(self._runner(**dict(zip(names, arrays, strict=True))).values())
         set_tensor, invoke, get_tensor = self._calls
         if len(self._places) == 1:  # a loop costs half a microsecond, of steps that take twenty
             (array,) = arrays

@@ -85,6 +85,18 @@ class OnnxRuntime(Engine):
             for one in self._session.get_inputs()
         ]
 
+    def settings(self) -> dict[str, str]:
+        options = self._session.get_session_options()
+        spinning = "default"
+        with contextlib.suppress(RuntimeError, KeyError):  # it is not set
+            spinning = options.get_session_config_entry("session.intra_op.allow_spinning")
+        return {
+            "graph_optimization": options.graph_optimization_level.name,
+            "execution_mode": options.execution_mode.name,
+            "providers": ",".join(self._session.get_providers()),
+            "spinning": spinning,
+        }
+
     def stored_precision(self) -> str:
         import onnx
 

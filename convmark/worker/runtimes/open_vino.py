@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,15 @@ from convmark.worker.runtimes.engine import Engine, Source, Taken
 
 _LATENCY = {"PERFORMANCE_HINT": "LATENCY"}
 _HALVES = {"f16": "float16", "bf16": "bfloat16"}
+_PROPERTIES: Mapping[str, str] = MappingProxyType(
+    {"hint": "PERFORMANCE_HINT", "mode": "EXECUTION_MODE_HINT", "streams": "NUM_STREAMS"}
+)
+"""By the names that a row has."""
+_PRODUCTS = ("onvolution", "FullyConnected", "MatMul", "RNN", "LSTM", "GRU")
+"""In the types of nodes that multiply, as the plugin of the CPU calls them."""
+_DTYPES: Mapping[str, str] = MappingProxyType(
+    {"f32": "float32", "bf16": "bfloat16", "f16": "float16", "i8": "int8", "u8": "int8"}
+)
 
 
 def convert(source: Source, path: str, precision: str) -> None:
@@ -70,7 +80,6 @@ class OpenVino(Engine):
                 f"{path}: OpenVINO computes in {computes} here, but f32 was asked for"
             )
         self._infer = self._compiled.create_infer_request().infer
-        self._outputs = range(len(self._compiled.outputs))
 
     @property
     def taken(self) -> list[Taken]:
@@ -85,6 +94,24 @@ class OpenVino(Engine):
 
     def threads(self) -> int | None:
         return int(self._compiled.get_property("INFERENCE_NUM_THREADS"))
+
+    def settings(self) -> dict[str, str]:
+        found = {}
+        for name, one in _PROPERTIES.items():
+            with contextlib.suppress(RuntimeError):  # of another version
+                value = self._compiled.get_property(one)
+                found[name] = str(getattr(value, "name", value))
+        return found
+
+    def multiplies_in(self) -> Collection[str]:
+        found = set()
+        for one in self._compiled.get_runtime_model().get_ops():
+            facts = {name: fact.get() for name, fact in one.get_rt_info().items()}
+            kind, kernel = (str(facts.get(name, "")) for name in ("layerType", "primitiveType"))
+            if any(word in kind for word in _PRODUCTS):  # such as brgemm_avx512_f32
+                dtype = kernel.rpartition("_")[2].lower().replace("fp", "f")
+                found.add(_DTYPES.get(dtype, dtype))
+        return found
 
     def stored_precision(self) -> str:
         operations = openvino.Core().read_model(self._path).get_ops()
@@ -101,8 +128,10 @@ class OpenVino(Engine):
         return next((name for kind, name in _HALVES.items() if kind in kinds), "float32")
 
     def run(self, arrays: Sequence[Any]) -> Sequence[Any]:
-        found = self._infer([*arrays], share_inputs=True, share_outputs=False)
-        return [*map(found.__getitem__, self._outputs)]
+        # in a list OpenVINO looks for numbers, which takes some of the microseconds of a step
+        given = arrays[0] if len(arrays) == 1 else tuple(arrays)
+        found = self._infer(given, share_inputs=True, share_outputs=False)
+        return found.to_tuple()  # type: ignore[no-any-return]
 
 
 def _name(port: Any, default: str) -> str:

@@ -45,7 +45,7 @@ def tested(
     _, make = runtimes.imported(case.runtime, case.model)
     engine = runtimes.loaded(case, make, kept(case, Source(function, model, samples), digest, emit))
     emit("loaded", packages=runtimes.versions(case.runtime))
-    runtimes.check_stored(case, engine)
+    runtimes.check_stored(case, engine, engine.multiplies_in())
     outputs = [engine.run([one]) for one in batches]
     found = agreement(outputs, references)
     emit("agreement", **found.columns)
