@@ -41,12 +41,42 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def opened(browser: Any, page: Path) -> Any:
-    """The browser with the page drawn, 1200 pixels wide, in light."""
-    show(browser, page, width=1200, scheme="light")
+    """The browser with the page drawn, 1200 pixels wide, in light, for a test that changes it."""
+    return opened_anew(browser, page, width=1200, scheme="light")
+
+
+@pytest.fixture
+def untouched(browser: Any, page: Path) -> Any:
+    """The same for a test that leaves the page as it is."""
+    return still(browser, page, width=1200, scheme="light")
+
+
+LOADED: list[object] = []
+"""The page that the browser shows, its width and scheme; nothing where it may have changed since.
+
+To draw a page takes seconds of CPU time.
+"""
+
+
+def still(browser: Any, page: Path, *, width: int, scheme: str) -> Any:
+    """Have the browser show a page as it was loaded, for a test that leaves it so."""
+    wanted = [page, width, scheme]
+    if wanted != LOADED or browser.current_url.partition("?")[0] != page.as_uri():
+        show(browser, page, width=width, scheme=scheme)
+        LOADED[:] = wanted
+    browser.execute_script("window.scrollTo(0, 0)")
+    return browser
+
+
+def opened_anew(browser: Any, page: Path, *, width: int, scheme: str) -> Any:
+    """Have the browser show a page as it was loaded, for a test that changes it."""
+    still(browser, page, width=width, scheme=scheme)
+    LOADED.clear()
     return browser
 
 
 def show(browser: Any, page: Path, *, width: int, scheme: str, fragment: str = "") -> None:
+    LOADED.clear()
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
@@ -100,9 +130,9 @@ def head(browser: Any, table: str, key: str) -> Any:
     return found
 
 
-def test_it_draws_every_figure_and_the_console_is_silent(opened: Any) -> None:
-    assert opened.get_log("browser") == []
-    drawn = opened.execute_script(
+def test_it_draws_every_figure_and_the_console_is_silent(untouched: Any) -> None:
+    assert untouched.get_log("browser") == []
+    drawn = untouched.execute_script(
         "return [...document.querySelectorAll('.drawing')].map(e => [e.id, "
         "e.querySelectorAll('svg .mark-symbol path, svg .mark-rect path').length])"
     )
@@ -114,55 +144,43 @@ def test_it_draws_every_figure_and_the_console_is_silent(opened: Any) -> None:
     assert all(marks > 0 for _, marks in drawn), drawn
 
 
-def test_nothing_is_asked_of_any_network(opened: Any) -> None:
-    asked = opened.execute_script(
+def test_nothing_is_asked_of_any_network(untouched: Any) -> None:
+    asked = untouched.execute_script(
         "return performance.getEntriesByType('resource').map((entry) => entry.name)"
     )
     assert asked == []
 
 
-def test_no_panel_is_lost_in_print_though_none_is_drawn_in_time(
-    browser: Any, tmp_path: Path
-) -> None:
-    models = [f"model_{number:02d}" for number in range(15)]
-    keep_run(
-        tmp_path / "results",
-        [
-            measured(SLOW, 1, model, number, batch_size=batch)
-            for model in models
-            for batch in (1, 32)
-            for number in (1, 2, 3)
-        ],
-    )
-    report([tmp_path / "results"], output=str(tmp_path / "report.html"))
-    never = (
-        "const timeout = window.setTimeout;"
-        "window.setTimeout = (call, ms, ...more) => (ms ? timeout(call, ms, ...more) : 0);"
-        "const bare = () => [...document.querySelectorAll('.panels > div')]"
-        ".filter((one) => !one.querySelector('svg')).length;"
-        "window.addEventListener('load', () => window.addEventListener('beforeprint',"
-        " () => { window.bareInPrint = bare(); }));"
-    )
-    added = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": never})
-    try:
-        show(browser, tmp_path / "report.html", width=1200, scheme="light")
-        assert browser.execute_script("return bare()") >= 3
-        browser.execute_cdp_cmd("Page.printToPDF", {})
-        assert browser.execute_script("return window.bareInPrint") == 0
-    finally:
-        browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
-
-
-def test_a_model_named_like_a_script_is_text(opened: Any) -> None:
-    assert HOSTILE in columns(opened, "table-architectures")["model"]
+def test_a_model_named_like_a_script_is_text(untouched: Any) -> None:
+    assert HOSTILE in columns(untouched, "table-architectures")["model"]
     from selenium.common.exceptions import NoAlertPresentException
 
     with pytest.raises(NoAlertPresentException):
-        _ = opened.switch_to.alert.text
+        _ = untouched.switch_to.alert.text
     panels = "return [...document.querySelectorAll('#figure-batch-0 h3')].map(e => e.textContent)"
-    assert HOSTILE in opened.execute_script(panels)
+    assert HOSTILE in untouched.execute_script(panels)
     label = "[...document.querySelectorAll('#figure-hardware-0 text')].map(e => e.textContent)"
-    assert any(HOSTILE in text for text in opened.execute_script(f"return {label}"))
+    assert any(HOSTILE in text for text in untouched.execute_script(f"return {label}"))
+
+
+def test_a_screen_reader_finds_names_headings_and_captions(untouched: Any) -> None:
+    assert untouched.execute_script("return document.documentElement.lang") == "en"
+    unnamed = untouched.execute_script(
+        "return [...document.querySelectorAll('.drawing')].filter("
+        "e => !(e.getAttribute('aria-label') || '').includes('The table below')).length"
+    )
+    assert unnamed == 0
+    loose = untouched.execute_script(
+        "return [...document.querySelectorAll('input, select')]"
+        ".filter(e => !e.labels.length).length"
+    )
+    assert loose == 0
+    captions = untouched.execute_script(
+        "return [...document.querySelectorAll('figure')].map("
+        "e => e.querySelector('figcaption').textContent.length)"
+    )
+    assert captions
+    assert min(captions) > 80
 
 
 def test_tables_sort_by_value_and_absent_cells_come_last(opened: Any) -> None:
@@ -227,42 +245,24 @@ def hover(browser: Any, mark: Any) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize(
-    ("key", "choice"),
-    [("hardware", ""), ("history", LENET_INFER), ("pareto", ""), ("distribution", ""),
-     ("batch", "")],
-)  # fmt: skip
-def test_a_figure_shows_on_hover_what_its_table_says(opened: Any, key: str, choice: str) -> None:
-    if choice:
-        choose(opened, key, choice)
-    marks = opened.find_elements(
+def hovers_as_its_table_says(browser: Any, key: str) -> bool:
+    marks = browser.find_elements(
         "css selector", f"#figure-{key}-0 .mark-symbol.role-mark path[aria-label]"
     )
-    assert marks
-    seen = hover(opened, marks[-1])
-    assert seen in labelled_rows(opened, f"table-{key}")
+    return hover(browser, marks[-1]) in labelled_rows(browser, f"table-{key}")
 
 
-def test_runs_over_time_are_those_of_the_chosen_case_with_their_verdicts(opened: Any) -> None:
-    choose(opened, "history", LENET_INFER)
-    found = columns(opened, "table-history")
-    assert set(found["case"]) == {LENET_INFER}
-    pairs = dict(zip(zip(found["hardware"], found["run"], strict=True), found["verdict"],
-                     strict=True))  # fmt: skip
-    assert len(pairs) == 6
-    assert pairs[f"{SLOW} cpu", "0003"] == "regressed"
-    points = "[...document.querySelectorAll('#figure-history-0 .mark-symbol.role-mark path')]"
-    told = opened.execute_script(f"return {points}.map(e => e.getAttribute('aria-label'))")
-    versions = [label.partition("; version: ")[2].partition(";")[0] for label in told]
-    assert sorted(versions) == [*["TensorFlow 2.20.0"] * 4, *["TensorFlow 2.21.0"] * 2]
+@pytest.mark.parametrize("key", ["hardware", "pareto", "distribution", "batch"])
+def test_a_figure_shows_on_hover_what_its_table_says(untouched: Any, key: str) -> None:
+    assert hovers_as_its_table_says(untouched, key)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1200])
+@pytest.mark.parametrize("width", [1200, 390])
 def test_it_is_readable_in_light_and_dark_on_a_phone_and_wide(
     browser: Any, page: Path, width: int, scheme: str
 ) -> None:
-    show(browser, page, width=width, scheme=scheme)
+    still(browser, page, width=width, scheme=scheme)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     ends = [
         one.rect["y"] + one.rect["height"]
@@ -278,6 +278,53 @@ def test_it_is_readable_in_light_and_dark_on_a_phone_and_wide(
     assert contrast(ground, drawn) >= 7
     for svg in browser.find_elements("css selector", ".drawing svg"):
         assert svg.size["width"] <= width
+
+
+def test_runs_over_time_are_those_of_the_chosen_case_with_their_verdicts(opened: Any) -> None:
+    choose(opened, "history", LENET_INFER)
+    assert hovers_as_its_table_says(opened, "history")
+    found = columns(opened, "table-history")
+    assert set(found["case"]) == {LENET_INFER}
+    pairs = dict(zip(zip(found["hardware"], found["run"], strict=True), found["verdict"],
+                     strict=True))  # fmt: skip
+    assert len(pairs) == 6
+    assert pairs[f"{SLOW} cpu", "0003"] == "regressed"
+    points = "[...document.querySelectorAll('#figure-history-0 .mark-symbol.role-mark path')]"
+    told = opened.execute_script(f"return {points}.map(e => e.getAttribute('aria-label'))")
+    versions = [label.partition("; version: ")[2].partition(";")[0] for label in told]
+    assert sorted(versions) == [*["TensorFlow 2.20.0"] * 4, *["TensorFlow 2.21.0"] * 2]
+
+
+def test_no_panel_is_lost_in_print_though_none_is_drawn_in_time(
+    browser: Any, tmp_path: Path
+) -> None:
+    models = [f"model_{number:02d}" for number in range(15)]
+    keep_run(
+        tmp_path / "results",
+        [
+            measured(SLOW, 1, model, number, batch_size=batch)
+            for model in models
+            for batch in (1, 32)
+            for number in (1, 2, 3)
+        ],
+    )
+    report([tmp_path / "results"], output=str(tmp_path / "report.html"))
+    never = (
+        "const timeout = window.setTimeout;"
+        "window.setTimeout = (call, ms, ...more) => (ms ? timeout(call, ms, ...more) : 0);"
+        "const bare = () => [...document.querySelectorAll('.panels > div')]"
+        ".filter((one) => !one.querySelector('svg')).length;"
+        "window.addEventListener('load', () => window.addEventListener('beforeprint',"
+        " () => { window.bareInPrint = bare(); }));"
+    )
+    added = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": never})
+    try:
+        show(browser, tmp_path / "report.html", width=1200, scheme="light")
+        assert browser.execute_script("return bare()") >= 3
+        browser.execute_cdp_cmd("Page.printToPDF", {})
+        assert browser.execute_script("return window.bareInPrint") == 0
+    finally:
+        browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
 
 
 def test_no_name_of_a_line_is_cut_on_a_phone(browser: Any, tmp_path: Path) -> None:
@@ -308,26 +355,6 @@ def contrast(first: str, second: str) -> float:
 
     low, high = sorted((luminance(first), luminance(second)))
     return (high + 0.05) / (low + 0.05)
-
-
-def test_a_screen_reader_finds_names_headings_and_captions(opened: Any) -> None:
-    assert opened.execute_script("return document.documentElement.lang") == "en"
-    unnamed = opened.execute_script(
-        "return [...document.querySelectorAll('.drawing')].filter("
-        "e => !(e.getAttribute('aria-label') || '').includes('The table below')).length"
-    )
-    assert unnamed == 0
-    loose = opened.execute_script(
-        "return [...document.querySelectorAll('input, select')]"
-        ".filter(e => !e.labels.length).length"
-    )
-    assert loose == 0
-    captions = opened.execute_script(
-        "return [...document.querySelectorAll('figure')].map("
-        "e => e.querySelector('figcaption').textContent.length)"
-    )
-    assert captions
-    assert min(captions) > 80
 
 
 def test_printed_it_unfolds_every_table(opened: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from mixed_history import DESKTOP, LOAD, SERVER, mixed_history
-from test_report_browser import columns, head, pytestmark, show, wait_for
+from test_report_browser import columns, head, opened_anew, pytestmark, still, wait_for
 
 from convmark.core.text import load_text
 from convmark.report.command import report
@@ -33,15 +33,13 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def opened(browser: Any, page: Path) -> Any:
-    show(browser, page, width=1280, scheme="light")
-    return browser
+    return opened_anew(browser, page, width=1280, scheme="light")
 
 
-@pytest.fixture(scope="module")
-def loaded(browser: Any, page: Path) -> Any:
-    """The same for the tests that come first, which leave the page as it is."""
-    show(browser, page, width=1280, scheme="light")
-    return browser
+@pytest.fixture
+def untouched(browser: Any, page: Path) -> Any:
+    """The same for tests that leave the page as it is."""
+    return still(browser, page, width=1280, scheme="light")
 
 
 OUTSIDE = """
@@ -96,34 +94,36 @@ def tile(browser: Any, answer: str) -> str:
 
 
 def test_the_first_screen_says_who_wins_what_changed_and_how_far_to_trust_it(
-    loaded: Any,
+    untouched: Any,
 ) -> None:
-    assert loaded.get_log("browser") == []
-    title = loaded.find_element("css selector", "h1").text
+    assert untouched.get_log("browser") == []
+    title = untouched.find_element("css selector", "h1").text
     assert title == f"Benchmark of 6 models on {DESKTOP} and {SERVER}"
-    when = loaded.find_element("css selector", ".when").text
+    when = untouched.find_element("css selector", ".when").text
     assert "2026-02-02 to 2026-02-21 (UTC), TensorFlow 2.19.1 to 2.21.0, JAX 0.9.0" in when
-    fastest = tile(loaded, "fastest model")
+    fastest = tile(untouched, "fastest model")
     assert "train, batch 32\nlenet5: 1.76 ms a step\n4.54 times as fast as mini_resnet [" in fastest
-    ratios = tile(loaded, "machines and versions")
+    ratios = tile(untouched, "machines and versions")
     assert (
         f"{SERVER} cpu against {DESKTOP} cpu\n0.258 times as fast\nover 15 of 33 cases [0.25"
         in ratios
     )
     assert f"under {load_text(LOAD)} other load" in ratios
     assert "TensorFlow 2.21.0 against 2.20.0\nnot distinguishable" in ratios
-    assert "1 of 15 cases in run 0019\nmobilenetv2-infer-cpu-b1-float32" in tile(loaded, "changes")
-    assert "poor\n15 of 48 figures measured under other load" in tile(loaded, "trust")
-    tops = loaded.execute_script(
+    assert "1 of 15 cases in run 0019\nmobilenetv2-infer-cpu-b1-float32" in tile(
+        untouched, "changes"
+    )
+    assert "poor\n15 of 48 figures measured under other load" in tile(untouched, "trust")
+    tops = untouched.execute_script(
         "return ['.tile:last-of-type', '#facets', '#figure-architectures-0']"
         ".map((e) => document.querySelector(e).getBoundingClientRect()).map((e) => e.top)"
     )
     assert max(tops) < FIRST_SCREEN - 150
 
 
-def test_a_case_has_one_step_time_on_the_page_and_its_run_beside_it(loaded: Any) -> None:
+def test_a_case_has_one_step_time_on_the_page_and_its_run_beside_it(untouched: Any) -> None:
     def of_lenet(table: str) -> set[tuple[str, str]]:
-        found = columns(loaded, table)
+        found = columns(untouched, table)
         wanted = ("lenet5", f"{DESKTOP} cpu", "train", "32", "")
         keys = ("model", "hardware", "task", "batch_size", "setting")
         rows = zip(*(found[key] for key in (*keys, "step_time_p50_s")), strict=True)
@@ -135,11 +135,11 @@ def test_a_case_has_one_step_time_on_the_page_and_its_run_beside_it(loaded: Any)
     assert of_lenet("table-hardware") == newest
 
 
-@pytest.mark.parametrize("width", [400, 1280, 1920])
+@pytest.mark.parametrize("width", [1280, 400, 1920])
 def test_no_table_is_cut_off_and_columns_without_room_are_a_click_away(
     browser: Any, page: Path, width: int
 ) -> None:
-    show(browser, page, width=width, scheme="light")
+    opened_anew(browser, page, width=width, scheme="light")
     browser.execute_script("document.querySelectorAll('main details').forEach(e => e.open = true)")
     wait_for(browser, "document.querySelector('#table-troubles-failed').scrollWidth > 0")
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from report_rows import keep_prices
 from rich_rows import GPU, LONG_HISTORY, rich_results
-from test_report_browser import choose, hover, labelled_rows, pytestmark, show
+from test_report_browser import choose, hover, labelled_rows, pytestmark, still
 
 from convmark.core.report_options import ReportOptions
 from convmark.report.command import report
@@ -62,20 +61,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "report.html"
 
 
-@pytest.fixture(scope="module")
-def seen(browser: Any, page: Path) -> Callable[[int, str], Any]:
-    """Shows the page, which no test leaves changed, and loads it where it looks otherwise."""
-    now: list[object] = []
-
-    def show_once(width: int, scheme: str) -> Any:
-        if now != [width, scheme]:
-            show(browser, page, width=width, scheme=scheme)
-            now[:] = width, scheme
-        return browser
-
-    return show_once
-
-
 @pytest.fixture(scope="module", params=[400, 1400], ids=["phone", "wide"])
 def width(request: pytest.FixtureRequest) -> int:
     found: int = request.param
@@ -83,13 +68,14 @@ def width(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture
-def opened(width: int, seen: Callable[[int, str], Any]) -> Any:
-    return seen(width, "dark")
+def opened(browser: Any, page: Path, width: int) -> Any:
+    """The page, which no test here leaves changed."""
+    return still(browser, page, width=width, scheme="dark")
 
 
 @pytest.fixture
-def light(seen: Callable[[int, str], Any]) -> Any:
-    return seen(1400, "light")
+def wide(browser: Any, page: Path) -> Any:
+    return still(browser, page, width=1400, scheme="dark")
 
 
 def test_every_figure_is_drawn_with_marks_and_the_console_is_silent(opened: Any) -> None:
@@ -104,8 +90,10 @@ def test_every_figure_is_drawn_with_marks_and_the_console_is_silent(opened: Any)
 
 
 def test_no_words_of_a_figure_cover_each_other_or_are_cut(opened: Any) -> None:
-    script = "return [...document.querySelector(arguments[0]).options].map((e) => e.value)"
-    first, *_, last = opened.execute_script(script, "select[data-choose=history]")
+    first, last = opened.execute_script(
+        "const one = document.querySelector('select[data-choose=history]');"
+        "return [one.value, [...one.options].at(-1).value]"
+    )
     assert opened.execute_script(OVERLAPS) == []
     assert opened.execute_script(CUT) == []
     choose(opened, "history", last)
@@ -130,21 +118,21 @@ def test_names_and_legends_are_read_on_the_dark_ground(opened: Any) -> None:
      ("batch", "symbol"), ("pareto", "symbol"), ("distribution", "rect"),
      ("roofline", "symbol"), ("scaling", "symbol"), ("waterfall", "rect")],
 )  # fmt: skip
-def test_every_figure_shows_on_hover_what_its_table_says(light: Any, key: str, mark: str) -> None:
-    marks = light.find_elements(
+def test_every_figure_shows_on_hover_what_its_table_says(wide: Any, key: str, mark: str) -> None:
+    marks = wide.find_elements(
         "css selector", f"#figure-{key}-0 .mark-{mark}.role-mark path[aria-label]"
     )
-    assert hover(light, marks[-1]) in labelled_rows(light, f"table-{key}")
+    assert hover(wide, marks[-1]) in labelled_rows(wide, f"table-{key}")
 
 
-def test_the_axis_of_threads_names_the_default(light: Any) -> None:
+def test_the_axis_of_threads_names_the_default(wide: Any) -> None:
     labels = "[...document.querySelectorAll('#figure-cores-0 .role-axis-label text')]"
-    found = light.execute_script(f"return {labels}.map((e) => e.textContent)")
+    found = wide.execute_script(f"return {labels}.map((e) => e.textContent)")
     assert [label for label in found if "%" not in label] == ["1", "default"]
 
 
-def test_each_hardware_has_a_drawing_of_its_own_with_its_levels(light: Any) -> None:
-    names, bars, moved = light.execute_script(
+def test_each_hardware_has_a_drawing_of_its_own_with_its_levels(wide: Any) -> None:
+    names, bars, moved = wide.execute_script(
         "const place = document.getElementById('figure-history-0');"
         "return [[...place.querySelectorAll('h3')].map(e => e.textContent),"
         " [...place.children].map(e => new Set([...e.querySelectorAll('line[stroke-width=\"7\"]')]"
@@ -158,15 +146,15 @@ def test_each_hardware_has_a_drawing_of_its_own_with_its_levels(light: Any) -> N
     assert said.startswith("0030: +")
 
 
-def test_a_page_begins_with_the_case_that_has_most_runs(light: Any) -> None:
+def test_a_page_begins_with_the_case_that_has_most_runs(wide: Any) -> None:
     chosen = "return document.querySelector('select[data-choose=history]').value"
-    assert light.execute_script(chosen) == "lenet5-train-cpu-b32-float32"
+    assert wide.execute_script(chosen) == "lenet5-train-cpu-b32-float32"
 
 
-def test_printed_no_number_is_parted_and_wide_tables_have_wide_pages(light: Any) -> None:
-    light.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+def test_printed_no_number_is_parted_and_wide_tables_have_wide_pages(wide: Any) -> None:
+    wide.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     try:
-        styles = light.execute_script(
+        styles = wide.execute_script(
             "const of = (s, p) => getComputedStyle(document.querySelector(s))[p];"
             "return [of('#architectures .scroll', 'page'), of('#nodes .scroll', 'page'),"
             " of('#architectures td.n', 'whiteSpace'), of('#architectures td', 'overflowWrap'),"
@@ -177,4 +165,4 @@ def test_printed_no_number_is_parted_and_wide_tables_have_wide_pages(light: Any)
         expected = ["wide", "auto", "nowrap", "break-word", "0px", "none", "nowrap", "0px", "none"]
         assert styles == expected
     finally:
-        light.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+        wide.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})

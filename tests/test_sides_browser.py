@@ -19,6 +19,7 @@ from convmark.core.interval import Interval
 from convmark.core.table import Table
 from convmark.report.build import build
 from convmark.report.command import report
+from convmark.report.page import render_page
 from convmark.report.ratios import geometric_mean, ratio
 from convmark.report.rows import read_rows
 from convmark.report.tables.hardware import GEOMETRIC_MEAN
@@ -50,16 +51,25 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("page") / "report.html"
-    report([results], output=str(path))
-    return path
+    return written(results, tmp_path_factory.mktemp("page"))
 
 
 @pytest.fixture(scope="module")
 def rich_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("rich")
-    report([rich_results(folder)], output=str(folder / "report.html"))
-    return folder / "report.html"
+    return written(rich_results(folder), folder)
+
+
+def written(results: Path, folder: Path) -> Path:
+    """Write a page without figures: to draw them takes most of the time of a load.
+
+    `test_the_run_is_the_unit_where_three_are_alike_and_facets_choose_rows` has them beside the
+    sides.
+    """
+    path = folder / "report.html"
+    page = render_page(build([results]), (), links=None, made="today")
+    path.write_text(page, encoding="utf-8")
+    return path
 
 
 class Sides:
@@ -262,8 +272,7 @@ def test_the_geometric_mean_takes_processes_of_one_number_of_a_run_together(
     for machine in (SLOW, FAST):
         rows = _run(machine, midnight=odd == "midnight", failed=odd == "failed")
         keep_run(tmp_path / "results", rows)
-    report([tmp_path / "results"], output=str(tmp_path / "report.html"))
-    found = Sides(browser, tmp_path / "report.html")
+    found = Sides(browser, written(tmp_path / "results", tmp_path))
     found.choose(axis="hardware", a=f"{SLOW} cpu", b=f"{FAST} cpu")
     frame = read_rows([tmp_path / "results"]).frame
     ratios = [
@@ -320,8 +329,7 @@ def test_versions_under_which_other_code_ran_are_not_paired(browser: Any, tmp_pa
             for number in range(1, 4)
         ]  # fmt: skip
         keep_run(tmp_path / "results", rows)
-    report([tmp_path / "results"], output=str(tmp_path / "report.html"))
-    found = Sides(browser, tmp_path / "report.html")
+    found = Sides(browser, written(tmp_path / "results", tmp_path))
     found.choose(axis="framework", a="TensorFlow 2.21.0", b="TensorFlow 2.22.0")
     assert "lenet5" in found.rows()
     found.choose(a="TensorFlow 2.20.0", b="TensorFlow 2.21.0")
@@ -367,8 +375,7 @@ def test_a_speed_up_is_the_quotient_of_the_two_figures_beside_it(
             rows = [skewed(machine, run, "lenet5", by * step_s * (batch / 32) ** 0.6,
                            batch_size=batch) for batch in (8, 32)]  # fmt: skip
             keep_run(tmp_path / "results", [row for its in rows for row in its])
-    report([tmp_path / "results"], output=str(tmp_path / "page.html"))
-    sides = Sides(browser, tmp_path / "page.html")
+    sides = Sides(browser, written(tmp_path / "results", tmp_path))
     heads = "return [...document.querySelectorAll('#sides th')].map((one) => one.textContent)"
     for axis, a, b, what in (
         ("hardware", f"{SLOW} cpu", f"{FAST} cpu", "step"),
