@@ -81,24 +81,33 @@ def test_functions_left_eager_are_in_the_row_and_end_comparability(tmp_path: Pat
     )
 
 
-def test_keras_json_changes_no_network_of_the_zoo_and_shows_in_the_others(tmp_path: Path) -> None:
+LIMITS = {"KERAS_MAX_EPOCHS": "1", "KERAS_MAX_STEPS_PER_EPOCH": "2"}
+TOLD = "max_epochs=1 max_steps_per_epoch=2"
+
+
+@pytest.fixture(scope="module")
+def inherited(warm: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rows]:
+    """Rows under a keras.json, and Keras's limits of the epochs, that every process inherits."""
     folder = CASES / "08-keras-json"
-    with rows_of(folder, tmp_path, HOME=str(folder / "home")) as row:
-        zoo = [row("lenet5"), row("mini_resnet")]
-        own = row("freeform:cube")
-    assert [(one.parameters, one.state) for one in zoo] == [(61_706, None), (270_218, None)]
+    variables = {**LIMITS, "HOME": str(folder / "home")}
+    with rows_of(folder, tmp_path_factory.mktemp("inherited"), **variables) as row:
+        yield row
+
+
+def test_keras_json_changes_no_network_of_the_zoo_and_shows_in_the_others(inherited: Rows) -> None:
+    zoo = [inherited("lenet5"), inherited("mini_resnet")]
+    own = inherited("freeform:cube")
+    assert [(one.parameters, one.state) for one in zoo] == [(61_706, TOLD), (270_218, TOLD)]
     assert own.measured
-    assert own.state == "image_data_format=channels_first"
+    assert own.state == f"image_data_format=channels_first {TOLD}"
 
 
 @pytest.mark.skipif(not DIGITS.is_file(), reason="the digits are not beside the checkout")
-def test_keras_limit_of_epochs_does_not_shorten_the_task_accuracy(tmp_path: Path) -> None:
-    limits = {"KERAS_MAX_EPOCHS": "1", "KERAS_MAX_STEPS_PER_EPOCH": "2"}
-    with rows_of(tmp_path, tmp_path, **limits) as row:
-        learned = row("lenet5", "accuracy", fraction="0.005", mnist=str(DIGITS), seeds="0")
+def test_keras_limit_of_epochs_does_not_shorten_the_task_accuracy(inherited: Rows) -> None:
+    learned = inherited("lenet5", "accuracy", fraction="0.005", mnist=str(DIGITS), seeds="0")
     assert learned.measured
     assert learned.epochs == 5
-    assert learned.state == "max_epochs=1 max_steps_per_epoch=2"
+    assert learned.state == TOLD
     assert (learned.accuracy or 0) > 0.2
 
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
-from forks import COMMAND, Forked, Forks, warm_interpreters
+from forks import COMMAND, Forks, warm_interpreters
 from snapshots import check
 
 from convmark.results.reading import read_run
@@ -20,19 +16,7 @@ from convmark.results.record import COLUMNS, Record
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 UNCACHED = ("-p", "no:cacheprovider")
-LONG = ("--models=separable_layer", "--time-budget=0.5", "--processes=30")
 SMALL = ("--models=separable_layer", "--batch-sizes=32", "--processes=1", "--time-budget=0.1")
-
-
-def await_text(read_so_far: Callable[[], str], text: str, limit_s: float = 120) -> None:
-    deadline = time.monotonic() + limit_s
-    while text not in read_so_far():
-        assert time.monotonic() < deadline, f"{text!r} did not come in {limit_s} s"
-        time.sleep(0.02)
-
-
-def workers(of: Forked) -> list[psutil.Process]:
-    return psutil.Process(of.pid).children(recursive=True)
 
 
 def test_pytest_bench_measures_the_real_layers_and_leaves_rows(tmp_path: Path) -> None:
@@ -82,30 +66,6 @@ def filled(row: Record) -> str:
         if getattr(row, column.name) is not None and not any(part in column.name for part in may_be)
     ]
     return "".join(f"{one} {getattr(row, one) if one in same else '#'}\n" for one in names)
-
-
-def test_ctrl_c_ends_the_workers_keeps_the_rows_and_says_where_they_are(
-    harness: Forks, tmp_path: Path
-) -> None:
-    asked = ("run", *LONG, f"--results={tmp_path}")
-    process = harness.start(COMMAND, *asked, cwd=tmp_path, environ=os.environ)
-    await_text(
-        lambda: "".join(path.read_text() for path in tmp_path.glob("*/*.csv")), "separable_layer"
-    )
-    below = workers(process)
-    assert below
-    process.send_signal(signal.SIGINT)
-    interrupted = time.monotonic()
-    output, _ = process.communicate(timeout=60)
-    psutil.wait_procs(below, timeout=2)
-    assert time.monotonic() - interrupted < 10
-    assert process.returncode == 130
-    assert not [worker for worker in below if worker.is_running()]
-    (path,) = tmp_path.glob("*/*.csv")
-    count = len(read_run(path))
-    assert 1 <= count < 120
-    assert re.search(rf"interrupted; {count} rows? in {re.escape(str(path))}", output)
-    assert "Traceback" not in output
 
 
 def test_doctor_knows_the_real_framework(
