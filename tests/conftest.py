@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import gc
+import importlib.metadata
 import importlib.util
 import os
 import shutil
@@ -11,6 +12,7 @@ import sysconfig
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import faults
@@ -25,6 +27,7 @@ from convmark.interpreter import Interpreter
 from convmark.interpreter.inspection import zoo_names
 from convmark.machine.power import Rapl
 from convmark.machine.system import System
+from convmark.report.figures.figure import drawing_package
 
 pytest_plugins = ["pytester", "gates"]
 
@@ -151,6 +154,20 @@ def _parser_is_built_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _library_that_draws_is_bundled_once() -> Iterator[None]:
+    """Keep the page's library for the tests whose cache is a folder of their own."""
+    bundle = functools.cache(lambda exposed: drawing_package().javascript_bundle(exposed))
+
+    def package() -> Any:
+        drawing_package()  # raises where it is not there
+        return SimpleNamespace(javascript_bundle=bundle)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("convmark.report.page.drawing_package", package)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _no_command_outlives_its_test() -> Iterator[None]:
     yield
@@ -158,13 +175,26 @@ def _no_command_outlives_its_test() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def loaded_harness() -> None:
-    """Import all of it once: a session within a test forgets what it was first to import."""
+def plugins() -> list[importlib.metadata.Distribution]:
+    """Import all of the harness once: a session within a test forgets what it first imports.
+
+    Return the packages with plugins; each session would read twice what all packages tell.
+    """
     load_harness()
+    return [
+        one
+        for one in importlib.metadata.distributions()
+        if any(point.group == "pytest11" for point in one.entry_points)
+    ]
 
 
 @pytest.fixture
-def pytester(pytester: pytest.Pytester, loaded_harness: None) -> pytest.Pytester:
+def pytester(
+    pytester: pytest.Pytester,
+    plugins: list[importlib.metadata.Distribution],
+    monkeypatch: pytest.MonkeyPatch,
+) -> pytest.Pytester:
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda: plugins)
     return pytester
 
 
@@ -234,6 +264,14 @@ def interpreter_of(
             return made
 
         yield started
+
+
+@pytest.fixture(scope="session")
+def built() -> Callable[[str], Any]:
+    """Gives a model of the zoo, built once for the tests that only look at it."""
+    import models
+
+    return functools.cache(lambda name: models.builder(name)())
 
 
 @pytest.fixture(scope="session")

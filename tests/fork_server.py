@@ -11,6 +11,7 @@ import contextlib
 import functools
 import gc
 import importlib
+import importlib.machinery
 import importlib.util
 import json
 import os
@@ -132,6 +133,7 @@ class Server:
     def serve_as_zygote(self, settings: Any, control: int, log: int) -> None:
         os.setsid()
         _write_to(log, log)
+        _search_first(os.environ.get("PYTHONPATH", ""))
         if settings["zoo"] != self.zoo:
             for name in [name for name in sys.modules if name.partition(".")[0] == "convmark_zoo"]:
                 del sys.modules[name]
@@ -147,6 +149,15 @@ def _write_to(out: int, error: int) -> None:
     os.dup2(error, 2)
     for descriptor in {out, error}:
         os.close(descriptor)
+
+
+def _search_first(path: str) -> None:
+    """Search the folders, and import the `sitecustomize` there, as an interpreter does at first."""
+    folders = [one for one in filter(None, path.split(os.pathsep)) if one not in sys.path]
+    sys.path[:0] = folders
+    if importlib.machinery.PathFinder.find_spec("sitecustomize", folders):
+        sys.modules.pop("sitecustomize", None)
+        importlib.import_module("sitecustomize")
 
 
 def _run(order: Any, out: int, error: int) -> None:
@@ -182,6 +193,8 @@ def _load_worker(backend: str, package: str, zoo: str) -> None:
     importlib.import_module("convmark.worker.child")
     if backend == "tensorflow":
         _convert_steps()
+    # as each zygote does for the workers that it forks: here once for all zygotes
+    importlib.import_module("convmark.worker.code_watch").look_at_modules(len(sys.modules))
     # six times as short as where a throughput is to be right: the tests of that start cold
     timing = importlib.import_module("convmark.worker.timing")
     vars(timing).update(WINDOW_S=0.012, MIN_WINDOW_S=0.005)

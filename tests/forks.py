@@ -45,6 +45,7 @@ _READ_AT_START = (
 )
 """Variables that a process reads while it starts or imports: a fork would know them too late."""
 _NO_MATTER = (
+    "PYTHONPATH",  # of which the server makes up for what the fork has missed
     *("OMP_WAIT_POLICY", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "PYTHONUNBUFFERED"),
     *("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"),
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES",
@@ -198,11 +199,20 @@ class Forks:
         self._folder.cleanup()
 
 
+_LATE = (
+    *("difflib", "html", "jinja2", "markupsafe", "pandas", "platformdirs", "rich.console"),
+    *("rich.progress", "scipy.ndimage", "scipy.optimize", "scipy.special", "tabulate"),
+)
+"""What commands import within functions: a fork, or a session within a test, would each time."""
+
+
 def load_harness() -> None:
-    """Import every module but those of the worker."""
+    """Import every module but those of the worker, and what they import later."""
     for found in pkgutil.walk_packages(convmark.__path__, "convmark."):
         if not found.name.startswith("convmark.worker.") and not found.name.endswith("__main__"):
             importlib.import_module(found.name)
+    for name in _LATE:
+        importlib.import_module(name)
 
 
 def printed(done: subprocess.CompletedProcess[str]) -> Any:

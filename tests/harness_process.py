@@ -5,10 +5,16 @@ What a fork of it measures with is forked too, where `forks.SOCKETS` says off wh
 
 from __future__ import annotations
 
-import pytest  # noqa: F401 - for sessions in a fork
+import importlib
+import os
+
+from _pytest.config import default_plugins
 from forks import WARM, load_harness
 
 from convmark.interpreter import server
 
 load_harness()
+for name in (*(f"_pytest.{one}" for one in default_plugins), "pytest_benchmark.plugin"):
+    importlib.import_module(name)  # for sessions in a fork
 server.subprocess = WARM  # type: ignore[attr-defined]
+os.fsync = lambda descriptor: None  # see `_disk_is_not_waited_for` in conftest.py

@@ -73,6 +73,15 @@ def test_an_interpreter_is_forked_whatever_variables_the_harness_gives_it(
         one.start()
 
 
+def test_an_interpreter_that_is_forked_heeds_a_path_of_its_own(warm: None, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("RAN = True\n")
+    (tmp_path / "late.py").write_text("import sitecustomize\nnet = sitecustomize.RAN and dict\n")
+    variables = environ(tmp_path, PYTHONPATH=str(tmp_path))
+    with Interpreter(environ=variables, folder=BUILDERS) as one:
+        found = one.answer({"kind": "inspect", "models": ["late:net"]}).event("inspected") or {}
+    assert found["models"] == {"late:net": None}
+
+
 def test_autograph_converts_none_of_our_own_steps_in_a_fork(
     forks_of: Callable[[str], Forks],
 ) -> None:

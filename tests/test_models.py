@@ -7,6 +7,7 @@ import importlib.util
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,9 @@ def test_a_lecture_model_has_its_published_size_and_shape(
     ],
 )
 def test_a_model_of_keras_applications_has_its_published_size_and_own_input(
-    keras: Any, name: str, all_parameters: int, size: int
+    keras: Any, built: Callable[[str], Any], name: str, all_parameters: int, size: int
 ) -> None:
-    model = models.builder(name)()
+    model = built(name)
     assert parameters(model.weights) == all_parameters
     assert model.input_shape == (None, size, size, 3)
     assert model.output_shape == (None, 1000)
@@ -189,8 +190,10 @@ def test_a_model_without_one_fixed_input_shape_is_refused(
 
 
 @pytest.mark.parametrize("name", ["lenet5", "mini_resnet", "mini_resnet_norm", "mobilenetv2"])
-def test_the_zoos_networks_are_the_same_whatever_keras_is_set_to(name: str, keras: Any) -> None:
-    shapes = [tuple(weight.shape) for weight in models.builder(name)().weights]
+def test_the_zoos_networks_are_the_same_whatever_keras_is_set_to(
+    name: str, keras: Any, built: Callable[[str], Any]
+) -> None:
+    shapes = [tuple(weight.shape) for weight in built(name).weights]
     backend, precision = keras.backend, keras.mixed_precision
     policy = precision.global_policy()
     try:

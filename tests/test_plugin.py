@@ -336,7 +336,7 @@ def test_options_come_from_pyproject_too(run: Run, pytester: pytest.Pytester) ->
 def test_other_benchmarks_keep_their_own_storage(
     pytester: pytest.Pytester, worker: type[fake_worker.FakeInterpreter]
 ) -> None:
-    pytester.makepyfile("def test_sum(benchmark): benchmark(sum, [1, 2])")
+    pytester.makepyfile("def test_sum(benchmark): benchmark.pedantic(sum, ([1, 2],), rounds=3)")
     pytester.runpytest_inprocess("--benchmark-autosave").assert_outcomes(passed=1)
     assert list(pytester.path.glob(".benchmarks/*/*.json"))
     result = pytester.runpytest_inprocess("--benchmark-compare")

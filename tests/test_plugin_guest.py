@@ -21,7 +21,7 @@ from convmark.core.suites import Suite
 def test_speed(measured, benchmark):
     measured.replay(benchmark)
 """
-OTHER = "def test_sum(benchmark): benchmark(sum, [1, 2])\n"
+OTHER = "def test_sum(benchmark): benchmark.pedantic(sum, ([1, 2],), rounds=3)\n"
 LENET5 = "lenet5-train-cpu-b32-float32"
 
 

@@ -125,7 +125,9 @@ def install(repository: Path, site: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def sides(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, Running]]:
+def sides(
+    warm: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Running, Running]]:
     """The commit, and the files as they are: edited, with a module that git ignores."""
     top = tmp_path_factory.mktemp("sides").resolve()
     repository, site = top / "repo", top / "site"
