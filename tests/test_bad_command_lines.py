@@ -313,6 +313,80 @@ def test_a_bad_command_line_is_one_line_on_standard_error_and_exit_2(
     check("errors", plain("".join(lines), folder))
 
 
+GIT_ENDS = ("--good", "git:a", "--bad", "git:b")
+TYPE_IT = "overrides it"
+FROM_PYPROJECT: list[tuple[str, list[str], str]] = [
+    *(
+        (
+            'isolation = "none"',
+            [command, *ends, *ONE_CASE],
+            "[tool.convmark] isolation: a comparison needs fresh processes, got none; --isolation "
+            f"{TYPE_IT}",
+        )
+        for command, ends in (("ab", ()), ("noise", ()), ("bisect", GIT_ENDS))
+    ),
+    (
+        'devices = "all"',
+        ["bisect", *GIT_ENDS, *ONE_CASE[:-2]],
+        "[tool.convmark] devices: bisect needs one device, such as cpu or gpu:0, got all; "
+        f"--devices {TYPE_IT}",
+    ),
+    (
+        "replicas = 2",
+        ["ab", *ONE_CASE],
+        "[tool.convmark] replicas: a comparison takes one; convmark run measures several; take it "
+        "out there for this command",
+    ),
+    (
+        'cluster = "local"',
+        ["noise", *ONE_CASE],
+        "[tool.convmark] cluster: a comparison takes none; convmark run measures over one; take it "
+        "out there for this command",
+    ),
+    (
+        'tasks = "accuracy"',
+        ["ab", "--models", "lenet5"],
+        "[tool.convmark] tasks: convmark ab compares train and infer alone, got 'accuracy'; "
+        f"--tasks {TYPE_IT}",
+    ),
+    (
+        'batch-sizes = "auto"',
+        ["layers", "lenet5"],
+        f"[tool.convmark] batch-sizes: must be numbers, got auto; --batch-sizes {TYPE_IT}",
+    ),
+    (
+        'backend = ["tensorflow", "jax"]',
+        ["noise", *ONE_CASE],
+        "[tool.convmark] backend: a comparison has one, got tensorflow, jax; convmark run measures "
+        f"several; --backend {TYPE_IT}",
+    ),
+    (
+        'isolation = "none"\nthreads = "1,2"',
+        ["run", *ONE_CASE],
+        "[tool.convmark] threads: one process has one number of threads, got 1,2 and --isolation "
+        "none; give one number, or leave --isolation out",
+    ),
+    (
+        'isolation = "none"',
+        ["ab", "--isolation", "none", *ONE_CASE],
+        "--isolation: a comparison needs fresh processes, got none",
+    ),
+]
+
+
+@pytest.mark.parametrize(("setting", "arguments", "said"), FROM_PYPROJECT, ids=name)
+def test_a_setting_that_a_command_refuses_is_named_as_it_stands_in_pyproject(
+    setting: str,
+    arguments: list[str],
+    said: str,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (folder / "pyproject.toml").write_text(f"[tool.convmark]\n{setting}\n")
+    assert ended(arguments) == 2
+    assert capsys.readouterr().err == f"convmark {arguments[0]}: {said}\n"
+
+
 def test_a_hostile_pyproject_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for text in (
         '[tool.convmark]\nmodels = ["\\u001b[31m"]\n',
@@ -396,6 +470,20 @@ def test_a_bad_option_of_pytest_is_one_line_and_exit_4(
     assert line.startswith("ERROR: ")
     assert said in line
     assert not list(pytester.path.glob("results/*/*.csv"))
+
+
+def test_a_setting_that_pytest_refuses_is_named_as_it_stands_in_pyproject(
+    bench: Callable[..., pytest.RunResult], pytester: pytest.Pytester
+) -> None:
+    path = pytester.path / "pyproject.toml"
+    path.write_text(f"{path.read_text()}batch_sizes = 'auto'\nlatency_limit = '10ms'\n")
+    result = bench()
+    assert result.ret == 4
+    (line,) = [line for line in result.errlines if line]
+    assert line == (
+        "ERROR: [tool.convmark] latency-limit: needs --batch-sizes in numbers, the most requests "
+        "that a step answers, got auto; --latency-limit overrides it"
+    )
 
 
 def test_a_machines_folder_is_found_by_its_name_alone(folder: Path) -> None:

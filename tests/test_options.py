@@ -12,6 +12,7 @@ import pytest
 
 from convmark.core.cluster import Cluster
 from convmark.core.errors import OptionError
+from convmark.core.option import by_source
 from convmark.core.option_values import nearest
 from convmark.core.options import OPTIONS, read
 from convmark.core.pyproject import pyproject_settings, wants_short_options
@@ -378,6 +379,7 @@ def test_the_defaults_are_those_that_the_help_names() -> None:
         "wait": False,
         "trust_models": False,
         "given": {},
+        "from_file": frozenset(),
         "allow_concurrent": False,
     }
     for option in OPTIONS:
@@ -487,3 +489,14 @@ def test_short_options_are_true_or_false(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[tool.convmark]\nshort_options = 1\n")
     with pytest.raises(OptionError, match="short_options must be true or false"):
         pyproject_settings(tmp_path)
+
+
+def test_an_error_of_several_options_names_those_of_pyproject_as_they_stand_there() -> None:
+    text = "--models, --tasks and --batch-sizes: leave no case, got --tasks infer"
+    flags = {"models": "--models", "tasks": "--tasks"}
+    assert by_source(text, {"tasks", "models", "seed"}, flags) == (
+        "[tool.convmark] models, [tool.convmark] tasks and --batch-sizes: leave no case, got "
+        "--tasks infer; --models and --tasks override them"
+    )
+    assert by_source(text, {"seed"}, flags) == text
+    assert by_source("lenet9: no such model", {"models"}, flags) == "lenet9: no such model"

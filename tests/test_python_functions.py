@@ -113,6 +113,18 @@ def test_an_error_is_one_line_of_one_class(
     assert not list(folder.glob("results/*/*.csv"))
 
 
+def test_a_setting_that_a_function_refuses_is_named_as_it_stands_in_pyproject(
+    folder: Path,
+) -> None:
+    (folder / "pyproject.toml").write_text("[tool.convmark]\nisolation = 'none'\n")
+    with pytest.raises(convmark.ConvmarkError) as raised:
+        convmark.compare(models="lenet5", tasks="train")
+    assert str(raised.value) == (
+        "[tool.convmark] isolation: a comparison needs fresh processes, got none; isolation "
+        "overrides it"
+    )
+
+
 def test_keywords_are_the_options_and_pyproject_holds_too(folder: Path) -> None:
     (folder / "pyproject.toml").write_text("[tool.convmark]\nprocesses = 4\nresults = 'kept'\n")
     found = convmark.measure(**ONE, processes=2)

@@ -20,8 +20,8 @@ from convmark.cli.command import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_US
 from convmark.cli.parsers import parsers
 from convmark.core.errors import ConvmarkError
 from convmark.core.model_name import TRUST
-from convmark.core.option import values_of
-from convmark.core.options import Options, read
+from convmark.core.option import by_source, values_of
+from convmark.core.options import OPTIONS, Options, read
 from convmark.core.processes import as_interrupts
 from convmark.core.pyproject import pyproject_settings
 from convmark.core.report_options import REPORT_OPTIONS, ReportOptions
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _status(given: argparse.Namespace) -> int:
     """Run the command and return its exit status, `EXIT_INTERRUPTED` whatever interrupted it."""
-    say = sayer(f"convmark {given.command}")
+    say, options = sayer(f"convmark {given.command}"), Options()
     try:
         options = read(vars(given), pyproject_settings(Path.cwd()))
         if options.trust_models:
@@ -81,7 +81,8 @@ def _status(given: argparse.Namespace) -> int:
         sys.stdout.flush()  # where it fails it fails here, and not after everything
         return status
     except ConvmarkError as error:
-        say(plain_text(str(error)))
+        flags = {one.name: one.flag for one in OPTIONS if one.key in given}
+        say(plain_text(by_source(str(error), options.from_file, flags)))
         return EXIT_USAGE
     except KeyboardInterrupt:
         say("interrupted")

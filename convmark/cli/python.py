@@ -28,7 +28,7 @@ from convmark.compare.live.ab import sides
 from convmark.core.errors import ConvmarkError, DrawingError, OptionError
 from convmark.core.fitting import wrapped
 from convmark.core.model_name import TRUST
-from convmark.core.option import MOST_QUOTED, Option, plain_value, values_of
+from convmark.core.option import MOST_QUOTED, Option, by_source, plain_value, values_of
 from convmark.core.option_values import parse_percent, parse_seconds
 from convmark.core.options import KEYWORDS, Options, read
 from convmark.core.pyproject import pyproject_settings
@@ -194,10 +194,11 @@ def measure(models: Any = None, *, progress: bool = True, **options: Any) -> Mea
         KeyboardInterrupt: the user has interrupted.
     """
     asked = _options({**options, **({} if models is None else {"models": models})}, KEYWORDS)
-    check_plan(asked)
-    Store(asked.results).check_writable()
-    machine = read_machine()
-    with _trusting(asked), claimed(asked, _say) as preflight, contextlib.ExitStack() as stack:
+    with _using(asked), contextlib.ExitStack() as stack:
+        check_plan(asked)
+        Store(asked.results).check_writable()
+        machine = read_machine()
+        preflight = stack.enter_context(claimed(asked, _say))
         paths = interpreters(asked.pythons, asked.environments, say=_say) or [sys.executable]
         sessions = [Session(asked, machine, _say, python=path) for path in paths]
         for session in sessions:
@@ -272,7 +273,7 @@ def compare(
         target=math.log1p(parse_percent("target", str(target))),
         budget_s=parse_seconds("budget_s", str(budget_s)),
     )
-    with _trusting(asked):
+    with _using(asked):
         of_a, of_b = sides(
             ("a", _text("a", a), _texts("set_a", set_a)),
             ("b", _text("b", b), _texts("set_b", set_b)),
@@ -391,13 +392,17 @@ def _options(given: Mapping[str, Any], known: Mapping[str, Option]) -> Options:
 
 
 @contextlib.contextmanager
-def _trusting(options: Options) -> Iterator[None]:
-    """Let the workers run code from model files where that was asked for."""
+def _using(options: Options) -> Iterator[None]:
+    """Let the workers run code from model files where asked; name what pyproject sets as there."""
     before = os.environ.get(TRUST)
     if options.trust_models:
         os.environ[TRUST] = "1"
     try:
         yield
+    except ConvmarkError as error:
+        flags = {option.name: name for name, option in KEYWORDS.items()}
+        error.args = (by_source(str(error), options.from_file, flags),)
+        raise
     finally:
         if before is None:
             os.environ.pop(TRUST, None)

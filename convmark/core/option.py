@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import numbers
 import os
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,6 +132,34 @@ def values_of(options: Mapping[str, Option], given: Mapping[str, Any]) -> dict[s
         if value is not None:
             values[name] = options[name].value(name, plain_value(value))
     return values
+
+
+_FLAG = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
+_SUBJECT = re.compile(rf"{_FLAG.pattern}(?:(?:, | and ){_FLAG.pattern})*: ")
+
+
+def by_source(text: str, from_file: Collection[str], flags: Mapping[str, str] | None = None) -> str:
+    """Return an error that begins with options which the user did not type as of pyproject.toml.
+
+    Args:
+        from_file: the names of the options that pyproject.toml alone sets.
+        flags: by name what overrides an option where it is typed; None where the error says enough.
+    """
+    subject = _SUBJECT.match(text)
+    names = [name for name in _FLAG.findall(subject[0]) if name in from_file] if subject else []
+    if not subject or not names:
+        return text
+
+    def placed(flag: re.Match[str]) -> str:
+        return f"[tool.convmark] {flag[1]}" if flag[1] in names else flag[0]
+
+    remedy = ""
+    if flags is not None:
+        typed = [flags[name] for name in names if name in flags]
+        overrides = "override them" if len(typed) > 1 else "overrides it"
+        taken_out = "; take it out there for this command"
+        remedy = f"; {' and '.join(typed)} {overrides}" if typed else taken_out
+    return f"{_FLAG.sub(placed, subject[0])}{text[subject.end() :]}{remedy}"
 
 
 def plain_value(given: Any) -> Any:

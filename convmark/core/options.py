@@ -25,6 +25,7 @@ from convmark.core.option import (
     NAMED,
     ONE_SIDE,
     SESSIONS,
+    by_source,
     option_field,
     options_of,
 )
@@ -334,6 +335,8 @@ class Options:
     )
     given: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
     """By field what the user gave on the command line or in pyproject, before it was read."""
+    from_file: frozenset[str] = dataclasses.field(default=frozenset(), compare=False, repr=False)
+    """Names of the options that pyproject alone gives."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cluster", with_index(self.cluster, self.index))
@@ -427,13 +430,18 @@ def read(
     """
     values: dict[str, Any] = {}
     texts: dict[str, Any] = {}
+    from_file = set()
     for field, option in _OPTION_OF.items():
         flag, value = f"{prefix}{option.name}", given.get(option.key)
         if value is None and settings and option.key in settings:
             flag, value = f"[tool.convmark] {option.name}", settings[option.key]
+            from_file.add(option.name)
         if value is not None:
             values[field], texts[field] = option.value(flag, value), value
-    return Options(**values, given=texts)
+    try:
+        return Options(**values, given=texts, from_file=frozenset(from_file))
+    except OptionError as error:
+        raise OptionError(by_source(str(error), from_file)) from None
 
 
 KEYWORDS = {name: option for name, option in _OPTION_OF.items() if "run" in option.commands}

@@ -34,11 +34,10 @@ from convmark.plugin.pytest_run import PytestRun
 from convmark.plugin.removed import removed_cases
 from convmark.plugin.replay import Measured
 from convmark.plugin.selection import Selection, is_skipped, names_other
-from convmark.plugin.short import destination, usage_error
+from convmark.plugin.short import OPTIONS_KEY, destination, refused
 
 _ONE_PROCESS = "cases that are measured side by side disturb each other"
 _RESUME = destination("resume")
-_OPTIONS_KEY = pytest.StashKey[Options]()
 _RUN_KEY = pytest.StashKey[PytestRun]()
 _RECEIVED_KEY = pytest.StashKey[ReceivedSignal]()
 _EMPTY_KEY = pytest.StashKey[list[str]]()
@@ -88,6 +87,7 @@ def pytest_configure(config: pytest.Config) -> None:
         if config.getoption(destination("accuracy"), None):
             tasks = tuple(dict.fromkeys([*options.tasks, "accuracy"]))
             options = dataclasses.replace(options, tasks=tasks)
+        config.stash[OPTIONS_KEY] = options
         refuse_latency_limit(options)
         _check_search(options, config.stash[_COMPARISON_KEY], before)
         if given["allow_change"] and not config.stash[_COMPARISON_KEY].asked:
@@ -95,10 +95,9 @@ def pytest_configure(config: pytest.Config) -> None:
         for name, value in (("cluster", options.cluster), ("sustain", options.sustain_s)):
             if value is not None:
                 raise OptionError(f"[tool.convmark] {name}: {short.of_run(name)}")
-        config.stash[_OPTIONS_KEY] = options
         short.check_resume(config.getoption(_RESUME), before)
     except ConvmarkError as error:
-        raise usage_error(str(error)) from None
+        raise refused(config, error) from None
 
 
 def _check_search(options: Options, comparison: bridge.Comparison, before: str) -> None:
@@ -125,11 +124,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     (suite,) = marker.args
     config = metafunc.config
-    options = config.stash[_OPTIONS_KEY]
+    options = config.stash[OPTIONS_KEY]
     try:
         cases = suite.cases(options, _run_of(config).likely_devices())
     except ConvmarkError as error:
-        raise usage_error(str(error)) from None
+        raise refused(config, error) from None
     names = [auto_name(case) if options.batch_sizes == AUTO else case.name for case in cases]
     metafunc.parametrize("measured", cases, indirect=True, ids=names)
 
@@ -137,7 +136,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def _run_of(config: pytest.Config) -> PytestRun:
     if _RUN_KEY not in config.stash:
         config.stash[_RUN_KEY] = PytestRun(
-            config.stash[_OPTIONS_KEY], config.rootpath, config.getoption(_RESUME)
+            config.stash[OPTIONS_KEY], config.rootpath, config.getoption(_RESUME)
         )
     return config.stash[_RUN_KEY]
 
@@ -171,7 +170,7 @@ def pytest_report_collectionfinish(
     """Say where the rows go, or why nothing is left to measure."""
     found = [] if items else config.stash.get(_EMPTY_KEY, [])
     if any(_is_marked(item) for item in items):
-        found = [f"convmark: results in {unbroken(str(config.stash[_OPTIONS_KEY].results))}"]
+        found = [f"convmark: results in {unbroken(str(config.stash[OPTIONS_KEY].results))}"]
     return [wrapped(line, indent="  ") for line in found]
 
 
@@ -224,7 +223,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
             _fail_with_verdicts(session)
             return done
     except ConvmarkError as error:
-        raise usage_error(str(error)) from None
+        raise refused(config, error) from None
     finally:
         _run_of(config).close()
 
@@ -277,7 +276,7 @@ def pytest_show_forecast(session: pytest.Session) -> bool | None:
     try:
         found = _run_of(config).forecast(list(items.values()))
     except ConvmarkError as error:
-        raise usage_error(str(error)) from None
+        raise refused(config, error) from None
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None:
         reporter.write_line(f"\n{plain(found.table)}\n")
@@ -374,7 +373,7 @@ def _measure_and_judge(
             chosen=chosen,
             say=say,
             removed=functools.partial(removed, chosen.measured, say),
-            names_other=functools.partial(names_other, config, config.stash[_OPTIONS_KEY]),
+            names_other=functools.partial(names_other, config, config.stash[OPTIONS_KEY]),
         )
     elif baseline is not None:
         _say_nothing_compared(config)

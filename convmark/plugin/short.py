@@ -16,16 +16,17 @@ from typing import Any
 
 import pytest
 
-from convmark.core.errors import OptionError
+from convmark.core.errors import ConvmarkError, OptionError
 from convmark.core.fitting import wrapped
-from convmark.core.option import DRY_RUN, RESUME
+from convmark.core.option import DRY_RUN, RESUME, by_source
 from convmark.core.option_values import did_you_mean
-from convmark.core.options import OPTIONS
+from convmark.core.options import OPTIONS, Options
 from convmark.core.pyproject import wants_short_options
 from convmark.core.text import plain_text
 
 PREFIX = "--convmark-"
 _NAME = "convmark-short-options"
+OPTIONS_KEY = pytest.StashKey[Options]()
 
 ACCURACY = (
     "train the lecture's networks on MNIST as well (bench/test_accuracy.py): an hour or more on "
@@ -72,6 +73,14 @@ def add_options(parser: pytest.Parser, before: str) -> None:
 def usage_error(text: str) -> pytest.UsageError:
     """Return the error with which pytest ends: one line, or as many as the terminal needs."""
     return pytest.UsageError(wrapped(plain_text(text), before="ERROR: "))
+
+
+def refused(config: pytest.Config, error: ConvmarkError) -> pytest.UsageError:
+    """Return the error with which pytest ends; what pyproject.toml has set is named as there."""
+    options = config.stash.get(OPTIONS_KEY, Options())
+    before = prefix(config)
+    flags = {one.name: before + one.name for one in OPTIONS if "pytest" in one.commands}
+    return usage_error(by_source(str(error), options.from_file, flags))
 
 
 def destination(name: str) -> str:
