@@ -18,6 +18,7 @@ from convmark.compare.rule.change_points import (
     largest_t,
     levels,
 )
+from convmark.compare.rule.ratio_levels import ratio_levels
 from convmark.core.errors import MeasurementError
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))  # scripts, not a package
@@ -194,3 +195,24 @@ def test_a_creep_is_a_stretch_between_the_levels_and_has_the_whole_change(after:
         assert 0.10 in stretch.interval
         assert found[2].change is None
     assert found[-1].last == 19 + after
+
+
+def of_gates(levels: np.ndarray, seed: int, *, moving: bool) -> list[tuple[int, int]]:
+    """Return where a change begins and ends that gates of two sessions see.
+
+    In a chain each gate's error adds up, so its sessions scatter less here.
+    """
+    ratios = shares.gated(levels, seed, 0.005 if moving else 0.01, 2, moving=moving)
+    found = ratio_levels(ratios, len(levels))
+    return [(one.first, one.last) for one in found if one.change is not None]
+
+
+@pytest.mark.parametrize("moving", [False, True], ids=["one anchor", "the commit before"])
+def test_gates_date_a_creep_and_a_step_and_see_none_where_nothing_moved(moving: bool) -> None:
+    creeps = [of_gates(0.01 * np.arange(11), seed, moving=moving) for seed in range(20)]
+    near = [found[0][0] <= 3 and found[0][1] >= 8 for found in creeps if found]
+    assert sum(near) >= 15
+    steps = [of_gates(np.repeat([0.0, 0.06], [6, 5]), seed, moving=moving) for seed in range(20)]
+    assert sum(found == [(6, 10)] for found in steps) >= 18
+    flat = [of_gates(np.zeros(11), seed, moving=moving) for seed in range(200)]
+    assert not any(flat)

@@ -156,10 +156,12 @@ def test_a_run_s_level_is_of_its_own_sessions_alone(tmp_path: Path) -> None:
     first = keep(tmp_path / "0001.csv", sessions(0.01, 0.03))
     along = earlier(first).of(LENET, "c1", "c2", apart=False).sessions
     second = keep(tmp_path / "0002.csv", [*along, *sessions(0.05, 0.07)])
-    assert live_levels(first)[LENET].log_ratio == pytest.approx(0.02)
+    assert live_levels(first)[LENET].sessions.estimate == pytest.approx(0.02)
     level = live_levels(second)[LENET]
-    assert (level.log_ratio, level.variance) == (pytest.approx(0.06), pytest.approx(0.0001))
-    assert level.against == (CONDITIONS[LENET], "c1", False)
+    found = level.sessions
+    assert (found.estimate, found.variance) == (pytest.approx(0.06), pytest.approx(0.0002))
+    assert level.kind == (CONDITIONS[LENET], False)
+    assert (level.old_code, level.new_code) == ("c1", "c2")
     assert live_levels(keep(tmp_path / "0003.csv", sessions(0.05))) == {}
 
 
@@ -171,6 +173,6 @@ def test_sessions_with_an_accepted_commit_are_taken_along_and_are_no_level(tmp_p
         *confirmed("undecided", kept=sessions(0.0, 0.02), codes=("c2", "c3")).items(),
     ]
     keep_sessions(run, told, {LENET: replace(ROW, code="c3")})
-    assert live_levels(run)[LENET].log_ratio == pytest.approx(0.31)
+    assert live_levels(run)[LENET].sessions.estimate == pytest.approx(0.31)
     assert earlier(run).of(LENET, "c1", "c3", apart=False).sessions == ()
     assert len(earlier(run).of(LENET, "c2", "c3", apart=False).sessions) == 2

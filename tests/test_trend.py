@@ -15,6 +15,7 @@ from histories import MACHINE, comparability, keep, process, run_of
 
 from convmark.cli import main
 from convmark.cli.parsers import parsers
+from convmark.compare.rule.statistics import Summary
 from convmark.compare.sessions_file import LiveLevel
 from convmark.compare.trend import Commits, Point, live_comparison, trend
 from convmark.report.tables.history import trend_text
@@ -101,6 +102,11 @@ def test_a_creep_is_named_and_compared_as_a_stretch() -> None:
     assert compared(found) == [f"convmark ab {sha(first - 1)} {sha(last)} {CASE}"]
 
 
+def seen(level: float, noise: float = 0.004) -> Summary:
+    """Return three sessions whose mean has this noise."""
+    return Summary(estimate=level, variance=3 * noise**2, freedom=2, count=3)
+
+
 def gated(levels: Sequence[float], noise: float = 0.004) -> list[Point]:
     """Return runs of one process, of which each but the first ran beside the first one's code."""
     rng = random.Random(5)
@@ -110,13 +116,13 @@ def gated(levels: Sequence[float], noise: float = 0.004) -> list[Point]:
     ]
     live = [
         LiveLevel(
-            against=("c", "old", False),
+            kind=("c", False),
+            old_code="old",
+            new_code=one.run,
             anchor=found[0].commit[:12],
-            log_ratio=level - levels[0] + rng.gauss(0, noise),
-            variance=noise**2,
-            freedom=2,
+            sessions=seen(level - levels[0] + rng.gauss(0, noise), noise),
         )
-        for level in levels
+        for one, level in zip(found, levels, strict=True)
     ]
     beside = zip(found[1:], live[1:], strict=True)
     return [found[0], *(dataclasses.replace(one, live=level) for one, level in beside)]
@@ -146,10 +152,61 @@ def test_runs_without_live_sessions_stay_in_the_levels_of_a_creep_that_was_seen_
     assert found[1].points[0] == runs[21]
 
 
+def test_a_creep_is_named_though_a_load_moved_the_runs_and_other_sessions_are_more() -> None:
+    """A session has both codes under one load, and twelve sessions tell more than three."""
+    runs = gated([0.0, 0.010, 0.016, 0.018, 0.024, 0.029, 0.039], noise=0.0)
+    runs = [
+        dataclasses.replace(one, load=0.05 + 0.5 * (place in (0, 3)))
+        for place, one in enumerate(runs)
+    ]
+    for place, one in enumerate(runs[1:], 1):
+        live = dataclasses.replace(one.live, sessions=seen(one.live.sessions.estimate, 0.006))  # type: ignore[type-var, union-attr]
+        runs[place] = dataclasses.replace(one, live=live)
+    found = trend(runs)
+    assert [one.level.creep for one in found.stretches] == [False, True]
+    assert [one.run for one in found.stretches[1].points] == [one.run for one in runs[1:]]
+    assert found.left_out == []
+
+
+def test_gates_beside_a_main_branch_that_moves_are_one_chain() -> None:
+    creeping = gated([0.01] * 8)
+    for place, one in enumerate(creeping[1:], 1):
+        last = creeping[place - 1]
+        live = dataclasses.replace(
+            one.live,  # type: ignore[type-var]
+            old_code=last.run,
+            anchor=last.commit[:12],
+            sessions=seen(0.01),
+        )
+        creeping[place] = dataclasses.replace(one, live=live)
+    _, creep = trend(creeping).stretches
+    assert creep.level.creep
+    assert 0.07 in creep.level.interval
+
+
+def test_where_gates_have_seen_a_stretch_the_runs_own_figures_name_no_commit_in_it() -> None:
+    levels = [0.0] * 8 + [0.01 * number for number in range(1, 9)]
+    jumped = [0.0] * 12 + [0.08] * 4
+    runs = [
+        dataclasses.replace(one, live=gate.live)
+        for one, gate in zip(points(jumped), gated(levels), strict=True)
+    ]
+    alone = trend([dataclasses.replace(one, live=None) for one in runs]).stretches
+    assert [one.level.creep for one in alone] == [False, False]
+    assert [one.level.creep for one in trend(runs).stretches[:2]] == [False, True]
+    earlier = points([0.2] * 8 + [0.0] * 4)
+    found = trend([*earlier, *runs]).stretches
+    assert [one.level.creep for one in found[:3]] == [False, False, True]
+    assert len(found[0].points) == 8
+    back = points([0.0] * 8 + [0.1] * 4 + [0.0] * 4)
+    twice = [dataclasses.replace(b, live=a.live) for a, b in zip(runs, back, strict=True)]
+    assert len(trend(twice).stretches) == 3  # the sessions know of one change alone
+
+
 def test_live_sessions_of_flat_runs_and_of_several_anchors_name_no_creep() -> None:
     assert len(trend(gated([0.0] * 12)).stretches) == 1
     creeping = gated([0.01 * number for number in range(6)])
-    other = dataclasses.replace(creeping[2].live, against=("c", "other", False))  # type: ignore[type-var]
+    other = dataclasses.replace(creeping[2].live, kind=("c", True))  # type: ignore[type-var]
     creeping[2] = dataclasses.replace(creeping[2], live=other)
     assert len(trend(creeping).stretches) == 1  # five runs are too few
 

@@ -20,7 +20,7 @@ from convmark.compare.comparability import Conditions
 from convmark.compare.files import read_verdicts
 from convmark.compare.judgement import NOT_ENDED, LiveComparison, LiveSession
 from convmark.compare.rule.decision import bar
-from convmark.compare.rule.statistics import summary
+from convmark.compare.rule.statistics import Summary, summary
 from convmark.core.cells import column
 from convmark.core.errors import MeasurementError, StoreError
 from convmark.core.runtimes import as_hashed
@@ -59,7 +59,7 @@ class KeptSession:
             raise MeasurementError(f"{self.case}: a session must take time, got {self.seconds} s")
 
 
-TABLE = TableBeside(".sessions.csv", KeptSession)
+TABLE = TableBeside(".sessions.csv", KeptSession, replaced=True)
 
 
 def conditions_of(row: Record) -> str:
@@ -126,15 +126,14 @@ def _believed(run: Path) -> list[KeptSession]:
 class LiveLevel:
     """Where the sessions of one run have seen its code beside its anchor's."""
 
-    against: tuple[str, str, bool]
-    """What is alike in levels that may be compared: conditions, the anchor's code, `apart`."""
+    kind: tuple[str, bool]
+    """What is alike in levels that may be compared: conditions, `apart`."""
+    old_code: str
+    new_code: str
     anchor: str
     """As of `KeptSession`."""
-    log_ratio: float
-    """ln(code / anchor), the trimmed mean of the sessions."""
-    variance: float
-    """Of it, by the scatter of the sessions."""
-    freedom: int
+    sessions: Summary
+    """Of ln(code / anchor)."""
 
 
 def live_levels(run: Path) -> dict[str, LiveLevel]:
@@ -148,13 +147,12 @@ def live_levels(run: Path) -> dict[str, LiveLevel]:
         first = sessions[0]
         mine = [one for one in sessions if one.old_code == first.old_code]  # first its anchor's
         if len(mine) > 1 and len({one.apart for one in mine}) == 1:
-            level = summary([one.wall for one in mine])
             found[case] = LiveLevel(
-                against=(first.conditions, first.old_code, first.apart),
+                kind=(first.conditions, first.apart),
+                old_code=first.old_code,
+                new_code=first.new_code,
                 anchor=first.anchor,
-                log_ratio=level.estimate,
-                variance=level.variance / level.count,
-                freedom=level.freedom,
+                sessions=summary([one.wall for one in mine]),
             )
     return found
 

@@ -11,15 +11,15 @@ from __future__ import annotations
 import functools
 import itertools
 import shlex
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean, median_low
+from statistics import median_low
 
 from convmark.compare.comparability import ALIKE_LOAD, Comparability, comparable, difference
-from convmark.compare.rule.change_points import FEWEST_RUNS, Level, Run, creep, levels
-from convmark.compare.rule.decision import RUNS_DIFFER
-from convmark.compare.rule.statistics import MOST_FREEDOM, Prior
+from convmark.compare.rule.change_points import Level, Run, levels
+from convmark.compare.rule.ratio_levels import Ratio, ratio_levels
 from convmark.compare.sessions_file import LiveLevel
 from convmark.core.git import SHOWN, Git
 from convmark.core.statistics import median_of
@@ -79,7 +79,11 @@ class Trend:
 
 
 def trend(points: Sequence[Point]) -> Trend:
-    """Return the levels of a case from its runs, oldest first."""
+    """Return the levels of a case from its runs, oldest first.
+
+    A change that the sessions of gates have seen stands for the one that the runs' own figures
+    show at that time, if they show one: the sessions are sharper, and no load moves them.
+    """
     found: list[Stretch] = []
     left_out: list[Point] = []
     before: Point | None = None
@@ -87,14 +91,29 @@ def trend(points: Sequence[Point]) -> Trend:
         loads = [point.load for point in series if point.load is not None]
         usual = median_low(loads) if loads else 0.0  # that of a run, which is kept
         kept: list[Point] = []
+        busy: list[Point] = []
         for point in series:
-            busy = point.load is not None and abs(point.load - usual) > ALIKE_LOAD
-            (left_out if busy else kept).append(point)
+            is_busy = point.load is not None and abs(point.load - usual) > ALIKE_LOAD
+            (busy if is_busy else kept).append(point)
         text = difference(kept[0].conditions, before.conditions) if before else ""
-        own = _stretches(kept, text)
-        found += (_crept(kept, text) if len(own) == 1 else []) or own
+        own, live = _stretches(kept, text), _seen_live(series)
+        if live and _changes_since_gates(own, series) < 2:
+            first, *others = live
+            apart = set(map(id, busy))
+            head = [point for point in first.points if id(point) not in apart]
+            busy = [point for point in first.points if head and id(point) in apart]
+            own = [*_stretches(head or first.points, text), *others]
+        found += own
+        left_out += busy
         before = kept[-1]
     return Trend(stretches=found, left_out=left_out)
+
+
+def _changes_since_gates(stretches: Sequence[Stretch], series: Sequence[Point]) -> int:
+    """Return how many changes there are from the first run on that was a gate."""
+    places = [series.index(one.points[0]) for one in stretches if one.level.change is not None]
+    first = next(place for place, point in enumerate(series) if point.live)
+    return sum(place >= first for place in places)
 
 
 def _series(points: Sequence[Point]) -> list[list[Point]]:
@@ -117,58 +136,68 @@ def _stretches(series: Sequence[Point], conditions: str) -> list[Stretch]:
     freedom = sum(one.processes - 1 for one in series if one.variance is not None)
     squares = sum((one.processes - 1) * (one.variance or 0.0) for one in series)
     found = levels(runs, squares / freedom if freedom else 0.0)
-    return _with_points(series, found, conditions)
-
-
-def _with_points(
-    series: Sequence[Point], found: Sequence[Level], conditions: str, beside: str = ""
-) -> list[Stretch]:
     return [
         Stretch(
             points=series[level.first : level.last + 1],
             level=level,
             before=series[level.first - 1] if level.first else None,
             conditions="" if level.first else conditions,
-            beside="" if level.change is None else beside,
         )
         for level in found
     ]
 
 
-def _crept(series: Sequence[Point], conditions: str) -> list[Stretch]:
-    """Return the levels by the runs whose sessions ran beside the newest one's anchor.
+def _seen_live(series: Sequence[Point]) -> list[Stretch]:
+    """Return the levels by the sessions of the runs that were gates; none where they do not move.
 
-    None where these have not moved. The anchor's own run is one of them, at 0. What else the series
-    has belongs to the level that its place is in.
+    The place of a code that a gate ran beside its own is that of the run that had it. What else the
+    series has belongs to the level that its place is in.
     """
+    kinds = Counter(point.live.kind for point in series if point.live)
     newest = next((point.live for point in reversed(series) if point.live), None)
-    if newest is None or not newest.anchor:
+    if newest is None:
         return []
-    beside = [one for one in series if one.live and one.live.against == newest.against]
-    before = series[: series.index(beside[0])]
-    anchor = [one for one in before if one.commit and one.commit.startswith(newest.anchor)][:1]
-    lives = [one.live for one in beside if one.live]
-    found = levels_beside(lives, with_anchor=bool(anchor))
-    stretches = _with_points([*anchor, *beside], found, conditions, newest.anchor)
-    places = [0, *(series.index(one.points[0]) for one in stretches[1:]), len(series)]
+    conditions, _ = newest.kind
+    alike = [kind for kind in kinds if kind[0] == conditions]
+    kind = max(alike, key=lambda one: (kinds[one], one == newest.kind))
+    gates = [n for n, point in enumerate(series) if point.live and point.live.kind == kind]
+    old = {gate: _place_of_old(series, gate) for gate in gates}
+    places = sorted({*gates, *(place for place in old.values() if place is not None)})
+    number = {place: n for n, place in enumerate(places)}
+    ratios = [
+        Ratio(
+            sessions=live.sessions,
+            new=number[gate],
+            old=number[place] if (place := old[gate]) is not None else None,
+            beside=live.old_code,
+        )
+        for gate in gates
+        if (live := series[gate].live)
+    ]
+    levels = ratio_levels(ratios, len(places))
+    begins = [0, *(places[level.first] for level in levels[1:]), len(series)]
     return [
-        replace(one, points=series[first:end])
-        for one, (first, end) in zip(stretches, itertools.pairwise(places), strict=False)
+        Stretch(
+            points=series[first:end],
+            level=level,
+            before=series[first - 1] if first else None,
+            beside=newest.anchor if level.change is not None else "",
+        )
+        for level, (first, end) in zip(levels, itertools.pairwise(begins), strict=False)
     ]
 
 
-def levels_beside(lives: Sequence[LiveLevel], *, with_anchor: bool) -> list[Level]:
-    """Return the levels of runs that were compared live with one anchor, if they rise or fall.
-
-    Args:
-        with_anchor: whether its own run comes before them, which lies at 0.
-    """
-    runs = [Run(value=0.0)] * with_anchor + [Run(value=live.log_ratio) for live in lives]
-    if len(runs) < 2 * FEWEST_RUNS:
-        return []
-    variance = fmean(live.variance for live in lives) + RUNS_DIFFER**2
-    freedom = min(MOST_FREEDOM, float(sum(live.freedom for live in lives)))
-    return creep(runs, Prior(variance=variance, freedom=freedom))
+def _place_of_old(series: Sequence[Point], gate: int) -> int | None:
+    """Return the place of an earlier run that had the code which a gate ran beside its own."""
+    live = series[gate].live
+    assert live is not None
+    for place in range(gate - 1, -1, -1):
+        earlier = series[place].live
+        if earlier and earlier.new_code == live.old_code:
+            return place
+    commits = (point.commit for point in series[:gate])
+    of_commit = (n for n, one in enumerate(commits) if live.anchor and one.startswith(live.anchor))
+    return next(of_commit, None)
 
 
 class Commits:

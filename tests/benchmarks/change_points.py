@@ -7,6 +7,7 @@ Run it from the checkout: `python tests/benchmarks/change_points.py [--series N]
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -16,16 +17,14 @@ from tabulate import tabulate
 from convmark.compare.rule.change_points import (
     FALSE_RATE,
     Change,
-    Level,
     Run,
     change_points,
     cleaned,
     largest_t,
 )
-from convmark.compare.rule.decision import RUNS_DIFFER
+from convmark.compare.rule.decision import RUNS_DIFFER, CaseSessions, decide
+from convmark.compare.rule.ratio_levels import Ratio, ratio_levels
 from convmark.compare.rule.statistics import summary
-from convmark.compare.sessions_file import LiveLevel
-from convmark.compare.trend import levels_beside
 
 Array = npt.NDArray[np.float64]
 
@@ -62,46 +61,68 @@ def found_in(levels: Array, noise: float, seed: int, heavy: bool = False) -> lis
     return change_points([Run(value=value) for value in (levels + noise * draw).tolist()])
 
 
-def live_found(commits: int, size: float, sessions: int, scatter: float, seed: int) -> list[Level]:
-    """Return the levels of runs that ran live beside the first one's code, each some commits later.
+def gated(
+    levels: Sequence[float], seed: int, scatter: float, sessions: int, *, moving: bool
+) -> list[Ratio]:
+    """Return what gates have seen of codes of these levels, each but the first beside another one.
 
     Runs of the same two codes differ by 0.4 % beside what their sessions scatter by.
+
+    Args:
+        sessions: of each gate; 0 for as many as decide it, beside three cases that have not moved.
+        moving: whether each is compared with the one before, and not all with the first.
     """
     rng = np.random.default_rng(seed)
-    levels = size * np.arange(1, commits + 1) + rng.normal(0.0, RUNS_DIFFER, commits)
-    own = [summary(rng.normal(level, scatter, sessions).tolist()) for level in levels]
-    lives = [
-        LiveLevel(
-            against=("", "", False),
-            anchor="",
-            log_ratio=one.estimate,
-            variance=one.variance / one.count,
-            freedom=one.freedom,
-        )
-        for one in own
-    ]
-    return levels_beside(lives, with_anchor=True)
+    ratios = []
+    for place in range(1, len(levels)):
+        old = place - 1 if moving else 0
+        level = levels[place] - levels[old] + rng.normal(0.0, RUNS_DIFFER)
+        if sessions:
+            drawn = rng.normal(level, scatter, sessions)
+        else:
+            drawn = decided_sessions(level, scatter, rng)
+        ratios.append(Ratio(sessions=summary(drawn.tolist()), new=place, old=old))
+    return ratios
+
+
+def decided_sessions(level: float, scatter: float, rng: np.random.Generator) -> Array:
+    """Return the sessions of a gate's case until it is decided, 60 at most."""
+    drawn = rng.normal([[level], [0.0], [0.0], [0.0]], scatter, (4, 60))
+    for count in range(2, 60):
+        cases = [CaseSessions(wall=one[:count].tolist()) for one in drawn]
+        if decide(cases)[0].decided:
+            return np.asarray(drawn[0, :count])
+    return np.asarray(drawn[0])
 
 
 def live_rows(series: int) -> Iterator[tuple[object, ...]]:
-    """Yield per kind of gates the shares with a change, with a creep, and by its size within 1 %.
+    """Yield per kind of gates the shares with a change, with a creep, and rightly named.
 
     Of flat series five times as many are made.
     """
-    for size in (0.01, 0.0):
-        for commits in (5, 6, 10):
-            for sessions, scatter in ((2, 0.01), (3, 0.01), (3, 0.02), (12, 0.02)):
-                drawn = series if size else 5 * series
-                results = [
-                    live_found(commits, size, sessions, scatter, seed) for seed in range(drawn)
-                ]
-                creeps = [[one for one in found if one.creep] for found in results]
-                yield (
-                    f"{commits} commits of {size:.0%} each",
-                    f"{sessions} of {scatter:.0%}",
-                    f"{sum(map(bool, results)) / drawn:.2%}",
-                    f"{sum(map(bool, creeps)) / drawn:.2%}",
-                )
+    kinds = {
+        "{} commits of 1 % each": lambda count: 0.01 * np.arange(count + 1),
+        "{} commits of 0.6 % each": lambda count: 0.006 * np.arange(count + 1),
+        "6 % in the middle of {} commits": lambda count: 0.06 * (np.arange(count + 1) > count // 2),
+        "{} commits of 0 % each": lambda count: np.zeros(count + 1),
+    }
+    gates = [(n, scatter) for n in (2, 3) for scatter in (0.01, 0.02)]
+    for (kind, made), moving in itertools.product(kinds.items(), (False, True)):
+        for count, (sessions, scatter) in itertools.product((5, 6, 10), [*gates, (0, 0.01)]):
+            levels = made(count)
+            drawn = series if levels.any() else 5 * series
+            results = [
+                ratio_levels(gated(levels, seed, scatter, sessions, moving=moving), len(levels))
+                for seed in range(drawn)
+            ]
+            moved = [one for found in results for one in found if one.change is not None]
+            yield (
+                kind.format(count) + ", each beside the one before" * moving,
+                f"{sessions or 'enough'} of {scatter:.0%}",
+                f"{len(moved) / drawn:.2%}",
+                f"{sum(one.creep for one in moved) / drawn:.2%}",
+                f"{sum(one.first <= 2 and one.last >= count - 1 for one in moved) / drawn:.2%}",
+            )
 
 
 def right(changes: Sequence[Change], first: int, last: int) -> bool:
@@ -158,6 +179,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--critical", action="store_true", help="print the critical values")
     parser.add_argument("--series", type=int, default=400, help="series of each kind")
+    parser.add_argument("--live", action="store_true", help="print those of gates alone")
     options = parser.parse_args()
     if options.critical:
         rng = np.random.default_rng(20)
@@ -165,8 +187,9 @@ def main() -> None:
             print(f"    ({count}, {critical(count, rng):.2f}),", flush=True)
         return
     headers = ("series", "with a change", "changes each", "with a creep", "rightly named")
-    print(tabulate(list(rows(options.series)), headers, tablefmt="pipe", disable_numparse=True))
-    headers = ("gates beside one anchor", "sessions each", "with a change", "with a creep")
+    if not options.live:
+        print(tabulate(list(rows(options.series)), headers, tablefmt="pipe", disable_numparse=True))
+    headers = ("gates", "sessions each", "with a change", "with a creep", "both ends within a run")
     found = list(live_rows(options.series))
     print("\n" + tabulate(found, headers, tablefmt="pipe", disable_numparse=True))
 

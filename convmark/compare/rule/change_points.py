@@ -4,8 +4,7 @@ The largest two-sample t over all splits is held against what chance alone makes
 of that length. Where it is larger, the series is cut there and each part is searched again.
 Neighbouring steps to one side are then held against a straight slope: where that fits better, the
 stretch is named, not the one run that crossed a line. A part without a step may be a slope too: a
-creep from the first runs on has no level before it for a step to leave. Where the runs' noise is
-known, as that of live sessions is, five runs or six show a creep.
+creep from the first runs on has no level before it for a step to leave.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from convmark.compare.rule.statistics import Prior
 from convmark.core.errors import MeasurementError
 from convmark.core.interval import NOT_KNOWN, Interval
 from convmark.core.statistics import interval_around, t_quantile
@@ -42,10 +40,8 @@ _ROUNDING = 1e-9
 """Values that differ by so small a share of the largest are equal."""
 _CLIPPED_BEYOND = 5.0
 """Scaled median absolute deviations from the running median: a single odd run is moved there."""
-_LEAST_STRETCH = 4
+LEAST_STRETCH = 4
 """A slope over fewer runs is called a step."""
-_LEAST_CREEP = math.log(1.03)
-"""A smaller one is not named where the noise of a run is taken from its sessions alone."""
 _PART_DISADVANTAGE = 6.0
 """A slope beside steps to its own side must be better by so much of BIC than one slope alone."""
 _SLOPE_ENDS = 40
@@ -126,12 +122,11 @@ def _means(values: Array, weights: Array, edges: Sequence[int]) -> list[float]:
     ]
 
 
-def _rises_or_falls(part: Array, shares: Array, noise: Prior | None = None) -> bool:
+def _rises_or_falls(part: Array, shares: Array) -> bool:
     """Return whether a regression line through the values is not level by chance.
 
     Args:
         part: as they are; cleaned ones lie closer to the line than chance has them.
-        noise: of a value of weight 1, where it is known; the part is not believed to scatter less.
 
     Source:
         Student's t of the slope of a weighted regression on the runs' places.
@@ -144,11 +139,8 @@ def _rises_or_falls(part: Array, shares: Array, noise: Prior | None = None) -> b
     along = float((shares * place) @ centred)
     squares = float(shares @ centred**2)
     left = max(squares - along**2 / scale, 1e-12 * squares + _rounding(part, shares))
-    variance, freedom = left / (count - 2), float(count - 2)
-    if noise is not None:
-        shrunk = (noise.variance * noise.freedom + left) / (noise.freedom + freedom)
-        variance, freedom = max(variance, noise.variance, shrunk), noise.freedom + freedom
-    reach = t_quantile(1 - FALSE_RATE / 2, freedom) * math.sqrt(variance / scale)
+    error = math.sqrt(left / (count - 2) / scale)
+    reach = t_quantile(1 - FALSE_RATE / 2, count - 2) * error
     return abs(along / scale) > reach
 
 
@@ -309,7 +301,7 @@ def _best_slope(values: Array, weights: Array) -> tuple[float, int, int, float]:
     """
     count = len(values)
     ends = np.unique(np.linspace(0, count - 1, min(count, _SLOPE_ENDS)).astype(int))
-    pairs = np.array([(a, b) for a in ends for b in ends if b - a >= _LEAST_STRETCH])
+    pairs = np.array([(a, b) for a in ends for b in ends if b - a >= LEAST_STRETCH])
     if not len(pairs):
         return math.inf, 0, 0, 0.0
     centred = _centred(values, weights)
@@ -348,37 +340,14 @@ def levels(runs: Sequence[Run], process_variance: float = 0.0) -> list[Level]:
         process_variance: of one process's value within a run; a run is not believed to scatter
             less than its processes do.
     """
-    return _levels(runs, change_points(runs), process_variance)
-
-
-def creep(runs: Sequence[Run], noise: Prior) -> list[Level]:
-    """Return the levels of a series that rises or falls by 3 % or more; else none.
-
-    It is for short series, whose own scatter tells little: a line is held against known noise. The
-    change is a creep, or a step where that explains the runs better.
-
-    Args:
-        noise: what is known of the scatter of a run of weight 1.
-    """
-    values = np.array([run.value for run in runs], np.float64)
-    weights = np.array([run.processes for run in runs], np.float64)
-    if not _rises_or_falls(values, weights, noise):
-        return []
-    changes = _likeliest(values, weights, 0, len(runs))
-    large = any(abs(change.size) >= _LEAST_CREEP for change in changes)
-    return _levels(runs, changes, noise.variance) if large else []
-
-
-def _levels(runs: Sequence[Run], changes: Sequence[Change], least_variance: float) -> list[Level]:
-    """Return the levels between changes; a run of weight 1 scatters by the variance at least."""
-    parts = list(_parts(changes, len(runs)))
+    parts = list(parts_between(change_points(runs), len(runs)))
     if len(parts) < 2:
         return [Level(first=first, last=last) for first, last, _ in parts]
     values = cleaned(np.array([run.value for run in runs], np.float64))
     weights = np.array([run.processes for run in runs], np.float64)
     squares = sum(_left_by(values, weights, part) for part in parts)
     freedom = len(runs) - sum(2 if change and change.gradual else 1 for *_, change in parts)
-    variance = max(squares / max(freedom, 1), least_variance)
+    variance = max(squares / max(freedom, 1), process_variance)
     found = []
     for number, (first, last, change) in enumerate(parts):
         creep = change is not None and change.gradual
@@ -397,7 +366,9 @@ def _levels(runs: Sequence[Run], changes: Sequence[Change], least_variance: floa
     return found
 
 
-def _parts(changes: Sequence[Change], count: int) -> Iterator[tuple[int, int, Change | None]]:
+def parts_between(
+    changes: Sequence[Change], count: int
+) -> Iterator[tuple[int, int, Change | None]]:
     """Yield the first and last run of each level and creep, and what led to it."""
     begin: int = 0
     led: Change | None = None

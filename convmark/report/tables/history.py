@@ -275,8 +275,8 @@ def levels(found: Trends, folder: Path, axes: Mapping[tuple[str, str], Mapping[s
         "Where the ratio of a case to the reference network has moved, over the runs of all "
         "commits under the same conditions; a step names the first run of the new level, a creep "
         "the stretch. The change is to the level before, with its 95 % interval; the search finds "
-        f"a change in one of 500 flat series. {_OF_RATIO} A creep seen live is one of the sessions "
-        "beside one anchor's code, where the runs scatter too much to show it. Runs under "
+        f"a change in one of 500 flat series. {_OF_RATIO} A change seen live is one of the ratios "
+        "that gates have measured beside earlier code, which are sharper. Runs under "
         f"other conditions are a series of their own.{rest}{left_out}",
         headings(
             "case hardware first last commit last_commit runs step_time_p50_s change low high "
