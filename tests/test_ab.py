@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import os
 import random
+import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -353,6 +356,52 @@ def test_ctrl_c_before_the_first_session_leaves_no_file_without_one(
     assert main(["ab", *LENET5]) == 130
     assert list((folder / "results" / "ab").iterdir()) == []
     assert "0 of 1 case; no session was kept" in capsys.readouterr().err
+
+
+def test_ctrl_c_right_after_a_verdict_was_written_leaves_it_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append, came = ab_files.append, []
+
+    def interrupted(path: Path, rows: Sequence[Any]) -> None:
+        append(path, rows)
+        if path.name == "verdicts.csv" and not came:
+            came.append(path)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(ab_files, "append", interrupted)
+    main(["ab", *LENET5])
+    assert came
+    assert [row["case"] for row in verdicts(folder)] == [NAME]
+
+
+@pytest.mark.parametrize("sessions", [0, 3])
+def test_a_killed_comparison_keeps_its_sessions_and_the_next_takes_another_number(
+    sessions: int, folder: Path
+) -> None:
+    asked = ["ab", "--models", "lenet5", "--batch-sizes", "8"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads of others
+        child = os.fork()
+    if child == 0:
+        note = Interpreter._note
+
+        def killed(self: Interpreter, request: Mapping[str, Any]) -> None:
+            if len(self.requests) == sessions:
+                os.kill(os.getpid(), signal.SIGKILL)
+            note(self, request)
+
+        Interpreter._note = killed  # type: ignore[method-assign]
+        try:
+            main(asked)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    kept = (folder / "results" / "ab" / "0001.csv").read_bytes()
+    assert len(kept.splitlines()) == (sessions + 1 if sessions else 0)
+    assert main(asked) == 0
+    assert (folder / "results" / "ab" / "0001.csv").read_bytes() == kept
+    assert [row["ab"] for row in verdicts(folder)] == ["0002", "0002"]
 
 
 def test_json_has_every_field(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,11 +90,10 @@ def make_of(options: Options) -> MakeInterpreter:
         raise OptionError("--batch-sizes: auto is for `convmark run`; a comparison needs numbers")
     if options.isolation == "none":
         raise OptionError("--isolation: a comparison needs fresh processes, got none")
-    if options.replicas not in (None, (1,)) or options.cluster is not None:
-        raise OptionError(
-            "[tool.convmark]: a comparison takes one replica and no cluster; convmark run measures "
-            "several"
-        )
+    if options.replicas not in (None, (1,)):
+        raise OptionError("--replicas: a comparison takes one; convmark run measures several")
+    if options.cluster is not None:
+        raise OptionError("--cluster: a comparison takes none; convmark run measures over one")
     if len(options.backends) > 1:
         raise OptionError(
             f"--backend: a comparison has one, got {', '.join(options.backends)}; convmark run "
@@ -297,14 +296,18 @@ class SideComparison:
         return outcomes
 
     def _keep_verdict(self, rows: dict[int, VerdictRow], place: int, found: CaseResult) -> None:
-        """Keep what came of a case; of one that was interrupted undecided, nothing."""
-        case = self.cases[place]
-        a, b = (end.spec.case(case).runtime for end in (self.pair.a, self.pair.b))
-        fields = ab_files.verdict_fields(found, ab_files.copies_of_one(a, b))
-        rows[place] = VerdictRow(**self._ends(case), **fields)
+        """Keep what came of a case, once; of one that was interrupted undecided, nothing.
+
+        Ctrl-C may come when a row is on the disk, and before it is known to be there.
+        """
+        if not (again := place in rows):
+            case = self.cases[place]
+            a, b = (end.spec.case(case).runtime for end in (self.pair.a, self.pair.b))
+            fields = ab_files.verdict_fields(found, ab_files.copies_of_one(a, b))
+            rows[place] = VerdictRow(**self._ends(case), **fields)
         if _has_row(found):
             with self._keeping():
-                ab_files.append(ab_files.verdicts_path(self.path), [rows[place]])
+                ab_files.keep_verdict(self.path, rows[place], again=again)
 
     @contextlib.contextmanager
     def _keeping(self) -> Iterator[None]:

@@ -10,7 +10,9 @@ The rules of a run's file hold: UTF-8, newline-ended, RFC 4180; an empty cell is
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
+import operator
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -208,6 +210,11 @@ def remove_unused(path: Path) -> None:
             path.unlink()
 
 
+def _table(kind: type[Any]) -> TableFile[Any]:
+    names = [one.name for one in dataclasses.fields(kind)]
+    return TableFile(kind, [name for name in names if not name.endswith("_framework")])
+
+
 def append(path: Path, rows: Sequence[SessionRow] | Sequence[VerdictRow]) -> None:
     """Append rows of one kind; they are on the disk when it returns.
 
@@ -215,11 +222,26 @@ def append(path: Path, rows: Sequence[SessionRow] | Sequence[VerdictRow]) -> Non
         StoreError: the file cannot be written, or has other columns.
     """
     for row in rows:
-        earlier = [name for name in row.__dataclass_fields__ if not name.endswith("_framework")]
-        table = TableFile(type(row), earlier)
+        table = _table(type(row))
         if row.a_framework or row.b_framework:
             table.lift(path)
         table.append(path, [row])
+
+
+def keep_verdict(sessions: Path, row: VerdictRow, *, again: bool) -> None:
+    """Append a verdict beside a comparison's sessions.
+
+    Args:
+        again: whether it may be there already.
+
+    Raises:
+        StoreError: as `append`.
+    """
+    path = verdicts_path(sessions)
+    known = _table(VerdictRow).read(path) if again else []
+    key = operator.attrgetter("ab", "started", "case")
+    if key(row) not in map(key, known):
+        append(path, [row])
 
 
 def keep_figure(sessions: Path, case: str, svg: str) -> Path:
