@@ -16,6 +16,8 @@ from convmark.core.backends import BACKENDS
 from convmark.core.case import ISOLATIONS, PRECISIONS
 from convmark.core.errors import ConvmarkError
 from convmark.core.options import REFUSED, read
+from convmark.core.report_options import RANKS, STYLES
+from convmark.core.runtimes import RUNTIME_PRECISIONS, RUNTIMES
 from convmark.core.tasks import TASKS
 
 Given = argparse.Namespace
@@ -29,7 +31,8 @@ def complete(parser: argparse.ArgumentParser) -> None:
     except ImportError:
         return
     for command, action in _actions(parser):
-        values = _VALUES.get(_name(action))
+        name = _name(action)
+        values = _VALUES.get(f"{command} {name}", _VALUES.get(name))
         if values is not None:
             refused = REFUSED.get(command, {}).get(action.dest, ())
             action.completer = _completer(values, refused)  # type: ignore[attr-defined] # argcomplete's
@@ -116,13 +119,17 @@ def _fixed(*values: str) -> Values:
     return lambda given: values
 
 
+_FORMATS = ("csv", "json", "markdown", "parquet", "text")
+
 _VALUES: Mapping[str, Values] = MappingProxyType(
     {
         "--models": _models,
         "--tasks": _fixed(*TASKS),
         "--devices": _devices,
         "--backend": _fixed(*BACKENDS),
-        "--precisions": _fixed(*PRECISIONS),
+        "--runtime": _fixed(*RUNTIMES),
+        "--precisions": _fixed(*PRECISIONS, *RUNTIME_PRECISIONS),
+        "--ceilings": _fixed("auto", "off", "on"),
         "--jit": _fixed("both", "off", "on"),
         "--isolation": _fixed(*ISOLATIONS),
         "--machine": _machines,
@@ -131,12 +138,17 @@ _VALUES: Mapping[str, Values] = MappingProxyType(
         "--resume": _runs,
         "CASE": lambda given: {case.name for case in _cases(given)},
         "--case": lambda given: {case.name for case in _cases(given)},
-        "--format": _fixed("csv", "json", "markdown", "parquet", "text"),
+        "--format": _fixed(*_FORMATS),
+        "compare --format": _fixed(*_FORMATS, "github"),
+        "report --format": _fixed(*_FORMATS, "html"),
         "--to": _fixed("bmf", "conbench", "mlflow", "openmetrics", "otava"),
-        "--style": _fixed("accuracy", "applications", "full"),
+        "--style": _fixed(*STYLES),
+        "--rank": _fixed(*RANKS),
+        "--outcome": _fixed("failure", "success"),
+        "--per": _fixed("gpu-kind", "machine-kind", "node"),
         "--across": _fixed(
             *("backend", "commit", "driver", "gpu", "keras", "machine", "python", "tensorflow")
         ),
     }
 )
-"""By option, or by what an argument is called."""
+"""By option, or by what an argument is called; where commands differ by the command first."""
