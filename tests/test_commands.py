@@ -83,6 +83,21 @@ def test_compare_repeats_what_the_run_itself_has_said(
     )
 
 
+@pytest.mark.filterwarnings("always")
+def test_compare_says_of_which_cases_of_a_run_no_verdict_is_left(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [*run_of("0001", 0.0), *run_of("0001", 0.0, model="vgg16")]
+    keep(store, [replace(row, order=order) for order, row in enumerate(rows, 1)])
+    keep_said(store.folder / MACHINE, judgement(run="0001", verdict="unchanged", fails=False))
+    assert main(["compare"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        f"convmark: results/{MACHINE}/0001.verdicts.csv: has no verdict of "
+        "vgg16-train-cpu-b32-float32, which the run has; compare it again"
+    )
+
+
 def test_compare_judges_the_run_that_is_named(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:

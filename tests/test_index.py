@@ -203,6 +203,24 @@ def test_a_damaged_index_is_as_none_wherever_the_damage_is(
         assert listed(capsys) == plain
 
 
+@pytest.mark.parametrize("table", ["figures", "verdicts"])
+def test_an_index_that_lacks_rows_is_made_anew(
+    table: str, store: Store, capsys: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page may be lost with its checksums: then no row is wrong, and some are not there."""
+    failed = process(run="0001", status="timeout", order=1)  # in no list of cases that are judged
+    keep(store, [process(run="0001", model="vgg16", order=2), failed])
+    keep(store, run_of("0002", 0.0, 0.1))
+    keep_said(store.folder / MACHINE, *(judgement(run=f"{n:04d}") for n in (1, 2)))
+    plain = without_index(capsys, monkeypatch)
+    assert plain.count("regressed") == 2
+    assert listed(capsys) == plain
+    with contextlib.closing(sqlite3.connect(index_path(store.folder / MACHINE))) as database:
+        database.execute(f"DELETE FROM {table} WHERE file LIKE '0001%'")
+        database.commit()
+    assert listed(capsys) == plain
+
+
 def test_a_damaged_index_is_made_anew_and_a_locked_one_left_alone(
     store: Store, capsys: Printed, monkeypatch: pytest.MonkeyPatch, digested: list[str]
 ) -> None:

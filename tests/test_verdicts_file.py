@@ -151,3 +151,15 @@ def test_a_bad_value_is_refused_by_file_and_line(
     with pytest.raises(StoreError) as refused:
         read_verdicts(run)
     assert str(refused.value).startswith(f"{path}{message}")
+
+
+def test_a_verdict_that_is_cut_off_is_no_verdict_less(run: Path) -> None:
+    """The file is written at once: a gate would pass by the verdict that it has lost."""
+    keep_verdicts(run, [ABSENT, judgement()])
+    path = verdicts_path(run)
+    path.write_bytes(path.read_bytes()[:-20])
+    said = rf"{path.name}:3: must be a whole line, but the file is cut off"
+    with pytest.raises(StoreError, match=said):
+        read_verdicts(run)
+    with pytest.raises(StoreError, match=said):
+        list(read_step_time_verdicts(path))

@@ -16,7 +16,7 @@ from convmark.cli.command import EXIT_OK, exit_status, sayer
 from convmark.compare import files
 from convmark.compare.digest import CaseFigures
 from convmark.compare.earlier import by_name
-from convmark.compare.files import NOISE, read_noise, read_verdicts
+from convmark.compare.files import NOISE, read_noise, read_verdicts, verdicts_path
 from convmark.compare.history import (
     History,
     accepted_history,
@@ -40,7 +40,8 @@ from convmark.core.fitting import tell
 from convmark.core.option_values import check_patterns, nearest
 from convmark.core.options import Options
 from convmark.core.table import headings, table_of
-from convmark.core.text import commit_text, painted
+from convmark.core.tasks import TASKS
+from convmark.core.text import commit_text, listed, painted
 from convmark.core.typed import typed
 from convmark.machine.hardware import read_machine
 from convmark.report.across import COLUMNS as ACROSS
@@ -89,6 +90,8 @@ def compare(given: argparse.Namespace, options: Options) -> int:
     if not records:
         raise StoreError(f"{path}: must have the rows of a run, but it has none")
     said = read_verdicts(path) if records[0].run == path.stem else []
+    if said:
+        _warn_of_unjudged(path, records, said)
     if len(runs) == 2:
         baseline = store.find(runs[0], folder, but=path)
         history = named_history(baseline, records)
@@ -121,6 +124,19 @@ def compare(given: argparse.Namespace, options: Options) -> int:
         table = rows_table("verdicts", "Verdicts", Judgement, judgements)
         print_tables(Answer(command="compare", machines=machines, tables=[table]), form)
     return exit_status(not any(judgement.fails for judgement in judgements))
+
+
+def _warn_of_unjudged(path: Path, records: Sequence[Record], said: Sequence[Judgement]) -> None:
+    """Warn of the cases that the run's own session has judged no more, or not yet."""
+    judged = {one.case for one in said}
+    every = by_name(row for row in records if TASKS[row.task].judged)
+    if left := [name for name in every if name not in judged]:
+        warnings.warn(
+            f"{verdicts_path(path)}: has no verdict of {listed(left, MOST_TOLD)}, which the run "
+            "has; compare it again",
+            StoreWarning,
+            stacklevel=3,
+        )
 
 
 def _between(

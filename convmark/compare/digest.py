@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import operator
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, variance
@@ -83,12 +84,23 @@ class Digest:
     """The hashes of the codes that measured rows ran, parted by spaces."""
     held: str = "[]"
     """Name and conditions of each case that can be judged, as JSON."""
+    contents: str = "{}"
+    """How many rows of figures or verdicts the file gives of each case, as JSON."""
     cases: tuple[CaseFigures, ...] = ()
 
     @property
     def judged(self) -> Held:
         """What `held` holds; the same object for like runs."""
         return _held_in(self.held)
+
+    def rows_of(self, case: str) -> int:
+        """Return how many rows of figures or verdicts the file gives of a case."""
+        return _contents_in(self.contents).get(case, 0)
+
+
+def contents_of(cases: Iterable[str]) -> str:
+    """Return how often each case is there, as JSON."""
+    return json.dumps(Counter(iter(cases)), sort_keys=True)
 
 
 def digest_of(path: Path) -> Digest:
@@ -122,6 +134,7 @@ def digest_of(path: Path) -> Digest:
         dirty=int(head.dirty) if head and head.dirty is not None else None,
         codes=" ".join(filter(None, codes)),
         held=f"[{', '.join(held)}]",
+        contents=contents_of(rows),
         torn=torn[0] if torn else None,
         cases=tuple(_figures(case, group) for case, group in rows.items()),
     )
@@ -162,6 +175,11 @@ def _conditions_in(text: str) -> Conditions:
 @functools.lru_cache(maxsize=1024)
 def _held_in(text: str) -> Held:
     return tuple((case, conditions_of(tuple(values))) for case, values in json.loads(text))
+
+
+@functools.lru_cache(maxsize=1024)
+def _contents_in(text: str) -> dict[str, int]:
+    return {str(case): int(rows) for case, rows in json.loads(text).items()}
 
 
 def _figures(case: str, rows: Sequence[Sequence[str]]) -> CaseFigures:

@@ -45,7 +45,8 @@ _NOW = list(Judgement.__dataclass_fields__)
 _BEFORE = [name for name in _NOW if name not in ("against", "accepted")]
 _PLACE = _NOW.index("verdict") + 1
 _FIRST = [*_BEFORE[:_PLACE], "unconfirmed", *_BEFORE[_PLACE:]]
-VERDICT_TABLE = TableFile(Judgement, _BEFORE, _FIRST, lifted=_lifted)
+_OF_ALL_RUNS = TableFile(Judgement, _BEFORE, _FIRST, lifted=_lifted)
+VERDICT_TABLE = TableFile(Judgement, _BEFORE, _FIRST, lifted=_lifted, replaced=True)
 _RUN, _CASE, _METRIC, _VERDICT = map(_NOW.index, ("run", "case", "metric", "verdict"))
 
 
@@ -57,6 +58,10 @@ def verdicts_path(run: Path) -> Path:
 def verdicts_paths(run: Path) -> tuple[Path, Path]:
     """Return where they may be: the second is asked where the first does not know the run."""
     return verdicts_path(run), run.with_name(VERDICTS_FILE)
+
+
+def _table(path: Path) -> TableFile[Judgement]:
+    return _OF_ALL_RUNS if path.name == VERDICTS_FILE else VERDICT_TABLE
 
 
 def keep_verdicts(run: Path, judgements: Iterable[Judgement]) -> None:
@@ -75,7 +80,7 @@ def read_verdicts(run: Path) -> list[Judgement]:
         StoreError: a file cannot be read, or does not fit; the message names file and line.
     """
     for path in verdicts_paths(run):
-        rows = VERDICT_TABLE.read(path)
+        rows = _table(path).read(path)
         if last := {(one.case, one.metric): one for one in rows if one.run == run.stem}:
             return list(last.values())
     return []
@@ -110,7 +115,7 @@ def read_step_time_verdicts(path: Path) -> Iterator[tuple[str, str, str]]:
     Raises:
         StoreError: as `read_verdicts`.
     """
-    for line, cells in VERDICT_TABLE.read_cells(path):
+    for line, cells in _table(path).read_cells(path):
         if cells[_VERDICT] not in VERDICTS:
             raise StoreError(
                 f"{path}:{line}: verdict must be one of {', '.join(VERDICTS)}, "

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from convmark.compare.digest import CaseFigures, Digest, digest_of
+from convmark.compare.digest import CaseFigures, Digest, contents_of, digest_of
 from convmark.compare.files import read_step_time_verdicts, verdicts_paths
 from convmark.core.errors import StoreError
 from convmark.core.files import cache_folder
@@ -174,8 +174,8 @@ class Index:
                 raise ValueError("a text is not that of its id")
             for name, signature, *cells in _rows(database.execute("SELECT * FROM files")):
                 if signature == self._signatures.get(name):
-                    *values, codes, held = cells
-                    texts = self._texts[codes], self._texts[held]
+                    *values, codes, held, contents = cells
+                    texts = (self._texts[one] for one in (codes, held, contents))
                     self._entries[name] = Digest(*[*values, *texts])
                 elif name not in self._signatures:
                     self._gone.add(name)
@@ -185,13 +185,14 @@ class Index:
                 found = CaseFigures(*[*numbers, self._texts[commit], self._texts[conditions]])
                 if file in self._entries:
                     self._figures[file] = found
-            for file in self._entries.keys() - self._figures.keys():
-                if any(name == self._case for name, _ in self._entries[file].judged):
-                    raise ValueError("a row is lost")
             for row in _rows(database.execute(asked.format("verdicts"), [self._case])):
                 file, _, run, words = row
                 if file in self._entries:
                     self._verdicts.setdefault(file, {})[run] = words
+            for file, entry in self._entries.items():
+                rows = (file in self._figures) + len(self._verdicts.get(file, {}))
+                if entry.rows_of(self._case) != rows:
+                    raise ValueError("a row is lost")
 
     def entry(self, run: Path) -> Digest:
         """Return what a run's file says, but for its cases; or why it cannot be read."""
@@ -230,7 +231,8 @@ class Index:
                 run: words for (case, run), words in last.items() if case == self._case
             }
             verdicts = [(path.name, *names, words) for names, words in last.items()]
-            self._add(path, Digest(), verdicts)
+            contents = contents_of(case for case, _ in last)
+            self._add(path, Digest(contents=contents), verdicts)
         return self._verdicts.get(path.name, {})
 
     def _id_of(self, text: str) -> int:
@@ -247,8 +249,9 @@ class Index:
             self._say(f"reading the files of {self._folder} for the index, once")
         if not signature or path.name in self._recent:
             return  # so it is read again the next time
-        *values, codes, held = _of_digest(digest)
-        row = (path.name, signature, *values, self._id_of(codes), self._id_of(held))
+        *values, codes, held, contents = _of_digest(digest)
+        texts = map(self._id_of, (codes, held, contents))
+        row = (path.name, signature, *values, *texts)
         self._unsaved.files.append(_checked(row))
         for one in digest.cases:
             *numbers, commit, conditions = _of_figures(one)

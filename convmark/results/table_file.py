@@ -14,6 +14,7 @@ import codecs
 import contextlib
 import csv
 import dataclasses
+import functools
 import io
 import math
 import os
@@ -128,6 +129,7 @@ class TableFile(Generic[Row]):
         row: type[Row],
         *earlier: Sequence[str],
         lifted: Callable[[Cells], Cells] = lambda cells: cells,
+        replaced: bool = False,
     ) -> None:
         """Describe it.
 
@@ -135,8 +137,10 @@ class TableFile(Generic[Row]):
             earlier: the columns that such files once had; a file that has them keeps them.
             lifted: makes cells by today's columns of those by earlier ones; an absent cell is
                 an empty one, and others are left out.
+            replaced: whether all rows are written at once; then a torn line is no writer's.
         """
         self._row = row
+        self._replaced = replaced
         self.columns = columns_of(row)
         self._fields: tuple[dataclasses.Field[Any], ...] = dataclasses.fields(row)  # type: ignore[arg-type]
         self.header = [column.name for column in self.columns]
@@ -159,7 +163,7 @@ class TableFile(Generic[Row]):
         """
         header: list[str] = []
         with contextlib.suppress(FileNotFoundError):
-            for line, cells in csv_rows(path):
+            for line, cells in csv_rows(path, torn=functools.partial(self._note_torn, path)):
                 if line == 1:
                     header = self._known(path, cells)
                     continue
@@ -171,6 +175,13 @@ class TableFile(Generic[Row]):
                     found = self._lifted(dict(zip(header, cells, strict=True)))
                     cells = [found.get(name, "") for name in self.header]
                 yield line, cells
+
+    def _note_torn(self, path: Path, line: int) -> None:
+        if self._replaced:
+            raise StoreError(
+                f"{path}:{line}: must be a whole line, but the file is cut off here; take it from "
+                "where it was copied, or make it anew"
+            )
 
     def append(self, path: Path, rows: Iterable[Row]) -> None:
         """Append rows to a file, all or none, its header before the first; nothing for no rows.
@@ -267,9 +278,11 @@ class TableFile(Generic[Row]):
 class TableBeside(TableFile[Row]):
     """The rows of one kind that a run has beside its file, such as `0007.epochs.csv`."""
 
-    def __init__(self, ending: str, row: type[Row], *earlier: Sequence[str]) -> None:
+    def __init__(
+        self, ending: str, row: type[Row], *earlier: Sequence[str], replaced: bool = False
+    ) -> None:
         """Describe it; `ending` is what the file's name has in place of the run's `.csv`."""
-        super().__init__(row, *earlier)
+        super().__init__(row, *earlier, replaced=replaced)
         self._ending = ending
 
     def path(self, run: Path) -> Path:
