@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 from convmark.core.case import Case
 from convmark.core.errors import OptionError
 from convmark.core.pyproject import settings_at
-from convmark.core.text import Say
+from convmark.core.text import Say, counted
 
 if TYPE_CHECKING:
     from convmark.compare.history import History
-    from convmark.compare.judgement import Judgement
+    from convmark.compare.judgement import Judgement, LiveComparison
+    from convmark.compare.verdict import Review
     from convmark.plugin.pytest_run import PytestRun
 
 GIT = "git:"
@@ -125,6 +126,24 @@ def with_baseline(
         )
         for one in judgements
     ]
+
+
+def say_compared(
+    baseline: Baseline, found: Review, comparisons: Mapping[str, LiveComparison], say: Say
+) -> None:
+    """Say how many cases have the anchor's code, and which figures a commit does not have."""
+    from convmark.compare.judgement import SAME_CODE, SAME_COMMIT
+
+    same = {name for name, one in comparisons.items() if one.reason in (SAME_CODE, SAME_COMMIT)}
+    same |= {name for name, case in found.cases.items() if case.same_code}
+    if same:
+        whole = counted(len(found.cases), "case")
+        say(f"{len(same)} of {whole} with the same code: nothing to compare")
+    if baseline.is_commit and not same.issuperset(found.cases):
+        say(
+            f"{baseline.name} has no figures of memory, accuracy or first steps: only a run has, "
+            "so they are not compared"
+        )
 
 
 def described(baseline: Baseline, history: History) -> str:

@@ -17,7 +17,7 @@ from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
 from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import Say, counted, duration_text
-from convmark.plugin.baseline import Baseline, described, with_baseline
+from convmark.plugin.baseline import Baseline, described, say_compared, with_baseline
 
 if TYPE_CHECKING:
     from convmark.compare.history import History
@@ -111,7 +111,7 @@ def judge(
         *(run, _to_compare(run, baseline, found), anchors, budget_s, say, keep_first),
         is_accepted=lambda name: meant.accepting_commit(name)[0],
     )
-    _say_same(found, comparisons, say)
+    say_compared(baseline, found, comparisons, say)
     interrupted = any(one.interrupted for one in comparisons.values())
     judgements = concluded(comparisons)
     if baseline.is_commit and not interrupted:
@@ -141,17 +141,6 @@ def _keep(
 
     run.keep_judgements(pass_intended(judgements, meant, run.earlier_runs, since))
     run.keep_sessions([*comparisons.items(), *since.items()])
-
-
-def _say_same(found: Review, comparisons: Mapping[str, LiveComparison], say: Say) -> None:
-    """Say of how many cases the code is that of the anchor."""
-    from convmark.compare.judgement import SAME_CODE, SAME_COMMIT
-
-    same = {name for name, one in comparisons.items() if one.reason in (SAME_CODE, SAME_COMMIT)}
-    same |= {name for name, case in found.cases.items() if case.same_code}
-    if same:
-        whole = counted(len(found.cases), "case")
-        say(f"{len(same)} of {whole} with the same code: nothing to compare")
 
 
 def _missing(
