@@ -31,6 +31,8 @@ Array = npt.NDArray[np.float64]
 _LEAST_CHANGE = math.log(1.02)
 """A smaller one is not named: the noise of a run is taken from its sessions, and their means differ
 by up to 0.4 % on identical code."""
+_SLOPE_FIRST = 1.0
+"""Squares, in units of the noise, by which a step must explain the ratios better than a slope."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,10 +94,9 @@ def ratio_levels(ratios: Sequence[Ratio], count: int) -> list[Level]:
         return []
     noise = max(1.0, min(one.variance for one in others))
 
-    def criterion(one: _Fit) -> tuple[float, int]:
-        """Return what is left, with the price of a parameter, of two alike the slope first."""
-        parameters = 3 if one.change.gradual else 2
-        return one.left / noise + parameters * math.log(len(ratios)), -one.change.gradual
+    def criterion(one: _Fit) -> float:
+        """Return what is left: a slope that is called a step names a commit that cost little."""
+        return one.left / noise - _SLOPE_FIRST * one.change.gradual
 
     best, rate = min(others, key=criterion), FALSE_RATE / 2
     sure = any(one.is_sure(rate) for one in line) or best.is_sure(rate / len(others))
