@@ -252,7 +252,8 @@ def test_a_later_case_of_the_process_has_what_the_module_has_read_and_asks_of_ot
     monkeypatch.setenv("NETS_WIDTH", "8")
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, port: sys.audit(*_asked(host)))
     codes = (
-        "import os; open(os.environ['NETS_WIDTH'] and 'width.txt').close()",
+        "import importlib, os; open(os.environ['NETS_WIDTH'] and 'width.txt').close()\n"
+        "importlib.import_module('jin' + 'ja2')",
         "import socket; socket.getaddrinfo('models.org', 80)",
     )
     monkeypatch.chdir(tmp_path)
@@ -265,6 +266,7 @@ def test_a_later_case_of_the_process_has_what_the_module_has_read_and_asks_of_ot
     names = [{Path(one["path"]).name for one in case["files"]} for case in told]
     assert names == [{"nets.py", "width.txt"}] * 2
     assert [case["environ"] for case in told] == [{"NETS_WIDTH": "8"}] * 2
+    assert ["jinja2" in {one.lower() for one in case["packages"]} for case in told] == [True] * 2
     assert [case.get("hosts") for case in told] == [None, ["models.org"]]
 
 

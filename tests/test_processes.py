@@ -10,6 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from test_live import Compare, changed, compare
+from test_live import session as duet
 
 from convmark.compare.live.session import (
     LiveSide,
@@ -22,6 +24,8 @@ from convmark.core.case import Case
 from convmark.core.errors import WorkerError
 from convmark.worker.turns import MIN_ROUNDS, MIN_STEPS
 
+__all__ = ["compare"]
+
 CASE = Case(model="lenet5", task="train", batch_size=32)
 PLAN = SessionPlan(seed=0, seconds=0.0)
 
@@ -29,8 +33,16 @@ PLAN = SessionPlan(seed=0, seconds=0.0)
 class Stand:
     """An interpreter whose worker's steps take so long, with noise of 1 %."""
 
-    def __init__(self, step_s: float, *, dies_at: str = "", log: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        step_s: float,
+        *,
+        dies_at: str = "",
+        log: list[str] | None = None,
+        idle_cpus: float = 0.0,
+    ) -> None:
         self.step_s = step_s
+        self.idle_cpus = idle_cpus
         self.dies_at = dies_at
         self.log: list[str] = [] if log is None else log
         self.turns: list[tuple[int, int]] = []
@@ -53,7 +65,7 @@ class Stand:
             raise WorkerError("SIGKILL")
         self.log.append(name)
         if name != "turn":
-            return {"event": name, "parameters": 61_706}
+            return {"event": name, "parameters": 61_706, "idle_cpus": self.idle_cpus}
         steps, dropped = self._command["steps"], self._command["dropped"]
         self.turns.append((steps, dropped))
         times_s = [self.step_s * (1 + self._random.gauss(0, 0.01)) for _ in range(steps)]
@@ -138,6 +150,23 @@ def test_a_side_that_fails_at_any_time_is_named_and_the_session_says_nothing(die
     found = session(Stand(0.01), Stand(0.01, dies_at=dies_at))
     assert found.failure == SideFailure(side="new", reason="SIGKILL", status="error")
     assert found.wall is None
+
+
+def test_what_one_code_alone_computes_between_its_steps_is_named() -> None:
+    """It slows the other code as well, and the ratio would say that nothing has changed."""
+    found = session(Stand(0.01, idle_cpus=0.1), Stand(0.01, idle_cpus=0.94))
+    assert found.disturbing.startswith("the new code keeps 0.9 CPUs busy between its steps")
+    assert session(Stand(0.01, idle_cpus=1.1), Stand(0.01, idle_cpus=0.9)).disturbing == ""
+
+
+def test_a_code_that_computes_between_its_steps_is_compared_no_further(compare: Compare) -> None:
+    def disturbing(number: int, noise: random.Random) -> Session:
+        return replace(duet(0.0, noise), disturbing="the new code keeps 1.0 CPUs busy")
+
+    found, duets = compare({"lenet5": disturbing, "conv_layer": changed(0.0)})
+    assert [one.verdict("")[0] for one in found] == ["inconclusive", "unchanged"]
+    assert found[0].closed == "the new code keeps 1.0 CPUs busy"
+    assert len(duets.plans["lenet5"]) == 1
 
 
 def test_sizes_are_asked_for_where_they_are_wanted_and_each_side_has_its_own_case() -> None:

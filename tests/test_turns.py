@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import math
 import random
+import subprocess
+import sys
+import time
 from typing import Any
 
 import pytest
+from workers import happens
 
 from convmark.compare.live.session import session_of
 from convmark.interpreter import Answer
+from convmark.worker import idle
+from convmark.worker.idle import idle_cpus
 from convmark.worker.timing import Turn
 from convmark.worker.turns import (
     Turns,
@@ -207,3 +213,33 @@ def test_codes_that_cannot_share_or_run_say_why() -> None:
     died = session_of(answer(status="crashed")).failure
     assert died is not None
     assert died.status == "crashed"
+
+
+@pytest.mark.parametrize(
+    ("used", "told", "slept"),
+    [([0.1], 0.1, 1), ([1.0, 1.0, 0.2], 0.2, 3), ([0.9] * 6, 0.9, 6), ([2.0, 1.0] * 3, 1.0, 6)],
+)
+def test_threads_that_spin_for_a_while_after_a_step_are_no_work(
+    used: list[float], told: float, slept: int
+) -> None:
+    """OpenMP's look for more work for up to 0.2 s."""
+    now_s, used_s, windows = [0.0], [0.0], iter(used)
+
+    def sleep(seconds: float) -> None:
+        now_s.append(now_s[-1] + seconds)
+        used_s.append(used_s[-1] + next(windows) * seconds)
+
+    found = idle_cpus(sleep, lambda: now_s[-1], lambda: used_s[-1])
+    assert found == pytest.approx(told)
+    assert len(now_s) == slept + 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells of children")
+def test_what_a_child_computes_counts_as_what_the_process_does() -> None:
+    before_s = idle._used_s() - time.process_time()
+    child = subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"])
+    try:
+        assert happens(lambda: idle._used_s() - time.process_time() > before_s + 0.05, within_s=60)
+    finally:
+        child.kill()
+        child.wait()

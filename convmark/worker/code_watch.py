@@ -65,6 +65,8 @@ class Read:
     files: set[str] = field(default_factory=set)
     variables: dict[str, Any] = field(default_factory=dict)
     """With the values of then."""
+    names: set[str] = field(default_factory=set)
+    """Top names of modules that were imported, by a text too."""
 
 
 class CodeWatch:
@@ -184,6 +186,7 @@ class CodeWatch:
         ]
         users = [path for path in digests if not is_inside(path, (self._zoo,))]
         self._names |= {name for path in users for name in imported_names(path)}
+        self._read.names |= self._names
         zoo_alone = not (self._package or self._model_file or modules & set(users))
         missed = "" if zoo_alone else self._opened.missed or too_many
         changed = modules.union(edited) & set(digests) - self._opened.own_written
@@ -194,7 +197,7 @@ class CodeWatch:
             folder=self._folder,
             sys_path=[_real(os.path.join(self._folder, entry)) for entry in sys.path],
             files=files,
-            packages=versions_of(self._names),
+            packages=versions_of(self._read.names),
             environ=told_variables(self._read.variables, users),
             **({"looked": looked} if looked else {}),
             **({"hosts": sorted(self._hosts)} if self._hosts else {}),

@@ -28,12 +28,14 @@ from convmark.worker.builders import builder
 from convmark.worker.code_watch import CodeWatch
 from convmark.worker.failure import CaseFailure, message_of
 from convmark.worker.framework_functions import framework_content, own_framework, patched
+from convmark.worker.idle import idle_cpus
 from convmark.worker.module_tables import Code, ModuleTable, Tables
 from convmark.worker.other_samples import hold_other_samples
 from convmark.worker.precisions import checked_precision, worked_precision
 from convmark.worker.process_state import called_by
 from convmark.worker.proof import Proof
 from convmark.worker.turns import (
+    BUSY_CPUS,
     LEAST_S,
     MIN_ROUNDS,
     Turns,
@@ -380,7 +382,12 @@ class _Duet:
         self._pulse.beat("turns")
 
     def _check_last_steps(self) -> None:
-        """Hold the last step to a finite result, and the process to what it was at first."""
+        """Hold the last step to a finite result, and the process to what it was at first.
+
+        What a code has at work between its steps would slow the other's as much.
+        """
+        if self._plan.with_work and idle_cpus() >= BUSY_CPUS:
+            raise CannotShare("a code computes between its steps, in threads of its own")
         for name, side in self._sides.items():
             with self._naming(name, first=False), side.active():
                 token = side.step()

@@ -22,6 +22,7 @@ from convmark.worker import ceiling, flops, host, reference, timing
 from convmark.worker.arrivals import at_limit
 from convmark.worker.failure import CaseFailure
 from convmark.worker.host import HostMemory, forget_peak, peak_above
+from convmark.worker.idle import idle_cpus
 from convmark.worker.other_samples import hold_other_samples
 from convmark.worker.phases import FED_WINDOWS, fed_windows, first_step, sustain
 from convmark.worker.proof import PROOF_STEP, Proof, check_device, check_finite
@@ -289,8 +290,10 @@ def take_turns(
     proof.trained.begin(model)
     emit("first_step", seconds=seconds)
     timing.quiet_collector()
+    idle = 0.0
     for command in commands:
         if not command["steps"]:
+            idle = idle_cpus()
             break
         turn = timed_turn(step, backend, command["steps"], command["dropped"])
         emit("turn", **turn.lists())
@@ -302,7 +305,7 @@ def take_turns(
     proof.trained.finish(model, step)
     if with_sizes:
         hold_other_samples(case, model, step, seed, backend)
-    emit("finished")
+    emit("finished", idle_cpus=round(idle, 3))
 
 
 def described_layers(

@@ -125,14 +125,14 @@ def _affinity() -> str:
     return ",".join(map(str, sorted(os.sched_getaffinity(0))))
 
 
-def _child_processes() -> int:
-    """Count the processes that this one has started and that have not been waited for."""
+def child_processes() -> list[int]:
+    """Return the processes that this one has started and that have not been waited for."""
     folder = "/proc/self/task"
-    count = 0
+    found: list[int] = []
     for thread in os.listdir(folder):
         with contextlib.suppress(OSError), open(f"{folder}/{thread}/children") as children:
-            count += len(children.read().split())
-    return count
+            found += map(int, children.read().split())
+    return found
 
 
 def _cgroup() -> str:
@@ -163,7 +163,7 @@ _READERS: Mapping[str, Callable[[], object]] = {
     "affinity": _affinity,
     "cgroup": _cgroup,
     "python_threads": threading.active_count,
-    "child_processes": _child_processes,
+    "child_processes": lambda: len(child_processes()),
     "limit_as": _limit("RLIMIT_AS"),
     "limit_cpu": _limit("RLIMIT_CPU"),
     "limit_data": _limit("RLIMIT_DATA"),

@@ -32,6 +32,8 @@ LEAST_S = 0.15
 """Seconds of turns that are always taken of a build."""
 BUILDS_DIFFER = 0.04
 """Log ratios of two builds that lie further apart differ by more than their turns explain."""
+BUSY_CPUS = 0.3
+"""A code that keeps so many CPUs busy while it takes no step has threads or processes at work."""
 HELD_UP_S = 0.2
 """A turn ends then, however few of its steps have been taken."""
 MIN_DROPPED, MIN_DROPPED_S = 3, 0.001

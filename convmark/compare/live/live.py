@@ -332,6 +332,7 @@ class _Running:
             found.same, found.closed = SAME_GRAPH, "both codes make the same graph"
         for name, sizes in session.sizes.items():
             found.sizes.setdefault(name, {}).update(sizes)
+        found.closed = found.closed or session.disturbing
         if found.closed:
             return None
         if session.refusal:

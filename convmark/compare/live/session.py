@@ -30,7 +30,7 @@ from convmark.core.statistics import Estimate, trimmed_mean
 from convmark.interpreter import Answer, Interpreter, LiveWorker, OnEvent, import_roots
 from convmark.machine.gpu.devices import Card
 from convmark.worker.timing import Turn
-from convmark.worker.turns import settled_step_times, take_rounds, turn_steps
+from convmark.worker.turns import BUSY_CPUS, settled_step_times, take_rounds, turn_steps
 
 OLD, NEW, CONTROL = "old", "new", "control"
 SAME_WITHIN = 0.05
@@ -187,6 +187,8 @@ class Session:
     refusal: str = ""
     """Why the codes cannot share a process; empty where they can."""
     failure: SideFailure | None = None
+    disturbing: str = ""
+    """What one code alone computes between its steps, which slows the other; empty for nothing."""
 
     @property
     def same_graph(self) -> bool:
@@ -313,12 +315,23 @@ def lockstep_session(
             steps = turn_steps(times_s, apart=True)
             turns = take_rounds(workers, steps, plan.seconds, order, enough_error=plan.enough_error)
             on_event({"event": "turns"})
-            for process in workers.values():
-                process.finish()
+            idle = {name: process.finish() for name, process in workers.items()}
         except _Failed as failed:
             failure = SideFailure(side=failed.side, reason=str(failed), status="error")
             return Session(failure=failure, **about)
-    return Session(**_ratios([turns.fields()]), **about)
+    return Session(**_ratios([turns.fields()]), **about, disturbing=_disturbing(idle))
+
+
+def _disturbing(idle_cpus: Mapping[str, float]) -> str:
+    """Say which code keeps CPUs busy between its steps, where the other does not."""
+    name = max(idle_cpus, key=lambda one: idle_cpus[one])
+    most, least = idle_cpus[name], min(idle_cpus.values())
+    if most - least < BUSY_CPUS:
+        return ""
+    return (
+        f"the {name} code keeps {most:.1f} CPUs busy between its steps, which slows the other code "
+        "too; compare the step times of a run of each"
+    )
 
 
 class _Failed(Exception):
@@ -350,11 +363,11 @@ class _Process:
             event = self._worker.expect("turn")
             return Turn(event["wall_s"], event["cpu_s"])
 
-    def finish(self) -> None:
-        """Tell the worker to check its last step and its state, and to end."""
+    def finish(self) -> float:
+        """Have the worker check its last step and its state, and end; return its idle CPUs."""
         with _naming(self._name):
             self._worker.command(steps=0)
-            self._worker.expect("finished")
+            return float(self._worker.expect("finished").get("idle_cpus", 0.0))
 
 
 # -- the ratios ------------------------------------------------------------------------------------
