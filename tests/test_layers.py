@@ -188,7 +188,9 @@ def test_the_caption_says_what_a_time_below_0_and_other_load_are() -> None:
     noisy = rows_of(session(1.0, 0.8, -0.002, 0.4))
     loaded = [replace(row, other_cpu_share=0.43) for row in noisy]
     caption = layers_table(loaded, top=2).caption
-    assert "1 layer below 0: less than the noise. A rest below 0: the layers took" in caption
+    assert "1 layer with a time below 0: the noise is larger. A rest below 0: the lay" in caption
+    trained = rows_of(session(1.0, 0.5, -0.001, with_backward_s=[0.4, 0.1]))
+    assert "2 layers with a time below 0" in layers_table(trained, top=2).caption
     assert caption.endswith("Other programs took 43 % of the CPUs' time.")
 
 

@@ -39,7 +39,9 @@ class Unit:
     """One call of a layer or a block, by the numbers of the values that it takes and gives."""
 
     name: str
-    """Names of the blocks around it and its own, such as `block1/conv`; a second call has `#2`."""
+    """Names of the blocks around it and its own, such as `block1/conv`.
+
+    A second call has `#2`, and so has another layer of that name."""
     call: LayerCall
     takes: tuple[int, ...]
     gives: tuple[int, ...]

@@ -149,8 +149,11 @@ def layers_table(rows: Sequence[LayerRow], top: int | None = None) -> Table:
 def _doubts(rows: Sequence[LayerRow]) -> str:
     """Return why times are below 0, as a sentence after others; empty where none is."""
     *layers, rest = rows
-    below = sum(row.time_s < 0 for row in layers)
-    noise = f" {counted(below, 'layer')} below 0: less than the noise." if below else ""
+    times_s = (
+        [row.time_s, forward := row.forward_s or 0.0, row.time_s - forward] for row in layers
+    )
+    below = sum(min(one) < 0 for one in times_s)
+    noise = f" {counted(below, 'layer')} with a time below 0: the noise is larger." if below else ""
     apart = (
         " A rest below 0: the layers took longer one after another than in the step, which may run "
         "branches at the same time, or other programs disturbed them."
