@@ -6,7 +6,7 @@ import difflib
 import functools
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def builder(name: str) -> Callable[[], keras.Model]:
     applications = _applications()
     if name in applications:
         return functools.partial(_built, functools.partial(applications[name], weights=None))
-    raise UnknownModelError(_unknown(name))
+    raise UnknownModelError(unknown(name, names()))
 
 
 def _built(build: Callable[[], keras.Model]) -> keras.Model:
@@ -95,11 +95,11 @@ def _applications() -> dict[str, Callable[..., keras.Model]]:
     }
 
 
-def _unknown(name: str) -> str:
-    """Return the message for a name that is not known: the nearest names, or where to look."""
-    near = difflib.get_close_matches(name.lower(), names(), n=3)
-    advice = f"the nearest are {', '.join(near)}" if near else "no known name is near it"
+def unknown(name: str, known: Iterable[str]) -> str:
+    """Return the message for a name that is not known: what else it may be, the nearest names."""
+    near = difflib.get_close_matches(name.lower(), sorted(known), n=3)
+    question = f"; did you mean {' or '.join(near)}?" if near else ""
     return (
-        f"{name}: no such model; {advice}; a model of your own is package.module:attribute, or a "
-        "file such as net.keras"
+        f"{name}: no such model; a model of your own is package.module:attribute, or a file such "
+        f"as net.keras{question}"
     )

@@ -255,6 +255,10 @@ def test_a_run_ends_with_the_next_command_unless_it_is_quiet(
     assert "next:" not in said.err
     assert "[1/1]" not in said.err
     assert "1 row in" in said.out
+    assert main([*short, "--models", "broken", "--quiet"]) == 1
+    said = capsys.readouterr()
+    assert "convmark run: 1 of 1 process without figures: " in said.err
+    assert "\nconvmark run: next: convmark doctor" in said.err
 
 
 def test_the_next_command_works_as_pasted_wherever_the_results_are(

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from convmark.report.columns import columns_page
+import convmark
+from convmark.report.columns import BESIDE, columns_page
 from convmark.results.record import COLUMNS, STATUSES
+from convmark.results.table_file import TableFile
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "columns.md"
 # Scripts of users rely on these names: a test must fail before one of them goes.
@@ -25,7 +31,7 @@ def test_the_page_in_docs_is_the_one_that_the_code_writes() -> None:
 
 
 def test_every_column_has_one_line_with_its_type_its_unit_and_its_meaning() -> None:
-    lines = columns_page().splitlines()
+    lines = columns_page().partition("## Other files")[0].splitlines()
     for column in COLUMNS:
         (line,) = [line for line in lines if line.startswith(f"| `{column.name}` ")]
         cells = [cell.strip() for cell in line.strip("|").split("|")]
@@ -42,17 +48,38 @@ def test_every_column_has_one_line_with_its_type_its_unit_and_its_meaning() -> N
 
 def test_each_group_has_one_table_in_the_order_of_the_columns() -> None:
     groups = [line[3:] for line in columns_page().splitlines() if line.startswith("## ")]
-    assert groups == list(dict.fromkeys(column.group for column in COLUMNS))
+    assert groups == [*dict.fromkeys(column.group for column in COLUMNS), "Other files"]
 
 
-def test_every_column_says_what_it_means() -> None:
-    assert [column.name for column in COLUMNS if not column.meaning] == []
+def test_every_column_of_every_file_says_what_it_means() -> None:
+    files = {"run": COLUMNS, **BESIDE}
+    empty = [(file, one.name) for file, columns in files.items() for one in columns
+             if not one.meaning]  # fmt: skip
+    assert empty == []
+
+
+def vars_of_package() -> Iterator[Any]:
+    """Yield what the modules define that keep rows."""
+    for room in ("compare", "session"):
+        for module in pkgutil.walk_packages(convmark.__path__, "convmark."):
+            if module.name.startswith(f"convmark.{room}."):
+                yield from vars(importlib.import_module(module.name)).values()
+
+
+def test_every_file_of_rows_is_on_the_page() -> None:
+    """A table of rows that a module of the package keeps has its columns there."""
+    files = {id(one): one for one in vars_of_package() if isinstance(one, TableFile)}.values()
+    shown = {tuple(columns) for columns in BESIDE.values()}
+    assert len(files) == 10
+    assert all(tuple(file.columns) in shown for file in files)
 
 
 def test_a_column_with_a_unit_in_its_name_has_that_unit() -> None:
-    for ending, unit in (("_per_s", "samples/s"), ("_s", "s"), ("_bytes", "bytes")):
-        for column in COLUMNS:
-            if column.name.endswith(ending) and not column.name.endswith("_per_s"):
+    every = [*COLUMNS, *(one for columns in BESIDE.values() for one in columns)]
+    units = {"s": "s", "bytes": "bytes", "mhz": "MHz", "w": "W", "c": "degrees Celsius"}
+    for ending, unit in units.items():
+        for column in every:
+            if column.name.endswith(f"_{ending}") and not column.name.endswith("_per_s"):
                 assert column.unit == unit, column.name
 
 

@@ -63,7 +63,7 @@ def test_a_plan_is_shown_with_its_time_from_the_budget_and_nothing_is_started(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("lenet6", "lenet6: no such model; the most similar are lenet5"),
+        ("lenet6", "lenet6: no such model; a model of your own is "),
         ("nowhere.nets:small", "nowhere.nets:small: there is no module nowhere; it must be in "),
         ("nets/small.keras", "nets/small.keras: no such file in the working folder"),
         ("nets/smal.keras", "nets/smal.keras: no such file in the working folder; did you mean "),
@@ -88,6 +88,12 @@ def test_a_misspelt_model_is_refused_before_anybody_waits_and_by_a_plan(
         assert main([*command, "--models", f"lenet5,{name}"]) == 2
         assert capsys.readouterr().err.startswith(f"convmark {command[0]}: {message}")
     assert main(["layers", name]) == 2
+    if name.endswith(".keras"):  # releases may have other models, and modules
+        releases = ["--good", "1", "--bad", "3", "--versions", "1,2,3"]
+        of_one = ["--models", name, "--tasks", "infer", "--batch-sizes", "1"]
+        capsys.readouterr()
+        assert main(["bisect", *releases, *of_one]) == 2
+        assert capsys.readouterr().err.startswith(f"convmark bisect: {message}")
     with pytest.raises(OptionError):
         convmark.measure(models=name)
 

@@ -142,6 +142,12 @@ def test_all_that_is_said_of_a_gate_agrees_whatever_becomes_of_its_cases() -> No
         assert annotations.count("::error ") == len(failing), names
         assert said != "none" or "::warning " in annotations, (names, last)
         assert accepts(last) == accepts(comment), (names, last, comment)
+        short = gate_step(found, Options(), failed=failed, quiet=True)
+        is_well = said == "passed" and " without a baseline" not in last and "did not" not in last
+        assert (short == "") == is_well, (names, last, short)
+        if failing:
+            assert short.splitlines()[0] == last.splitlines()[0]
+            assert len(short.splitlines()) == 3 + (len(failing) > 1), short
     assert seen == set(ends)
     for program, *words in map(shlex.split, commands - {"change the code and repeat the command"}):
         assert program == "convmark"

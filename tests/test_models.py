@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import models
+from convmark.core.option_values import did_you_mean
 from convmark.interpreter.inspection import zoo_names
 
 pytestmark = [
@@ -124,17 +125,19 @@ def test_the_names_that_are_read_without_importing_keras_are_those_of_the_zoo(ke
         assert found == set(models.names())
 
 
-def test_an_unknown_name_is_answered_with_the_nearest_known_ones(keras: Any) -> None:
+def test_an_unknown_name_is_asked_about_in_the_words_of_every_option(keras: Any) -> None:
     with pytest.raises(models.UnknownModelError) as caught:
         models.builder("ResNet51")
     message = str(caught.value)
-    assert message.startswith("ResNet51: no such model; the nearest are resnet50")
+    assert message.startswith("ResNet51: no such model; ")
+    assert message.endswith(f"; {did_you_mean('resnet51', models.names(), cutoff=0.6)}")
+    assert "did you mean resnet50 or resnet" in message
     assert "package.module:attribute" in message
     assert "\n" not in message
 
 
 def test_a_name_like_no_other_is_answered_without_a_guess(keras: Any) -> None:
-    with pytest.raises(models.UnknownModelError, match="zzzzzzzz: no such model; no known name"):
+    with pytest.raises(models.UnknownModelError, match=r"zzzzzzzz: no such model; .*net\.keras$"):
         models.builder("zzzzzzzz")
 
 

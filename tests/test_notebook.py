@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from faults import fast_python
+
+from convmark.interpreter.inspection import zoo_names
+from models.registry import unknown
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "docs" / "howto" / "notebook.ipynb"
 
@@ -30,3 +34,11 @@ def test_the_notebook_runs_on_stand_in_workers(tmp_path: Path) -> None:
     assert "<svg" in page
     assert len(list(tmp_path.glob("results/*/0001.csv"))) == 1
     assert report.outputs[0].data["text/plain"] == stored  # the page shows what one gets
+
+
+def test_what_the_notebook_shows_of_an_unknown_model_is_what_one_gets() -> None:
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    (output,) = next(cell["outputs"] for cell in cells if "resnet51" in "".join(cell["source"]))
+    known = zoo_names()
+    assert known
+    assert "".join(output["text"]) == f"{unknown('resnet51', known)}\n"

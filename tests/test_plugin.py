@@ -289,7 +289,7 @@ def test_a_case_that_fails_is_a_row_and_a_failed_test_and_the_others_go_on(
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--models=lenet6", "ERROR: lenet6: no such model; the most similar are lenet5*"),
+        ("--models=lenet6", "ERROR: lenet6: no such model; *did you mean lenet5*"),
         ("--devices=gpu:0", "ERROR: --devices: gpu:0 does not exist, only cpu*"),
         ("--devices=tpu", "ERROR: --devices: unknown device 'tpu'*"),
         ("--precisions=float8", "ERROR: --precisions: unknown name 'float8'*"),

@@ -25,6 +25,7 @@ from workers import git
 
 from convmark.cli import main
 from convmark.compare.files import read_verdicts
+from convmark.compare.live import gate
 from convmark.plugin.pytest_run import PytestRun
 from convmark.results.reading import read_run
 
@@ -71,6 +72,12 @@ def test_a_session_ends_with_what_it_means_and_colours_verdicts(
             "\x1b[31mregressed" not in run("--benchmark-compare=git:HEAD~1", *options).stdout.str()
         )
     assert "next:" not in run("-q").stdout.str()
+    short = run("--benchmark-compare=git:HEAD~1", "-q").stdout.str()
+    end = short[short.index("convmark: the gate failed with exit status 1: 2 of 2 cases ") :]
+    lines = [line for line in end.splitlines() if line.startswith("convmark: ")]
+    assert len(lines) == 4, end
+    assert re.search(r"^convmark:   \S+: step time \+", lines[1])
+    assert lines[3].startswith("convmark: next: convmark ab git:")
     monkeypatch.delenv("PY_COLORS", raising=False)  # pytester's own
     for variable, colours in (("FORCE_COLOR", True), ("NO_COLOR", False)):  # the second one wins
         monkeypatch.setenv(variable, "1")
@@ -336,11 +343,21 @@ def test_cases_with_the_code_of_the_commit_are_named_before_anything_is_measured
     run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live(monkeypatch, "unchanged", 0.0)
-    said = "*2 of 2 cases have the code of git:HEAD, judging by the files so far: *"
+    said = (
+        "*2 of 2 cases have the code of git:HEAD, judging by the files so far: they are measured "
+        "but not compared; none is left"
+    )
     lines = run("--benchmark-compare=git:HEAD").outlines
     place = next(place for place, line in enumerate(lines) if fnmatchcase(line, said))
     measured = next(place for place, line in enumerate(lines) if "to measure, about" in line)
     assert place < measured
+    with monkeypatch.context() as patch:
+        patch.setattr(gate, "has_code_of", lambda origin, sha, code, results: code is None)
+        patch.setattr(PytestRun, "known_codes", lambda run: {LENET5: object()})
+        result = run("--benchmark-compare=git:HEAD", "--compare-budget=120")
+    result.stdout.fnmatch_lines(
+        ["*1 of 2 cases have *but not compared; 1 case left to compare live, in at most 2 min"]
+    )
     (pytester.path / "models" / "registry.py").write_text("edited = True\n")
     run("--benchmark-compare=git:HEAD").stdout.no_fnmatch_line("*by the files so far*")
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from forks import COMMAND, Forks
+from mixed_history import mixed_history
 from report_rows import (
     HOSTILE,
     SLOW,
@@ -28,6 +29,8 @@ from report_rows import (
 from rich_rows import rich_results
 
 from convmark.cli import main
+from convmark.core.text import code_marked
+from convmark.report.command import report
 from convmark.results.reading import HEADER
 from convmark.results.store import AB_FOLDER
 
@@ -120,7 +123,8 @@ def test_every_number_of_the_page_is_that_of_the_csv(
     write(folder)
     keep_prices(folder, SLOW)
     assert main(["report", "-o", "report.html", "--prices", "prices.toml"]) == 0
-    expected = values_of_csv(printed(capsys, "--format", "csv", "--prices", "prices.toml"))
+    told = values_of_csv(printed(capsys, "--format", "csv", "--prices", "prices.toml"))
+    expected = {key: code_marked(value) for key, value in told.items()}
     page = page_of(folder / "report.html")
     found = {key: value if value is not None else text for key, (value, text) in page.cells.items()}
     found = {key: value for key, value in found.items() if value}
@@ -339,9 +343,9 @@ def test_a_figure_that_cannot_be_drawn_leaves_the_others(
 
 
 def test_figures_are_written_as_svg_and_png(folder: Path, monkeypatch: Any) -> None:
-    from convmark.report.figures import figure
+    from convmark.report.figures import drawings
 
-    monkeypatch.setattr(figure, "MOST_CHOICES", 1)
+    monkeypatch.setattr(drawings, "MOST_CHOICES", 1)
     results_of_two_machines(folder)
     assert main(["report", "--figures", "figures"]) == 0
     names = {path.name for path in (folder / "figures").iterdir()}
@@ -352,3 +356,16 @@ def test_figures_are_written_as_svg_and_png(folder: Path, monkeypatch: Any) -> N
     assert "geometric mean" in svg
     assert HOSTILE not in svg
     assert (folder / "figures" / "hardware.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_text_of_the_page_has_raw_markdown(tmp_path: Path) -> None:
+    seen = []
+    for number, results in enumerate((rich_results, mixed_history, results_of_two_machines)):
+        page = tmp_path / f"{number}.html"
+        report([results(tmp_path / str(number))], output=str(page))
+        text = re.sub(
+            r"<style>.*?</style>|<script>.*?</script>", "", page.read_text(), flags=re.DOTALL
+        )
+        assert re.findall(r".{0,30}(?:`|\*\*|\]\(http).{0,30}", text) == []
+        seen.append("<code>" in text)
+    assert any(seen)

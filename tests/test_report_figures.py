@@ -11,13 +11,22 @@ from typing import Any
 
 import pytest
 from report_rows import SLOW, keep_run, measured, results_of_two_machines
+from rich_rows import rich_results
 
 from convmark.core.errors import MeasurementError
 from convmark.core.interval import Interval
 from convmark.core.table import headings, table_of
 from convmark.report.build import build
 from convmark.report.figures import drawn, figures_of, sessions_figure
-from convmark.report.figures.figure import Figure, drawn_svg, figure_rows, whole_spec
+from convmark.report.figures.drawings import painted, slots_of
+from convmark.report.figures.figure import (
+    PALETTE,
+    UNKNOWN,
+    Figure,
+    drawn_svg,
+    figure_rows,
+    whole_spec,
+)
 from convmark.report.figures.series import CONTROL, sessions_spec
 from convmark.report.rows import points, read_rows
 from convmark.report.tables.steps import roofline, scaling
@@ -225,3 +234,37 @@ def test_a_label_of_an_axis_has_no_more_digits_than_a_table(tmp_path: Path) -> N
     keep_run(tmp_path, [measured(SLOW, 1, "lenet5", number, step_s=0.0100032) for number in (1, 2)])
     (svg, *_) = drawn(figures_of(build([tmp_path]).tables), most=1)
     assert "10ms" in texts(svg)
+
+
+def test_a_value_has_one_colour_and_shape_wherever_it_is_drawn(tmp_path: Path) -> None:
+    figures_ = figures_of(build([rich_results(tmp_path)]).tables)
+    slots, seen = slots_of(figures_), {}
+    assert {"hardware", "model", "series", "framework"} <= set(slots)
+    drawings_ = [
+        (spec, rows)
+        for figure in figures_
+        for spec in figure.specs
+        for rows in figure.drawings().values()
+    ]
+    for spec, rows in drawings_:
+        for field, looks in looks_of(painted(spec, rows, slots)).items():
+            assert set(looks) == {row[field] or UNKNOWN for row in rows}
+            most = len(PALETTE) if field == "framework" else len(looks)  # it has no shape
+            assert len(set(looks.values())) == min(len(looks), most)
+            for value, look in looks.items():
+                assert seen.setdefault((field, value), look) == look, (field, value)
+
+
+def looks_of(spec: Any) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Return by field colour and shape of each value, as a specification has them."""
+    found: dict[str, dict[str, tuple[str, ...]]] = {}
+    for part in spec.values() if isinstance(spec, dict) else spec:
+        if isinstance(part, (dict, list)):
+            found |= looks_of(part)
+    channels = [spec.get(name) for name in ("color", "shape")] if isinstance(spec, dict) else []
+    for one in channels:
+        if isinstance(one, dict) and one.get("field", "judged") not in ("judged", "part"):
+            looks = found.setdefault(one["field"], {})
+            for value, look in zip(one["scale"]["domain"], one["scale"]["range"], strict=True):
+                looks[value] = (*looks.get(value, ()), look)
+    return found

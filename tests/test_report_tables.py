@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -490,3 +491,22 @@ def test_a_narrow_window_keeps_what_rows_of_threads_are_told_apart_by() -> None:
     names = [one.split()[1:] for one in found.classes]
     kept = dict(zip([one.key for one in found.headings], names, strict=True))
     assert kept == {"series": ["who"], "threads": ["who"], "mean_s": ["main"], "n": []}
+
+
+def test_batch_sizes_are_in_the_order_of_numbers_wherever_words_have_them(tmp_path: Path) -> None:
+    runs = [
+        [
+            one
+            for model in ("lenet5", "mini_resnet")
+            for batch in (1, 8, 32, 128)
+            for one in three(SLOW, run, model, 0.01, 0.01, 0.01, task="infer", batch_size=batch)
+        ]
+        for run in (1, 2)
+    ]
+    rows = kept(tmp_path, *runs)
+    tables = {table.key: table for table in build([tmp_path / "results"]).tables}
+    for key, column in (("distribution", "group"), ("pareto", "group"), ("history", "case")):
+        texts = dict.fromkeys(text.partition("-jit")[0] for text in tables[key].column(column))
+        sizes = [int(re.findall(r"(?:batch |-b)([0-9]+)", text)[0]) for text in texts]
+        assert sizes == [1, 8, 32, 128] * (len(sizes) // 4), key
+    assert len(rows.runs) == 2

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
 from quotients import shown_rows
-from report_rows import FAST, SLOW, keep_run, measured
+from report_rows import FAST, SLOW, keep_prices, keep_run, measured
+from rich_rows import rich_results
 from test_report_tables import found, hardware, kept, three
 
 from convmark.core.options import Options
+from convmark.core.table import FACETS
 from convmark.report.advice import next_step
 from convmark.report.build import build
 from convmark.report.command import report
 from convmark.report.comparison import Comparison
 from convmark.report.export import export_of
 from convmark.report.figures import figures_of
+from convmark.report.prices import read_prices
 from convmark.report.rows import points, read_rows
 from convmark.report.summary import summary_text
 from convmark.report.tables.accuracy import accuracy
@@ -281,3 +286,52 @@ def test_a_load_is_one_figure_wherever_it_is_shown(tmp_path: Path) -> None:
         assert set(told) == {"75 %"}, told
     (table,) = (one for one in build([tmp_path]).tables if one.key == "architectures")
     assert {row["load"] for row in shown_rows(table) if row["load"]} == {"75 %"}
+
+
+def test_a_level_is_of_the_figures_that_the_history_shows(tmp_path: Path) -> None:
+    for run in range(1, 25):
+        factor = 1.0 if run < 13 else 1.2
+        facts: dict[str, Any] = {
+            "paired_log_ratio": math.log(factor) + 0.001 * (run % 3),
+            "code": "a" * 64,
+        }
+        facts["tensorflow"] = "2.21.0"
+        steps = [0.010 * factor * (1 + 0.001 * run), 0.0102 * factor, 0.05]
+        rows = three(SLOW, run, "lenet5", *steps, **facts)
+        rows[2] = dataclasses.replace(rows[2], status="unsteady", unsteady="it grew")
+        keep_run(tmp_path, rows)
+    tables = {table.key: table for table in build([tmp_path]).tables}
+    points_of = {row["run"]: row["step_time_p50_s"] for row in tables["history"].records()}
+    levels = tables["levels"].records()
+    assert len(levels) == 2
+    for row in levels:
+        shown = [
+            seconds for run, seconds in points_of.items() if row["first"] <= run <= row["last"]
+        ]
+        assert row["step_time_p50_s"] == pytest.approx(median(shown), rel=1e-6)
+
+
+def test_a_row_that_names_its_hardware_is_chosen_by_its_machine(tmp_path: Path) -> None:
+    place = list(FACETS).index("machine")
+    for table in build([rich_results(tmp_path)]).tables:
+        if any(one.key == "hardware" for one in table.headings):
+            assert all(facets[place] for facets in table.facets), table.key
+
+
+def test_every_number_of_a_table_has_its_unit(tmp_path: Path) -> None:
+    results = rich_results(tmp_path)
+    keep_run(results, rows_of("vgg16", 99, **EVERYWHERE))
+    prices = read_prices(keep_prices(tmp_path, SLOW))
+    for table in build([results], comparison=Comparison(prices=prices)).tables:
+        for one in table.headings:
+            assert one.kind != "number" or one.unit or one.key == "target", (table.key, one.key)
+
+
+def test_a_model_that_is_slower_by_the_mean_is_not_the_fastest(tmp_path: Path) -> None:
+    """Two processes each: the medians say one thing, the ratio of the means another."""
+    keep_run(
+        tmp_path, three(SLOW, 1, "lenet5", 0.010, 0.010) + three(SLOW, 1, "vgg16", 0.001, 0.02)
+    )
+    (line, *_) = build([tmp_path]).tables[0].records()
+    assert line["found"].startswith("lenet5 or vgg16: ")
+    assert line["detail"].startswith("not distinguishable (no interval: ")

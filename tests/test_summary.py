@@ -136,6 +136,19 @@ def test_windows_are_said_of_keras_alone(runtimes: list[str], caption: str) -> N
     assert bool(table.caption) == bool(caption)
 
 
+def test_figures_beside_a_failed_process_say_their_load() -> None:
+    """And the load is that of the processes whose figures they are."""
+    rows = [
+        measured(1, 0.01, other_cpu_share=0.5),
+        measured(2, 0.01, other_cpu_share=0.5, status="unsteady"),
+        row(process=3, status="error", error="no weights", other_cpu_share=0.95),
+    ]
+    (line,) = cells(summary_text(rows))
+    assert (line["step p50"], line["n"]) == ("10.0 ms", "2")
+    load = "other programs took 50 % of the CPUs' time"
+    assert line["note"] == f"error: no weights; 1 of 2 unsteady; {load}"
+
+
 def test_the_reason_why_a_model_fails_is_said_in_its_first_case_alone() -> None:
     table = summary_text(
         [

@@ -95,7 +95,12 @@ def test_rates_have_three_digits_or_are_whole(value: float | None, text: str) ->
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.0, "0.0 %"), (0.0126, "1.3 %"), (1.5, "150.0 %"), (None, "")]
+    ("value", "text"),
+    [
+        *[(0.0, "0.0 %"), (0.0126, "1.3 %"), (1.5, "150.0 %"), (None, ""), (-0.0126, "-1.3 %")],
+        *[(0.0003, "0.03 %"), (0.9999, "99.99 %"), (1.0, "100.0 %"), (1 - 1e-12, "100.0 %")],
+        *[(1.00004, "100.0 %"), (1e-12, "0.0 %")],
+    ],
 )
 def test_shares_are_read_as_per_cent(value: float | None, text: str) -> None:
     assert share_text(value) == text

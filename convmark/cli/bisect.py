@@ -32,6 +32,7 @@ from convmark.core.table import Table, headings, table_of
 from convmark.core.text import counted, interval_text
 from convmark.interpreter.environments.cache import Cache
 from convmark.interpreter.environments.installer import between, releases, wanted
+from convmark.interpreter.inspection import refuse_unknown
 from convmark.machine.hardware import read_machine
 from convmark.machine.lock import alone
 from convmark.report.tables import Answer, check_form, print_tables
@@ -70,6 +71,7 @@ def bisect(given: argparse.Namespace, options: Options) -> int:
         candidates = _commits(_origin(options, case), *ends)
         side_of: SideOf = _of_commit
     else:
+        refuse_unknown([case.model], elsewhere=True)
         candidates, side_of = _releases(good, bad, given.package, given.beside, versions)
     _say(f"{counted(len(candidates), 'candidate')}: {', '.join(candidates)}")
     steps = _Steps(options, side_of, threshold, budget_s)

@@ -35,7 +35,7 @@ from convmark.core.pyproject import pyproject_settings
 from convmark.core.report_options import REPORT_OPTIONS, ReportOptions
 from convmark.core.suites import NETWORKS
 from convmark.core.table import Table, grid, plain
-from convmark.core.text import plain_text, shown
+from convmark.core.text import code_marked, plain_text, shown
 from convmark.interpreter.environments.cache import interpreters
 from convmark.machine.hardware import read_machine
 from convmark.report.summary import run_tables
@@ -69,8 +69,10 @@ class Shown:
     def _repr_html_(self) -> str:
         """Return the tables and figures as HTML, which Jupyter shows."""
         parts = [
-            f"<h4>{html.escape(shown(table.title))}</h4>{grid(table, 'html', shown)}"
-            f"<p>{html.escape(shown(table.caption))}</p>"
+            code_marked(
+                f"<h4>{html.escape(shown(table.title))}</h4>{grid(table, 'html', shown)}"
+                f"<p>{html.escape(shown(table.caption))}</p>"
+            )
             for table in self.tables
             if table.rows
         ]

@@ -246,10 +246,8 @@ def _measure(
             printed = True
         else:
             _say(session.kept)
-        if not quiet:
-            searched = bool(session.choices) and session.whole
-            step = next_step(session.records, session.options, searched=searched)
-            say_step(step, _say)
+        searched = bool(session.choices) and session.whole
+        say_step(next_step(session.records, session.options, searched=searched, quiet=quiet), _say)
         if describe:
             _describe(session)
         if session.options.layers:

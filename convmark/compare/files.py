@@ -136,14 +136,13 @@ def read_step_time_verdicts(path: Path) -> Iterator[tuple[str, str, str]]:
 class Acceptance:
     """One accepted run, or one case of it."""
 
-    run: str
-    accepted: str
-    """UTC, ISO 8601."""
-    commit: str | None
-    """The run's own."""
-    reason: str
-    case: str | None = None
-    """The only case that it is accepted for; None for all that it has."""
+    run: str = column("number of the run")
+    accepted: str = column("when it was accepted", "UTC, ISO 8601")
+    commit: str | None = column("the run's own")
+    reason: str = column("the text of --reason")
+    case: str | None = column(
+        "the only case that it is accepted for; empty for all that it has", default=None
+    )
 
 
 ACCEPTED_TABLE = TableFile(Acceptance, ("run", "accepted", "commit", "reason"))
@@ -239,7 +238,7 @@ class NoiseRow:
         "time for all cases that the next two columns are for", "s", bounds="at least 0"
     )
     found_from: float | None = column(
-        "smallest slowdown that is found in 95 of 100", bounds="at least 0"
+        "smallest slowdown that is found in 95 of 100: 0.05 is 5 %", bounds="at least 0"
     )
     rules_out: float | None = column(
         "change that unchanged rules out in 95 of 100", bounds="at least 0"

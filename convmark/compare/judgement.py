@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from convmark.compare.rule.decision import Decision
+from convmark.core.cells import column
 from convmark.core.errors import MeasurementError
 from convmark.core.interval import Interval
 from convmark.core.text import counted
@@ -98,38 +99,41 @@ class LiveComparison:
 class Judgement:
     """One metric of one case against its baseline. Shares are of the baseline: 0.1 is 10 %."""
 
-    run: str
-    case: str
-    model: str
-    task: str = ""
-    """Empty, as batch size, precision and jit, in what is said of the machine."""
-    device: str
-    batch_size: int | None
-    precision: str = ""
-    jit: str = ""
-    threads: str
-    metric: str
-    unit: str = ""
-    baseline: float | None = None
-    """Of a live comparison at today's speed of the machine: value / (1 + change)."""
-    value: float | None = None
-    change: float | None = None
-    """value / baseline - 1."""
-    low: float | None = None
-    """Lower end of `interval`; None where it is not known."""
-    high: float | None = None
-    verdict: str
-    smallest_visible: float | None = None
-    """The smallest change that this run could have detected."""
-    baseline_runs: tuple[str, ...] = ()
-    note: str = ""
-    """One line: why, and what to try."""
-    fails: bool = False
-    """Whether this fails the run."""
-    against: str = ""
-    """The commit, or the run with its commit, that is the baseline; empty where it is not known."""
-    accepted: str = ""
-    """By what the change is meant, so that it does not fail the run; the note has it too."""
+    run: str = column("number of the run")
+    case: str = column("name of the case; of the machine its device")
+    model: str = column("as in a run; `machine` in a row that tells of the reference network")
+    task: str = column(
+        "as in a run; empty, as batch size, precision and jit, of the machine", default=""
+    )
+    device: str = column("as in a run")
+    batch_size: int | None = column("samples per replica per step", "samples")
+    precision: str = column("as in a run", default="")
+    jit: str = column("as in a run", default="")
+    threads: str = column("as in a run")
+    metric: str = column("what is judged, such as step_time")
+    unit: str = column("of baseline and value; empty for a number without one", default="")
+    baseline: float | None = column(
+        "before; of a live comparison at today's speed of the machine: value / (1 + change)",
+        "as `unit`",
+        default=None,
+    )
+    value: float | None = column("now", "as `unit`", default=None)
+    change: float | None = column("value / baseline - 1: 0.1 is 10 % more", default=None)
+    low: float | None = column("lower end of the change's interval", default=None)
+    high: float | None = column("upper end", default=None)
+    verdict: str = column(f"one of {', '.join(VERDICTS)}")
+    smallest_visible: float | None = column(
+        "the smallest change that this run could have detected: 0.1 is 10 %", default=None
+    )
+    baseline_runs: tuple[str, ...] = column("runs of the baseline", default=())
+    note: str = column("why, and what to try", default="")
+    fails: bool = column("whether this fails the run", default=False)
+    against: str = column(
+        "the commit, or the run with its commit, that is the baseline", default=""
+    )
+    accepted: str = column(
+        "by what the change is meant, so that it does not fail the run", default=""
+    )
 
     def __post_init__(self) -> None:
         if self.verdict not in VERDICTS:

@@ -35,24 +35,18 @@ MOST_LOOKED_INTO = 30
 class KeptSession:
     """One session as it is kept."""
 
-    case: str
-    """As it was asked for: a model may make another case of its own."""
-    conditions: str
-    """A hash of what must be alike for the session to count in another run."""
-    anchor: str
-    """The anchor's code as a note names it."""
-    old_code: str
-    new_code: str
-    commit: str | None
-    """Whose code today's was; absent where no commit has it."""
-    decided: bool
-    """Whether this run has decided the case."""
-    run: str | None
-    """The earlier run that it was measured in, by its number there; absent for this one."""
-    apart: bool
+    case: str = column("name of the case as it was asked for")
+    conditions: str = column("hash of what must be alike for the session to count in another run")
+    anchor: str = column("the anchor's code as a note names it")
+    old_code: str = column("hash of the anchor's code")
+    new_code: str = column("hash of today's code")
+    commit: str | None = column("whose code today's was; empty where no commit has it")
+    decided: bool = column("whether this run has decided the case")
+    run: str | None = column("the earlier run that it was measured in; empty for this one")
+    apart: bool = column("whether it was of two processes")
     wall: float = column("ln(today / anchor), wall time", bounds="logarithm")
     cpu: float | None = column("the same by CPU time", bounds="logarithm")
-    seconds: float
+    seconds: float = column("what it took, with the start of its process", "s")
 
     def __post_init__(self) -> None:
         if self.seconds <= 0:

@@ -24,7 +24,20 @@ def signed_percent(share: float) -> str:
     """Return a change as per cent with its sign; one of dozens of digits has no size."""
     if share >= _MOST_PRINTED:
         return "no size"
-    return f"{'+' if share >= 0 else '-'}{100 * abs(share):.1f} %"
+    return f"{'+' if share >= 0 else '-'}{percent_digits(share)} %"
+
+
+_MOST_PLACES = 5
+"""Of what is near 0 or 100 %; what is nearer is the error of its arithmetic."""
+
+
+def percent_digits(share: float) -> str:
+    """Return per cent without the sign; nothing reads as 0 or 100 % that is more or less."""
+    for places in range(1, _MOST_PLACES + 1):
+        text = f"{100 * abs(share):.{places}f}"
+        if float(text) != 0 and not (float(text) == 100 and abs(share) < 1):
+            return text
+    return f"{100 * abs(share):.1f}"
 
 
 @dataclass(frozen=True, slots=True)

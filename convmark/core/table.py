@@ -14,6 +14,7 @@ from convmark.core.errors import MeasurementError
 from convmark.core.fitting import Grid, fitted, terminal_width, wrapped
 from convmark.core.text import (
     bytes_text,
+    change_text,
     count_text,
     load_text,
     rate_text,
@@ -44,7 +45,7 @@ KINDS: Mapping[str, tuple[str, Callable[[Any], str]]] = MappingProxyType(
         "intensity": ("FLOP/byte", _plain_number),
         "share": ("", share_text),
         "load": ("", load_text),
-        "change": ("", lambda value: f"{100 * value:+.1f} %"),
+        "change": ("", change_text),
         "ratio": ("", _ratio_text),
         "number": ("", _plain_number),
         "whole": ("", lambda value: f"{value:.0f}"),
@@ -85,6 +86,8 @@ class Heading:
     kind: str = "text"
     about: str = ""
     """What it means, where the label does not say it all."""
+    measured_in: str = ""
+    """The unit, where the kind tells none: of a `number`, or of a `figure`."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -95,7 +98,8 @@ class Heading:
     @classmethod
     def of(cls, column: Column) -> Heading:
         """Return the heading of a column of the schema, as its declaration says."""
-        return cls(key=column.name, label=column.title or column.name, kind=column.kind)
+        label = column.title or column.name
+        return cls(key=column.name, label=label, kind=column.kind, measured_in=column.unit)
 
     @property
     def numeric(self) -> bool:
@@ -105,7 +109,7 @@ class Heading:
     @property
     def unit(self) -> str:
         """The unit in which the values are stored."""
-        return KINDS[self.kind][0]
+        return KINDS[self.kind][0] or self.measured_in
 
 
 NAMING = frozenset(
@@ -144,18 +148,18 @@ USUAL: Mapping[str, tuple[str, str]] = MappingProxyType(
 """Label and kind of columns that several tables have."""
 
 
-def headings(keys: str, **own: str | tuple[str, str]) -> list[Heading]:
+def headings(keys: str, **own: str | tuple[str, ...]) -> list[Heading]:
     """Return the headings of the columns whose keys are given, divided by spaces.
 
     Args:
-        own: by key the label of a text, or label and kind, where they are not the usual ones. A
-            column that has neither is a text, and its key is its label.
+        own: by key the label of a text, or label, kind and perhaps the unit, where they are not the
+            usual ones. A column that has none is a text, and its key is its label.
     """
     found = []
     for key in keys.split():
         given = own.get(key, USUAL.get(key, key.replace("_", " ")))
-        label, kind = (given, "text") if isinstance(given, str) else given
-        found.append(Heading(key=key, label=label, kind=kind))
+        label, kind, *unit = (given, "text") if isinstance(given, str) else given
+        found.append(Heading(key=key, label=label, kind=kind, measured_in="".join(unit)))
     return found
 
 

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TextIO
 
 from convmark.core.files import read_regular
-from convmark.core.interval import Interval, share_of, signed_percent
+from convmark.core.interval import Interval, percent_digits, share_of, signed_percent
 
 Say = Callable[[str], None]
 """Shows the user a line."""
@@ -31,6 +31,8 @@ _MOVING = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 _MARKS = re.compile(r"([\\`*_\[\]|~#])")
 _MARKS_BESIDE_CODE = re.compile(r"([\\*_\[\]|~#])")
+
+_IN_CODE = re.compile(r"`([^`<>\n]+)`")
 
 _CI_COMMAND = re.compile(r"##(?=\w*\[)")
 
@@ -79,13 +81,13 @@ def commit_text(commit: str | None, dirty: object) -> str:
     return f"{(commit or '')[:12]}{DIRTY * (dirty is True)}"
 
 
-def natural_order(value: str) -> tuple[tuple[int, int | str], ...]:
+def natural_order(value: str) -> tuple[tuple[tuple[int, int | str], ...], str]:
     """Return a key by which 2.9 comes before 2.10, 8 before 32, and names by their letters."""
     parts = re.findall(r"\d+|[^\d.]+", value)
     return tuple(
         (0, int(part)) if part.isdecimal() and len(part) <= MOST_DIGITS else (1, part)
         for part in parts
-    )
+    ), value
 
 
 def plain_text(text: str) -> str:
@@ -127,6 +129,15 @@ def markdown_cell(cell: str, *, code: bool = False) -> str:
 
     marks = _MARKS_BESIDE_CODE if code else _MARKS
     return marks.sub(r"\\\1", html.escape(shown(cell), quote=False))
+
+
+def code_marked(escaped: str) -> str:
+    """Return HTML in which what our texts have in back quotes is code.
+
+    Args:
+        escaped: texts, or a table of them, whose special characters are escaped.
+    """
+    return _IN_CODE.sub(r"<code>\1</code>", escaped)
 
 
 def is_folder_name(text: str) -> bool:
@@ -231,7 +242,7 @@ def rate_text(value_per_s: float | None) -> str:
 
 def share_text(share: float | None) -> str:
     """Return a share as per cent."""
-    return "" if share is None else f"{100 * share:.1f} %"
+    return "" if share is None else f"{'-' * (share < 0)}{percent_digits(share)} %"
 
 
 def load_text(share: float) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 import importlib.util
 import os
@@ -61,12 +60,9 @@ def refuse_unknown(models: Iterable[str], *, elsewhere: bool = False) -> None:
         if elsewhere:
             continue
         if parts.is_zoo and (known := zoo_names()) and name not in known:
-            near = ", ".join(difflib.get_close_matches(name.lower(), known, n=3))
-            advice = f"the most similar are {near}" if near else "no known name is similar"
-            raise OptionError(  # in the words of the zoo
-                f"{name}: no such model; {advice}; write a model of your own as "
-                "package.module:attribute, or give a file such as net.keras"
-            )
+            from convmark_zoo.registry import unknown
+
+            raise OptionError(unknown(name, known))
         if parts.package and not _is_there(parts.package):
             rule = "it must be in the working folder or be installed"
             own = (path for one in launch.import_roots() for path in one.glob("[A-Za-z]*"))

@@ -28,8 +28,8 @@ from convmark.core.pyproject import pyproject_settings
 from convmark.core.suites import auto_name, refuse_latency_limit, refuse_untimed
 from convmark.core.text import Say, coloured, listed
 from convmark.plugin import bridge, short
-from convmark.plugin.baseline import Baseline
-from convmark.plugin.judging import judge, same_so_far
+from convmark.plugin.baseline import Baseline, same_so_far
+from convmark.plugin.judging import judge
 from convmark.plugin.pytest_run import PytestRun
 from convmark.plugin.removed import removed_cases
 from convmark.plugin.replay import Measured
@@ -433,9 +433,9 @@ def pytest_last_words(
             "xfail or skip",
             say,
         )
-    ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
-    if ended and config.option.verbose >= 0:
-        say_step(run.next_step(failed=exitstatus == pytest.ExitCode.TESTS_FAILED), say)
+    if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        failed = exitstatus == pytest.ExitCode.TESTS_FAILED
+        say_step(run.next_step(failed=failed, quiet=config.option.verbose < 0), say)
     return done
 
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from convmark.core.case import Case
 from convmark.core.errors import OptionError
 from convmark.core.pyproject import settings_at
-from convmark.core.text import Say, counted
+from convmark.core.tasks import TIMED_TASKS
+from convmark.core.text import Say, counted, duration_text
 
 if TYPE_CHECKING:
     from convmark.compare.history import History
@@ -91,6 +92,36 @@ class Baseline:
     def is_commit(self) -> bool:
         """Whether every case is run beside a commit, whatever the history says."""
         return self.name.startswith(GIT)
+
+
+def same_so_far(run: PytestRun, baseline: Baseline) -> str:
+    """Say before anything is measured which cases run the code of the commit already, if any.
+
+    What a case runs is known by its newest row, and where it has none, by git alone. The rows that
+    come decide.
+    """
+    if not baseline.commits:
+        return ""
+    from convmark.compare.live.gate import has_code_of
+
+    codes = run.known_codes()
+    timed = [case for case in run.cases if case.task in TIMED_TASKS]
+    same = [
+        case
+        for case in timed
+        if (origin := run.origin(case)) is not None
+        and (commit := baseline.commits.get(origin.repository))
+        and has_code_of(origin, commit, codes.get(case.name), run.options.results)
+    ]
+    if not same:
+        return ""
+    budget_s, left = run.options.compare_budget_s, len(timed) - len(same)
+    limit = "" if math.isinf(budget_s) else f", in at most {duration_text(budget_s)}"
+    then = f"{counted(left, 'case')} left to compare live{limit}" if left else "none is left"
+    return (
+        f"{len(same)} of {counted(len(timed), 'case')} have the code of {baseline.name}, judging "
+        f"by the files so far: they are measured but not compared; {then}"
+    )
 
 
 def with_baseline(

@@ -37,34 +37,6 @@ _LEAST_OF_BUDGET = 0.25
 """What accepted cases get of the budget at least: a case that no time decides takes all of it."""
 
 
-def same_so_far(run: PytestRun, baseline: Baseline) -> str:
-    """Say before anything is measured which cases run the code of the commit already; or nothing.
-
-    What a case runs is known by its newest row, and where it has none, by git alone. The rows that
-    come decide.
-    """
-    if not baseline.commits:
-        return ""
-    from convmark.compare.live.gate import has_code_of
-
-    codes = run.known_codes()
-    timed = [case for case in run.cases if case.task in TIMED_TASKS]
-    same = [
-        case
-        for case in timed
-        if (origin := run.origin(case)) is not None
-        and (commit := baseline.commits.get(origin.repository))
-        and has_code_of(origin, commit, codes.get(case.name), run.options.results)
-    ]
-    if not same:
-        return ""
-    return (
-        f"{len(same)} of {counted(len(timed), 'case')} have the code of "
-        f"{baseline.name}, judging by the files so far: they are measured but not "
-        "compared"
-    )
-
-
 def judge(
     run: PytestRun,
     baseline: Baseline,

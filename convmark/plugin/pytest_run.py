@@ -375,22 +375,23 @@ class PytestRun:
         """The cases that a verdict fails."""
         return list(dict.fromkeys(one.case for one in self._judgements if one.fails))
 
-    def next_step(self, *, failed: bool) -> str:
+    def next_step(self, *, failed: bool, quiet: bool) -> str:
         """Return what the session amounts to, and the next command; empty without a row.
 
         Args:
             failed: whether a test has failed.
+            quiet: whether it is short, and empty where there is nothing to warn of.
         """
         from convmark.report.advice import gate_step, next_step
 
         if self._judgements:
             told: dict[str, Any] = {"left_out": self.left_out, "baseline": self.baseline}
-            return gate_step(self._judgements, self.options, failed=failed, **told)
+            return gate_step(self._judgements, self.options, failed=failed, quiet=quiet, **told)
         session = self._session
         searched = session is not None and bool(session.choices) and session.whole
         if not self.records:
             return ""
-        return next_step(self.records, self.options, searched=searched)
+        return next_step(self.records, self.options, searched=searched, quiet=quiet)
 
     def report(self) -> list[tuple[str, str]]:
         """Return the titles and texts to show at the end of the session."""

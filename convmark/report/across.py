@@ -154,7 +154,9 @@ def across(
         sorted(
             ((value, found[name, value]) for _, value in of_case), key=lambda one: in_order(one[0])
         )
-        for name, of_case in groupby(sorted(found), key=itemgetter(0))
+        for name, of_case in groupby(
+            sorted(found, key=lambda key: natural_order(key[0])), key=itemgetter(0)
+        )
     ]
     oldest = _changes_to(cases, column, lambda place: 0, files_of, judged=False)
     previous: dict[int, Change | None] = {}

@@ -56,6 +56,9 @@ metrics of each; and letters of a note."""
 MEANT = frozenset(("regressed", "changed"))
 """Verdicts of a change that may be intended."""
 
+_PASSED = "the gate passed: "
+"""How the step of a gate begins that has nothing to warn of."""
+
 
 def say_step(step: str, say: Say) -> None:
     """Say a step, if any: the sentence, what is indented, and what is pasted in one line each."""
@@ -66,12 +69,15 @@ def say_step(step: str, say: Say) -> None:
         say(line)
 
 
-def next_step(records: Sequence[Record], options: Options, *, searched: bool = False) -> str:
+def next_step(
+    records: Sequence[Record], options: Options, *, searched: bool = False, quiet: bool = False
+) -> str:
     """Return what the rows amount to, and the next command.
 
     Args:
         options: of the run; the command repeats those that it needs.
         searched: whether a search for batch sizes has ended, which it does at a size that fails.
+        quiet: whether nothing is returned unless a process has no figures.
     """
     if searched:
         records = [record for record in records if record.measured]
@@ -83,6 +89,8 @@ def next_step(records: Sequence[Record], options: Options, *, searched: bool = F
             f"{failed} of {counted(len(records), 'process')} without figures: the column "
             f"note has the reason\n{doctor}"
         )
+    if quiet:
+        return ""
     of_all, causes = f"of {counted(len(records), 'process')}", []
     if doubtful:
         causes.append(f"{doubtful} {of_all} unsteady or not judged, so do not quote their cases")
@@ -112,6 +120,7 @@ def gate_step(
     left_out: int = 0,
     failed: bool = False,
     baseline: str = "",
+    quiet: bool = False,
 ) -> str:
     """Return what the verdicts of a run amount to, and the next command.
 
@@ -120,10 +129,12 @@ def gate_step(
         options: as those of `next_step`.
         left_out: cases of the baseline that the run was not asked for.
         failed: whether the session fails, were it by no verdict.
+        quiet: whether only the worst case of a failure is named, and nothing is returned of a gate
+            that has passed.
     """
     of_cases = [one for one in judgements if one.model != MACHINE]
     if any(one.fails for one in judgements):
-        return _failure(of_cases, options, baseline)
+        return _failure(of_cases, options, baseline, quiet=quiet)
     gone = [one.case for one in of_cases if one.verdict == "missing"]
     here = [one for one in of_cases if one.verdict != "missing"]
     fresh = [one.case for one in here if one.verdict == "new"]
@@ -139,8 +150,8 @@ def gate_step(
         )
     else:
         step = _without_failures(here, options)
-    sentence, _, rest = step.partition("\n")
-    sentence += _those(gone, "of the baseline did not run")
+    first, _, rest = step.partition("\n")
+    sentence = first + _those(gone, "of the baseline did not run")
     if decided(here) != "nothing":
         sentence += _those(fresh, "without a baseline")
     if left_out:
@@ -149,10 +160,12 @@ def gate_step(
     sentence += "".join(f"; {line}" for line in margin_lines(here))
     if packages_lines(here):
         sentence += "; what the baseline's commit would have installed was not compared"
+    if quiet and sentence == first and first.startswith(_PASSED):
+        return ""
     return f"{sentence}\n{rest}"
 
 
-def _failure(of_cases: Sequence[Judgement], options: Options, baseline: str) -> str:
+def _failure(of_cases: Sequence[Judgement], options: Options, baseline: str, *, quiet: bool) -> str:
     """Return what failed, by how much and against what, how it passes if meant, and what helps."""
     failing: dict[str, list[Judgement]] = {}
     for one in of_cases:
@@ -162,11 +175,12 @@ def _failure(of_cases: Sequence[Judgement], options: Options, baseline: str) -> 
     cases = counted(len({one.case for one in of_cases}), "case")
     against = f" against {baseline}" * bool(baseline)
     lines = [f"the gate failed with exit status 1: {len(failing)} of {cases}{against}"]
-    lines += [f"  {_failed_words(its_own)}" for its_own in worst[:MOST_FAILED]]
-    if left := len(worst) - MOST_FAILED:
-        lines += [f"  and {counted(left, 'case')} more, in the table above"] * (left > 0)
+    most = 1 if quiet else MOST_FAILED
+    lines += [f"  {_failed_words(its_own)}" for its_own in worst[:most]]
+    if (left := len(worst) - most) > 0:
+        lines.append(f"  and {counted(left, 'case')} more, in the table above")
     meant = [case for case, ones in failing.items() if _may_be_meant(ones)]
-    if meant:
+    if meant and not quiet:
         line, unnamed = trailer_line(meant)
         more = f", with the names of {unnamed} more" if unnamed else ""
         lines += [f"an intended change passes with this line in a commit{more}:", line]
@@ -270,17 +284,17 @@ def _without_failures(of_cases: Sequence[Judgement], options: Options) -> str:
     timed = [one for one in compared if one.metric == "step_time"]
     if not timed:
         metrics = ", ".join(sorted({one.metric.replace("_", " ") for one in compared}))
-        return f"the gate passed: no step time was compared, only {metrics}\n{_report(options)}"
+        return f"{_PASSED}no step time was compared, only {metrics}\n{_report(options)}"
     if all(one.note.startswith((SAME_CODE, SAME_COMMIT)) for one in timed):
         return (
-            "the gate passed: the code of each case is that of the baseline, so nothing was "
-            "compared\nnext: change the code and repeat the command"
+            f"{_PASSED}the code of each case is that of the baseline, so nothing was compared\n"
+            "next: change the code and repeat the command"
         )
     meant = len({one.case for one in of_cases if one.accepted})
     doubted = len({one.case for one in of_cases if one.accepted and doubt_of(one)})
     more = f", {doubted} of them perhaps by more: measure again" if doubted else ""
     told = f"{counted(meant, 'case')} changed as accepted{more}, no other" if meant else "no case"
-    return f"the gate passed: {told} became slower\n{_report(options)}"
+    return f"{_PASSED}{told} became slower\n{_report(options)}"
 
 
 def _remedy(unclear: Sequence[Judgement]) -> str:

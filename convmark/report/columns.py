@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
+from types import MappingProxyType
 
-from convmark.core.cells import Column
+from convmark.compare.files import ACCEPTED_TABLE, CHANGES_TABLE, NOISE_TABLE, VERDICT_TABLE
+from convmark.compare.live.ab_files import SessionRow, VerdictRow
+from convmark.compare.sessions_file import TABLE as SESSIONS_TABLE
+from convmark.core.cells import Column, columns_of
 from convmark.core.table import headings, printed
 from convmark.results.record import COLUMNS, STATUSES
 from convmark.results.schema import OLDEST_SCHEMA, SCHEMA_VERSION
+from convmark.session import ceilings, latency_limit, layers, learning, sustained
 
 NOTES = f"""\
 # The columns of a results file
@@ -41,7 +46,28 @@ column. Files are never rewritten.
   `true` or `false`, and `str` is text. Some texts look like numbers (`0007`, `12.5`): tell the
   reader, as in `pandas.read_csv(path, dtype={{"run": str}})`.
 - `status` is one of {", ".join(f"`{status}`" for status in STATUSES)}.
+- A number without a unit is a count, a share (0.1 is 10 %), a logarithm, a loss or a version.
+
+[Other files](#other-files), beside the runs, follow the same rules.
 """
+
+BESIDE: Mapping[str, Sequence[Column]] = MappingProxyType(
+    {
+        "<run>.verdicts.csv": VERDICT_TABLE.columns,
+        "<run>.sessions.csv": SESSIONS_TABLE.columns,
+        "<run>.layers.csv": CHANGES_TABLE.columns,
+        "<run>.epochs.csv": learning.TABLE.columns,
+        "<run>.sustained.csv": sustained.TABLE.columns,
+        "<run>.latency.csv": latency_limit.TABLE.columns,
+        "accepted.csv": ACCEPTED_TABLE.columns,
+        "noise.csv": NOISE_TABLE.columns,
+        "layers.csv": layers.LAYERS_TABLE.columns,
+        "ceilings.csv": ceilings.TABLE.columns,
+        "ab/<number>.csv": columns_of(SessionRow),
+        "ab/verdicts.csv": columns_of(VerdictRow),
+    }
+)
+"""The columns of the files beside the runs, by their names."""
 
 
 def columns_page() -> str:
@@ -49,9 +75,11 @@ def columns_page() -> str:
     groups = {
         name: _table(columns) for name, columns in groupby(COLUMNS, key=lambda one: one.group)
     }
+    files = [f"### `{name}`\n\n{_table(columns)}\n" for name, columns in BESIDE.items()]
     links = ", ".join(f"[{name}](#{name.replace(' ', '-')})" for name in groups)
     sections = [f"## {name}\n\n{table}\n" for name, table in groups.items()]
-    return "\n".join([NOTES.replace("{groups}", links), *sections])
+    notes = NOTES.replace("{groups}", links)
+    return "\n".join([notes, *sections, "## Other files\n", *files])
 
 
 def _table(group: Iterable[Column]) -> str:

@@ -185,7 +185,7 @@ def _draw(found: Report, folder: str) -> None:
         DrawingError: none can be drawn.
     """
     from convmark.report.figures import figures_of
-    from convmark.report.figures.figure import export_figures
+    from convmark.report.figures.drawings import export_figures
 
     written = export_figures(figures_of(found.tables), Path(folder), _say)
     tell(f"{counted(len(written), 'file')} in {unbroken(folder)}", stream=sys.stderr)

@@ -9,7 +9,15 @@ from pathlib import Path
 from convmark.compare.files import NOISE, NoiseRow, read_noise
 from convmark.core.fitting import wrapped
 from convmark.core.table import Table, headings, printed, table_of
-from convmark.core.text import counted, duration_text, listed, markdown_cell, seconds_text, shown
+from convmark.core.text import (
+    counted,
+    duration_text,
+    listed,
+    markdown_cell,
+    seconds_text,
+    share_text,
+    shown,
+)
 from convmark.report.tables.history import MOST_NAMED
 from convmark.results.names import read_name
 
@@ -78,7 +86,7 @@ def noise_line(row: NoiseRow) -> str:
 
 
 def _share(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f} %"
+    return share_text(value) or "-"
 
 
 def _times(row: NoiseRow) -> str:

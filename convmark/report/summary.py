@@ -131,7 +131,7 @@ def _timed(groups: Groups) -> Table:
                 "case": name,
                 "spread": spread(values_of(rows, "step_time_p50_s")),
                 "n": _count(rows),
-                "note": _said_once(rows, said) or _note(rows),
+                "note": _note(rows, said),
             }
         )
     timed = [row for rows in groups.values() for row in rows if row.throughput_samples_per_s]
@@ -174,29 +174,33 @@ def _far(groups: Groups, subject: str) -> Iterator[str]:
             yield f"{subject} is {way} by {listed(worst, MOST_FAR)}. {reason}"
 
 
-def _said_once(rows: Sequence[Record], said: set[tuple[str, str | None]]) -> str:
-    """Return a short note where the reason why a model fails has been said before."""
+def _note(rows: Sequence[Record], said: set[tuple[str, str | None]], most: int = 80) -> str:
+    """Return why a case has failed, and what to be wary of in the figures of its other processes.
+
+    Args:
+        said: reasons why models fail, which are said once.
+    """
     failed = next((row for row in rows if not row.measured), None)
-    if failed is None:
-        return ""
-    known = (failed.model, failed.error) in said
-    said.add((failed.model, failed.error))
-    return f"{failed.status}: as above" if known else ""
-
-
-def _note(rows: Sequence[Record], most: int = 80) -> str:
-    failed = [row for row in rows if not row.measured]
-    if failed:
-        return f"{failed[0].status}: {(failed[0].error or '')[:most]}"
-    load = load_of(rows)
-    under = "" if load is None else f"other programs took {load_text(load)} of the CPUs' time"
-    beside = "beside other benchmark runs" if any(row.concurrent for row in rows) else ""
-    return "; ".join(filter(None, [_doubt(rows, most), under, beside]))
+    measured = [row for row in rows if row.measured]
+    notes = []
+    if failed is not None:
+        known = (failed.model, failed.error) in said
+        said.add((failed.model, failed.error))
+        notes.append(f"{failed.status}: {'as above' if known else (failed.error or '')[:most]}")
+    if measured:
+        notes.append(_doubt(measured, most))
+        if (load := load_of(measured)) is not None:
+            notes.append(f"other programs took {load_text(load)} of the CPUs' time")
+        notes += ["beside other benchmark runs"] * any(row.concurrent for row in measured)
+    return "; ".join(filter(None, notes))
 
 
 def load_of(rows: Sequence[Record]) -> float | None:
-    """Return the share of the CPUs' time that other programs took, where it is large."""
-    return large_load(row.other_cpu_share for row in rows)
+    """Return the share of the CPUs' time that other programs took, where it is large.
+
+    As the figures it is of the processes that have some.
+    """
+    return large_load(row.other_cpu_share for row in rows if row.measured)
 
 
 def _doubt(rows: Sequence[Record], most: int) -> str:
@@ -215,7 +219,7 @@ def _doubt(rows: Sequence[Record], most: int) -> str:
 
 
 def _failure(rows: Sequence[Record]) -> str:
-    return "" if all(row.measured for row in rows) else _note(rows, 120)
+    return "" if all(row.measured for row in rows) else _note(rows, set(), 120)
 
 
 def _learned(groups: Groups) -> Table:
@@ -292,14 +296,14 @@ def cards(records: Sequence[Record]) -> list[Table]:
         "case sm memory temperature_c power busy efficiency "
         "input_bound_throughput_samples_per_s energy peak_device_memory_bytes "
         "card_peak_memory_bytes reasons",
-        sm=("SM MHz", "figure"),
-        memory=("memory MHz", "figure"),
-        temperature_c=("degrees C", "whole"),
-        power=("card W", "figure"),
+        sm=("SM MHz", "figure", "MHz"),
+        memory=("memory MHz", "figure", "MHz"),
+        temperature_c=("degrees C", "whole", "degrees Celsius"),
+        power=("card W", "figure", "W"),
         busy=("busy", "figure"),
         efficiency=("of ceiling", "share"),
         input_bound_throughput_samples_per_s=("fed samples/s", "rate"),
-        energy=("card mJ/sample", "figure"),
+        energy=("card mJ/sample", "figure", "mJ/sample"),
         peak_device_memory_bytes=("allocator", "bytes"),
         card_peak_memory_bytes=("card", "bytes"),
         reasons="clock lowered by",

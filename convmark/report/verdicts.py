@@ -34,6 +34,7 @@ from convmark.compare.judgement import (
 from convmark.compare.verdict import conclude, review
 from convmark.core.errors import OptionError
 from convmark.core.git import Git
+from convmark.core.interval import signed_percent
 from convmark.core.table import Heading, Table, grid, headings, printed, table_of
 from convmark.core.text import (
     bytes_text,
@@ -41,6 +42,7 @@ from convmark.core.text import (
     interval_text,
     listed,
     markdown_cell,
+    natural_order,
     rate_text,
     seconds_text,
     shown,
@@ -259,7 +261,7 @@ def failure_line(judgement: Judgement) -> str:
     """Return which metric, by how much, against which runs, and how that is known."""
     words = [f"{judgement.case}: {judgement.metric} {judgement.verdict}"]
     if judgement.change is not None:
-        words.append(f"by {100 * judgement.change:+.1f} %")
+        words.append(f"by {signed_percent(judgement.change)}")
     if judgement.interval.known:
         words.append(judgement.interval.text)
     if judgement.baseline is not None and judgement.value is not None:
@@ -402,7 +404,7 @@ def judged(judgements: Sequence[Judgement], against: str, *, between: str) -> Ta
         between: the baseline and the run with their commits, for the title.
     """
     shown = [judgement for judgement in judgements if worth_reading(judgement)]
-    shown.sort(key=lambda one: (not one.fails, _RANK.index(one.verdict), one.case))
+    shown.sort(key=lambda one: (not one.fails, _RANK.index(one.verdict), natural_order(one.case)))
     records = [
         {
             "case": one.case,

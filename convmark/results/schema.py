@@ -289,7 +289,7 @@ class Schema(RowFacts):
     latency_limit_p99_s: float | None = _at_limit("99th percentile there", unit="s", title="p99")
     latency_limit_requests: int | None = _at_limit("requests of that try", title="requests")
     latency_limit_requests_per_step: float | None = _at_limit(
-        "requests that a step answered there, at most the batch size", title="per step"
+        "requests that a step answered there, at most the batch size", "requests", title="per step"
     )
     latency_limit_confidence: float | None = _at_limit(
         "of the proof, over all rates tried for it", title="confidence", kind="share",

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from convmark.core.errors import DrawingError
-from convmark.core.files import write_output, writing
 from convmark.core.table import Table, cell_text
-from convmark.core.text import Say
 from convmark.worker.protocol import one_line
 
 Spec = dict[str, Any]
@@ -29,6 +23,9 @@ SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross"
 
 GREY = "#777d86"
 """Seen on white and on the dark ground."""
+
+UNKNOWN = "not known"
+"""Stands for an absent value by which a drawing is coloured."""
 
 PLACES: Mapping[str, Any] = MappingProxyType({"window": [{"op": "row_number", "as": "place"}]})
 """The transform that numbers the rows; it comes before any that leaves some out."""
@@ -91,6 +88,14 @@ class Figure:
     def _of_rows(self) -> list[str]:
         return [self.choice_of(row) for row in self.table.records()] if self.choose_by else []
 
+    def drawings(self) -> dict[tuple[str, str], list[dict[str, Any]]]:
+        """Return the rows of each drawing, by its choice and its panel."""
+        found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for row in figure_rows(self.table):
+            place = self.choice_of(row), str(row.get(self.panels) or "")
+            found.setdefault(place, []).append(row)
+        return found
+
     @property
     def first_choice(self) -> str:
         """What a page draws first: that of the most rows, for one point says little."""
@@ -126,22 +131,22 @@ def tooltip(table: Table) -> list[Spec]:
 
 
 def axis(field: str, title: str, **more: Any) -> Spec:
-    """Return a linear axis that does not start at 0."""
+    """Return a linear axis that does not start at 0, and says so."""
     return {
         "field": field,
         "type": "quantitative",
-        "title": title,
+        "title": f"{title} (the axis does not begin at 0)",
         "scale": {"zero": False},
         **more,
     }
 
 
 def log_axis(field: str, title: str, **more: Any) -> Spec:
-    """Return a logarithmic axis."""
+    """Return a logarithmic axis, which says so."""
     return {
         "field": field,
         "type": "quantitative",
-        "title": title,
+        "title": f"{title}, log scale",
         "scale": {"type": "log", "nice": False, "padding": 24},
         "axis": {"format": ".4~s", "tickCount": 6, "labelOverlap": True},
         **more,
@@ -168,7 +173,7 @@ def coloured(field: str, title: str) -> Spec:
 def by_model() -> Spec:
     """Return colour and shape by model, named below: names beside points would cover each other."""
     channel = {"field": "model", "type": "nominal", "title": "model", "legend": {"columns": 3}}
-    return {"color": channel, "shape": {**channel, "scale": {"range": list(SHAPES)}}}
+    return {"color": channel, "shape": channel}
 
 
 def has(table: Table, *keys: str) -> bool:
@@ -197,9 +202,6 @@ def described(specs: Sequence[Spec], table: Table) -> tuple[Spec, ...]:
 
 
 WIDTH = 680
-PNG_SCALE = 2.0
-MOST_CHOICES = 24
-"""Drawings that one figure gives at most: one for each choice."""
 
 
 def whole_spec(spec: Spec, rows: Sequence[dict[str, Any]], *, title: str = "") -> Spec:
@@ -231,62 +233,14 @@ def drawn_svg(spec: Spec) -> str:
         DrawingError: it cannot be drawn.
     """
     package = drawing_package()
-    with _drawing():
+    with naming_package():
         return str(package.vegalite_to_svg(spec))
 
 
 @contextlib.contextmanager
-def _drawing() -> Iterator[None]:
+def naming_package() -> Iterator[None]:
     """Name the package in what it raises."""
     try:
         yield
     except ValueError as error:
         raise DrawingError(f"vl_convert cannot draw it: {one_line(str(error))}") from None
-
-
-def drawn(figures: Sequence[Figure], *, most: int) -> list[str]:
-    """Return the figures as SVG, one for each choice, at most so many."""
-    return [drawn_svg(spec) for _, spec in itertools.islice(_drawings(figures), most)]
-
-
-def export_figures(figures: Sequence[Figure], folder: Path, say: Say) -> list[Path]:
-    """Write every figure as SVG and PNG, one for each choice, and return the files.
-
-    Args:
-        say: is told of a figure that cannot be drawn; the others are written.
-
-    Raises:
-        DrawingError: none can be drawn.
-        StoreError: the folder cannot be written.
-    """
-    package = drawing_package()
-    written = []
-    with writing(f"--figures: {folder}"):
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, spec in _drawings(figures):
-            svg, png = folder / f"{name}.svg", folder / f"{name}.png"
-            try:
-                with _drawing():
-                    forms = drawn_svg(spec), package.vegalite_to_png(spec, scale=PNG_SCALE)
-            except DrawingError as error:
-                say(f"--figures: {name} is left out: {error}")
-                continue
-            write_output(svg, forms[0].encode())
-            write_output(png, forms[1])
-            written += [svg, png]
-    return written
-
-
-def _drawings(figures: Sequence[Figure]) -> Iterator[tuple[str, Spec]]:
-    for figure in figures:
-        groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        for row in figure_rows(figure.table):
-            values = figure.choice_of(row), str(row.get(figure.panels) or "")
-            groups.setdefault(values, []).append(row)
-        for values, chosen in islice(groups.items(), MOST_CHOICES):
-            choice = ", ".join(filter(None, values))
-            for number, spec in enumerate(figure.specs, 1):
-                word = re.sub(r"[^A-Za-z0-9._]+", "-", choice).strip("-.")[:100]
-                parts = [figure.key, word, str(number) * (len(figure.specs) > 1)]
-                name = "-".join(filter(None, parts))
-                yield name, whole_spec(spec, chosen, title=choice or figure.table.title)

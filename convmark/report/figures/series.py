@@ -13,6 +13,7 @@ from convmark.report.figures.figure import (
     BY_PLACE,
     GREY,
     PLACES,
+    UNKNOWN,
     Figure,
     Spec,
     coloured,
@@ -71,7 +72,7 @@ def history_figure(table: Table) -> Figure | None:
     y = seconds_axis("step_time_p50_s", f"step time, median over processes{words}")
     ring = [{**one, "encoding": {"y": y}} for one in ring]
     grey = {"color": {"value": GREY}}
-    colour = {"color": {**coloured("version", "version")["color"], "legend": {"columns": 3}}}
+    colour = {"color": {**coloured("framework", "version")["color"], "legend": {"columns": 3}}}
     shape = {
         "field": "judged",
         "type": "nominal",
@@ -100,7 +101,7 @@ def history_figure(table: Table) -> Figure | None:
         "transform": [
             *_POINTS,
             {"calculate": verdict, "as": "judged"},
-            {"calculate": "datum.framework || 'not known'", "as": "version"},
+            {"calculate": f"datum.framework || '{UNKNOWN}'", "as": "framework"},
         ],
         "encoding": {"x": _EVEN},
         "layer": layers,
@@ -159,7 +160,7 @@ def batch_figure(table: Table) -> Figure | None:
             "encoding": {
                 "x": x,
                 "y": y,
-                "color": coloured("series", "measured")["color"],
+                **coloured("series", "measured"),
                 "tooltip": tooltip(table),
             },
         }
@@ -199,7 +200,7 @@ def _efficiency_figure(table: Table, number: str) -> Figure | None:
                 "axis": {"labelAngle": 0},
             },
             "y": y,
-            "color": coloured("series", "case")["color"],
+            **coloured("series", "case"),
             "tooltip": tooltip(table),
         },
     }

@@ -22,7 +22,16 @@ from convmark import __version__
 from convmark.core.files import cache_folder, write_whole
 from convmark.core.git import Git, GitError
 from convmark.core.table import Table, cell_text
-from convmark.report.figures.figure import CONFIG, Figure, drawing_package
+from convmark.core.text import code_marked
+from convmark.report.figures.drawings import slots_of
+from convmark.report.figures.figure import (
+    CONFIG,
+    PALETTE,
+    SHAPES,
+    UNKNOWN,
+    Figure,
+    drawing_package,
+)
 from convmark.report.page.layout import Facets, kinds, layout, tiles
 from convmark.report.ratios import LEAST_PROCESSES
 from convmark.report.tables.overview import CAUSES
@@ -109,6 +118,9 @@ def render_page(
         drawings=_json(
             {
                 "config": dict(CONFIG),
+                "slots": slots_of(figures),
+                "ranges": {"color": PALETTE, "shape": SHAPES},
+                "unknown": UNKNOWN,
                 "facets": facets.as_data(),
                 "models": [one.model for one in report.layers]
                 + [one.model for one in report.models],
@@ -118,14 +130,28 @@ def render_page(
     )
 
 
+_QUOTED = re.compile(r'`((?:[^`"\\]|\\.)*)`')
+"""A command in back quotes, within one text of JSON: a script shows texts as they are."""
+
+
 @functools.cache
 def environment() -> Environment:
     """Return what fills this package's templates: every text from outside is escaped."""
     from jinja2 import Environment, PackageLoader
 
-    return Environment(
+    made = Environment(
         loader=PackageLoader("convmark.report.page"), autoescape=True, trim_blocks=True
     )
+    made.filters["prose"] = _prose
+    return made
+
+
+def _prose(text: str) -> Markup:
+    """Return a text, whose commands are code."""
+    from markupsafe import Markup, escape
+
+    safe = escape(text)
+    return Markup(code_marked(safe)) if "`" in text else safe
 
 
 def own(name: str) -> Markup:
@@ -141,10 +167,11 @@ def _in_script(text: str) -> Markup:
 
 
 def _json(value: Any) -> Markup:
-    """Return JSON that stands in a script element: no `<` is left in it."""
+    """Return JSON that stands in a script element: no `<` is left in it, nor quotes of commands."""
     from markupsafe import Markup
 
     text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    text = _QUOTED.sub(r"\1", text)
     return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028"))
 
 

@@ -226,6 +226,7 @@ def rows_table(key: str, title: str, row: type, rows: Sequence[Any]) -> Table:
             label=one.name,
             kind="flag" if one.type is bool else one.kind,
             about=one.meaning,
+            measured_in=one.unit,
         )
         for one in columns
     ]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from convmark.core.statistics import middle_of
 from convmark.core.table import FACETS, Heading, Table, headings, table_of
+from convmark.core.text import natural_order
 from convmark.report.rows import setting
 from convmark.results.record import large_load, shown_in
 
@@ -45,7 +46,8 @@ def accuracy(frame: pd.DataFrame, labels: Sequence[str]) -> Table:
         labels: the runs' names by `source`.
     """
     records = [_record(rows, labels) for rows in _groups(frame)]
-    records.sort(key=lambda row: (str(row["hardware"]), -row["fraction"], str(row["case"])))
+    records.sort(key=lambda row: (str(row["hardware"]), -row["fraction"],
+                                  natural_order(str(row["case"]))))  # fmt: skip
     alike = _alike(records)
     return table_of(
         "accuracy",

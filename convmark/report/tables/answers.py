@@ -149,9 +149,11 @@ def _winner(
     rival = next((row for row in rows if row["model"] != best["model"]), None)
     if rival:
         faster = ratio(_times(frame, rival), _times(frame, best))
-        if faster and faster.interval.known and faster.interval.low <= 1:
+        if faster and (faster.interval.low if faster.interval.known else faster.value) <= 1:
             found = f"{best['model']} or {rival['model']}: {seconds_text(best['step_time_p50_s'])}"
-            by = f"not distinguishable: ratio in {brackets_text(faster)}"
+            by = (
+                f"not distinguishable{': ratio in' * faster.interval.known} {brackets_text(faster)}"
+            )
         elif faster:
             by = f"{times_as_fast(faster)} as {rival['model']} {brackets_text(faster)}"
     hosts = {text_of(row["node"]) for row in (best, rival or best)}
@@ -272,7 +274,8 @@ def _verdicts(where: str, found: Sequence[Judgement]) -> Iterator[dict[str, str]
         found_of = {word: {one.case for one in shown if one.verdict == word} for word in OPEN}
         details = [f"{len(those)} {word}" for word, those in found_of.items() if those]
         yield _line(CHANGED, "regressed", f"none {total}", *details)
-    for word, ones in (("regressed", worse), ("improved", better)):
+    failed = any(one.verdict != "regressed" for one in worse)
+    for word, ones in (("regressed" if not failed else "failed", worse), ("improved", better)):
         if ones:
             count = len({one.case for one in ones})
             yield _line(CHANGED, word, f"{count} {total}", _largest(ones))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from convmark.core.statistics import is_known
 from convmark.core.table import Table, headings, table_of
-from convmark.core.text import counted, load_text
+from convmark.core.text import counted, load_text, natural_order
 from convmark.report.ratios import LEAST_PROCESSES, Ratio, fastest_marks, ratio
 from convmark.report.rows import group_of, judged_rows, left_out_text, records_of, text_of
 from convmark.results.record import large_load
@@ -92,9 +92,10 @@ def cores(rows: Iterable[Row], name: Callable[[Row], str]) -> Table:
             speedup=("speed-up", "ratio"),
             low=("interval from", "ratio"),
             high=("to", "ratio"),
-            in_use=("CPUs in use", "number"),
+            in_use=("CPUs in use", "number", "CPUs"),
         ),
-        sorted(records, key=lambda row: row["series"]),  # the threads of a case keep their order
+        # the threads of a case keep their order
+        sorted(records, key=lambda row: natural_order(row["series"])),
     )
 
 

@@ -60,6 +60,7 @@ def _of_samples(found: Measured) -> Table:
             if len(without) < len(costs):
                 bursts |= without
     currency = _currency(found.comparison)
+    unit = f"{currency} per million samples"
     scopes = {str(record["energy"]) for record in records}
     scope = f", energy: {scopes.pop()}" if len(scopes) == 1 else ""
     return table_of(
@@ -75,9 +76,9 @@ def _of_samples(found: Measured) -> Table:
         headings(
             "model task batch_size setting hardware cost low high by energy joules load n "
             "framework note",
-            cost=(f"{currency} per million", "number"),
-            low=("interval from", "number"),
-            high=("to", "number"),
+            cost=(f"{currency} per million", "number", unit),
+            low=("interval from", "number", unit),
+            high=("to", "number", unit),
             joules=("J/sample", "joules"),
         ),
         records,
@@ -216,13 +217,13 @@ def _of_training(frame: pd.DataFrame, comparison: Comparison) -> Table:
         headings(
             "model hardware setting framework cost_epoch epoch_low epoch_high target cost_target "
             "target_low target_high load reached seeds note",
-            cost_epoch=(f"{currency} per epoch", "number"),
-            epoch_low=("interval from", "number"),
-            epoch_high=("to", "number"),
+            cost_epoch=(f"{currency} per epoch", "number", currency),
+            epoch_low=("interval from", "number", currency),
+            epoch_high=("to", "number", currency),
             target=("target", "number"),
-            cost_target=(f"{currency} to the target", "number"),
-            target_low=("interval from", "number"),
-            target_high=("to", "number"),
+            cost_target=(f"{currency} to the target", "number", currency),
+            target_low=("interval from", "number", currency),
+            target_high=("to", "number", currency),
             reached="reached it",
             seeds=("seeds", "count"),
         ),

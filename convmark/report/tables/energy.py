@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 ENERGY_HEADINGS: tuple[Heading, ...] = tuple(
     headings(
         "scope power_w idle_w gross_j above_idle_j samples_per_joule",
-        power_w=("W", "number"),
-        idle_w=("idle W", "number"),
+        power_w=("W", "number", "W"),
+        idle_w=("idle W", "number", "W"),
         gross_j=("J/sample", "joules"),
         above_idle_j=("above idle", "joules"),
         samples_per_joule=("samples/s per W", "per_joule"),

@@ -22,7 +22,15 @@ from convmark.core.fitting import wrapped
 from convmark.core.interval import share_of
 from convmark.core.statistics import is_known
 from convmark.core.table import Table, headings, printed, table_of
-from convmark.core.text import commit_text, counted, interval_text, listed, load_text, shown
+from convmark.core.text import (
+    commit_text,
+    counted,
+    interval_text,
+    listed,
+    load_text,
+    natural_order,
+    shown,
+)
 from convmark.report.rows import (
     POINT,
     SERIES,
@@ -102,7 +110,7 @@ def history(
     )
     groups = known.groupby(SERIES, observed=True, sort=False)
     kept = int(min(_MOST, max(_FEWEST, MOST_POINTS // max(1, groups.ngroups))))
-    newest = groups.tail(kept).sort_values(["case", "hardware", "source"], kind="stable")
+    newest = groups.tail(kept)  # in the order of the runs, as the table is
     paths = [source.path.resolve() for source in runs]
     records = []
     for row in records_of(newest, _COLUMNS):
@@ -122,6 +130,7 @@ def history(
                 "verdict": verdicts.get((paths[source], row["case"]), ""),
             }
         )
+    records.sort(key=lambda row: (natural_order(row["case"]), str(row["hardware"])))
     left = len(table) - len(newest)
     limit = f" The newest {kept} runs of each case; {left:,} earlier points are left out."
     return _history_table(records, limit if left else "")
@@ -182,14 +191,14 @@ def trends(frame: pd.DataFrame, runs: Sequence[RunSource]) -> Trends:
     any_steady = steady.groupby([judged[name] for name in POINT], observed=True).transform("any")
     judged = judged[steady | ~any_steady]
     groups = judged.groupby(POINT, observed=True, sort=True)
+    every = frame[frame["measured"]].groupby(POINT, observed=True, sort=True)
     found = groups.agg(
         log_ratio=("paired_log_ratio", "mean"),
         variance=("paired_log_ratio", "var"),
         processes=("paired_log_ratio", "size"),
         load=("other_cpu_share", "median"),
         loads=("other_cpu_share", "count"),
-        step_time_p50_s=("step_time_p50_s", "median"),
-    )
+    ).join(every["step_time_p50_s"].median())  # the figure of the run, as all tables have it
     names = [*_FACTS, "commit", "dirty", "code"]
     table = found.join(judged.drop_duplicates(POINT).set_index(POINT)[names])
     folders: dict[Path, list[int]] = {}
@@ -258,8 +267,8 @@ def levels(found: Trends, folder: Path, axes: Mapping[tuple[str, str], Mapping[s
             "hardware": hardware,
             **_record(stretch, commits),
         }
-        for (hardware, case), one in sorted(moved.items(), key=lambda item: item[0][::-1])
-        for stretch in one.stretches
+        for hardware, case in sorted(moved, key=lambda key: [*map(natural_order, key[::-1])])
+        for stretch in moved[hardware, case].stretches
     ]
     busy = [
         f"{case} on {hardware}: {left_out_text(one.left_out)}"

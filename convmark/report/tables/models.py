@@ -12,7 +12,7 @@ from convmark.core.backends import DEFAULT_BACKEND
 from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.core.table import Heading, Table, headings, table_of
 from convmark.core.tasks import TASKS, Task
-from convmark.core.text import load_text
+from convmark.core.text import load_text, natural_order
 from convmark.report.keras_applications import (
     BATCH_SIZE,
     HARDWARE,
@@ -143,14 +143,15 @@ def pareto(table: pd.DataFrame) -> Table:
         if row["parameters"] > 0 and row["throughput_samples_per_s"] > 0
     ]
     records = _with_front(known, "parameters", "throughput_samples_per_s", "hardware", "task")
-    records.sort(key=lambda row: (row["group"], row["parameters"], row["throughput_samples_per_s"]))
+    by = ("parameters", "throughput_samples_per_s")
+    records.sort(key=lambda row: (natural_order(row["group"]), *(row[name] for name in by)))
     return table_of(
         "pareto",
         "Throughput against parameters",
         "The newest figures of comparable cases: the same hardware, task, batch "
         "size, setting and version. A model is on the Pareto front if no other model "
         "has fewer parameters and more throughput: large points, joined by the "
-        "dashed line. Both axes are logarithmic.",
+        "dashed line.",
         headings(
             "model group parameters throughput_samples_per_s load front", front="Pareto front"
         ),

@@ -7,8 +7,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from convmark.compare.outliers import LEAST_CHANGE, LEAST_NODES, Deviation, deviations
-from convmark.core.table import Heading, Table, headings, table_of
-from convmark.core.text import counted, load_text
+from convmark.core.table import FACETS, Heading, Table, headings, table_of
+from convmark.core.text import counted, load_text, natural_order
 from convmark.report.rows import latest, newest_rows, text_of
 from convmark.results.record import shown_in
 
@@ -60,7 +60,8 @@ def troubles(table: pd.DataFrame, labels: list[str], more: Sequence[dict[str, An
     ]
     records += [*_missing(table, labels), *_few(table), *more]
     there = {row["what"] for row in records}
-    records.sort(key=lambda row: (_RANK.index(row["what"]), str(row["hardware"]), str(row["case"])))
+    records.sort(key=lambda row: (_RANK.index(row["what"]), str(row["hardware"]),
+                                  natural_order(str(row["case"]))))  # fmt: skip
     return table_of(
         "troubles",
         "Data quality",
@@ -221,8 +222,8 @@ def nodes(frame: pd.DataFrame) -> Table:
             change=("step time against its kind", "change"),
             within=("a good node lies within", "share"),
             other_cpu_share=("CPU time of others", "share"),
-            sm_clock_mhz=("clock, MHz", "number"),
-            temperature_c=("temperature, degrees Celsius", "number"),
+            sm_clock_mhz=("clock, MHz", "number", "MHz"),
+            temperature_c=("temperature, degrees Celsius", "number", "degrees Celsius"),
         ),
         records,
         empty=f"No kind has {LEAST_NODES} nodes.",
@@ -231,15 +232,17 @@ def nodes(frame: pd.DataFrame) -> Table:
 
 def differing(table: Table) -> list[dict[str, Any]]:
     """Return what is said of the nodes that differ, as rows of the troubles."""
+    at = dict(zip(FACETS, range(len(FACETS)), strict=True))
     return [
         {
             "what": "node differs",
             "hardware": row["hardware"],
+            **{name: of_row[at[name]] for name in ("machine", "device")},
             "case": counted(row["cases"], "case"),
             "detail": f"{row['node']}: {100 * row['change']:+.1f} % against its kind, where a good "
             f"node lies within {100 * row['within']:.1f} %",
         }
-        for row in table.records()
+        for row, of_row in zip(table.records(), table.facets, strict=True)
         if row.get("differs")
     ]
 
@@ -272,6 +275,7 @@ def _record(hardware: str, one: Deviation, rows: pd.DataFrame) -> dict[str, Any]
     reasons = {text_of(value) for value in rows.get("throttle_reasons", ())} - {"", "none"}
     return {
         "hardware": hardware,
+        **{name: rows[name].iloc[0] for name in ("machine", "device")},
         "node": one.node,
         "differs": ("slower" if one.value > 0 else "faster") if one.differs else "",
         "change": one.change,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from convmark.core.backends import DEFAULT_BACKEND
 from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIMES
 from convmark.core.table import Table, headings, table_of
+from convmark.core.text import natural_order
 from convmark.report.ratios import fastest_marks
 from convmark.report.rows import POINT, latest, records_of, setting, text_of
 
@@ -72,7 +73,7 @@ def runtimes(frame: pd.DataFrame, table: pd.DataFrame) -> Table:
             groups.setdefault(tuple(text_of(row.get(name)) for name in _SAME), []).append(row)
     times = _step_times(frame[frame["runtime"] != DEFAULT_RUNTIME])
     records = []
-    for _, rows in sorted(groups.items()):
+    for _, rows in sorted(groups.items(), key=lambda group: [*map(natural_order, group[0])]):
         ranked = [row for row in rows if row["runtime"] != DEFAULT_RUNTIME]
         if ranked:
             ranked.sort(key=lambda row: row["step_time_p50_s"])

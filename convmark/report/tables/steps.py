@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from convmark.core.statistics import median_of, scaling_efficiency
 from convmark.core.table import Heading, Table, headings, table_of
 from convmark.core.tasks import TASKS
+from convmark.core.text import natural_order
 from convmark.report.rows import group_of, newest_rows, text_of, with_versions
 from convmark.results.record import shown_in
 from convmark.session.learning import WAYS
@@ -59,14 +60,13 @@ def batch_sizes(table: pd.DataFrame) -> Table:
     groups = _groups(newest_rows(table), but=["batch_size"])
     several = [rows for rows in groups if len({row["batch_size"] for row in rows}) > 1]
     records = with_versions([row for rows in several for row in rows], "series", _measured_as)
-    records.sort(key=lambda row: (row["model"], row["series"], row["batch_size"]))
+    records.sort(key=lambda row: (row["model"], natural_order(row["series"]), row["batch_size"]))
     return table_of(
         "batch",
         "Batch size against throughput and step time",
         "The newest figures of each batch size; a line has one version and code. "
         "Throughput is the median over processes of the samples per second in "
-        "windows; the step time is the median of the processes' medians. Both axes "
-        "are logarithmic.",
+        "windows; the step time is the median of the processes' medians.",
         headings(
             "model series batch_size throughput_samples_per_s step_time_p50_s load n",
             series="measured",
@@ -91,7 +91,7 @@ def distribution(table: pd.DataFrame) -> Table:
         for row in newest_rows(table)
     ]
     records = with_versions(rows, "group", _of_task)
-    records.sort(key=lambda row: (row["group"], row["model"]))
+    records.sort(key=lambda row: (natural_order(row["group"]), row["model"]))
     return table_of(
         "distribution",
         "Distribution of the step time",
@@ -120,7 +120,7 @@ def scaling(table: pd.DataFrame) -> Table:
             same = [single, *(row for row in spread if row["cluster"] == cluster)]
             records += [_efficiency(row, single, cluster) for row in same]
     records = with_versions(records, "series", lambda row: str(row["series"]))
-    records.sort(key=lambda row: (row["series"], row["replicas"]))
+    records.sort(key=lambda row: (natural_order(row["series"]), row["replicas"]))
     return table_of(
         "scaling",
         "Scaling over replicas",
@@ -229,7 +229,9 @@ def waterfall(table: pd.DataFrame) -> Table:
         if (row.get("compiled_train_step_s") or 0) > 0
         for record in _ways(row)
     ]
-    records.sort(key=lambda row: row["group"])  # the ways of a group keep their order
+    records.sort(
+        key=lambda row: natural_order(row["group"])
+    )  # the ways of a group keep their order
     return table_of(
         "waterfall",
         "Overhead of a step",
@@ -322,7 +324,7 @@ def roofline(table: pd.DataFrame, traffic_elements: Mapping[tuple[str, str], int
         if alone and moved and all((row.get(name) or 0) > 0 for name in needed):
             records.append(_record(row, moved))
     records = with_versions(records, "group", _of_task)
-    records.sort(key=lambda row: (row["group"], row["model"]))
+    records.sort(key=lambda row: (natural_order(row["group"]), row["model"]))
     return table_of(
         "roofline",
         "Roofline",
@@ -331,7 +333,7 @@ def roofline(table: pd.DataFrame, traffic_elements: Mapping[tuple[str, str], int
         "if its backward pass could not be counted. FLOP per byte is that of the "
         "forward pass. Bytes are an estimate for models measured with convmark run "
         "--describe: every layer reads its inputs and weights and writes its output "
-        "once. Both axes are logarithmic.",
+        "once.",
         headings(
             "model group intensity flops_per_s attainable_flops_per_s share load "
             "peak_flops_per_s peak_bytes_per_s n",

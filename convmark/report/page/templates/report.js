@@ -1,29 +1,4 @@
 "use strict";
-// Numbers as the tables print them: core/text.py, for what would be too long to stand in a page twice.
-const units = (function () {
-  const SCALES = [[1, "s"], [1e-3, "ms"], [1e-6, "us"]];
-
-  function digits(value) {
-    let places = value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2;
-    if (value > 0 && value < 0.9995) places = 2 - Math.floor(Math.log10(value));
-    return value.toFixed(places);
-  }
-
-  function seconds(value) {
-    if (value === null) return "";
-    const [size, unit] = SCALES.find(([one]) => value >= one * 0.9995) || SCALES[2];
-    return digits(value / size) + " " + unit;
-  }
-
-  // For JSON.parse: numbers that stand as number and count of each stretch of equal ones.
-  function expanded(key, value) {
-    if (!value || !Array.isArray(value.runs)) return value;
-    return value.runs.flatMap((one, place) => (place % 2 ? [] : Array(value.runs[place + 1]).fill(one)));
-  }
-
-  return { seconds, expanded };
-})();
-
 (function () {
   const data = JSON.parse(document.getElementById("drawings").textContent, units.expanded);
   const figures = data.figures;
@@ -282,8 +257,20 @@ const units = (function () {
     return lines;
   }
 
+  // One value of a field has one colour and shape in every drawing: figures/drawings.py.
+  function painted(spec, rows) {
+    return JSON.parse(JSON.stringify(spec), (key, value) => {
+      const range = data.ranges[key];
+      const slots = range && value && !value.scale && data.slots[value.field];
+      if (!slots) return value;
+      const there = new Set(rows.map((row) => row[value.field] || data.unknown));
+      const domain = Object.keys(slots).filter((one) => there.has(one));
+      return { ...value, scale: { domain, range: domain.map((one) => range[slots[one] % range.length]) } };
+    });
+  }
+
   function specOf(spec, narrow) {
-    if (!narrow) return structuredClone(spec);
+    if (!narrow) return spec;
     return JSON.parse(JSON.stringify(spec), (key, value) => {
       if (key === "title" && typeof value === "string" && value.length > LETTERS) return folded(value);
       if (key === "color" && value.field && value.legend !== null) { // no name of a line is cut
@@ -377,7 +364,7 @@ const units = (function () {
     place.classList.toggle("endless", height > 1600);
     const config = structuredClone(data.config);
     if (narrow) narrowed(config, place.clientWidth);
-    const whole = Object.assign(specOf(spec, narrow), {
+    const whole = Object.assign(specOf(painted(spec, rows), narrow), {
       data: { values: rows },
       width: "container",
       padding: { left: narrow ? 14 : 5, right: 20, top: 5, bottom: 5 }, // half of the last label
