@@ -151,7 +151,7 @@ def _prose(text: str) -> Markup:
     from markupsafe import Markup, escape
 
     safe = escape(text)
-    return Markup(code_marked(safe)) if "`" in text else safe
+    return Markup(code_marked(str(safe))) if "`" in text else safe  # Markup escapes what it joins
 
 
 def own(name: str) -> Markup:
