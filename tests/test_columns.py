@@ -70,7 +70,7 @@ def test_every_file_of_rows_is_on_the_page() -> None:
     """A table of rows that a module of the package keeps has its columns there."""
     files = {id(one): one for one in vars_of_package() if isinstance(one, TableFile)}.values()
     shown = {tuple(columns) for columns in BESIDE.values()}
-    assert len(files) == 10
+    assert len(files) >= 10
     assert all(tuple(file.columns) in shown for file in files)
 
 
