@@ -195,9 +195,9 @@ def _load_worker(backend: str, package: str, zoo: str) -> None:
         _convert_steps()
     # as each zygote does for the workers that it forks: here once for all zygotes
     importlib.import_module("convmark.worker.code_watch").look_at_modules(len(sys.modules))
-    # six times as short as where a throughput is to be right: the tests of that start cold
+    # shorter, and fewer, than where a figure is to be right: the tests of that start cold
     timing = importlib.import_module("convmark.worker.timing")
-    vars(timing).update(WINDOW_S=0.012, MIN_WINDOW_S=0.005)
+    vars(timing).update(WINDOW_S=0.012, MIN_WINDOW_S=0.005, MIN_ROUNDS=4)
 
 
 def _convert_steps() -> None:

@@ -238,7 +238,7 @@ def case(builder: str, **more: object) -> Case:
 def play(
     interpreter: Interpreter, sides: dict[str, DuetSide], what: Case, **plan: object
 ) -> Session:
-    plan = {"seed": 1, "seconds": 0.2, "warm_up_s": 0.2, "builds": 1, **plan}
+    plan = {"seed": 1, "seconds": 0.02, "warm_up_s": 0.02, "builds": 1, **plan}
     return duet_session(interpreter, what, sides, SessionPlan(**plan))  # type: ignore[arg-type]
 
 
@@ -269,7 +269,8 @@ def surely_slower(session: Session) -> bool:
 def test_two_versions_of_a_package_run_side_by_side(
     interpreter: Interpreter, sides: dict[str, DuetSide]
 ) -> None:
-    session = play(interpreter, sides, case("net"), with_work=True, builds=6)
+    long_enough = {"seconds": 0.2, "warm_up_s": 0.2, "builds": 6}
+    session = play(interpreter, sides, case("net"), with_work=True, **long_enough)
     holds(session, sides)
     assert session.sizes["old"]["flops_per_sample"] == flops("old")
     assert "flops_per_sample" not in session.sizes["new"]  # its rows have them
@@ -293,7 +294,7 @@ def test_so_they_do_on_another_framework(
             what = case(
                 "net", backend=backend, threads="1"
             )  # several wait for each other on busy cores
-            session = play(interpreter, sides, what, seconds=1.5, builds=2)
+            session = play(interpreter, sides, what, seconds=1.5, warm_up_s=0.2, builds=2)
             if session.wall is None or surely_slower(session):
                 break  # else its own error says that it cannot tell, on a busy machine
         holds(session, sides)

@@ -63,7 +63,7 @@ def measured(
         "kind": "measure",
         "case": case.as_fields(),
         "seed": 0,
-        "time_budget_s": 0.1,
+        "time_budget_s": 0.02,
         "smoke": False,
     }
 
