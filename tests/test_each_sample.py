@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from test_run import FACTS, TRAIN, Canned, Told, events, ok
+
+from convmark.core.options import read
+from convmark.interpreter import Answer
+from convmark.results.store import Store
+from convmark.session.facts import plan
+from convmark.session.run import execute
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("numpy") is None, reason="a batch is an array"
@@ -138,3 +147,14 @@ def test_a_layer_that_drops_samples_by_its_own_random_numbers_is_measured() -> N
 
 def test_where_no_sample_counts_on_the_first_batch_no_more_steps_are_taken() -> None:
     assert held(lambda x: x * 0) < 10
+
+
+def test_a_case_is_asked_until_a_process_of_it_was_measured(tmp_path: Path) -> None:
+    crashed = Answer(status="crashed", message="killed", events=[], ready_s=None)
+    interpreter = Canned(crashed, ok(events()), ok(events()))
+    run_file = Store(tmp_path).create_run("xeon-2")
+    facts = replace(FACTS, run=run_file.run)
+    given = (interpreter, read({}), facts, run_file, Told())
+    execute(plan([TRAIN], 3, seed=0), *given, keep=lambda result: None)
+    run_file.close()
+    assert [one["each_sample"] for one in interpreter.requests] == [True, True, False]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +20,7 @@ from convmark.interpreter import Answer, Interpreter
 from convmark.worker.failure import CaseFailure
 from convmark.worker.module_tables import process_wide
 from convmark.worker.precisions import as_multiplied, checked_precision
+from convmark.worker.process_state import process_settings
 
 Ask = Callable[..., Answer]
 
@@ -303,6 +305,17 @@ def test_quantized_and_complex_layers_are_another_precision(kind: str) -> None:
     found = checked_precision(case, kinds, asked=False)
     assert set(found.split("+")) == {"float32", kind}
     assert replace(case, precision=found).precision == found
+
+
+@pytest.mark.parametrize(("seconds", "found"), [(0.9, "virtual"), (600, ""), (0, "")])
+def test_a_timer_that_is_set_again_with_each_signal_is_in_the_state(
+    seconds: float, found: str
+) -> None:
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        assert process_settings()["timers"] == found
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
 AFFINITY = min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0

@@ -299,6 +299,7 @@ def test_a_request_has_the_case_the_seed_and_the_budget() -> None:
         "time_budget_s": 0.5,
         "smoke": False,
         "fed": True,
+        "each_sample": True,
         "left_out": [str(options.results.absolute())],
         "asked": [],
     }

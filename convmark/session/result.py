@@ -254,12 +254,12 @@ def _figures(case: Case, answer: Answer) -> dict[str, Any]:
         "warm_up_steps": warm_up["steps"],
         "steps": len(steps["times_s"]),
         **{f"step_time_{name}_s": value for name, value in summary.items()},
-        "cpus_in_use": _cpus_in_use(case, steps),
+        "cpus_in_use": None if peaks.get("elsewhere") else _cpus_in_use(case, steps),
         "windows": len(windows["times_s"]),
         "window_steps": windows["steps"],
         "throughput_samples_per_s": _throughput(case, windows),
         "input_bound_throughput_samples_per_s": _throughput(case, events.get("input_bound")),
-        **_paired(events["rounds"]),
+        **_paired(events["rounds"], elsewhere=bool(peaks.get("elsewhere"))),
         "host_memory_baseline_bytes": peaks["baseline_bytes"],
         "build_peak_host_memory_bytes": peaks.get("build_host_bytes"),
         "peak_host_memory_bytes": peaks["host_bytes"],
@@ -310,9 +310,12 @@ def _throughput(case: Case, windows: Mapping[str, Any] | None) -> float | None:
     return float(samples * len(windows["times_s"]) / math.fsum(windows["times_s"]))
 
 
-def _paired(rounds: Mapping[str, Any]) -> dict[str, Any]:
+def _paired(rounds: Mapping[str, Any], *, elsewhere: bool) -> dict[str, Any]:
+    """Return the columns of the rounds; that of CPU time is not known of other processes."""
     wall = paired_log_ratio(rounds["case_wall_s"], rounds["reference_wall_s"])
-    cpu = paired_log_ratio(rounds["case_cpu_s"], rounds["reference_cpu_s"])
+    cpu = None
+    if not elsewhere:
+        cpu = paired_log_ratio(rounds["case_cpu_s"], rounds["reference_cpu_s"])
     return {
         "rounds": len(rounds["case_wall_s"]),
         "reference": rounds["reference"],

@@ -149,6 +149,7 @@ def execute(
         StoreError: a row cannot be written, or another program has changed the run's file.
     """
     observer.planned(jobs)
+    held: set[Case] = set()
     for job in jobs:
         observer.began(job)
         result = measure(
@@ -158,9 +159,12 @@ def execute(
             facts,
             observer.phase,
             beside=run_file.path,
+            held=held,
             now=now,
         )
         result = with_kept_stack(with_kept_code(result, run_file), run_file.path)
+        if result.record.not_judged:  # other code than before: it was held to nothing yet
+            held.discard(job.case)
         if not job.case.spans_machines or options.cluster is None or options.cluster.keeps_rows:
             learning.TABLE.keep(run_file.path, result.epochs)  # before the row, which is then whole
             run_file.append(result.record, result.step_times_s)
@@ -230,6 +234,7 @@ def measure(
     phase: Callable[[Job, str], None] = lambda job, phase: None,
     *,
     beside: Path | None = None,
+    held: set[Case] | None = None,
     now: Callable[[], datetime] = utc_now,
 ) -> Result:
     """Measure one job and return its row, which is kept nowhere yet.
@@ -238,6 +243,8 @@ def measure(
         phase: is told what the worker does.
         beside: the run's file, beside which each interval of sustained steps and each rate that
             was tried at a latency limit is kept as it ends.
+        held: cases whose steps are known to use each sample of their batch, for a process has been
+            asked and was measured; this case is added where it is.
 
     Raises:
         WorkerError: no worker can be started at all.
@@ -260,7 +267,14 @@ def measure(
             events.append(event)
             _tell(phase, watches, job, event)
 
-        request = request_of(job.case, options, fed=first, goes_on=job.goes_on, seed=job.seed)
+        request = request_of(
+            job.case,
+            options,
+            fed=first,
+            each_sample=held is None or job.case not in held,
+            goes_on=job.goes_on,
+            seed=job.seed,
+        )
         try:
             answer = interpreter.answer(request, see)
         except KeyboardInterrupt:
@@ -271,6 +285,8 @@ def measure(
     if answer.status == "ok" and (why := leak(sustained.intervals)):
         answer = replace(answer, status="error", message=why)
     result = result_of(job, answer, options, facts, started, watches)
+    if held is not None and result.record.measured:
+        held.add(job.case)
     return replace(
         result,
         intervals=tuple(sustained.intervals),
@@ -301,6 +317,7 @@ def request_of(
     *,
     smoke: bool = False,
     fed: bool = True,
+    each_sample: bool = True,
     goes_on: bool = False,
     seed: int | None = None,
 ) -> dict[str, Any]:
@@ -309,6 +326,7 @@ def request_of(
     Args:
         smoke: runs it once, untimed.
         fed: measures the input-bound throughput too; one process of a case does, for its time.
+        each_sample: holds the step to using each sample; one process of a case does, for its time.
         goes_on: has the steps go on, as `--latency-limit` and `--sustain` ask.
         seed: of the process, where it has one of its own.
     """
@@ -320,6 +338,7 @@ def request_of(
         "time_budget_s": options.time_budget_s,
         "smoke": smoke,
         "fed": fed,
+        "each_sample": each_sample,
         "left_out": [str(options.results.absolute())],
         "asked": asked_axes(options),
         **({"sustain_s": options.sustain_s} if goes_on and options.sustain_s else {}),

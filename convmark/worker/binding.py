@@ -14,7 +14,7 @@ import ctypes
 import os
 import platform
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from convmark.core.case import NUMA, Case, cpu_list, cpu_numbers
@@ -128,6 +128,26 @@ def _cpus_of_threads() -> Iterator[list[int]]:
             continue
         for line in found:
             yield cpu_numbers(line.split()[1])
+
+
+def of_other_threads() -> dict[str, Callable[[], str]]:
+    """Return what reads the settings that some threads have otherwise than the one that asks.
+
+    A model's code may bind the threads of a pool alone, or have them give way to others.
+    """
+
+    def differing(read: Callable[[int], object]) -> str:
+        found = set()
+        for thread in os.listdir("/proc/self/task"):
+            with contextlib.suppress(OSError):  # it has ended
+                found.add(str(read(int(thread))))
+        return ",".join(sorted(found - {str(read(0))}))
+
+    return {
+        "affinity_of_threads": lambda: differing(lambda one: cpu_list(os.sched_getaffinity(one))),
+        "nice_of_threads": lambda: differing(lambda one: os.getpriority(os.PRIO_PROCESS, one)),
+        "scheduler_of_threads": lambda: differing(lambda one: os.sched_getscheduler(one)),
+    }
 
 
 # -- cores and hyperthreads ------------------------------------------------------------------------

@@ -64,6 +64,9 @@ _BEFORE_THE_FIRST_STEP = frozenset(
 _LOADED_NS = time.time_ns()
 """When this module was imported: with the framework, before any fork."""
 
+_OURS = frozenset(["PJRT_NPROC", "TORCHINDUCTOR_CACHE_DIR", "XLA_PYTHON_CLIENT_PREALLOCATE"])
+"""Variables that the backends set for a case."""
+
 _READ = Read()
 """By the cases that this process has measured: several with the isolation `none`."""
 
@@ -204,7 +207,8 @@ def _make_ready(request: dict[str, Any], framework: Any, emit: Emit) -> tuple[Ca
     case, framework = _configured(request, framework, emit)
     if request["kind"] != "ceiling":  # which is the device's, whatever runs the model
         _refuse_runtime(case, request["kind"])
-    witness = process_state.Witness(case, _asked(request, case), framework, emit)
+    left = {one: value for one, value in request.get("left", {}).items() if one not in _OURS}
+    witness = process_state.Witness(case, _asked(request, case), framework, emit, left)
     if TASKS[case.task].deterministic:
         framework.make_deterministic()
         witness.begin()
@@ -316,7 +320,7 @@ def _join(request: dict[str, Any], framework: Any, place: Place | None, emit: Em
     framework.join()
     if place is None:
         return
-    its_own = ("id", "bound", "cluster", "one_gpu", "left_out")
+    its_own = ("id", "bound", "cluster", "one_gpu", "left_out", "each_sample")
     common = {name: value for name, value in request.items() if name not in its_own}
     digest = hashlib.sha256(json.dumps(common, sort_keys=True).encode()).digest()
     asked = float(int.from_bytes(digest[:6], "big"))  # 48 bits: exact in a float
@@ -345,6 +349,7 @@ def _measure(request: dict[str, Any], framework: Any, emit: Emit) -> None:
             seed=request["seed"],
             time_budget_s=request["time_budget_s"],
             fed=request.get("fed", True),
+            each_sample=request.get("each_sample", True),
             sustain_s=request.get("sustain_s"),
             latency_limit_s=request.get("latency_limit_s"),
         )

@@ -202,7 +202,9 @@ class _Side:
             seen = backend.training_work(self.step, self.case.batch_size)
             known = seen.flops is not None
             precision = worked_precision(
-                self.case, kinds, seen.dtypes, is_all=known, asked=self.precision_asked
+                *(self.case, kinds, seen.dtypes, seen.by_dtype),
+                is_all=known,
+                asked=self.precision_asked,
             )
             compiled = seen.compiled
         path = called_by(self.case, backend, compiled=compiled)

@@ -11,6 +11,7 @@ import os
 import re
 import resource
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -141,14 +142,16 @@ def state_from_now(companions: Iterable[int] = ()) -> Callable[[], dict[str, Any
     """Return what gives the fields of the event `state`, of the time from this call on.
 
     Args:
-        companions: as for `usage`.
+        companions: as for `usage`; so are processes that this one has started.
     """
-    switches, before = _involuntary_switches(), usage(companions=companions)
+    switches, before = _involuntary_switches(), usage(companions=children().union(companions))
 
     def state() -> dict[str, Any]:
         return {
             "load_average_1min": os.getloadavg()[0],
-            "other_cpu_share": other_cpu_share(before, usage(companions=companions)),
+            "other_cpu_share": other_cpu_share(
+                before, usage(companions=children().union(companions))
+            ),
             "involuntary_context_switches": _involuntary_switches() - switches,
         }
 
@@ -159,14 +162,92 @@ def _involuntary_switches() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
+def children() -> set[int]:
+    """Return the processes that this one has started and that go on, and those that these have."""
+    found: set[int] = set()
+    waiting = [os.getpid()]
+    while waiting:
+        tasks = f"/proc/{waiting.pop()}/task"
+        with contextlib.suppress(OSError):
+            for thread in os.listdir(tasks):
+                with contextlib.suppress(OSError), open(f"{tasks}/{thread}/children") as file:
+                    started = set(map(int, file.read().split())) - found
+                found |= started
+                waiting += started
+    return found
+
+
+def _children_cpu_s(companions: Iterable[int] = ()) -> float:
+    """Return the CPU time of the processes that this one has started, those that ended included."""
+    return sum(os.times()[2:4]) + sum(map(_cpu_s, children().difference(companions)))
+
+
+ELSEWHERE = 0.05
+"""Share of the CPU time from which processes that this one has started work for it."""
+
+
+def elsewhere_from_now(companions: Iterable[int] = ()) -> Callable[[], bool]:
+    """Return what tells whether processes that this one has started work for it from this call on.
+
+    Args:
+        companions: as for `usage`.
+    """
+    own_s, others_s = time.process_time(), _children_cpu_s(companions)
+
+    def is_elsewhere() -> bool:
+        other_s = _children_cpu_s(companions) - others_s
+        return other_s > ELSEWHERE * (time.process_time() - own_s + other_s)
+
+    return is_elsewhere
+
+
+REST_S, SLICE_S, BUSY = 0.5, 0.025, 0.3
+_SPINNING = frozenset(["GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY", "OMP_WAIT_POLICY"])
+"""Variables by which a pool's threads keep their CPUs busy while they wait."""
+
+
+def _wanted_s() -> float:
+    """Return the CPU time that other threads and processes of this one took, or waited for.
+
+    Of those that are there; on a busy machine they wait far longer than they run.
+
+    Source: Linux, Documentation/scheduler/sched-stats.rst, "/proc/<pid>/schedstat".
+    """
+    own, found_ns = threading.get_native_id(), 0
+    for pid in (os.getpid(), *children()):
+        with contextlib.suppress(OSError):
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                if int(thread) == own:
+                    continue
+                told = f"/proc/{pid}/task/{thread}/schedstat"
+                with contextlib.suppress(OSError), open(told) as file:
+                    found_ns += sum(map(int, file.read().split()[:2]))
+    return found_ns / 1e9
+
+
+def busy_at_rest(
+    wanted_s: Callable[[], float] = _wanted_s, sleep: Callable[[float], None] = time.sleep
+) -> float:
+    """Return the CPU time that is wanted while nothing is asked of the process; 0 once it rests."""
+    taken_s = 0.0
+    for _ in range(0 if _SPINNING & os.environ.keys() else round(REST_S / SLICE_S)):
+        before = wanted_s()
+        sleep(SLICE_S)
+        slice_s = wanted_s() - before
+        if slice_s < BUSY * SLICE_S:
+            return 0.0
+        taken_s += slice_s
+    return taken_s
+
+
 def _cpu_s(pid: int) -> float:
-    """Return the CPU time of a process; 0 where it has ended."""
+    """Return the CPU time of a process and of its children that have ended; 0 where it has."""
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as line:
             fields = line.read().rpartition(")")[2].split()  # its name may hold spaces
     except OSError:
         return 0.0
-    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def _proc_stat() -> str:

@@ -25,7 +25,7 @@ from convmark.worker.host import HostMemory, forget_peak, peak_above
 from convmark.worker.idle import idle_cpus
 from convmark.worker.other_samples import hold_other_samples
 from convmark.worker.phases import FED_WINDOWS, fed_windows, first_step, sustain
-from convmark.worker.proof import PROOF_STEP, Proof, check_device, check_finite
+from convmark.worker.proof import PROOF_STEP, Proof, check_at_rest, check_device, check_finite
 from convmark.worker.trained import EARLY_STEPS
 from convmark.worker.turns import timed_turn
 from convmark.worker.work import Work
@@ -47,6 +47,8 @@ class Plan:
     time_budget_s: float
     fed: bool = True
     """Whether the throughput of steps fed from host memory is measured too."""
+    each_sample: bool = True
+    """Whether the step is held to using each sample of its batch."""
     sustain_s: float | None = None
     """Seconds for which the steps go on afterwards."""
     latency_limit_s: float | None = None
@@ -72,17 +74,20 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
     state = host.state_from_now(backend.companions)
     timing.quiet_collector()
     timed = _TimedPhases(case, plan, model, step, backend, pulse, emit, proof)
+    elsewhere = host.elsewhere_from_now(backend.companions)
     timed.warm_up()
     times_s = timed.steps()
     timed.windows(times_s)
-    report_peaks()
+    report_peaks(elsewhere=elsewhere())
+    if case.replicas == 1:
+        check_at_rest(case, host.busy_at_rest())
     _count_again(case, model, sizes, backend, emit)
     if plan.fed and step.takes_any:
         timed.fed_windows(times_s)
     count_work(case, model, step, backend, emit)
     proof.finish(timed.rounds(), model)
     proof.trained.finish(model, step)
-    hold_other_samples(case, model, step, plan.seed, backend)
+    hold_other_samples(case, model, step, plan.seed, backend, each=plan.each_sample)
     emit("state", **state())
     if TASKS[case.task].trains:
         backend.settle(model)
@@ -98,8 +103,11 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
 
 def _build_watched(
     case: Case, builder: Builder, seed: int, backend: Any, emit: Emit
-) -> tuple[Any, Callable[[], None]]:
-    """Return the case's model, and what reports the peak memory of its build and of its steps."""
+) -> tuple[Any, Callable[..., None]]:
+    """Return the case's model, and what reports the peak memory of its build and of its steps.
+
+    That of the steps is not known where other processes work for them: `elsewhere`.
+    """
     backend.reset_peak_memory()
     earlier = backend.layers_alive()
     baseline = HostMemory()
@@ -109,11 +117,13 @@ def _build_watched(
     forget_peak()  # what the builder used and gave back is none of the step's
     backend.reset_peak_memory()
 
-    def report_peaks() -> None:
+    def report_peaks(*, elsewhere: bool) -> None:
+        unknown = in_baseline or elsewhere
         emit(
             "peaks",
+            elsewhere=elsewhere,
             baseline_bytes=baseline.anonymous_bytes,
-            host_bytes=None if in_baseline else peak_above(baseline, HostMemory()),
+            host_bytes=None if unknown else peak_above(baseline, HostMemory()),
             build_host_bytes=None if in_baseline else built_bytes,
             device_bytes=backend.peak_memory() or None,  # a CPU's says 0 of the smallest models
         )
@@ -388,6 +398,7 @@ def count_work(case: Case, model: Any, step: Any, backend: Any, emit: Emit) -> i
         flops_note=forward.note or (trained and trained.note),
         training_flops_per_sample=trained and trained.flops,
         dtypes=sorted(seen.dtypes),
+        by_dtype=dict(seen.by_dtype),
         compiled=forward.compiled or bool(trained and trained.compiled),
         untracked=forward.untracked,
     )

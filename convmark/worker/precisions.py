@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import numpy as np
 
 from convmark.core.case import FOUND_PRECISION, PRECISIONS, Case
 from convmark.worker.failure import CaseFailure
@@ -14,6 +18,12 @@ _LOW = ("float16", "bfloat16")
 _BITS = {"float16": 16, "bfloat16": 16, "float32": 32, "float64": 64}
 
 
+_ERRORS = {"float32": 1e-5, "mixed_float16": 3e-4, "mixed_bfloat16": np.inf}
+"""Of the products below, as a share of the largest: up to these, operands of 23, 10 and 7 bits."""
+_OF_PRODUCTS = re.compile(
+    r"(ONEDNN|DNNL|ZENDNN|MKL|OPENBLAS|BLIS|ATEN|XLA|TF(?!_CPP|2_BEHAVIOR)|TORCH(?!INDUCTOR_CACHE))_?\w*"
+)
+"""Variables of the libraries that multiply."""
 _BYTES = "int8"
 """In what a layer multiplies that quantises by itself."""
 
@@ -67,14 +77,30 @@ def as_multiplied(
     return found
 
 
+def _mostly_wider(precision: str, flops: Mapping[str, int]) -> list[str]:
+    """Return the wider precisions that most of the FLOPs are in; none where most are not wider."""
+    computed, stored = _parts(precision)
+    bits = _BITS.get(computed, max(_BITS.values()))
+    wider = {one: count for one, count in flops.items() if _BITS.get(one, 0) > bits}
+    is_most = 2 * sum(wider.values()) > sum(flops.values())
+    return [kind_of(one, stored) for one in wider] if is_most else []
+
+
 def worked_precision(
-    case: Case, kinds: Counter[str], multiplied: Collection[str], *, is_all: bool, asked: bool
+    case: Case,
+    kinds: Counter[str],
+    multiplied: Collection[str],
+    flops: Mapping[str, int],
+    *,
+    is_all: bool,
+    asked: bool,
 ) -> str:
     """Return what the layers compute in by the operations of a step.
 
     Args:
         kinds: how many layers with weights compute in each precision, by their policies.
         multiplied: as of `as_multiplied`, with `is_all`.
+        flops: those of the products by dtype; none where they are not known.
         asked: whether the user has named the precision.
 
     Raises:
@@ -82,6 +108,8 @@ def worked_precision(
     """
     kinds = as_multiplied(kinds, multiplied, is_all=is_all)
     found = checked_precision(case, kinds, asked=False)
+    if "+" not in found and (wider := _mostly_wider(found, flops)):
+        found = "+".join(sorted({found, *wider}))
     if found != case.precision and asked:
         raise CaseFailure(
             f"{case.model}: asked for precision {case.precision}, but its operations "
@@ -134,3 +162,41 @@ def checked_precision(
             f"they compute in {found}; use other dtypes or another quantization"
         )
     return found
+
+
+def may_be_set(variables: Iterable[str]) -> bool:
+    """Whether a variable is set that may have a library multiply in another dtype."""
+    return any(map(_OF_PRODUCTS.fullmatch, variables))
+
+
+def computed_precision(case: Case, precision: str, backend: Any, *, asked: bool) -> str:
+    """Return a precision in which float32 is what products of float32 are computed in.
+
+    A library may be set to round their operands, by a name that nobody has thought of: on a CPU
+    it shows in the results of a product and of a convolution.
+
+    Args:
+        precision: what the layers and the operations of a step tell.
+        asked: whether the user has named the precision.
+
+    Raises:
+        CaseFailure: the user has, and it is another one.
+    """
+    parts = set(precision.split("+"))
+    if case.device != "cpu" or "float32" not in parts:
+        return precision
+    source = np.random.RandomState(0)
+    left, right = (source.uniform(1, 2, (size, 64)).astype("float32") for size in (256, 64))
+    exact = left.astype("float64") @ right
+    computed = set()
+    for found in backend.products(left, right):
+        error = np.abs(np.reshape(found, exact.shape) - exact).max() / exact.max()
+        computed.add(next(kind for kind, most in _ERRORS.items() if error < most))
+    if asked and computed != {"float32"}:
+        lower = ", ".join(sorted(computed - {"float32"}))
+        raise CaseFailure(
+            f"{case.model}: asked for precision {case.precision}, but a setting of the process "
+            f"has products of float32 computed in {lower.replace('mixed_', '')}; leave out "
+            "--precisions, or remove the setting"
+        )
+    return "+".join(sorted(parts - {"float32"} | computed))

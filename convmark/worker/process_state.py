@@ -22,10 +22,15 @@ from typing import Any
 from convmark.core.case import Case
 from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.core.tasks import TASKS
-from convmark.worker.binding import cores_of, kinds_of, memory_state
+from convmark.worker.binding import cores_of, kinds_of, memory_state, of_other_threads
 from convmark.worker.failure import CaseFailure
 from convmark.worker.framework_functions import pythons_replaced, some_of
-from convmark.worker.precisions import checked_precision, worked_precision
+from convmark.worker.precisions import (
+    checked_precision,
+    computed_precision,
+    may_be_set,
+    worked_precision,
+)
 
 Emit = Callable[..., None]
 Settings = dict[str, str]
@@ -101,9 +106,14 @@ _TIMERS = {
 }
 
 
+AGAIN_S = 1.0
+"""What is left of a timer that is set again with each signal; a watchdog's time limit has more."""
+
+
 def _timers() -> str:
     """Return the timers that go on and on sending signals, as a sampling profiler's do."""
-    return ",".join(name for name, one in _TIMERS.items() if signal.getitimer(one)[1])
+    left = {name: signal.getitimer(one) for name, one in _TIMERS.items()}
+    return ",".join(name for name, one in left.items() if one[1] or 0 < one[0] < AGAIN_S)
 
 
 def _told(name: str) -> str:
@@ -161,6 +171,7 @@ _READERS: Mapping[str, Callable[[], object]] = {
     "nice": lambda: os.getpriority(os.PRIO_PROCESS, 0),
     "scheduler": lambda: os.sched_getscheduler(0),
     "affinity": _affinity,
+    **of_other_threads(),
     "cgroup": _cgroup,
     "python_threads": threading.active_count,
     "child_processes": lambda: len(child_processes()),
@@ -188,12 +199,21 @@ class Witness:
     and `read_back` is reported before `finished`.
     """
 
-    def __init__(self, case: Case, asked: set[str], backend: Any, emit: Emit) -> None:
+    def __init__(
+        self,
+        case: Case,
+        asked: set[str],
+        backend: Any,
+        emit: Emit,
+        left: Mapping[str, str | None] | None = None,
+    ) -> None:
         """Read the process as it is before the user's module is imported.
 
         Args:
             asked: names of what the user has asked for, `precision` or `threads`.
+            left: variables that models before this one have changed, as they were; None of unset.
         """
+        self._left = left or {}
         self._case = case
         self._asked = asked
         self._backend = backend
@@ -222,7 +242,8 @@ class Witness:
         """Take the process as it is now for what the model's code begins with."""
         self._before = self._settings()
         self._threads = self._backend.thread_counts()
-        self._environ = dict(os.environ)
+        before = {**os.environ, **self._left}
+        self._environ = {name: value for name, value in before.items() if value is not None}
 
     def watched(self, builder: Callable[[], Any]) -> Callable[[], Any]:
         """Return the builder; the model that it gives is looked at when it is built."""
@@ -240,8 +261,11 @@ class Witness:
             CaseFailure: the model's code has made the case another than was asked for.
         """
         if event == "work":
-            self._work = {name: fields.pop(name) for name in ("dtypes", "compiled", "untracked")}
+            own = ("dtypes", "by_dtype", "compiled", "untracked")
+            self._work = {name: fields.pop(name) for name in own}
             self._work = {**self._work, "is_all": fields["flops_note"] is None}
+        if event == "peaks" and fields["elsewhere"]:
+            self._changed["works_elsewhere"] = "True"
         if event == "sizes":
             read = self._read()
             fields |= {name: read[name] for name in ("precision", "call_path", "threads")}
@@ -373,8 +397,13 @@ class Witness:
         precision = checked_precision(self._case, kinds, asked=asked, exported=exported)
         if work:
             precision = worked_precision(
-                self._case, kinds, work["dtypes"], is_all=work["is_all"], asked=asked
+                *(self._case, kinds, work["dtypes"], work["by_dtype"]),
+                is_all=work["is_all"],
+                asked=asked,
             )
+            is_keras = self._case.runtime == DEFAULT_RUNTIME
+            if is_keras and (self._inherited or self._changed or may_be_set(os.environ)):
+                precision = computed_precision(self._case, precision, self._backend, asked=asked)
         compiled = bool(work.get("compiled"))
         path = called_by(self._case, self._backend, compiled=compiled)
         return {"precision": precision, "call_path": path}

@@ -148,6 +148,23 @@ def check_device(case: Case, what: str, held: Mapping[str, int]) -> None:
         )
 
 
+def check_at_rest(case: Case, busy_s: float) -> None:
+    """Hold a process to resting after its steps: what goes on then is in no step's time.
+
+    Args:
+        busy_s: the CPU time that it took since, 0 where it rests.
+
+    Raises:
+        CaseFailure: it does not.
+    """
+    if busy_s:
+        raise CaseFailure(
+            f"{case.model}: a step must do its work before it returns, but after the last one the "
+            f"process went on for {busy_s:.1f} s of CPU time; wait for its threads and processes "
+            "in call()"
+        )
+
+
 def check_finite(value: float, case: Case, step: int | str | None) -> None:
     """Hold the loss or output of a step, or of the last one, to being finite.
 

@@ -11,7 +11,9 @@ Source:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -23,6 +25,28 @@ class NoRule(Exception):
     """An operation's FLOPs cannot be told; the message is the reason, one short sentence."""
 
 
+class Flops(int):
+    """A number of FLOPs that knows how many of them multiply numbers of each dtype."""
+
+    by_dtype: Mapping[str, int]
+
+    def __new__(cls, count: int, by_dtype: Mapping[str, int]) -> Flops:
+        """Return the number."""
+        self = super().__new__(cls, count)
+        self.by_dtype = by_dtype
+        return self
+
+    def __add__(self, other: int) -> Flops:
+        more = getattr(other, "by_dtype", {})
+        return Flops(int(self) + int(other), Counter(self.by_dtype) + Counter(more))
+
+    def __mul__(self, times: int) -> Flops:
+        by_dtype = {one: count * int(times) for one, count in self.by_dtype.items()}
+        return Flops(int(self) * int(times), by_dtype)
+
+    __radd__, __rmul__ = __add__, __mul__
+
+
 @dataclass(frozen=True)
 class Work:
     """FLOPs, or the reason for which there are none."""
@@ -31,6 +55,8 @@ class Work:
     note: str | None = None
     dtypes: frozenset[str] = field(default=frozenset(), compare=False)
     """Of the real numbers that are multiplied; those seen so far where the count gave up."""
+    by_dtype: Mapping[str, int] = field(default_factory=dict, compare=False)
+    """FLOPs of all samples by what they multiply in; none where the count gave up."""
     compiled: bool = field(default=False, compare=False)
     """Whether a part of it says itself that a compiler makes one kernel of it."""
     untracked: int = field(default=0, compare=False)
@@ -47,7 +73,8 @@ def counted(count: Callable[[], int]) -> Work:
     seen: set[str] = set()
     token = _SEEN.set(seen)
     try:
-        work = Work(count())
+        found = count()
+        work = Work(found, by_dtype=getattr(found, "by_dtype", {}))
     except NoRule as reason:
         work = Work(None, str(reason))
     finally:
@@ -129,3 +156,19 @@ def real_numbers(operation: str, kinds: Sequence[str]) -> None:
     for kind in kinds:
         if "float" not in kind:
             raise NoRule(f"{operation} of {kind} is no floating-point product")
+
+
+def product(operation: str, kinds: Sequence[str], count: Callable[[], int]) -> Flops:
+    """Return the FLOPs of a product of operands of these dtypes, by the widest of them.
+
+    Raises:
+        NoRule: as `real_numbers` says, or as the count does.
+    """
+    real_numbers(operation, kinds)
+    flops = count()
+    return Flops(flops, {max(kinds, key=_bits): flops})
+
+
+def _bits(kind: str) -> int:
+    found = re.search(r"\d+", kind)
+    return int(found[0]) if found else 0

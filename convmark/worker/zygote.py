@@ -107,7 +107,7 @@ def _receive(control: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
 
 
 def _serve_in_place(control: socket.socket, answer: Answer) -> None:
-    folder = os.getcwd()
+    folder, environ = os.getcwd(), dict(os.environ)
     while (received := _receive(control)) is not None:
         request, descriptors = received
         control.send(encode({"id": request["id"], "pid": os.getpid()}))
@@ -116,7 +116,9 @@ def _serve_in_place(control: socket.socket, answer: Answer) -> None:
             os.dup2(descriptors[1], 2)
             faulthandler.enable()
         kept = _children()
-        answer(request, descriptors)
+        names = {*environ, *os.environ}  # a module is imported once: what it sets stays
+        left = {one: environ.get(one) for one in names if environ.get(one) != os.environ.get(one)}
+        answer({**request, "left": left}, descriptors)
         os.chdir(folder)  # a model's code may have chosen another, which the next would be read in
         for descriptor in descriptors:
             os.close(descriptor)

@@ -122,6 +122,7 @@ class Host:
         self._flags = f"nice={nice}" if (nice := _niceness()) else ""
         self._session: Session | None = None
         self._prepared: PreparedNode | None = None
+        self._held: set[Case] = set()
 
     def ready(self) -> bool:
         """Answer, which takes until the node's slot is free."""
@@ -161,7 +162,8 @@ class Host:
         assert self._session is not None
         with contextlib.ExitStack() as stack:
             self._take_turn(stack)
-            return measure(job, self._session.interpreters, self._session.options, facts)
+            session = self._session
+            return measure(job, session.interpreters, session.options, facts, held=self._held)
 
     def _take_turn(self, stack: contextlib.ExitStack) -> None:
         """Hold the machine's lock until the stack ends; a lost node's job may have it a while."""

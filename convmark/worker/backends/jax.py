@@ -20,7 +20,7 @@ from convmark.worker.backends.jaxpr import as_written, jaxpr_work
 from convmark.worker.backends.keras3 import Keras3Backend, cuda_versions, distribution_version
 from convmark.worker.backends.keras_parts import ByIdentity
 from convmark.worker.backends.keras_state import dtype_policy, read_all, set_policy
-from convmark.worker.backends.losses import Batch, square_matrices
+from convmark.worker.backends.losses import Batch, as_convolution, square_matrices
 from convmark.worker.backends.own_training import OwnData
 from convmark.worker.backends.step import Step
 from convmark.worker.work import Work, per_sample
@@ -369,6 +369,12 @@ class Jax(Keras3Backend):
         left, right = (jnp.asarray(array, dtype) for array in square_matrices(size))
         product = jax.jit(jnp.matmul)
         return lambda: (product(left, right), None)
+
+    def products(self, left: Any, right: Any) -> list[Any]:
+        """Return the product of two arrays, and the same as a convolution, as arrays."""
+        product, convolution = jax.jit(jnp.matmul), jax.jit(_convolution, static_argnums=2)
+        found = [product(left, right), convolution(*as_convolution(left, right), "SAME")]
+        return list(map(np.asarray, found))
 
     def copy(self, size: int) -> Callable[[], Any]:
         """Return a copy of this many bytes: each float32 read, increased and written elsewhere."""

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from jax.extend import core
 
-from convmark.worker.work import NoRule, Work, counted, elements, followed, real_numbers
+from convmark.worker.work import NoRule, Work, counted, elements, followed, product
 
 _WITHOUT_RULE = frozenset(
     [
@@ -64,8 +64,7 @@ def _needed(jaxpr: Any) -> Iterator[Any]:
 def _of_equation(equation: Any) -> int:
     name = equation.primitive.name
     if name in _RULES:
-        real_numbers(name, [str(variable.aval.dtype) for variable in equation.invars])
-        return _RULES[name](equation)
+        return product(name, _kinds(equation), lambda: _RULES[name](equation))
     if name in _WITHOUT_RULE:
         raise NoRule(f"{name} has no rule")
     inner = list(_inner(equation))
@@ -84,6 +83,16 @@ def _of_equation(equation: Any) -> int:
     if not inner and name not in _OWN and not hasattr(jax.lax, f"{name.replace('-', '_')}_p"):
         raise NoRule(f"{name} is no operation of JAX's own")
     return total
+
+
+def _kinds(equation: Any) -> list[str]:
+    """Return what a product multiplies in: its operands, or what its algorithm makes of them."""
+    asked = equation.params.get("precision")
+    if isinstance(asked, jax.lax.DotAlgorithm) and asked.num_primitive_operations == 1:
+        return [str(jax.numpy.dtype(asked.lhs_precision_type))]
+    if str(asked) in _ALGORITHMS:
+        return [_ALGORITHMS[str(asked)]]
+    return [str(variable.aval.dtype) for variable in equation.invars]
 
 
 def _inner(equation: Any) -> Iterator[Any]:
@@ -125,6 +134,13 @@ def _positions(shape: Any, layout: Any) -> int:
     batch, _, *space = layout
     return elements([shape[axis] for axis in (batch, *space)], "a convolution")
 
+
+_ALGORITHMS = {
+    **dict.fromkeys(("BF16_BF16_BF16", "BF16_BF16_F32"), "bfloat16"),
+    **dict.fromkeys(("F16_F16_F16", "F16_F16_F32"), "float16"),
+}
+"""What an algorithm rounds its operands to, whatever they are stored in; those of several products,
+which come near to float32, are left out."""
 
 _RULES: dict[str, Callable[[Any], int]] = {
     "dot_general": _product,

@@ -84,6 +84,14 @@ def square_matrices(size: int) -> tuple[Float32, Float32]:
     return matrix, matrix.T.copy()
 
 
+def as_convolution(left: Float32, right: Float32) -> tuple[Float32, Float32]:
+    """Return images and a kernel whose convolution is the product of two matrices."""
+    side = round(len(left) ** 0.5)
+    kernel = np.zeros((3, 3, *right.shape), np.float32)
+    kernel[1, 1] = right
+    return left.reshape(1, side, side, -1), kernel
+
+
 Sample = tuple[int, ...]
 Generator = np.random.RandomState
 

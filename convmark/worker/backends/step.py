@@ -214,6 +214,10 @@ class Framework(abc.ABC):
         """Return the FLOPs of a training step per sample."""
 
     @abc.abstractmethod
+    def products(self, left: Any, right: Any) -> list[Any]:
+        """The product of two matrices of float32, and the same as a convolution, as arrays."""
+
+    @abc.abstractmethod
     def matrix_product(self, size: int) -> Callable[[], Any]:
         """Return a product of two square matrices."""
 

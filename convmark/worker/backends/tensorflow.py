@@ -44,6 +44,7 @@ from convmark.worker.backends.tensorflow_training import (
     leaves,
     loss_of,
     pairs,
+    products,
     tensors,
 )
 from convmark.worker.failure import CaseFailure
@@ -57,7 +58,7 @@ class TensorFlow(KerasBackend):
     """
 
     name = "tensorflow"
-    _graph_digest = staticmethod(step_digest)
+    _graph_digest, products = staticmethod(step_digest), staticmethod(products)
     _plain_path = "tf.function"
     compile_options = MappingProxyType({"jit_compile": False})
     """XLA is there where the case asks for it; Keras alone would have it on every GPU."""

@@ -26,7 +26,7 @@ from convmark.worker.work import (
     elements,
     followed,
     note_compiled,
-    real_numbers,
+    product,
 )
 
 MOST_TRIPS = 100_000
@@ -113,8 +113,8 @@ def _of_operation(op: Any, known: Known) -> int:
             raise NoRule(f"{kind} calls a function that multiplies an unknown number of times")
         return 0
     if kind in _RULES:
-        real_numbers(kind, [tensor.dtype.name for tensor in _factors(op)])
-        return _RULES[kind](op)
+        kinds = [tensor.dtype.name for tensor in _factors(op)]
+        return product(kind, kinds, lambda: _RULES[kind](op))
     if _WITHOUT_RULE.search(kind):
         raise NoRule(f"{kind} has no rule")
     if not is_own(kind):

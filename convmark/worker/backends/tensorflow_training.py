@@ -9,7 +9,7 @@ import tensorflow as tf
 from convmark_zoo.keras_api import KERAS_VERSION, keras
 
 from convmark.worker.backends.keras_parts import ends_in_softmax
-from convmark.worker.backends.losses import Batch
+from convmark.worker.backends.losses import Batch, as_convolution
 from convmark.worker.backends.own_training import Made, OwnData
 from convmark.worker.backends.step import Step
 from convmark.worker.failure import CaseFailure
@@ -185,3 +185,13 @@ def _unscaled(optimizer: Any, gradients: Any) -> Any:
     if hasattr(optimizer, "get_unscaled_gradients"):  # Keras 2; Keras 3 does it when applying
         return optimizer.get_unscaled_gradients(gradients)
     return gradients
+
+
+def products(left: Any, right: Any) -> list[Any]:
+    """Return the product of two matrices, and the same as a convolution, as arrays."""
+
+    @tf.function(jit_compile=False)  # type: ignore[untyped-decorator]
+    def both(one: Any, other: Any, maps: Any, kernel: Any) -> Any:
+        return tf.matmul(one, other), tf.nn.conv2d(maps, kernel, 1, "SAME")
+
+    return [one.numpy() for one in both(left, right, *as_convolution(left, right))]

@@ -22,7 +22,7 @@ from convmark.worker import reference
 from convmark.worker.backends.keras3 import Keras3Backend, cuda_versions
 from convmark.worker.backends.keras_parts import untracked
 from convmark.worker.backends.keras_state import dtype_policy, keep_setting, read_all, set_policy
-from convmark.worker.backends.losses import Batch, images, square_matrices
+from convmark.worker.backends.losses import Batch, as_convolution, images, square_matrices
 from convmark.worker.backends.own_training import OwnData
 from convmark.worker.backends.step import Step
 from convmark.worker.backends.torch_dispatch import dispatched_work, scripted_calls
@@ -376,6 +376,15 @@ class Torch(Keras3Backend):
         left, right = (self._tensor(array).to(dtype) for array in square_matrices(size))
         output = torch.empty_like(left)
         return lambda: (torch.matmul(left, right, out=output), None)
+
+    def products(self, left: Any, right: Any) -> list[Any]:
+        """Return the product of two arrays, and the same as a convolution, as arrays."""
+        maps, kernel = map(self._tensor, as_convolution(left, right))
+        with torch.no_grad():
+            product = self._tensor(left) @ self._tensor(right)
+            maps, kernel = maps.permute(0, 3, 1, 2), kernel.permute(3, 2, 0, 1)
+            found = functional.conv2d(maps, kernel, padding=1).permute(0, 2, 3, 1)
+        return [product.numpy(), found.numpy()]
 
     def copy(self, size: int) -> Callable[[], Any]:
         """Return a copy of this many bytes: each float32 read, increased and written elsewhere."""

@@ -17,11 +17,12 @@ import torch
 from convmark_zoo.keras_api import keras
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from convmark.worker.work import NoRule, Work, counted, elements, followed, real_numbers
+from convmark.worker.work import NoRule, Work, counted, elements, followed, product, real_numbers
 
 _WITHOUT_RULE = re.compile(
     r"conv|mm$|mm_|matmul|addmv|^addr|^mv$|dot|linalg|fft|cholesky|_cdist|lstm|gru|rnn|quant"
     r"|^_?lu|^qr|^geqrf|svd|_eig|^eig|inverse|triangular_solve|_solve$|attention|sparse|trilinear"
+    r"|transformer|(?<!bi)linear$|linear_backward$"
 )
 _HARMLESS = re.compile(r"^(_?convert|_to_copy|constant_pad|conversion|linalg_vector_norm)")
 
@@ -44,8 +45,7 @@ def dispatched_work(
             followed(run)
         if counter.reason is not None:
             raise NoRule(counter.reason)
-        total: int = counter.flops
-        return total
+        return counter.flops
 
     return counted(count)
 
@@ -80,8 +80,8 @@ def _of_call(function: Any, args: Any, result: Any) -> int:
     namespace, _, name = str(packet).rpartition(".")
     if name in _RULES:
         factors = [one for one in args if isinstance(one, torch.Tensor)]
-        real_numbers(name, [str(one.dtype).removeprefix("torch.") for one in factors])
-        return _RULES[name](args, result)
+        kinds = [str(one.dtype).removeprefix("torch.") for one in factors]
+        return product(name, kinds, lambda: _RULES[name](args, result))
     multiplies = _WITHOUT_RULE.search(name) and not _HARMLESS.search(name)
     if namespace == "quantized" or (multiplies and _is_of_bytes(args)):
         real_numbers(name, ["int8"])
