@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable
 
-from convmark.worker.process_state import child_processes
+from convmark.worker.host import children
 from convmark.worker.timing import Clock
 from convmark.worker.turns import BUSY_CPUS
 
@@ -37,7 +37,7 @@ def _used_s() -> float:
     """Return the CPU seconds of the process and of its children that live."""
     seconds = time.process_time()
     with contextlib.suppress(OSError):
-        for pid in child_processes():
+        for pid in children():
             with contextlib.suppress(OSError, ValueError, IndexError):
                 with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
                     user, system = file.read().rpartition(")")[2].split()[11:13]

@@ -104,10 +104,7 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
 def _build_watched(
     case: Case, builder: Builder, seed: int, backend: Any, emit: Emit
 ) -> tuple[Any, Callable[..., None]]:
-    """Return the case's model, and what reports the peak memory of its build and of its steps.
-
-    That of the steps is not known where other processes work for them: `elsewhere`.
-    """
+    """Return the case's model, and what reports the peak memory of its build and of its steps."""
     backend.reset_peak_memory()
     earlier = backend.layers_alive()
     baseline = HostMemory()

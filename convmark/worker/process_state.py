@@ -22,15 +22,11 @@ from typing import Any
 from convmark.core.case import Case
 from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.core.tasks import TASKS
+from convmark.worker import precisions
 from convmark.worker.binding import cores_of, kinds_of, memory_state, of_other_threads
 from convmark.worker.failure import CaseFailure
 from convmark.worker.framework_functions import pythons_replaced, some_of
-from convmark.worker.precisions import (
-    checked_precision,
-    computed_precision,
-    may_be_set,
-    worked_precision,
-)
+from convmark.worker.host import children
 
 Emit = Callable[..., None]
 Settings = dict[str, str]
@@ -108,6 +104,7 @@ _TIMERS = {
 
 AGAIN_S = 1.0
 """What is left of a timer that is set again with each signal; a watchdog's time limit has more."""
+_OF_WORK = ("dtypes", "by_dtype", "compiled", "untracked")
 
 
 def _timers() -> str:
@@ -133,16 +130,6 @@ def _locks_memory() -> bool:
 
 def _affinity() -> str:
     return ",".join(map(str, sorted(os.sched_getaffinity(0))))
-
-
-def child_processes() -> list[int]:
-    """Return the processes that this one has started and that have not been waited for."""
-    folder = "/proc/self/task"
-    found: list[int] = []
-    for thread in os.listdir(folder):
-        with contextlib.suppress(OSError), open(f"{folder}/{thread}/children") as children:
-            found += map(int, children.read().split())
-    return found
 
 
 def _cgroup() -> str:
@@ -174,7 +161,7 @@ _READERS: Mapping[str, Callable[[], object]] = {
     **of_other_threads(),
     "cgroup": _cgroup,
     "python_threads": threading.active_count,
-    "child_processes": lambda: len(child_processes()),
+    "child_processes": lambda: len(children()),
     "limit_as": _limit("RLIMIT_AS"),
     "limit_cpu": _limit("RLIMIT_CPU"),
     "limit_data": _limit("RLIMIT_DATA"),
@@ -261,8 +248,7 @@ class Witness:
             CaseFailure: the model's code has made the case another than was asked for.
         """
         if event == "work":
-            own = ("dtypes", "by_dtype", "compiled", "untracked")
-            self._work = {name: fields.pop(name) for name in own}
+            self._work = {name: fields.pop(name) for name in _OF_WORK}
             self._work = {**self._work, "is_all": fields["flops_note"] is None}
         if event == "peaks" and fields["elsewhere"]:
             self._changed["works_elsewhere"] = "True"
@@ -394,16 +380,18 @@ class Witness:
         kinds = Counter(self._backend.layer_precisions(self._model))
         asked, work = "precision" in self._asked, self._work
         exported = "export" in self._asked
-        precision = checked_precision(self._case, kinds, asked=asked, exported=exported)
+        precision = precisions.checked_precision(self._case, kinds, asked=asked, exported=exported)
         if work:
-            precision = worked_precision(
+            precision = precisions.worked_precision(
                 *(self._case, kinds, work["dtypes"], work["by_dtype"]),
                 is_all=work["is_all"],
                 asked=asked,
             )
             is_keras = self._case.runtime == DEFAULT_RUNTIME
-            if is_keras and (self._inherited or self._changed or may_be_set(os.environ)):
-                precision = computed_precision(self._case, precision, self._backend, asked=asked)
+            if is_keras and (self._inherited or self._changed or precisions.may_be_set(os.environ)):
+                precision = precisions.computed_precision(
+                    self._case, precision, self._backend, asked=asked
+                )
         compiled = bool(work.get("compiled"))
         path = called_by(self._case, self._backend, compiled=compiled)
         return {"precision": precision, "call_path": path}

@@ -27,11 +27,7 @@ from convmark.worker.backends.own_training import (
 )
 from convmark.worker.backends.saved_model import SavedModel, signature_words
 from convmark.worker.backends.step import Chain, Piece, Step
-from convmark.worker.backends.tensorflow_export import (
-    digest_of,
-    forward_function,
-    outputs_of,
-)
+from convmark.worker.backends.tensorflow_export import digest_of, forward_function, outputs_of
 from convmark.worker.backends.tensorflow_graph import forward_work, graph_work
 from convmark.worker.backends.tensorflow_identity import step_digest
 from convmark.worker.backends.tensorflow_layers import backward_piece, clocked, piece
