@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import convmark
-from convmark.report.columns import BESIDE, columns_page
 from convmark.results.record import COLUMNS, STATUSES
 from convmark.results.table_file import TableFile
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "columns.md"
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "columns.md"
+SCRIPT: dict[str, Any] = runpy.run_path(str(ROOT / "scripts" / "columns_page.py"))
+BESIDE, columns_page = SCRIPT["BESIDE"], SCRIPT["columns_page"]
 # Scripts of users rely on these names: a test must fail before one of them goes.
 PROMISED = """
     schema run started commit process status error model task device batch_size
@@ -26,7 +29,7 @@ PROMISED = """
 
 
 def test_the_page_in_docs_is_the_one_that_the_code_writes() -> None:
-    remedy = "docs/columns.md is old; run: python -m convmark.report.columns >docs/columns.md"
+    remedy = "docs/columns.md is old; run: python scripts/columns_page.py >docs/columns.md"
     assert PAGE.read_text(encoding="utf-8") == columns_page(), remedy
 
 

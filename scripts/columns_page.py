@@ -1,4 +1,4 @@
-"""docs/columns.md, made from the schema: `python -m convmark.report.columns >docs/columns.md`."""
+"""docs/columns.md, made from the schema: `python scripts/columns_page.py >docs/columns.md`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from convmark.session import ceilings, latency_limit, layers, learning, sustaine
 NOTES = f"""\
 # The columns of a results file
 
-Written from the code by `python -m convmark.report.columns >docs/columns.md`; do not edit it by
+Written from the code by `python scripts/columns_page.py >docs/columns.md`; do not edit it by
 hand.
 
 `results/<machine>/<run>.csv` has one run: a header, and one row per process of a case. The columns
