@@ -15,6 +15,7 @@ from workers import BUILDERS, environ, measured
 
 from convmark.core.case import Case
 from convmark.interpreter import Answer, Interpreter
+from convmark.worker import host
 from convmark.worker.failure import CaseFailure
 from convmark.worker.host import busy_at_rest, elsewhere_from_now
 from convmark.worker.precisions import computed_precision, may_be_set, worked_precision
@@ -66,6 +67,16 @@ def test_a_process_rests_where_a_slice_takes_little_time(monkeypatch: pytest.Mon
     assert taken(0.025) == pytest.approx(0.5)
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")  # threads that wait keep their CPUs busy
     assert taken(0.025) == 0.0
+
+
+def test_a_kernel_that_tells_of_no_children_leaves_a_process_measurable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def missing(path: str, *_: Any, **__: Any) -> Any:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(host, "open", missing, raising=False)
+    assert host.children() == set()
 
 
 def test_a_process_that_starts_none_works_by_itself() -> None:

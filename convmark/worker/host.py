@@ -172,12 +172,12 @@ def children() -> set[int]:
             for thread in os.listdir(tasks):
                 with contextlib.suppress(OSError), open(f"{tasks}/{thread}/children") as file:
                     started = set(map(int, file.read().split())) - found
-                found |= started
-                waiting += started
+                    found |= started
+                    waiting += started
     return found
 
 
-def _children_cpu_s(companions: Iterable[int] = ()) -> float:
+def children_cpu_s(companions: Iterable[int] = ()) -> float:
     """Return the CPU time of the processes that this one has started, those that ended included."""
     return sum(os.times()[2:4]) + sum(map(_cpu_s, children().difference(companions)))
 
@@ -192,10 +192,10 @@ def elsewhere_from_now(companions: Iterable[int] = ()) -> Callable[[], bool]:
     Args:
         companions: as for `usage`.
     """
-    own_s, others_s = time.process_time(), _children_cpu_s(companions)
+    own_s, others_s = time.process_time(), children_cpu_s(companions)
 
     def is_elsewhere() -> bool:
-        other_s = _children_cpu_s(companions) - others_s
+        other_s = children_cpu_s(companions) - others_s
         return other_s > ELSEWHERE * (time.process_time() - own_s + other_s)
 
     return is_elsewhere

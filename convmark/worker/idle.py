@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Callable
 
-from convmark.worker.host import children
+from convmark.worker.host import children_cpu_s
 from convmark.worker.timing import Clock
 from convmark.worker.turns import BUSY_CPUS
 
@@ -34,12 +33,5 @@ def idle_cpus(
 
 
 def _used_s() -> float:
-    """Return the CPU seconds of the process and of its children that live."""
-    seconds = time.process_time()
-    with contextlib.suppress(OSError):
-        for pid in children():
-            with contextlib.suppress(OSError, ValueError, IndexError):
-                with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-                    user, system = file.read().rpartition(")")[2].split()[11:13]
-                seconds += (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
-    return seconds
+    """Return the CPU seconds of the process and of those that it has started."""
+    return time.process_time() + children_cpu_s()
