@@ -27,6 +27,7 @@ Fields = dict[str, Any]
 
 FAILS: Fields = {"fails": True}
 MEANT: Fields = {"accepted": "allowed by --allow-change"}
+HIDDEN: Fields = {"note": "perhaps more than the +5.0 % of run 0001, which noise hides"}
 QUIET: Fields = {"verdict": "unchanged", "note": ""}
 DOUBT: Fields = {"verdict": "inconclusive", "note": "budget spent: about 2 min more would decide"}
 BLIND: Fields = {**DOUBT, "note": "no live comparison: no git", "change": None}
@@ -41,6 +42,7 @@ KINDS: Mapping[str, Sequence[Fields]] = MappingProxyType(
     {
         "slower": [FAILS],
         "slower as meant": [MEANT],
+        "slower as meant, perhaps by more": [{**MEANT, **HIDDEN}],
         "more memory": [QUIET, {**MEMORY, **FAILS}],
         "more memory as meant": [QUIET, {**MEMORY, **MEANT}],
         "other sizes": [{**OTHER_SIZES, **FAILS}, QUIET],
@@ -143,7 +145,8 @@ def test_all_that_is_said_of_a_gate_agrees_whatever_becomes_of_its_cases() -> No
         assert said != "none" or "::warning " in annotations, (names, last)
         assert accepts(last) == accepts(comment), (names, last, comment)
         short = gate_step(found, Options(), failed=failed, quiet=True)
-        is_well = said == "passed" and " without a baseline" not in last and "did not" not in last
+        doubts = (" without a baseline", "did not", "perhaps by more")
+        is_well = said == "passed" and not any(one in last for one in doubts)
         assert (short == "") == is_well, (names, last, short)
         if failing:
             assert short.splitlines()[0] == last.splitlines()[0]

@@ -11,6 +11,7 @@ from report_rows import SLOW, keep_run
 from test_report_tables import three
 from test_verdicts_file import judgement
 
+from convmark.compare.judgement import SIZES
 from convmark.report.build import build
 from convmark.results.record import Record
 
@@ -43,6 +44,17 @@ def test_a_judged_run_that_compared_nothing_says_so(tmp_path: Path) -> None:
     )
     found = answers(tmp_path)["regressed"]
     assert found == ("none of 3 cases in run 0001", "2 new, 1 missing")
+
+
+def test_a_case_that_regressed_as_accepted_is_not_counted_as_failed(tmp_path: Path) -> None:
+    path = keep_run(tmp_path / "results", three(SLOW, 1, "lenet5", 0.01, 0.01))
+    slower = judgement(run="0001", case="a", fails=False, accepted="allowed by --allow-change")
+    sizes: dict[str, Any] = {"metric": SIZES, "verdict": "changed", "change": None}
+    keep_said(path.parent, slower, judgement(run="0001", case="b", fails=True, **sizes))
+    found = answers(tmp_path)
+    assert found["failed"] == ("1 of 2 cases in run 0001", f"b: {SIZES}")
+    assert found["regressed"][0] == "1 of 2 cases in run 0001"
+    assert found["regressed"][1].startswith("a: step time +")
 
 
 def test_a_model_that_is_surely_slower_in_the_mean_is_not_told_as_the_fastest(

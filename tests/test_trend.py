@@ -6,7 +6,7 @@ import dataclasses
 import random
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +182,37 @@ def test_gates_beside_a_main_branch_that_moves_are_one_chain() -> None:
     _, creep = trend(creeping).stretches
     assert creep.level.creep
     assert 0.07 in creep.level.interval
+    assert creep.beside == "earlier commits"
+
+
+def without_live(runs: Sequence[Point], places: Collection[int]) -> list[Point]:
+    return [
+        dataclasses.replace(one, live=None) if place in places else one
+        for place, one in enumerate(runs)
+    ]
+
+
+def test_a_change_after_the_last_gate_is_named_too() -> None:
+    runs = gated([0.0] * 5 + [0.04] * 11 + [0.3] * 6)
+    runs = without_live(runs, range(10, 22))
+    busy = runs[20] = dataclasses.replace(runs[20], load=0.6)
+    found = trend(runs)
+    assert [len(one.points) for one in found.stretches] == [5, 11, 5]
+    assert [bool(one.beside) for one in found.stretches] == [False, True, False]
+    assert found.left_out == [busy]
+    seen_live, later = (one.level.interval for one in found.stretches[1:])
+    assert 0.04 in seen_live
+    assert later.low > 0.2
+
+
+def test_a_step_between_two_gates_is_looked_for_from_the_one_to_the_other() -> None:
+    """The run between them was measured with the new code already."""
+    runs = without_live(gated([0.0] * 7 + [0.05] * 8), range(1, 15, 2))
+    step = trend(runs).stretches[1]
+    assert (step.points[0].run, step.before) == ("0009", runs[6])
+    remark, _, narrow = live_comparison(step, Line())
+    assert remark.startswith("1 commit before it not measured live; ")
+    assert narrow == f"convmark bisect --good {sha(7)} --bad {sha(9)} {CASE}"
 
 
 def test_where_gates_have_seen_a_stretch_the_runs_own_figures_name_no_commit_in_it() -> None:

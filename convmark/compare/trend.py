@@ -13,7 +13,7 @@ import itertools
 import shlex
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median_low
 
@@ -24,6 +24,9 @@ from convmark.compare.sessions_file import LiveLevel
 from convmark.core.git import SHOWN, Git
 from convmark.core.statistics import median_of
 from convmark.core.text import counted
+
+EARLIER = "earlier commits"
+"""Stands for the anchors of gates that had several."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +62,8 @@ class Stretch:
     conditions: str = ""
     """Of the first of a series: what its runs differ in from those of the series before."""
     beside: str = ""
-    """The anchor beside which the sessions of its runs have seen the change; empty where the runs'
-    own figures show it."""
+    """The anchor beside which gates have seen the change, or `EARLIER`; empty where the runs' own
+    figures show it."""
 
     @property
     def step_time_p50_s(self) -> float | None:
@@ -82,7 +85,8 @@ def trend(points: Sequence[Point]) -> Trend:
     """Return the levels of a case from its runs, oldest first.
 
     A change that the sessions of gates have seen stands for the one that the runs' own figures
-    show at that time, if they show one: the sessions are sharper, and no load moves them.
+    show at that time, if they show one: the sessions are sharper, and no load moves them. They know
+    nothing of the runs after the last gate.
     """
     found: list[Stretch] = []
     left_out: list[Point] = []
@@ -97,23 +101,38 @@ def trend(points: Sequence[Point]) -> Trend:
             (busy if is_busy else kept).append(point)
         text = difference(kept[0].conditions, before.conditions) if before else ""
         own, live = _stretches(kept, text), _seen_live(series)
-        if live and _changes_since_gates(own, series) < 2:
-            first, *others = live
+        between, late = _by_gates(own, series) if live else (0, ())
+        if live and between < 2:
+            first, *others, last = live
+            end = series.index(late[0].points[0]) if late else len(series)
+            last = replace(last, points=last.points[: end - series.index(last.points[0])])
             apart = set(map(id, busy))
             head = [point for point in first.points if id(point) not in apart]
-            busy = [point for point in first.points if head and id(point) in apart]
-            own = [*_stretches(head or first.points, text), *others]
+            told = [*(first.points if head else ()), *series[end:]]
+            busy = [point for point in told if id(point) in apart]
+            own = [*_stretches(head or first.points, text), *others, last, *late]
         found += own
         left_out += busy
         before = kept[-1]
     return Trend(stretches=found, left_out=left_out)
 
 
-def _changes_since_gates(stretches: Sequence[Stretch], series: Sequence[Point]) -> int:
-    """Return how many changes there are from the first run on that was a gate."""
-    places = [series.index(one.points[0]) for one in stretches if one.level.change is not None]
-    first = next(place for place, point in enumerate(series) if point.live)
-    return sum(place >= first for place in places)
+def _by_gates(
+    stretches: Sequence[Stretch], series: Sequence[Point]
+) -> tuple[int, Sequence[Stretch]]:
+    """Return how many changes begin from the first gate to the last, and the levels from then on.
+
+    The levels begin with the first change after the last gate; there are none without one.
+    """
+    first, last = _gates(series)[0], _gates(series)[-1]
+    changes = [
+        (series.index(one.points[0]), number)
+        for number, one in enumerate(stretches)
+        if one.level.change is not None
+    ]
+    later = [number for place, number in changes if place > last]
+    between = sum(first <= place <= last for place, _ in changes)
+    return between, stretches[later[0] :] if later else ()
 
 
 def _series(points: Sequence[Point]) -> list[list[Point]]:
@@ -153,14 +172,7 @@ def _seen_live(series: Sequence[Point]) -> list[Stretch]:
     The place of a code that a gate ran beside its own is that of the run that had it. What else the
     series has belongs to the level that its place is in.
     """
-    kinds = Counter(point.live.kind for point in series if point.live)
-    newest = next((point.live for point in reversed(series) if point.live), None)
-    if newest is None:
-        return []
-    conditions, _ = newest.kind
-    alike = [kind for kind in kinds if kind[0] == conditions]
-    kind = max(alike, key=lambda one: (kinds[one], one == newest.kind))
-    gates = [n for n, point in enumerate(series) if point.live and point.live.kind == kind]
+    gates = _gates(series)
     old = {gate: _place_of_old(series, gate) for gate in gates}
     places = sorted({*gates, *(place for place in old.values() if place is not None)})
     number = {place: n for n, place in enumerate(places)}
@@ -176,15 +188,26 @@ def _seen_live(series: Sequence[Point]) -> list[Stretch]:
     ]
     levels = ratio_levels(ratios, len(places))
     begins = [0, *(places[level.first] for level in levels[1:]), len(series)]
+    anchors = {live.anchor for gate in gates if (live := series[gate].live)}
+    beside = anchors.pop() if len(anchors) == 1 else EARLIER
     return [
         Stretch(
             points=series[first:end],
             level=level,
-            before=series[first - 1] if first else None,
-            beside=newest.anchor if level.change is not None else "",
+            before=series[places[level.first - 1]] if first else None,
+            beside=beside if level.change is not None else "",
         )
         for level, (first, end) in zip(levels, itertools.pairwise(begins), strict=False)
     ]
+
+
+def _gates(series: Sequence[Point]) -> list[int]:
+    """Return the places of the runs that were gates, of the kind that most are."""
+    kinds = Counter(point.live.kind for point in series if point.live)
+    newest = next((point.live.kind for point in reversed(series) if point.live), None)
+    alike = [kind for kind in kinds if newest and kind[0] == newest[0]]
+    kind = max(alike, key=lambda one: (kinds[one], one == newest), default=None)
+    return [n for n, point in enumerate(series) if point.live and point.live.kind == kind]
 
 
 def _place_of_old(series: Sequence[Point], gate: int) -> int | None:
@@ -250,8 +273,8 @@ def live_comparison(stretch: Stretch, commits: Commits) -> list[str]:
     if level.creep or steps is None or steps <= 1:
         return [both]
     return [
-        f"{counted(steps - 1, 'commit')} before it not measured; the second command finds which it "
-        "was:",
+        f"{counted(steps - 1, 'commit')} before it not measured{' live' * bool(stretch.beside)}; "
+        "the second command finds which it was:",
         f"convmark ab git:{commits.parent(new)[:SHOWN]} git:{last} {case}",
         f"convmark bisect --good git:{first} --bad git:{last} {case}",
     ]

@@ -130,7 +130,7 @@ def gate_step(
         left_out: cases of the baseline that the run was not asked for.
         failed: whether the session fails, were it by no verdict.
         quiet: whether only the worst case of a failure is named, and nothing is returned of a gate
-            that has passed.
+            that has passed without a doubt.
     """
     of_cases = [one for one in judgements if one.model != MACHINE]
     if any(one.fails for one in judgements):
@@ -160,7 +160,7 @@ def gate_step(
     sentence += "".join(f"; {line}" for line in margin_lines(here))
     if packages_lines(here):
         sentence += "; what the baseline's commit would have installed was not compared"
-    if quiet and sentence == first and first.startswith(_PASSED):
+    if quiet and sentence == first and first.startswith(_PASSED) and not _doubted(here):
         return ""
     return f"{sentence}\n{rest}"
 
@@ -291,10 +291,15 @@ def _without_failures(of_cases: Sequence[Judgement], options: Options) -> str:
             "next: change the code and repeat the command"
         )
     meant = len({one.case for one in of_cases if one.accepted})
-    doubted = len({one.case for one in of_cases if one.accepted and doubt_of(one)})
+    doubted = _doubted(of_cases)
     more = f", {doubted} of them perhaps by more: measure again" if doubted else ""
     told = f"{counted(meant, 'case')} changed as accepted{more}, no other" if meant else "no case"
     return f"{_PASSED}{told} became slower\n{_report(options)}"
+
+
+def _doubted(of_cases: Sequence[Judgement]) -> int:
+    """Return how many cases have changed as accepted, and perhaps by more."""
+    return len({one.case for one in of_cases if one.accepted and doubt_of(one)})
 
 
 def _remedy(unclear: Sequence[Judgement]) -> str:

@@ -267,15 +267,17 @@ def _changes(
 def _verdicts(where: str, found: Sequence[Judgement]) -> Iterator[dict[str, str]]:
     cases = len({one.case for one in found})
     shown = [one for one in found if worth_reading(one)]
-    worse = [one for one in shown if one.verdict == "regressed" or one.fails]
+    failing = [one for one in shown if one.fails]
+    if all(one.verdict == "regressed" for one in failing):
+        failing = []  # the word for them says more
+    regressed = [one for one in shown if one.verdict == "regressed" and one not in failing]
     better = [one for one in shown if one.verdict == "improved"]
     total = f"of {counted(cases, 'case')} in {where}"
-    if not worse and not better:
+    if not failing and not regressed and not better:
         found_of = {word: {one.case for one in shown if one.verdict == word} for word in OPEN}
         details = [f"{len(those)} {word}" for word, those in found_of.items() if those]
         yield _line(CHANGED, "regressed", f"none {total}", *details)
-    failed = any(one.verdict != "regressed" for one in worse)
-    for word, ones in (("regressed" if not failed else "failed", worse), ("improved", better)):
+    for word, ones in (("failed", failing), ("regressed", regressed), ("improved", better)):
         if ones:
             count = len({one.case for one in ones})
             yield _line(CHANGED, word, f"{count} {total}", _largest(ones))
