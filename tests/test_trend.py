@@ -229,9 +229,10 @@ def test_where_gates_have_seen_a_stretch_the_runs_own_figures_name_no_commit_in_
     found = trend([*earlier, *runs]).stretches
     assert [one.level.creep for one in found[:3]] == [False, False, True]
     assert len(found[0].points) == 8
-    back = points([0.0] * 8 + [0.1] * 4 + [0.0] * 4)
-    twice = [dataclasses.replace(b, live=a.live) for a, b in zip(runs, back, strict=True)]
-    assert len(trend(twice).stretches) == 3  # the sessions know of one change alone
+    stairs = points([0.0] * 4 + [0.2] * 4 + [0.5] * 8)
+    twice = [dataclasses.replace(b, live=a.live) for a, b in zip(runs, stairs, strict=True)]
+    both = trend(twice).stretches  # the sessions know of one change alone
+    assert [(one.level.creep, one.beside) for one in both] == [(False, "")] * 3
 
 
 def test_live_sessions_of_flat_runs_and_of_several_anchors_name_no_creep() -> None:
