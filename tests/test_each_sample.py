@@ -15,8 +15,9 @@ from test_run import FACTS, TRAIN, Canned, Told, events, ok
 from convmark.core.options import read
 from convmark.interpreter import Answer
 from convmark.results.store import Store
+from convmark.session import run
 from convmark.session.facts import plan
-from convmark.session.run import execute
+from convmark.session.result import Result
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("numpy") is None, reason="a batch is an array"
@@ -149,12 +150,27 @@ def test_where_no_sample_counts_on_the_first_batch_no_more_steps_are_taken() -> 
     assert held(lambda x: x * 0) < 10
 
 
+def asked(folder: Path, *answers: Answer) -> list[bool]:
+    """Return whether each process of a case was to see that each sample counts."""
+    interpreter, run_file = Canned(*answers), Store(folder).create_run("xeon-2")
+    given = (interpreter, read({}), replace(FACTS, run=run_file.run), run_file, Told())
+    run.execute(plan([TRAIN], len(answers), seed=0), *given, keep=lambda result: None)
+    run_file.close()
+    return [one["each_sample"] for one in interpreter.requests]
+
+
 def test_a_case_is_asked_until_a_process_of_it_was_measured(tmp_path: Path) -> None:
     crashed = Answer(status="crashed", message="killed", events=[], ready_s=None)
-    interpreter = Canned(crashed, ok(events()), ok(events()))
-    run_file = Store(tmp_path).create_run("xeon-2")
-    facts = replace(FACTS, run=run_file.run)
-    given = (interpreter, read({}), facts, run_file, Told())
-    execute(plan([TRAIN], 3, seed=0), *given, keep=lambda result: None)
-    run_file.close()
-    assert [one["each_sample"] for one in interpreter.requests] == [True, True, False]
+    assert asked(tmp_path, crashed, ok(events()), ok(events())) == [True, True, False]
+
+
+def test_after_a_process_of_other_code_the_next_one_is_asked_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reasons = iter([None, "other code", None])
+
+    def kept(result: Result, _: object) -> Result:
+        return replace(result, record=replace(result.record, not_judged=next(reasons)))
+
+    monkeypatch.setattr(run, "with_kept_code", kept)
+    assert asked(tmp_path, ok(events()), ok(events()), ok(events())) == [True, False, True]
