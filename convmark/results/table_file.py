@@ -180,7 +180,7 @@ class TableFile(Generic[Row]):
         if self._replaced:
             raise StoreError(
                 f"{path}:{line}: must be a whole line, but the file is cut off here; take it from "
-                "where it was copied, or make it anew"
+                "where it was copied, or remove it"
             )
 
     def append(self, path: Path, rows: Iterable[Row]) -> None:
