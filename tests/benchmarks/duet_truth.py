@@ -46,7 +46,9 @@ PRODUCTS = int(Path("work.txt").read_text())
 
 class Work(keras.layers.Layer):
     def build(self, shape):
-        self.square = self.add_weight(shape=(96, 96), trainable=False, name="square")
+        self.square = self.add_weight(
+            shape=(96, 96), initializer="orthogonal", trainable=False, name="square"
+        )  # its powers stay finite
         super().build(shape)
 
     def call(self, values):

@@ -2,8 +2,8 @@
 
 Each trial takes a layer of the model at random, has it work longer, and measures the layers of both
 codes as `convmark ab --layers` does, in four sessions of each. The work is sized once for a share
-of the step, by timing it alone. All trials share one warm interpreter for each side. Trials are
-kept in the folder, so that the script goes on where it was ended.
+of the step, in the middle one of the layers. All trials share one warm interpreter for each side.
+Trials are kept in the folder, so that the script goes on where it was ended.
 
     python tests/benchmarks/layer_blame.py --folder=/tmp/blame --trials=25 --time-budget=0.1
 
@@ -46,6 +46,7 @@ NETS = '''"""A model of the zoo, one of whose layers works longer."""
 
 import functools
 import json
+import statistics
 import sys
 import time
 
@@ -110,9 +111,17 @@ if __name__ == "__main__":
     step_s = seconds(tf.function(model), images)
     few, many = 20_000, 400_000  # a call costs something however little it works
     few_s, many_s = (seconds(tf.function(lambda x, n=n: work(x, n)), images) for n in (few, many))
-    wanted = share * step_s * (many - few) / (many_s - few_s)
-    print(json.dumps({"step_s": step_s, "elements": max(1_000, round(wanted)),
-                      "layers": [one.name for one in heavy(model)]}))
+    elements = max(1_000, round(share * step_s * (many - few) / (many_s - few_s)))
+    layers = [one.name for one in heavy(model)]
+    SLOWED = layers[len(layers) // 2]
+    for _ in range(2):  # work in the model takes another time than by itself
+        ELEMENTS = elements
+        keras.utils.clear_session()  # the names of layers are counted anew
+        both = tf.function(model), tf.function(slowed(name))
+        times_s = [[seconds(one, images) for one in both] for _ in range(7)]
+        grown = statistics.median(longer_s / step_s - 1 for step_s, longer_s in times_s)
+        elements = max(1_000, round(elements * share / max(grown, share / 4)))
+    print(json.dumps({"step_s": step_s, "elements": elements, "layers": layers}))
 '''
 
 
