@@ -25,8 +25,8 @@ from convmark.cli.parsers import parsers
 from convmark.core.backends import BACKENDS
 from convmark.interpreter import Interpreter
 from convmark.interpreter.inspection import zoo_names
+from convmark.machine.hardware import System
 from convmark.machine.power import Rapl
-from convmark.machine.system import System
 from convmark.report.figures.figure import drawing_package
 
 pytest_plugins = ["pytester", "gates"]

@@ -17,7 +17,7 @@ from convmark.cli import bisect as bisect_command
 from convmark.compare.live import ab
 from convmark.core.errors import WorkerError
 from convmark.interpreter import Answer
-from convmark.interpreter.environments.cache import Cache, Made
+from convmark.interpreter.environments import Cache, Made
 from convmark.worker.turns import take_rounds
 
 LENET5 = ["--models", "lenet5", "--tasks", "train"]

@@ -25,7 +25,7 @@ from convmark.cli.parsers import parsers
 from convmark.compare.judgement import MACHINE
 from convmark.core.fitting import tell
 from convmark.core.options import KEYWORDS, OPTIONS, OWN_DEFAULTS, Options, of_command, read
-from convmark.core.typed import program
+from convmark.core.pyproject import program
 from convmark.machine.gpu.devices import Gpu
 from convmark.machine.hardware import read_machine
 from convmark.report.advice import gate_step, next_step, say_step

@@ -12,9 +12,19 @@ import pytest
 from workers import git
 
 from convmark.core.errors import ConvmarkError, StoreError
-from convmark.results.code.manifest import Code, Roots, code_of, code_path, read_codes, write_codes
+from convmark.results.code.manifest import (
+    FOLDER,
+    Code,
+    Roots,
+    code_of,
+    code_path,
+    keep_files,
+    lay_out,
+    read_codes,
+    root_folder,
+    write_codes,
+)
 from convmark.results.code.of_run import CodeReader, KeptCodes, ran_at
-from convmark.results.code.snapshot import FOLDER, keep_files, lay_out, root_folder
 from convmark.results.commit import are_of_commit
 from convmark.worker.protocol import ABSENT, file_digest, names_digest
 
@@ -302,7 +312,7 @@ def test_a_file_that_is_too_large_is_named_and_runs_again_only_as_it_was(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("convmark.results.code.snapshot.MOST_FILE_BYTES", 5)
+    monkeypatch.setattr("convmark.results.code.manifest.MOST_FILE_BYTES", 5)
     code = reader.code(event("repo/nets.py", "repo/local.json"))
     left_out = keep_files(tmp_path, code)
     assert [str(one.place) for one in left_out] == ["nets.py"]

@@ -25,12 +25,10 @@ from convmark.interpreter import import_roots
 from convmark.worker import code_watch, protocol
 from convmark.worker import packages as installed
 from convmark.worker.code_watch import CodeWatch, _mapped_files, real_folder
-from convmark.worker.kernel_opens import KernelOpens
-from convmark.worker.looked import Looked, asker
-from convmark.worker.opened import Opened
+from convmark.worker.looked import MOST_VARIABLES, Looked, asker, told_variables
+from convmark.worker.opened import KernelOpens, Opened
 from convmark.worker.packages import installed_folders
 from convmark.worker.protocol import ABSENT, file_digest
-from convmark.worker.variables import MOST_VARIABLES, told_variables
 
 
 def test_a_worker_counts_packages_as_installed_outside_repositories_or_in_an_environment(
@@ -143,7 +141,7 @@ def test_where_the_kernel_may_not_have_told_all_the_reason_is_known(
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text("")
     if trouble == "more folders than are watched":
-        monkeypatch.setattr("convmark.worker.kernel_opens.MOST_FOLDERS", 3)
+        monkeypatch.setattr("convmark.worker.opened.MOST_FOLDERS", 3)
     refused = {"no watch left": ("inotify_add_watch", errno.ENOSPC),
                "no instance left": ("inotify_init1", errno.EMFILE)}.get(trouble)  # fmt: skip
     if refused:

@@ -13,7 +13,7 @@ from json_tables import rows_of
 
 from convmark.cli import main
 from convmark.core.errors import InstallError
-from convmark.interpreter.environments.cache import Made
+from convmark.interpreter.environments import Made
 from convmark.results.store import Store
 
 __all__ = ["folder"]

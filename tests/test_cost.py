@@ -15,8 +15,7 @@ from report_rows import FAST, SLOW, keep_run, measured
 from convmark.core.report_options import ReportOptions
 from convmark.core.table import Table
 from convmark.report.command import report
-from convmark.report.comparison import Comparison
-from convmark.report.prices import Price
+from convmark.report.comparison import Comparison, Price
 from convmark.report.rows import read_rows
 from convmark.report.tables.cost import cost_tables
 

@@ -14,7 +14,7 @@ from convmark.core.case import Case, cpu_list, cpu_numbers
 from convmark.core.errors import CaseError, OptionError
 from convmark.core.options import read
 from convmark.interpreter import Interpreter
-from convmark.machine.cpus import bound, thread_cautions
+from convmark.machine.state import bound, thread_cautions
 from convmark.worker import binding
 from convmark.worker.failure import CaseFailure
 

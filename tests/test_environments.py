@@ -21,13 +21,13 @@ import pytest
 
 from convmark.core.errors import InstallError, OptionError
 from convmark.core.files import cache_folder
-from convmark.interpreter.environments.cache import (
+from convmark.interpreter.environments import (
     MARK,
     Cache,
     interpreter_path,
     interpreters,
 )
-from convmark.interpreter.environments.installer import (
+from convmark.interpreter.installer import (
     Installer,
     Python,
     Resolved,

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from nvml_standin import beside, needs_compiler
 
+from convmark.machine.doctor import why_unseen
 from convmark.machine.gpu.devices import Gpu, Slice
-from convmark.machine.gpu_diagnosis import why_unseen
 from convmark.machine.hardware import GIB, Machine
 from convmark.worker import inspection
 

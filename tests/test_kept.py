@@ -15,9 +15,8 @@ from convmark.compare.live.anchor import AnchorCode, KeptTree, anchor_trees
 from convmark.compare.live.tree import ForeignCode
 from convmark.core.errors import StoreError
 from convmark.core.installed import TREE_PREFIX
-from convmark.results.code.manifest import Code, Roots, code_of, code_path
+from convmark.results.code.manifest import FOLDER, Code, Roots, code_of, code_path, root_folder
 from convmark.results.code.of_run import KeptCodes
-from convmark.results.code.snapshot import FOLDER, root_folder
 from convmark.worker.protocol import file_digest
 
 Event = dict[str, Any]

@@ -14,9 +14,16 @@ import pytest
 from convmark.cli import main
 from convmark.compare import sessions_file
 from convmark.compare.sessions_file import KeptSession
-from convmark.results.code.manifest import HERE, Code, CodeFile, Place, code_path, read_codes
+from convmark.results.code.manifest import (
+    HERE,
+    Code,
+    CodeFile,
+    Place,
+    code_path,
+    lay_out,
+    read_codes,
+)
 from convmark.results.code.of_run import KeptCodes
-from convmark.results.code.snapshot import lay_out
 from convmark.results.reading import read_run
 from convmark.results.record import Record
 from convmark.results.run_file import RunFile

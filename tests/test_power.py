@@ -27,7 +27,7 @@ from convmark.machine.power import (
     others_busy,
 )
 from convmark.report.summary import energy
-from convmark.report.tables.energy import of_scopes
+from convmark.report.tables.cost import of_scopes
 
 
 class SimpleTimes(NamedTuple):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from convmark.core.errors import OptionError
-from convmark.report.prices import read_prices
+from convmark.report.comparison import read_prices
 
 SHARED = 'currency = "USD"\ndate = 2026-01-31\nsource = "the invoice"\n'
 BOUGHT = "purchase = 2191.5\nyears = 2\nper_kwh = 0.36\n"

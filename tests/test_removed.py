@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from workers import git
 
-from convmark.plugin.removed import removed_cases
+from convmark.plugin.selection import removed_cases
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 

@@ -11,8 +11,7 @@ from test_report_tables import found, hardware, kept, three
 
 from convmark.core.errors import OptionError
 from convmark.report.build import build
-from convmark.report.comparison import Comparison
-from convmark.report.prices import Price
+from convmark.report.comparison import Comparison, Price
 from convmark.report.rows import points
 from convmark.report.tables.hardware import GEOMETRIC_MEAN, hardware_tables
 from convmark.report.tables.models import architectures

@@ -21,10 +21,9 @@ from convmark.core.table import FACETS
 from convmark.report.advice import next_step
 from convmark.report.build import build
 from convmark.report.command import report
-from convmark.report.comparison import Comparison
+from convmark.report.comparison import Comparison, read_prices
 from convmark.report.export import export_of
 from convmark.report.figures import figures_of
-from convmark.report.prices import read_prices
 from convmark.report.rows import points, read_rows
 from convmark.report.summary import summary_text
 from convmark.report.tables.accuracy import accuracy

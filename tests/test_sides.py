@@ -12,7 +12,7 @@ from convmark.compare.live import ab
 from convmark.compare.live.ab import side_spec
 from convmark.core.case import Case
 from convmark.core.errors import OptionError
-from convmark.interpreter.environments.cache import Cache, Made
+from convmark.interpreter.environments import Cache, Made
 
 CASE = Case(model="lenet5", task="train", batch_size=32)
 

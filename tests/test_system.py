@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from convmark.machine.system import System, read_system
+from convmark.machine.hardware import System, read_system
 
 
 def files(root: Path, texts: dict[str, str | bytes]) -> Path:

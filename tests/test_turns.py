@@ -14,8 +14,8 @@ from workers import happens
 
 from convmark.compare.live.session import session_of
 from convmark.interpreter import Answer
-from convmark.worker import idle
-from convmark.worker.idle import idle_cpus
+from convmark.worker import host
+from convmark.worker.host import idle_cpus
 from convmark.worker.timing import Turn
 from convmark.worker.turns import (
     Turns,
@@ -236,10 +236,10 @@ def test_threads_that_spin_for_a_while_after_a_step_are_no_work(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells of children")
 def test_what_a_child_computes_counts_as_what_the_process_does() -> None:
-    before_s = idle._used_s() - time.process_time()
+    before_s = host._used_s() - time.process_time()
     child = subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"])
     try:
-        assert happens(lambda: idle._used_s() - time.process_time() > before_s + 0.05, within_s=60)
+        assert happens(lambda: host._used_s() - time.process_time() > before_s + 0.05, within_s=60)
     finally:
         child.kill()
         child.wait()

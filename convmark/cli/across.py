@@ -19,10 +19,9 @@ from convmark.core.errors import ConvmarkError, OptionError, StoreError
 from convmark.core.fitting import tell
 from convmark.core.option_values import parse_percent, parse_seconds
 from convmark.core.options import Options, read
-from convmark.core.pyproject import pyproject_settings
+from convmark.core.pyproject import pyproject_settings, typed
 from convmark.core.table import headings
 from convmark.core.text import listed, markdown_cell, plain_text, shown
-from convmark.core.typed import typed
 from convmark.machine.lock import alone
 from convmark.report.across import Cell, LiveCases, across_report, cells_table, live_cases
 from convmark.report.across import across as across_cells

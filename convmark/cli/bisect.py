@@ -30,9 +30,9 @@ from convmark.core.options import Options, of_command
 from convmark.core.suites import cases, refuse_untimed
 from convmark.core.table import Table, headings, table_of
 from convmark.core.text import counted, interval_text
-from convmark.interpreter.environments.cache import Cache
-from convmark.interpreter.environments.installer import between, releases, wanted
+from convmark.interpreter.environments import Cache
 from convmark.interpreter.inspection import refuse_unknown
+from convmark.interpreter.installer import between, releases, wanted
 from convmark.machine.hardware import read_machine
 from convmark.machine.lock import alone
 from convmark.report.tables import Answer, check_form, print_tables

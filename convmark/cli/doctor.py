@@ -12,14 +12,13 @@ from convmark.cli.command import exit_status, sayer
 from convmark.core.errors import ConvmarkError
 from convmark.core.options import Options
 from convmark.core.table import Table, headings, table_of
-from convmark.interpreter.environments.cache import interpreters
+from convmark.interpreter.environments import interpreters
 from convmark.interpreter.inspection import inspect
 from convmark.machine.cautions import cautions, speed_flags
 from convmark.machine.doctor import Finding, findings, findings_text
-from convmark.machine.hardware import Machine, read_machine
+from convmark.machine.hardware import Machine, read_machine, read_system
 from convmark.machine.power import find_rapl
 from convmark.machine.state import read_state
-from convmark.machine.system import read_system
 from convmark.report.tables import Answer, check_form, print_tables
 
 _say = sayer("convmark doctor")

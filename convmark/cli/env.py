@@ -10,8 +10,8 @@ from convmark.core.errors import OptionError
 from convmark.core.fitting import tell, unbroken
 from convmark.core.options import Options
 from convmark.core.table import headings, table_of
-from convmark.interpreter.environments.cache import Cache, Made
-from convmark.interpreter.environments.installer import wanted
+from convmark.interpreter.environments import Cache, Made
+from convmark.interpreter.installer import wanted
 from convmark.report.tables import Answer, check_form, print_tables
 
 _say = sayer("convmark env")

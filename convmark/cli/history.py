@@ -39,10 +39,10 @@ from convmark.core.errors import OptionError, StoreError
 from convmark.core.fitting import tell
 from convmark.core.option_values import check_patterns, nearest
 from convmark.core.options import Options
+from convmark.core.pyproject import typed
 from convmark.core.table import headings, table_of
 from convmark.core.tasks import TASKS
 from convmark.core.text import commit_text, listed, painted
-from convmark.core.typed import typed
 from convmark.machine.hardware import read_machine
 from convmark.report.across import COLUMNS as ACROSS
 from convmark.report.noise import noise_line

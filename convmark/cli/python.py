@@ -36,7 +36,7 @@ from convmark.core.report_options import REPORT_OPTIONS, ReportOptions
 from convmark.core.suites import NETWORKS
 from convmark.core.table import Table, grid, plain
 from convmark.core.text import code_marked, plain_text, shown
-from convmark.interpreter.environments.cache import interpreters
+from convmark.interpreter.environments import interpreters
 from convmark.machine.hardware import read_machine
 from convmark.report.summary import run_tables
 from convmark.report.tables.layers import layers_tables

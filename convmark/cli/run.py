@@ -30,10 +30,10 @@ from convmark.core.suites import (
 )
 from convmark.core.table import Table, plain
 from convmark.core.text import counted, duration_text, painted
-from convmark.interpreter.environments.cache import interpreters
-from convmark.machine.cpus import bound
+from convmark.interpreter.environments import interpreters
 from convmark.machine.doctor import left_out_gpus
 from convmark.machine.hardware import Machine, read_machine
+from convmark.machine.state import bound
 from convmark.report.advice import next_step, say_step
 from convmark.report.describe import DESCRIPTION_SCHEMA, FOLDER, diagram, layers_of
 from convmark.report.summary import run_tables, summary_text

@@ -1,16 +1,24 @@
-"""The machine's state during a run: what changes between two runs, and the limits of cgroups."""
+"""The machine's state during a run: what changes between two runs, the limits of cgroups, and the
+CPUs that a run may bind its processes to.
+
+Sources: Linux, Documentation/ABI/stable/sysfs-devices-system-cpu and sysfs-devices-node; proc(5).
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import psutil
 
-from convmark.core.errors import ConvmarkError
-from convmark.core.text import file_text, plain_text
+from convmark.core.case import NUMA, cpu_list, cpu_numbers
+from convmark.core.errors import ConvmarkError, OptionError
+from convmark.core.text import counted, file_text, plain_text
 
 _RECLAIMABLE = ("inactive_file", "total_inactive_file")
 """Of memory.stat: file pages that the kernel drops before it lets an allocation fail."""
@@ -142,11 +150,13 @@ def read_state(*, earlier: CpuTicks | None = None, root: Path = Path("/")) -> St
     available = psutil.virtual_memory().available
     membership, mount = file_text(root / "proc/self/cgroup"), root / "sys/fs/cgroup"
     left = memory_left_bytes(membership, mount)
+    battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
+    plugged = battery and battery.power_plugged
     return State(
         load_average_1min=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         available_memory_bytes=available if left is None else min(available, left),
         governors=read_governors(root),
-        on_battery=_on_battery(),
+        on_battery=None if plugged is None else not plugged,
         steal_fraction=stolen_fraction(read_cpu_ticks(root), earlier),
         cpu_temperature_c=cpu_temperature_c(),
         cpu_quota_cores=cpu_quota(membership, mount),
@@ -190,14 +200,106 @@ def stolen_fraction(now: CpuTicks | None, earlier: CpuTicks | None = None) -> fl
     return stolen / wanted if wanted >= _LEAST_TICKS and 0 <= stolen <= wanted else None
 
 
-def _on_battery() -> bool | None:
-    battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
-    return None if battery is None or battery.power_plugged is None else not battery.power_plugged
-
-
 def cpu_temperature_c() -> float | None:
     """Return the hottest CPU sensor, degrees Celsius; None where there is none."""
     if not hasattr(psutil, "sensors_temperatures"):
         return None
     sensors = psutil.sensors_temperatures()
     return max((s.current for name in _CPU_SENSORS for s in sensors.get(name, [])), default=None)
+
+
+# -- the CPUs that a run may bind its processes to -------------------------------------------------
+
+
+def bound(cpus: str | None, root: Path = Path("/")) -> dict[str, Any] | None:
+    """Return what a worker is told to bind itself to; None for nothing.
+
+    Args:
+        cpus: of a case.
+        root: the folder that holds `proc` and `sys`.
+
+    Returns:
+        `cpus`, and `node` where the memory is bound too.
+
+    Raises:
+        OptionError: the system binds no process, a CPU or a node is not there, or a container's
+            cpuset or whoever started this process keeps it from it.
+    """
+    if cpus is None:
+        return None
+    of_a_node = cpus.startswith(NUMA)
+    flag, value = ("--numa", cpus.removeprefix(NUMA)) if of_a_node else ("--cpus", cpus)
+    if not hasattr(os, "sched_setaffinity"):
+        raise OptionError(
+            f"{flag}: needs Linux, because {sys.platform} cannot bind a process to CPUs, "
+            f"got {value}; leave it out"
+        )
+    if of_a_node:
+        numbers = _cpus_of_node(int(value), root)
+    else:
+        numbers = cpu_numbers(value)
+        online = _numbers(root / "sys/devices/system/cpu/online")
+        if online and (absent := set(numbers) - online):
+            raise OptionError(
+                f"{flag}: there is no CPU {cpu_list(absent)}, got {value}; online are "
+                f"{cpu_list(online)}"
+            )
+    allowed = os.sched_getaffinity(0)
+    if excluded := set(numbers) - allowed:
+        raise OptionError(
+            f"{flag}: this process may not use CPU {cpu_list(excluded)}, got {value}; its "
+            f"container, cpuset or taskset leaves it {cpu_list(allowed)}"
+        )
+    return {"cpus": numbers, **({"node": int(value)} if of_a_node else {})}
+
+
+def _cpus_of_node(node: int, root: Path) -> list[int]:
+    """Return the CPUs of a NUMA node."""
+    nodes = root / "sys/devices/system/node"
+    online = _numbers(nodes / "online")
+    if not online:
+        raise OptionError(f"--numa: this kernel reports no NUMA nodes, got {node}; use --cpus")
+    if node not in online:
+        raise OptionError(f"--numa: there is no node {node}, online are {cpu_list(online)}")
+    found = re.search(
+        r"^Mems_allowed_list:\s*(\S+)", file_text(root / "proc/self/status"), re.MULTILINE
+    )
+    if found and node not in (allowed := cpu_numbers(found[1])):
+        raise OptionError(
+            f"--numa: this process may not use the memory of node {node}: its container "
+            f"or cpuset leaves it {cpu_list(allowed)}"
+        )
+    numbers = _numbers(nodes / f"node{node}/cpulist")
+    if not numbers:
+        raise OptionError(f"--numa: node {node} has memory but no CPUs; choose CPUs with --cpus")
+    return sorted(numbers)
+
+
+def _numbers(path: Path) -> set[int]:
+    """Return the numbers of one of the kernel's lists; none where it cannot be read."""
+    try:
+        return set(cpu_numbers(file_text(path).strip()))
+    except ValueError:
+        return set()
+
+
+def thread_cautions(threads: Iterable[str], cpus: int, quota: float | None) -> Iterator[str]:
+    """Yield a line for the numbers of threads that cannot all run at once.
+
+    Args:
+        threads: as cases have them.
+        cpus: logical CPUs that the measured processes may use.
+        quota: CPU seconds per second that a container allows; None where unlimited.
+    """
+    numbers = sorted(int(one) for one in threads if one != "default")
+    if more := [one for one in numbers if one > cpus]:
+        yield (
+            f"--threads {','.join(map(str, more))}: more than the {counted(cpus, 'logical CPU')} "
+            "that the process may use: the threads take turns"
+        )
+    held = [one for one in numbers if quota is not None and quota < one <= cpus]
+    if held:
+        yield (
+            f"--threads {','.join(map(str, held))}: more than the container's quota of {quota:g} "
+            "CPUs: the threads pause when it is used up"
+        )

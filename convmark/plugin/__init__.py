@@ -31,9 +31,8 @@ from convmark.plugin import bridge, short
 from convmark.plugin.baseline import Baseline, same_so_far
 from convmark.plugin.judging import judge
 from convmark.plugin.pytest_run import PytestRun
-from convmark.plugin.removed import removed_cases
 from convmark.plugin.replay import Measured
-from convmark.plugin.selection import Selection, is_skipped, names_other
+from convmark.plugin.selection import Selection, is_skipped, names_other, removed_cases
 from convmark.plugin.short import OPTIONS_KEY, destination, refused
 
 _ONE_PROCESS = "cases that are measured side by side disturb each other"

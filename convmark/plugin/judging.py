@@ -195,7 +195,7 @@ def _removed(
 ) -> list[Judgement]:
     """Return what is said of the cases that the commit has and this run has not."""
     from convmark.core.git import SHOWN
-    from convmark.plugin.removed import removed_judgement
+    from convmark.plugin.selection import removed_judgement
 
     if not chosen.repeatable:
         say(

@@ -174,7 +174,7 @@ class PytestRun:
         asked = [*self.options.pythons, *self.options.environments]
         if not asked:
             return sys.executable
-        from convmark.interpreter.environments.cache import interpreters
+        from convmark.interpreter.environments import interpreters
 
         if len(asked) > 1:
             raise OptionError(

@@ -28,10 +28,10 @@ from convmark.core.case import Case
 from convmark.core.fitting import unbroken
 from convmark.core.git import SHOWN
 from convmark.core.options import Options
+from convmark.core.pyproject import typed
 from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import Say, counted, listed, load_text
-from convmark.core.typed import typed
 from convmark.report.summary import by_case, load_of
 from convmark.report.verdicts import change_text, value_text
 from convmark.results.record import Record

@@ -18,7 +18,7 @@ from convmark.core.case import Case
 from convmark.core.errors import StoreError
 from convmark.core.text import counted
 from convmark.report.plausible import there
-from convmark.report.untimed import lacking
+from convmark.report.unlikely import lacking
 from convmark.results.columnar import case_name
 from convmark.results.record import MEASURED
 from convmark.results.table_file import TableBeside

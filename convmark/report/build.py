@@ -20,8 +20,7 @@ from convmark.report.sides import Sides, newest_versions, sides_of
 from convmark.report.tables.accuracy import accuracy
 from convmark.report.tables.answers import answers
 from convmark.report.tables.cores import cores_of_runs
-from convmark.report.tables.cost import COST, TRAINING_COST, cost_tables
-from convmark.report.tables.energy import energy
+from convmark.report.tables.cost import COST, TRAINING_COST, cost_tables, energy
 from convmark.report.tables.hardware import BEST_BATCHES, hardware_tables
 from convmark.report.tables.history import (
     history,

@@ -17,8 +17,7 @@ from convmark.core.report_options import RANKS, REPORT_OPTIONS, STYLES, ReportOp
 from convmark.core.table import Table
 from convmark.core.text import counted, painted
 from convmark.report.build import FIRST, VERDICTS, Report, build
-from convmark.report.comparison import Comparison
-from convmark.report.prices import read_prices
+from convmark.report.comparison import Comparison, read_prices
 from convmark.report.tables import (
     Answer,
     check_form,

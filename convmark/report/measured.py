@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 from convmark.core.errors import OptionError
 from convmark.core.report_options import RANKS
 from convmark.core.statistics import median_of
-from convmark.report.comparison import Comparison
-from convmark.report.prices import Price
+from convmark.report.comparison import Comparison, Price
 from convmark.report.ratios import LEAST_PROCESSES, Ratio, Units, ratio
 from convmark.report.rows import judged_rows, records_of, setting, text_of
 from convmark.results.record import large_load

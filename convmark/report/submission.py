@@ -50,8 +50,8 @@ from convmark.report.published import (
 )
 from convmark.report.suspicion import REMEDIES, Known, Published
 from convmark.report.unlikely import unlikely
+from convmark.results.code.manifest import FOLDER as CODE
 from convmark.results.code.manifest import read_codes
-from convmark.results.code.snapshot import FOLDER as CODE
 from convmark.results.columnar import MOST_WHOLE_BYTES, read_columns, whole_file
 from convmark.results.names import NAME_FILE, read_name
 from convmark.results.reading import RUN_NAME, StoreWarning

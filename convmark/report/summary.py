@@ -19,7 +19,7 @@ from convmark.core.table import Heading, Table, headings, plain, table_of
 from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.core.text import listed, load_text, seconds_text
 from convmark.report.tables.cores import cores
-from convmark.report.tables.energy import ENERGY_COLUMNS, ENERGY_HEADINGS, of_scopes
+from convmark.report.tables.cost import ENERGY_COLUMNS, ENERGY_HEADINGS, of_scopes
 from convmark.results.record import OF_MANY_STEPS, Record, large_load, shown_in
 from convmark.session.learning import WAYS
 

@@ -21,7 +21,7 @@ from convmark.core.text import counted, load_text
 from convmark.report.beside import KINDS
 from convmark.report.plausible import implausible, there
 from convmark.report.rows import text_of
-from convmark.report.untimed import untimed
+from convmark.report.unlikely import untimed
 from convmark.results.agreement import utc_of
 from convmark.results.columnar import case_name
 from convmark.results.record import BUSY_SHARE, FRAMEWORK_COLUMNS, MEASURED

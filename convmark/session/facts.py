@@ -21,10 +21,9 @@ from convmark.core.text import plain_text
 from convmark.machine.cautions import speed_flags
 from convmark.machine.gpu.devices import Card, card_columns
 from convmark.machine.gpu.visible import card_of, cards_of, choosing
-from convmark.machine.hardware import Machine
+from convmark.machine.hardware import Machine, System, read_system
 from convmark.machine.power import Idle, Rapl, find_rapl
 from convmark.machine.state import own_cpu_quota
-from convmark.machine.system import System, read_system
 from convmark.results.code.of_run import CodeReader
 from convmark.results.record import FRAMEWORK_COLUMNS
 from convmark.results.schema import SCHEMA_VERSION

@@ -24,9 +24,9 @@ from convmark.core.suites import auto_name
 from convmark.core.table import Table, headings, table_of
 from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import counted, duration_text
-from convmark.interpreter.environments.cache import interpreter_path
-from convmark.interpreter.environments.installer import wanted
+from convmark.interpreter.environments import interpreter_path
 from convmark.interpreter.inspection import devices_asked_for, refuse_unknown
+from convmark.interpreter.installer import wanted
 from convmark.machine.gpu.visible import visible_cards
 from convmark.machine.hardware import Machine
 from convmark.results.agreement import utc_of
@@ -139,7 +139,8 @@ def forecast(
     searched = options.batch_sizes == AUTO
     records, unknown = [], 0
     total_s = run_start_s(cases) * slowdown
-    total_s += CEILING_S * slowdown * len(_missing_ceilings(cases, options, machine))
+    ceilings = read_ceilings(ceilings_path(options.results, machine.name))
+    total_s += CEILING_S * slowdown * len(missing(cases, ceilings, options.ceilings))
     for case in dict.fromkeys(job.case for job in jobs):
         count = sum(job.case == case for job in jobs)
         timed = case.task in TIMED_TASKS and not searched
@@ -180,11 +181,6 @@ def _table(records: Sequence[Mapping[str, object]]) -> Table:
         "case processes seconds from", seconds=("each", "seconds"), **{"from": "estimated from"}
     )
     return table_of("forecast", "What would be measured", "", columns, records, keep=["case"])
-
-
-def _missing_ceilings(cases: Sequence[Case], options: Options, machine: Machine) -> Sequence[Case]:
-    known = read_ceilings(ceilings_path(options.results, machine.name))
-    return missing(cases, known, options.ceilings)
 
 
 def _in_words(processes: int, unknown: int, seconds: float, basis: str) -> str:

@@ -204,16 +204,12 @@ def waterfall_columns(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     events = {event["event"]: event for event in told}
     found, state = events["waterfall"], events["state"]
+    steps_s = {column: quantile(found["step_s"][way], 0.5) for way, column in WAYS.items()}
     return {
         "status": "ok",
         "waterfall_rounds": found["rounds"],
         "waterfall_steps": found["steps"]["fit"],
-        **{column: _time_of(found["step_s"][way]) for way, column in WAYS.items()},
+        **{column: time_s if time_s > 0 else None for column, time_s in steps_s.items()},
         **{column: quantile(found["call_s"][way], 0.5) for way, column in _CALLS.items()},
         **{name: state[name] for name in HOST},
     }
-
-
-def _time_of(times_s: Sequence[float]) -> float | None:
-    time_s = quantile(times_s, 0.5)
-    return time_s if time_s > 0 else None

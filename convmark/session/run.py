@@ -23,9 +23,9 @@ from convmark.core.options import Options
 from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import counted, listed
 from convmark.interpreter import Answer, OnEvent
-from convmark.machine.cpus import bound
-from convmark.machine.gpu.watch import Watch, watching
+from convmark.machine.gpu.watch import watching
 from convmark.machine.power import PackageWatch, others_busy
+from convmark.machine.state import bound
 from convmark.results.record import MEASURED, Record
 from convmark.results.run_file import RunFile
 from convmark.session import learning
@@ -149,7 +149,7 @@ def execute(
         StoreError: a row cannot be written, or another program has changed the run's file.
     """
     observer.planned(jobs)
-    held: set[Case] = set()
+    held: set[Case] = set()  # whose steps are known to use each sample of their batch
     for job in jobs:
         observer.began(job)
         result = measure(
@@ -159,12 +159,14 @@ def execute(
             facts,
             observer.phase,
             beside=run_file.path,
-            held=held,
+            each_sample=job.case not in held,
             now=now,
         )
         result = with_kept_stack(with_kept_code(result, run_file), run_file.path)
         if result.record.not_judged:  # other code than before: it was held to nothing yet
             held.discard(job.case)
+        elif result.record.measured:
+            held.add(job.case)
         if not job.case.spans_machines or options.cluster is None or options.cluster.keeps_rows:
             learning.TABLE.keep(run_file.path, result.epochs)  # before the row, which is then whole
             run_file.append(result.record, result.step_times_s)
@@ -234,7 +236,7 @@ def measure(
     phase: Callable[[Job, str], None] = lambda job, phase: None,
     *,
     beside: Path | None = None,
-    held: set[Case] | None = None,
+    each_sample: bool = True,
     now: Callable[[], datetime] = utc_now,
 ) -> Result:
     """Measure one job and return its row, which is kept nowhere yet.
@@ -243,8 +245,7 @@ def measure(
         phase: is told what the worker does.
         beside: the run's file, beside which each interval of sustained steps and each rate that
             was tried at a latency limit is kept as it ends.
-        held: cases whose steps are known to use each sample of their batch, for a process has been
-            asked and was measured; this case is added where it is.
+        each_sample: holds the step to using each sample; one process of a case does, for its time.
 
     Raises:
         WorkerError: no worker can be started at all.
@@ -253,25 +254,25 @@ def measure(
     """
     started = now()
     stretches = Stretches(started, now)  # its two clocks begin together
-    fresh = options.isolation != "none"
-    bound_to = (bound(job.case.cpus) or {}).get("cpus", ())
-    others = functools.partial(others_busy, bound_to)
+    others = functools.partial(others_busy, (bound(job.case.cpus) or {}).get("cpus", ()))
     package = PackageWatch(facts.rapl, facts.idle.cpu_w, others=others)
-    first, interrupted, events = job.process == 1, False, []
-    with watching(facts.cards(job.case), fresh=fresh) as cards:
+    interrupted, events = False, []
+    with watching(facts.cards(job.case), fresh=options.isolation != "none") as cards:
         sustained = SustainedWatch(job, facts, cards, beside)
         limited = LatencyWatch(job, facts, options.latency_limit_s, beside)
         watches = (cards, package, sustained, limited, stretches)
 
         def see(event: dict[str, Any]) -> None:
             events.append(event)
-            _tell(phase, watches, job, event)
+            for watch in watches:
+                watch.see(event)
+            phase(job, str(event.get("phase", event["event"])).replace("_", " "))
 
         request = request_of(
             job.case,
             options,
-            fed=first,
-            each_sample=held is None or job.case not in held,
+            fed=job.process == 1,
+            each_sample=each_sample,
             goes_on=job.goes_on,
             seed=job.seed,
         )
@@ -284,11 +285,8 @@ def measure(
             answer = Answer(status="ok", message="", events=events, ready_s=None)
     if answer.status == "ok" and (why := leak(sustained.intervals)):
         answer = replace(answer, status="error", message=why)
-    result = result_of(job, answer, options, facts, started, watches)
-    if held is not None and result.record.measured:
-        held.add(job.case)
     return replace(
-        result,
+        result_of(job, answer, options, facts, started, watches),
         intervals=tuple(sustained.intervals),
         tries=tuple(limited.tries),
         interrupted=interrupted,
@@ -367,14 +365,3 @@ def kept(run_file: RunFile) -> str:
             f"as other code: {missed[0]}"
         )
     return text
-
-
-def _tell(
-    phase: Callable[[Job, str], None],
-    watches: Sequence[Watch],
-    job: Job,
-    event: Mapping[str, Any],
-) -> None:
-    for watch in watches:
-        watch.see(event)
-    phase(job, str(event.get("phase", event["event"])).replace("_", " "))

@@ -30,11 +30,10 @@ from convmark.interpreter.inspection import (
     unbound_memory,
 )
 from convmark.machine.cautions import Preflight
-from convmark.machine.cpus import bound, thread_cautions
 from convmark.machine.hardware import Machine
 from convmark.machine.lock import alone
 from convmark.machine.power import idle_power
-from convmark.machine.state import own_cpu_quota
+from convmark.machine.state import bound, own_cpu_quota, thread_cautions
 from convmark.results.code.of_run import CodeReader
 from convmark.results.commit import Commit, read_commit
 from convmark.results.record import Record

@@ -25,7 +25,7 @@ from typing import Any
 
 from convmark.core.model_name import PRESETS, ModelName
 from convmark.worker.host import give_back
-from convmark.worker.looked import Looked
+from convmark.worker.looked import Looked, VariableWatch, told_variables
 from convmark.worker.model_files import files_of
 from convmark.worker.opened import Opened
 from convmark.worker.packages import (
@@ -41,7 +41,6 @@ from convmark.worker.packages import (
     watched_names,
 )
 from convmark.worker.protocol import file_digest
-from convmark.worker.variables import VariableWatch, told_variables
 
 _SYSTEM = ("/proc", "/sys", "/dev", "/run", "/etc", "/usr/lib", "/usr/share", "/lib", "/lib64")
 """Folders of the operating system, whose release the row tells."""

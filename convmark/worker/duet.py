@@ -28,7 +28,7 @@ from convmark.worker.builders import builder
 from convmark.worker.code_watch import CodeWatch
 from convmark.worker.failure import CaseFailure, message_of
 from convmark.worker.framework_functions import framework_content, own_framework, patched
-from convmark.worker.idle import idle_cpus
+from convmark.worker.host import idle_cpus
 from convmark.worker.module_tables import Code, ModuleTable, Tables
 from convmark.worker.other_samples import hold_other_samples
 from convmark.worker.precisions import checked_precision, worked_precision

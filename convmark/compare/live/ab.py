@@ -28,9 +28,9 @@ from convmark.core.model_name import ModelName
 from convmark.core.runtimes import RUNTIME_PRECISIONS
 from convmark.core.text import Say
 from convmark.interpreter import Interpreter, check_zoo
-from convmark.interpreter.environments.cache import Cache, interpreter_path
-from convmark.interpreter.environments.installer import looks_like_requirement, wanted
+from convmark.interpreter.environments import Cache, interpreter_path
 from convmark.interpreter.inspection import inspect
+from convmark.interpreter.installer import looks_like_requirement, wanted
 from convmark.machine.gpu.devices import Gpu
 from convmark.machine.gpu.visible import card_of
 

@@ -4,7 +4,7 @@ A model's code is the zoo's folder, or for package.module:builder the folder fro
 is imported. Both exist at another commit in a tree of it.
 
 A run in a dirty tree, or outside git, ran code that no commit has; its files lie beside it (see
-`convmark.results.code.snapshot`), and are laid out in a folder of their own. Such a side is right
+`convmark.results.code.manifest`), and are laid out in a folder of their own. Such a side is right
 only where each file of the user's folders that it opens is one that the run opened, and each file
 that the run opened is as it was.
 """
@@ -36,8 +36,17 @@ from convmark.core.model_name import ModelName
 from convmark.core.options import Options
 from convmark.interpreter import Interpreter, import_roots, zoo_folder
 from convmark.interpreter.inspection import sources_here
-from convmark.results.code.manifest import NOWHERE, ZOO, Code, Roots, code_of, read_codes
-from convmark.results.code.snapshot import keep_files, lay_out, root_folder
+from convmark.results.code.manifest import (
+    NOWHERE,
+    ZOO,
+    Code,
+    Roots,
+    code_of,
+    keep_files,
+    lay_out,
+    read_codes,
+    root_folder,
+)
 
 NO_REPOSITORY = "the model is in no git repository"
 MakeInterpreter = Callable[..., Interpreter]

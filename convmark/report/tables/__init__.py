@@ -13,7 +13,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -53,22 +53,14 @@ WHOLE = "`convmark report -o report.html`"
 def terminal_text(tables: Sequence[Table]) -> str:
     """Return the tables one below the other, each under its title, its caption below it."""
     return "\n\n".join(
-        f"{_underlined(wrapped(shown(table.title)))}\n\n"
+        f"{title}\n{'=' * max(map(len, title.splitlines()), default=0)}\n\n"
         + "".join(f"{wrapped(shown(line))}\n\n" for line in table.lead)
-        + "\n\n".join([_grid(table, "simple"), *_caption(table)])
+        + "\n\n".join(
+            [_grid(table, "simple"), *([wrapped(shown(table.caption))] * bool(table.rows))]
+        )
         for table in tables
+        for title in [wrapped(shown(table.title))]
     )
-
-
-def _underlined(title: str) -> str:
-    """Return a title of one line or more above a line."""
-    return f"{title}\n{'=' * max(map(len, title.splitlines()), default=0)}"
-
-
-def _caption(table: Table) -> Iterator[str]:
-    """Yield what the columns of a table mean, where it has rows."""
-    if table.rows:
-        yield wrapped(shown(table.caption))
 
 
 def markdown_text(

@@ -68,6 +68,7 @@ def answers(
         *_changes(table, runs, moved),
         _trust(table),
     ]
+    but_for = ", but those of machines of sustained throughput" * _is_sustained(hardware)
     return table_of(
         "answers",
         "In short",
@@ -75,7 +76,7 @@ def answers(
         "each case, against the next model on the same hardware with the same "
         "setting, input shape, recipe and version. Settings with at most half as "
         "many models as another one are left out. Ratios are of plain step "
-        f"times{_but_for(hardware)}: above 1 is faster; brackets have 95 % intervals. "
+        f"times{but_for}: above 1 is faster; brackets have 95 % intervals. "
         "Ratios of versions are over cases with the same code and the same "
         "conditions except packages. Changes are the verdicts of each machine's "
         "newest judged run. Trust is good if at most 5 % of the newest figures are "
@@ -185,10 +186,6 @@ def _times(frame: pd.DataFrame, row: Mapping[str, Any]) -> list[float]:
 
 def _is_sustained(hardware: Table) -> bool:
     return hardware.title.endswith("sustained")
-
-
-def _but_for(hardware: Table) -> str:
-    return ", but those of machines of sustained throughput" * _is_sustained(hardware)
 
 
 def _machines(hardware: Table) -> Iterator[dict[str, str]]:

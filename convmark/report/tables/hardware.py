@@ -134,7 +134,11 @@ def _best_batches(found: _Shown) -> Table:
     records: list[dict[str, Any]] = []
     compared = []
     for keys in several:
-        known = {name: its for name, its in keys.items() if found.all_known(name, its)}
+        known = {  # the best is known where each of them was sustained, if that ranks
+            name: its
+            for name, its in keys.items()
+            if not found.sustained or all(found.throughput(name, key) for key in its)
+        }
         best = {name: max(its, key=partial(found.throughput, name)) for name, its in known.items()}
         sides = {name: found.cases[key][name] for name, key in best.items()}
         compared.append(sides)
@@ -178,10 +182,6 @@ class _Shown(Measured):
         """Whether any of its rows has a sustained throughput."""
         every = (sides.get(hardware, ()) for sides in self.cases.values())
         return any(self.units(rows, hardware, SUSTAINED) for rows in every)
-
-    def all_known(self, name: str, keys: Sequence[Key]) -> bool:
-        """Whether the best of some cases is known: each of them was sustained, if that ranks."""
-        return not self.sustained or all(self.throughput(name, key) for key in keys)
 
     def unlike_sizes(self, name: str, best: Key, keys: Sequence[Key]) -> list[str]:
         """Say what of the software was another one at other batch sizes than the best."""

@@ -59,7 +59,11 @@ def batch_sizes(table: pd.DataFrame) -> Table:
     """Return the newest figures of what was measured at two batch sizes or more."""
     groups = _groups(newest_rows(table), but=["batch_size"])
     several = [rows for rows in groups if len({row["batch_size"] for row in rows}) > 1]
-    records = with_versions([row for rows in several for row in rows], "series", _measured_as)
+    records = with_versions(
+        [row for rows in several for row in rows],
+        "series",
+        lambda row: ", ".join(filter(None, (row["hardware"], row["task"], row["setting"]))),
+    )
     records.sort(key=lambda row: (row["model"], natural_order(row["series"]), row["batch_size"]))
     return table_of(
         "batch",
@@ -74,10 +78,6 @@ def batch_sizes(table: pd.DataFrame) -> Table:
         records,
         empty="No model was measured at two batch sizes.",
     )
-
-
-def _measured_as(row: Mapping[str, Any]) -> str:
-    return ", ".join(filter(None, (row["hardware"], row["task"], row["setting"])))
 
 
 def _of_task(row: Mapping[str, Any]) -> str:
@@ -229,9 +229,7 @@ def waterfall(table: pd.DataFrame) -> Table:
         if (row.get("compiled_train_step_s") or 0) > 0
         for record in _ways(row)
     ]
-    records.sort(
-        key=lambda row: natural_order(row["group"])
-    )  # the ways of a group keep their order
+    records.sort(key=lambda row: natural_order(row["group"]))  # its ways keep their order
     return table_of(
         "waterfall",
         "Overhead of a step",

@@ -20,10 +20,10 @@ from convmark.results.code.manifest import (
     Roots,
     code_of,
     code_path,
+    keep_files,
     read_codes,
     write_codes,
 )
-from convmark.results.code.snapshot import keep_files
 from convmark.results.commit import are_of_commit, folder_changes, is_changed, names_of_commit
 from convmark.worker.protocol import ABSENT, file_digest, names_digest
 

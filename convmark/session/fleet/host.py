@@ -25,7 +25,7 @@ from convmark.core.files import TemporaryFolder
 from convmark.core.options import Options
 from convmark.core.text import file_text, plain_text
 from convmark.interpreter import zoo_folder
-from convmark.interpreter.environments.cache import interpreters
+from convmark.interpreter.environments import interpreters
 from convmark.machine.cautions import cautions
 from convmark.machine.hardware import read_machine
 from convmark.machine.lock import alone
@@ -163,7 +163,11 @@ class Host:
         with contextlib.ExitStack() as stack:
             self._take_turn(stack)
             session = self._session
-            return measure(job, session.interpreters, session.options, facts, held=self._held)
+            ask, first = session.interpreters, job.case not in self._held
+            result = measure(job, ask, session.options, facts, each_sample=first)
+        if result.record.measured:
+            self._held.add(job.case)
+        return result
 
     def _take_turn(self, stack: contextlib.ExitStack) -> None:
         """Hold the machine's lock until the stack ends; a lost node's job may have it a while."""

@@ -11,8 +11,7 @@ from typing import Any
 
 from convmark.core.errors import StoreError
 from convmark.core.text import Say, counted, is_folder_name, listed
-from convmark.results.code.manifest import read_codes, write_codes
-from convmark.results.code.snapshot import copy_kept
+from convmark.results.code.manifest import copy_kept, read_codes, write_codes
 from convmark.results.names import keep_name, read_name
 from convmark.results.reading import read_run, shared_columns
 from convmark.results.record import Record

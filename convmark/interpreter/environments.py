@@ -24,11 +24,11 @@ from filelock import FileLock, Timeout
 
 from convmark.core.errors import InstallError, OptionError
 from convmark.core.files import cache_folder
-from convmark.interpreter.environments.installer import Installer, Resolved, Wanted, wanted
+from convmark.core.text import Say
+from convmark.interpreter.installer import Installer, Resolved, Wanted, wanted
 
 MARK = "convmark.json"
-
-Say = Callable[[str], None]
+_TUPLES = ("requirements", "packages")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,14 +187,11 @@ class Cache:
             lock.release()
 
 
-_TUPLES = ("requirements", "packages")
-
-
 def interpreters(
     pythons: Sequence[str],
     requirements: Sequence[str],
     cache: Callable[[], Cache] = Cache,
-    say: Callable[[str], None] = lambda line: None,
+    say: Say = lambda line: None,
 ) -> list[str]:
     """Return the paths of the interpreters asked for, those of environments made where needed.
 

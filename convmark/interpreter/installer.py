@@ -98,11 +98,14 @@ def looks_like_requirement(text: str) -> bool:
 
 def is_version(text: str) -> bool:
     """Whether the text is a plain version such as 2.20.0."""
+    return _version(text) is not None
+
+
+def _version(text: str) -> Version | None:
     try:
-        Version(text)
+        return Version(text)
     except InvalidVersion:
-        return False
-    return True
+        return None
 
 
 def _requirements(text: str) -> list[Requirement]:
@@ -315,8 +318,8 @@ def releases(
     for minor in minors or [python.minor for python in Installer().pythons()]:
         listed = re.search(r"^Available versions: (.+)$", (ask or _ask_pip)(package, minor), re.M)
         for word in (listed.group(1) if listed else "").split(","):
-            version = _final(word.strip())
-            if version is not None:
+            version = _version(word.strip())
+            if version and not version.is_prerelease:  # a development release is one too
                 found[version] = word.strip()
     if not found:
         raise InstallError(
@@ -334,7 +337,9 @@ def between(known: Sequence[str], good: str, bad: str) -> list[str]:
     """
     places = []
     for flag, text in (("--good", good), ("--bad", bad)):
-        matching = [place for place, version in enumerate(known) if _same(version, text)]
+        matching = [
+            place for place, version in enumerate(known) if Version(version) == _version(text)
+        ]
         if not matching:
             near = ", ".join(known[-8:])
             raise OptionError(f"{flag}: no release {text!r} with wheels; the newest are {near}")
@@ -343,21 +348,6 @@ def between(known: Sequence[str], good: str, bad: str) -> list[str]:
     if first == last:
         raise OptionError(f"--bad: must be another release than --good, both are {good}")
     return list(known[first : last + 1] if first < last else known[last : first + 1][::-1])
-
-
-def _final(word: str) -> Version | None:
-    try:
-        version = Version(word)
-    except InvalidVersion:
-        return None
-    return None if version.is_prerelease or version.is_devrelease else version
-
-
-def _same(version: str, text: str) -> bool:
-    try:
-        return Version(version) == Version(text)
-    except InvalidVersion:
-        return False
 
 
 def _ask_pip(package: str, minor: str) -> str:

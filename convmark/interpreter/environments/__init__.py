@@ -1,1 +1,0 @@
-"""Environments made from requirements such as `tensorflow==2.20.*`."""
