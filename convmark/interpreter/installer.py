@@ -337,9 +337,8 @@ def between(known: Sequence[str], good: str, bad: str) -> list[str]:
     """
     places = []
     for flag, text in (("--good", good), ("--bad", bad)):
-        matching = [
-            place for place, version in enumerate(known) if Version(version) == _version(text)
-        ]
+        meant = _version(text)
+        matching = [place for place, one in enumerate(known) if Version(one) == meant]
         if not matching:
             near = ", ".join(known[-8:])
             raise OptionError(f"{flag}: no release {text!r} with wheels; the newest are {near}")

@@ -55,11 +55,9 @@ def terminal_text(tables: Sequence[Table]) -> str:
     return "\n\n".join(
         f"{title}\n{'=' * max(map(len, title.splitlines()), default=0)}\n\n"
         + "".join(f"{wrapped(shown(line))}\n\n" for line in table.lead)
-        + "\n\n".join(
-            [_grid(table, "simple"), *([wrapped(shown(table.caption))] * bool(table.rows))]
-        )
-        for table in tables
-        for title in [wrapped(shown(table.title))]
+        + _grid(table, "simple")
+        + (f"\n\n{wrapped(shown(table.caption))}" if table.rows else "")
+        for table, title in ((one, wrapped(shown(one.title))) for one in tables)
     )
 
 
