@@ -178,11 +178,7 @@ def _give(found: Report, chosen: str, output: str | None) -> None:
 
 
 def _draw(found: Report, folder: str) -> None:
-    """Write the report's figures in the folder, and say how many.
-
-    Raises:
-        DrawingError: none can be drawn.
-    """
+    """Write the report's figures in the folder, and say how many."""
     from convmark.report.figures import figures_of
     from convmark.report.figures.drawings import export_figures
 
@@ -199,11 +195,7 @@ def _bytes(found: Report, form: str) -> bytes:
 
 
 def _check(asked: ReportOptions) -> None:
-    """Refuse options that break their rule or do not go together.
-
-    Raises:
-        OptionError: one does.
-    """
+    """Refuse options that break their rule or do not go together."""
     for flag, known, value in (("--rank", RANKS, asked.rank), ("--style", STYLES, asked.style)):
         choice_of(known)(flag, value)
     default = ReportOptions()
