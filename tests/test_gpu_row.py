@@ -19,7 +19,7 @@ sys.path.insert(0, "tests")
 from test_run import FACTS, Told, events, ok
 from convmark.core.case import Case
 from convmark.machine.hardware import read_machine
-from convmark.machine.gpu.visible import choosing
+from convmark.machine.gpu.cards import choosing
 from convmark.core.options import read
 from convmark.session.facts import Facts
 from convmark.session.facts import Job
@@ -57,7 +57,7 @@ import json, os, sys
 from convmark.core.case import Case
 from convmark.machine.gpu.devices import Card, read_gpus
 from convmark.machine.gpu.devices import load_nvml
-from convmark.machine.gpu.watch import watching
+from convmark.machine.gpu.cards import watching
 from convmark.interpreter import Interpreter, server
 sys.path.insert(0, "tests")
 from forks import WARM

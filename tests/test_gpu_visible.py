@@ -11,8 +11,8 @@ from convmark.core.case import Case
 from convmark.interpreter import Interpreter
 from convmark.interpreter import launch as interpreter
 from convmark.interpreter.server import ServerLost
+from convmark.machine.gpu.cards import alone, card_of, cards_of, choosing, visible_cards
 from convmark.machine.gpu.devices import Card, Gpu, Slice, card_columns
-from convmark.machine.gpu.visible import alone, card_of, cards_of, choosing, visible_cards
 
 ALIKE = tuple(
     Gpu(index=i, name="H200", memory_bytes=None, uuid=f"GPU-{letter}{i}-more")

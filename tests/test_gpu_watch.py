@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from nvml_standin import beside, needs_compiler
 
+from convmark.machine.gpu.cards import watching
 from convmark.machine.gpu.devices import Card, Gpu
 from convmark.machine.gpu.sampler import Sample, Sampler, union
-from convmark.machine.gpu.watch import watching
 
 MIB = 2**20
 
@@ -21,8 +21,8 @@ import json, os, time
 from pathlib import Path
 from convmark.machine.gpu.devices import read_gpus
 from convmark.machine.gpu.devices import load_nvml
-from convmark.machine.gpu.visible import cards_of
-from convmark.machine.gpu.watch import watching
+from convmark.machine.gpu.cards import cards_of
+from convmark.machine.gpu.cards import watching
 
 SAY = json.loads(os.environ["EVENTS"])
 gpus, _ = read_gpus(load_nvml())
@@ -98,7 +98,7 @@ GROWING = """
 import json, os, time
 from pathlib import Path
 from convmark.machine.gpu.devices import Card, load_nvml, read_gpus
-from convmark.machine.gpu.watch import watching
+from convmark.machine.gpu.cards import watching
 
 used, found = Path(os.environ["STANDIN_USED"]), []
 gpus, _ = read_gpus(load_nvml())

@@ -19,7 +19,7 @@ from convmark.cli import main
 from convmark.core.errors import OptionError
 from convmark.core.options import read
 from convmark.core.table import plain
-from convmark.machine.gpu.watch import watching
+from convmark.machine.gpu.cards import watching
 from convmark.report.build import build
 from convmark.report.summary import sustained as summarised
 from convmark.results.reading import read_run

@@ -35,7 +35,7 @@ _OF_A_DISK = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, er
 _ELSEWHERE: Mapping[str, str] = MappingProxyType(
     {
         "accept": "history.accept",
-        "check-submission": "check_submission.check_submission",
+        "check-submission": "publish.check_submission",
         "compare": "history.compare",
         "fleet": "fleet.doctor",
         "list": "list.list_runs",

@@ -24,7 +24,7 @@ from convmark.core.model_name import ModelName
 from convmark.core.runtimes import EXPORTS
 from convmark.interpreter.follower import Answer, Follower, OnEvent, tail
 from convmark.interpreter.server import INTERPRETER_LOST, Server, ServerLost, Worker
-from convmark.machine.gpu.visible import alone
+from convmark.machine.gpu.cards import alone
 from convmark.machine.state import bound
 from convmark.worker.protocol import encode
 

@@ -15,8 +15,8 @@ from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.fitting import wrapped
 from convmark.core.text import plain_text
 from convmark.machine.cautions import Caution
+from convmark.machine.gpu.cards import choosing, visible_cards
 from convmark.machine.gpu.devices import Gpu
-from convmark.machine.gpu.visible import choosing, visible_cards
 from convmark.machine.hardware import GIB, Machine
 from convmark.machine.state import State
 

@@ -22,8 +22,8 @@ from typing import Any
 import psutil
 
 from convmark.core.text import file_text
+from convmark.machine.gpu.cards import reader_of
 from convmark.machine.gpu.devices import Card, load_nvml, opened
-from convmark.machine.gpu.watch import reader_of
 
 MICROJOULES = 1_000_000
 

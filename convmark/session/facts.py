@@ -19,8 +19,8 @@ from convmark.core.option_values import AUTO, shapes_text
 from convmark.core.options import Options
 from convmark.core.text import plain_text
 from convmark.machine.cautions import speed_flags
+from convmark.machine.gpu.cards import card_of, cards_of, choosing
 from convmark.machine.gpu.devices import Card, card_columns
-from convmark.machine.gpu.visible import card_of, cards_of, choosing
 from convmark.machine.hardware import Machine, System, read_system
 from convmark.machine.power import Idle, Rapl, find_rapl
 from convmark.machine.state import own_cpu_quota

@@ -27,7 +27,7 @@ from convmark.core.text import counted, duration_text
 from convmark.interpreter.environments import interpreter_path
 from convmark.interpreter.inspection import devices_asked_for, refuse_unknown
 from convmark.interpreter.installer import wanted
-from convmark.machine.gpu.visible import visible_cards
+from convmark.machine.gpu.cards import visible_cards
 from convmark.machine.hardware import Machine
 from convmark.results.agreement import utc_of
 from convmark.results.reading import RUN_NAME, read_run

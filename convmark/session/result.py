@@ -18,7 +18,7 @@ from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.core.text import plain_text
 from convmark.interpreter import Answer
 from convmark.machine.cautions import changes_speed
-from convmark.machine.gpu.watch import Watch
+from convmark.machine.gpu.cards import Watch
 from convmark.results.agreement import phases_apart
 from convmark.results.code.manifest import Code
 from convmark.results.record import Record

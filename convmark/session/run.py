@@ -23,7 +23,7 @@ from convmark.core.options import Options
 from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import counted, listed
 from convmark.interpreter import Answer, OnEvent
-from convmark.machine.gpu.watch import watching
+from convmark.machine.gpu.cards import watching
 from convmark.machine.power import PackageWatch, others_busy
 from convmark.machine.state import bound
 from convmark.results.record import MEASURED, Record

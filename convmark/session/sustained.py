@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 
 from convmark.core.cells import column, columns_of
-from convmark.machine.gpu.watch import CardsWatch
+from convmark.machine.gpu.cards import CardsWatch
 from convmark.machine.power import Reading
 from convmark.machine.state import cpu_temperature_c
 from convmark.results.table_file import TableBeside

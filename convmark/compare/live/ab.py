@@ -31,8 +31,8 @@ from convmark.interpreter import Interpreter, check_zoo
 from convmark.interpreter.environments import Cache, interpreter_path
 from convmark.interpreter.inspection import inspect
 from convmark.interpreter.installer import looks_like_requirement, wanted
+from convmark.machine.gpu.cards import card_of
 from convmark.machine.gpu.devices import Gpu
-from convmark.machine.gpu.visible import card_of
 
 HERE = "."
 GIT = "git:"

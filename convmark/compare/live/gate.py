@@ -34,8 +34,8 @@ from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
 from convmark.core.text import Say, counted, duration_text
 from convmark.interpreter import Interpreter
+from convmark.machine.gpu.cards import card_of
 from convmark.machine.gpu.devices import Gpu
-from convmark.machine.gpu.visible import card_of
 from convmark.results.code.manifest import HERE, ZOO, Code
 from convmark.results.code.of_run import changed_projects, ran_at
 from convmark.results.commit import Commit, is_changed, read_commit

@@ -53,7 +53,7 @@ from convmark.core.errors import ConvmarkError
 from convmark.core.option_values import Shapes
 from convmark.core.options import Options
 from convmark.core.text import Say, counted, duration_text, percent
-from convmark.machine.gpu.watch import watching
+from convmark.machine.gpu.cards import watching
 
 MOST_FAILURES = 2
 """So many sessions that die of themselves close a case."""
