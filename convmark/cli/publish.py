@@ -12,7 +12,6 @@ from convmark.cli.command import EXIT_OK, exit_status, sayer, write_folder
 from convmark.core.fitting import wrapped
 from convmark.core.options import Options
 from convmark.core.text import counted, shown
-from convmark.report.page.site import PARQUET, site_files
 from convmark.report.submission import Finding, Submission, check, findings_table
 from convmark.report.suspicion import REMEDIES
 from convmark.report.tables import Answer, check_form, print_tables
@@ -28,6 +27,8 @@ def publish(given: argparse.Namespace, options: Options) -> int:
         OptionError: the output is there already, or lies in an input.
         StoreError: a results file does not fit, or the site cannot be written.
     """
+    from convmark.report.page.site import PARQUET, site_files  # a check needs no page
+
     places = [Path(place) for place in given.folders]
     output = Path(given.output)
     check_output_folder("--output", output, new=True, inputs=places)
