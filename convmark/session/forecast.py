@@ -136,11 +136,10 @@ def forecast(
         spawned=options.isolation == "spawn",
     )
     jobs = plan(cases, options.processes, options.seed, seeds=options.seeds)
-    searched = options.batch_sizes == AUTO
-    records, unknown = [], 0
+    searched, records, unknown = options.batch_sizes == AUTO, [], 0
     total_s = run_start_s(cases) * slowdown
-    ceilings = read_ceilings(ceilings_path(options.results, machine.name))
-    total_s += CEILING_S * slowdown * len(missing(cases, ceilings, options.ceilings))
+    there = read_ceilings(ceilings_path(options.results, machine.name))
+    total_s += CEILING_S * slowdown * len(missing(cases, there, options.ceilings))
     for case in dict.fromkeys(job.case for job in jobs):
         count = sum(job.case == case for job in jobs)
         timed = case.task in TIMED_TASKS and not searched

@@ -23,7 +23,7 @@ from convmark.core.options import Options
 from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import counted, listed
 from convmark.interpreter import Answer, OnEvent
-from convmark.machine.gpu.cards import watching
+from convmark.machine.gpu.cards import Watch, watching
 from convmark.machine.power import PackageWatch, others_busy
 from convmark.machine.state import bound
 from convmark.results.record import MEASURED, Record
@@ -260,7 +260,7 @@ def measure(
     with watching(facts.cards(job.case), fresh=options.isolation != "none") as cards:
         sustained = SustainedWatch(job, facts, cards, beside)
         limited = LatencyWatch(job, facts, options.latency_limit_s, beside)
-        watches = (cards, package, sustained, limited, stretches)
+        watches: tuple[Watch, ...] = (cards, package, sustained, limited, stretches)
 
         def see(event: dict[str, Any]) -> None:
             events.append(event)
@@ -268,16 +268,8 @@ def measure(
                 watch.see(event)
             phase(job, str(event.get("phase", event["event"])).replace("_", " "))
 
-        request = request_of(
-            job.case,
-            options,
-            fed=job.process == 1,
-            each_sample=each_sample,
-            goes_on=job.goes_on,
-            seed=job.seed,
-        )
         try:
-            answer = interpreter.answer(request, see)
+            answer = interpreter.answer(_request(job, options, each_sample=each_sample), see)
         except KeyboardInterrupt:
             if not sustained.intervals and not limited.tries:
                 raise
@@ -307,6 +299,17 @@ _ASKED = {"precision": "precisions", "threads": "threads"}
 def asked_axes(options: Options) -> list[str]:
     """Return the axes that the user has named, which a model's own code must not set otherwise."""
     return [axis for axis, option in _ASKED.items() if option in options.named]
+
+
+def _request(job: Job, options: Options, *, each_sample: bool) -> dict[str, Any]:
+    return request_of(
+        job.case,
+        options,
+        fed=job.process == 1,
+        each_sample=each_sample,
+        goes_on=job.goes_on,
+        seed=job.seed,
+    )
 
 
 def request_of(
