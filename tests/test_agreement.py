@@ -19,6 +19,7 @@ from convmark.worker.runtimes.agreement import (
     check,
     check_comparable,
     has_new_norms,
+    lost_entries,
 )
 from convmark.worker.runtimes.tested import score
 
@@ -83,6 +84,31 @@ def test_a_file_that_ignores_its_input_is_an_error_though_classes_differ_more_th
     assert found.largest_rel_error < ERROR_BOUNDS["int8"]
     with pytest.raises(CaseFailure, match="between samples its outputs do not differ as the Keras"):
         check(found, precision, "a", "b")
+
+
+@pytest.mark.parametrize("precision", sorted(ERROR_BOUNDS))
+def test_scores_that_are_lost_beside_places_in_the_image_are_an_error(precision: str) -> None:
+    """As of a detector's output that int8 keeps in steps of its largest number."""
+    noise = np.random.default_rng(0)
+    places, scores = noise.uniform(0, 640, (16, 10, 4)), noise.uniform(0, 1, (16, 10, 8))
+    wanted = np.concatenate([places, scores], -1)
+    found = agreement([[np.concatenate([places, scores * 0], -1)]], [[wanted]])
+    assert max(found.error_between_samples, found.largest_rel_error) < ERROR_BOUNDS["float16"]
+    with pytest.raises(CaseFailure, match="67% of an output's entries are no better than a const"):
+        check(found, precision, "a", "b")
+
+
+def test_few_entries_may_be_lost_in_int8_and_small_probabilities_always() -> None:
+    noise = np.random.default_rng(0)
+    wanted = noise.uniform(0, [640, 640, 640, 640, 1], (16, 5))
+    kept = np.array([1, 1, 1, 1, 0])
+    found = agreement([[wanted * kept]], [[wanted]])
+    check(found, "int8", "a", "b")
+    with pytest.raises(CaseFailure, match=r"20% of an output's .* float32 is 1%; remove b"):
+        check(found, "float32", "a", "b")
+    shares = wanted / wanted.sum(1, keepdims=True)
+    assert lost_entries(shares * kept, shares) == 0
+    assert lost_entries(wanted * math.nan, wanted) == 1
 
 
 def test_a_network_that_gives_one_class_for_all_samples_has_no_top1_agreement() -> None:

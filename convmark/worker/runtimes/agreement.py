@@ -17,6 +17,10 @@ BOUNDS_BETWEEN_SAMPLES: Mapping[str, float] = MappingProxyType(
     {"float32": 0.01, "tf32": 0.1, "float16": 0.1, "dynamic_int8": 0.9, "int8": 0.6}
 )
 """Of what `error_between_samples` returns: 1 for a file that ignores its input."""
+MOST_LOST: Mapping[str, float] = MappingProxyType(
+    {"float32": 0.01, "tf32": 0.1, "float16": 0.1, "dynamic_int8": 0.5, "int8": 0.5}
+)
+"""Of what `lost_entries` returns, and less than that."""
 ROUNDING = 16 * float(np.finfo(np.float32).eps)
 """Of an output's largest magnitude: what float32 itself may differ by."""
 LEAST_SPREAD = 100 * ROUNDING
@@ -41,6 +45,8 @@ class Agreement:
     """Of the first output's last axis; None where the model gives one class for all samples."""
     error_between_samples: float
     """As the function of this name returns it, of the output with the largest."""
+    lost_entries: float = 0.0
+    """The same."""
 
     @property
     def columns(self) -> dict[str, float | None]:
@@ -70,10 +76,8 @@ def agreement(outputs: Sequence[Sequence[Any]], references: Sequence[Sequence[An
         _errors(got, wanted)
         for got, wanted in zip(_joined(outputs), _joined(references), strict=True)
     ]
-    first, wanted = (
-        np.concatenate([np.atleast_1d(batch[0]) for batch in part])
-        for part in (outputs, references)
-    )
+    whole = _whole(outputs), _whole(references)
+    first, wanted = whole[0][0], whole[1][0]
     top1 = None
     if first.ndim > 1 and len(np.unique(np.argmax(wanted, -1))) > 1:
         top1 = float(np.mean(np.argmax(first, -1) == np.argmax(wanted, -1)))
@@ -82,6 +86,7 @@ def agreement(outputs: Sequence[Sequence[Any]], references: Sequence[Sequence[An
         max(one[1] for one in errors),
         top1,
         max(map(error_between_samples, _samples(outputs), _samples(references))),
+        max(map(lost_entries, *whole)),
     )
 
 
@@ -99,6 +104,29 @@ def error_between_samples(got: Any, wanted: Any) -> float:
     if not np.isfinite(error):
         return math.inf
     return float(error / spread) if spread else (math.inf if error else 0.0)
+
+
+def lost_entries(got: Any, wanted: Any) -> float:
+    """Return the share of an output's entries that an export gives no better than their mean.
+
+    An output may hold numbers of several kinds, such as places in an image and scores. Of the small
+    ones no error tells that is related to the spread of all. Probabilities of one distribution are
+    of one kind: of these small ones may be lost.
+
+    Args:
+        got: (samples, ..., entries).
+    """
+    if not wanted.size:
+        return 0.0
+    entries = wanted.shape[-1] if wanted.ndim > 1 else 1
+    lines, others = (one.reshape(-1, entries).astype(np.float64) for one in (wanted, got))
+    largest = np.max(np.abs(lines), axis=0, initial=0)
+    spread = np.sqrt(np.mean((lines - lines.mean(0)) ** 2, axis=0))
+    error = np.sqrt(np.mean(np.maximum(0, np.abs(others - lines) - ROUNDING * largest) ** 2, 0))
+    told = spread > LEAST_SPREAD * largest
+    if not told.any() or (lines.min() >= 0 and np.allclose(lines.sum(1), 1, atol=1e-3)):
+        return 0.0
+    return float(np.mean(~(error < spread)[told]))
 
 
 def told_apart(references: Sequence[Sequence[Any]]) -> float:
@@ -202,11 +230,14 @@ def _samples(batches: Sequence[Sequence[Any]]) -> list[Any]:
     One number for a whole batch, such as a mean, is a line of its own.
     """
     return [
-        np.concatenate([one.reshape(len(one), -1) for one in map(np.atleast_1d, parts)]).astype(
-            np.float64
-        )
-        for parts in zip(*batches, strict=True)
+        one.reshape(len(one), -1).astype(np.float64) if one.size else one.reshape(len(one), 0)
+        for one in _whole(batches)
     ]
+
+
+def _whole(batches: Sequence[Sequence[Any]]) -> list[Any]:
+    """Return each output of all batches, one after the other."""
+    return [np.concatenate(list(map(np.atleast_1d, parts))) for parts in zip(*batches, strict=True)]
 
 
 def _joined(batches: Sequence[Sequence[Any]]) -> list[Any]:
@@ -253,6 +284,13 @@ def check(found: Agreement, precision: str, what: str, where: str) -> None:
             f"{what} computes something else: between samples its outputs do not differ as the "
             f"Keras model's do, the error is {found.error_between_samples:.3g} of their "
             f"difference; the bound for {precision} is {between:g}; {remedy}"
+        )
+    if not found.lost_entries < MOST_LOST[precision]:
+        unlike = "give numbers of unlike size an output of their own, or use another --precisions"
+        raise CaseFailure(
+            f"{what} computes something else: {found.lost_entries:.0%} of an output's entries are "
+            f"no better than a constant; the bound for {precision} is {MOST_LOST[precision]:.0%}; "
+            f"{remedy if precision == 'float32' else unlike}"
         )
     bound = ERROR_BOUNDS[precision]
     if not found.largest_rel_error <= bound:
