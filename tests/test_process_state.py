@@ -20,7 +20,7 @@ from convmark.interpreter import Answer, Interpreter
 from convmark.worker.failure import CaseFailure
 from convmark.worker.module_tables import process_wide
 from convmark.worker.precisions import as_multiplied, checked_precision
-from convmark.worker.process_state import process_settings
+from convmark.worker.process_state import Witness, process_settings
 
 Ask = Callable[..., Answer]
 
@@ -422,6 +422,32 @@ def test_what_a_compiler_has_started_is_no_setting_of_a_code() -> None:
             has_compiler=has_compiler, settings=dict, thread_counts=lambda: (0, 0)
         )
         assert names.isdisjoint(process_wide(backend)) == has_compiler
+
+
+def test_what_a_runtime_sets_is_its_own_and_not_the_models_code() -> None:
+    settings, told = {"pool": "1"}, dict[str, Any]()
+    backend = SimpleNamespace(
+        has_compiler=True,
+        call_path="litert",
+        compiler="",
+        settings=settings.copy,
+        default_settings=lambda precision: {},
+        thread_counts=lambda: (0, 0),
+        pool_threads=lambda: 1,
+        settle=lambda model: None,
+        running_weights=lambda model: {},
+        layer_precisions=lambda model: ["float32"],
+        weights_by_device=lambda model: {},
+        runtime_settings=lambda: {"litert.xnnpack": "True"},
+    )
+    case = Case(model="lenet5", task="infer", runtime="litert")
+    witness = Witness(case, set(), backend, lambda event, **fields: told.update(fields))
+    witness.watched(lambda: "a file")()
+    settings["pool"] = "2"
+    witness.emit("finished")
+    found = told["inherited"]
+    assert (found["litert.pool"], found["litert.xnnpack"]) == ("2", "True")
+    assert told["model"] == {}
 
 
 @pytest.mark.parametrize("name", ["eager", "eager_while_called", "jax_uncompiled"])

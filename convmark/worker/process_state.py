@@ -283,10 +283,11 @@ class Witness:
         layers = ",".join(f"{kind}:{count}" for kind, count in sorted(kinds.items()))
         held = self._backend.weights_by_device(self._model)
         weights = ",".join(f"{kind}:{size}" for kind, size in sorted(held.items()))
+        of_runtime = self._of_runtime()
         return {
-            "inherited": {**self._inherited, **memory_state(self._case), **self._of_runtime()},
+            "inherited": {**self._inherited, **memory_state(self._case), **of_runtime},
             "model": {
-                **self._changed,
+                **({} if of_runtime else self._changed),
                 **self._thread_pairs(),
                 **({"layers": layers} if len(kinds) > 1 else {}),
                 **({"weight_bytes": weights} if len(held) > 1 else {}),
@@ -325,11 +326,11 @@ class Witness:
         return found
 
     def _of_runtime(self) -> Settings:
-        """Return how the runtime runs that takes Keras's place."""
-        if self._case.runtime == DEFAULT_RUNTIME:
+        """Return how a runtime runs in Keras's place, and what it has set: no model's code has."""
+        if (runtime := self._case.runtime) == DEFAULT_RUNTIME:
             return {}
-        found: Settings = self._backend.runtime_settings()
-        return found
+        changed = {f"{runtime}.{name}": value for name, value in self._changed.items()}
+        return {**changed, **self._backend.runtime_settings()}
 
     def _untracked(self) -> Settings:
         """Return how many parameters the model uses beside those that Keras counts and trains."""
