@@ -202,15 +202,18 @@ def watching(
         ("nets.py", True, None),
         ("zoo/__init__.py", False, "__init__.py was changed while it ran"),
         ("notes.py", False, None),
+        ("net.tflite", False, "net.tflite was changed while it ran"),
     ],
 )
-def test_of_a_module_that_another_program_changes_meanwhile_it_is_not_known_what_ran(
+def test_of_a_module_or_model_that_another_program_changes_meanwhile_it_is_not_known_what_ran(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, by_itself: bool, missed: str | None
 ) -> None:
-    for one in ("zoo/__init__.py", "nets.py", "notes.py"):
+    for one in ("zoo/__init__.py", "nets.py", "notes.py", "net.tflite"):
         (tmp_path / one).parent.mkdir(exist_ok=True)
         (tmp_path / one).touch()
-    watch = watching("nets:net", tmp_path, ["nets.py", "zoo/__init__.py"], monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    model = name if name.endswith(".tflite") else "nets:net"
+    watch = watching(model, tmp_path, ["nets.py", "zoo/__init__.py"], monkeypatch)
     if by_itself:
         (tmp_path / name).write_text("")
     else:

@@ -176,7 +176,8 @@ class CodeWatch:
         self._read.variables |= self._variables.read
         own |= self._read.files
         edited = (edited_files(read - installed) | edited_modules(installed)) - own
-        paths = sorted(own.union(edited, files_of(self._model_file) if self._model_file else ()))
+        of_model = set(files_of(self._model_file) if self._model_file else ())
+        paths = sorted(own.union(edited, of_model))
         told = ((path, rewritten.get(path) or file_digest(path)) for path in paths)
         digests = {path: found for path, found in told if found is not None}
         files = [
@@ -188,7 +189,7 @@ class CodeWatch:
         self._read.names |= self._names
         zoo_alone = not (self._package or self._model_file or modules & set(users))
         missed = "" if zoo_alone else self._opened.missed or too_many
-        changed = modules.union(edited) & set(digests) - self._opened.own_written
+        changed = modules.union(edited, of_model) & set(digests) - self._opened.own_written
         missed = missed or self._changed(changed)
         emit(
             "code",
@@ -202,12 +203,12 @@ class CodeWatch:
             **({"hosts": sorted(self._hosts)} if self._hosts else {}),
         )
 
-    def _changed(self, modules: Iterable[str]) -> str:
-        """Say which module another program has changed since it was imported; empty for none.
+    def _changed(self, files: Iterable[str]) -> str:
+        """Say which file another program has changed since it was read; empty for none.
 
         The digest is of what the file holds now. By its time of change, which nobody can set.
         """
-        for path in sorted(modules):
+        for path in sorted(files):
             since_ns = self._loaded_ns if path in self._earlier else self._began_ns
             with contextlib.suppress(OSError):
                 if since_ns <= os.stat(path).st_ctime_ns <= time.time_ns():
