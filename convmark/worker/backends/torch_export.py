@@ -60,7 +60,8 @@ class Forward(torch.nn.Module):  # type: ignore[misc]  # its types are not read
         found = hashlib.sha256(
             f"{torch.version.git_version} {torch.__version__} {np.__version__}".encode()
         )
-        found.update(program.graph_module.code.encode())
+        for name, part in program.graph_module.named_modules():  # branches have a graph each
+            found.update(f"{name} {getattr(part, 'code', '')}".encode())
         for name, tensor in sorted({**program.state_dict, **program.constants}.items()):
             found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             found.update(np.ascontiguousarray(tensor.detach().numpy()).tobytes())
