@@ -56,6 +56,7 @@ def test_the_precision_of_an_onnx_file_is_read_from_it(
         ({0: "int8"}, "dynamic_int8", ()),
         ({0: "int8", 1: "int8"}, "int8", {"int8"}),
         ({0: "int8", 1: "int8", 2: "float32"}, "int8", {"int8", "float32"}),
+        ({0: "int8", 1: "int8", 2: "int32"}, "int8", {"int8", "int32"}),
         ({0: "int8", 1: "int16"}, "int16_from_int8", ()),
     ],
 )
@@ -78,7 +79,7 @@ def test_the_precision_of_a_litert_file_is_that_of_weights_and_activations(
         )
     operations = [
         {"op_name": "CONV_2D", "inputs": [1, 0], "outputs": [1]},
-        {"op_name": "FULLY_CONNECTED" if 2 in kinds else "ADD", "inputs": [2, 0], "outputs": [2]},
+        {"op_name": "FULLY_CONNECTED" if 2 in kinds else "ADD", "inputs": [2, 2], "outputs": [2]},
     ]
     stand_in = SimpleNamespace(
         get_tensor_details=lambda graph=0: tensors, _get_ops_details=lambda: operations

@@ -250,6 +250,20 @@ def test_steps_are_30_at_least_then_100_or_1000_if_half_the_budget_holds_them(
     assert device.syncs == count
 
 
+def test_the_time_of_a_step_has_no_look_up_of_what_waits_for_it(pulse: Pulse) -> None:
+    asked: list[str] = []
+
+    class Asked(Device):
+        def __getattribute__(self, name: str) -> object:
+            asked.append(name)
+            return super().__getattribute__(name)
+
+    device = Asked()
+    steps(device.step(TICK), device, 0.0, pulse, lambda: 0.0, lambda: 0.0)
+    timed_turn(device.step(TICK), device, 9, 9, lambda: 0.0, lambda: 0.0)
+    assert asked.count("synchronise") == 2
+
+
 def test_each_step_time_is_that_of_its_own_step(device: Device, pulse: Pulse) -> None:
     lengths = [TICK * number for number in range(1, 31)]
     step = device.steps_of(lengths, then=0.0)

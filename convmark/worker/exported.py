@@ -146,8 +146,14 @@ class ExportedBackend:
 
     def inference_step(self, model: Loaded, batch_size: int, seed: int, compiled: bool) -> Step:
         """Return a step: the batch from host memory through the runtime, into host memory."""
-        run, batch = model.engine.run, self._exported.batches[0]
-        return Step(lambda *arrays: (None, run(arrays)), tuple(batch), takes_any=False)
+        engine, batch = model.engine, tuple(self._exported.batches[0])
+        once = engine.bound(batch)
+        return Step(
+            lambda *arrays: (None, engine.bound(arrays)()),
+            batch,
+            takes_any=False,
+            once=lambda: (None, once()),
+        )
 
     def tensor(self, array: Any) -> Any:
         """Return the array: a runtime takes what lies in host memory."""

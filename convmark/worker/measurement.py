@@ -91,11 +91,11 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
     if TASKS[case.task].trains:
         backend.settle(model)
         emit("trained", **describe())  # which optimizers have worked shows by now
-    if plan.latency_limit_s is not None:
+    if (limit_s := plan.latency_limit_s) is not None:
         samples, step_s = case.batch_size * case.replicas, timing.median(times_s)
-        at_limit(step, backend, samples, step_s, plan.latency_limit_s, plan.seed, emit, pulse)
+        at_limit(step.bound(), backend, samples, step_s, limit_s, plan.seed, emit, pulse)
     if plan.sustain_s is not None:
-        taken = sustain(step, backend, timing.median(times_s), plan.sustain_s, emit, pulse)
+        taken = sustain(step.bound(), backend, timing.median(times_s), plan.sustain_s, emit, pulse)
         proof.trained.see(model, taken)
     emit("finished")
 
@@ -165,7 +165,8 @@ class _TimedPhases:
 
         budget_s, trains = self.plan.time_budget_s, TASKS[self.case.task].trains
         least_s = 0.0 if trains else min(timing.LEAST_WARM_UP_S, budget_s / 4)
-        warm = timing.warm_up(self.step, self.backend, budget_s, self.pulse, see, least_s=least_s)
+        step = self.step.bound()
+        warm = timing.warm_up(step, self.backend, budget_s, self.pulse, see, least_s=least_s)
         self.emit("warm_up", steps=warm.steps, steady=warm.steady)
         later_s = warm.times_s[EARLY_STEPS:]
         self.proof.trained.see(self.model, len(later_s), later_s)
@@ -173,7 +174,7 @@ class _TimedPhases:
     def steps(self) -> list[float]:
         """Return the step times, s."""
         single = timing.steps(
-            self.step,
+            self.step.bound(),
             self.backend,
             self.plan.time_budget_s,
             self.pulse,
@@ -188,7 +189,8 @@ class _TimedPhases:
         self.emit("phase", phase="windows")  # whoever reads the card's energy counter begins here
         quick_s = sorted(times_s)[len(times_s) // 4]
         least_s = LEAST_WINDOWS_S if self.case.device.startswith("gpu") else 0.0
-        windows = timing.windows(self.step, self.backend, quick_s, self.pulse, least_s=least_s)
+        step = self.step.bound()
+        windows = timing.windows(step, self.backend, quick_s, self.pulse, least_s=least_s)
         self.emit(
             "windows",
             steps=windows.steps,
@@ -219,7 +221,7 @@ class _TimedPhases:
         self.emit("phase", phase="rounds")
         kind = reference.kind(self.case.task, self.case.batch_size)
         rounds = timing.rounds(
-            self.step,
+            self.step.bound(),
             self.backend.reference_step(kind),
             self.backend,
             self.plan.time_budget_s * ROUNDS_SHARE,
@@ -296,12 +298,12 @@ def take_turns(
     proof.trained.begin(model)
     emit("first_step", seconds=seconds)
     timing.quiet_collector()
-    idle = 0.0
+    bound, idle = step.bound(), 0.0
     for command in commands:
         if not command["steps"]:
             idle = idle_cpus()
             break
-        turn = timed_turn(step, backend, command["steps"], command["dropped"])
+        turn = timed_turn(bound, backend, command["steps"], command["dropped"])
         emit("turn", **turn.lists())
         proof.trained.see_turn(model, command["dropped"], turn.wall_s)
     proof.trained.see_turn(model, 0, last=True)

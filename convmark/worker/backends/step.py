@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import functools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,9 +33,15 @@ class Step:
     """Makes what the step's FLOPs are counted in, where that is not what `trace` makes."""
     failed_s: Callable[[], float] = float
     """Seconds that the first call or trace lost with batches that the step does not take."""
+    once: Callable[[], tuple[Any, Any]] | None = None
+    """The same on its own batch, where `run` has something to make ready for another one."""
 
     def __call__(self) -> tuple[Any, Any]:
-        return self.run(*self.batch)
+        return self.run(*self.batch) if self.once is None else self.once()
+
+    def bound(self) -> Callable[[], tuple[Any, Any]]:
+        """Return the step as a timed loop calls it, with nothing left to look up."""
+        return self.once or functools.partial(self.run, *self.batch)
 
 
 def _traced(step: Step) -> Any:

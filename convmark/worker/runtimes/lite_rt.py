@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -66,8 +66,6 @@ class LiteRT(Engine):
             self._interpreter.allocate_tensors()  # a size of 1 may be too small for others
         self._places = [one["index"] for one in self._takes]
         self._gives = [one["index"] for one in self._interpreter.get_output_details()]
-        calls = self._interpreter.set_tensor, self._interpreter.invoke, self._interpreter.get_tensor
-        self._calls = calls
 
     @property
     def taken(self) -> list[Taken]:
@@ -104,7 +102,8 @@ class LiteRT(Engine):
             if any(word in one["op_name"] for word in _PRODUCTS)
         )  # the first input of some is a shape
         return {
-            next(one for one in taken if one != "int32").removeprefix("u") for taken in products
+            next((one for one in taken if one != "int32"), "int32").removeprefix("u")
+            for taken in products
         }
 
     @property
@@ -131,16 +130,28 @@ class LiteRT(Engine):
             return "int8" if {"int8", "uint8"} & activations else "dynamic_int8"
         return "float16" if "float16" in names.values() else "float32"
 
-    def run(self, arrays: Sequence[Any]) -> Sequence[Any]:
-        if self._runner:
+    def bound(self, arrays: Sequence[Any]) -> Callable[[], Sequence[Any]]:
+        if runner := self._runner:
             names = (one["name"] for one in self._takes)
-            return list(self._runner(**dict(zip(names, arrays, strict=True))).values())
-        set_tensor, invoke, get_tensor = self._calls
-        if len(self._places) == 1:  # a loop costs half a microsecond, of steps that take twenty
-            (array,) = arrays
-            set_tensor(self._places[0], array)
-        else:
-            for place, array in zip(self._places, arrays, strict=True):
+            given = dict(zip(names, arrays, strict=True))
+            return lambda: list(runner(**given).values())
+        one = self._interpreter
+        set_tensor, invoke, get_tensor = one.set_tensor, one.invoke, one.get_tensor
+        pairs, gives = list(zip(self._places, arrays, strict=True)), self._gives
+
+        def of_several() -> Sequence[Any]:
+            for place, array in pairs:
                 set_tensor(place, array)
-        invoke()
-        return [*map(get_tensor, self._gives)]
+            invoke()
+            return [*map(get_tensor, gives)]
+
+        if len(pairs) != 1 or len(gives) != 1:
+            return of_several
+        (place, array), (output,) = *pairs, gives
+
+        def of_one() -> Sequence[Any]:  # a loop costs half a microsecond, of steps that take twenty
+            set_tensor(place, array)
+            invoke()
+            return [get_tensor(output)]
+
+        return of_one

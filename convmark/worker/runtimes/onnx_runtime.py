@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import onnxruntime
@@ -119,8 +120,9 @@ class OnnxRuntime(Engine):
             found = {weights.get(one.data_type) for one in held if len(one.dims) > 1} - {None}
         return "+".join(sorted(map(str, found))) or "float32"
 
-    def run(self, arrays: Sequence[Any]) -> Sequence[Any]:
-        return self._session.run(None, dict(zip(self._names, arrays, strict=True)))  # type: ignore[no-any-return]
+    def bound(self, arrays: Sequence[Any]) -> Callable[[], Sequence[Any]]:
+        given = dict(zip(self._names, arrays, strict=True))
+        return functools.partial(self._session.run, None, given)
 
 
 def _graphs(nodes: Iterable[Any]) -> Iterator[Any]:

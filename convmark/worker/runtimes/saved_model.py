@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -41,8 +41,12 @@ class SavedModel(Engine):
         """float32: nothing else is exported to it."""
         return "float32"
 
-    def run(self, arrays: Sequence[Any]) -> Sequence[Any]:
-        names = sorted(self._takes)
-        tensors = {name: tf.constant(one) for name, one in zip(names, arrays, strict=True)}
-        outputs = self._function(**tensors)
-        return [outputs[name].numpy() for name in self._gives]
+    def bound(self, arrays: Sequence[Any]) -> Callable[[], Sequence[Any]]:
+        function, gives = self._function, self._gives
+        given = list(zip(sorted(self._takes), arrays, strict=True))
+
+        def step() -> Sequence[Any]:
+            outputs = function(**{name: tf.constant(one) for name, one in given})
+            return [outputs[name].numpy() for name in gives]
+
+        return step

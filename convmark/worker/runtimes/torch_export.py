@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -43,6 +43,11 @@ class TorchExport(Engine):
     def threads(self) -> int | None:
         return int(torch.get_num_threads())
 
-    def run(self, arrays: Sequence[Any]) -> Sequence[Any]:
-        with torch.inference_mode():
-            return [one.numpy() for one in self._module(*map(torch.from_numpy, arrays))]
+    def bound(self, arrays: Sequence[Any]) -> Callable[[], Sequence[Any]]:
+        module = self._module
+
+        def step() -> Sequence[Any]:
+            with torch.inference_mode():
+                return [one.numpy() for one in module(*map(torch.from_numpy, arrays))]
+
+        return step
