@@ -456,6 +456,8 @@ def test_a_file_that_is_there_already_is_a_case_of_its_runtime(
     built, compared = answer.event("built"), answer.event("agreement")
     assert built is not None
     assert built["input_shape"] == [28, 28, 1]
+    size = (kept.parent / "small.tflite").stat().st_size
+    assert (answer.event("exported") or {})["exported_bytes"] == size
     assert compared is not None
     assert "largest_rel_error" not in compared
     other = interpreter.answer(measured("small.tflite", runtime="litert", batch_size=2))
@@ -619,15 +621,46 @@ def test_a_quantised_lenet5_agrees_and_one_with_weights_of_zero_is_an_error(
     assert f"lenet5-infer-cpu-b1-{precision}-t1-litert: computes something else" in again.message
 
 
-def test_a_runtime_that_is_not_installed_is_one_line_with_its_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("asked", "missing", "rule", "others"),
+    [
+        ({}, "onnxruntime", "ONNX Runtime is not installed; install convmark[onnxruntime]", {}),
+        ({}, "tf2onnx", "tf2onnx, which exports to ONNX Runtime, is not installed; install "
+         "convmark[onnxruntime]", {"model": "a.onnx"}),
+        ({"runtime": "openvino", "precision": "int8"}, "nncf", "nncf, which exports to OpenVINO, "
+         "is not installed; install convmark[nncf]", {"runtime": "openvino"}),
+    ],
+)  # fmt: skip
+def test_what_is_not_installed_is_one_line_with_its_extra_before_anything_is_built(
+    asked: dict[str, Any],
+    missing: str,
+    rule: str,
+    others: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name != missing or None)
     with pytest.raises(CaseFailure) as refused:
-        runtimes.check_installed("onnxruntime", "lenet5")
-    assert str(refused.value) == (
-        "lenet5: ONNX Runtime is not installed; install convmark[onnxruntime] "
-        "in the measured environment"
+        runtimes.check_installed(case(**asked))
+    assert str(refused.value) == f"lenet5: {rule} in the measured environment"
+    if others:
+        runtimes.check_installed(case(**others))
+
+
+def test_what_a_converter_refuses_names_the_model_and_what_it_lacks_its_extra() -> None:
+    def failing(error: Exception) -> str:
+        def convert(*_: Any) -> None:
+            raise error
+
+        asked = case(runtime="openvino", precision="int8")
+        with pytest.raises(CaseFailure) as refused:
+            exporting._converted(asked, convert, None, "a")  # type: ignore[arg-type]
+        return str(refused.value)
+
+    cannot = "lenet5: cannot be exported to OpenVINO"
+    assert failing(CaseFailure("its input x is unused")) == f"{cannot}: its input x is unused"
+    assert failing(ImportError("no symbol")) == (
+        f"{cannot} (no symbol); install convmark[openvino] and convmark[nncf] in the measured "
+        "environment"
     )
 
 

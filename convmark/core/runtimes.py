@@ -26,6 +26,10 @@ class Runtime:
     """In its module."""
     package: str = ""
     """What it is imported as; empty where the backend brings it."""
+    makers: tuple[str, ...] = ()
+    """What its files are made with beside the backend, by the names of their imports."""
+    quantiser: str = ""
+    """The same of those in int8; it has an extra of its name."""
     distributions: tuple[str, ...] = ()
     """On the package index: its own, and those that make its files."""
     suffix: str = ""
@@ -43,6 +47,13 @@ class Runtime:
     def extra(self) -> str:
         """What installs it, and what exports to it."""
         return f"convmark[{self.name}]"
+
+    def exports_with(self, precision: str) -> dict[str, str]:
+        """Return what an export in a precision imports, and the extra that installs each."""
+        needed = dict.fromkeys(self.makers, self.extra)
+        if self.quantiser and precision == "int8":
+            needed[self.quantiser] = f"convmark[{self.quantiser}]"
+        return needed
 
 
 RUNTIMES: Mapping[str, Runtime] = MappingProxyType(
@@ -75,6 +86,7 @@ RUNTIMES: Mapping[str, Runtime] = MappingProxyType(
                 module="onnx_runtime",
                 class_name="OnnxRuntime",
                 package="onnxruntime",
+                makers=("onnx", "tf2onnx"),
                 distributions=("onnxruntime", "onnxruntime-gpu", "onnx", "tf2onnx"),
                 suffix=".onnx",
                 takes_files=True,
@@ -87,6 +99,7 @@ RUNTIMES: Mapping[str, Runtime] = MappingProxyType(
                 module="open_vino",
                 class_name="OpenVino",
                 package="openvino",
+                quantiser="nncf",
                 distributions=("openvino", "nncf"),
                 suffix=".xml",
                 takes_files=True,

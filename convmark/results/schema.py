@@ -320,7 +320,7 @@ class Schema(RowFacts):
         "seconds of the export, when the file was made", unit="s", title="export"
     )
     exported_bytes: int | None = _export(
-        "size of the exported file or files", unit="bytes", title="file"
+        "size of the file or files that the runtime loads", unit="bytes", title="file"
     )
     load_s: float | None = _export(
         "time to load the file into a runtime that can be called", unit="s", title="load"

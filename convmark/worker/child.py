@@ -41,7 +41,7 @@ from convmark.worker.code_watch import CodeWatch, Read, look_at_modules
 from convmark.worker.companions import Companions, Place, free_addresses
 from convmark.worker.exported import ExportedBackend
 from convmark.worker.failure import CaseFailure, UnknownModelError, message_of, stack_of
-from convmark.worker.model_files import check_file
+from convmark.worker.model_files import check_file, files_of
 from convmark.worker.protocol import encode
 from convmark.worker.runtimes.export import Exported, export, in_a_process
 
@@ -58,7 +58,7 @@ _MODULES = {
 _WITH_CODE = ("layers", "measure", *_MODULES)
 """Requests whose events tell what code ran."""
 _BEFORE_THE_FIRST_STEP = frozenset(
-    ["ready", "environment", "waiting", "joined", "built", "progress", "phase"]
+    ["ready", "environment", "waiting", "joined", "exported", "built", "progress", "phase"]
 )
 
 _LOADED_NS = time.time_ns()
@@ -240,9 +240,11 @@ def _make_runtime_ready(
             f"{case.model}: the runtime {case.runtime} needs --isolation fork or spawn: the model "
             "is exported in a process that is forked before the framework has run anything"
         )
-    runtimes.check_installed(case.runtime, case.model)
+    runtimes.check_installed(case)
     if runtime_of_file(case.model) == case.runtime:
-        check_file(parted_signature(case.model)[0])
+        path, _ = parted_signature(case.model)
+        check_file(path)
+        emit("exported", exported_bytes=sum(map(os.path.getsize, {*files_of(path)})))
         exported = Exported(case.model, (), (), {})
     else:
         exported = _exported(request, case, framework, emit)
@@ -395,7 +397,7 @@ def _digits(request: dict[str, Any], framework: Any, emit: Emit) -> None:
 def _untimed(request: dict[str, Any], framework: Any, emit: Emit) -> None:
     asked = Case(**request["case"])
     if asked.runtime != DEFAULT_RUNTIME:
-        runtimes.check_installed(asked.runtime, asked.model)
+        runtimes.check_installed(asked)
         trained = dataclasses.replace(_of_keras(asked), device=asked.device)
         request = {**request, "case": trained.as_fields(), "exported": request["case"]}
         emit = functools.partial(_emit_as_exported, emit, asked)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from convmark.core.case import Case
-from convmark.core.runtimes import RUNTIMES
+from convmark.core.runtimes import RUNTIMES, runtime_of_file
 from convmark.worker.failure import CaseFailure, message_of
 
 __all__ = [
@@ -54,18 +54,23 @@ def reason(error: BaseException) -> str:
     return message_of(error if said == text else RuntimeError(said))
 
 
-def check_installed(name: str, model: str) -> None:
-    """Hold a runtime to being installed; it is not imported.
+def check_installed(case: Case) -> None:
+    """Hold a case's runtime, and what exports to it, to being installed; nothing is imported.
 
     Raises:
-        CaseFailure: it is not.
+        CaseFailure: one is not.
     """
-    runtime = RUNTIMES[name]
-    if runtime.package and importlib.util.find_spec(runtime.package) is None:
-        raise CaseFailure(
-            f"{model}: {runtime.label} is not installed; install {runtime.extra} in the measured "
-            "environment"
-        )
+    runtime = RUNTIMES[case.runtime]
+    needed = {runtime.package: (runtime.label, runtime.extra)} if runtime.package else {}
+    if runtime_of_file(case.model) != case.runtime:
+        for name, extra in runtime.exports_with(case.precision).items():
+            needed[name] = (f"{name}, which exports to {runtime.label},", extra)
+    for package, (what, extra) in needed.items():
+        if importlib.util.find_spec(package) is None:
+            raise CaseFailure(
+                f"{case.model}: {what} is not installed; install {extra} in the measured "
+                "environment"
+            )
 
 
 def imported(name: str, model: str) -> tuple[Any, Any]:

@@ -305,12 +305,13 @@ def _converted(case: Case, convert: Any, source: Source, stem: str) -> float:
     began = time.perf_counter()
     try:
         convert(source, stem + runtime.suffix, case.precision)
-    except (CaseFailure, MemoryError):
+    except MemoryError:
         raise
     except ImportError as error:
+        extras = dict.fromkeys([runtime.extra, *runtime.exports_with(case.precision).values()])
         raise CaseFailure(
             f"{case.model}: cannot be exported to {runtime.label} ({error}); install "
-            f"{runtime.extra} in the measured environment"
+            f"{' and '.join(extras)} in the measured environment"
         ) from None
     except Exception as error:
         raise CaseFailure(
