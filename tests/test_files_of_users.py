@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from forks import Forks, warm_interpreters
+from workers import environ, measured
 
 from convmark.core.case import Case
+from convmark.interpreter import Interpreter
 from convmark.worker.each_sample import hold_each_sample
 from convmark.worker.failure import CaseFailure, UnknownModelError
 from convmark.worker.model_files import files_of
@@ -172,3 +176,35 @@ def test_the_weights_beside_a_file_are_code_that_ran(tmp_path: Path) -> None:
     found = [[Path(one).name for one in files_of(str(tmp_path / f"a.{kind}"))]
              for kind in ("onnx", "xml", "tflite")]  # fmt: skip
     assert found == [["a.onnx", "a.weights"], ["a.xml", "a.bin"], ["a.tflite"]]
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is Linux's")
+def test_the_memory_of_loading_a_file_is_without_that_of_reading_it_before(
+    tmp_path: Path, forks_of: Callable[[str], Forks]
+) -> None:
+    """Checked by parsing all of it, an ONNX file takes more than twice its size."""
+    for package in ("onnx", "onnxruntime", "tensorflow"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    from onnx import helper, numpy_helper, save
+
+    weights = np.random.default_rng(0).normal(0, 0.03, (1000, 1000)).astype(np.float32)
+    held = [numpy_helper.from_array(weights, f"w{place}") for place in range(12)]
+    names = ["x", *(f"y{place}" for place in range(12))]
+    nodes = [
+        helper.make_node("MatMul", [taken, one.name], [made])
+        for taken, made, one in zip(names, names[1:], held, strict=False)
+    ]
+    ends = [helper.make_tensor_value_info(name, 1, [1, 1000]) for name in ("x", names[-1])]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], held)
+    opset = [helper.make_opsetid("", 17)]
+    save(helper.make_model(graph, opset_imports=opset, ir_version=9), tmp_path / "a.onnx")
+    with (
+        warm_interpreters(forks_of("tensorflow")),
+        Interpreter(environ=environ(tmp_path), folder=tmp_path) as interpreter,
+    ):
+        answer = interpreter.answer(measured("a.onnx", runtime="onnxruntime", threads="1"))
+    assert answer.status == "ok", answer.message
+    size = (tmp_path / "a.onnx").stat().st_size
+    peaks = answer.event("peaks") or {}
+    assert size < peaks["build_host_bytes"] < 2 * size

@@ -22,7 +22,13 @@ from typing import Any
 
 from convmark.core.case import PRECISIONS, Case
 from convmark.core.model_name import ModelName
-from convmark.core.runtimes import DEFAULT_RUNTIME, EXPORTS, parted_signature, runtime_of_file
+from convmark.core.runtimes import (
+    DEFAULT_RUNTIME,
+    EXPORTS,
+    RUNTIMES,
+    parted_signature,
+    runtime_of_file,
+)
 from convmark.core.tasks import TASKS
 from convmark.worker import (
     backends,
@@ -41,6 +47,7 @@ from convmark.worker.code_watch import CodeWatch, Read, look_at_modules
 from convmark.worker.companions import Companions, Place, free_addresses
 from convmark.worker.exported import ExportedBackend
 from convmark.worker.failure import CaseFailure, UnknownModelError, message_of, stack_of
+from convmark.worker.host import forget_peak, give_back
 from convmark.worker.model_files import check_file, files_of
 from convmark.worker.protocol import encode
 from convmark.worker.runtimes.export import Exported, export, in_a_process
@@ -248,7 +255,11 @@ def _make_runtime_ready(
         exported = Exported(case.model, (), (), {})
     else:
         exported = _exported(request, case, framework, emit)
+        if RUNTIMES[case.runtime].takes_files:
+            check_file(exported.path)
     _, make = runtimes.imported(case.runtime, case.model)
+    give_back()
+    forget_peak()  # what reading the file took is none of loading it
     asked = _asked(request, case)
     backend = ExportedBackend(
         framework, case, exported, request["seed"], emit, precision_asked="precision" in asked

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from convmark.core.runtimes import RUNTIMES, runtime_of_file
 from convmark.worker.failure import UnknownModelError
@@ -17,6 +18,10 @@ from convmark.worker.protocol import one_line
 MOST_BYTES = 1 << 33
 """Of a file: a larger one is no ConvNet's."""
 _HEAD_BYTES = 4096
+_INT8 = ("QLinear", "QuantizeLinear", "QGemm", "QAttention")
+"""How operations on activations of int8 begin."""
+_INT8_WEIGHTS = ("ConvInteger", "DequantizeLinear", "DynamicQuantize", "MatMulInteger", "MatMulN")
+"""The same where the weights alone are kept so."""
 
 
 def check_runtime_file(path: str) -> None:
@@ -61,7 +66,7 @@ def _check_xml(path: str, head: bytes) -> None:
 def _check_onnx(path: str) -> None:
     """Refuse what is no ONNX file, and tensors that lie in files outside its folder."""
     try:
-        places = _places(path, os.stat(path).st_mtime_ns)
+        places = _places(path)
     except ImportError as error:
         raise UnknownModelError(
             f"{path}: its parts cannot be checked ({error}); install "
@@ -81,11 +86,10 @@ def _check_onnx(path: str) -> None:
 
 
 @functools.lru_cache(maxsize=1)
-def _places(path: str, changed_ns: int) -> tuple[str, ...]:
-    """Return the paths of the files that tensors of an ONNX file lie in, from its folder.
+def _onnx(path: str, changed_ns: int) -> tuple[tuple[str, ...], str]:
+    """Return the files that tensors of an ONNX file lie in, from its folder, and its precision.
 
-    Kept from the check to the report of what ran: a large file is not read once more in between,
-    where the memory of the case is measured.
+    Kept from the check on: a large file is read before the memory of the case is measured alone.
 
     Args:
         changed_ns: when it was changed.
@@ -96,7 +100,50 @@ def _places(path: str, changed_ns: int) -> tuple[str, ...]:
     model = onnx.load(path, load_external_data=False)
     tensors = filter(helper.uses_external_data, helper._get_all_tensors(model))
     pairs = (pair for tensor in tensors for pair in tensor.external_data)
-    return tuple(dict.fromkeys(pair.value for pair in pairs if pair.key == "location"))
+    places = dict.fromkeys(pair.value for pair in pairs if pair.key == "location")
+    return tuple(places), _precision(model, onnx.TensorProto)
+
+
+def _places(path: str) -> tuple[str, ...]:
+    return _onnx(path, os.stat(path).st_mtime_ns)[0]
+
+
+def onnx_precision(path: str) -> str:
+    """Return what an ONNX file computes in, or keeps its weights in."""
+    return _onnx(path, os.stat(path).st_mtime_ns)[1]
+
+
+def _precision(model: Any, kinds: Any) -> str:
+    nodes = [*_nodes(model.graph.node), *_nodes(one for f in model.functions for one in f.node)]
+    operations = {node.op_type for node in nodes}
+    if any(name.startswith(_INT8) for name in operations):
+        return "int8"
+    if any(name.startswith(_INT8_WEIGHTS) for name in operations):
+        return "dynamic_int8"
+    made = (node.attribute for node in nodes if node.op_type == "Constant")
+    constants = (one.t for attributes in made for one in attributes)
+    inner = (one for graph in _graphs(nodes) for one in graph.initializer)
+    held = [*model.graph.initializer, *inner, *constants]
+    halves = {kinds.FLOAT16: "float16", kinds.BFLOAT16: "bfloat16"}
+    weights = {kinds.FLOAT: "float32", kinds.DOUBLE: "float64"}
+    found = {halves.get(one.data_type) for one in held} - {None}
+    if not found:  # of fewer axes are shapes and scales
+        found = {weights.get(one.data_type) for one in held if len(one.dims) > 1} - {None}
+    return "+".join(sorted(map(str, found))) or "float32"
+
+
+def _graphs(nodes: Iterable[Any]) -> Iterator[Any]:
+    """Yield the graphs inside nodes: branches and bodies of loops."""
+    for attribute in (one for node in nodes for one in node.attribute):
+        yield from (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs)
+
+
+def _nodes(nodes: Iterable[Any]) -> Iterator[Any]:
+    """Yield nodes, and those of the graphs inside them."""
+    for node in nodes:
+        yield node
+        for graph in _graphs([node]):
+            yield from _nodes(graph.node)
 
 
 def files_beside(path: str) -> Iterator[str]:
@@ -105,5 +152,4 @@ def files_beside(path: str) -> Iterator[str]:
     if runtime == "openvino":
         yield path.removesuffix(".xml") + ".bin"
     elif runtime == "onnxruntime":
-        places = _places(path, os.stat(path).st_mtime_ns)
-        yield from (os.path.join(os.path.dirname(path), place) for place in places)
+        yield from (os.path.join(os.path.dirname(path), place) for place in _places(path))

@@ -5,20 +5,17 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import onnxruntime
 
 from convmark.worker.failure import CaseFailure
 from convmark.worker.runtimes.engine import Engine, Source, Taken
+from convmark.worker.runtimes.files import onnx_precision
 
 _DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"}
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
-_INT8 = ("QLinear", "QuantizeLinear", "QGemm", "QAttention")
-"""How operations on activations of int8 begin."""
-_INT8_WEIGHTS = ("ConvInteger", "DequantizeLinear", "DynamicQuantize", "MatMulInteger", "MatMulN")
-"""The same where the weights alone are kept so."""
 
 
 def convert(source: Source, path: str, precision: str) -> None:
@@ -99,41 +96,8 @@ class OnnxRuntime(Engine):
         }
 
     def stored_precision(self) -> str:
-        import onnx
-
-        model = onnx.load(self._path, load_external_data=False)
-        nodes = [*_nodes(model.graph.node), *_nodes(one for f in model.functions for one in f.node)]
-        operations = {node.op_type for node in nodes}
-        if any(name.startswith(_INT8) for name in operations):
-            return "int8"
-        if any(name.startswith(_INT8_WEIGHTS) for name in operations):
-            return "dynamic_int8"
-        made = (node.attribute for node in nodes if node.op_type == "Constant")
-        constants = (one.t for attributes in made for one in attributes)
-        inner = (one for graph in _graphs(nodes) for one in graph.initializer)
-        held = [*model.graph.initializer, *inner, *constants]
-        kinds = onnx.TensorProto
-        halves = {kinds.FLOAT16: "float16", kinds.BFLOAT16: "bfloat16"}
-        weights = {kinds.FLOAT: "float32", kinds.DOUBLE: "float64"}
-        found = {halves.get(one.data_type) for one in held} - {None}
-        if not found:  # of fewer axes are shapes and scales
-            found = {weights.get(one.data_type) for one in held if len(one.dims) > 1} - {None}
-        return "+".join(sorted(map(str, found))) or "float32"
+        return onnx_precision(self._path)
 
     def bound(self, arrays: Sequence[Any]) -> Callable[[], Sequence[Any]]:
         given = dict(zip(self._names, arrays, strict=True))
         return functools.partial(self._session.run, None, given)
-
-
-def _graphs(nodes: Iterable[Any]) -> Iterator[Any]:
-    """Yield the graphs inside nodes: branches and bodies of loops."""
-    for attribute in (one for node in nodes for one in node.attribute):
-        yield from (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs)
-
-
-def _nodes(nodes: Iterable[Any]) -> Iterator[Any]:
-    """Yield nodes, and those of the graphs inside them."""
-    for node in nodes:
-        yield node
-        for graph in _graphs([node]):
-            yield from _nodes(graph.node)
