@@ -127,9 +127,14 @@ def test_prose_that_fits_stays_and_what_is_pasted_is_not_broken(
 
 
 @pytest.mark.parametrize("text", ["49.1 ms", "+12.1 %", "3 min", "1.50 GiB", "10 s"])
-def test_a_number_and_its_unit_stay_in_one_line(text: str) -> None:
+def test_a_number_and_its_unit_stay_in_one_line(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for width in range(20, 40):
         assert text in wrapped(f"from some words that come before {text} to others", width=width)
+        monkeypatch.setenv("COLUMNS", str(width))
+        cells = [{"case": name, "note": f"{name} and words before {text} to others"}
+                 for name in ("a", "b")]  # fmt: skip
+        for rows in (cells, cells[:1]):
+            assert text in printed(headings("case note"), rows)
 
 
 def test_a_terminal_of_no_width_is_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:

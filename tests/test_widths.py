@@ -20,6 +20,7 @@ from test_verdicts_file import judgement
 
 from convmark.cli import main
 from convmark.core.errors import BusyError
+from convmark.core.fitting import Grid, fitted
 
 folder = fake_sides.folder
 
@@ -113,20 +114,56 @@ def wrong(command: str) -> str:
     return command[:1] + command[2:]
 
 
+TABLES = {"run", "list", "show", "report", "compare", "history", "ab", "layers"}
+"""Commands that print tables for a terminal; the others print lines."""
+
+
+def words(text: str) -> set[str]:
+    """Return the words of a text, without the marks and lines that a layout adds."""
+    bare = {word.strip(",:") for word in text.split()}
+    return {word for word in bare if word.strip("-")}
+
+
+@pytest.fixture
+def tables(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
+    """Each table that is fitted into the terminal is held to its cells; counted are its words."""
+    seen = []
+
+    def checked(grid: Grid, width: int, drawn: Callable[[Grid], str]) -> str:
+        text = fitted(grid, width, drawn)
+        cells = words(" ".join([*grid.labels, *(cell for row in grid.rows for cell in row)]))
+        assert words(text) - cells <= {"in", "every", "row"}
+        lines = " ".join(text.split())
+        for row in grid.rows:
+            for cell, is_number in zip(row, grid.numeric, strict=True):
+                assert (cell in text) if is_number else (" ".join(cell.split()) in lines)
+        seen.append(cells)
+        return text
+
+    monkeypatch.setattr("convmark.core.table.fitted", checked)
+    return seen
+
+
 @pytest.mark.parametrize("width", WIDTHS)
-def test_no_line_of_a_command_is_wider_than_the_terminal(
-    width: int, filled: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_line_of_a_command_is_wider_than_the_terminal_and_no_word_of_a_table_is_broken(
+    width: int, filled: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    tables: list[set[str]],
+) -> None:  # fmt: skip
     monkeypatch.setenv("COLUMNS", str(width))
     found = {}
+    with_tables = set()
     for command, lines in LINES.items():
         for arguments in [*lines, ["--nonsense", "a word " * 30]]:
+            tables.clear()
             text = said([*command.split(), *arguments], capsys)
             assert text, (command, arguments)
             found[f"{command} {arguments}"] = too_wide(text, width)
+            if tables:
+                with_tables.add(command)
         found[wrong(command)] = too_wide(said([wrong(command)], capsys), width)
         found[f"{command} --help"] = too_wide(said([*command.split(), "--help"], capsys), width)
-    assert {words: lines for words, lines in found.items() if lines} == {}
+    assert {name: lines for name, lines in found.items() if lines} == {}
+    assert with_tables == TABLES
 
 
 def test_another_run_is_named_in_lines_of_the_terminal(

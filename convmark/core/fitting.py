@@ -97,7 +97,7 @@ def wrapped(
     return "\n".join(
         line.replace(_HARD_SPACE, " ")
         if len(start + line) <= width
-        else _wrapped(_BEFORE_UNIT.sub(_HARD_SPACE, line), width, indent, start).removeprefix(start)
+        else _wrapped(line, width, indent, start).removeprefix(start)
         for start, line in zip(befores, lines, strict=True)
     )
 
@@ -258,9 +258,12 @@ def _below(grid: Grid, names: Sequence[int], texts: Sequence[int], width: int) -
 
 
 def _wrapped(text: str, width: int, indent: str, before: str = "") -> str:
-    """Return the text in lines, none of which is a command in the log of a CI (`text.shown`)."""
+    """Return the text in lines, none of which is a command in the log of a CI (`text.shown`).
+
+    No word is broken, and no number from its unit.
+    """
     filled = textwrap.fill(
-        text,
+        _BEFORE_UNIT.sub(_HARD_SPACE, text),
         width,
         initial_indent=before,
         subsequent_indent=indent,
