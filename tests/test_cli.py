@@ -364,6 +364,8 @@ def test_the_next_step_follows_from_the_worst_row() -> None:
     assert next_step(busy, Options()).startswith(loaded)
     assert "next: convmark report" in next_step(busy[:2], Options())
     both = next_step([*busy, row(status="unsteady")], Options())
+    assert next_step([*busy, row(status="unsteady")], Options(), quiet=True) == both
+    assert next_step(busy[:2], Options(), quiet=True) == ""
     assert both.startswith("1 of 6 processes unsteady or not judged, so do not quote")
     assert f"; {loaded}" in both
     assert said("ok", "unsteady").startswith("1 of 2 processes unsteady")

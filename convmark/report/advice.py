@@ -77,7 +77,7 @@ def next_step(
     Args:
         options: of the run; the command repeats those that it needs.
         searched: whether a search for batch sizes has ended, which it does at a size that fails.
-        quiet: whether nothing is returned unless a process has no figures.
+        quiet: whether nothing is returned where all is well.
     """
     if searched:
         records = [record for record in records if record.measured]
@@ -89,8 +89,6 @@ def next_step(
             f"{failed} of {counted(len(records), 'process')} without figures: the column "
             f"note has the reason\n{doctor}"
         )
-    if quiet:
-        return ""
     of_all, causes = f"of {counted(len(records), 'process')}", []
     if doubtful:
         causes.append(f"{doubtful} {of_all} unsteady or not judged, so do not quote their cases")
@@ -103,6 +101,8 @@ def next_step(
         )
     if causes:
         return f"{'; '.join(causes)}: close other programs and measure again\n{doctor}"
+    if quiet:
+        return ""
     return (
         "all processes were measured; where spread is wide, give more --processes\n"
         f"{_report(options)}"
