@@ -362,6 +362,21 @@ def test_figures_are_written_as_svg_and_png(folder: Path, monkeypatch: Any) -> N
     assert (folder / "figures" / "hardware.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_choice_is_the_same_text_in_the_page_and_in_its_data(tmp_path: Path) -> None:
+    for run, model in enumerate(("a `b`", "c ` d", "lenet5"), 1):
+        rows = [measured(SLOW, run, model, n) for n in (1, 2, 3)]
+        keep_run(tmp_path / "results", rows)
+    report([tmp_path / "results"], output=str(tmp_path / "page.html"))
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    data = json.loads(page_of(tmp_path / "page.html").scripts["drawings"])
+    options = re.findall(r"<option[^>]*>([^<]*)</option>", page)
+    cases = data["figures"]["history"]["data"]["columns"]["case"]["values"]
+    assert set(cases) <= set(map(html.unescape, options))
+    boxes = re.findall(r'name="model"[^>]*> <span>([^<]*)</span>', page)
+    assert list(map(html.unescape, boxes)) == data["facets"]["values"]["model"]
+    assert "a b" in data["facets"]["values"]["model"]
+
+
 def test_no_text_of_the_page_has_raw_markdown(tmp_path: Path) -> None:
     seen = []
     for number, results in enumerate((rich_results, mixed_history, results_of_two_machines)):

@@ -130,8 +130,10 @@ def render_page(
     )
 
 
-_QUOTED = re.compile(r'`((?:[^`"\\]|\\.)*)`')
+_QUOTED = re.compile(r'`((?:[^`"\\]|\\.)+)`')
 """A command in back quotes, within one text of JSON: a script shows texts as they are."""
+_QUOTED_ALONE = re.compile("`([^`]+)`")
+"""The same in a text that a script finds among those of JSON."""
 
 
 @functools.cache
@@ -143,6 +145,7 @@ def environment() -> Environment:
         loader=PackageLoader("convmark.report.page"), autoescape=True, trim_blocks=True
     )
     made.filters["prose"] = _prose
+    made.filters["unquoted"] = functools.partial(_QUOTED_ALONE.sub, r"\1")
     return made
 
 
