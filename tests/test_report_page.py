@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from test_report_browser import columns, head, opened_anew, pytestmark, still, w
 
 from convmark.core.text import load_text
 from convmark.report.command import report
+from convmark.report.figures.series import MARKS
 
 __all__ = ["pytestmark"]
 
@@ -52,6 +54,20 @@ return [...document.querySelectorAll('.drawing svg')].flatMap((svg) => {
 });
 """
 """Texts of figures that are cut off."""
+
+
+LOOKS = """
+return [...document.querySelectorAll('.drawing svg')].map((svg) =>
+  [...svg.querySelectorAll('.role-legend')].flatMap((legend) => {
+    const marks = [...legend.querySelectorAll('.role-legend-symbol path')].map((mark) => {
+      const { fill, stroke } = getComputedStyle(mark);
+      return ['none', 'transparent', 'rgba(0, 0, 0, 0)'].includes(fill) ? stroke : fill;
+    });
+    return [...legend.querySelectorAll('.role-legend-label text')].map(
+      (text, place) => [text.textContent, marks[place]]);
+  }));
+"""
+"""Of each drawing the values of its legends with their colours."""
 
 
 HALVES = """
@@ -226,6 +242,25 @@ def test_a_link_to_the_notes_finds_each_kind_with_its_cause_and_its_rows(opened:
     assert set(loaded["detail"]) == {"other programs took 82 % of the CPUs' time"}
     cause = opened.find_element("css selector", "#troubles .kind:nth-of-type(2) .caption").text
     assert "close them and measure again" in cause
+
+
+def test_a_value_has_one_colour_in_every_drawing_and_under_every_choice(opened: Any) -> None:
+    whole = opened.execute_script(LOOKS)
+    tick(opened, "machine", SERVER)
+    wait_for(opened, f"JSON.stringify((() => {{{LOOKS}}})()) !== {json.dumps(compact(whole))}")
+    seen: dict[str, str] = {}
+    for drawing in [*whole, *opened.execute_script(LOOKS)]:
+        looks = {value: colour for value, colour in drawing if value not in MARKS}
+        assert len(set(looks.values())) == len(looks)
+        for value, colour in looks.items():
+            assert seen.setdefault(value, colour) == colour
+    assert {f"{DESKTOP} cpu", f"{SERVER} cpu"} <= set(seen)
+    assert {"TensorFlow 2.19.1", "TensorFlow 2.20.0", "TensorFlow 2.21.0"} <= set(seen)
+
+
+def compact(value: Any) -> str:
+    """Return JSON as a browser writes it."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 def test_printed_the_page_has_all_columns_and_says_what_was_chosen(opened: Any) -> None:
