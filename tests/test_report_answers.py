@@ -33,6 +33,21 @@ def test_models_whose_interval_has_1_are_not_told_apart(tmp_path: Path) -> None:
     assert found["verdicts"][0] == "none"
 
 
+def test_every_model_that_may_be_the_fastest_is_named_not_the_next_one_alone(
+    tmp_path: Path,
+) -> None:
+    best, second = three(SLOW, 1, "vgg16", 1.0, 1.01, 1.02), three(SLOW, 1, "lenet5", *[1.2] * 3)
+    wide = three(SLOW, 1, "resnet50", 0.7, 1.3, 2.0, other_cpu_share=0.3)
+    winner, detail = answers(tmp_path, [*best, *second, *wide])["train, batch 32"]
+    assert winner == "vgg16 or resnet50: 1.01 s"
+    assert detail.startswith("not distinguishable: ratio in [")
+    assert detail.endswith("under 30 % other load")
+    others = [row for name in "abc" for row in three(SLOW, 1, name, 0.6, 1.2, 2.1)]
+    winner, detail = answers(tmp_path, [*best, *second, *wide, *others])["train, batch 32"]
+    assert winner == "vgg16, a, b or 2 more: 1.01 s"
+    assert detail.startswith("not distinguishable: ratio of a in [")
+
+
 def test_a_judged_run_that_compared_nothing_says_so(tmp_path: Path) -> None:
     path = keep_run(tmp_path / "results", three(SLOW, 1, "lenet5", 0.01, 0.01))
     said: dict[str, Any] = {"run": "0001", "change": None, "fails": False}

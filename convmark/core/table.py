@@ -125,6 +125,8 @@ USUAL: Mapping[str, tuple[str, str]] = MappingProxyType(
         "batch_size": ("batch", "count"),
         "cases": ("cases", "count"),
         "change": ("change", "change"),
+        "doubts": ("doubts", "text"),
+        "earlier_load": ("load of earlier runs", "load"),
         "efficiency": ("efficiency", "share"),
         "epoch_time_s": ("epoch", "seconds"),
         "group": ("cases", "text"),

@@ -18,7 +18,7 @@ from convmark.core.table import Table, headings, table_of
 from convmark.core.tasks import TASKS
 from convmark.core.text import counted, interval_text, load_text, seconds_text
 from convmark.report.ratios import Ratio, brackets_text, ratio, times_as_fast
-from convmark.report.rows import judged_rows, latest, newest_rows, setting, text_of
+from convmark.report.rows import judged_rows, latest, newest_rows, records_of, setting, text_of
 from convmark.report.tables.hardware import GEOMETRIC_MEAN
 from convmark.report.tables.overview import FEW_PROCESSES, WIDE_SPREAD
 from convmark.report.verdicts import worth_reading
@@ -73,8 +73,9 @@ def answers(
         "answers",
         "In short",
         "Fastest: the model with the lowest median step time in the newest run of "
-        "each case, against the next model on the same hardware with the same "
-        "setting, input shape, recipe and version. Settings with at most half as "
+        "each case, against all others on the same hardware with the same "
+        "setting, input shape, recipe and version; those that may be as fast are named, else the "
+        "next one. Settings with at most half as "
         "many models as another one are left out. Ratios are of plain step "
         f"times{but_for}: above 1 is faster; brackets have 95 % intervals. "
         "Ratios of versions are over cases with the same code and the same "
@@ -145,21 +146,47 @@ def _winner(
         plain = {"backend": DEFAULT_BACKEND, "asked_shape": "", "recipe": ""}
         its_setting = setting({**best, **plain})
     where = f"on {', '.join(filter(None, [hardware, its_setting, framework * several]))}"
-    load = _load([best["load"]])
-    found, by = f"{best['model']}: {seconds_text(best['step_time_p50_s'])} a step", "no other model"
-    rival = next((row for row in rows if row["model"] != best["model"]), None)
-    if rival:
-        faster = ratio(_times(frame, rival), _times(frame, best))
-        if faster and (faster.interval.low if faster.interval.known else faster.value) <= 1:
-            found = f"{best['model']} or {rival['model']}: {seconds_text(best['step_time_p50_s'])}"
-            by = (
-                f"not distinguishable{': ratio in' * faster.interval.known} {brackets_text(faster)}"
-            )
-        elif faster:
-            by = f"{times_as_fast(faster)} as {rival['model']} {brackets_text(faster)}"
-    hosts = {text_of(row["node"]) for row in (best, rival or best)}
+    step = seconds_text(best["step_time_p50_s"])
+    found, by, told = f"{best['model']}: {step} a step", "no other model", [best]
+    rivals: dict[str, dict[str, Any]] = {}
+    for row in rows[1:]:
+        if row["model"] != best["model"]:
+            rivals.setdefault(row["model"], row)
+    if rivals:
+        own, *others = _times(frame, [best, *rivals.values()])
+        ratios = [(row, ratio(its, own)) for row, its in zip(rivals.values(), others, strict=True)]
+        unclear = [(row, one) for row, one in ratios if one and _may_be_slower(one)]
+        told += [row for row, _ in unclear or ratios[:1]]
+        rival, faster = (unclear or ratios)[0]
+        if unclear:
+            found = f"{_either([str(row['model']) for row in told])}: {step}"
+        if faster:
+            by = _by(faster, str(rival["model"]), unclear=len(unclear))
+    hosts = {text_of(row["node"]) for row in told}
     other = "each on another host" * (len(hosts) > 1)
+    load = _load(row["load"] for row in told)
     return _line(FASTEST, ", ".join(filter(None, given)), found, by, where, other, load)
+
+
+def _may_be_slower(faster: Ratio) -> bool:
+    """Whether the one that is told to be faster may be the slower one."""
+    return (faster.interval.low if faster.interval.known else faster.value) <= 1
+
+
+def _either(names: Sequence[str]) -> str:
+    """Return names of which one is the fastest, those beyond the third as a number."""
+    more = [f"{len(names) - MOST_LINES} more"] if len(names) > MOST_LINES else []
+    *first, last = [*names[:MOST_LINES], *more]
+    return f"{', '.join(first)} or {last}"
+
+
+def _by(faster: Ratio, rival: str, *, unclear: int) -> str:
+    """Return by how much a model is faster than a rival, or that it is not distinguishable."""
+    if not unclear:
+        return f"{times_as_fast(faster)} as {rival} {brackets_text(faster)}"
+    of = f" of {rival}" * (unclear > 1)
+    ratio_in = f": ratio{of} in" * faster.interval.known
+    return f"not distinguishable{ratio_in} {brackets_text(faster)}"
 
 
 def _load(shares: Iterable[float | None]) -> str:
@@ -173,12 +200,20 @@ def _place(row: Mapping[str, Any]) -> tuple[str, str, str]:
     return str(row["hardware"]), str(row["setting"]), text_of(row["framework"])
 
 
-def _times(frame: pd.DataFrame, row: Mapping[str, Any]) -> list[float]:
-    """Return the step time of each process of a point that counts in a ratio."""
-    same = (frame["source"] == row["source"]) & frame["measured"]
-    same &= (frame["hardware"] == row["hardware"]) & (frame["case"] == row["case"])
-    rows = frame.loc[same, ["step_time_p50_s", "not_judged"]].to_dict("records")
-    return [one["step_time_p50_s"] for one in judged_rows(rows)]
+def _times(frame: pd.DataFrame, rows: Sequence[Mapping[str, Any]]) -> list[list[float]]:
+    """Return of each point the step time of each process that counts in a ratio.
+
+    Args:
+        rows: points of one place.
+    """
+    near = frame["measured"] & (frame["hardware"] == rows[0]["hardware"])
+    near &= frame["source"].isin({row["source"] for row in rows})
+    names = ("source", "case", "step_time_p50_s", "not_judged")
+    processes: dict[tuple[Any, Any], list[dict[str, Any]]] = {}
+    for one in records_of(frame.loc[near, list(names)], names):
+        processes.setdefault((one["source"], one["case"]), []).append(one)
+    points = (processes[row["source"], row["case"]] for row in rows)
+    return [[one["step_time_p50_s"] for one in judged_rows(point)] for point in points]
 
 
 # Machines and versions
@@ -200,7 +235,8 @@ def _machines(hardware: Table) -> Iterator[dict[str, str]]:
         interval = Interval.of_cells(row.get("low"), row.get("high"))
         found = Ratio(value=row["speedup"], interval=interval)
         software = "other software" if row["hardware"] in other else ""
-        load = _load(one.get("load") for one in rows if one["hardware"] in (row["hardware"], base))
+        pair = [one for one in rows if one["hardware"] in (row["hardware"], base)]
+        load = _load(one.get(name) for one in pair for name in ("load", "earlier_load"))
         cases = row["note"].partition(",")[0]
         sustained = ", sustained" * _is_sustained(hardware)
         of = f"{row['hardware']} against {base}{sustained}"
