@@ -72,6 +72,16 @@ def test_processes_that_are_in_no_figure_are_counted() -> None:
     assert "without" not in first.note
 
 
+def test_a_value_of_which_a_run_was_under_other_load_says_so() -> None:
+    rows = [*run(1, "2.20.0", 0.010, 0.011, other_cpu_share=0.82), *run(2, "2.20.0", 0.010, 0.010)]
+    rows += run(3, "2.21.0", 0.010, 0.010, other_cpu_share=0.02)
+    first, second = across(rows, "tensorflow")
+    assert first.note == "under 82 % other load in one run or more"
+    assert "load" not in second.note.replace("the load differed", "")
+    (alone, _) = across([*rows[:2], *rows[4:]], "tensorflow")
+    assert alone.note == "under 82 % other load"
+
+
 def test_each_version_is_set_beside_the_oldest_and_the_one_before() -> None:
     rows = [
         row("0003", "2.10.1", 0.012),
@@ -171,7 +181,8 @@ def test_runs_that_alternate_allow_a_verdict(change: float, verdict: str, words:
             "1 of 3 pairs of runs that alternate",
         ),
         (alternated(1.2, flags="TF_ENABLE_ONEDNN_OPTS=0"), "differs too: flags"),
-        (alternated(1.2, other_cpu_share=0.9), "the load differed or is not known"),
+        (alternated(1.2, other_cpu_share=0.9),
+         "the load differed or is not known; under 90 % other load in one run or more"),
         (alternated(1.2, not_judged="hot"), "not judged: hot"),
         (alternated(1.2, code="lost"), "code not known"),
         (alternated(1.2, code=None, dirty=True), "code not known"),

@@ -209,6 +209,25 @@ def test_load_is_beside_the_figures_that_were_measured_under_it(tmp_path: Path) 
     assert found(hardware(rows.frame, {}), model="lenet5", hardware=f"{SLOW} cpu")["load"] == 0.82
 
 
+def test_what_to_be_wary_of_stands_beside_a_figure(tmp_path: Path) -> None:
+    rows = three(SLOW, 1, "lenet5", 1.0, 1.0, 1.0)
+    rows[0] = dataclasses.replace(rows[0], status="unsteady")
+    rows[1] = dataclasses.replace(rows[1], not_judged="hot")
+    rows.append(measured(SLOW, 1, "lenet5", 4, status="crashed", error="x", step_time_p50_s=None))
+    known = kept(tmp_path, rows, three(SLOW, 2, "vgg16", 1.0, 1.0, 1.0))
+    table = points(known.frame)
+    for one in (
+        architectures(table, ["1", "2"]),
+        distribution(table),
+        history(table, known.runs, {}),
+    ):
+        doubts = dict(zip(one.column(one.headings[0].key), one.column("doubts"), strict=True))
+        assert list(doubts.values()) == [
+            "1 of 4 failed, 1 of 3 unsteady, 1 of 3 not judged",
+            None,
+        ], one.key
+
+
 def test_cases_are_in_the_order_of_their_batch_sizes(tmp_path: Path) -> None:
     rows = [
         row for batch in (128, 2, 32) for row in three(SLOW, 1, "lenet5", 1.0, batch_size=batch)

@@ -212,6 +212,24 @@ def test_the_line_on_two_machines_says_which_was_under_other_load(tmp_path: Path
     assert f"{SLOW} cpu under" not in table.lead[0]
 
 
+def test_a_mean_over_runs_says_the_load_of_an_earlier_one(tmp_path: Path) -> None:
+    facts: dict[str, Any] = {"code": "a" * 64, "tensorflow": "2.21.0"}
+    for run, load in ((1, 0.82), (2, 0.02), (3, 0.02)):  # the first is of another commit
+        facts["commit"] = ("a" if load == 0.82 else "b") * 40
+        keep_run(tmp_path, rows_of("lenet5", run, other_cpu_share=load, **facts))
+        keep_run(tmp_path, three("epyc-64", run, "lenet5", *THRICE, **facts))
+    built = build([tmp_path])
+    (table,) = (one for one in built.tables if one.key == "hardware")
+    row = found(table, model="lenet5", hardware=f"{SLOW} cpu")
+    assert (row["runs"], row.get("load"), row["earlier_load"]) == (3, None, 0.82)
+    assert f"{SLOW} cpu under 82 % other load" in table.lead[0]
+    (line,) = (one for one in built.tables[0].records() if " cpu against " in one["of"])
+    assert line["detail"].endswith("under 82 % other load")
+    assert built.sides is not None
+    doubts = {side.doubt for side in built.sides.sides}
+    assert doubts == {"82 % other load", "", "82 % other load in an earlier run"}
+
+
 def test_what_is_set_side_by_side_says_its_other_load(tmp_path: Path) -> None:
     facts: dict[str, Any] = {"code": "a" * 64}
     before = rows_of("lenet5", 1, tensorflow="2.19.0", **facts)
@@ -227,11 +245,18 @@ def test_what_is_set_side_by_side_says_its_other_load(tmp_path: Path) -> None:
 def test_figures_ring_what_was_measured_under_other_load(tmp_path: Path) -> None:
     drawn = []
     for number, load in enumerate((0.05, 0.82)):
-        rows = [rows_of(model, 1, other_cpu_share=load) for model in ("lenet5", "vgg16")]
-        keep_run(tmp_path / str(number), rows[0] + rows[1])
+        for machine in (SLOW, FAST):
+            rows = [
+                row
+                for model in ("lenet5", "vgg16")
+                for batch in (1, 32)
+                for row in three(machine, 1, model, *THRICE, other_cpu_share=load, batch_size=batch)
+            ]
+            keep_run(tmp_path / str(number), rows)
         figures = figures_of(build([tmp_path / str(number)]).tables)
         drawn.append([one.key for one in figures if "in a ring" in json.dumps(one.specs)])
-    assert drawn == [[], ["architectures", "history", "pareto"]]
+    every = ["architectures", "hardware", "history", "batch", "distribution", "pareto"]
+    assert drawn == [[], every]
 
 
 def test_machines_that_were_measured_for_another_time_say_so(tmp_path: Path) -> None:

@@ -259,7 +259,7 @@ def _cell(
         to_oldest=oldest,
         to_previous=previous,
         verdict=previous.verdict if previous else "",
-        note="; ".join(filter(None, [judged.note if judged else "", value.without])),
+        note="; ".join(filter(None, [judged.note if judged else "", value.without, value.loaded])),
         command=live.command if live else "",
         live=live,
     )

@@ -27,9 +27,9 @@ from convmark.compare.rule.decision import CaseSessions, Decision, decide
 from convmark.compare.rule.statistics import pooled_variance
 from convmark.core.interval import NOT_KNOWN, Interval, share_of
 from convmark.core.statistics import interval_around
-from convmark.core.text import counted, interval_text
+from convmark.core.text import counted, interval_text, load_text
 from convmark.report.ratios import ratio
-from convmark.results.record import FRAMEWORK_COLUMNS, Record
+from convmark.results.record import FRAMEWORK_COLUMNS, Record, large_load
 
 LEAST_PAIRS = 3
 """Of runs, for a verdict: a change is never convicted by two sessions, nor ruled out by few runs
@@ -101,6 +101,14 @@ class Value:
         """Say how many processes are in no figure; empty where all are."""
         of_all = counted(self.left_out + len(self.rows), "process")
         return f"without {self.left_out} of {of_all}, unsteady or not judged" * bool(self.left_out)
+
+    @property
+    def loaded(self) -> str:
+        """Say under how much other load a run of these was measured; empty where it was little."""
+        loads = (large_load(row.other_cpu_share for row in rows) for _, rows in self.runs)
+        load = max((one for one in loads if one is not None), default=None)
+        several = " in one run or more" * (len(self.runs) > 1)
+        return f"under {load_text(load)} other load{several}" if load else ""
 
     @property
     def logs(self) -> dict[int, float]:

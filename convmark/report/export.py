@@ -69,7 +69,8 @@ class Export:
     left_out: int
     """Cases of runs without figures."""
     doubtful: int
-    """Cases of runs that were unsteady, under other load, or are no ground for a verdict."""
+    """Cases of runs that were unsteady, under other load, beside other benchmark runs, or are no
+    ground for a verdict."""
 
 
 def export_of(rows: Rows, target: str) -> Export:
@@ -90,6 +91,7 @@ def export_of(rows: Rows, target: str) -> Export:
             (
                 (known["unsteady"] > 0)
                 | known["load"].notna()
+                | (known["concurrent"] > 0)
                 | (known["not_judged"].map(text_of) != "")
             ).sum()
         ),

@@ -146,6 +146,15 @@ class Measured:
         """Return the other programs' share while a throughput was measured, where it is large."""
         return large_load(row.get(_LOADS[rate]) for row in self.newest[key][name])
 
+    def earlier_load(self, key: Key, name: str, rate: str) -> float | None:
+        """Return the largest such share of the earlier runs that ratios are made of as well."""
+        newest = self.newest[key][name][0]["source"]
+        shares: dict[int, list[float | None]] = {}
+        for row in self.cases[key][name]:
+            shares.setdefault(row["source"], []).append(row.get(_LOADS[rate]))
+        loads = (large_load(its_own) for source, its_own in shares.items() if source != newest)
+        return max((load for load in loads if load is not None), default=None)
+
     @property
     def rate(self) -> str:
         """The column of the throughput that the comparison ranks by."""

@@ -217,9 +217,10 @@ def points(frame: pd.DataFrame) -> pd.DataFrame:
 
     Figures are medians over the measured processes, NaN where there are none. Added: `n` measured
     processes, `failed`, `unsteady`, `concurrent`, `trouble` (status and error of the first that
-    failed), `why_unsteady` (of the first that says so), and of the step time `spread` (half the
-    range over the median), `log_mean`, `log_var` over processes; `load` is the other programs'
-    share of the CPUs' time, where it is large; and `setting`, as the function returns it.
+    failed), `why_unsteady` (of the first that says so), `doubts` (counts of what to be wary of),
+    and of the step time `spread` (half the range over the median), `log_mean`, `log_var` over
+    processes; `load` is the other programs' share of the CPUs' time, where it is large; and
+    `setting`, as the function returns it.
     """
     import pandas as pd
 
@@ -242,6 +243,7 @@ def points(frame: pd.DataFrame) -> pd.DataFrame:
             "failed": ~frame["measured"],
             "unsteady": frame["status"] == "unsteady",
             "concurrent": frame["concurrent"].eq(True) if "concurrent" in frame else False,
+            "unjudged": frame["measured"] & frame["not_judged"].notna(),
             **{name: frame[name] for name in POINT},
         }
     )
@@ -249,8 +251,21 @@ def points(frame: pd.DataFrame) -> pd.DataFrame:
     for column, name in (("throttle_reasons", "throttled"), ("unsteady", "why_unsteady")):
         table = table.join(_first_said(measured, column, name))
     table = table.copy()
+    counts = (table[name] for name in ("n", "failed", "unsteady", "unjudged", "concurrent"))
+    table["doubts"] = list(map(_doubts, *counts))
     table["load"] = table["other_cpu_share"].where(table["other_cpu_share"] >= BUSY_SHARE)
     return table.reset_index().sort_values("source", kind="stable", ignore_index=True)
+
+
+def _doubts(n: float, failed: int, unsteady: int, unjudged: int, concurrent: int) -> str:
+    """Return what of a point's processes to be wary of, beside their load and spread."""
+    told = (
+        (failed, n + failed, "failed"),
+        (unsteady, n, "unsteady"),
+        (unjudged, n, "not judged"),
+        (concurrent, n + failed, "beside other runs"),
+    )
+    return ", ".join(f"{count} of {whole:.0f} {word}" for count, whole, word in told if count)
 
 
 def _step_time(measured: pd.DataFrame) -> pd.DataFrame:

@@ -117,8 +117,8 @@ class Side:
     runs: tuple[tuple[int, float], ...]
     """Each run's place, and the geometric mean of the step times of its processes, the newest
     last."""
-    load: float
-    """The other programs' share of the CPUs' time in the newest run; 0 where it is not large."""
+    loads: tuple[tuple[int, float], ...]
+    """By the place of each run the other programs' share of the CPUs' time; 0 where not large."""
     doubt: str
     """What to be wary of."""
 
@@ -250,7 +250,28 @@ def sides_of(frame: pd.DataFrame, runs: Sequence[RunSource]) -> Sides:
     known = {side.code: side.files for side in sides if side.files}  # where any run kept them
     sides = [replace(side, files=known.get(side.code, "")) for side in sides]
     sides.sort(key=lambda side: side.place)
+    sides = list(_with_earlier_loads(sides))
     return Sides(sides=tuple(sides), kept=kept, left_out=len(points) - len(newest))
+
+
+def _with_earlier_loads(sides: Iterable[Side]) -> Iterator[Side]:
+    """Yield the sides, each with the loads of all runs that a ratio of it may be made of.
+
+    Args:
+        sides: the oldest first.
+    """
+    known: dict[tuple[tuple[str, ...], str], dict[int, float]] = {}
+    for side in sides:
+        same = (side.facts, side.code or side.commit)
+        loads = dict(sorted({**known.get(same, {}), **dict(side.loads)}.items())[-_MOST_RUNS:])
+        known[same] = loads
+        if len(loads) < LEAST_PROCESSES:  # a process is the unit, and earlier runs are in no ratio
+            yield replace(side, loads=((side.place, loads[side.place]),))
+            continue
+        earlier = max(load for run, load in loads.items() if run != side.place)
+        words = f"{load_text(earlier)} other load in an earlier run" * bool(earlier)
+        doubt = "; ".join(filter(None, [side.doubt, words]))
+        yield replace(side, loads=tuple(loads.items()), doubt=doubt)
 
 
 def newest_versions(sides: Sequence[Side]) -> Versions | None:
@@ -285,7 +306,7 @@ def newest_versions(sides: Sequence[Side]) -> Versions | None:
         after=new.fact("framework"),
         cases=len(ratios),
         mean=mean,
-        load=max(side.load for pair in pairs for side in pair),
+        load=max(load for pair in pairs for side in pair for _, load in side.loads),
         other=tuple(
             name for name in _SOFTWARE if any(a.fact(name) != b.fact(name) for a, b in pairs)
         ),
@@ -368,14 +389,16 @@ def _side(
     newest = [row for row in rows if row["source"] == source]
     rows = judged_rows(rows)
     logs: dict[int, list[float]] = {}
+    shares: dict[int, list[float | None]] = {}
     for row in rows:
         logs.setdefault(int(row["source"]), []).append(math.log(row["step_time_p50_s"]))
+        shares.setdefault(int(row["source"]), []).append(row["other_cpu_share"])
     source = max(logs)
     rows = [row for row in rows if row["source"] == source]
     count = len(rows)
     unsteady = sum(row["status"] == "unsteady" for row in rows)
     doubts = [f"{unsteady} of {counted(count, 'process')} unsteady"] if unsteady else []
-    load = large_load(row["other_cpu_share"] for row in rows)
+    load = large_load(shares[source])
     doubts += [f"{load_text(load)} other load"] if load else []
     doubts += filter(None, [left_out_text(newest, rows)])
     return Side(
@@ -391,6 +414,6 @@ def _side(
         runs=tuple(
             (run, math.exp(fmean(its_own))) for run, its_own in sorted(logs.items())[-_MOST_RUNS:]
         ),
-        load=load or 0.0,
+        loads=tuple((run, large_load(its_own) or 0.0) for run, its_own in shares.items()),
         doubt="; ".join(doubts),
     )

@@ -39,7 +39,8 @@ def hardware_figure(table: Table) -> Figure | None:
         "datum.model + (datum.task ? ' ' + datum.task + ' b' + datum.batch_size : '')"
         " + (datum.setting ? ', ' + datum.setting : '')"
     )
-    title = "speed-up (above 1 is faster)"
+    _, words = rings(table)
+    title = f"speed-up (above 1 is faster){words}"
     # cases may be many: what the axis says stands where the figure begins
     x = log_axis("speedup", title, axis={"tickCount": 6, "labelOverlap": True, "orient": "top"})
     y = {"field": "name", "type": "nominal", "title": None, "sort": dict(BY_PLACE)}
@@ -47,6 +48,7 @@ def hardware_figure(table: Table) -> Figure | None:
     line = {"type": "rule", "strokeDash": [4, 3], "color": GREY}
     layers: list[Spec] = [
         {"mark": line, "encoding": {"x": {"datum": 1}}},
+        *rings(table, {"y": y, "x": x})[0],
         {
             "mark": {"type": "point", "filled": True, "size": 70},
             "encoding": {"y": y, "x": x, **colours, "tooltip": tooltip(table)},
@@ -133,14 +135,16 @@ def roofline_figure(table: Table) -> Figure | None:
         {"flatten": ["intensity"]},
         {"calculate": "min(datum.flops, datum.intensity * datum.bytes)", "as": "flops_per_s"},
     ]
+    ring, words = rings(table)
     spec = {
         "height": 320,
         "encoding": {
-            "x": log_axis("intensity", "arithmetic intensity (FLOP per byte)"),
+            "x": log_axis("intensity", f"arithmetic intensity (FLOP per byte){words}"),
             "y": log_axis("flops_per_s", "reached (FLOP/s)"),
         },
         "layer": [
             {"transform": ceiling, "mark": {"type": "line", "color": GREY}},
+            *ring,
             {
                 "mark": {"type": "point", "filled": True, "size": 80},
                 "encoding": {**by_model(), "tooltip": tooltip(table)},
@@ -154,7 +158,8 @@ def distribution_figure(table: Table) -> Figure | None:
     """Draw each case's quantiles: a line p10 to p90, a bar of the middle half, a tick p50."""
     if not has(table, "p10", "p25", "p50", "p75", "p90"):
         return None
-    x = seconds_axis("p50", "step time, quantiles (medians over processes)")
+    _, words = rings(table)
+    x = seconds_axis("p50", f"step time, quantiles (medians over processes){words}")
     seen = {"tooltip": tooltip(table)}
     layers: list[Spec] = [
         _span("rule", "p10", "p90", x, seen),
@@ -168,6 +173,7 @@ def distribution_figure(table: Table) -> Figure | None:
         if has(table, name):
             mark = {"type": "point", "shape": shape, "color": "#a05ad0"}
             layers.append({"mark": mark, "encoding": {"x": {**x, "field": name}, **seen}})
+    layers += rings(table, {"x": x})[0]
     spec = {
         "height": {"step": _ROW},
         "usermeta": {"lines": ["model"]},

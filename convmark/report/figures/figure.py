@@ -188,10 +188,11 @@ def rings(table: Table, encoding: Spec | None = None) -> tuple[list[Spec], str]:
     Args:
         encoding: the place of a point, where the layers have none in common.
     """
-    if not has(table, "load"):
+    loads = [f"datum.{key} > 0" for key in ("load", "earlier_load") if has(table, key)]
+    if not loads:
         return [], ""
     mark = {"type": "point", "shape": "circle", "size": 260, "color": GREY}
-    loaded = {"transform": [{"filter": "datum.load > 0"}], "mark": mark}
+    loaded = {"transform": [{"filter": " || ".join(loads)}], "mark": mark}
     return [{**loaded, "encoding": encoding or {}}], "; in a ring: under other load"
 
 

@@ -147,7 +147,8 @@ def batch_figure(table: Table) -> Figure | None:
     """Draw throughput and step time over the batch size, of one model at a time."""
     if not has(table, "batch_size", "throughput_samples_per_s", "step_time_p50_s"):
         return None
-    x = log_axis("batch_size", "batch size", axis={"format": "d", "tickCount": 6})
+    ring, words = rings(table)
+    x = log_axis("batch_size", f"batch size{words}", axis={"format": "d", "tickCount": 6})
     x["scale"] = {"type": "log", "base": 2, "nice": False, "padding": 24}
     panels = [
         log_axis("throughput_samples_per_s", "throughput (samples/s)"),
@@ -156,13 +157,14 @@ def batch_figure(table: Table) -> Figure | None:
     specs = [
         {
             "height": 220,
-            "mark": {"type": "line", "point": {"filled": True, "size": 70}},
-            "encoding": {
-                "x": x,
-                "y": y,
-                **coloured("series", "measured"),
-                "tooltip": tooltip(table),
-            },
+            "encoding": {"x": x, "y": y},
+            "layer": [
+                *ring,
+                {
+                    "mark": {"type": "line", "point": {"filled": True, "size": 70}},
+                    "encoding": {**coloured("series", "measured"), "tooltip": tooltip(table)},
+                },
+            ],
         }
         for y in panels
     ]

@@ -80,7 +80,7 @@ def _of_samples(found: Measured) -> Table:
         f"interval from {LEAST_PROCESSES} of them on; the price is taken as exact.",
         headings(
             "model task batch_size setting hardware cost low high by energy joules load n "
-            "framework note",
+            "earlier_load framework note",
             cost=(f"{currency} per million", "number", unit),
             low=("interval from", "number", unit),
             high=("to", "number", unit),
@@ -108,7 +108,7 @@ def _figures(found: Measured, key: Key, name: str, rows: Sequence[Row]) -> dict[
     by = "sustained" if sustained and slowest is times[-1] else "burst"
     machines = _machines(rows[0])
     scope, joules = _energy(rows) if price.per_kwh else (RENT, None)
-    units = sustained if by == "sustained" else burst
+    units, rate = (sustained, SUSTAINED) if by == "sustained" else (burst, BURST)
     left_out = left_out_text(found.newest[key][name], rows).replace("speed-up", "cost")
 
     def cost(seconds_per_sample: float) -> float:
@@ -120,7 +120,8 @@ def _figures(found: Measured, key: Key, name: str, rows: Sequence[Row]) -> dict[
         "by": by,
         "energy": scope,
         "joules": joules,
-        "load": found.load(key, name, SUSTAINED if by == "sustained" else BURST),
+        "load": found.load(key, name, rate),
+        "earlier_load": found.earlier_load(key, name, rate),
         "n": len(units),
         "framework": rows[0]["framework"],
         "note": "; ".join([*_notes(units, machines, scope, by), *filter(None, [left_out])]),
@@ -371,7 +372,7 @@ def energy(table: pd.DataFrame, lead: Sequence[str] = ()) -> Table:
         [
             *headings("model task batch_size setting hardware"),
             *ENERGY_HEADINGS,
-            *headings("load n run framework"),
+            *headings("load doubts n run framework"),
         ],
         [{**row, **one} for row in _newest(table) for one in of_scopes(row)],
         lead=lead,

@@ -110,7 +110,8 @@ def _equal_batches(found: _Shown) -> Table:
         f"logarithms, from {LEAST_PROCESSES} runs or processes a side; that of the geometric mean "
         "is for these cases and allows for what all cases of a run share. Runs with the same "
         "software and code are taken together, and the column mean is of them: speed-up is the "
-        "quotient of two means. Step p50 and samples/s are medians of the newest run alone. "
+        "quotient of two means. Step p50 and samples/s are medians of the newest run alone; other "
+        "load of earlier runs that the mean is of has a column of its own. "
         "Energy and loss appear where they are known, that of float32 of the same seed, version "
         "and code; another reference by --reference, the order of sustained throughput by --rank "
         "sustained.",
@@ -242,6 +243,7 @@ class _Shown(Measured):
             "runs": len({row["source"] for row in rows}),
             "n": len(newest),
             "load": self.load(key, name, self.rate),
+            "earlier_load": self.earlier_load(key, name, self.rate),
             "sustained_throughput_samples_per_s": sustained,
             "samples_per_joule": 1 / joules if joules else None,
             "framework": newest[0]["framework"],
@@ -344,7 +346,8 @@ class _Shown(Measured):
         """Say under how much other load those cases were measured that both machines have."""
         both = [key for key, sides in self.cases.items() if {name, self.base} <= sides.keys()]
         for one in (name, self.base):
-            known = [share for key in both if (share := self.load(key, one, rate))]
+            shares = (of(key, one, rate) for of in (self.load, self.earlier_load) for key in both)
+            known = [share for share in shares if share]
             if known:
                 yield f", {one} under {load_text(max(known))} other load"
 
@@ -365,7 +368,8 @@ class _Shown(Measured):
     def _headings(self) -> list[Heading]:
         return headings(
             "model task batch_size setting hardware step_time_p50_s throughput_samples_per_s "
-            "sustained_throughput_samples_per_s runs load n mean_s mean_rate speedup low high loss "
+            "sustained_throughput_samples_per_s runs load n earlier_load mean_s mean_rate speedup "
+            "low high loss "
             "loss_float32 samples_per_joule framework note",
             mean_s=("mean step", "seconds"),
             mean_rate=("mean samples/s", "rate"),

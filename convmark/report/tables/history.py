@@ -63,7 +63,7 @@ _DIGITS = 6
 
 _COLUMNS = (
     *("case", "hardware", "source", "started", "commit", "dirty", "framework", "keras"),
-    *("step_time_p50_s", "low", "high", "n", "trouble", "load", "asked_shape"),
+    *("step_time_p50_s", "low", "high", "n", "trouble", "load", "doubts", "asked_shape"),
     *("model", "task", "batch_size", "device", "backend", "precision", "machine"),
 )
 
@@ -155,7 +155,7 @@ def _history_table(records: Sequence[Mapping[str, Any]], limit: str) -> Table:
         f"moved; a dashed line is a change point. Times are UTC.{limit}",
         headings(
             "case hardware run started commit framework keras step_time_p50_s low high load n "
-            "level level_s verdict moved trouble",
+            "doubts level level_s verdict moved trouble",
             keras="Keras",
             low=("interval from", "seconds"),
             high=("to", "seconds"),

@@ -48,13 +48,14 @@ def architectures(table: pd.DataFrame, labels: Sequence[str]) -> Table:
         "percentiles. Spread is half the range of the processes' medians divided "
         "by their median. Other load is the share of the CPUs' time that other "
         "programs took, shown from 10 % on: such a step time is longer than on an "
-        "idle machine. p99 needs 1,000 steps. FLOPs are 2 x multiply-adds, forward, "
+        "idle machine. Doubts count the processes that are failed, unsteady, not judged "
+        "or beside other runs. p99 needs 1,000 steps. FLOPs are 2 x multiply-adds, forward, "
         "per sample; peak memory is above the process's baseline. Fed is the "
         "throughput of steps whose batches come from host memory.",
         [
             *headings("model task batch_size setting hardware"),
             Heading.of(_FIGURES[0]),
-            *headings("spread load"),
+            *headings("spread load doubts"),
             Heading.of(_FIGURES[1]),
             *headings("n run framework"),
             *map(Heading.of, _FIGURES[2:]),
@@ -74,7 +75,7 @@ def task_figures(table: pd.DataFrame, labels: Sequence[str], task: Task) -> Tabl
         [
             *headings("model batch_size setting hardware"),
             *map(Heading.of, figures),
-            *headings("load n framework run"),
+            *headings("load doubts n framework run"),
         ],
         _newest(table[table["task"] == task.name], labels),
     )
@@ -150,10 +151,11 @@ def pareto(table: pd.DataFrame) -> Table:
         "Throughput against parameters",
         "The newest figures of comparable cases: the same hardware, task, batch "
         "size, setting and version. A model is on the Pareto front if no other model "
-        "has fewer parameters and more throughput: large points, joined by the "
-        "dashed line.",
+        "has fewer parameters and more throughput by these medians, however little: "
+        "large points, joined by the dashed line.",
         headings(
-            "model group parameters throughput_samples_per_s load front", front="Pareto front"
+            "model group parameters throughput_samples_per_s load doubts front",
+            front="Pareto front",
         ),
         records,
         keep=["front"],
@@ -182,7 +184,7 @@ def applications(table: pd.DataFrame, depths: Mapping[str, int]) -> Table:
         if is_of_the_times(row):
             kind = _kind(row)
             load = f"{load_text(row['load'])} other load" if row["load"] > 0 else ""
-            measured_on = (row["hardware"], text_of(row["framework"]), load)
+            measured_on = (row["hardware"], text_of(row["framework"]), load, row["doubts"])
             model[f"{kind}_step_s"] = row["step_time_p50_s"]
             model[f"{kind}_hardware"] = ", ".join(filter(None, measured_on))
             model[f"{kind}_n"] = row["n"]
@@ -257,9 +259,10 @@ def published(table: pd.DataFrame) -> Table:
         f"weights of keras.applications, from the table on {SOURCE}. Step time is "
         "measured: the median over the processes of the newest run, inference, "
         "float32, with random weights. A model is on the front if no other model is "
-        "both faster and more accurate: large points, joined by the dashed line.",
+        "both faster, by these medians, and more accurate: large points, joined by the dashed "
+        "line.",
         headings(
-            "model group step_time_p50_s load top_1 parameters n front",
+            "model group step_time_p50_s load doubts top_1 parameters n front",
             step_time_p50_s=("step p50, measured", "seconds"),
             top_1=("top-1, published", "share"),
         ),
@@ -315,7 +318,7 @@ def published_times(table: pd.DataFrame) -> Table:
         "run, with random weights. The ratio compares two machines and two ways to "
         "measure.",
         headings(
-            "model hardware framework step_time_p50_s load n published_s on ratio",
+            "model hardware framework step_time_p50_s load doubts n published_s on ratio",
             step_time_p50_s=("step p50, measured", "seconds"),
             published_s=("published", "seconds"),
             on="published on",

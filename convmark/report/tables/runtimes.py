@@ -26,7 +26,7 @@ _COLUMNS = (
     *("machine", "device"),
     *("step_time_p50_s", "time_to_first_step_s", "export_s", "load_s", "exported_bytes"),
     *("peak_host_memory_bytes", "runtime_threads", "largest_rel_error", "top1_agreement"),
-    *("spread", "load", "source", "case"),
+    *("spread", "load", "doubts", "source", "case"),
 )
 
 _CAPTION = (
@@ -87,7 +87,7 @@ def runtimes(frame: pd.DataFrame, table: pd.DataFrame) -> Table:
         _CAPTION,
         headings(
             "model hardware batch_size setting runtime precision framework step_time_p50_s spread "
-            "load fastest time_to_first_step_s load_s export_s exported_bytes "
+            "load doubts fastest time_to_first_step_s load_s export_s exported_bytes "
             "peak_host_memory_bytes largest_rel_error top1_agreement runtime_threads n",
             hardware="measured on",
             framework="version",

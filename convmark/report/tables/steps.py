@@ -72,7 +72,7 @@ def batch_sizes(table: pd.DataFrame) -> Table:
         "Throughput is the median over processes of the samples per second in "
         "windows; the step time is the median of the processes' medians.",
         headings(
-            "model series batch_size throughput_samples_per_s step_time_p50_s load n",
+            "model series batch_size throughput_samples_per_s step_time_p50_s load doubts n",
             series="measured",
         ),
         records,
@@ -97,10 +97,10 @@ def distribution(table: pd.DataFrame) -> Table:
         "Distribution of the step time",
         "From the newest run of each case: each quantile is the median over the "
         "processes of their own quantile. In inference this is the latency. The bar "
-        "spans the middle half of the steps, the line p10 to p90; p95 needs 100 "
-        "steps in every process, p99 1,000.",
+        "spans the middle half of the steps, the line p10 to p90, the tick is p50, the "
+        "triangle p95, the diamond p99; p95 needs 100 steps in every process, p99 1,000.",
         headings(
-            f"model group {' '.join(QUANTILES)} load n",
+            f"model group {' '.join(QUANTILES)} load doubts n",
             **{name: (name, "seconds") for name in QUANTILES},
         ),
         records,
@@ -126,7 +126,9 @@ def scaling(table: pd.DataFrame) -> Table:
         "Scaling over replicas",
         "Efficiency is the throughput over that of one replica of the same version and code, over "
         "the number of replicas: 100 % is perfect. The batch size is per replica.",
-        headings("series replicas throughput_samples_per_s efficiency load n", series="case"),
+        headings(
+            "series replicas throughput_samples_per_s efficiency load doubts n", series="case"
+        ),
         records,
     )
 
@@ -182,7 +184,7 @@ def sustained(table: pd.DataFrame) -> Table:
                 throughput_samples_per_s=("burst samples/s", "rate"),
             ),
             *map(Heading.of, shown_in("sustained")),
-            *headings("run framework"),
+            *headings("doubts run framework"),
         ],
         rows,
     )
@@ -215,7 +217,7 @@ def latency_limit(table: pd.DataFrame) -> Table:
                 for one in shown_in("latency_limit")
                 if one.name != "latency_limit_s"
             ),
-            *headings("run framework"),
+            *headings("doubts run framework"),
         ],
         [{**row, "limit": row["latency_limit_s"]} for row in rows],
     )
@@ -239,7 +241,8 @@ def waterfall(table: pd.DataFrame) -> Table:
         "seconds of a call, once for all its steps.",
         [
             *headings(
-                "model group direction way step_s compiled_s added_s added_share adds call_s load",
+                "model group direction way step_s compiled_s added_s added_share adds call_s load "
+                "doubts",
                 way="called by",
                 step_s=("per step", "seconds"),
                 compiled_s=("compiled step", "seconds"),
@@ -333,7 +336,7 @@ def roofline(table: pd.DataFrame, traffic_elements: Mapping[tuple[str, str], int
         "--describe: every layer reads its inputs and weights and writes its output "
         "once.",
         headings(
-            "model group intensity flops_per_s attainable_flops_per_s share load "
+            "model group intensity flops_per_s attainable_flops_per_s share load doubts "
             "peak_flops_per_s peak_bytes_per_s n",
             intensity=("FLOP/byte", "intensity"),
             flops_per_s=("FLOP/s", "flops_rate"),
