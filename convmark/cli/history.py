@@ -16,7 +16,7 @@ from convmark.cli.command import EXIT_OK, exit_status, sayer
 from convmark.compare import files
 from convmark.compare.digest import CaseFigures
 from convmark.compare.earlier import by_name
-from convmark.compare.files import NOISE, read_noise, read_verdicts, verdicts_path
+from convmark.compare.files import NOISE, read_noise
 from convmark.compare.history import (
     History,
     accepted_history,
@@ -72,13 +72,9 @@ def compare(given: argparse.Namespace, options: Options) -> int:
         OptionError: more than two runs, no such format, or a pattern that matches no case.
         StoreError: a run that is not there, holds nothing or cannot be read.
     """
-    for name in ("target", "budget"):
-        if getattr(given, name) is not None and not given.live:
-            raise OptionError(f"--{name}: must be given with --live, which it limits")
+    _check_live(given)
     if given.across is not None:
         return _across(given, options)
-    if given.live:
-        raise OptionError("--live: must be given with --across, whose values it compares")
     runs, allowed = given.runs, options.allow_changes
     form = check_form(given.format, (GITHUB,))
     if len(runs) > 2:
@@ -89,9 +85,9 @@ def compare(given: argparse.Namespace, options: Options) -> int:
     records = read_run(path)
     if not records:
         raise StoreError(f"{path}: must have the rows of a run, but it has none")
-    said = read_verdicts(path) if records[0].run == path.stem else []
+    said, kept = files.verdicts_with_file(path) if records[0].run == path.stem else ([], path)
     if said:
-        _warn_of_unjudged(path, records, said)
+        _warn_of_unjudged(kept, records, said)
     if len(runs) == 2:
         baseline = store.find(runs[0], folder, but=path)
         history = named_history(baseline, records)
@@ -126,13 +122,26 @@ def compare(given: argparse.Namespace, options: Options) -> int:
     return exit_status(not any(judgement.fails for judgement in judgements))
 
 
-def _warn_of_unjudged(path: Path, records: Sequence[Record], said: Sequence[Judgement]) -> None:
-    """Warn of the cases that the run's own session has judged no more, or not yet."""
+def _check_live(given: argparse.Namespace) -> None:
+    """Refuse options of a live comparison where there is none."""
+    for name in ("target", "budget"):
+        if getattr(given, name) is not None and not given.live:
+            raise OptionError(f"--{name}: must be given with --live, which it limits")
+    if given.live and given.across is None:
+        raise OptionError("--live: must be given with --across, whose values it compares")
+
+
+def _warn_of_unjudged(kept: Path, records: Sequence[Record], said: Sequence[Judgement]) -> None:
+    """Warn of the cases that the run's own session has judged no more, or not yet.
+
+    Args:
+        kept: the file of what it has said.
+    """
     judged = {one.case for one in said}
     every = by_name(row for row in records if TASKS[row.task].judged)
     if left := [name for name in every if name not in judged]:
         warnings.warn(
-            f"{verdicts_path(path)}: has no verdict of {listed(left, MOST_TOLD)}, which the run "
+            f"{kept}: has no verdict of {listed(left, MOST_TOLD)}, which the run "
             "has; compare it again",
             StoreWarning,
             stacklevel=3,

@@ -79,11 +79,20 @@ def read_verdicts(run: Path) -> list[Judgement]:
     Raises:
         StoreError: a file cannot be read, or does not fit; the message names file and line.
     """
+    return verdicts_with_file(run)[0]
+
+
+def verdicts_with_file(run: Path) -> tuple[list[Judgement], Path]:
+    """Return the same, and the file that has it; without verdicts the one that would.
+
+    Raises:
+        StoreError: as `read_verdicts`.
+    """
     for path in verdicts_paths(run):
         rows = _table(path).read(path)
         if last := {(one.case, one.metric): one for one in rows if one.run == run.stem}:
-            return list(last.values())
-    return []
+            return list(last.values()), path
+    return [], verdicts_path(run)
 
 
 def with_live(judgements: Iterable[Judgement], run: Path, baseline: Path) -> list[Judgement]:
