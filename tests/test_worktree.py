@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -275,6 +276,20 @@ def test_a_commit_is_resolved_in_the_working_tree_that_the_user_stands_in(
     assert set(worktree.working_trees(repository)) == {repository.resolve(), other.resolve()}
     assert worktree.standing_in(repository, other) == other.resolve()
     assert worktree.standing_in(repository, tmp_path) == repository
+
+
+def test_a_name_that_a_branch_and_a_tag_of_other_commits_have_is_refused(repository: Path) -> None:
+    """Git would take the tag, and say so on standard error alone."""
+    old, new = (git(repository, "rev-parse", ref) for ref in ("v1", "main"))
+    git(repository, "tag", "main", "v1")
+    for ref in ("main", "main^0"):
+        rest = ref.removeprefix("main")
+        with pytest.raises(ConvmarkError, match=re.escape(f"heads/main{rest} or tags/main{rest}")):
+            worktree.resolve(repository, ref)
+    assert worktree.resolve(repository, "heads/main") == new
+    assert worktree.resolve(repository, "tags/main") == old
+    git(repository, "tag", "--force", "main", "heads/main")
+    assert worktree.resolve(repository, "main") == new
 
 
 def test_a_ref_around_a_submodule_means_the_commit_that_it_has_of_it(

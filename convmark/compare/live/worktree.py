@@ -79,14 +79,30 @@ def resolve(repository: Path, ref: str) -> str:
     """Return the full commit that a branch, tag or short commit names.
 
     Raises:
-        ConvmarkError: the repository has no such commit.
+        ConvmarkError: the repository has no such commit, or a branch and a tag of that name.
     """
     git = Git.at(repository)
     if not ref.startswith("-"):
+        _refuse_two_of_one_name(git, ref)
         sha = git.answer("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
         if sha:
             return sha.strip()
     raise ConvmarkError(f"{repository}: git knows no commit {ref!r}; {_hint(git, ref)}")
+
+
+def _refuse_two_of_one_name(git: Git, ref: str) -> None:
+    """Refuse a name that a branch and a tag have, of which git would take the tag."""
+    name = _SUFFIX.split(ref)[0]
+    both = [f"refs/{kind}/{name}" for kind in ("heads", "tags")]
+    listed = git.answer("for-each-ref", "--format=%(refname)", *both) or ""
+    if name and set(both) <= set(listed.split("\n")):
+        commits = {git.answer("rev-parse", "--verify", f"{one}^{{commit}}") for one in both}
+        if len(commits) > 1:
+            rest = ref.removeprefix(name)
+            raise ConvmarkError(
+                f"{git.folder}: {name!r} is a branch and a tag of other commits; name one: "
+                f"heads/{name}{rest} or tags/{name}{rest}"
+            )
 
 
 def _hint(git: Git, ref: str) -> str:
