@@ -38,6 +38,8 @@ TOO_FEW = "too few sessions"
 INTERRUPTED = "interrupted"
 NO_EARLIER = "no earlier run of this case"
 """How the note of a new case begins, where no earlier run has it under whatever conditions."""
+SOME_STEPS = "most steps are "
+"""How a note says that only some steps have become slower."""
 OTHER_PACKAGES = "both codes ran with the packages installed here"
 """In the note of a step time whose baseline's commit would have installed something else."""
 NOT_JUDGED = "not judged"
@@ -62,6 +64,8 @@ class LiveSession:
     """Whether it was of two processes."""
     run: str = ""
     """The earlier run that it was measured in; empty for this one."""
+    all_steps: tuple[float, float] | None = None
+    """As of `Session`; of no earlier run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +88,8 @@ class LiveComparison:
     """The sessions that it rests on, those of an earlier run first."""
     codes: tuple[str, str] | None = None
     """Hashes of the anchor's and of today's code; None where they are not known."""
+    some_steps: str = ""
+    """That some steps alone have become slower, where the sessions' medians do not show it."""
 
     def __post_init__(self) -> None:
         if self.decision is None and not self.reason:

@@ -122,7 +122,9 @@ def _live(
             f"{percent(estimate - decision.bar)} against its recent level, which is "
             f"{percent(decision.bar)} of the anchor's"
         )
-    parts += [comparison.reason, difference]
+    parts += [comparison.some_steps, comparison.reason, difference]
+    if comparison.some_steps:
+        verdict = "inconclusive"
     if verdict == "unchanged" and moved is not None:
         verdict = "inconclusive"
         parts.append(

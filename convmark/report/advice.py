@@ -17,6 +17,7 @@ from convmark.compare.judgement import (
     NOT_LIVE,
     SAME_CODE,
     SAME_COMMIT,
+    SOME_STEPS,
     UNLIMITED,
     Judgement,
     decided,
@@ -306,7 +307,9 @@ def _remedy(unclear: Sequence[Judgement]) -> str:
     """Return what decides step times that are inconclusive, as their notes have it."""
     if any(is_open(one) and NOT_BY_TIME not in one.note for one in unclear):
         return f"run the command again, or with {UNLIMITED}"
-    if any(one.metric != "step_time" for one in unclear):
+    if any(one.metric != "step_time" for one in unclear) or all(
+        SOME_STEPS in one.note for one in unclear
+    ):
         return "the notes say why"
     if all(NOT_LIVE in one.note for one in unclear):
         return "none was compared live, and the notes say why"

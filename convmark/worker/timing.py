@@ -89,12 +89,13 @@ class Turn:
 
     wall_s: list[float] = field(default_factory=list)
     cpu_s: list[float] = field(default_factory=list)
+    whole: tuple[float, float, int] = (0.0, 0.0, 0)
+    """Wall and CPU seconds of all its steps, the dropped ones too, and their number."""
 
     def lists(self) -> dict[str, list[float]]:
         """Both lists by name, to the nanosecond."""
-        return {
-            name: [round(seconds, 9) for seconds in times] for name, times in asdict(self).items()
-        }
+        times = {"wall_s": self.wall_s, "cpu_s": self.cpu_s}
+        return {name: [round(seconds, 9) for seconds in one] for name, one in times.items()}
 
 
 class Pulse:

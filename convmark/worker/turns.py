@@ -58,15 +58,23 @@ class Turns:
     """Steps before them that were not timed."""
     wall_s: dict[str, list[float]] = field(default_factory=dict)
     cpu_s: dict[str, list[float]] = field(default_factory=dict)
+    whole: dict[str, list[tuple[float, float, int]]] = field(default_factory=dict)
+    """As of `Turn`: the medians pass over work that is done in a few steps of many."""
 
     def fields(self) -> dict[str, Any]:
-        """All of it for an event, to the nanosecond."""
+        """All of it for an event, to the nanosecond; of all steps the means."""
         lists = {
             f"{name}_{clock}": [round(seconds, 9) for seconds in times]
             for clock, found in (("wall_s", self.wall_s), ("cpu_s", self.cpu_s))
             for name, times in found.items()
         }
-        return {"steps": self.steps, "dropped": self.dropped, **lists}
+        means = {}
+        for name, turns in self.whole.items():
+            if steps := sum(count for *_, count in turns):
+                wall_s, cpu_s = (math.fsum(turn[clock] for turn in turns) for clock in (0, 1))
+                means[f"{name}_mean_wall_s"] = round(wall_s / steps, 9)
+                means[f"{name}_mean_cpu_s"] = round(cpu_s / steps, 9)
+        return {"steps": self.steps, "dropped": self.dropped, **lists, **means}
 
     def log_ratios(self) -> list[float]:
         """The mean ln(other / first) of each other code by wall time, trimmed by 20 %."""
@@ -145,7 +153,9 @@ def take_rounds(
         least: rounds that are taken however long they last.
     """
     names = sorted(contenders)
-    turns = Turns(*steps, {name: [] for name in names}, {name: [] for name in names})
+    turns = Turns(
+        *steps, {name: [] for name in names}, {name: [] for name in names}, {n: [] for n in names}
+    )
     spent_s, taken = 0.0, 0
     while taken < least or not _enough(turns, spent_s, seconds, enough_error):
         began = clock()
@@ -153,6 +163,7 @@ def take_rounds(
             turn = contenders[name].turn(*steps)
             turns.wall_s[name].append(statistics.median(turn.wall_s))
             turns.cpu_s[name].append(statistics.median(turn.cpu_s))
+            turns.whole[name].append(turn.whole)
         spent_s += clock() - began
         taken += 1
         beat()
@@ -194,9 +205,11 @@ def timed_turn(
     Either part ends early where it takes far longer than steps ever did: on a busy machine.
     """
     gc.collect()  # what the others have left
-    synchronise, ends_s = backend.synchronise, clock() + HELD_UP_S
+    turn_began, cpu_turn_began, count = clock(), cpu_clock(), 0
+    synchronise, ends_s = backend.synchronise, turn_began + HELD_UP_S
     for _ in range(dropped):
         synchronise(step())
+        count += 1
         if clock() >= ends_s:
             break
     taken = Turn()
@@ -209,4 +222,6 @@ def timed_turn(
         taken.wall_s.append(now - began)
         if now >= ends_s:
             break
+    count += len(taken.wall_s)
+    taken.whole = clock() - turn_began, cpu_clock() - cpu_turn_began, count
     return taken

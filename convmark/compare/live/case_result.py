@@ -8,13 +8,19 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from convmark.compare.judgement import BUDGET_SPENT, NOT_BY_TIME, LiveSession
+from convmark.compare.judgement import BUDGET_SPENT, NOT_BY_TIME, SOME_STEPS, LiveSession
 from convmark.compare.live.session import CONTROL, NEW, OLD, SideFailure
 from convmark.compare.live.tree import ForeignCode
 from convmark.compare.rule.allotment import Candidate
-from convmark.compare.rule.decision import CaseSessions, Decision
+from convmark.compare.rule.decision import (
+    CaseSessions,
+    Decision,
+    Limits,
+    slower_in_some_steps,
+)
 from convmark.core.case import Case
-from convmark.core.text import counted, duration_text, percent
+from convmark.core.interval import share_of
+from convmark.core.text import counted, duration_text, percent, share_text
 
 FIRST_SESSION_S = 2.5
 """About what a session takes before one was run, seconds."""
@@ -68,6 +74,8 @@ class CaseResult:
     failures: int = 0
     beside: SideFailure | None = None
     """How a duet failed before each code was tried in a process of its own."""
+    some_steps: str = ""
+    """What `look_at_all_steps` has found; empty for nothing."""
     left_out: list[str] = field(default_factory=list)
     """Why sessions were left out, one text each: their card was slowed, or shared with others."""
 
@@ -125,6 +133,18 @@ class CaseResult:
         verdict = "void" if self.void else decision.verdict.replace("_", " ")
         return f"{counted(decision.sessions, 'session')}, {decision.text}, {verdict}"
 
+    def look_at_all_steps(self, limits: Limits) -> None:
+        """Note where no slowdown is decided though all steps together are surely slower."""
+        changes = [one.all_steps for one in self.live if one.all_steps is not None]
+        change = slower_in_some_steps(changes, limits)
+        verdict = self.decision.plain_verdict if self.decision is not None else ""
+        if change and not self.same and verdict in ("unchanged", "improved"):
+            self.some_steps = (
+                f"{SOME_STEPS}{verdict}, but all steps together take "
+                f"{share_text(share_of(change))} longer: some do more work; compare the throughput "
+                "of a run of each code"
+            )
+
     def undecided(self, remedy: str) -> str:
         """Return why it is not decided, once no further session is run.
 
@@ -151,6 +171,8 @@ class CaseResult:
         plain, reasons = decision.plain_verdict, []
         if self.void:
             plain, reasons = "inconclusive", [VOID]
+        elif self.some_steps:
+            plain, reasons = "inconclusive", [self.some_steps]
         elif decision.verdict == "undecided":
             reasons = [self.undecided(remedy)]
         elif decision.within_margin:

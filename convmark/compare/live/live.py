@@ -183,6 +183,7 @@ class _Running:
             self._finish(place)
 
     def _finish(self, place: int) -> None:
+        self.found[place].look_at_all_steps(self._terms.limits)
         self._done(place, self.found[place])
         self._not_done.remove(place)
 
@@ -269,7 +270,13 @@ class _Running:
         assert session.wall is not None
         cpu = session.cpu.value if session.cpu else None
         took_s = max(1e-3, self._terms.clock() - began)
-        return LiveSession(wall=session.wall.value, cpu=cpu, seconds=took_s, apart=apart)
+        return LiveSession(
+            wall=session.wall.value,
+            cpu=cpu,
+            seconds=took_s,
+            apart=apart,
+            all_steps=session.all_steps,
+        )
 
     def _decide(self) -> None:
         """Judge the cases that may still get a session; the decisions on the others are final."""

@@ -13,6 +13,7 @@ where the two differ nothing that the session says of the new code is to be beli
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -176,6 +177,8 @@ class Session:
     control_wall: Estimate | None = None
     """ln(control / old) of the wall time of a step; None without a control."""
     control_cpu: Estimate | None = None
+    all_steps: tuple[float, float] | None = None
+    """ln(new / old) of the mean wall and CPU time of all steps; None where it is not known."""
     codes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """The `code` event of each side."""
     sizes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -383,7 +386,19 @@ def _ratios(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if CONTROL in under:
         found["control_wall"] = _log_ratio(events, "wall_s", CONTROL, [OLD])
         found["control_cpu"] = _log_ratio(events, "cpu_s", CONTROL, [OLD])
-    return found
+    return {**found, "all_steps": _of_all_steps(events)}
+
+
+def _of_all_steps(events: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
+    """Return the mean over builds of ln(new / old) of both clocks' means over all steps."""
+    means = [
+        [[event.get(f"{side}_mean_{clock}", 0.0) for side in (OLD, NEW)] for event in events]
+        for clock in ("wall_s", "cpu_s")
+    ]
+    if not events or any(min(pair) <= 0 for of_clock in means for pair in of_clock):
+        return None
+    wall, cpu = (np.mean([math.log(new / old) for old, new in of_clock]) for of_clock in means)
+    return float(wall), float(cpu)
 
 
 def _log_ratio(

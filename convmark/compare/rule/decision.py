@@ -35,6 +35,7 @@ from typing import Literal
 import numpy as np
 
 from convmark.compare.rule.statistics import (
+    ASSUMED,
     FEWEST_BEYOND_MODES,
     Look,
     Prior,
@@ -256,6 +257,22 @@ def controls_differ(controls: Sequence[Sequence[float]]) -> list[bool]:
         one is not None and abs(one.estimate) > max(one.bound(prior, NAMED_RATE), NAMED_FROM)
         for one in known
     ]
+
+
+def slower_in_some_steps(changes: Sequence[tuple[float, float]], limits: Limits = USUAL) -> float:
+    """Return ln(new / old) of the time of all steps where it is surely above the margin; else 0.
+
+    A session's value is that of its usual steps. Work that is done in one step of many tells in
+    their sum alone, by CPU time too: other programs make single steps longer by wall time.
+
+    Args:
+        changes: of each session the mean of all steps, by wall and by CPU time.
+    """
+    if len(changes) < FEWEST_SESSIONS:
+        return 0.0
+    found = [summary(values) for values in zip(*changes, strict=True)]
+    least = min(one.estimate - one.bound(ASSUMED, UNCHANGED_RATE) for one in found)
+    return found[0].estimate if least > limits.margin else 0.0
 
 
 def contradicts(decision: Decision, separate: Sequence[float]) -> bool:

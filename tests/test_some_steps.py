@@ -1,0 +1,77 @@
+"""Work that is done in a few steps of many, which the medians of a live comparison pass over."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from dataclasses import replace
+
+import pytest
+from test_gate import decision
+from test_live import Compare, compare, session  # noqa: F401 - a fixture
+from test_turns import Code, Machine, answer
+
+from convmark.compare.judgement import LiveComparison
+from convmark.compare.live.session import Session, session_of
+from convmark.compare.rule.decision import slower_in_some_steps
+from convmark.compare.step_time import step_time
+from convmark.worker.turns import take_rounds
+
+
+@pytest.mark.parametrize("steps", [(1, 0), (3, 3), (3, 5)])
+def test_a_session_tells_the_time_of_all_steps_beside_that_of_usual_ones(
+    steps: tuple[int, int],
+) -> None:
+    """One step of eight takes nine times as long, be it one that is timed or a dropped one."""
+    machine = Machine()
+    every_eighth = itertools.islice(itertools.cycle([0.009] + [0.001] * 7), 5000)
+    codes = {"old": Code(machine, "old", 0.001), "new": Code(machine, "new", *every_eighth)}
+    turns = take_rounds(codes, steps, 400.0, random.Random(1), clock=lambda: machine.now_s)
+    found = session_of(answer({"event": "turns", "build": 0, **turns.fields()}))
+    assert found.wall is not None
+    assert found.wall.value == pytest.approx(0.0)
+    assert found.all_steps == pytest.approx([math.log(2)] * 2, abs=0.03)
+    assert (
+        session_of(answer({"event": "turns", **replace(turns, whole={}).fields()})).all_steps
+        is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("sessions", "found"),
+    [
+        ([(0.20, 0.20)], 0.0),
+        ([(0.20, 0.20), (0.22, 0.18)], 0.21),
+        ([(0.20, 0.00), (0.20, 0.00)], 0.0),  # other programs have held up single steps
+        ([(0.20, 0.20), (0.60, 0.20)], 0.0),  # noise
+        ([(0.02, 0.02)] * 9, 0.0),  # within the margin
+        ([(-0.20, -0.20)] * 3, 0.0),
+    ],
+)
+def test_all_steps_are_slower_where_both_clocks_of_some_sessions_say_so(
+    sessions: list[tuple[float, float]], found: float
+) -> None:
+    assert slower_in_some_steps(sessions) == pytest.approx(found)
+
+
+def test_a_case_of_which_some_steps_became_slower_is_not_called_unchanged(
+    compare: Compare,  # noqa: F811 - the fixture
+) -> None:
+    def hidden(number: int, noise: random.Random) -> Session:
+        return replace(session(0.0, noise), all_steps=(0.2, 0.2))
+
+    def plain(number: int, noise: random.Random) -> Session:
+        return replace(session(0.0, noise), all_steps=(0.0, 0.0))
+
+    others = dict.fromkeys(("conv_layer", "dense_layer", "mini_resnet"), plain)
+    found, _ = compare({"lenet5": hidden, **others})
+    told = "most steps are unchanged, but all steps together take 22.1 % longer: some do more work"
+    assert [one.verdict("")[0] for one in found] == ["inconclusive", *["unchanged"] * 3]
+    assert found[0].verdict("")[1].startswith(told)
+    comparison = LiveComparison(
+        decision=decision("unchanged"), anchor="c1", some_steps=found[0].some_steps
+    )
+    judged = step_time((), (), comparison, same_code=False, anchor=None)
+    assert judged.verdict == "inconclusive"
+    assert told in judged.note
