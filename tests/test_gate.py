@@ -307,6 +307,27 @@ def test_another_copy_of_the_repository_s_own_files_is_never_the_same_code(
         assert found == says
 
 
+def test_the_code_of_another_clone_than_the_user_stands_in_is_never_the_same_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The edits in the clone that the user stands in have not run."""
+    named = ("-c", "user.name=n", "-c", "user.email=e")
+    for arguments in (
+        ["init", "-q", "installed"],
+        [*named, "-C", "installed", "commit", "-q", "--allow-empty", "-m", "one"],
+        ["clone", "-q", "installed", "mine"],
+    ):
+        subprocess.run(["git", *arguments], cwd=tmp_path, check=True)
+    installed = tmp_path / "installed"
+    (installed / "net.py").write_text("")
+    origin = Origin(repository=installed, folder=Path(), is_zoo=False)
+    rows = run_of("0002", 0.0, 0.0, code="c1")
+    for folder, says in ((installed, SAME_CODE), (tmp_path, SAME_CODE), (tmp_path / "mine", "")):
+        monkeypatch.chdir(folder)
+        anchor = AnchorCode(commit=A_COMMIT, code="c1")
+        assert same_as_today(rows, origin, anchor, not_asked, {}) == says
+
+
 def test_a_file_that_was_edited_between_two_processes_counts_as_the_first_has_run_it() -> None:
     """So that the sessions, which run the second, leave the case without a verdict."""
     codes = {}

@@ -247,6 +247,32 @@ def test_a_file_of_another_clone_of_the_repository_is_refused(
         side.check(code(tmp_path / "other" / "nets.py"))
 
 
+def test_the_models_of_another_clone_than_the_user_stands_in_are_refused(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the user has changed there would not be what runs."""
+    clone = tmp_path / "clone"
+    git(made, "clone", "-q", str(made), str(clone))
+    (clone / "pyproject.toml").unlink()
+    git(clone, "commit", "-qam", "of no project by name, and ahead")
+    git(tmp_path, "init", "-q", "other")
+    around = tmp_path / "around"
+    git(tmp_path, "init", "-q", "around")
+    git(around, "clone", "-q", str(made), "inside")
+    with tree_at_commit(made, "main") as old:
+        sides = (old, tree_as_it_is(made))
+        monkeypatch.chdir(clone / "src")
+        for side in sides:
+            with pytest.raises(ForeignCode, match=f"in {clone}, another clone of it; install "):
+                side.settings({})
+        for folder in (tmp_path, tmp_path / "other", made, made / "deps" / "library"):
+            monkeypatch.chdir(folder)
+            for side in sides:
+                side.settings({})
+    monkeypatch.chdir(around)
+    tree_as_it_is(around / "inside").settings({})
+
+
 def test_an_lfs_pointer_in_place_of_weights_is_refused(tree: Tree) -> None:
     message = refused(tree, code(tree.root / "heavy.h5"))
     assert "heavy.h5 is a Git LFS pointer, whose contents this clone does not have" in message

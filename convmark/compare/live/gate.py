@@ -27,8 +27,8 @@ from convmark.compare.live.anchor import (
 from convmark.compare.live.blame import then_layers
 from convmark.compare.live.case_result import CaseResult
 from convmark.compare.live.live import LiveOptions, compare_live
-from convmark.compare.live.session import OLD, LiveSide, Pairing
-from convmark.compare.live.tree import OwnCode
+from convmark.compare.live.session import NEW, OLD, LiveSide, Pairing
+from convmark.compare.live.tree import OwnCode, other_clone
 from convmark.compare.live.worktree import working_trees
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
@@ -67,7 +67,6 @@ def compare_with_anchors(
     Args:
         rows: those of today, by the case that was asked for.
         anchor_of: the code to compare each case with.
-        say: is told how far it is.
         origin_of: where the model of a case comes from.
         codes: what the run has kept of its codes, by their hash.
         shared: by the backend's name, the interpreter whose processes run both codes.
@@ -80,36 +79,31 @@ def compare_with_anchors(
     """
     found: dict[Case, LiveComparison] = {}
     pairings: list[Pairing] = []
-    labels: list[str] = []
+    labels = dict.fromkeys(rows, "")
     commit_of = functools.cache(functools.partial(read_commit, besides=[terms.results]))
     with contextlib.ExitStack() as stack:
         sides = Sides(make, gpus, stack)
-        trees = functools.cache(lambda *place: stack.enter_context(anchor_trees(*place)))
         for case, own in rows.items():
-            origin, label = origin_of(case), ""
+            origin = origin_of(case)
             try:
                 anchor = anchor_of(case, origin)
-                label = anchor.label
+                labels[case] = anchor.label
                 if same := same_as_today(own, origin, anchor, commit_of, codes):
                     raise ConvmarkError(same)
-                old, new = (
-                    sides.of(case, (origin, anchor, number), tree)
-                    for number, tree in enumerate(trees(origin, anchor))
-                )
+                old, new = sides.both(case, origin, anchor)
             except ConvmarkError as error:
-                found[case] = LiveComparison(decision=None, anchor=label, reason=str(error))
+                found[case] = LiveComparison(decision=None, anchor=labels[case], reason=str(error))
             else:
                 both, files = shared(case.backend), measured_files(own, codes)
                 pairings.append(Pairing(case=case, old=old, new=new, shared=both, measured=files))
-                labels.append(label)
         if pairings:
             seconds = sum(expected_s(pairing.case) for pairing in pairings)
-            say(_announcement(labels, seconds, terms.seconds_left(), layers_s))
+            named = [labels[pairing.case] for pairing in pairings]
+            say(_announcement(named, seconds, terms.seconds_left(), layers_s))
         results = compare_live(pairings, terms, say)
-        for pairing, label, result in zip(pairings, labels, results, strict=True):
-            found[pairing.case] = _comparison(result, label)
-        slower = _slower(pairings, results)
-        layers = (functools.partial(on_regressed, pairing) for pairing in slower)
+        for pairing, result in zip(pairings, results, strict=True):
+            found[pairing.case] = _comparison(result, labels[pairing.case])
+        layers = (functools.partial(on_regressed, one) for one in _slower(pairings, results))
         then_layers(results, layers, keep=lambda: on_decided(found))
     return found
 
@@ -144,6 +138,19 @@ class Sides:
         self._gpus = gpus
         self._stack = stack
         self._own: dict[Hashable, Interpreter] = {}
+        self._trees = functools.cache(lambda *place: stack.enter_context(anchor_trees(*place)))
+
+    def both(
+        self, case: Case, origin: Origin | None, anchor: AnchorCode
+    ) -> tuple[LiveSide, LiveSide]:
+        """Return a case's sides of the anchor's code and of today's.
+
+        Raises:
+            ConvmarkError: one of the two is not to be had.
+        """
+        old, new = self._trees(origin, anchor)
+        place = origin, anchor
+        return self.of(case, (*place, OLD), old), self.of(case, (*place, NEW), new)
 
     def of(self, case: Case, name: Hashable, code: OwnCode | None) -> LiveSide:
         """Return a case's side of a code; its interpreter has not been started yet.
@@ -182,6 +189,7 @@ def _comparison(found: CaseResult, label: str) -> LiveComparison:
         sizes=found.sizes.get(OLD, {}),
         precisions=found.precisions,
         kept=tuple(found.live),
+        some_steps=found.some_steps,
         codes=found.codes,
     )
 
@@ -207,6 +215,8 @@ def same_as_today(
     if not rows:
         return ""
     ran = [codes[row.code] for row in rows if row.code and row.code in codes]
+    if origin and other_clone(origin.repository, Path.cwd().resolve()):
+        return ""  # which says nothing of the code that the user stands in
     if origin and any(
         _has_other_copy(code, origin.repository.resolve(), anchor.commit or "HEAD") for code in ran
     ):
@@ -236,6 +246,8 @@ def has_code_of(origin: Origin, commit: str, code: Code | None, results: Path) -
         code: what it has run last; None where that is not known, and git tells of the zoo's folder,
             or of all files, for a user's model may read any.
     """
+    if other_clone(origin.repository, Path.cwd().resolve()):
+        return False
     if code is not None:
         return ran_at(code, origin.repository, commit, results)
     if origin.is_zoo:

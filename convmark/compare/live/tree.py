@@ -8,6 +8,7 @@ folders would be another side's code, so it ends the comparison with the file's 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -23,12 +24,14 @@ from convmark.compare.live.worktree import (
     files_below,
     ignored,
     pointer,
+    repository_of,
     resolve_here,
     standing_in,
     submodules,
     working_trees,
 )
 from convmark.core.errors import ConvmarkError
+from convmark.core.git import Git
 from convmark.core.installed import PACKAGES, TREE_PREFIX, in_environment
 from convmark.core.text import listed
 from convmark.interpreter import import_roots, zoo_folder
@@ -90,10 +93,16 @@ class Tree:
             environ: the variables that the interpreter would be given.
 
         Raises:
-            ForeignCode: the models would come from another working tree than the user stands in.
+            ForeignCode: the models would come from another working tree, or from another clone,
+                than the user stands in.
         """
         stands = Path.cwd().resolve()
         place = self._place(stands)
+        if other := other_clone(self.repository, stands):
+            raise ForeignCode(
+                f"{self.name}: the model comes from {self.repository}, but the working folder is "
+                f"in {other}, another clone of it; install that one, or start in {self.repository}"
+            )
         if not self.commit:
             if place not in (None, self.repository):
                 raise ForeignCode(
@@ -304,6 +313,27 @@ class Tree:
             path = Path(os.path.normpath(start / word.strip(".:") if word else start))
             if path.is_relative_to(self.root) and path != self.root and len(word) < 1000:
                 yield path.relative_to(self.root)
+
+
+@functools.lru_cache(maxsize=64)
+def other_clone(repository: Path, stands: Path) -> Path | None:
+    """Return the other clone of a repository that a folder lies in; None where it is in none.
+
+    A clone has a commit, or a project, of the repository. What is around a submodule has neither.
+
+    Args:
+        repository: its top folder.
+        stands: a folder without symbolic links.
+    """
+    found, own = repository_of(stands), repository.resolve()
+    top = found.resolve() if found is not None else own
+    if top.is_relative_to(own) or own.is_relative_to(top) or top in working_trees(own):
+        return None
+    for one, other in ((top, own), (own, top)):
+        head = (Git.at(one).answer("rev-parse", "--verify", "--quiet", "HEAD") or "").strip()
+        if head and Git.at(other).answer("cat-file", "-e", f"{head}^{{commit}}") is not None:
+            return top
+    return top if other_copy(top, own) else None
 
 
 def check_lacked(old: OwnCode | None, new: OwnCode | None, codes: Mapping[str, Any]) -> str:
