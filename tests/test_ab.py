@@ -19,6 +19,7 @@ import pytest
 from fake_sides import LENET5, FakeCache, Interpreter, folder, verdicts
 from json_tables import rows_of
 from snapshots import check, plain
+from workers import git
 
 import convmark
 from convmark.cli import main
@@ -490,6 +491,23 @@ def test_a_commit_that_is_not_there_is_found_before_anything_starts(
     assert line.startswith(f"convmark ab: git:nope: {folder}: git knows no commit 'nope'; name ")
     assert not started
     assert not list(folder.glob("results/ab/*"))
+
+
+def test_the_commit_that_a_branch_named_is_kept_for_the_branch_moves(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "models").mkdir()
+    (folder / "models" / "registry.py").write_text("")
+    git(folder, "init", "-q", "-b", "main")
+    git(folder, "add", "models")
+    git(folder, "commit", "-qm", "one")
+    somewhere = Origin(repository=folder, folder=Path("models"), is_zoo=True)
+    monkeypatch.setattr("convmark.compare.live.ab.origin_of", lambda case, sources: somewhere)
+    monkeypatch.setattr("convmark.compare.live.ab.refuse_ref", lambda ref, models: None)
+    assert main(["ab", "git:main", ".", "--target", "0.1", *LENET5]) == 0
+    (row,) = verdicts(folder)
+    assert (row["a"], row["a_commit"]) == ("git:main", git(folder, "rev-parse", "HEAD").strip())
+    assert (row["b"], row["b_commit"]) == (".", "")
 
 
 def test_what_ran_the_steps_is_kept_where_it_is_not_tensorflow_in_an_earlier_file_too(

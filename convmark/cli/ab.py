@@ -9,7 +9,7 @@ import functools
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -26,6 +26,7 @@ from convmark.compare.live.ab import (
     Pair,
     SideSpec,
     check_models,
+    commits_of,
     inspected,
     paired,
     run_the_same,
@@ -193,6 +194,8 @@ class SideComparison:
     cases: Sequence[Case]
     machine: Machine
     path: Path
+    commits: Mapping[str, tuple[str, str]]
+    """By case those that the sides named when it began: a branch moves."""
     lost: list[str] = field(default_factory=list)
     """Why rows could not be kept."""
 
@@ -231,6 +234,7 @@ class SideComparison:
             cases=wanted,
             machine=read_machine(),
             path=ab_files.create(options.results),
+            commits={case.name: commits_of(case, pair) for case in wanted},
         )
 
     @property
@@ -387,9 +391,10 @@ class SideComparison:
 
     def _ends(self, case: Case) -> dict[str, Any]:
         ends: dict[str, Any] = {}
-        for name, end in (("a", self.pair.a), ("b", self.pair.b)):
+        sides = zip("ab", (self.pair.a, self.pair.b), self.commits[case.name], strict=True)
+        for name, end, commit in sides:
             ends[name] = masked(end.spec.label)
-            ends[f"{name}_commit"] = end.spec.ref or None
+            ends[f"{name}_commit"] = commit or None
             for version in ("python", "tensorflow", "keras"):
                 ends[f"{name}_{version}"] = end.version(version)
             ends[f"{name}_framework"] = ", ".join(_frameworks(end, but=DEFAULT_BACKEND)) or None

@@ -391,6 +391,12 @@ def check_models(pair: Pair, cases: Sequence[Case]) -> None:
             _check_commits(end.spec, [_origin(case, pair) for case in cases])
 
 
+def commits_of(case: Case, pair: Pair) -> tuple[str, str]:
+    """Return the full commits of the model on both sides; empty for the files as they are."""
+    origin = _origin(case, pair)
+    return pair.a.spec.commit(origin), pair.b.spec.commit(origin)
+
+
 def _origin(case: Case, pair: Pair) -> Origin | None:
     """Return where the case's model lies; None where no side asks for another commit of it."""
     if not (pair.a.spec.ref or pair.b.spec.ref):
