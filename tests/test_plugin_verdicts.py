@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from fnmatch import fnmatchcase
+from typing import Any
 
 import pytest
 from gates import (
@@ -26,6 +27,7 @@ from workers import git
 from convmark.cli import main
 from convmark.compare.files import read_verdicts
 from convmark.compare.live import gate
+from convmark.compare.live.live import LiveOptions
 from convmark.plugin.pytest_run import PytestRun
 from convmark.results.reading import read_run
 
@@ -325,6 +327,27 @@ def test_ctrl_c_in_a_comparison_keeps_what_was_decided_and_ends_the_session(
     assert len(read_run(newest)) == 6  # no further processes
 
 
+def test_a_gate_that_goes_on_begins_with_what_ctrl_c_left_undecided(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history(run, 1)
+    new_commit(pytester)
+    live(monkeypatch, "regressed", 0.5, closed={CONV: "interrupted"})
+    options = ("bench", "--benchmark-compare", "-p", "no:cacheprovider")
+    result = pytester.runpytest_inprocess(*options, no_reraise_ctrlc=True)
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    first: list[set[str]] = []
+    compare_live = gate.compare_live
+
+    def noted(pairings: Any, terms: LiveOptions, say: Any) -> Any:
+        first.append(set(terms.left_over))
+        return compare_live(pairings, terms, say)
+
+    monkeypatch.setattr(gate, "compare_live", noted)
+    run("--benchmark-compare", "--resume")
+    assert first == [{CONV}]
+
+
 def test_every_case_of_other_code_is_compared_live_and_none_without_a_budget(
     run: Run, worker: Worker, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -360,6 +383,63 @@ def test_cases_with_the_code_of_the_commit_are_named_before_anything_is_measured
     )
     (pytester.path / "models" / "registry.py").write_text("edited = True\n")
     run("--benchmark-compare=git:HEAD").stdout.no_fnmatch_line("*by the files so far*")
+
+
+def test_a_gate_says_before_it_measures_what_it_compares_with_and_how_long_at_most(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def plan(*options: str) -> str:
+        lines = run(*options).outlines
+        place = next(place for place, line in enumerate(lines) if "to measure, about" in line)
+        (told,) = [line for line in lines[:place] if "then compared with" in line] or [""]
+        return told.removeprefix("convmark: each case is measured, then compared with ")
+
+    live(monkeypatch, "unchanged", 0.0)
+    assert plan("--benchmark-compare") == ""
+    long = "live where its code has changed, in at most 10 min"
+    assert plan("--benchmark-compare") == f"its first run, {long}"
+    assert plan("--benchmark-compare=1") == f"run 0001, {long}"
+    assert plan("--benchmark-compare=1", "--compare-budget=0") == "run 0001, by its figures alone"
+    monkeypatch.chdir(pytester.path)
+    assert main(["accept", "1", "--reason", "x"]) == 0
+    unlimited = plan("--benchmark-compare", "--compare-budget=unlimited")
+    assert unlimited == "its accepted run (0001), live where its code has changed"
+    (pytester.path / "models" / "registry.py").write_text("edited = True\n")
+    day = git(pytester.path, "show", "-s", "--format=%cs", "HEAD").strip()
+    against = f"git:HEAD ({head(pytester.path)[:12]}, {day})"
+    assert plan("--benchmark-compare=git:HEAD") == f"{against}, {long}"
+
+
+def test_a_branch_that_lacks_commits_of_its_baseline_is_said_to(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An improvement of the main branch would be a slowdown of every older branch."""
+    live(monkeypatch, "regressed", 0.2)
+    began = head(pytester.path)
+    git(pytester.path, "checkout", "-q", "-b", "mine")
+    new_commit(pytester)
+    assert "HEAD lacks" not in run("--benchmark-compare=git:main").stdout.str()
+    git(pytester.path, "checkout", "-q", "main")
+    git(pytester.path, "commit", "-q", "--allow-empty", "-m", "faster")
+    git(pytester.path, "checkout", "-q", "mine")
+    result = run("--benchmark-compare=git:main")
+    lacks = (
+        "HEAD lacks 1 commit of git:main, whose changes count as changes of this code; "
+        f"git:{began[:12]}, where the two part, leaves them out"
+    )
+    result.stdout.fnmatch_lines([f"convmark: {lacks}", "*the gate failed*, 1 ahead of HEAD)*"])
+
+
+def test_figures_that_a_commit_does_not_have_are_said_not_to_be_compared(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = "*has no figures of memory, accuracy or first steps: only a run has, so they are not *"
+    live(monkeypatch, "unchanged", 0.0)
+    history(run, 1)
+    new_commit(pytester)
+    run("--benchmark-compare=git:HEAD~1").stdout.fnmatch_lines([f"convmark: git:HEAD~1 {told}"])
+    for same in ("--benchmark-compare=git:HEAD", "--benchmark-compare"):
+        run(same).stdout.no_fnmatch_line(told)
 
 
 def test_a_ref_needs_no_history_and_compares_every_case_live(

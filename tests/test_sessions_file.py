@@ -72,6 +72,15 @@ def test_an_undecided_case_takes_its_sessions_along_from_run_to_run(tmp_path: Pa
     ]
 
 
+def test_a_run_that_goes_on_takes_its_own_sessions_along_as_its_own(tmp_path: Path) -> None:
+    first = keep(tmp_path / "0001.csv", sessions(0.01))
+    both = [*earlier(first).of(LENET, "c1", "c2", apart=False).sessions, *sessions(0.02)]
+    second = keep(tmp_path / "0002.csv", both)
+    goes_on = EarlierSessions([first, second], CONDITIONS, own=second)
+    found = goes_on.of(LENET, "c1", "c2", apart=False).sessions
+    assert [(one.wall, one.run) for one in found] == [(0.01, "0001"), (0.02, "")]
+
+
 @pytest.mark.parametrize(
     "question",
     [

@@ -93,7 +93,9 @@ def keep_sessions(
             "decided": found.decision is not None and found.decision.decided,
         }
         for one in found.kept:
-            sessions.append(KeptSession(**{**asdict(one), "run": one.run or None}, **shared))
+            own = {**asdict(one), "run": one.run or None}
+            del own["all_steps"]
+            sessions.append(KeptSession(**own, **shared))
     cases = {one.case for one in sessions}
     write(run, [*(one for one in _believed(run) if one.case not in cases), *sessions])
 
@@ -196,13 +198,16 @@ class EarlierSessions:
         runs: Sequence[Path] = (),
         conditions: Mapping[str, str] | None = None,
         is_before: Callable[[str, str], bool] = lambda case, commit: False,
+        own: Path | None = None,
     ) -> None:
         """Describe them by the files of the earlier runs, oldest first; by default there are none.
 
         Args:
             conditions: by case, what today's sessions hang on.
             is_before: whether a case's code of today has such a commit in its past.
+            own: the one of the runs that goes on, whose sessions are no earlier run's.
         """
+        self._own = own
         self._runs = list(reversed(runs))[:MOST_LOOKED_INTO]
         self._conditions = conditions or {}
         self._is_before = is_before
@@ -230,7 +235,7 @@ class EarlierSessions:
             if first is None:
                 continue
             if first.new_code == new and sessions is None:
-                sessions = () if first.decided else tuple(_live(one, run.stem) for one in mine)
+                sessions = () if first.decided else self._taken(run, mine)
             if first.new_code in (new, *levels) or len(mine) < 2 or first.commit is None:
                 continue
             if self._is_before(case, first.commit):
@@ -238,7 +243,15 @@ class EarlierSessions:
                 levels[first.new_code] = own.estimate, (own.variance / own.count) ** 0.5
         return CarriedOver(sessions or (), bar(list(reversed(levels.values()))))
 
-
-def _live(one: KeptSession, run: str) -> LiveSession:
-    run = one.run or run
-    return LiveSession(wall=one.wall, cpu=one.cpu, seconds=one.seconds, apart=one.apart, run=run)
+    def _taken(self, path: Path, sessions: Iterable[KeptSession]) -> tuple[LiveSession, ...]:
+        run = "" if path == self._own else path.stem
+        return tuple(
+            LiveSession(
+                wall=one.wall,
+                cpu=one.cpu,
+                seconds=one.seconds,
+                apart=one.apart,
+                run=one.run or run,
+            )
+            for one in sessions
+        )

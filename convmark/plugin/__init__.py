@@ -28,7 +28,7 @@ from convmark.core.pyproject import pyproject_settings
 from convmark.core.suites import auto_name, refuse_latency_limit, refuse_untimed
 from convmark.core.text import Say, coloured, listed
 from convmark.plugin import bridge, short
-from convmark.plugin.baseline import Baseline, same_so_far
+from convmark.plugin.baseline import Baseline, say_plan
 from convmark.plugin.judging import judge
 from convmark.plugin.pytest_run import PytestRun
 from convmark.plugin.replay import Measured
@@ -361,7 +361,8 @@ def _measure_and_judge(
     comparison = config.stash[_COMPARISON_KEY]
     run.reopen(say)
     baseline = Baseline.check(comparison.asked, run) if comparison.asked else None
-    say(same_so_far(run, baseline) if baseline else "")
+    if baseline is not None:
+        say_plan(run, baseline, say)
     say(comparison.resume(config, run, others=others))
     run.measure(bridge.progress_stream(config))
     if baseline is not None and run.records:

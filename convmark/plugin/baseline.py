@@ -94,34 +94,78 @@ class Baseline:
         return self.name.startswith(GIT)
 
 
-def same_so_far(run: PytestRun, baseline: Baseline) -> str:
-    """Say before anything is measured which cases run the code of the commit already, if any.
+def say_plan(run: PytestRun, baseline: Baseline, say: Say) -> None:
+    """Say before anything is measured what is compared with what, and how long that takes at most.
+
+    And how many commits a branch lacks that it is compared with: what these changed would count as
+    a change of the branch.
+    """
+    from convmark.core.git import SHOWN, Git
+
+    timed = [case for case in run.cases if case.task in TIMED_TASKS]
+    same = _with_code_of(timed, run, baseline) if baseline.commits else []
+    budget_s, left = run.options.compare_budget_s, len(timed) - len(same)
+    limit = "" if math.isinf(budget_s) else f", in at most {duration_text(budget_s)}"
+    if same:
+        then = f"{counted(left, 'case')} left to compare live{limit}" if left else "none is left"
+        say(
+            f"{len(same)} of {counted(len(timed), 'case')} have the code of {baseline.name}, "
+            f"judging by the files so far: they are measured but not compared; {then}"
+        )
+    elif timed and (anchors := _anchors(run, baseline)):
+        how = f"live where its code has changed{limit}" if budget_s else "by its figures alone"
+        say(f"each case is measured, then compared with {anchors}, {how}")
+    for repository, commit in baseline.commits.items():
+        if count := _lacked(repository, commit):
+            asked = ("merge-base", "HEAD", commit)
+            began = (Git.at(repository).answer(*asked) or "").strip()[:SHOWN]
+            remedy = f"; git:{began}, where the two part, leaves them out" if began else ""
+            say(
+                f"HEAD lacks {counted(count, 'commit')} of {baseline.name}, whose changes count as "
+                f"changes of this code{remedy}"
+            )
+
+
+def _lacked(repository: Path, commit: str) -> int:
+    """Return how many commits lead to one that are not in the past of what is checked out."""
+    from convmark.core.git import Git
+
+    return int(Git.at(repository).answer("rev-list", "--count", f"HEAD..{commit}") or 0)
+
+
+def _anchors(run: PytestRun, baseline: Baseline) -> str:
+    """Return what cases are compared with, in words; empty where there is no earlier run."""
+    from convmark.compare.files import read_accepted
+    from convmark.compare.history import History
+    from convmark.core.text import listed
+
+    if baseline.is_commit:
+        return described(baseline, History(cases={}))
+    if baseline.path is not None:
+        return f"run {baseline.path.stem}"
+    machine = run.machine.name
+    if all(path == run.resumed for path in run.store.runs(machine)):
+        return ""
+    accepted = dict.fromkeys(one.run for one in read_accepted(run.store, machine))
+    return f"its accepted run ({listed(list(accepted), 2)})" if accepted else "its first run"
+
+
+def _with_code_of(cases: Sequence[Case], run: PytestRun, baseline: Baseline) -> list[Case]:
+    """Return the cases that run the code of the commit already.
 
     What a case runs is known by its newest row, and where it has none, by git alone. The rows that
     come decide.
     """
-    if not baseline.commits:
-        return ""
     from convmark.compare.live.gate import has_code_of
 
     codes = run.known_codes()
-    timed = [case for case in run.cases if case.task in TIMED_TASKS]
-    same = [
+    return [
         case
-        for case in timed
+        for case in cases
         if (origin := run.origin(case)) is not None
         and (commit := baseline.commits.get(origin.repository))
         and has_code_of(origin, commit, codes.get(case.name), run.options.results)
     ]
-    if not same:
-        return ""
-    budget_s, left = run.options.compare_budget_s, len(timed) - len(same)
-    limit = "" if math.isinf(budget_s) else f", in at most {duration_text(budget_s)}"
-    then = f"{counted(left, 'case')} left to compare live{limit}" if left else "none is left"
-    return (
-        f"{len(same)} of {counted(len(timed), 'case')} have the code of {baseline.name}, judging "
-        f"by the files so far: they are measured but not compared; {then}"
-    )
 
 
 def with_baseline(
@@ -187,7 +231,9 @@ def described(baseline: Baseline, history: History) -> str:
     words = []
     for repository, commit in baseline.commits.items():
         day = Git.at(repository).answer("show", "-s", "--format=%cs", commit) or ""
-        words.append(f"{baseline.name} ({commit[:SHOWN]}{f', {day.strip()}' * bool(day)})")
+        count = _lacked(repository, commit)
+        parts = [commit[:SHOWN], day.strip(), f"{count} ahead of HEAD" if count else ""]
+        words.append(f"{baseline.name} ({', '.join(filter(None, parts))})")
     anchors = {one.path: one for case in history.cases.values() if (one := case.anchor)}
     for path, one in anchors.items():
         head = read_head(path)

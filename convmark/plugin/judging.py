@@ -63,8 +63,7 @@ def judge(
 
     began_s = time.monotonic()
     history = _history(run, baseline, say)
-    found = review(run.records, history)
-    found = dataclasses.replace(found, absent=_missing(run, found, chosen, names_other))
+    found = _with_missing(run, review(run.records, history), chosen, names_other)
     once = functools.cache(say)
     meant = _meant(run, baseline, history, once)
     run.meant, budget_s = meant.reason, run.options.compare_budget_s
@@ -95,9 +94,8 @@ def judge(
     left_s = max(_LEAST_OF_BUDGET * budget_s, budget_s - (time.monotonic() - began_s))
     keep = functools.partial(_keep, run, judgements, meant, comparisons)
     since = _since_accepted(run, accepted, left_s, say, keep, goes_on=not interrupted)
-    interrupted = interrupted or any(one.interrupted for one in since.values())
     keep(since)
-    if interrupted:
+    if interrupted or any(one.interrupted for one in since.values()):
         raise KeyboardInterrupt
 
 
@@ -115,15 +113,15 @@ def _keep(
     run.keep_sessions([*comparisons.items(), *since.items()])
 
 
-def _missing(
+def _with_missing(
     run: PytestRun, found: Review, chosen: Selection, names_other: Callable[[Case], bool]
-) -> tuple[Record, ...]:
-    """Return what the history has and the run, which was asked for it, has not."""
+) -> Review:
+    """Return the review with what the history has and the run, which was asked for it, has not."""
     tasks = run.options.tasks
     asked = [row for row in found.absent if row.task in tasks and not names_other(row.asked_case)]
     missing = [row for row in asked if chosen.whole and not _left_out(row, chosen)]
     run.left_out = len({row.case.name for row in asked} - {row.case.name for row in missing})
-    return tuple(missing)
+    return dataclasses.replace(found, absent=tuple(missing))
 
 
 def _accepted(
@@ -337,7 +335,8 @@ def _terms(
     from convmark.compare.sessions_file import left_undecided
 
     margins = Limits.around(run.options.margin)  # which `unchanged` rules out without a budget
-    left = left_undecided(run.earlier_runs, names.values(), of_accepted=not has_bar)
+    runs = [*run.earlier_runs, *filter(None, [run.resumed])]
+    left = left_undecided(runs, names.values(), of_accepted=not has_bar)
     return LiveOptions.of(
         run.options,
         budget_s,
@@ -362,7 +361,8 @@ def _earlier(run: PytestRun, names: Mapping[Case, str], *, has_bar: bool) -> Ear
         origin = origins[case]
         return has_bar and origin is not None and is_before(origin.repository, commit)
 
-    return EarlierSessions(run.earlier_runs, conditions, in_the_past)
+    runs = [*run.earlier_runs, *filter(None, [run.resumed])]
+    return EarlierSessions(runs, conditions, in_the_past, own=run.resumed)
 
 
 def _anchor_of(
