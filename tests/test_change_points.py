@@ -18,7 +18,8 @@ from convmark.compare.rule.change_points import (
     largest_t,
     levels,
 )
-from convmark.compare.rule.ratio_levels import ratio_levels
+from convmark.compare.rule.ratio_levels import Ratio, ratio_levels
+from convmark.compare.rule.statistics import Summary
 from convmark.core.errors import MeasurementError
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))  # scripts, not a package
@@ -216,3 +217,19 @@ def test_gates_date_a_creep_and_a_step_and_see_none_where_nothing_moved(moving: 
     assert sum(found == [(6, 10)] for found in steps) >= 18
     flat = [of_gates(np.zeros(11), seed, moving=moving) for seed in range(200)]
     assert not any(flat)
+
+
+@pytest.mark.parametrize(("step", "creeps"), [(0.525, True), (0.55, False)])
+def test_gates_that_a_slope_explains_almost_as_well_as_a_step_name_no_one_commit(
+    step: float, creeps: bool
+) -> None:
+    """A part of the change is a step at the fourth of seven commits, the rest a slope over all."""
+    places = np.arange(1, 8)
+    values = 0.06 * ((1 - step) * places / 7 + step * (places >= 4))
+    sessions = [
+        Summary(estimate=value, variance=3 * 0.004**2, freedom=2, count=3)
+        for value in values.tolist()
+    ]
+    ratios = [Ratio(sessions=one, new=n, old=0) for n, one in enumerate(sessions, 1)]
+    (found,) = [one for one in ratio_levels(ratios, 8) if one.change is not None]
+    assert (found.first, found.last, found.creep) == ((2, 6, True) if creeps else (4, 7, False))
