@@ -209,6 +209,7 @@ def test_the_line_on_two_machines_says_which_was_under_other_load(tmp_path: Path
     busy = three("epyc-64", 1, "lenet5", *THRICE, other_cpu_share=0.82)
     table = hardware(kept(tmp_path, rows_of("lenet5"), busy).frame)
     assert ", epyc-64 cpu under 82 % other load;" in table.lead[0]
+    assert "other" not in table.lead[0].partition(" under ")[0]
     assert f"{SLOW} cpu under" not in table.lead[0]
 
 

@@ -159,7 +159,7 @@ def distribution_figure(table: Table) -> Figure | None:
     if not has(table, "p10", "p25", "p50", "p75", "p90"):
         return None
     _, words = rings(table)
-    x = seconds_axis("p50", f"step time, quantiles (medians over processes){words}")
+    x = seconds_axis("p50", f"step time, quantiles{words}")
     seen = {"tooltip": tooltip(table)}
     layers: list[Spec] = [
         _span("rule", "p10", "p90", x, seen),

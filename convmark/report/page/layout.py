@@ -10,6 +10,7 @@ from typing import Any
 from convmark.core.table import FACETS, Heading, Table, cell_text
 from convmark.core.text import natural_order
 from convmark.report.tables.answers import CHANGED, FASTEST, RATIOS, TRUST
+from convmark.report.tables.hardware import GEOMETRIC_MEAN
 
 MAIN = frozenset(
     {
@@ -126,7 +127,8 @@ class Facets:
         found = dict.fromkeys(row for table in tables for row in table.facets)
         self._places = {row: place for place, row in enumerate(found)}
         values = list(zip(*found, strict=True)) or [()] * len(FACETS)
-        occurring = [sorted(set(column) - {""}, key=natural_order) for column in values]
+        no_choice = {"", GEOMETRIC_MEAN}  # a mean over models is none of them
+        occurring = [sorted(set(column) - no_choice, key=natural_order) for column in values]
         self._all = [
             Facet(label=label, values=tuple(column))
             for label, column in zip(FACETS.values(), occurring, strict=True)

@@ -16,10 +16,10 @@ from convmark.core.interval import Interval
 from convmark.core.statistics import is_known
 from convmark.core.table import Table, headings, table_of
 from convmark.core.tasks import TASKS
-from convmark.core.text import counted, interval_text, load_text, seconds_text
+from convmark.core.text import counted, interval_text, listed, load_text, seconds_text
 from convmark.report.ratios import Ratio, brackets_text, ratio, times_as_fast
 from convmark.report.rows import judged_rows, latest, newest_rows, records_of, setting, text_of
-from convmark.report.tables.hardware import GEOMETRIC_MEAN
+from convmark.report.tables.hardware import GEOMETRIC_MEAN, MOST_NAMES, UNLIKE
 from convmark.report.tables.overview import FEW_PROCESSES, WIDE_SPREAD
 from convmark.report.verdicts import worth_reading
 from convmark.results.reading import read_head
@@ -229,12 +229,14 @@ def _machines(hardware: Table) -> Iterator[dict[str, str]]:
     means = [row for row in rows if row["model"] == GEOMETRIC_MEAN]
     held = {row["hardware"] for row in hardware.records() if row["model"] == GEOMETRIC_MEAN}
     base = next((row["hardware"] for row in rows if row["hardware"] not in held), "")
-    other = {row["hardware"] for row in rows if "not as on" in (row.get("note") or "")}
     means.sort(key=lambda row: row["speedup"], reverse=True)
     for row in means[: MOST_LINES - 1]:
         interval = Interval.of_cells(row.get("low"), row.get("high"))
         found = Ratio(value=row["speedup"], interval=interval)
-        software = "other software" if row["hardware"] in other else ""
+        notes = [one.get("note") or "" for one in rows if one["hardware"] == row["hardware"]]
+        told = [one.partition(f"{UNLIKE} {base}: ")[2].partition(";")[0] for one in notes]
+        others = list(dict.fromkeys(name for text in told if text for name in text.split(", ")))
+        software = f"other {listed(others, MOST_NAMES)}" if others else ""
         pair = [one for one in rows if one["hardware"] in (row["hardware"], base)]
         load = _load(one.get(name) for one in pair for name in ("load", "earlier_load"))
         cases = row["note"].partition(",")[0]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from convmark.core.errors import OptionError
 from convmark.core.statistics import median_of
 from convmark.core.table import Heading, Table, headings, table_of
-from convmark.core.text import counted, load_text
+from convmark.core.text import counted, listed, load_text
 from convmark.report.comparison import Comparison
 from convmark.report.measured import (
     BURST,
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 GEOMETRIC_MEAN = "geometric mean"
 BEST_BATCHES = "hardware_best"
+UNLIKE, MOST_NAMES = "not as on", 4
+"""How a note begins that has what of the software is another one; and how many names a line has."""
 
 _STEP = "step_time_p50_s"
 _Speedups = Mapping[str, Sequence[Ratio]]
@@ -278,7 +280,7 @@ class _Shown(Measured):
         if self.base in sides:
             others = list(_other_software(rows[0], sides[self.base][0]))
             if others:
-                yield f"not as on {self.base}: {', '.join(others)}"
+                yield f"{UNLIKE} {self.base}: {', '.join(others)}"
 
     def table(
         self,
@@ -351,6 +353,13 @@ class _Shown(Measured):
             if known:
                 yield f", {one} under {load_text(max(known))} other load"
 
+    def _other(self, name: str) -> str:
+        """Say what of the software was another one in cases that both machines have."""
+        both = [sides for sides in self.cases.values() if {name, self.base} <= sides.keys()]
+        pairs = ((sides[name][0], sides[self.base][0]) for sides in both)
+        names = dict.fromkeys(one for pair in pairs for one in _other_software(*pair))
+        return f", other {listed(list(names), MOST_NAMES)}" if names else ""
+
     def _against_base(self, name: str, speedups: Sequence[Ratio], rate: str) -> str:
         mean = geometric_mean(_with_intervals(speedups))
         if mean is None:
@@ -363,7 +372,8 @@ class _Shown(Measured):
             without = " without energy" * any(one.per_kwh for one in (ours, theirs))
             words += f", {times_text(mean, share)} times per {ours.currency}/h{without}"
             words += ends_text(mean, share)
-        return f"{words}{''.join(self._loads(name, rate))}; {intervals_with_1(speedups)}."
+        told = "".join([self._other(name), *self._loads(name, rate)])
+        return f"{words}{told}; {intervals_with_1(speedups)}."
 
     def _headings(self) -> list[Heading]:
         return headings(
