@@ -10,6 +10,7 @@ from typing import Any
 
 import fake_worker
 import pytest
+import test_widths
 from json_tables import rows_of
 from snapshots import check, plain
 
@@ -23,6 +24,7 @@ from convmark.interpreter import Answer
 from convmark.worker.protocol import file_digest
 
 NETS = "nets.py"
+tables = test_widths.tables
 DISTURBED: list[str] = []
 
 
@@ -71,6 +73,18 @@ def sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[DuetSid
     monkeypatch.setattr(live, "duet_session", duet)
     monkeypatch.setattr("convmark.interpreter.Interpreter", Interpreter)
     return found
+
+
+@pytest.mark.parametrize("width", test_widths.WIDTHS)
+def test_the_table_fits_the_terminal_and_breaks_no_word(
+    width: int, sides: Any, tables: list[set[str]], capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert main(["noise", "--models", "lenet5", "--devices", "cpu", "--seconds", "20"]) == 0
+    printed = capsys.readouterr()
+    assert test_widths.too_wide(printed.err + printed.out, width) == []
+    assert len(tables) == 1
 
 
 def test_each_case_runs_beside_a_copy_of_itself_and_is_kept(
