@@ -448,6 +448,42 @@ def every_kind() -> Any:
     return model
 
 
+class Ends(keras.Model):  # type: ignore[misc]
+    """What it gives is of the function that it is made with."""
+
+    def __init__(self, end: Any) -> None:
+        super().__init__()
+        self.scores, self.end = layers.Dense(4), end
+
+    def call(self, x: Any) -> Any:
+        return self.end(self.scores(x))
+
+
+def _ending(end: Any) -> Any:
+    import tensorflow as tf
+
+    model = Ends(lambda scores: end(tf, scores))
+    model.compile(run_eagerly=True)
+    model.build((None, 6))
+    return model
+
+
+def finds_none() -> Any:
+    """As a detector whose scores are all low."""
+    model = _ending(lambda tf, scores: tf.boolean_mask(scores, scores[:, 0] > 1e9))
+    model.run_eagerly = False
+    return model
+
+
+def in_numpy() -> Any:
+    """Its last part is no operation of TensorFlow."""
+    return _ending(lambda tf, scores: {"best": scores.numpy().argmax(axis=-1)})
+
+
+def gives_nothing() -> Any:
+    return _ending(lambda tf, scores: None)
+
+
 class Steps(layers.Layer):  # type: ignore[misc]
     """A loop, a scan and a condition of Keras's own."""
 

@@ -226,6 +226,20 @@ def test_words_ragged_sparse_and_complex_results_are_results_too(interpreter: In
     assert (answer.event("work") or {})["flops_per_sample"] == 2 * 6 * 4
 
 
+@pytest.mark.parametrize(("name", "value"), [("finds_none", 0.0), ("in_numpy", None)])
+def test_results_without_values_or_of_numpy_are_results_too(
+    interpreter: Interpreter, name: str, value: float | None
+) -> None:
+    answer = answered(interpreter, name, "infer")
+    assert (answer.status, answer.message) == ("ok", "")
+    assert value is None or (answer.event("proof") or {})["value"] == value
+
+
+def test_a_model_that_gives_nothing_is_told_so(interpreter: Interpreter) -> None:
+    message = answered(interpreter, "gives_nothing", "infer").message
+    assert message.startswith("a model's call() must return tensors, but it returned none")
+
+
 def test_a_shape_that_a_model_does_not_take_is_named(interpreter: Interpreter) -> None:
     asked = measured("homemade_models:segmenter", batch_size=BATCH)
     answer = interpreter.answer({**asked, "input_shapes": {"": [7, 7, 3]}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
 import weakref
@@ -12,6 +13,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from convmark_zoo.keras_api import keras
 
+from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import flat
 
 Value = TypeVar("Value")
@@ -86,11 +88,22 @@ def last_activation(model: Any) -> str:
     return getattr(getattr(last, "activation", None), "__name__", "")
 
 
+NO_RESULT = "a model's call() must return tensors, but it returned none; return what it computes"
+
+
 def root_mean_square(arrays: Iterable[Any]) -> float:
-    """Return the root mean square over arrays of equal weight; not finite where any value is."""
+    """Return the root mean square over arrays of equal weight; not finite where any value is.
+
+    Arrays without values, such as the boxes of a detector that found none, have no weight.
+
+    Raises:
+        CaseFailure: there is no array.
+    """
     values = [np.abs(one) if np.iscomplexobj(one) else one for one in map(np.asarray, arrays)]
-    squares = [np.mean(np.square(one.astype(np.float64))) for one in values]
-    return float(np.sqrt(np.mean(squares)))
+    if not values:
+        raise CaseFailure(NO_RESULT)
+    squares = [np.mean(np.square(one.astype(np.float64))) for one in values if one.size]
+    return float(np.sqrt(np.mean(squares))) if squares else 0.0
 
 
 def elements(weight: Any) -> int:

@@ -27,6 +27,7 @@ from convmark.worker.backends.tensorflow_training import (
     gradients_of,
     loss_of,
     pairs,
+    probe_of,
 )
 from convmark.worker.companions import Place
 from convmark.worker.failure import CaseFailure
@@ -244,7 +245,7 @@ class ReplicatedTensorFlow(TensorFlow):
 
         def replica_infer(batch: Any) -> Any:
             output = self.leaves(call(batch))
-            return tf.reshape(output[0], [-1])[0], output
+            return probe_of(output[0]), output
 
         @tf.function(jit_compile=False)  # type: ignore[untyped-decorator]
         def infer(batch: Any) -> Any:

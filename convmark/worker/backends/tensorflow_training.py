@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 from convmark_zoo.keras_api import KERAS_VERSION, keras
 
-from convmark.worker.backends.keras_parts import ends_in_softmax
+from convmark.worker.backends.keras_parts import NO_RESULT, ends_in_softmax
 from convmark.worker.backends.losses import Batch, as_convolution
 from convmark.worker.backends.own_training import Made, OwnData
 from convmark.worker.backends.step import Step
@@ -164,9 +164,22 @@ def leaves(structure: Any) -> list[Any]:
 
 
 def tensors(structure: Any) -> list[Any]:
-    """Return what the leaves are made of: ragged and sparse tensors are several."""
+    """Return what a model's results are made of: ragged and sparse tensors are several.
+
+    Raises:
+        CaseFailure: there are none.
+    """
     flat = tf.nest.flatten(structure, expand_composites=True)
-    return [one for one in flat if one is not None]
+    found = [tf.convert_to_tensor(one) for one in flat if one is not None]
+    if not found:
+        raise CaseFailure(NO_RESULT)
+    return found
+
+
+def probe_of(result: Any) -> Any:
+    """Return a scalar of a result, which may have no values, as where a detector finds no box."""
+    values = tf.reshape(result, [-1])
+    return values[0] if result.shape.num_elements() else tf.pad(values[:1], [[0, 1]])[0]
 
 
 @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]  # TensorFlow's
