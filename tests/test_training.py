@@ -38,6 +38,7 @@ TRAINED_WITH = {
     "gan": ("model", "Adam + SGD", "train_step"),
     "told": ("harness", "SGD", "sparse_categorical_crossentropy"),
     "regularized": ("harness", "SGD", "sparse_categorical_crossentropy + losses added"),
+    "losses_of_samples": ("harness", "SGD", "sparse_categorical_crossentropy + losses added"),
     "told_and_compiled": ("model", "SGD", "mean_squared_error"),
     "scored": ("model", "SGD", "mean_squared_error"),
     "unweighted": ("model", "Adam", "train_step"),
@@ -102,6 +103,7 @@ def test_the_steps_train(steps: tuple[str, Results]) -> None:
         assert third < first, net
     assert results["losses_alone"]["values"] == [3.0] * 4
     assert results["own_compute_loss"]["values"] == [7.0] * 4
+    assert results["losses_of_samples"]["values"][0] == pytest.approx(math.log(10) + 4 * 3.0)
 
 
 def test_a_step_is_compiled_as_fit_would(steps: tuple[str, Results]) -> None:

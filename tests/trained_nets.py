@@ -106,6 +106,20 @@ def losses_alone() -> Any:
     return model
 
 
+class AddsLosses(layers.Layer):  # type: ignore[misc]
+    """Adds a loss of each sample, as variational autoencoders do."""
+
+    def call(self, inputs: Any) -> Any:
+        self.add_loss(3.0 + 0 * ops.mean(inputs, axis=1))
+        return inputs
+
+
+def losses_of_samples() -> Any:
+    """Its classes are as likely as each other at first: a loss of ln 10, and 3 of each sample."""
+    zeros = layers.Dense(10, kernel_initializer="zeros", kernel_regularizer="l2")
+    return keras.Sequential([keras.Input((6,)), zeros, AddsLosses()])
+
+
 class OwnLoss(keras.Model):  # type: ignore[misc]
     def compute_loss(self, *args: Any, **more: Any) -> Any:
         return 7.0 + 0 * ops.mean(more["y_pred"] if "y_pred" in more else args[2])

@@ -86,8 +86,12 @@ class Keras3Backend(KerasBackend):
                     ops.mean(ops.square(ops.cast(got, "float32") - want)) for got, want in pairs
                 )
 
+        def total(term: Any) -> Any:
+            term = ops.cast(term, "float32")
+            return ops.sum(term) if len(term.shape) else term  # as `fit` adds it
+
         def loss(output: Any, targets: Any, own: Any) -> Any:
-            return sum((ops.cast(term, "float32") for term in own), of_output(output, targets))
+            return sum(map(total, own), of_output(output, targets))
 
         return loss
 

@@ -67,11 +67,17 @@ def gradients_of(
         with tf.GradientTape() as tape:
             value = loss(model(pictures, training=True), targets)
             if model.losses:
-                value += tf.add_n([tf.cast(term, tf.float32) for term in model.losses])
+                value += tf.add_n(list(map(_total, model.losses)))
             scaled = _scaled(optimizer, value / replicas if replicas > 1 else value)
         return value, _unscaled(optimizer, tape.gradient(scaled, variables))
 
     return differentiated
+
+
+def _total(term: Any) -> Any:
+    """Return a loss that a model adds as `fit` takes it: the sum of its values."""
+    term = tf.cast(term, tf.float32)
+    return term if term.shape.rank == 0 else tf.reduce_sum(term)
 
 
 def fit_function(model: Any, data: OwnData, compiled: bool) -> tuple[Any, str]:
