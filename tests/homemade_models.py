@@ -104,6 +104,12 @@ def int8() -> Any:
     return model
 
 
+def int4() -> Any:
+    model = classifier(32)
+    model.quantize("int4")
+    return model
+
+
 def augmentation() -> Any:
     return keras.Sequential(
         [

@@ -131,6 +131,11 @@ MEASURED = {
         *(2 * 32 * 16 + 3 * 64 + 3 * 32 * 4 * 16 // 4, CLASSES),
     ),
     "int8": Right(12 * 32 + 64 + 32 * 4 + 8, None, None, CLASSES),
+    # scales and zeros of groups of rows, and the group of each row, beside the biases
+    "int4": Right(
+        *(12 * 32 + 3 * 32 + 12 + 32 * 4 + 3 * 4 + 32, 12 * 32 + 32 * 4),
+        *(12 * 32 + 2 * 32 * 4, CLASSES),  # its biases alone are trained
+    ),
     "spectrum": Right(12, None, None, CLASSES),
     "normalised": Right(60 + 6 + 6 + 14, 60 + 12, None, CLASSES),
     "features": usual(7 + 3, 6, 6, SQUARES, "Adam"),

@@ -26,6 +26,7 @@ from convmark.worker.backends.keras_parts import (
     item_bytes,
     of_other_keras,
     present,
+    sizes,
     spread,
 )
 from convmark.worker.backends.keras_state import (
@@ -259,14 +260,6 @@ class KerasBackend(Framework):
         """Whether the model gives probabilities of classes, and not scores."""
         return ends_in_softmax(model)
 
-    def sizes(self, model: Any) -> dict[str, int]:
-        """Parameters (elements) and model size (bytes, all weights as they are stored)."""
-        return {
-            "parameters": sum(elements(weight) for weight in model.weights),
-            "trainable_parameters": sum(elements(weight) for weight in model.trainable_weights),
-            "model_bytes": sum(elements(one) * item_bytes(one.dtype) for one in model.weights),
-        }
-
     def _pool(self, model: Any, task: str, batch_size: int, seed: int) -> tuple[Any, ...]:
         """Return the samples of a few batches in host memory: images, in training targets too."""
         inputs = self.inputs(model)
@@ -445,6 +438,7 @@ class KerasBackend(Framework):
     training_progress, kept_values = staticmethod(training_progress), staticmethod(kept_values)
     inference_aside, rates_are_zero = staticmethod(inference_aside), staticmethod(rates_are_zero)
     running_weights, spread = staticmethod(running_weights), staticmethod(spread)
+    sizes = staticmethod(sizes)
 
     def settle(self, model: Any) -> None:
         """Have the model hold its weights as they are now, where the steps keep them apart."""
