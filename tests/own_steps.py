@@ -33,7 +33,7 @@ def counted(work: Any) -> dict[str, Any]:
 
 
 def of_net(backend: Any, model: Any, recipe: str | None, compiled: bool = False) -> dict[str, Any]:
-    backend.make_variables(model)
+    backend.make_variables(model, trains=True)
     try:
         step, describe = backend.chosen_training(model, 4, 0, compiled, recipe)
     except CaseFailure as error:
@@ -53,13 +53,15 @@ def of_net(backend: Any, model: Any, recipe: str | None, compiled: bool = False)
         feed.close()
     backend.settle(model)
     pairs = zip(before, model.get_weights(), strict=True)
+    still = [old for old, new in pairs if bool((old == new).all())]
     return {
         **describe(),
         **backend.sizes(model),
         "call_path": backend.call_path,
         "values": values,
         "work": counted(backend.training_work(step, 4)),
-        "moved": any(bool((old != new).any()) for old, new in pairs),
+        "moved": len(still) < len(before),
+        "still": len(still),
     }
 
 

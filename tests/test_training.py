@@ -68,7 +68,7 @@ CALL_PATHS = {
     "torch": ("eager", "train_step, eager"),
 }
 PARTS = {"part": 4, "end": 1, "every_other": 4}
-LATE = {"late": 36, "shared": 56, "says_built": 14}
+LATE = {"late": 36, "shared": 56, "says_built": 14, "two_heads": 65, "judged": 35}
 
 Results = dict[str, Any]
 
@@ -150,6 +150,7 @@ def test_weights_that_come_with_the_first_call_are_counted_and_trained(
         assert sizes == [parameters, parameters], net
         assert results[net]["model_bytes"] == 4 * parameters
         assert results[net]["moved"], net
+    assert results["two_heads"]["still"] == results["judged"]["still"] == 0
 
 
 def test_a_model_that_trains_twice_a_step_does_twice_the_work(steps: tuple[str, Results]) -> None:

@@ -434,6 +434,44 @@ def shared() -> Any:
     return model
 
 
+class Deep(keras.Model):  # type: ignore[misc]
+    """Has a second head while it trains, as GoogLeNet has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head, self.second = layers.Dense(5), layers.Dense(3), layers.Dense(2)
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        body = self.body(inputs)
+        return [self.head(body), self.second(body)] if training else self.head(body)
+
+
+def two_heads() -> Any:
+    """6 x 5 + 5 + 6 x 3 + 6 x 2 = 65 parameters."""
+    model = Deep()
+    model(np.zeros((1, 6), np.float32))
+    return model
+
+
+class Judged(layers.Layer):  # type: ignore[misc]
+    """Has a head that only training calls, whose loss it adds."""
+
+    def build(self, shape: Any) -> None:
+        self.head, self.judge = layers.Dense(3), layers.Dense(2)
+        self.head.build(shape)
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        if training:
+            self.add_loss(ops.mean(ops.square(self.judge(inputs))))
+        return self.head(inputs)
+
+
+def judged() -> Any:
+    """6 x 3 + 3 + 6 x 2 + 2 = 35 parameters."""
+    inputs = keras.Input((6,))
+    return keras.Model(inputs, Judged()(inputs))
+
+
 class SaysBuilt(keras.Model):  # type: ignore[misc]
     """Says that it is built and has built nothing."""
 

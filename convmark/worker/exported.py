@@ -100,7 +100,7 @@ class ExportedBackend:
     def inputs(self, model: Loaded) -> Inputs | None:
         return self._inputs
 
-    def make_variables(self, model: Loaded) -> None:
+    def make_variables(self, model: Loaded, *, trains: bool = False) -> None:
         """Nothing: the file has all of them."""
 
     def settle(self, model: Loaded) -> None:

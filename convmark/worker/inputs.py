@@ -233,11 +233,11 @@ def symbols(keras: Any, inputs: Inputs, samples: int | None = None) -> Any:
     return mapped(symbol, inputs.structure)
 
 
-def called(model: Any, batch: Any) -> Any:
-    """Return what a model gives: in inference, where its `call` must be told."""
+def called(model: Any, batch: Any, *, training: bool = False) -> Any:
+    """Return what a model gives: in inference, where its `call` must be told, or in training."""
     told = inspect.signature(model.call).parameters.get("training")
-    if told is not None and told.default is told.empty:
-        return model(batch, training=False)
+    if told is not None and (training or told.default is told.empty):
+        return model(batch, training=training)
     return model(batch)
 
 

@@ -354,7 +354,7 @@ def build(case: Case, builder: Builder, seed: int, backend: Any, emit: Emit) -> 
         inputs = backend.take_inputs(model, getattr(builder, "input_spec", None))
     except ValueError as error:
         raise CaseFailure(f"{case.model}: {error}") from None
-    backend.make_variables(model)
+    backend.make_variables(model, trains=TASKS[case.task].trains)
     check_device(case, "weights", backend.weights_by_device(model))
     emit("built", input_shape=inputs.shapes, **backend.sizes(model))
     return model

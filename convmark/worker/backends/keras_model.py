@@ -20,7 +20,9 @@ from convmark.worker.backends.keras_inputs import check_count, inputs_of
 from convmark.worker.backends.keras_parts import (
     ByIdentity,
     Output,
+    all_built,
     arguments_beside,
+    calling_each,
     elements,
     ends_in_softmax,
     item_bytes,
@@ -284,32 +286,36 @@ class KerasBackend(Framework):
         return training_batch(self.inputs(model), self.output_shapes(model), samples, seed)
 
     def output_shapes(self, model: Any) -> list[tuple[Any, ...]]:
-        """The shapes of all outputs, with the batch axis; found once a model."""
+        """The shapes of all outputs in training, with the batch axis; found once a model."""
         if model in self._outputs:
             return self._outputs[model]
         outputs = getattr(model, "outputs", None)
         known = outputs and all(None not in tuple(one.shape)[1:] for one in self.leaves(outputs))
         if not known:  # a subclassed model, or one of open axes, tells only when it is called
-            found = self.outputs_of(model)
+            found = self.outputs_of(model, training=True)
             outputs = called(model, symbols(keras, self.inputs(model))) if found is None else found
         shapes = self._outputs[model] = [tuple(output.shape) for output in self.leaves(outputs)]
         return shapes
 
-    def make_variables(self, model: Any) -> None:
+    def make_variables(self, model: Any, *, trains: bool = False) -> None:
         """Call a subclassed model once, for it may make layers and weights when it is called.
 
-        Sequential and functional models have all of theirs. What fails here is left to the first
-        step, which is given a real batch.
+        Sequential and functional models have all of theirs, but for layers that only training
+        calls. What fails here is left to the first step, which is given a real batch.
         """
         if not getattr(model, "outputs", None):
             self.outputs_of(model)
+        if trains and not all_built(model):
+            self.outputs_of(model, training=True)
 
-    def outputs_of(self, model: Any) -> Any:
+    def outputs_of(self, model: Any, *, training: bool = False) -> Any:
         """Return the outputs in their structure, without values; None where no call gives any."""
         inputs = self.inputs(model)
         with self.scope():
             with contextlib.suppress(Exception):  # the model's own code may raise anything
-                return self._without_batch_size(called(model, symbols(keras, inputs)))
+                each = calling_each(model) if training else model
+                found = called(each, symbols(keras, inputs), training=training)
+                return self._without_batch_size(found)
             with contextlib.suppress(Exception):  # it may look at values, or give None
                 found = called(model, mapped(self.tensor, images(inputs, 1, 0)))
                 return self._without_batch_size(found)

@@ -214,7 +214,8 @@ class OwnData:
             CaseFailure: it cannot be compiled, has no loss, or no targets are known for its loss.
         """
         self._model, self._backend = model, backend
-        self._structure = backend.outputs_of(model)
+        known = getattr(model, "outputs", None)  # the same in training
+        self._structure = backend.outputs_of(model, training=not known)
         flat = [] if self._structure is None else backend.leaves(self._structure)
         self._shapes = [tuple(output.shape) for output in flat]
         if not is_compiled(model):
