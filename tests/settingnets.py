@@ -677,5 +677,24 @@ def jax_kept():
     raise ValueError(f"kept: {_jax().config.jax_enable_compilation_cache}")
 
 
+class Counts(layers.Layer):
+    """Is another function at each call."""
+
+    calls = 0
+
+    def call(self, given: Any) -> Any:
+        self.calls += 1
+        return given * self.calls
+
+
+def torch_counts() -> Any:
+    return keras.Sequential([keras.Input((8,)), Counts(), layers.Dense(4)])
+
+
+def torch_uncompiled() -> Any:
+    _torch().compiler.set_stance("force_eager")
+    return plain()
+
+
 def compiled_where():
     raise ValueError(os.environ["TORCHINDUCTOR_CACHE_DIR"])

@@ -455,6 +455,25 @@ def test_what_is_not_compiled_has_the_call_path_eager(ask: Ask, name: str) -> No
     assert read_back(ask(name, backend=backend_of(name)))["call_path"] == "eager"
 
 
+@pytest.mark.parametrize("name", ["eager", "torch_uncompiled"])
+def test_a_step_that_was_to_be_compiled_and_runs_eagerly_is_refused(
+    interpreter_of: Callable[[str], Interpreter], name: str
+) -> None:
+    backend = backend_of(name)
+    asked = measured(f"settingnets:{name}", batch_size=4, backend=backend, jit="on")
+    refused = interpreter_of(backend).answer(asked).message
+    assert "jit on needs a compiled step, but a setting has it run eagerly (call_path" in refused
+
+
+@pytest.mark.long  # the compiler alone takes most of a minute
+def test_a_function_that_is_another_at_each_call_is_compiled_in_part(
+    interpreter_of: Callable[[str], Interpreter],
+) -> None:
+    asked = measured("settingnets:torch_counts", batch_size=4, backend="torch", jit="on")
+    found = read_back(interpreter_of("torch").answer(asked))
+    assert found["call_path"] == "torch.compile, eager in part"
+
+
 @pytest.mark.parametrize("backend", ["tensorflow", "torch"])
 def test_weights_that_keras_does_not_see_are_in_the_state(
     interpreter_of: Callable[[str], Interpreter], backend: str

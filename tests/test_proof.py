@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from convmark.core.case import Case
 from convmark.worker.failure import CaseFailure
-from convmark.worker.proof import Proof, check_device
+from convmark.worker.proof import Proof, check_jit, check_device
 from convmark.worker.trained import EARLY_STEPS, Progress, Trained
 
 
@@ -49,6 +50,15 @@ def proved(
     proof.see_other_batch(other)
     proof.finish(next(coming), model)
     return emitted
+
+
+@pytest.mark.parametrize("path", ["eager", "train_step, eager"])
+def test_a_step_that_was_to_be_compiled_is_or_is_refused(path: str) -> None:
+    case = Case(model="mine", task="train", batch_size=1, jit="on")
+    for compiled in ("tf.function", "torch.compile, eager in part"):
+        check_jit(case, SimpleNamespace(call_path=compiled))
+    with pytest.raises(CaseFailure, match="jit on needs a compiled step, but a setting has it"):
+        check_jit(case, SimpleNamespace(call_path=path))
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def _check_arguments(name: str, parts: ModelName, target: Any) -> None:
                     f"{name}: {parts.attribute} has no argument {keyword}, only {signature}"
                 )
     try:
-        signature.bind(*parts.arguments, **parts.keywords)
+        bind(*parts.arguments, **parts.keywords)
     except TypeError as error:
         raise UnknownModelError(
             f"{name}: {error}; give literal arguments, as in "

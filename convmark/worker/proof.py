@@ -50,11 +50,13 @@ class Proof:
         """Report the loss or output of a first step.
 
         Raises:
-            CaseFailure: it is not finite, or lies on another kind of device than the case's.
+            CaseFailure: it is not finite, lies on another kind of device than the case's, or was
+                to be compiled and is not.
         """
         check_device(self._case, "results of a step", self._backend.outputs_by_device(token))
         value = self._backend.fingerprint(token)
         check_finite(value, self._case, number)
+        check_jit(self._case, self._backend)
         self._first[number] = value
         self._emit("proof", step=number, value=value)
 
@@ -145,6 +147,19 @@ def check_device(case: Case, what: str, held: Mapping[str, int]) -> None:
             f"{case.model}: the {what} must be on the case's device {case.device}, but "
             f"they are on the {others[0].upper()}; do not choose a device in the model's "
             "code, or measure it there with --devices"
+        )
+
+
+def check_jit(case: Case, backend: Any) -> None:
+    """Hold a step that was asked to be compiled to being so, once it has run.
+
+    Raises:
+        CaseFailure: a setting, or the model's code, has it run eagerly.
+    """
+    if case.jit == "on" and (path := str(backend.call_path)).endswith("eager"):
+        raise CaseFailure(
+            f"{case.model}: jit on needs a compiled step, but a setting has it run eagerly "
+            f"(call_path {path}); leave out one of them"
         )
 
 

@@ -10,7 +10,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,10 @@ from convmark.worker.backends.torch_settings import (
     DEFAULTS,
     OF_A_CALL,
     READERS,
+    compiled_functions,
+    compiler_counts,
+    own_threads,
+    recompile_limits,
     set_tf32,
     switches,
     tf32,
@@ -54,10 +57,20 @@ class Torch(Keras3Backend):
         super().__init__()
         self._keras_device = contextlib.ExitStack()
         self._device = torch.device("cpu")
-        self._threads = _own_threads()
+        self._threads = own_threads()
         self._own_counts = torch.get_num_threads(), torch.get_num_interop_threads()
         self._set_threads: set[int] = set()
         self._set_within: dict[str, str] = {}
+
+    @property
+    def call_path(self) -> str:
+        """How the step was called: PyTorch runs as it is what a setting keeps from its compiler."""
+        path = self._call_path
+        if "torch.compile" not in path:
+            return path
+        if not compiled_functions():
+            return "train_step, eager" if "train_step" in path else "eager"
+        return f"{path}, eager in part" if recompile_limits() else path
 
     def untouched(self) -> bool:
         """Whether no operation has run yet, so that forking is safe.
@@ -65,7 +78,7 @@ class Torch(Keras3Backend):
         The first operation that is worth it starts a pool of threads, which a child would lack.
         NumPy's own pool ends at the first fork, so the fewest threads so far are what counts.
         """
-        now, before = _own_threads(), self._threads
+        now, before = own_threads(), self._threads
         self._threads = min(now, before)
         return now <= before and not torch.cuda.is_initialized()
 
@@ -97,7 +110,7 @@ class Torch(Keras3Backend):
         self._set_threads.clear()
         if "torch._dynamo" in sys.modules:  # of an earlier case of the process
             torch.compiler.reset()
-            _compiled_frames().clear()
+            compiler_counts().clear()
         if device != "cpu":
             self._device = torch.device("cuda")
         # kept for as long as the process lives: dropped, it would put Keras back on the CPU
@@ -154,7 +167,7 @@ class Torch(Keras3Backend):
 
         with scripted_calls() as scripted:
             work = per_sample(dispatched_work(run, see, used), samples)
-        made = bool(_compiled_frames().get("ok"))
+        made = compiled_functions() > 0
         self.compiler = "torch.jit" if scripted and not made else "torch.compile"
         return replace(work, compiled=made or bool(scripted))
 
@@ -420,19 +433,6 @@ class Torch(Keras3Backend):
         if tensor.ndim == 4:
             tensor = tensor.permute(3, 2, 0, 1).contiguous()
         return tensor.requires_grad_()
-
-
-def _compiled_frames() -> Any:
-    """Return how many functions PyTorch has compiled, by how that ended."""
-    dynamo = sys.modules.get("torch._dynamo.utils")
-    return dynamo.counters["frames"] if dynamo else {}
-
-
-def _own_threads() -> int:
-    """Return how many threads this process has; 0 where the system does not tell."""
-    with contextlib.suppress(OSError):
-        return len(list(Path("/proc/self/task").iterdir()))
-    return 0
 
 
 def _reference_logits(maps: Any, variables: Any) -> Any:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 
@@ -89,6 +91,32 @@ DEFAULTS: Mapping[str, str] = {
     "profiler": "False",
 }
 
+
+def own_threads() -> int:
+    """Return how many threads this process has; 0 where the system does not tell."""
+    with contextlib.suppress(OSError):
+        return len(os.listdir("/proc/self/task"))
+    return 0
+
+
+def compiler_counts() -> Any:
+    """Return what the compiler has counted in this process, by kind; empty without one."""
+    dynamo = sys.modules.get("torch._dynamo.utils")
+    return dynamo.counters if dynamo else {}
+
+
+def compiled_functions() -> int:
+    """Return how many functions PyTorch has compiled."""
+    return int(compiler_counts().get("frames", {}).get("ok", 0))
+
+
+def recompile_limits() -> int:
+    """Return how often PyTorch gave up compiling a function that is another one at each call."""
+    told = compiler_counts().get("unimplemented", {})
+    return sum(count for text, count in told.items() if _LIMIT.search(text))
+
+
+_LIMIT = re.compile(r"(recompile|cache.size).limit")
 
 _CONFIGURED = ("torch._dynamo.config", "torch._functorch.config", "torch._inductor.config")
 _SWITCH = re.compile(r"_get_\w*(sdp|reduced|reduction|accumulation)\w*")
