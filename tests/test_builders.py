@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import inspect
 import sys
@@ -44,17 +45,24 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = ModuleType("own_nets")
     module.__dict__.update(net=lambda width, depth=1: (width, depth), width=32, Family=NoKeras)
     module.__dict__["instance"] = NoKeras.Model()
+    module.__dict__["given"] = functools.wraps(module.net)(lambda: module.net("its own"))
     monkeypatch.setitem(sys.modules, "own_nets", module)
     monkeypatch.setitem(sys.modules, "convmark_zoo", ModuleType("convmark_zoo"))
     (tmp_path / "own_broken.py").write_text("raise RuntimeError('first line\\nsecond line')")
     (tmp_path / "own_script.py").write_text("raise SystemExit(2)")
+    (tmp_path / "token.py").write_text("def net(): ...")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
     return module
 
 
 @pytest.mark.parametrize(
     ("name", "model"),
-    [("own_nets:net(2)", (2, 1)), ("own_nets:net(depth=3,width=4)", (4, 3))],
+    [
+        ("own_nets:net(2)", (2, 1)),
+        ("own_nets:net(depth=3,width=4)", (4, 3)),
+        ("own_nets:given", ("its own", 1)),
+    ],
 )
 def test_a_builder_is_called_with_the_arguments_of_its_name(
     own_module: ModuleType, name: str, model: tuple[int, int]
@@ -93,6 +101,11 @@ def test_a_watched_builder_keeps_its_input_spec(own_module: ModuleType) -> None:
             'its main program below if __name__ == "__main__"',
         ),
         ("own_nets:large", "own_nets:large: own_nets has no attribute large"),
+        (
+            "token:net",
+            "token:net: token has no attribute net; it is not the token of the working folder, "
+            "which needs another name",
+        ),
         ("own_nets:Family.big", "own_nets:Family.big: own_nets.Family has no attribute big"),
         (
             "own_nets:width",

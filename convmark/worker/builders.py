@@ -8,8 +8,11 @@ import glob
 import importlib
 import inspect
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
+from types import FunctionType
 from typing import Any
 
 from convmark.core.errors import CaseError
@@ -89,7 +92,8 @@ def _own(name: str, parts: ModelName, backend: Any) -> Builder:
     for depth, attribute in enumerate(parts.attribute.split(".")):
         if not hasattr(target, attribute):
             holder = ".".join([parts.module, *parts.attribute.split(".")[:depth]])
-            raise UnknownModelError(f"{name}: {holder} has no attribute {attribute}")
+            other = "" if depth else _taken_instead(parts.module)
+            raise UnknownModelError(f"{name}: {holder} has no attribute {attribute}{other}")
         target = getattr(target, attribute)
     if not callable(target):
         raise UnknownModelError(
@@ -120,6 +124,8 @@ def _check_arguments(name: str, parts: ModelName, target: Any) -> None:
                 raise UnknownModelError(
                     f"{name}: {parts.attribute} has no argument {keyword}, only {signature}"
                 )
+    by_decorator = isinstance(target, FunctionType) and hasattr(target, "__wrapped__")
+    bind = signature.bind_partial if by_decorator else signature.bind  # it may give it the others
     try:
         bind(*parts.arguments, **parts.keywords)
     except TypeError as error:
@@ -143,6 +149,16 @@ def _module(name: str, module: str) -> Any:
         if isinstance(error, ModuleNotFoundError):
             cause += "; it must be in the working folder or be installed"
         raise UnknownModelError(f"{name}: cannot import {module}: {cause}") from error
+
+
+def _taken_instead(module: str) -> str:
+    """Return what to do where a module was imported before that is not the working folder's."""
+    first = module.partition(".")[0]
+    own = PathFinder.find_spec(first, [os.getcwd()])
+    taken = getattr(sys.modules.get(first), "__spec__", None)
+    if own is None or taken is None or own.origin in (None, taken.origin):
+        return ""
+    return f"; it is not the {first} of the working folder, which needs another name"
 
 
 def _preset(name: str, preset: str) -> Callable[[], Any]:
