@@ -169,6 +169,7 @@ def test_what_has_no_rule_leaves_the_count_empty_and_says_why(keras: Any) -> Non
         (eight_bits, "of int8 is no floating-point product"),
         (tf.linalg.inv, "MatrixInverse has no rule"),
         (lambda x: tf.signal.rfft(x), "RFFT has no rule"),
+        (lambda x: tf.raw_ops.AudioSpectrogram(input=x, window_size=2, stride=1), "AudioSpec"),
         (lambda x: x.no_such, "the model cannot be traced: AttributeError"),
     ):
         found = one_layer(keras, call, 4, 4)

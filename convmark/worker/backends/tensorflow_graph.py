@@ -38,10 +38,12 @@ _WITHOUT_RULE = re.compile(
     r"Conv2D|Conv3D|Convolution|^Conv$|DepthwiseConv|Mat[Mm]ul|Einsum|Dot|RNN|LSTM|GRU|^Quantized"
     r"|FFT|Cholesky|Determinant|MatrixInverse|Solve|MatrixExponential|MatrixLogarithm"
     r"|MatrixSquareRoot|Svd|^Qr$|Eig|^Lu$|PyFunc|TPU|RemoteCall|SparseFillEmptyRows|SparseSegment"
+    r"|Spectrogram|Mfcc|NearestNeighbors"
 )
 """Operations that multiply matrices, or run code that nobody sees; `_RULES` has the others.
 
-The last two are how a sparse matrix is multiplied: rows are looked up, weighted and summed.
+SparseFillEmptyRows and SparseSegment are how a sparse matrix is multiplied: rows are looked up,
+weighted and summed.
 """
 _INNER = frozenset(
     [
