@@ -11,7 +11,7 @@ import pytest
 
 from convmark.core.case import Case
 from convmark.worker.failure import CaseFailure
-from convmark.worker.proof import Proof, check_jit, check_device
+from convmark.worker.proof import Proof, check_device, check_jit
 from convmark.worker.trained import EARLY_STEPS, Progress, Trained
 
 
