@@ -13,6 +13,7 @@ from typing import Any
 
 import trained_nets
 from convmark_zoo.keras_api import keras
+from first_losses import draw_by_numpy
 from trained_kinds import ANYWHERE, CASE, OF_TENSORFLOW
 
 from convmark.core.case import Case
@@ -89,6 +90,8 @@ def main() -> None:
     name = sys.argv[1]
     backend = backends.load(name)
     backend.configure(device="cpu", threads="default", precision="float32", seed=0)
+    if name == "jax":
+        draw_by_numpy()
     results = {}
     for net in (*ANYWHERE, *(OF_TENSORFLOW if name == "tensorflow" else ())):
         fresh = type(backend)()
