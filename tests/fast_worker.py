@@ -17,6 +17,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+if importlib.util.find_spec("psutil") is None:  # without site-packages; no function uses it here
+    sys.modules["psutil"] = types.ModuleType("psutil")
+
 PAUSE = "CONVMARK_TEST_PAUSE_S"
 """Names the seconds that a worker takes before each of its events."""
 
