@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 from typing import Any
@@ -129,6 +130,37 @@ def test_where_no_layer_moved_the_line_says_what_could_have_been_seen() -> None:
     assert re.search(r"below \d{3} % of the step", line)
 
 
+def test_blamed_layers_have_the_load_that_they_were_measured_under() -> None:
+    old, new = sessions(3, LAYERS), sessions(3, {**LAYERS, "conv4": 0.138}, seed=1)
+    assert len(blamed_lines(blamed(CASE.name, old, new))) == 1
+    for one, share in zip([*old, *new], (0.0, 0.4, 0.5, 0.3, 0.4, 0.4), strict=True):
+        one["other_cpu_share"] = share
+    rows = blamed(CASE.name, old, new)
+    assert {row.other_cpu_share for row in rows} == {0.4}
+    assert blamed_lines(rows)[1:] == [
+        f"{CASE.name}: other programs took 40 % of the CPUs' time meanwhile"
+    ]
+
+
+def test_what_slows_many_layers_alike_is_not_laid_on_some_of_them() -> None:
+    words = "which no few layers account for"
+    many = {f"conv{place}": 0.01 for place in range(99)}  # 20 % of each is 0.2 % of the step
+    slower = {name: 1.2 * seconds for name, seconds in many.items()}
+    none, step = blamed_lines(blamed(CASE.name, sessions(4, many), sessions(4, slower, seed=1)))
+    assert "no layer has certainly moved" in none
+    assert step.startswith(f"{CASE.name}: the step changed by +1")
+    assert words in step
+    slower = {name: 1.3 * seconds for name, seconds in LAYERS.items()}
+    lines = blamed_lines(blamed(CASE.name, sessions(4, LAYERS), sessions(4, slower, seed=1)))
+    assert len(lines) == 10
+    assert lines[8:9] == [f"{CASE.name}: 1 layer more moved, each by less"]
+    assert words in lines[9]
+    one = {**LAYERS, "conv4": 0.138}
+    assert words not in "".join(
+        blamed_lines(blamed(CASE.name, sessions(4, LAYERS), sessions(4, one, seed=1)))
+    )
+
+
 def test_a_layer_of_one_code_alone_is_new_or_gone() -> None:
     more = {"conv0": 0.1, "slow": 0.3, **LAYERS}
     new = blamed(CASE.name, sessions(3, LAYERS), sessions(3, more, seed=1))
@@ -179,10 +211,46 @@ def test_a_layer_keeps_its_name_whatever_becomes_of_its_shape_and_its_place_tell
     assert matched(old, old[1:]) == [(0, None), (1, 0), (2, 1)]
     wider = [old[0], layer("b", 16, label="b"), old[2]]
     assert matched(old, wider) == [(0, 0), (1, 1), (2, 2)]
-    other = [old[0], {**layer("b", 8, label="b"), "kind": "SeparableConv2D"}, old[2]]
+    other = [old[0], {**layer("b", 16, label="b"), "kind": "SeparableConv2D"}, old[2]]
     assert sorted(matched(old, other), key=str) == [(0, 0), (1, None), (2, 2), (None, 1)]
-    swapped = [old[1], old[0], old[2]]  # an order is kept: one of them is gone, and new
-    assert len(matched(old, swapped)) == 4
+
+
+def test_a_layer_of_another_class_at_its_place_is_one_that_changed() -> None:
+    old, new = sessions(3, {**LAYERS, "conv4": 0.03}), sessions(3, LAYERS, seed=1)
+    for one in new:
+        one["units"] = [
+            {**unit, "name": "gelu", "kind": "Gelu"} if unit["name"] == "conv4" else unit
+            for unit in one["units"]
+        ]
+    (moved,) = [row for row in blamed(CASE.name, old, new) if row.moved]
+    assert moved.words.startswith("gelu (Gelu, was Conv2D): +2")
+    units = [old[0]["units"], new[0]["units"]]
+    more = [*units[1][:4], units[0][0] | {"kind": "More"}, *units[1][4:]]  # two in place of one
+    assert (4, None) in matched(units[0], more)
+
+
+def test_a_layer_that_took_next_to_nothing_has_no_ratio() -> None:
+    quick = {**LAYERS, "flat": 1e-4}
+    (moved,) = [
+        row
+        for row in blamed(CASE.name, sessions(3, quick), sessions(3, {**quick, "flat": 0.2}, 1))
+        if row.moved
+    ]
+    assert moved.words.startswith("flat: +200 ms, ")
+
+
+def test_a_layer_at_another_place_is_the_same_where_all_else_is() -> None:
+    old = [layer(name, 8, label=name) for name in "abc"]
+    swapped = [old[1], old[0], old[2]]
+    assert sorted(matched(old, swapped)) == [(0, 1), (1, 0), (2, 2)]
+    wider = [old[1], layer("a", 16, label="a"), old[2]]  # which may be another layer
+    assert len(matched(old, wider)) == 4
+    times_s = dict(zip("abcdefgh", [0.1, 0.2, 0.3, 0.1, 0.2, 0.3, 0.1, 0.2], strict=True))
+    others = dict(sorted(times_s.items(), key=lambda item: item[0] != "f"))
+    found = [sessions(3, times_s), sessions(3, others, seed=1)]
+    for one in itertools.chain(*found):
+        one["units"] = [{**unit, "settings": unit["name"]} for unit in one["units"]]
+    assert not [row.words for row in blamed(CASE.name, *found) if row.moved]
 
 
 def test_sides_that_were_timed_in_different_ways_are_not_compared() -> None:
@@ -199,9 +267,9 @@ def test_what_no_layer_takes_may_be_to_blame() -> None:
     slower = sessions(3, LAYERS, seed=1)
     for one in slower:
         one["step_s"] += 0.2
-    assert [row.layer for row in blamed(CASE.name, sessions(3, LAYERS), slower) if row.moved] == [
-        REST
-    ]
+    rows = blamed(CASE.name, sessions(3, LAYERS), slower)
+    assert [row.layer for row in rows if row.moved] == [REST]
+    assert "the rest is what no layer takes: dispatch, in training loss" in blamed_lines(rows)[0]
 
 
 class Side:

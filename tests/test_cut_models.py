@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convmark.worker.cuts import Cut, cut, groups_of, unit_facts
+from convmark.worker.cuts import Cut, cut, groups_of
 from convmark.worker.inputs import Inputs, Leaf, flat
+from convmark.worker.layer_facts import unit_facts
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("keras") is None, reason="the models need Keras"
@@ -234,3 +235,55 @@ def test_what_is_computed_of_weights_alone_is_in_the_rest_and_not_without_its_gr
     np.testing.assert_allclose(np.asarray(got), np.asarray(model(batch)), rtol=1e-5)
     (closed,) = was_cut(keras, model, TOKENS, training=True).units
     assert closed.name == "tied"
+
+
+def test_a_table_moves_the_rows_that_are_read_and_a_view_moves_nothing(keras: Any) -> None:
+    class Net(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = keras.layers.Embedding(1000, 4)
+            self.table = self.add_weight(shape=(4, 2), name="table")
+
+        def call(self, tokens: Any) -> Any:
+            made = self.embed(tokens)[:, 0] @ self.table
+            return keras.ops.reshape(made, (-1, 1))
+
+    found = was_cut(keras, Net(), TOKENS)
+    moved = {unit.name: unit_facts(unit, keras)["moved_bytes"] for unit in found.units}
+    assert moved == {
+        "embedding": 4 * (7 * SAMPLES + 2 * 7 * SAMPLES * 4),
+        "get_item": 4 * 2 * SAMPLES * 4,
+        "matmul": 4 * (SAMPLES * 4 + 4 * 2 + SAMPLES * 2),
+        "reshape": 0,
+    }
+
+
+def test_a_unit_tells_in_what_it_multiplies(keras: Any) -> None:
+    image = keras.Input(IMAGE.shape)
+    maps = keras.layers.Conv2D(4, 1, dtype="float64", name="wide")(image)
+    maps = keras.layers.ReLU(name="relu")(keras.layers.Conv2D(4, 1, name="plain")(maps))
+    found = was_cut(keras, keras.Model(image, maps), IMAGE)
+    told = {unit.name: unit_facts(unit, keras)["computes"] for unit in found.units}
+    assert (told["wide"], told["plain"], told["relu"]) == ("float64", "float32", "")
+
+
+def test_what_no_loss_reaches_has_no_backward_pass(keras: Any) -> None:
+    """A step has no gradients of what a `stop_gradient` ends, nor of outputs without a loss."""
+    image = keras.Input((6,))
+    base = keras.layers.Dense(4, name="base")(image)
+    target = keras.ops.stop_gradient(keras.layers.Dense(4, name="target")(image))
+    main = keras.layers.Dense(2, name="main")(base * target)
+    aside = keras.layers.Dense(2, name="aside")(keras.layers.Dense(3, name="before")(base))
+    model = keras.Model(image, {"main": main, "aside": aside})
+    leaves = Leaf("image", (6,))
+    for loss, reached in (("mse", True), ({"main": "mse"}, False)):
+        model.compile("sgd", loss)
+        found = was_cut(keras, model, leaves, training=True)
+        gives = {unit.name: set(unit.gives) for unit in found.units}
+        followed = found.followed()
+        assert not followed & gives["target"]
+        assert gives["base"] | gives["main"] <= followed
+        assert (gives["before"] <= followed) == reached
+        notes = {unit.name: unit.note for unit in found.units}
+        assert notes["aside"].startswith("the loss does not") == (not reached)
+        assert notes["main"] == ""

@@ -14,9 +14,10 @@ import pytest
 from convmark.core.case import Case
 from convmark.worker import layers, measurement
 from convmark.worker.backends.step import Piece
-from convmark.worker.cuts import Cut, cut, groups_of, moved_bytes, unit_facts
+from convmark.worker.cuts import Cut, cut, groups_of
 from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import Inputs, Leaf, flat
+from convmark.worker.layer_facts import moved_bytes, unit_facts
 from convmark.worker.layer_mode import held_to_the_layers, held_to_the_pieces
 from convmark.worker.work import Work
 

@@ -146,6 +146,22 @@ def test_a_layer_is_bound_by_the_ceiling_that_is_lower_for_it() -> None:
     assert (relu.of_peak, relu.bound) == (None, "memory")
 
 
+def test_a_layer_of_another_precision_has_no_share_of_the_peak() -> None:
+    one = session(1.0, 0.01, 0.01)
+    one["units"] = [unit("conv", computes="float32"), unit("head", computes="float64")]
+    conv, head, _ = rows_of(one)
+    assert (conv.bound, conv.note) == ("compute", None)
+    assert (head.of_peak, head.bound, head.note) == (None, None, "computes in float64")
+
+
+def test_a_layer_above_the_peak_is_doubted() -> None:
+    rows = rows_of(session(1.0, 1e-5, 0.5))
+    caption = layers_table(rows, top=2).caption
+    assert rows[0].of_peak is not None
+    assert rows[0].of_peak > 1
+    assert "1 layer above the measured peak: by noise, or an algorithm of fewer" in caption
+
+
 def test_the_backward_pass_is_the_rest_of_a_training_layer() -> None:
     rows = rows_of(session(1.0, 0.1, 0.2, with_backward_s=[0.4, 0.5]))
     table = layers_table(rows)
@@ -189,6 +205,9 @@ def test_the_caption_says_what_a_time_below_0_and_other_load_are() -> None:
     loaded = [replace(row, other_cpu_share=0.43) for row in noisy]
     caption = layers_table(loaded, top=2).caption
     assert "1 layer with a time below 0: the noise is larger. A rest below 0: the lay" in caption
+    either = rows_of(session(1.0, 0.8, 0.3), session(1.0, 0.75, 0.24))
+    assert either[-1].time_s < 0
+    assert "A rest below 0" not in layers_table(either, top=2).caption  # its interval holds 0
     trained = rows_of(session(1.0, 0.5, -0.001, with_backward_s=[0.4, 0.1]))
     assert "2 layers with a time below 0" in layers_table(trained, top=2).caption
     assert caption.endswith("Other programs took 43 % of the CPUs' time.")

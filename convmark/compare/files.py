@@ -275,6 +275,10 @@ def read_noise(path: Path) -> dict[str, NoiseRow]:
 # -- which layers a change of the step time is of, beside a run or a comparison --------------------
 
 
+MOST_TIMES = 20.0
+"""Of a layer's old time: what grew by more took next to none, so that the ratio is noise."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerChange:
     """One layer of both codes, or of one."""
@@ -290,6 +294,12 @@ class LayerChange:
     high_s: float = column("upper end", "s")
     part: float | None = column("of the change of the step time")
     moved: bool = column("whether the layer is blamed")
+    other_cpu_share: float | None = column(
+        "median share of the CPUs' time that other programs took in the sessions",
+        bounds="share",
+        default=None,
+        since=6,
+    )
 
     @property
     def change(self) -> float | None:
@@ -302,12 +312,13 @@ class LayerChange:
     def words(self) -> str:
         """The layer and what it did, such as `conv2: +38 % [+31, +45], 92 % of the change`."""
         part = "" if self.part is None else f", {self.part:.0%} of the change".replace("%", " %")
-        if self.change is None or not self.old_s:
+        if self.change is None or not self.old_s or self.change > MOST_TIMES:
             what = "new, " if self.old_s is None else "gone, " if self.new_s is None else ""
             return f"{self.layer}: {what}{1e3 * self.difference_s:+.3g} ms{part}"
         low, high = (100 * end / self.old_s for end in (self.low_s, self.high_s))
         return f"{self.layer}: {100 * self.change:+.0f} % [{low:+.0f}, {high:+.0f}]{part}"
 
 
-CHANGES_TABLE = TableBeside(".layers.csv", LayerChange)
+_EARLIER_CHANGES = [one for one in LayerChange.__dataclass_fields__ if one != "other_cpu_share"]
+CHANGES_TABLE = TableBeside(".layers.csv", LayerChange, _EARLIER_CHANGES)
 """Beside a run, or beside the sessions of `convmark ab`."""

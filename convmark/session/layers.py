@@ -391,10 +391,18 @@ def _joined(one: _Row, other: _Row) -> _Row:
 def _columns(row: _Row, step_s: float, ceiling: Ceiling | None, case: Case) -> dict[str, Any]:
     """Return the columns of one row that are its own."""
     facts = row.facts
+    wanted = case.precision.removeprefix("mixed_").replace("tf32", "float32")
+    other = facts.get("computes") or wanted
+    if other == wanted:
+        other = ""
+    elif facts.get("flops"):
+        ceiling = None  # of another precision
     ends_s = interval_of_mean(row.shares).mapped(lambda share: step_s * share).cells
     forward_s = step_s * statistics.fmean(row.forward) if row.forward else None
     flops, moved = facts.get("flops"), facts.get("moved_bytes")
     of_peak, bound = _roofline(flops, moved, forward_s, ceiling)
+    computes = f"computes in {other}" if other else ""
+    notes = [facts["note"], computes, _advice(facts, of_peak, case)]
     return {
         "layer": plain_text(facts["name"]),
         "kind": plain_text(facts["kind"]) or None,
@@ -407,8 +415,7 @@ def _columns(row: _Row, step_s: float, ceiling: Ceiling | None, case: Case) -> d
         "moved_bytes": moved,
         "of_peak": of_peak,
         "bound": bound,
-        "note": plain_text("; ".join(filter(None, [facts["note"], _advice(facts, of_peak, case)])))
-        or None,
+        "note": plain_text("; ".join(filter(None, notes))) or None,
     }
 
 

@@ -7,8 +7,6 @@ outputs are all that later units take. Of a unit that nothing takes anything of 
 
 from __future__ import annotations
 
-import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +14,6 @@ from types import SimpleNamespace
 from typing import Any
 
 from convmark.worker.failure import CaseFailure
-from convmark.worker.flops import call_flops
 from convmark.worker.inputs import mapped, symbols
 from convmark.worker.traced import (
     LayerCall,
@@ -29,9 +26,9 @@ from convmark.worker.traced import (
 
 MOST_TOGETHER = 4
 """Units of a group: a convolution with what a framework may fuse to it, such as its activation."""
-_OUTSIDE = "computes outside its layers, so they cannot be called separately"
+OUTSIDE = "computes outside its layers, so they cannot be called separately"
 _READ = "takes values that are computed outside of layers; their time is in the rest"
-_UNUSED = "the output does not depend on it: a compiled step leaves it out"
+_UNUSED = "does not depend on it: a compiled step leaves it out"
 
 
 @dataclass(frozen=True)
@@ -70,6 +67,14 @@ class Unit:
     def masked(self) -> bool:
         """Whether it takes or gives a mask."""
         return any(one is not None for one in (*self.call.taken_masks, *self.call.made_masks))
+
+    @property
+    def may_pass(self) -> list[bool]:
+        """Of each value that it gives, whether a gradient may come back through it."""
+        stops = type(self.call.layer).__name__ == "StopGradient"
+        kinds = [str(one.dtype) for one in tensors(self.call.result)]
+        kinds += ["bool"] * (len(self.gives) - len(kinds))  # masks
+        return [not stops and ("float" in kind or "complex" in kind) for kind in kinds]
 
     @property
     def is_heavy(self) -> bool:
@@ -120,10 +125,30 @@ class Cut:
                 found.update(unit.gives)
         return found
 
-    def function(self, begin: int, end: int) -> Callable[[Sequence[Any]], list[Any]]:
-        """Return units `begin` to `end` as a function of the values that they need."""
+    def followed(self) -> set[int]:
+        """Return the values through which a loss reaches what comes before: a step has no gradients
+        of others, such as those that only a `stop_gradient` takes."""
+        found = set(self.outputs)
+        for unit in reversed(self.units):
+            passed = [
+                one for one, is_inner in zip(unit.gives, unit.may_pass, strict=True) if is_inner
+            ]
+            if not found.isdisjoint(passed):
+                found.update(unit.takes)
+        return found
+
+    def function(
+        self, begin: int, end: int, *, trains: bool = False
+    ) -> Callable[[Sequence[Any]], list[Any]]:
+        """Return units `begin` to `end` as a function of the values that they need.
+
+        Args:
+            trains: whether a backward pass follows, to which only some of the values lead.
+        """
         units = self.units[begin:end]
         taken, given = self.taken(units), self.given(begin, end)
+        ends = set(given) - self.followed() if trains else ()
+        stop = getattr(self.keras, "ops", getattr(self.keras, "backend", None)) if ends else None
         masks = Masks(self.keras) if any(unit.masked for unit in self.units) else None
 
         def run(values: Sequence[Any]) -> list[Any]:
@@ -134,7 +159,10 @@ class Cut:
                     pairs = zip(made, unit.call.made_masks, strict=False)
                     made += [masks.of(one) for one, mask in pairs if mask is not None]
                 known.update(zip(unit.gives, made, strict=True))
-            return [known[value] for value in given]
+            return [
+                stop.stop_gradient(known[value]) if stop and value in ends else known[value]
+                for value in given
+            ]
 
         return run
 
@@ -184,17 +212,35 @@ def cut(model: Any, backend: Any, samples: int, depth: int | None, *, training: 
     levels = deepest if depth is None else depth
     opener = _Opener(numbers, backend.keras, reads=not training)
     units = _named(opener.opened(root, levels + 1), numbers)
-    outputs = [numbers[id(one)] for one in _in_order(backend, root.result)]
-    return Cut(_noted(units, outputs), inputs, outputs, training, numbers, backend.keras)
+    results = _in_order(backend, root.result)
+    if training:
+        results = _with_loss(model, root.result, results)
+    outputs = [numbers[id(one)] for one in results]
+    noted = _noted(units, outputs, f"the {'loss' if training else 'output'} {_UNUSED}")
+    return Cut(noted, inputs, outputs, training, numbers, backend.keras)
 
 
-def _noted(units: Sequence[Unit], outputs: Sequence[int]) -> list[Unit]:
-    """Return the units; those of which the outputs take nothing say so."""
+def _with_loss(model: Any, structure: Any, results: list[Any]) -> list[Any]:
+    """Return the outputs that have a loss of their own, of a compiled model that has some without.
+
+    All where no output has one: the model then adds its losses itself.
+    """
+    losses = getattr(model, "loss", None)
+    if not isinstance(losses, (dict, list, tuple)):
+        return results
+    from convmark.worker.backends.losses import by_output  # it needs Keras
+
+    found = by_output(model, losses, structure, len(results))
+    return [one for one, loss in zip(results, found, strict=True) if loss is not None] or results
+
+
+def _noted(units: Sequence[Unit], outputs: Sequence[int], unused: str) -> list[Unit]:
+    """Return the units; those of which the outputs take nothing have a note."""
     needed, noted = set(outputs), []
     for unit in reversed(units):
         is_unused = needed.isdisjoint(unit.gives)
         needed.update(() if is_unused else unit.takes)
-        noted.append(replace(unit, note=unit.note or _UNUSED) if is_unused else unit)
+        noted.append(replace(unit, note=unit.note or unused) if is_unused else unit)
     return noted[::-1]
 
 
@@ -221,10 +267,10 @@ def may_open(call: LayerCall) -> bool:
     """Return whether a call is one of a block: a model, or a layer of the user's with layers."""
     kind = type(call.layer)
     is_model = any(one.__name__ in ("Model", "Sequential", "Functional") for one in kind.__mro__)
-    return bool(call.inner) and (is_model or kind.__module__.split(".")[0] not in _OWN)
+    return bool(call.inner) and (is_model or kind.__module__.split(".")[0] not in OWN)
 
 
-_OWN = ("keras", "tf_keras", "tensorflow")
+OWN = ("keras", "tf_keras", "tensorflow")
 
 
 class _Numbers(dict[int, int]):
@@ -268,7 +314,7 @@ class _Opener:
                 yield from self._each(call, inside, depth)
                 _same(self.numbers, found, call, "result")
                 return
-            note = _OUTSIDE
+            note = OUTSIDE
         elif any(self._is_constant(one) for one in taken):
             note = _READ
         yield replace(call, args=found.args, kwargs=found.kwargs), note
@@ -360,7 +406,7 @@ def _named(calls: Iterator[tuple[LayerCall, str]], numbers: dict[int, int]) -> l
         if any(id(one) not in numbers for one in masks):
             raise CaseFailure(
                 "has no layers that can be called separately: no layer makes the mask of "
-                f"{_path(call)}"
+                f"{path_of(call)}"
             )
         taken = [*tensors([call.args, call.kwargs]), *masks]
         takes = tuple(numbers[id(one)] for one in taken if id(one) in numbers)
@@ -368,7 +414,7 @@ def _named(calls: Iterator[tuple[LayerCall, str]], numbers: dict[int, int]) -> l
         for one in made:
             numbers.setdefault(id(one), len(numbers))
         gives = tuple(numbers[id(one)] for one in made)
-        name = _path(call)
+        name = path_of(call)
         seen[name] += 1
         name += f"#{seen[name]}" if seen[name] > 1 else ""
         training = None if call.is_told else call.training
@@ -376,20 +422,14 @@ def _named(calls: Iterator[tuple[LayerCall, str]], numbers: dict[int, int]) -> l
     return units
 
 
-def _path(call: LayerCall, name_of: Callable[[Any], str] = lambda layer: layer.name) -> str:
+def path_of(call: LayerCall, name_of: Callable[[Any], str] = lambda layer: layer.name) -> str:
+    """Return a layer's name after those of the blocks around it."""
     names = [name_of(call.layer)]
     outer = call.outer
     while outer is not None and outer.outer is not None:
         names.append(name_of(outer.layer))
         outer = outer.outer
     return "/".join(reversed(names))
-
-
-def _label(layer: Any) -> str:
-    """Return a layer's name without the number that Keras gave it: one more layer moves those."""
-    words = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", type(layer).__name__))
-    words = re.sub("([a-z])([A-Z])", r"\1_\2", words).lower()
-    return words if re.fullmatch(rf"{words}(_\d+)?", layer.name) else str(layer.name)
 
 
 def groups_of(units: Sequence[Unit]) -> list[tuple[int, int]]:
@@ -404,40 +444,3 @@ def groups_of(units: Sequence[Unit]) -> list[tuple[int, int]]:
         if not follows or full or unit.is_heavy:
             begins.append(place)
     return list(zip(begins, [*begins[1:], len(units)], strict=True))
-
-
-def unit_facts(unit: Unit, keras: Any) -> dict[str, Any]:
-    """Return what is known of a unit without running it: FLOPs and bytes are those of a step."""
-    call = unit.call
-    return {
-        "name": unit.name,
-        "label": _path(call, _label) + unit.name[len(_path(call)) :],
-        "kind": type(call.layer).__name__,
-        "shape": [None if axis is None else int(axis) for axis in call.output or ()],
-        "flops": None if unit.note == _OUTSIDE else call_flops(call, keras),
-        "moved_bytes": moved_bytes([unit]),
-        "settings": _settings(call.layer),
-        "note": unit.note,
-    }
-
-
-def moved_bytes(units: Sequence[Unit]) -> int | None:
-    """Return the bytes that a chain of units takes, holds as weights and gives, once each."""
-    weights = [one for unit in units for one in unit.weights]
-    return _bytes([*tensors(units[0].call.taken), *weights, *tensors(units[-1].call.made)])
-
-
-def _bytes(values: Sequence[Any]) -> int | None:
-    shapes = [tuple(one.shape) for one in values]
-    if any(not isinstance(axis, int) for shape in shapes for axis in shape):
-        return None
-    names = (str(getattr(one.dtype, "name", one.dtype)) for one in values)
-    bits = [next((int(one) for one in ("64", "32", "16") if one in name), 8) for name in names]
-    return sum(int(math.prod(one)) * size // 8 for one, size in zip(shapes, bits, strict=True))
-
-
-def _settings(layer: Any) -> dict[str, Any]:
-    """Return what advice on a convolution goes by."""
-    kernel = getattr(layer, "kernel_size", None)
-    filters = getattr(layer, "filters", None) or getattr(layer, "units", None)
-    return {"kernel": list(kernel) if kernel else None, "channels": filters}

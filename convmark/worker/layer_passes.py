@@ -118,7 +118,7 @@ class Passes:
         units = self._cut.units[slice(*place)]
         takes = self._cut.taken(units)
         return Piece(
-            function=self._cut.function(*place),
+            function=self._cut.function(*place, trains=mode == WITH_BACKWARD),
             layers=[one for unit in units for one in unit.holders],
             takes=takes,
             gives=self._cut.given(*place),

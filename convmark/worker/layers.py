@@ -34,9 +34,10 @@ import numpy as np
 from convmark.core.case import PRECISIONS, Case
 from convmark.core.tasks import TASKS
 from convmark.worker import host, measurement, reference, timing
-from convmark.worker.cuts import Cut, Unit, cut, groups_of, moved_bytes, unit_facts
+from convmark.worker.cuts import Cut, Unit, cut, groups_of
 from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import flat
+from convmark.worker.layer_facts import moved_bytes, unit_facts
 from convmark.worker.layer_mode import check_compiled, held_to_the_layers, held_to_the_pieces
 from convmark.worker.layer_passes import FORWARD, Pass, Passes, Place
 from convmark.worker.traced import is_variable

@@ -8,8 +8,9 @@ Trials are kept in the folder, so that the script goes on where it was ended.
     python tests/benchmarks/layer_blame.py --folder=/tmp/blame --trials=25 --time-budget=0.1
 
 The printed table has, for each model: trials, those that named the slowed layer first, those that
-named it at all, and other layers that were named; pairs of sessions, and those in which no other
-layer's difference was as large; and the median seconds of a trial.
+named it at all, and other layers that were named; by how much the step grew, the median; pairs of
+sessions, and those in which no other layer's difference was as large, each session held to the
+reference network as `blame` does; and the median seconds of a trial.
 """
 
 from __future__ import annotations
@@ -195,8 +196,15 @@ def one_trial(
 
 
 def most_moved(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """Return the layer with the largest difference between two sessions, or what is the rest."""
-    both = [[*one["forward_s"], one["step_s"] - sum(one["forward_s"])] for one in (old, new)]
+    """Return the layer with the largest difference between two sessions, or what is the rest.
+
+    On a machine that is equally fast in both, else the largest layer may differ most.
+    """
+    both = [
+        [seconds * one["step_per_reference"] / one["step_s"] for seconds in times_s]
+        for one in (old, new)
+        for times_s in [[*one["forward_s"], one["step_s"] - sum(one["forward_s"])]]
+    ]
     moved_s = [abs(after - before) for before, after in zip(*both, strict=True)]
     names = [*(unit["name"] for unit in new["units"]), REST]
     return str(names[moved_s.index(max(moved_s))])
@@ -239,6 +247,7 @@ def summary(model: str, done: Mapping[str, Any]) -> dict[str, Any]:
         "named first": sum(one["first"] for one in trials),
         "named": sum(one["found"] for one in trials),
         "other layers named": sum(one["others"] for one in trials),
+        "step grew": statistics.median(one["step_grew"] for one in trials) if trials else None,
         "sessions": len(sessions),
         "first in": sum(sessions),
         "seconds": statistics.median(one["seconds"] for one in trials) if trials else None,

@@ -14,7 +14,7 @@ import operator
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from convmark.compare.files import LayerChange
@@ -23,9 +23,11 @@ from convmark.compare.live.case_result import CaseResult
 from convmark.compare.live.layer_match import matched
 from convmark.compare.live.session import NEW, OLD, LiveSide
 from convmark.core.errors import MeasurementError
+from convmark.core.interval import signed_percent
 from convmark.core.options import Options
-from convmark.core.statistics import interval_around, t_quantile
-from convmark.core.text import Say, duration_text, plain_text
+from convmark.core.statistics import interval_around, median_of, t_quantile
+from convmark.core.text import Say, counted, duration_text, load_text, plain_text
+from convmark.results.record import large_load
 from convmark.session.layers import (
     REST,
     SESSION_SECONDS,
@@ -42,6 +44,13 @@ FEWEST_SESSIONS = 2
 
 LEAST = 0.01
 """Of the old step: a smaller difference is not blamed."""
+MOST_NAMED = 8
+"""Layers of a case that have a line; the file has all."""
+MOST_OF = 0.5
+"""Of a change, which the layers that moved must amount to where they are its cause."""
+FEW, WIDE = 3, 0.8
+"""More layers than so many, with more than this share of the step, are no cause by themselves."""
+REST_IS = "; the rest is what no layer takes: dispatch, in training loss and update"
 _OF_PROCESS = ("precision", "threads", "model", "environ", "inherited")
 """Settings that may slow all that a process runs."""
 ERROR_RATE = 0.05
@@ -137,23 +146,51 @@ def _measured(side: LiveSide, name: str, request: Mapping[str, Any]) -> Mapping[
         side.code.check(code)
     read = answer.event("read_back") or {}
     known = [answer.event("environment"), *(read.get(name) for name in _OF_PROCESS)]
-    return {**event, "process": repr([side.case, known])}
+    share = (answer.event("state") or {}).get("other_cpu_share")
+    return {**event, "process": repr([side.case, known]), "other_cpu_share": share}
 
 
 def blamed_lines(rows: Sequence[LayerChange]) -> list[str]:
-    """Return a line for each layer that moved, or one for a case in which none did."""
+    """Return what the layers of each case did: a line for each that moved, or why there is none."""
     lines = []
     for case in dict.fromkeys(row.case for row in rows):
         its_own = [row for row in rows if row.case == case]
-        half_s = max((row.high_s - row.low_s) / 2 for row in its_own)
-        least = max(LEAST, half_s / sum(row.old_s or 0.0 for row in its_own))
-        none = (
-            f"{case}: no layer has certainly moved; of the noisiest layer a difference "
+        lines += [f"{case}: {words}" for words in _words(its_own)]
+        if load := large_load([its_own[0].other_cpu_share]):
+            lines.append(
+                f"{case}: other programs took {load_text(load)} of the CPUs' time meanwhile"
+            )
+    return lines
+
+
+def _words(rows: Sequence[LayerChange]) -> Iterator[str]:
+    """Yield what the layers of one case did, the most moved first."""
+    step_s = sum(row.old_s or 0.0 for row in rows)
+    moved = [row for row in rows if row.moved]
+    for row in moved[:MOST_NAMED]:
+        yield row.words + REST_IS * (row.layer == REST)
+    if left := moved[MOST_NAMED:]:
+        yield f"{counted(len(left), 'layer')} more moved, each by less"
+    if not moved:
+        half_s = max((row.high_s - row.low_s) / 2 for row in rows)
+        least = max(LEAST, half_s / step_s)
+        yield (
+            "no layer has certainly moved; of the noisiest layer a difference "
             f"below {100 * least:{'.0f' if least >= 0.1 else '.2g'}} % of the step "
             "would not be named"
         )
-        lines += [f"{case}: {row.words}" for row in its_own if row.moved] or [none]
-    return lines
+    change = sum(row.difference_s for row in rows) / step_s
+    is_sure = any(row.part is not None for row in rows)
+    is_wide = len(moved) > FEW and sum(row.old_s or 0.0 for row in moved) > WIDE * step_s
+    if (
+        is_sure
+        and abs(change) > LEAST
+        and (is_wide or sum(row.part or 0.0 for row in moved) < MOST_OF)
+    ):
+        yield (
+            f"the step changed by {signed_percent(change)}, which no few layers account for: a "
+            "setting, the precision or a version may have changed, or each layer a little"
+        )
 
 
 @dataclass
@@ -214,6 +251,7 @@ def blamed(
             f"{case}: no layers: one side's framework times them in its graph, the "
             "other's from Python, and these times cannot be compared"
         )
+    share = median_of(one.get("other_cpu_share") for one in (*old, *new))
     old, new = _at_one_speed(old, new)
     floor_s = LEAST * statistics.fmean(one["step_s"] for one in old)
     pairs = list(_pairs(old, new))
@@ -228,7 +266,8 @@ def blamed(
     rows = []
     for pair, ratios, variance in zip(pairs, logs, variances, strict=True):
         error = math.sqrt((variance + common) / 2 / sessions)
-        rows.append(_change(case, pair, ratios, error, floor_s, change_s, len(pairs)))
+        row = _change(case, pair, ratios, error, floor_s, change_s, len(pairs))
+        rows.append(replace(row, other_cpu_share=share))
     return sorted(rows, key=lambda row: (not row.moved, -abs(row.difference_s)))
 
 
@@ -320,11 +359,18 @@ def _middle_s(side: Sequence[float], floor_s: float) -> float:
 def _pairs(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -> Iterator[_Pair]:
     """Yield the layers of both codes, those of one alone, and the rest."""
     ours, theirs = _times(old), _times(new)
-    before, after = ([layer_name(unit["name"]) for unit in side[0]["units"]] for side in (old, new))
-    for one, other in matched(old[0]["units"], new[0]["units"]):
+    units = old[0]["units"], new[0]["units"]
+    before, after = ([layer_name(unit["name"]) for unit in side] for side in units)
+    for one, other in matched(*units):
         its_old = None if one is None else ours[one]
         if other is not None:
-            yield _Pair(after[other], its_old, theirs[other])
+            kinds = [
+                side[place]["kind"]
+                for side, place in zip(units, (one, other), strict=True)
+                if place is not None
+            ]
+            is_other = f" ({kinds[-1]}, was {kinds[0]})" * (len(set(kinds)) > 1)
+            yield _Pair(after[other] + is_other, its_old, theirs[other])
         elif one is not None:
             yield _Pair(before[one], its_old, None)
     yield _Pair(REST, _rest(old, ours), _rest(new, theirs))

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 TOP = 20
 """Layers of the printed table."""
 
+ABOVE = 1.2
+"""Of the measured peak; convolutions and that peak vary by some per cent."""
 NAME = 40
 """Characters of a name in a printed table and beside a bar; the file has all."""
 ROW, LEFT, WIDTH, RIGHT = 18, 260, 420, 130
@@ -147,18 +149,24 @@ def layers_table(rows: Sequence[LayerRow], top: int | None = None) -> Table:
 
 
 def _doubts(rows: Sequence[LayerRow]) -> str:
-    """Return why times are below 0, as a sentence after others; empty where none is."""
+    """Return why times are below 0 or too short, as sentences after others; empty where none is."""
     *layers, rest = rows
     times_s = (
         [row.time_s, forward := row.forward_s or 0.0, row.time_s - forward] for row in layers
     )
     below = sum(min(one) < 0 for one in times_s)
     noise = f" {counted(below, 'layer')} with a time below 0: the noise is larger." if below else ""
+    if above := sum((row.of_peak or 0) > ABOVE for row in layers):
+        noise += (
+            f" {counted(above, 'layer')} above the measured peak: by noise, or an algorithm of "
+            "fewer multiplications (Winograd)."
+        )
     apart = (
         " A rest below 0: the layers took longer one after another than in the step, which may run "
         "branches at the same time, or other programs disturbed them."
     )
-    return noise + apart * (rest.time_s < 0)
+    is_noise = rest.time_high_s is not None and rest.time_high_s >= 0
+    return noise + apart * (rest.time_s < 0 and not is_noise)
 
 
 def _load(share: float | None) -> str:

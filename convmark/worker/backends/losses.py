@@ -108,6 +108,22 @@ class Targets:
         return self.make(count, self.sample, generator)
 
 
+def by_output(model: Any, losses: Any, structure: Any, count: int) -> list[Any]:
+    """Return the loss of each output that a model was compiled with, None of one that has none.
+
+    Args:
+        structure: of the outputs.
+        count: of the outputs.
+    """
+    if isinstance(losses, dict):
+        named = isinstance(structure, dict)
+        names = sorted(structure) if named else getattr(model, "output_names", [])
+        losses = [losses.get(name) for name in names]
+    if isinstance(losses, (list, tuple)):
+        return [*losses, *[None] * count][:count]  # Keras says what does not fit
+    return [losses] * count
+
+
 def targets_of(loss: Any, sample: Sample, tensor: Callable[[Any], Any]) -> Targets:
     """Return the targets that a loss compares an output of this shape with.
 

@@ -14,6 +14,7 @@ from convmark_zoo.keras_api import KERAS_VERSION, keras
 from convmark.worker.backends.keras_parts import last_activation
 from convmark.worker.backends.losses import (
     Targets,
+    by_output,
     class_numbers,
     flat_losses,
     is_classes,
@@ -263,13 +264,7 @@ class OwnData:
         count = len(self._shapes)
         if given is None:
             return (held(self._model, keras.losses.Loss)[:1] or [None]) * count
-        if isinstance(given, dict):
-            named = isinstance(self._structure, dict)
-            names = sorted(self._structure) if named else getattr(self._model, "output_names", [])
-            given = [given.get(name) for name in names]
-        if isinstance(given, (list, tuple)):
-            return [*given, *[None] * count][:count]  # Keras says what does not fit
-        return [given] * count
+        return by_output(self._model, given, self._structure, count)
 
     def _targets_of(self, loss: Any, shape: tuple[Any, ...]) -> Targets:
         sample = shape[1:]
