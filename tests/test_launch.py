@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -179,14 +180,18 @@ def test_a_measurement_counts_and_times_as_it_says(by_fork: Answer) -> None:
 
 @pytest.mark.parametrize(
     ("task", "words"),
-    [("infer", "the output for one batch must be"), ("train", "the loss must keep changing")],
+    [
+        ("infer", "the output for one batch must be"),
+        # which of the two is seen first depends on how much faster the later steps are
+        ("train", "the loss must keep changing|every step must train"),
+    ],
 )
 def test_a_model_that_stops_working_after_its_first_steps_is_refused(
     forking: Interpreter, task: str, words: str
 ) -> None:
     answer = forking.answer(measured("builders:stops_working", task=task, batch_size=8))
     assert answer.status == "error"
-    assert words in answer.message
+    assert re.search(words, answer.message)
 
 
 def test_training_lowers_the_loss_from_that_of_chance(by_fork: Answer) -> None:
