@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ from workers import git
 
 from convmark.cli import main
 from convmark.compare.files import read_verdicts
-from convmark.compare.live import gate
+from convmark.compare.live import gate, tree
 from convmark.compare.live.live import LiveOptions
 from convmark.plugin.pytest_run import PytestRun
 from convmark.results.reading import read_run
@@ -401,9 +402,13 @@ def test_a_gate_says_before_it_measures_what_it_compares_with_and_how_long_at_mo
     assert plan("--benchmark-compare=1") == f"run 0001, {long}"
     assert plan("--benchmark-compare=1", "--compare-budget=0") == "run 0001, by its figures alone"
     monkeypatch.chdir(pytester.path)
+    assert main(["accept", "1", "--case", CONV, "--reason", "x"]) == 0
+    assert plan("--benchmark-compare") == f"its accepted run (0001), or its first run, {long}"
     assert main(["accept", "1", "--reason", "x"]) == 0
     unlimited = plan("--benchmark-compare", "--compare-budget=unlimited")
     assert unlimited == "its accepted run (0001), live where its code has changed"
+    assert main(["accept", "2", "--reason", "x"]) == 0
+    assert plan("--benchmark-compare") == f"its accepted run (0002), {long}"
     (pytester.path / "models" / "registry.py").write_text("edited = True\n")
     day = git(pytester.path, "show", "-s", "--format=%cs", "HEAD").strip()
     against = f"git:HEAD ({head(pytester.path)[:12]}, {day})"
@@ -428,6 +433,22 @@ def test_a_branch_that_lacks_commits_of_its_baseline_is_said_to(
         f"git:{began[:12]}, where the two part, leaves them out"
     )
     result.stdout.fnmatch_lines([f"convmark: {lacks}", "*the gate failed*, 1 ahead of HEAD)*"])
+    git(pytester.path, "merge", "-q", "--no-edit", "main")
+    tips = git(pytester.path, "rev-parse", "mine", "main")
+    (pytester.path / ".git" / "shallow").write_text(tips)  # git sees no commit before these
+    assert "HEAD lacks" not in run("--benchmark-compare=git:main").stdout.str()
+
+
+def test_a_gate_of_models_of_another_clone_says_so_before_it_measures(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live(monkeypatch, "unchanged", 0.0)
+    history(run, 1)
+    monkeypatch.setattr(tree, "other_clone", lambda repository, stands: Path("elsewhere"))
+    told = "2 cases will have no verdict of the step time: the model comes from *, but the working "
+    run("--benchmark-compare").stdout.fnmatch_lines(
+        [f"convmark: {told}folder is in elsewhere, another clone *", "*to measure, about*"]
+    )
 
 
 def test_figures_that_a_commit_does_not_have_are_said_not_to_be_compared(

@@ -72,6 +72,19 @@ def test_an_undecided_case_takes_its_sessions_along_from_run_to_run(tmp_path: Pa
     ]
 
 
+def test_what_all_steps_of_earlier_sessions_took_comes_along(tmp_path: Path) -> None:
+    """One session more must not hide that some steps do more work."""
+    ((usual, slow), found) = (sessions(0.0, 0.0), ((0.2, 0.1), None))
+    both = [replace(usual, all_steps=found[0]), slow]
+    first = keep(tmp_path / "0001.csv", both)
+    taken = earlier(first).of(LENET, "c1", "c2", apart=False).sessions
+    assert tuple(one.all_steps for one in taken) == found
+    path, (header, *rows) = TABLE.path(first), TABLE.path(first).read_text().split("\n")
+    path.write_text("\n".join(row.rsplit(",", 2)[0] for row in (header, *rows) if row) + "\n")
+    taken = earlier(first).of(LENET, "c1", "c2", apart=False).sessions
+    assert [one.all_steps for one in taken] == [None, None]
+
+
 def test_a_run_that_goes_on_takes_its_own_sessions_along_as_its_own(tmp_path: Path) -> None:
     first = keep(tmp_path / "0001.csv", sessions(0.01))
     both = [*earlier(first).of(LENET, "c1", "c2", apart=False).sessions, *sessions(0.02)]

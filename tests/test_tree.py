@@ -273,6 +273,25 @@ def test_the_models_of_another_clone_than_the_user_stands_in_are_refused(
     tree_as_it_is(around / "inside").settings({})
 
 
+def test_a_clone_within_the_repository_is_another_clone_and_what_shares_an_index_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many projects name the same package index."""
+    for name in ("nets", "mine"):
+        text = f'[project]\nname = "{name}"\n\n[[tool.uv.index]]\nname = "pytorch"\n'
+        write(tmp_path / name, pyproject_toml=text)
+        git(tmp_path / name, "init", "-q")
+        git(tmp_path / name, "add", ".")
+        git(tmp_path / name, "commit", "-qm", name)
+    nets = tree_as_it_is(tmp_path / "nets")
+    monkeypatch.chdir(tmp_path / "mine")
+    nets.settings({})
+    git(tmp_path / "nets", "clone", "-q", ".", "scratch/nets")
+    monkeypatch.chdir(tmp_path / "nets" / "scratch" / "nets")
+    with pytest.raises(ForeignCode, match="another clone of it"):
+        nets.settings({})
+
+
 def test_an_lfs_pointer_in_place_of_weights_is_refused(tree: Tree) -> None:
     message = refused(tree, code(tree.root / "heavy.h5"))
     assert "heavy.h5 is a Git LFS pointer, whose contents this clone does not have" in message

@@ -290,6 +290,11 @@ def test_a_name_that_a_branch_and_a_tag_of_other_commits_have_is_refused(reposit
     assert worktree.resolve(repository, "tags/main") == old
     git(repository, "tag", "--force", "main", "heads/main")
     assert worktree.resolve(repository, "main") == new
+    git(repository, "update-ref", "refs/remotes/origin/main", new)
+    git(repository, "branch", "origin/main", "v1")
+    with pytest.raises(ConvmarkError, match="is a branch and a remote's branch of other commits"):
+        worktree.resolve(repository, "origin/main")
+    assert worktree.resolve(repository, "remotes/origin/main") == new
 
 
 def test_a_ref_around_a_submodule_means_the_commit_that_it_has_of_it(

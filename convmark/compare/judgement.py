@@ -65,7 +65,7 @@ class LiveSession:
     run: str = ""
     """The earlier run that it was measured in; empty for this one."""
     all_steps: tuple[float, float] | None = None
-    """As of `Session`; of no earlier run."""
+    """As of `Session`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ import contextlib
 import functools
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +47,20 @@ class KeptSession:
     wall: float = column("ln(today / anchor), wall time", bounds="logarithm")
     cpu: float | None = column("the same by CPU time", bounds="logarithm")
     seconds: float = column("what it took, with the start of its process", "s")
+    all_wall: float | None = column(
+        "as wall, of the mean of all steps", bounds="logarithm", since=6, default=None
+    )
+    all_cpu: float | None = column(
+        "the same by CPU time", bounds="logarithm", since=6, default=None
+    )
 
     def __post_init__(self) -> None:
         if self.seconds <= 0:
             raise MeasurementError(f"{self.case}: a session must take time, got {self.seconds} s")
 
 
-TABLE = TableBeside(".sessions.csv", KeptSession, replaced=True)
+_COLUMNS = [field.name for field in fields(KeptSession)]
+TABLE = TableBeside(".sessions.csv", KeptSession, _COLUMNS[:-2], replaced=True)
 
 
 def conditions_of(row: Record) -> str:
@@ -94,7 +101,7 @@ def keep_sessions(
         }
         for one in found.kept:
             own = {**asdict(one), "run": one.run or None}
-            del own["all_steps"]
+            own["all_wall"], own["all_cpu"] = own.pop("all_steps") or (None, None)
             sessions.append(KeptSession(**own, **shared))
     cases = {one.case for one in sessions}
     write(run, [*(one for one in _believed(run) if one.case not in cases), *sessions])
@@ -252,6 +259,9 @@ class EarlierSessions:
                 seconds=one.seconds,
                 apart=one.apart,
                 run=one.run or run,
+                all_steps=None
+                if one.all_wall is None or one.all_cpu is None
+                else (one.all_wall, one.all_cpu),
             )
             for one in sessions
         )

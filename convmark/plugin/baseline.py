@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,43 +98,54 @@ class Baseline:
 def say_plan(run: PytestRun, baseline: Baseline, say: Say) -> None:
     """Say before anything is measured what is compared with what, and how long that takes at most.
 
-    And how many commits a branch lacks that it is compared with: what these changed would count as
-    a change of the branch.
+    And which models are compared with nothing, for they are of another clone; and how many commits
+    a branch lacks that it is compared with: what these changed would count as its own change.
     """
-    from convmark.core.git import SHOWN, Git
+    from convmark.compare.live.tree import of_clones, other_clone
 
     timed = [case for case in run.cases if case.task in TIMED_TASKS]
     same = _with_code_of(timed, run, baseline) if baseline.commits else []
     budget_s, left = run.options.compare_budget_s, len(timed) - len(same)
     limit = "" if math.isinf(budget_s) else f", in at most {duration_text(budget_s)}"
+    anchors = _anchors(run, timed, baseline) if timed else ""
     if same:
         then = f"{counted(left, 'case')} left to compare live{limit}" if left else "none is left"
         say(
             f"{len(same)} of {counted(len(timed), 'case')} have the code of {baseline.name}, "
             f"judging by the files so far: they are measured but not compared; {then}"
         )
-    elif timed and (anchors := _anchors(run, baseline)):
+    elif anchors:
         how = f"live where its code has changed{limit}" if budget_s else "by its figures alone"
         say(f"each case is measured, then compared with {anchors}, {how}")
+    origins = [run.origin(case) for case in timed] if anchors and budget_s else []
+    models = Counter(one.repository for one in origins if one is not None)
+    for repository, count in models.items():
+        if other := other_clone(repository, Path.cwd().resolve()):
+            cases = counted(count, "case")
+            say(f"{cases} will have no verdict of the step time: {of_clones(repository, other)}")
     for repository, commit in baseline.commits.items():
-        if count := _lacked(repository, commit):
-            asked = ("merge-base", "HEAD", commit)
-            began = (Git.at(repository).answer(*asked) or "").strip()[:SHOWN]
-            remedy = f"; git:{began}, where the two part, leaves them out" if began else ""
+        count, began = _lacked(repository, commit)
+        if count:
             say(
                 f"HEAD lacks {counted(count, 'commit')} of {baseline.name}, whose changes count as "
-                f"changes of this code{remedy}"
+                f"changes of this code; git:{began}, where the two part, leaves them out"
             )
 
 
-def _lacked(repository: Path, commit: str) -> int:
-    """Return how many commits lead to one that are not in the past of what is checked out."""
-    from convmark.core.git import Git
+def _lacked(repository: Path, commit: str) -> tuple[int, str]:
+    """Return how many commits of one's past what is checked out lacks, and where the two part.
 
-    return int(Git.at(repository).answer("rev-list", "--count", f"HEAD..{commit}") or 0)
+    None where that is not known: a shallow clone may lack all that tells.
+    """
+    from convmark.core.git import SHOWN, Git
+
+    git = Git.at(repository)
+    began = (git.answer("merge-base", "HEAD", commit) or "").strip()
+    count = git.answer("rev-list", "--count", f"HEAD..{commit}") if began else None
+    return int(count or 0), began[:SHOWN]
 
 
-def _anchors(run: PytestRun, baseline: Baseline) -> str:
+def _anchors(run: PytestRun, cases: Sequence[Case], baseline: Baseline) -> str:
     """Return what cases are compared with, in words; empty where there is no earlier run."""
     from convmark.compare.files import read_accepted
     from convmark.compare.history import History
@@ -143,11 +155,16 @@ def _anchors(run: PytestRun, baseline: Baseline) -> str:
         return described(baseline, History(cases={}))
     if baseline.path is not None:
         return f"run {baseline.path.stem}"
-    machine = run.machine.name
-    if all(path == run.resumed for path in run.store.runs(machine)):
+    machine, names, newest = run.machine.name, [case.name for case in cases], dict[str, str]()
+    earlier = {path.stem for path in run.store.runs(machine) if path != run.resumed}
+    if not earlier:
         return ""
-    accepted = dict.fromkeys(one.run for one in read_accepted(run.store, machine))
-    return f"its accepted run ({listed(list(accepted), 2)})" if accepted else "its first run"
+    for one in read_accepted(run.store, machine):
+        if one.run in earlier:
+            newest |= dict.fromkeys([one.case] if one.case else names, one.run)
+    accepted = sorted({newest[name] for name in names if name in newest})
+    parts = [f"its accepted run ({listed(accepted, 2)})"] if accepted else []
+    return ", or ".join([*parts, *["its first run"] * any(name not in newest for name in names)])
 
 
 def _with_code_of(cases: Sequence[Case], run: PytestRun, baseline: Baseline) -> list[Case]:
@@ -231,7 +248,7 @@ def described(baseline: Baseline, history: History) -> str:
     words = []
     for repository, commit in baseline.commits.items():
         day = Git.at(repository).answer("show", "-s", "--format=%cs", commit) or ""
-        count = _lacked(repository, commit)
+        count, _ = _lacked(repository, commit)
         parts = [commit[:SHOWN], day.strip(), f"{count} ahead of HEAD" if count else ""]
         words.append(f"{baseline.name} ({', '.join(filter(None, parts))})")
     anchors = {one.path: one for case in history.cases.values() if (one := case.anchor)}

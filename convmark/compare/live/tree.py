@@ -99,10 +99,7 @@ class Tree:
         stands = Path.cwd().resolve()
         place = self._place(stands)
         if other := other_clone(self.repository, stands):
-            raise ForeignCode(
-                f"{self.name}: the model comes from {self.repository}, but the working folder is "
-                f"in {other}, another clone of it; install that one, or start in {self.repository}"
-            )
+            raise ForeignCode(f"{self.name}: {of_clones(self.repository, other)}")
         if not self.commit:
             if place not in (None, self.repository):
                 raise ForeignCode(
@@ -319,7 +316,8 @@ class Tree:
 def other_clone(repository: Path, stands: Path) -> Path | None:
     """Return the other clone of a repository that a folder lies in; None where it is in none.
 
-    A clone has a commit, or a project, of the repository. What is around a submodule has neither.
+    A clone has a commit, or a project, of the repository. What is around a submodule has no commit
+    of it, but its projects.
 
     Args:
         repository: its top folder.
@@ -327,13 +325,22 @@ def other_clone(repository: Path, stands: Path) -> Path | None:
     """
     found, own = repository_of(stands), repository.resolve()
     top = found.resolve() if found is not None else own
-    if top.is_relative_to(own) or own.is_relative_to(top) or top in working_trees(own):
+    if top in working_trees(own):
         return None
     for one, other in ((top, own), (own, top)):
         head = (Git.at(one).answer("rev-parse", "--verify", "--quiet", "HEAD") or "").strip()
         if head and Git.at(other).answer("cat-file", "-e", f"{head}^{{commit}}") is not None:
             return top
-    return top if other_copy(top, own) else None
+    is_apart = not (top.is_relative_to(own) or own.is_relative_to(top))
+    return top if is_apart and other_copy(top, own) else None
+
+
+def of_clones(repository: Path, other: Path) -> str:
+    """Say that a model comes from another clone than the user stands in, and what to do."""
+    return (
+        f"the model comes from {repository}, but the working folder is in {other}, another clone "
+        f"of it; install that one, or start in {repository}"
+    )
 
 
 def check_lacked(old: OwnCode | None, new: OwnCode | None, codes: Mapping[str, Any]) -> str:

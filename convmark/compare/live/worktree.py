@@ -40,6 +40,8 @@ _CONFLICT, _USAGE = 1, 129
 """How `git merge-tree` ends."""
 _SUFFIX = re.compile(r"[~^]|@\{")
 """Begins what git reckons from a name."""
+_KINDS = {"heads": "a branch", "tags": "a tag", "remotes": "a remote's branch"}
+"""What names a commit, by its folder below `refs`."""
 _SHALLOW = "this clone is shallow and has only the newest commits: git fetch --unshallow"
 _NO_FILTER = ("unspecified", "unset", "set")
 """What git says of a file without a filter's name."""
@@ -79,7 +81,7 @@ def resolve(repository: Path, ref: str) -> str:
     """Return the full commit that a branch, tag or short commit names.
 
     Raises:
-        ConvmarkError: the repository has no such commit, or a branch and a tag of that name.
+        ConvmarkError: the repository has no such commit, or several by that name.
     """
     git = Git.at(repository)
     if not ref.startswith("-"):
@@ -91,18 +93,20 @@ def resolve(repository: Path, ref: str) -> str:
 
 
 def _refuse_two_of_one_name(git: Git, ref: str) -> None:
-    """Refuse a name that a branch and a tag have, of which git would take the tag."""
+    """Refuse a name of two commits: of a branch, a tag or a remote's branch git would take one."""
     name = _SUFFIX.split(ref)[0]
-    both = [f"refs/{kind}/{name}" for kind in ("heads", "tags")]
-    listed = git.answer("for-each-ref", "--format=%(refname)", *both) or ""
-    if name and set(both) <= set(listed.split("\n")):
-        commits = {git.answer("rev-parse", "--verify", f"{one}^{{commit}}") for one in both}
-        if len(commits) > 1:
-            rest = ref.removeprefix(name)
-            raise ConvmarkError(
-                f"{git.folder}: {name!r} is a branch and a tag of other commits; name one: "
-                f"heads/{name}{rest} or tags/{name}{rest}"
-            )
+    every = {f"refs/{kind}/{name}": kind for kind in _KINDS}
+    there = (git.answer("for-each-ref", "--format=%(refname)", *every) or "").split("\n")
+    kinds = [kind for one, kind in every.items() if name and one in there]
+    commits = {
+        git.answer("rev-parse", "--verify", f"refs/{kind}/{name}^{{commit}}") for kind in kinds
+    }
+    if len(commits) > 1:
+        rest = ref.removeprefix(name)
+        raise ConvmarkError(
+            f"{git.folder}: {name!r} is {' and '.join(_KINDS[kind] for kind in kinds)} of other "
+            f"commits; name one: {' or '.join(f'{kind}/{name}{rest}' for kind in kinds)}"
+        )
 
 
 def _hint(git: Git, ref: str) -> str:

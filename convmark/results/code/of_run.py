@@ -27,7 +27,12 @@ from convmark.results.code.manifest import (
 from convmark.results.commit import are_of_commit, folder_changes, is_changed, names_of_commit
 from convmark.worker.protocol import ABSENT, file_digest, names_digest
 
-_PROJECT_NAME = re.compile(r"""^\s*name\s*=\s*["']?([A-Za-z0-9][\w.-]*)["']?\s*,?\s*$""", re.M)
+_PROJECT_NAME = re.compile(
+    r"""^\[(?:project|tool\.poetry|metadata)\][ \t]*(?:\#.*)?(?:\n(?!\[).*)*?
+    \n\s*name\s*=\s*["']?([A-Za-z0-9][\w.-]*)["']?\s*(?:,\s*)?(?:\#.*)?$""",
+    re.M | re.X,
+)
+"""Of the sections that name a project: a package index or an author has a name too."""
 _NAME_ARGUMENT = re.compile(r"""\bname\s*=\s*["']([A-Za-z0-9][\w.-]*)["']""")
 _NO_PROJECTS = re.compile(r"\..*|vendor.*|third.?party|extern.*|node_modules|tests?|docs?")
 """Folders whose projects are not the repository's own."""
