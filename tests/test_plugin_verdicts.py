@@ -27,8 +27,10 @@ from workers import git
 
 from convmark.cli import main
 from convmark.compare.files import read_verdicts
+from convmark.compare.judgement import LiveSession
 from convmark.compare.live import gate, tree
 from convmark.compare.live.live import LiveOptions
+from convmark.compare.sessions_file import KeptSession, conditions_of, write
 from convmark.plugin.pytest_run import PytestRun
 from convmark.results.reading import read_run
 
@@ -338,15 +340,25 @@ def test_a_gate_that_goes_on_begins_with_what_ctrl_c_left_undecided(
     result = pytester.runpytest_inprocess(*options, no_reraise_ctrlc=True)
     assert result.ret == pytest.ExitCode.INTERRUPTED
     first: list[set[str]] = []
+    taken: list[LiveSession] = []
     compare_live = gate.compare_live
+    (path,) = pytester.path.glob("results/*/0002.csv")
+    row = next(row for row in read_run(path) if row.case.name == CONV)
+    session = KeptSession(
+        case=CONV, conditions=conditions_of(row), anchor="a", old_code="old", new_code="new",
+        commit=None, decided=False, run=None, apart=False, wall=0.1, cpu=None, seconds=1.0,
+    )  # fmt: skip
+    write(path, [session])
 
     def noted(pairings: Any, terms: LiveOptions, say: Any) -> Any:
         first.append(set(terms.left_over))
+        taken.extend(terms.earlier.of(CONV, "old", "new", apart=False).sessions)
         return compare_live(pairings, terms, say)
 
     monkeypatch.setattr(gate, "compare_live", noted)
     run("--benchmark-compare", "--resume")
     assert first == [{CONV}]
+    assert [(one.wall, one.run) for one in taken] == [(0.1, "")]  # its own, no earlier run's
 
 
 def test_every_case_of_other_code_is_compared_live_and_none_without_a_budget(
