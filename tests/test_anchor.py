@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -166,7 +167,8 @@ def test_the_committed_code_runs_beside_the_edited_one_and_the_slowdown_is_seen(
     assert apart.sizes["new"]["parameters"] > 10 * apart.sizes["old"]["parameters"]
     assert apart.sizes["new"]["flops_per_sample"] > 10 * apart.sizes["old"]["flops_per_sample"]
     assert (in_one.closed, in_one.same) == ("", "")
-    assert not in_one.apart or in_one.apart.endswith(" in one process")  # as a busy machine has it
+    # on a busy machine the two ways may not agree on how much slower: both must find it slower
+    assert re.fullmatch(r"|\+[\d.]+ % there, \+[\d.]+ % in one process", in_one.apart)
     assert in_one.verdict("try a larger --budget")[0] == "regressed"
     assert in_one.sizes["old"]["parameters"] == apart.sizes["old"]["parameters"]
     assert git(project, "worktree", "list").count("\n") == 0

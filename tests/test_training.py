@@ -33,6 +33,7 @@ TRAINED_WITH = {
     "two_outputs": ("model", "Adam", "sparse_categorical_crossentropy + huber"),
     "losses_alone": ("model", "SGD", "losses added"),
     "own_compute_loss": ("model", "SGD", "compute_loss"),
+    "two_heads_and_a_label": ("model", "SGD", "compute_loss"),
     "eager": ("model", "SGD", "mean_squared_error"),
     "several_at_once": ("model", "SGD", "mean_squared_error"),
     "gan": ("model", "Adam + SGD", "train_step"),

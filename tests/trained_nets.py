@@ -453,6 +453,24 @@ def two_heads() -> Any:
     return model
 
 
+class TrainsBoth(Deep):
+    """Its step takes the label of a sample, as `fit` is given it, and trains both heads by it."""
+
+    def compute_loss(self, *args: Any, **more: Any) -> Any:
+        y, given = (more["y"], more["y_pred"]) if "y" in more else args[1:3]
+        if isinstance(y, (list, tuple)):
+            raise TypeError("a label a sample")
+        scores = [(y % one.shape[-1], one) for one in given]
+        terms = [losses.sparse_categorical_crossentropy(*two, from_logits=True) for two in scores]
+        return sum(map(ops.mean, terms))
+
+
+def two_heads_and_a_label() -> Any:
+    model = TrainsBoth()
+    model(np.zeros((1, 6), np.float32))
+    return model
+
+
 class Judged(layers.Layer):  # type: ignore[misc]
     """Has a head that only training calls, whose loss it adds."""
 

@@ -215,10 +215,13 @@ class OwnData:
             CaseFailure: it cannot be compiled, has no loss, or no targets are known for its loss.
         """
         self._model, self._backend = model, backend
+        own = overrides(model, "compute_loss", *STEPS)
         known = getattr(model, "outputs", None)  # the same in training
-        self._structure = backend.outputs_of(model, training=not known)
-        flat = [] if self._structure is None else backend.leaves(self._structure)
-        self._shapes = [tuple(output.shape) for output in flat]
+        # a step of its own may have targets for what it gives in inference alone
+        modes = [False] if known else [False, True] if own else [True]
+        structures = [backend.outputs_of(model, training=one) for one in modes]
+        self._structure = structures[0]
+        self._shapes = self._shapes_of(self._structure)
         if not is_compiled(model):
             self._compile(recipe, default_rate)
         elif recipe != PLAIN:
@@ -227,18 +230,18 @@ class OwnData:
                 "compiled; leave them out, or change the model's compile()"
             )
         loss = getattr(model, "loss", None)
-        own = overrides(model, "compute_loss", *STEPS)
         self.adds_losses = bool(model.losses) or (loss is None and backend.adds_losses(model))
         if loss is None and not own and not self.adds_losses:
             raise CaseFailure(
                 "compile() has no loss and the model adds none; give compile() a loss"
             )
-        losses = self._losses(loss)
-        self._guesses = [
-            [self._targets_of(*pair) for pair in zip(losses, self._shapes, strict=True)]
-        ]
+        losses = self._losses(loss, self._structure)
+        self._guesses = [self._guess(losses, self._structure)]
         if loss is None and not any(losses) and is_classes(self._shapes):
-            self._guesses.append([Targets(real_numbers, self._shapes[0][1:])])
+            real = [Targets(real_numbers, self._shapes[0][1:])]
+            self._guesses.append((self._structure, real))
+        if self._shapes_of(structures[-1]) != self._shapes:
+            self._guesses.append(self._guess(self._losses(loss, structures[-1]), structures[-1]))
         self._ways = self._ways_to_give()
 
     def _compile(self, recipe: Recipe, default_rate: float) -> None:
@@ -259,14 +262,25 @@ class OwnData:
                 "its compile() takes other arguments than Keras's; call it in the builder"
             ) from None
 
-    def _losses(self, given: Any) -> list[Any]:
+    def _shapes_of(self, structure: Any) -> list[tuple[Any, ...]]:
+        flat = [] if structure is None else self._backend.leaves(structure)
+        return [tuple(output.shape) for output in flat]
+
+    def _losses(self, given: Any, structure: Any) -> list[Any]:
         """Return the loss of each output; None where the model does not tell."""
-        count = len(self._shapes)
+        count = len(self._shapes_of(structure))
         if given is None:
             return (held(self._model, keras.losses.Loss)[:1] or [None]) * count
-        return by_output(self._model, given, self._structure, count)
+        return by_output(self._model, given, structure, count)
 
-    def _targets_of(self, loss: Any, shape: tuple[Any, ...]) -> Targets:
+    def _guess(self, losses: list[Any], structure: Any) -> tuple[Any, list[Targets]]:
+        """Return a structure of outputs, and the targets of each."""
+        shapes = self._shapes_of(structure)
+        classes = is_classes(shapes)
+        pairs = zip(losses, shapes, strict=True)
+        return structure, [self._targets_of(*pair, classes=classes) for pair in pairs]
+
+    def _targets_of(self, loss: Any, shape: tuple[Any, ...], *, classes: bool) -> Targets:
         sample = shape[1:]
         if None in sample:
             raise CaseFailure(
@@ -275,12 +289,12 @@ class OwnData:
             )
         if loss is not None:
             return targets_of(loss, sample, self._backend.tensor)
-        return Targets(class_numbers if is_classes(self._shapes) else real_numbers, sample)
+        return Targets(class_numbers if classes else real_numbers, sample)
 
     def targets(self, count: int, seed: int) -> tuple[Any, ...]:
         """Return the targets of so many samples, for each guess an array for each output."""
         generator = np.random.RandomState(seed)
-        return tuple(targets(count, generator) for guess in self._guesses for targets in guess)
+        return tuple(one(count, generator) for _, guess in self._guesses for one in guess)
 
     def _ways_to_give(self) -> list[_Way]:
         """Return the ways to give a batch, the likely one first; of Keras's own step it is known.
@@ -288,17 +302,21 @@ class OwnData:
         Inputs alone come last: an eager step may take two samples for inputs and targets.
         """
         guesses = [_Way(place) for place in range(len(self._guesses))]
-        if not self._shapes or not overrides(self._model, *STEPS):
+        if not self._shapes or not overrides(self._model, "compute_loss", *STEPS):
             return guesses[:1]
+        if not overrides(self._model, *STEPS):
+            return guesses
         return [*guesses, _Way(0, weighted=True), _Way(None)]
 
     def as_given(self, inputs: Any, targets: tuple[Any, ...]) -> Any:
         """Return a batch as `fit` gives it to the step."""
-        way, count = self._ways[0], len(self._shapes)
+        way = self._ways[0]
         if way.guess is None or not targets:
             return (inputs,) if isinstance(inputs, (list, tuple, dict)) else inputs
-        chosen = list(targets[way.guess * count : (way.guess + 1) * count])
-        given = inputs, self._backend.packed(self._structure, chosen)
+        structure, guess = self._guesses[way.guess]
+        before = sum(len(one) for _, one in self._guesses[: way.guess])
+        chosen = list(targets[before : before + len(guess)])
+        given = inputs, self._backend.packed(structure, chosen)
         if not way.weighted:
             return given
         return *given, self._backend.tensor(np.ones(chosen[0].shape[0], np.float32))
