@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from fake_sides import LENET5, FakeCache, Interpreter, folder, verdicts
 from json_tables import rows_of
+from report_rows import keep_run, suite
 from snapshots import check, plain
 from workers import git
 
@@ -174,7 +175,7 @@ def test_each_session_leaves_its_row_with_the_control_beside_it(folder: Path) ->
     drawn = (folder / "results" / "ab" / f"0001-{NAME}.svg").read_text()
     assert drawn.startswith("<svg")
     assert "control: A against A" in drawn
-    assert f" {verdict['verdict']} by " in drawn
+    assert f"{NAME}: {verdict['verdict']}, " in drawn
     for name in ("log_ratio", "log_ratio_cpu", "control_log_ratio", "control_log_ratio_cpu_se"):
         assert all(abs(float(row[name])) < 0.1 for row in rows)
 
@@ -280,6 +281,26 @@ T4S = tuple(
     for place in range(2)
 )
 HOT = "the card was slowed (hardware_thermal)"
+
+
+def test_other_commands_say_where_the_verdicts_of_a_comparison_are(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ab", "2.20.0", "2.21.0", *LENET5]) == 0
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "sessions in results/ab/0001.csv, drawn in results/ab/0001-*.svg" in printed
+    assert printed.endswith("convmark ab: B is slower in no case")
+    there = "results: has no runs yet: convmark run; the verdicts of convmark ab are in"
+    commands = (["list"], ["report"], ["compare"], ["compare", "--across", "tensorflow"])
+    for command in commands:
+        assert main([*command]) == 2
+        told = " ".join(capsys.readouterr().err.split())
+        assert told == f"convmark {command[0]}: {there} results/ab/verdicts.csv"
+    keep_run(folder / "results", suite("xeon", 1, ["lenet5"]))
+    for command, where in (["list"], "listed here"), (["report"], "in the report"):
+        assert main([*command]) == 0
+        told = " ".join(capsys.readouterr().err.split())
+        assert f"convmark ab are not {where}: results/ab/verdicts.csv" in told
 
 
 @pytest.fixture

@@ -373,8 +373,7 @@ def test_an_environment_is_made_once_and_then_reused(tmp_path: Path) -> None:
     assert by.installed == ["tensorflow==2.20.*"]
     assert said == [
         "making the environment of tensorflow==2.20.*",
-        "the environment of tensorflow==2.20.* has existed since 2026-01-02T00:00:00+00:00, and up "
-        "to date",
+        "the environment of tensorflow==2.20.*, made 2026-01-02T00:00:00+00:00, is up to date",
     ]
     assert cache(tmp_path, by).list() == [first]
 

@@ -38,7 +38,9 @@ def test_a_name_is_kept_and_every_table_and_the_page_show_it(
     assert main(["compare", "--across", "machine"]) == 0
     assert "my laptop" in capsys.readouterr().out
     assert main(["compare", "--machine", "my laptop"]) == 0
+    capsys.readouterr()
     assert main(["report", "--name", "my laptop=desk"]) == 0
+    assert capsys.readouterr() == ("", f"convmark: {SLOW} is named desk\n")
     assert read_name(results / SLOW) == "desk"
 
 

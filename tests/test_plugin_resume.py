@@ -96,8 +96,8 @@ def test_other_options_are_one_line_and_exit_4(
     before = path.read_bytes()
     for option, said in (
         ("--seed=3", "seed was 0, is 3"),
-        ("-kconv_layer", "a case was lenet5-*, is not selected"),
-        ("--models=conv_layer", "a case was lenet5-*, is not selected"),
+        ("-kconv_layer", "has rows of lenet5-*, which is not selected"),
+        ("--models=conv_layer", "has rows of lenet5-*, which is not selected"),
     ):
         result = interrupted("--resume", option)
         assert result.ret == 4

@@ -20,6 +20,7 @@ from convmark.report.build import build
 from convmark.report.figures import drawn, figures_of, sessions_figure
 from convmark.report.figures.drawings import painted, slots_of
 from convmark.report.figures.figure import (
+    MOST_OF_TITLE,
     PALETTE,
     UNKNOWN,
     Figure,
@@ -223,6 +224,17 @@ def test_a_band_and_a_control_are_drawn_only_where_they_are_given() -> None:
     assert layers() == ["rule", "rule", "point"]
     assert layers(interval=Interval(0.0, 0.1)) == ["rect", "rule", "rule", "point"]
     assert CONTROL not in texts(sessions_figure(SESSIONS))
+
+
+def test_a_title_longer_than_a_figure_is_wide_takes_several_lines() -> None:
+    title = "lenet5-infer-cpu-b32-float32: inconclusive, -21.1 %; " + "; ".join(
+        f"{side}: tensorflow==2.2{number}.*" for number, side in enumerate("BA")
+    )
+    assert len(title) > MOST_OF_TITLE
+    lines = sessions_spec(SESSIONS, title=title)["title"]
+    assert " ".join(lines) == title
+    assert max(map(len, lines)) <= MOST_OF_TITLE
+    assert sessions_spec(SESSIONS, title="short")["title"] == "short"
 
 
 def test_no_session_is_refused() -> None:

@@ -42,14 +42,9 @@ from convmark.compare.live.session import Pairing, Session
 from convmark.compare.rule.decision import USUAL, Limits
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import Case
-from convmark.core.errors import (
-    ConvmarkError,
-    DrawingError,
-    OptionError,
-    StoreError,
-)
+from convmark.core.errors import ConvmarkError, DrawingError, OptionError, StoreError
 from convmark.core.fitting import tell, unbroken
-from convmark.core.interval import Interval, share_of
+from convmark.core.interval import Interval, share_of, signed_percent
 from convmark.core.option_values import AUTO, parse_percent, parse_seconds
 from convmark.core.options import Options
 from convmark.core.statistics import Estimate, interval_around
@@ -130,6 +125,8 @@ def ab(given: argparse.Namespace, options: Options) -> int:
     tell(f"\n{found.kept}", stream=sys.stderr)
     if found.failure:
         raise ConvmarkError(found.failure)
+    if not found.interrupted:
+        _say(ab_files.next_step(found.rows, layers=options.layers))
     slower = any(row.verdict == "regressed" for row in found.rows)
     return exit_status(not slower, interrupted=found.interrupted)
 
@@ -198,6 +195,8 @@ class SideComparison:
     """By case those that the sides named when it began: a branch moves."""
     lost: list[str] = field(default_factory=list)
     """Why rows could not be kept."""
+    drawn: list[Path] = field(default_factory=list)
+    """Figures of the sessions of cases."""
 
     @classmethod
     def opened(cls, options: Options, a: SideSpec, b: SideSpec) -> SideComparison:
@@ -251,8 +250,11 @@ class SideComparison:
     @property
     def kept(self) -> str:
         """Where the sessions are."""
-        there = self.path.exists()
-        return f"sessions in {unbroken(str(self.path))}" if there else "no session was kept"
+        if not self.path.exists():
+            return "no session was kept"
+        figures = self.path.with_name(f"{self.path.stem}-*.svg")
+        drawn = f", drawn in {unbroken(str(figures))}" * bool(self.drawn)
+        return f"sessions in {unbroken(str(self.path))}{drawn}"
 
     def compared(self, wanted: StoppingRule) -> Compared:
         """Say what is compared, and compare all cases."""
@@ -282,7 +284,7 @@ class SideComparison:
         opened = paired(self.cases, self.pair, make, gpus=self.machine.gpus, asked=asked)
         file = ab_files.kept_if_used(self.path)
         with Display(sys.stderr, counted=False) as shown, file, opened as pairings:
-            shown.update("", "the first session")
+            shown.update("", f"the first session; at most {duration_text(budget_s)} in all")
             kept = [_Sessions() for _ in self.cases]
             see = functools.partial(self._see, shown, kept)
             rows: dict[int, VerdictRow] = {}
@@ -350,15 +352,15 @@ class SideComparison:
 
         if not sessions.wall:
             return
-        change = "" if row.change is None else f" by {row.change:+.1%}".replace("%", " %")
+        change = "" if row.change is None else f", {signed_percent(row.change)}"
         try:
             drawn = sessions_figure(
                 [_change(session) for session in sessions.wall],
                 interval=row.interval,
                 control=[_change(session) for session in sessions.control],
-                title=f"{row.case}: {row.b} {row.verdict}{change} against {row.a}",
+                title=f"{row.case}: {row.verdict}{change}; B: {row.b}; A: {row.a}",
             )
-            ab_files.keep_figure(self.path, row.case, drawn)
+            self.drawn.append(ab_files.keep_figure(self.path, row.case, drawn))
         except (DrawingError, StoreError) as error:
             _say(f"{row.case}: no figure of its sessions: {error}")
 

@@ -58,7 +58,7 @@ from convmark.report.verdicts import (
 from convmark.results.names import read_name
 from convmark.results.reading import StoreWarning, read_head, read_run
 from convmark.results.record import Record
-from convmark.results.store import Store, oldest_first
+from convmark.results.store import Store, no_runs, oldest_first
 
 _say = sayer("convmark")
 
@@ -323,7 +323,7 @@ def _folder(store: Store, machine: str | None, runs: Sequence[str]) -> str:
         return folders[0]
     known = ", ".join(_names(store, folders).values())
     there = f"several machines have runs there, choose one by --machine: {known}"
-    raise StoreError(f"{store.folder}: {there if folders else 'has no runs yet: convmark run'}")
+    raise StoreError(f"{store.folder}: {there if folders else no_runs(store.folder)}")
 
 
 def _names(store: Store, folders: Sequence[str]) -> dict[str, str]:

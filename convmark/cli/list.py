@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from convmark.cli.command import EXIT_OK
+from convmark.cli.command import EXIT_OK, sayer
 from convmark.cli.history import run_named
 from convmark.compare.files import read_verdicts
 from convmark.compare.intended import pass_accepted
@@ -18,7 +18,7 @@ from convmark.core.errors import StoreError
 from convmark.core.fitting import tell
 from convmark.core.options import Options
 from convmark.core.table import Table, headings, table_of
-from convmark.core.text import commit_text
+from convmark.core.text import commit_text, counted
 from convmark.report.summary import run_tables
 from convmark.report.tables import Answer, check_form, print_tables
 from convmark.report.tables.layers import TOP, layers_tables
@@ -27,7 +27,9 @@ from convmark.results.columnar import read_columns, whole_file
 from convmark.results.names import read_name
 from convmark.results.reading import read_run
 from convmark.results.record import MEASURED
-from convmark.results.store import run_files
+from convmark.results.store import compared_in, run_files
+
+_say = sayer("convmark list")
 
 
 def list_runs(given: argparse.Namespace, options: Options) -> int:
@@ -42,6 +44,8 @@ def list_runs(given: argparse.Namespace, options: Options) -> int:
     table = runs_table(place, whole=form != "text")
     machines = list(dict.fromkeys(table.column("machine")))
     print_tables(Answer(command="list", machines=machines, tables=[table]), form)
+    for path in compared_in([place]):
+        _say(f"the verdicts of convmark ab are not listed here: {path}")
     return EXIT_OK
 
 
@@ -108,8 +112,8 @@ def _verdicts(judgements: list[Judgement]) -> str:
     """Return how many cases have which verdict on their step time, and how many fail."""
     counts = Counter(one.verdict for one in judgements if one.metric == "step_time")
     failing = len({one.case for one in judgements if one.fails})
-    words = [f"{count} {verdict}" for verdict, count in sorted(counts.items())]
-    return ", ".join([*words, *([f"{failing} failing"] if failing else [])])
+    words = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
+    return "; ".join(filter(None, [words, f"{counted(failing, 'case')} failed" * bool(failing)]))
 
 
 def show(given: argparse.Namespace, options: Options) -> int:

@@ -77,7 +77,7 @@ class Cache:
         known, resolved = self._read(wanted.name), None
         if known is not None and not refresh:
             if wanted.is_fixed:
-                say(f"the environment of {wanted} has existed since {known.made}")
+                say(f"the environment of {wanted}, made {known.made}, is used")
                 return known
             try:
                 resolved = self._by().resolve(wanted)
@@ -85,7 +85,7 @@ class Cache:
                 say(f"the environment of {wanted} is used as it was at {known.made}: {error}")
                 return known
             if resolved.locked == known.locked:
-                say(f"the environment of {wanted} has existed since {known.made}, and up to date")
+                say(f"the environment of {wanted}, made {known.made}, is up to date")
                 return known
         with self._locked(wanted.name, say):
             now = self._read(wanted.name)

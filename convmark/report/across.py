@@ -422,10 +422,12 @@ def _below(cells: Sequence[Cell]) -> Iterator[str]:
         "Metric: step time, geometric means of the processes' medians. Intervals of 95 % come from "
         "the runs of a case where a value has several, and else from the processes of one run, "
         "which do not tell how runs differ (in these runs). A change is the quotient of two step "
-        "times, over pairs of runs the mean of theirs."
+        "times; where runs alternate, the mean over their pairs."
     )
     left, changed = _undecided(cells), sum(cell.to_previous is not None for cell in cells)
     if not changed:
+        if len(values := {cell.value for cell in cells}) == 1:
+            yield f"All rows are of {values.pop()}: there is nothing to compare it with."
         if any(cell.live for cell in left):
             yield LIVE.format("compare live")
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from types import MappingProxyType
@@ -38,7 +39,7 @@ from convmark.results.names import (
     read_name,
 )
 from convmark.results.reading import read_head
-from convmark.results.store import run_files
+from convmark.results.store import compared_in, run_files
 
 SUFFIXES: Mapping[str, str] = MappingProxyType(
     {
@@ -147,6 +148,8 @@ def report(
         rank=asked.rank,
     )
     keep_names(places, asked.names)
+    if form is None and output is None and not to_stdout and _only_names(asked):
+        chosen = None
     ref, here = asked.against, Path.cwd()
     found = build(
         places,
@@ -159,6 +162,9 @@ def report(
         _give(found, chosen, output)
     if asked.figures is not None:
         _draw(found, asked.figures)
+    if chosen is not None:
+        for path in compared_in(places):
+            _say(f"the verdicts of convmark ab are not in the report: {path}")
     return found
 
 
@@ -213,6 +219,11 @@ def _check(asked: ReportOptions) -> None:
         check_output_folder("--figures", Path(asked.figures))
 
 
+def _only_names(asked: ReportOptions) -> bool:
+    """Return whether names are set and nothing of a report is asked for."""
+    return bool(asked.names) and asked == replace(ReportOptions(), names=asked.names)
+
+
 def _say(line: str) -> None:
     tell(line, before="convmark: ", stream=sys.stderr)
 
@@ -263,6 +274,7 @@ def keep_names(places: Sequence[Path], texts: Sequence[str]) -> None:
     for machine, name in new.items():
         for folder in folders[machine]:
             keep_name(folder, name)
+        _say(f"{machine} is named {name}")
 
 
 def _machine_folders(places: Sequence[Path]) -> dict[str, list[Path]]:

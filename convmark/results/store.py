@@ -112,7 +112,7 @@ class Store:
                 names = sorted(entry.name for entry in entries if entry.is_dir())
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return [name for name in names if any(_run_names(self.folder / name))]
+        return [name for name in names if name != AB_FOLDER and any(_run_names(self.folder / name))]
 
     def runs(self, machine: str) -> list[Path]:
         """Return the machine's run files, oldest first by number."""
@@ -301,11 +301,24 @@ def run_files(places: Sequence[Path]) -> list[Path]:
             files = []
         if not files:
             there = os.path.isdir(place)
-            reason = "has no runs yet: convmark run" if there else "no such file or folder"
-            raise StoreError(f"{place}: {reason}")
+            raise StoreError(f"{place}: {no_runs(place) if there else 'no such file or folder'}")
         for path in files:
             found.setdefault(path.resolve(), path)
     return list(found.values())
+
+
+def no_runs(folder: Path) -> str:
+    """Say that a results folder has no runs, where its A/B verdicts are if any, and what to do."""
+    compared = "".join(
+        f"; the verdicts of convmark ab are in {one}" for one in compared_in([folder])
+    )
+    return f"has no runs yet: convmark run{compared}"
+
+
+def compared_in(places: Iterable[Path]) -> list[Path]:
+    """Return the files of the A/B verdicts that lie in results folders, beside the runs."""
+    files = (place / AB_FOLDER / "verdicts.csv" for place in places)
+    return [one for one in files if os.path.isfile(one)]
 
 
 def _in_folder(folder: Path) -> list[Path]:

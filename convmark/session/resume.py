@@ -123,7 +123,9 @@ def check(
     for record in records:
         case = record.asked_case
         if (case if jobs is not None else _of_any_size(case)) not in asked:
-            raise _refusal(path, "a case", case.name, "not selected")
+            raise OptionError(
+                f"--resume: {path}: has rows of {case.name}, which is not selected; {_REMEDY}"
+            )
         differing = _difference(record, columns(case))
         if differing is not None:
             raise _refusal(path, *differing)
@@ -221,6 +223,8 @@ class InterruptedRun:
         text = f"resuming {path}: {of}{count} measured"
         if self.again:
             text += f"; {len(self.again)} whose interpreter had ended are measured again"
+        elif jobs is not None and rows == len(jobs):
+            text += "; none is left"
         return text
 
 

@@ -266,7 +266,8 @@ def measure(
             events.append(event)
             for watch in watches:
                 watch.see(event)
-            phase(job, str(event.get("phase", event["event"])).replace("_", " "))
+            name = str(event.get("phase", event["event"])).replace("warm_up", "warm-up")
+            phase(job, name.replace("_", " "))
 
         try:
             answer = interpreter.answer(_request(job, options, each_sample=each_sample), see)

@@ -244,6 +244,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
             columns = expected(self.options, self.facts, self.found)
             self.results += self._earlier.go_on(self.cases, columns, jobs)
             self.say(self._earlier.described(jobs))
+            if jobs is not None and not missing(jobs, self.records) and not self.options.layers:
+                return
         for note in notes:
             self.say(note)
         path = ceilings_path(self.options.results, self.machine.name)

@@ -176,6 +176,27 @@ def of_sides(note: str) -> str:
     return functools.reduce(lambda text, name: text.replace(*name), names.items(), note)
 
 
+def next_step(rows: Sequence[VerdictRow], *, layers: bool) -> str:
+    """Return what the verdicts amount to, and what to do next.
+
+    Args:
+        layers: whether the layers of slower cases were measured.
+    """
+    void = sum(row.void for row in rows)
+    undecided = sum(row.verdict == "inconclusive" for row in rows) - void
+    slower = sum(row.verdict == "regressed" for row in rows)
+    of = f"of {counted(len(rows), 'case')}"
+    found = []
+    if void:
+        found.append(f"{void} {of} void: close other programs and compare again")
+    if undecided > 0:
+        found.append(f"{undecided} {of} may have changed: give a larger --budget")
+    if slower:
+        remedy = "" if layers else ": give --layers to see which layers"
+        found.append(f"{slower} {of} slower in B{remedy}")
+    return f"next: {'; '.join(found)}" if found else "B is slower in no case"
+
+
 def create(results: Path) -> Path:
     """Return the next comparison's file, made empty, so that no other takes its number.
 

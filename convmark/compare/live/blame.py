@@ -95,8 +95,8 @@ def blame(
         took_s = clock() - began
     if len(found[NEW]) < FEWEST_SESSIONS:
         raise MeasurementError(
-            f"{name}: no layers: {FEWEST_SESSIONS} sessions of each code take about "
-            f"{duration_text(FEWEST_SESSIONS * took_s)}, and {BUDGET_SPENT}"
+            f"{name}: no layers: {BUDGET_SPENT}: {FEWEST_SESSIONS} sessions of each code "
+            f"take about {duration_text(FEWEST_SESSIONS * took_s)}"
         )
     return blamed(name, found[OLD], found[NEW])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -205,9 +206,14 @@ def described(specs: Sequence[Spec], table: Table) -> tuple[Spec, ...]:
 WIDTH = 680
 
 
+MOST_OF_TITLE = 88
+"""Letters of a line of a title that fit into the width."""
+
+
 def whole_spec(spec: Spec, rows: Sequence[dict[str, Any]], *, title: str = "") -> Spec:
     """Return a specification with its data, its width and the house style."""
-    named = {"title": title} if title else {}
+    lines = textwrap.wrap(title, MOST_OF_TITLE)
+    named = {"title": lines if len(lines) > 1 else title} if title else {}
     data = {"data": {"values": list(rows)}, "width": WIDTH, "config": dict(CONFIG)}
     return {**spec, **data, **named, "background": "white"}
 

@@ -292,7 +292,7 @@ def _changes(
         where = f"run {label}{f' of {machine}' * (len(judged) > 1)}"
         yield from _verdicts(where, [one for one in found if one.model != MACHINE])
     if not judged:
-        compare = "compare by `pytest bench --benchmark-compare`"
+        compare = "`convmark compare` compares the newest run with the accepted one"
         yield _line(CHANGED, "verdicts", "none", f"no run was judged: {compare}")
     if moved:
         cases = f"{counted(moved, 'case')} moved"
