@@ -94,7 +94,7 @@ def test_scores_that_are_lost_beside_places_in_the_image_are_an_error(precision:
     wanted = np.concatenate([places, scores], -1)
     found = agreement([[np.concatenate([places, scores * 0], -1)]], [[wanted]])
     assert max(found.error_between_samples, found.largest_rel_error) < ERROR_BOUNDS["float16"]
-    with pytest.raises(CaseFailure, match="67% of an output's entries are no better than a const"):
+    with pytest.raises(CaseFailure, match="67 % of an output's entries are no better than a const"):
         check(found, precision, "a", "b")
 
 
@@ -104,7 +104,7 @@ def test_few_entries_may_be_lost_in_int8_and_small_probabilities_always() -> Non
     kept = np.array([1, 1, 1, 1, 0])
     found = agreement([[wanted * kept]], [[wanted]])
     check(found, "int8", "a", "b")
-    with pytest.raises(CaseFailure, match=r"20% of an output's .* float32 is 1%; remove b"):
+    with pytest.raises(CaseFailure, match=r"20 % of an output's .* float32 is 1 %; remove b"):
         check(found, "float32", "a", "b")
     shares = wanted / wanted.sum(1, keepdims=True)
     assert lost_entries(shares * kept, shares) == 0

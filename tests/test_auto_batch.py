@@ -57,7 +57,8 @@ def test_a_cpu_is_not_asked_for_more_than_its_free_memory_would_hold() -> None:
     assert device.sizes == [32, 64, 128, 256, 512]  # 1,024 MiB are more than 80 % of 1 GiB
     assert not choice.found.limited
     (line,) = choices_table([choice]).splitlines()[2:]
-    assert line.split("  ")[-1] == "1024 would take 1.00 GiB, above 80% of the free memory, 819 MiB"
+    why = "1024 would take 1.00 GiB, above 80 % of the free memory, 819 MiB"
+    assert line.split("  ")[-1] == why
     assert "at least 512" in line
 
 

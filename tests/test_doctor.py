@@ -107,7 +107,7 @@ State
   available memory  100.0 GiB
   governor          performance
   power             mains
-  CPU time stolen   0.1%
+  CPU time stolen   0.1 %
   CPU temperature   41 degrees Celsius
   CPU quota         4.00 cores
 

@@ -514,7 +514,7 @@ def test_a_busy_machine_is_said_before_the_run_with_what_to_do(
         ("load", "close other programs, wait a minute and check again"),
         ("governor", "sudo cpupower frequency-set -g performance"),
         ("power", "connect the machine to mains power"),
-        ("steal: 5.0%", "use a dedicated host, or an instance type with CPUs of its own"),
+        ("steal: 5.0 %", "use a dedicated host, or an instance type with CPUs of its own"),
         ("temperature", "let the machine cool down, then check its fans and filters"),
     ):
         (line,) = [line for line in before if line.startswith(f"convmark run: {subject}")]

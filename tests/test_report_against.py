@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -152,9 +153,8 @@ def surfaces(capsys: pytest.CaptureFixture[str]) -> list[bool]:
     for words in (["comment"], ["list", "--format", "csv"], ["report", "--format", "markdown"]):
         assert main(words) == 0
         text = capsys.readouterr().out
-        found.append(
-            any(one in text for one in ("gate failed", "1 failing", "| 1 of 1 case in run 0002 "))
-        )
+        failed = r"gate failed|1 changed in size|\| failed +\| 1 of 1 case in run 0002 "
+        found.append(bool(re.search(failed, text)))
     return found
 
 

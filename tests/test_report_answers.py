@@ -68,8 +68,46 @@ def test_a_case_that_regressed_as_accepted_is_not_counted_as_failed(tmp_path: Pa
     keep_said(path.parent, slower, judgement(run="0001", case="b", fails=True, **sizes))
     found = answers(tmp_path)
     assert found["failed"] == ("1 of 2 cases in run 0001", f"b: {SIZES}")
-    assert found["regressed"][0] == "1 of 2 cases in run 0001"
-    assert found["regressed"][1].startswith("a: step time +")
+    assert "regressed" not in found
+    assert found["changed as accepted"][0] == "1 of 2 cases in run 0001"
+    assert found["changed as accepted"][1].startswith("a: step time +")
+
+
+def test_what_is_not_decided_stands_beside_what_changed(tmp_path: Path) -> None:
+    path = keep_run(tmp_path / "results", three(SLOW, 1, "lenet5", 0.01, 0.01))
+    slower = judgement(run="0001", case="a", fails=False, accepted="allowed by --allow-change")
+    open_: dict[str, Any] = {"run": "0001", "verdict": "inconclusive", "fails": False}
+    keep_said(path.parent, slower, *(judgement(case=name, **open_) for name in "bcd"))
+    found = answers(tmp_path)
+    assert found["changed as accepted"][0] == "1 of 4 cases in run 0001"
+    assert found["not decided"] == ("3 of 4 cases in run 0001", "3 inconclusive")
+
+
+def test_settings_that_have_no_line_are_counted(tmp_path: Path) -> None:
+    def fastest(sizes: list[int]) -> list[str]:
+        rows = [
+            one for size in sizes for one in three(SLOW, 1, "vgg16", *[1.0] * 3, batch_size=size)
+        ]
+        found = answers(tmp_path / str(len(sizes)), rows)
+        return [of for of in found if of.startswith("train") or "setting" in of]
+
+    assert fastest([1, 2, 3, 4]) == [f"train, batch {size}" for size in (1, 2, 3, 4)]
+    assert fastest([1, 2, 3, 4, 5])[-1] == "2 more settings"
+
+
+def test_a_ratio_that_the_printed_medians_do_not_give_says_of_what_it_is(tmp_path: Path) -> None:
+    rows = [*three(SLOW, 1, "lenet5", 1.0, 1.0, 1.3), *three(SLOW, 1, "vgg16", 9.0, 9.0, 9.0)]
+    _, detail = answers(tmp_path, rows)["train, batch 32"]
+    assert detail.startswith("8.25 times as fast as vgg16 [")
+    assert "] in geometric means, 9.00 times in medians, on" in detail
+
+
+def test_a_trial_of_one_process_names_the_earlier_run_of_more(tmp_path: Path) -> None:
+    whole = three(SLOW, 1, "lenet5", 1.0, 1.0, 1.0)
+    found = answers(tmp_path, whole, three(SLOW, 2, "lenet5", 0.5))
+    winner, detail = found["train, batch 32"]
+    assert winner == "lenet5: 500 ms a step"
+    assert detail.endswith("lenet5 by 1 process of run 0002, though run 0001 has 3 processes")
 
 
 def test_a_model_that_is_surely_slower_in_the_mean_is_not_told_as_the_fastest(

@@ -30,6 +30,7 @@ from convmark.report.figures.figure import (
 )
 from convmark.report.figures.series import CONTROL, sessions_spec
 from convmark.report.rows import points, read_rows
+from convmark.report.tables import markdown_text, terminal_text
 from convmark.report.tables.steps import roofline, scaling
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -193,7 +194,7 @@ def test_roofline_and_scaling_are_drawn_where_rows_know_enough(tmp_path: Path) -
     figure = drawn["scaling"]
     assert set(figure.table.column("efficiency")) == {1, 0.5}
     svg = drawn_svg(whole_spec(figure.specs[0], figure_rows(figure.table)))
-    assert {"40%", "100%"} <= set(texts(svg))
+    assert {"40 %", "100 %"} <= set(texts(svg))
 
 
 # The sessions of a lock-step comparison
@@ -213,7 +214,7 @@ def test_sessions_are_drawn_with_intervals_band_and_control() -> None:
                for label in points_)  # fmt: skip
     kinds = [label for label in points_ if CONTROL in label]
     assert len(kinds) == 3
-    assert "+3.0% to +7.0%" in json.dumps(sessions_spec(SESSIONS, interval=Interval(0.03, 0.07)))
+    assert "+3.0 % to +7.0 %" in json.dumps(sessions_spec(SESSIONS, interval=Interval(0.03, 0.07)))
 
 
 def test_a_band_and_a_control_are_drawn_only_where_they_are_given() -> None:
@@ -245,7 +246,52 @@ def test_no_session_is_refused() -> None:
 def test_a_label_of_an_axis_has_no_more_digits_than_a_table(tmp_path: Path) -> None:
     keep_run(tmp_path, [measured(SLOW, 1, "lenet5", number, step_s=0.0100032) for number in (1, 2)])
     (svg, *_) = drawn(figures_of(build([tmp_path]).tables), most=1)
-    assert "10ms" in texts(svg)
+    assert "10 ms" in texts(svg)
+
+
+def test_what_marks_mean_is_said_beside_a_figure_alone(tmp_path: Path) -> None:
+    tables = build([results_of_two_machines(tmp_path)]).tables
+    text = f"{terminal_text(tables)} {markdown_text(tables)}"
+    assert not re.findall(r"\b(?:axis|bar|dashed|triangle|diamond|tick|large points?)\b", text)
+    told = {figure.key: str(figure.specs[0]["description"]) for figure in figures_of(tables)}
+    assert "the purple triangle p95" in told["distribution"]
+    assert "a dashed line a change point" in told["history"]
+
+
+def labels_of(figure: Figure) -> list[str]:
+    svg = drawn_svg(whole_spec(figure.specs[0], figure_rows(figure.table)))
+    return [text for text in texts(svg) if re.fullmatch(r"[\d.]+( %| [mu]?s)?", text)]
+
+
+def test_labels_of_a_narrow_axis_of_shares_differ() -> None:
+    records = [
+        {"model": name, "group": "g", "step_time_p50_s": step_s, "top_1": top_1, "front": ""}
+        for name, step_s, top_1 in (("a", 0.02, 0.704), ("b", 0.03, 0.713))
+    ]
+    columns = headings(
+        "model group step_time_p50_s top_1 front", top_1=("top-1, published", "share")
+    )
+    table = table_of("published", "Published", "", columns, records, keep=["front"])
+    found = [text for text in labels_of(figures_of([table])[0]) if text.endswith(" %")]
+    assert len(found) == len(set(found)) > 2
+    assert "70.6 %" in found
+
+
+def test_a_wide_axis_of_seconds_has_labels_at_1_2_and_5_in_the_units_of_the_tables() -> None:
+    records = [
+        {
+            "model": name,
+            "task": "infer",
+            "batch_size": 1,
+            "hardware": "h",
+            "step_time_p50_s": step_s,
+        }
+        for name, step_s in (("a", 0.0004), ("b", 0.090))
+    ]
+    columns = headings("model task batch_size hardware step_time_p50_s")
+    table = table_of("architectures", "Architectures", "", columns, records)
+    found = labels_of(figures_of([table])[0])
+    assert {"500 us", "1 ms", "2 ms", "5 ms", "10 ms", "20 ms", "50 ms"} <= set(found)
 
 
 def test_a_value_has_one_colour_and_shape_wherever_it_is_drawn(tmp_path: Path) -> None:

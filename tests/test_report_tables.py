@@ -143,7 +143,7 @@ def test_what_makes_a_figure_less_reliable_is_named_the_worst_first(tmp_path: Pa
     assert "Unsteady: The step time changed" in table.caption
     assert "Throttled" not in table.caption
     assert found(table, what="unsteady")["detail"] == "2 of 2 processes: it rose"
-    assert found(table, what="wide spread")["detail"].startswith("22.7% between 3 processes")
+    assert found(table, what="wide spread")["detail"].startswith("22.7 % between 3 processes")
     assert found(table, what="few processes")["case"] == "resnet50-train-cpu-b32-float32"
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 
 from convmark.core.table import Table, headings
+from convmark.report.page import environment
 from convmark.report.tables import CSV_HEADER, csv_text, markdown_text, terminal_text
 
 HEADINGS = tuple(headings("model step", step=("step p50", "seconds")))
@@ -58,3 +60,12 @@ def test_csv_has_unrounded_values_and_units_and_no_formula() -> None:
         ["architectures", "1", "step", "s", "0.012345678901234"],
         ["architectures", "2", "model", "", "lenet5"],
     ]
+
+
+def test_on_the_page_a_number_keeps_its_unit_and_an_option_its_hyphens() -> None:
+    prose = "by `pytest bench --benchmark-compare`, under 82 % & +25.9 % on amd-epyc, 1,000 steps"
+    text = str(environment().filters["whole"](prose))
+    found = re.findall(r'<span class="whole">(.*?)</span>', text)
+    assert found == ["--benchmark-compare", "82 %", "+25.9 %", "amd-epyc,"]
+    assert "<code>pytest bench " in text
+    assert "&amp; " in text

@@ -455,7 +455,7 @@ def test_steps_that_grow_make_an_unsteady_row_with_figures_and_the_reason(tmp_pa
     growing = [0.01 + 0.0001 * number for number in range(100)]
     record = result_of(ok(with_event("steps", times_s=growing)), tmp_path).record
     assert (record.status, record.measured) == ("unsteady", True)
-    assert record.unsteady == "step time rose by 57% from the first to the last third of 100 steps"
+    assert record.unsteady == "step time rose by 57 % from the first to the last third of 100 steps"
     assert result_of(ok(events()), tmp_path).record.unsteady is None
 
 

@@ -52,9 +52,9 @@ def test_steps_that_move_are_found_and_said(shape: Any, says: str) -> None:
 
 def test_a_jump_is_said_with_its_size_and_place() -> None:
     times_s = [0.01] * 60 + [0.031] * 40
-    assert moved(times_s, times_s) == "step time changed level by +210% after step 60 of 100"
+    assert moved(times_s, times_s) == "step time changed level by +210 % after step 60 of 100"
     rising = [0.01 + 0.0001 * number for number in range(100)]
-    assert moved(rising) == "step time rose by 57% from the first to the last third of 100 steps"
+    assert moved(rising) == "step time rose by 57 % from the first to the last third of 100 steps"
 
 
 def test_a_level_that_the_process_had_no_part_in_is_the_machine_s() -> None:
@@ -144,18 +144,21 @@ GROWING = noisy(1 + 2 * SHARE)
         ({"steps": {"times_s": GROWING}}, "step time rose by "),
         (
             {"windows": {"times_s": [0.21, 0.2, 0.2, 0.21, 0.2]}},
-            "a step of the windows took +100% against the last third of the single steps",
+            "a step of the windows took +100 % against the last third of the single steps",
         ),
         (
             {"windows": {"times_s": [0.1, 0.11, 0.12, 0.13, 0.14]}},
-            "step time changed by +40% from the first to the last of 5 windows",
+            "step time changed by +40 % from the first to the last of 5 windows",
         ),
         (
             {"windows": {"times_s": [0.1, 0.1, 0.4, 0.1, 0.1]}},
             "the longest of 5 windows took 4.0 times as long as their median; was the process",
         ),
         ({"windows": {"times_s": [0.1, 0.1, 0.2, 0.1, 0.1]}}, None),
-        ({"input_bound": {"times_s": [0.5, 0.4, 0.3, 0.2, 0.1]}}, "fed step time changed by -80% "),
+        (
+            {"input_bound": {"times_s": [0.5, 0.4, 0.3, 0.2, 0.1]}},
+            "fed step time changed by -80 % ",
+        ),
         (
             {"rounds": {"case_wall_s": GROWING[:50], "case_cpu_s": GROWING[:50]}},
             "ratio to the reference rose by ",

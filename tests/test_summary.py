@@ -331,7 +331,7 @@ def test_each_case_says_the_clock_reached_and_what_lowered_it() -> None:
         "memory MHz": "1593 of 1593",
         "degrees C": "61",
         "card W": "312 of 400",
-        "busy": "87%",
+        "busy": "87 %",
         "of ceiling": "31.2 %",
         "fed samples/s": "8000",
         "card mJ/sample": "1.71",

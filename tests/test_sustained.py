@@ -146,7 +146,7 @@ def test_memory_must_stay_flat(growth: float, words: str) -> None:
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        ({"device_memory_bytes": 0.05}, "memory of the device must stay within 2%"),
+        ({"device_memory_bytes": 0.05}, "memory of the device must stay within 2 %"),
         ({"card_memory_bytes": 0.05}, "results of its steps, or another process took it"),
         ({"device_memory_bytes": 0.01, "card_memory_bytes": 0.05}, ""),
     ],
@@ -292,7 +292,7 @@ def test_a_leak_is_the_error_of_the_row(
     assert main(command) == 1
     (first, second), intervals = rows_and_intervals()
     assert (first.status, second.status, len(intervals)) == ("error", "ok", 24)
-    assert "memory must stay within 2%" in first.error
+    assert "memory must stay within 2 %" in first.error
 
 
 def test_ctrl_c_keeps_the_row_and_the_intervals_so_far(

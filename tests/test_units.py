@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
+import convmark
 from convmark.core.text import (
     bytes_text,
     count_text,
@@ -123,3 +127,10 @@ def test_shares_are_read_as_per_cent(value: float | None, text: str) -> None:
 )
 def test_durations_are_said_as_people_say_them(value: float, text: str) -> None:
     assert duration_text(value) == text
+
+
+def test_per_cent_stands_apart_from_its_number_in_every_text() -> None:
+    package = Path(convmark.__file__).parent
+    close = re.compile(r":[+.,0-9]*%\}|\"[+.0-9]+%\"")
+    found = [path.name for path in package.rglob("*.py") if close.search(path.read_text("utf-8"))]
+    assert not found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,14 @@ from convmark.cli.command import EXIT_OK, sayer
 from convmark.cli.history import run_named
 from convmark.compare.files import read_verdicts
 from convmark.compare.intended import pass_accepted
-from convmark.compare.judgement import Judgement
 from convmark.core.backends import BACKENDS
 from convmark.core.case import Case
 from convmark.core.errors import StoreError
 from convmark.core.fitting import tell
 from convmark.core.options import Options
 from convmark.core.table import Table, headings, table_of
-from convmark.core.text import commit_text, counted
+from convmark.core.text import commit_text
+from convmark.report.comment import Gate, counts_text
 from convmark.report.summary import run_tables
 from convmark.report.tables import Answer, check_form, print_tables
 from convmark.report.tables.layers import TOP, layers_tables
@@ -62,7 +61,6 @@ def runs_table(place: Path, *, whole: bool) -> Table:
         "machine run started commit versions cases processes failed verdicts note",
         started="started (UTC)",
         failed=("failed", "count"),
-        verdicts="step times",
     )
     records = [_record(path, whole=whole) for path in run_files([place])]
     keep = [one.key for one in (columns if whole else columns[:6])]
@@ -93,7 +91,7 @@ def _record(path: Path, *, whole: bool) -> dict[str, Any]:
         "cases": len(cases),
         "processes": len(rows["status"]),
         "failed": failed if failed or whole else None,
-        "verdicts": _verdicts(verdicts),
+        "verdicts": counts_text(Gate(judgements=verdicts)),
     }
 
 
@@ -106,14 +104,6 @@ def _versions(rows: dict[str, Any]) -> str:
         for version in dict.fromkeys(filter(None, rows[name]))
     ]
     return ", ".join(found)
-
-
-def _verdicts(judgements: list[Judgement]) -> str:
-    """Return how many cases have which verdict on their step time, and how many fail."""
-    counts = Counter(one.verdict for one in judgements if one.metric == "step_time")
-    failing = len({one.case for one in judgements if one.fails})
-    words = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
-    return "; ".join(filter(None, [words, f"{counted(failing, 'case')} failed" * bool(failing)]))
 
 
 def show(given: argparse.Namespace, options: Options) -> int:

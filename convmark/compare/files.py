@@ -22,7 +22,7 @@ from convmark.compare.judgement import PRECISION, SIZES, VERDICTS, Judgement
 from convmark.core.cells import column, from_cell, to_cell
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.option_values import check_patterns
-from convmark.core.text import plain_text
+from convmark.core.text import load_text, plain_text
 from convmark.results.reading import read_run
 from convmark.results.store import Store
 from convmark.results.table_file import TableBeside, TableFile
@@ -311,7 +311,7 @@ class LayerChange:
     @property
     def words(self) -> str:
         """The layer and what it did, such as `conv2: +38 % [+31, +45], 92 % of the change`."""
-        part = "" if self.part is None else f", {self.part:.0%} of the change".replace("%", " %")
+        part = "" if self.part is None else f", {load_text(self.part)} of the change"
         if self.change is None or not self.old_s or self.change > MOST_TIMES:
             what = "new, " if self.old_s is None else "gone, " if self.new_s is None else ""
             return f"{self.layer}: {what}{1e3 * self.difference_s:+.3g} ms{part}"

@@ -178,6 +178,8 @@ class Table:
     """What is said in place of a table without rows."""
     lead: tuple[str, ...] = ()
     """What the rows amount to, a line each: it stands under the title."""
+    drawing: str = ""
+    """What the marks of its figure mean; it stands only where the figure does."""
     facets: tuple[tuple[str, ...], ...] = ()
     """Of each row its values by `FACETS`, empty where it has none, shown in a column or not."""
 
@@ -221,6 +223,7 @@ def table_of(
     empty: str = "",
     keep: Iterable[str] = (),
     lead: Sequence[str] = (),
+    drawing: str = "",
 ) -> Table:
     """Return a table of records, without the columns in which no record has a value.
 
@@ -228,6 +231,7 @@ def table_of(
         records: by key of the headings; a missing key, None, NaN and an empty text are absent.
         keep: keys of columns that stay though they are empty.
         lead: what the rows amount to, a line each.
+        drawing: what the marks of its figure mean.
     """
     records = list(records)
     rows = [[_value(record.get(heading.key)) for heading in headings] for record in records]
@@ -244,6 +248,7 @@ def table_of(
         rows=tuple(tuple(row[place] for place in kept) for row in rows),
         empty=empty,
         lead=tuple(lead),
+        drawing=drawing,
         facets=tuple(
             tuple(
                 str(value) if (value := _value(record.get(key))) is not None else ""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from convmark.core.errors import ConvmarkError
-from convmark.core.text import counted, plain_text
+from convmark.core.text import counted, load_text, plain_text, share_text
 from convmark.machine.hardware import GIB, Machine
 from convmark.machine.state import State, read_cpu_ticks, read_state, stolen_fraction
 
@@ -183,8 +183,8 @@ def _steal(machine: Machine, state: State) -> Caution | None:
         return None
     return Caution(
         subject="steal",
-        finding=f"{state.steal_fraction:.1%} of the CPU time wanted went to other virtual machines,"
-        f" above {STEAL_FRACTION:.0%}",
+        finding=f"{share_text(state.steal_fraction)} of the CPU time wanted went to other virtual "
+        f"machines, above {load_text(STEAL_FRACTION)}",
         remedy="use a dedicated host, or an instance type with CPUs of its own",
     )
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.fitting import wrapped
-from convmark.core.text import plain_text
+from convmark.core.text import plain_text, share_text
 from convmark.machine.cautions import Caution
 from convmark.machine.gpu.cards import choosing, visible_cards
 from convmark.machine.gpu.devices import Gpu
@@ -237,7 +237,7 @@ def _state_rows(state: State) -> Rows:
         ("available memory", _gib(state.available_memory_bytes)),
         ("governor", ", ".join(state.governors) or _UNKNOWN),
         ("power", power[state.on_battery]),
-        ("CPU time stolen", _figure(state.steal_fraction, ".1%")),
+        ("CPU time stolen", share_text(state.steal_fraction) or _UNKNOWN),
         ("CPU temperature", _figure(state.cpu_temperature_c, ".0f", " degrees Celsius")),
         ("CPU quota", _figure(state.cpu_quota_cores, ".2f", " cores", absent="none")),
     ]

@@ -125,7 +125,7 @@ def _state(found: Sequence[Judgement]) -> str:
         return "accepted"
     if any(one.verdict == "improved" and one.metric not in FOLLOWERS for one in found):
         return "improved"
-    main = _main(found)
+    main = main_of(found)
     if main.verdict == "unchanged" and main.note.startswith((SAME_CODE, SAME_COMMIT)):
         return "same code"
     return main.verdict
@@ -138,7 +138,7 @@ def _is_accepted(one: Judgement) -> bool:
     return not one.fails and (convicting or model)
 
 
-def _main(found: Sequence[Judgement]) -> Judgement:
+def main_of(found: Sequence[Judgement]) -> Judgement:
     """Return the judgement that tells of a case."""
     return next((one for one in found if one.metric in HEADLINES), found[0])
 
@@ -174,7 +174,7 @@ def _sentence(gate: Gate) -> str:
             words.append(f"nothing was {'decided' if gate.measured_live else 'compared'};")
         elif "unchanged" in states and states <= {"unchanged", "same code", "missing", "new"}:
             words.append("no change was found;")
-        words.append(f"of {counted(len(gate.cases), 'case')} {_counts(gate)}.**")
+        words.append(f"of {counted(len(gate.cases), 'case')} {counts_text(gate)}.**")
     bases = list(dict.fromkeys(one.against for one in gate.judgements if one.against))
     base = listed(list(map(_commit, bases)), MOST_NAMES)
     compared = any(one.verdict != "new" for one in gate.judgements)
@@ -183,7 +183,8 @@ def _sentence(gate: Gate) -> str:
     return f"{told} **{line}.**" if (line := open_line(gate.judgements)) else told
 
 
-def _counts(gate: Gate) -> str:
+def counts_text(gate: Gate) -> str:
+    """Return how many cases are in which state."""
     states = list(gate.states.values())
     return ", ".join(
         f"{states.count(state)} {words}" for state, words in STATES.items() if state in states
@@ -245,7 +246,9 @@ def _verdict(one: Judgement) -> str:
 def _rest(gate: Gate) -> Iterator[str]:
     """Yield the other cases that were compared, and what the machine did, folded."""
     quiet = (*MOVED, "same code")
-    others = [_main(gate.cases[case]) for case, state in gate.states.items() if state not in quiet]
+    others = [
+        main_of(gate.cases[case]) for case, state in gate.states.items() if state not in quiet
+    ]
     cases = len(others)
     others += [
         one for one in gate.judgements if one.model == MACHINE and one.verdict != "unchanged"

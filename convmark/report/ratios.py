@@ -202,17 +202,17 @@ def brackets_text(found: Ratio) -> str:
     """Return the interval in square brackets, or why there is none."""
     if not found.interval.known:
         return f"(no interval: fewer than {LEAST_PROCESSES} processes)"
-    return f"[{_three_digits(found.interval.low)}, {_three_digits(found.interval.high)}]"
+    return f"[{figure_text(found.interval.low)}, {figure_text(found.interval.high)}]"
 
 
 def times_as_fast(found: Ratio) -> str:
     """Return a ratio in words; those of one whose interval contains 1 have no figure."""
     return (
-        "not distinguishable" if found.contains_1 else f"{_three_digits(found.value)} times as fast"
+        "not distinguishable" if found.contains_1 else f"{figure_text(found.value)} times as fast"
     )
 
 
-def _three_digits(value: float) -> str:
+def figure_text(value: float) -> str:
     """Return a ratio to three digits, or whole."""
     return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
 

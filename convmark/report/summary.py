@@ -323,7 +323,7 @@ def _card_row(name: str, rows: Sequence[Record]) -> dict[str, Any]:
         "sm": _of_most(rows, "sm_clock_mhz", "max_sm_clock_mhz"),
         "memory": _of_most(rows, "memory_clock_mhz", "max_memory_clock_mhz"),
         "power": _of_most(rows, "power_w", "power_limit_w"),
-        "busy": None if busy is None else f"{busy:.0%}",
+        "busy": None if busy is None else load_text(busy),
         "energy": None if energy_j is None else f"{1000 * energy_j:.3g}",
         "reasons": " ".join(reasons) or ("none" if any(told) else ""),
     }

@@ -19,7 +19,7 @@ from convmark.core.options import Options
 from convmark.core.statistics import median_of
 from convmark.core.suites import FIRST, auto_name
 from convmark.core.table import headings, printed
-from convmark.core.text import Say, bytes_text, seconds_text
+from convmark.core.text import Say, bytes_text, load_text, seconds_text
 from convmark.machine.state import read_state
 from convmark.results.record import Record
 from convmark.session.facts import Job, most_processes, plan
@@ -320,8 +320,8 @@ def _explored(
         needed_bytes = times * processes * (largest.peak_host_memory_bytes or 0)
         if case.device == "cpu" and needed_bytes > (most := FREE_SHARE * free_bytes()):
             limits.append(
-                f"{size} would take {bytes_text(needed_bytes)}, above {FREE_SHARE:.0%} of the free "
-                f"memory, {bytes_text(most)}"
+                f"{size} would take {bytes_text(needed_bytes)}, above {load_text(FREE_SHARE)} of "
+                f"the free memory, {bytes_text(most)}"
             )
             return False
         return True

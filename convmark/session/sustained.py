@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 
 from convmark.core.cells import column, columns_of
+from convmark.core.text import load_text
 from convmark.machine.gpu.cards import CardsWatch
 from convmark.machine.power import Reading
 from convmark.machine.state import cpu_temperature_c
@@ -151,7 +152,7 @@ def _growth(
         return ""
     seconds = last[0].began_s + last[0].seconds
     return (
-        f"{what} must stay within {MOST_GROWTH:.0%} while steps go on, but it grew "
+        f"{what} must stay within {load_text(MOST_GROWTH)} while steps go on, but it grew "
         f"from {then / 2**20:.0f} to {now / 2**20:.0f} MiB in {seconds:.0f} s: "
         f"the model keeps the results of its steps{unless}"
     )

@@ -8,6 +8,7 @@ from convmark.core.table import Table
 from convmark.report.figures.figure import (
     BY_PLACE,
     GREY,
+    PERCENT,
     PLACES,
     Figure,
     Spec,
@@ -42,7 +43,7 @@ def hardware_figure(table: Table) -> Figure | None:
     _, words = rings(table)
     title = f"speed-up (above 1 is faster){words}"
     # cases may be many: what the axis says stands where the figure begins
-    x = log_axis("speedup", title, axis={"tickCount": 6, "labelOverlap": True, "orient": "top"})
+    x = log_axis("speedup", title, digits=".4~r", orient="top")
     y = {"field": "name", "type": "nominal", "title": None, "sort": dict(BY_PLACE)}
     colours = coloured("hardware", "hardware")
     line = {"type": "rule", "strokeDash": [4, 3], "color": GREY}
@@ -87,7 +88,7 @@ def published_figure(table: Table) -> Figure | None:
     if not has(table, "step_time_p50_s", "top_1"):
         return None
     x = seconds_axis("step_time_p50_s", "step time, measured (median over processes)")
-    y = axis("top_1", "top-1 on ImageNet, published", axis={"format": ".0%", "tickCount": 6})
+    y = axis("top_1", "top-1 on ImageNet, published", axis={**PERCENT, "tickCount": 6})
     y["scale"]["padding"] = 16
     return _with_front(table, x, y)
 

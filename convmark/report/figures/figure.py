@@ -142,27 +142,45 @@ def axis(field: str, title: str, **more: Any) -> Spec:
     }
 
 
-def log_axis(field: str, title: str, **more: Any) -> Spec:
-    """Return a logarithmic axis, which says so."""
+def seconds_label(number: str) -> str:
+    """Return the expression of a number of seconds, with a prefix of SI, as tables print it."""
+    apart = f"replace({number}, regexp('([0-9])([^0-9]*)$'), '$1 $2')"
+    return f"replace({apart}, 'µ', 'u') + 's'"
+
+
+PERCENT: Mapping[str, Any] = MappingProxyType(
+    {"format": "%", "labelExpr": "replace(datum.label, '%', ' %')"}
+)
+"""Of an axis of shares: as many digits as tell its ticks apart, and per cent as tables print it."""
+
+
+def log_axis(
+    field: str, title: str, *, digits: str = ".4~s", seconds: bool = False, **more: Any
+) -> Spec:
+    """Return a logarithmic axis, which says so.
+
+    Its labels are those of d3, of which wide axes have few, and all at 1, 2 and 5.
+
+    Args:
+        digits: the format of its numbers.
+        more: properties of Vega-Lite's axis.
+    """
+    number = f"format(datum.value, '{digits}')"
+    first = "slice(format(datum.value, '.0e'), 0, 1)"
+    label = f"datum.label || indexof('125', {first}) >= 0 ? "
+    label += f"{seconds_label(number) if seconds else number} : ''"
     return {
         "field": field,
         "type": "quantitative",
         "title": f"{title}, log scale",
         "scale": {"type": "log", "nice": False, "padding": 24},
-        "axis": {"format": ".4~s", "tickCount": 6, "labelOverlap": True},
-        **more,
+        "axis": {"labelExpr": label, "tickCount": 6, "labelOverlap": True, **more},
     }
 
 
 def seconds_axis(field: str, title: str, **more: Any) -> Spec:
-    """Return a logarithmic axis of seconds.
-
-    Args:
-        more: properties of Vega-Lite's axis.
-    """
-    unit = "datum.label ? datum.label + 's' : ''"
-    own = {"format": ".4~s", "labelExpr": unit, "tickCount": 6, "labelOverlap": True}
-    return log_axis(field, title, axis={**own, **more})
+    """Return a logarithmic axis of seconds, as `log_axis`."""
+    return log_axis(field, title, seconds=True, **more)
 
 
 def coloured(field: str, title: str) -> Spec:
@@ -199,7 +217,8 @@ def rings(table: Table, encoding: Spec | None = None) -> tuple[list[Spec], str]:
 
 def described(specs: Sequence[Spec], table: Table) -> tuple[Spec, ...]:
     """Return the specifications with the text that a screen reader reads out."""
-    text = f"{table.title}. {table.caption} The table below the figure has its numbers."
+    words = (f"{table.title}.", table.caption, table.drawing)
+    text = " ".join([*filter(None, words), "The table below the figure has its numbers."])
     return tuple({**spec, "description": text} for spec in specs)
 
 

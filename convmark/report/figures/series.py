@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from convmark.core.errors import MeasurementError
-from convmark.core.interval import NOT_KNOWN, Interval
+from convmark.core.interval import NOT_KNOWN, Interval, signed_percent
 from convmark.core.table import Table
 from convmark.core.text import counted
 from convmark.report.figures.figure import (
     BY_PLACE,
     GREY,
+    PERCENT,
     PLACES,
     UNKNOWN,
     Figure,
@@ -23,6 +24,7 @@ from convmark.report.figures.figure import (
     log_axis,
     rings,
     seconds_axis,
+    seconds_label,
     tooltip,
     whole_spec,
 )
@@ -148,7 +150,8 @@ def batch_figure(table: Table) -> Figure | None:
     if not has(table, "batch_size", "throughput_samples_per_s", "step_time_p50_s"):
         return None
     ring, words = rings(table)
-    x = log_axis("batch_size", f"batch size{words}", axis={"format": "d", "tickCount": 6})
+    x = log_axis("batch_size", f"batch size{words}")
+    x["axis"] = {"format": "d", "tickCount": 6}
     x["scale"] = {"type": "log", "base": 2, "nice": False, "padding": 24}
     panels = [
         log_axis("throughput_samples_per_s", "throughput (samples/s)"),
@@ -185,7 +188,7 @@ def _efficiency_figure(table: Table, number: str) -> Figure | None:
     if not has(table, "efficiency", number):
         return None
     y = {"field": "efficiency", "type": "quantitative", "title": "efficiency",
-         "axis": {"format": "%"}, "scale": {"zero": True}}  # fmt: skip
+         "axis": dict(PERCENT), "scale": {"zero": True}}  # fmt: skip
     printed = f"datum.{number}_text"
     digits = f"toNumber(replace({printed}, regexp('[^0-9]', 'g'), ''))"
     size = f"({digits} || 1e9) + ({printed} > 'a' ? 0.5 : 0)"
@@ -220,7 +223,7 @@ def waterfall_figure(table: Table) -> Figure | None:
         "type": "quantitative",
         "title": "time per step",
         "scale": {"zero": True},
-        "axis": {"format": ".4~s", "labelExpr": "datum.label + 's'", "labelOverlap": True},
+        "axis": {"format": ".4~s", "labelExpr": seconds_label("datum.label"), "labelOverlap": True},
     }
     colour = {
         "field": "part",
@@ -352,5 +355,6 @@ def _in_words(sessions: Sequence[Change], interval: Interval) -> str:
     times = counted(len(sessions), "session")
     text = f"Change of the step time in each of {times}, with its interval."
     if interval.known:
-        text += f" The verdict's interval: {interval.low:+.1%} to {interval.high:+.1%}."
+        low, high = map(signed_percent, (interval.low, interval.high))
+        text += f" The verdict's interval: {low} to {high}."
     return text

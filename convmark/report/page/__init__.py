@@ -145,6 +145,7 @@ def environment() -> Environment:
         loader=PackageLoader("convmark.report.page"), autoescape=True, trim_blocks=True
     )
     made.filters["prose"] = _prose
+    made.filters["whole"] = _whole
     made.filters["unquoted"] = functools.partial(_QUOTED_ALONE.sub, r"\1")
     return made
 
@@ -155,6 +156,17 @@ def _prose(text: str) -> Markup:
 
     safe = escape(text)
     return Markup(code_marked(str(safe))) if "`" in text else safe  # Markup escapes what it joins
+
+
+_TOGETHER = re.compile(r"[+-]?[\d.,]+ (?:%|[mu]?s)(?!\w)|[^\s<>]*-\w[^\s<>]*")
+"""A number with its unit, or a word with a hyphen, outside the tags of prose."""
+
+
+def _whole(text: str) -> Markup:
+    """Return prose in which no number stands apart from its unit, nor a part of an option."""
+    from markupsafe import Markup, escape
+
+    return Markup(_TOGETHER.sub(r'<span class="whole">\g<0></span>', str(escape(_prose(text)))))
 
 
 def own(name: str) -> Markup:

@@ -10,15 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 from convmark.compare.files import read_verdicts
 from convmark.compare.intended import pass_accepted
-from convmark.compare.judgement import MACHINE, Judgement
+from convmark.compare.judgement import Judgement
 from convmark.core.backends import DEFAULT_BACKEND
 from convmark.core.interval import Interval
 from convmark.core.statistics import is_known
 from convmark.core.table import Table, headings, table_of
 from convmark.core.tasks import TASKS
 from convmark.core.text import counted, interval_text, listed, load_text, seconds_text
-from convmark.report.ratios import Ratio, brackets_text, ratio, times_as_fast
-from convmark.report.rows import judged_rows, latest, newest_rows, records_of, setting, text_of
+from convmark.report.comment import Gate, main_of
+from convmark.report.ratios import Ratio, brackets_text, figure_text, ratio, times_as_fast
+from convmark.report.rows import (
+    SERIES,
+    judged_rows,
+    latest,
+    newest_rows,
+    records_of,
+    setting,
+    text_of,
+)
 from convmark.report.tables.hardware import GEOMETRIC_MEAN, MOST_NAMES, UNLIKE
 from convmark.report.tables.overview import FEW_PROCESSES, WIDE_SPREAD
 from convmark.report.verdicts import worth_reading
@@ -31,10 +40,21 @@ if TYPE_CHECKING:
 FASTEST, RATIOS, CHANGED, TRUST = "fastest model", "machines and versions", "changes", "trust"
 
 MOST_LINES = 3
-"""Lines of one answer; the tables have the others."""
+"""Lines of one answer, and one more where it is the last; another line counts what is left."""
 
 OPEN = ("inconclusive", "new", "missing")
 """Verdicts that decide nothing of a case."""
+
+_OF_STATES = (
+    ("failed", ("failed to run", "changed")),
+    ("regressed", ("regressed",)),
+    ("changed as accepted", ("accepted",)),
+    ("improved", ("improved",)),
+)
+"""The states of cases that have a line, by its words."""
+
+MEANS_APART = 0.02
+"""A ratio of means says so where that of the medians beside it differs by a larger share."""
 
 GOOD_SHARE, FAIR_SHARE = 0.05, 0.25
 """At most this share of the figures is doubtful where they can be trusted well, or fairly."""
@@ -62,7 +82,7 @@ def answers(
         StoreError: a verdicts file does not fit; the message names file and line.
     """
     records = [
-        *_fastest(frame, table),
+        *_fastest(frame, table, runs),
         *_machines(hardware),
         *([_versions(versions)] if versions else []),
         *_changes(table, runs, moved),
@@ -77,7 +97,8 @@ def answers(
         "setting, input shape, recipe and version; those that may be as fast are named, else the "
         "next one. Settings with at most half as "
         "many models as another one are left out. Ratios are of plain step "
-        f"times{but_for}: above 1 is faster; brackets have 95 % intervals. "
+        f"times{but_for}: above 1 is faster; brackets have 95 % intervals. They are of "
+        "geometric means over the processes, a step time alone is their median. "
         "Ratios of versions are over cases with the same code and the same "
         "conditions except packages. Changes are the verdicts of each machine's "
         "newest judged run. Trust is good if at most 5 % of the newest figures are "
@@ -95,7 +116,15 @@ def _line(answer: str, of: str, found: str, *details: str) -> dict[str, str]:
 # The fastest model
 
 
-def _fastest(frame: pd.DataFrame, table: pd.DataFrame) -> Iterator[dict[str, str]]:
+def _first(found: Sequence[Any], most: int) -> tuple[Sequence[Any], int]:
+    """Return the first ones, and how many are left: never one, which has room in its own line."""
+    shown = found if len(found) == most + 1 else found[:most]
+    return shown, len(found) - len(shown)
+
+
+def _fastest(
+    frame: pd.DataFrame, table: pd.DataFrame, runs: Sequence[RunSource]
+) -> Iterator[dict[str, str]]:
     """Yield the fastest model of each task, batch size, input shape and recipe.
 
     Those of most models are chosen.
@@ -109,10 +138,28 @@ def _fastest(frame: pd.DataFrame, table: pd.DataFrame) -> Iterator[dict[str, str
             groups.setdefault(key, []).append({**row, "setting": place})
     shared = {key: _of_most_models(rows) for key, rows in groups.items()}
     models = {key: len({row["model"] for row in rows}) for key, rows in shared.items()}
-    chosen = sorted(groups, key=lambda key: (-models[key], key))[:MOST_LINES]
+    chosen, left = _first(sorted(groups, key=lambda key: (-models[key], key)), MOST_LINES)
     for key in sorted(chosen):
         several = len({_place(row)[-1] for row in groups[key]}) > 1
-        yield _winner(shared[key], frame, several=several)
+        told, line = _winner(shared[key], frame, several=several)
+        thin = [_thin(row, table, runs) for row in told]
+        yield {**line, "detail": ", ".join(filter(None, [line["detail"], *thin]))}
+    if left:
+        yield _line(FASTEST, counted(left, "more setting"), "see Architectures")
+
+
+def _thin(row: Mapping[str, Any], table: pd.DataFrame, runs: Sequence[RunSource]) -> str:
+    """Say which earlier run has enough processes, where the newest of the case has not."""
+    if row["n"] >= FEW_PROCESSES:
+        return ""
+    same = (table[list(SERIES)] == [row[name] for name in SERIES]).all(axis=1)
+    enough = table[same & (table["n"] >= FEW_PROCESSES)]
+    if not len(enough):
+        return ""
+    sources = (row["source"], enough["source"].iloc[-1])
+    newest, earlier = (runs[int(source)].label for source in sources)
+    few, many = (counted(int(n), "process") for n in (row["n"], enough["n"].iloc[-1]))
+    return f"{row['model']} by {few} of run {newest}, though run {earlier} has {many}"
 
 
 def _of_most_models(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -131,8 +178,8 @@ def _of_most_models(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _winner(
     rows: Sequence[dict[str, Any]], frame: pd.DataFrame, *, several: bool
-) -> dict[str, str]:
-    """Return the line of the fastest of models that ran in one place.
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Return what may be the fastest of models that ran in one place, and the line of it.
 
     Args:
         rows: the fastest first.
@@ -162,10 +209,13 @@ def _winner(
             found = f"{_either([str(row['model']) for row in told])}: {step}"
         if faster:
             by = _by(faster, str(rival["model"]), unclear=len(unclear))
+            medians = rival["step_time_p50_s"] / best["step_time_p50_s"]
+            if not unclear and abs(medians / faster.value - 1) > MEANS_APART:
+                by += f" in geometric means, {figure_text(medians)} times in medians"
     hosts = {text_of(row["node"]) for row in told}
     other = "each on another host" * (len(hosts) > 1)
     load = _load(row["load"] for row in told)
-    return _line(FASTEST, ", ".join(filter(None, given)), found, by, where, other, load)
+    return told, _line(FASTEST, ", ".join(filter(None, given)), found, by, where, other, load)
 
 
 def _may_be_slower(faster: Ratio) -> bool:
@@ -230,7 +280,8 @@ def _machines(hardware: Table) -> Iterator[dict[str, str]]:
     held = {row["hardware"] for row in hardware.records() if row["model"] == GEOMETRIC_MEAN}
     base = next((row["hardware"] for row in rows if row["hardware"] not in held), "")
     means.sort(key=lambda row: row["speedup"], reverse=True)
-    for row in means[: MOST_LINES - 1]:
+    shown, left = _first(means, MOST_LINES - 1)
+    for row in shown:
         interval = Interval.of_cells(row.get("low"), row.get("high"))
         found = Ratio(value=row["speedup"], interval=interval)
         notes = [one.get("note") or "" for one in rows if one["hardware"] == row["hardware"]]
@@ -245,6 +296,8 @@ def _machines(hardware: Table) -> Iterator[dict[str, str]]:
         yield _line(
             RATIOS, of, times_as_fast(found), f"{cases} {brackets_text(found)}", software, load
         )
+    if left:
+        yield _line(RATIOS, counted(left, "more machine"), f"see {hardware.title}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,7 +343,7 @@ def _changes(
             judged[machine] = (runs[source].label, pass_accepted(found, path, commits))
     for machine, (label, found) in judged.items():
         where = f"run {label}{f' of {machine}' * (len(judged) > 1)}"
-        yield from _verdicts(where, [one for one in found if one.model != MACHINE])
+        yield from _verdicts(where, Gate(judgements=found))
     if not judged:
         compare = "`convmark compare` compares the newest run with the accepted one"
         yield _line(CHANGED, "verdicts", "none", f"no run was judged: {compare}")
@@ -299,28 +352,26 @@ def _changes(
         yield _line(CHANGED, "history", cases, "see levels and change points")
 
 
-def _verdicts(where: str, found: Sequence[Judgement]) -> Iterator[dict[str, str]]:
-    cases = len({one.case for one in found})
-    shown = [one for one in found if worth_reading(one)]
-    failing = [one for one in shown if one.fails]
-    if all(one.verdict == "regressed" for one in failing):
-        failing = []  # the word for them says more
-    regressed = [one for one in shown if one.verdict == "regressed" and one not in failing]
-    better = [one for one in shown if one.verdict == "improved"]
-    total = f"of {counted(cases, 'case')} in {where}"
-    if not failing and not regressed and not better:
-        found_of = {word: {one.case for one in shown if one.verdict == word} for word in OPEN}
-        details = [f"{len(those)} {word}" for word, those in found_of.items() if those]
-        yield _line(CHANGED, "regressed", f"none {total}", *details)
-    for word, ones in (("failed", failing), ("regressed", regressed), ("improved", better)):
-        if ones:
-            count = len({one.case for one in ones})
-            yield _line(CHANGED, word, f"{count} {total}", _largest(ones))
+def _verdicts(where: str, gate: Gate) -> Iterator[dict[str, str]]:
+    total = f"of {counted(len(gate.cases), 'case')} in {where}"
+    for words, states in _OF_STATES:
+        cases = [case for case in gate.moved if gate.states[case] in states]
+        if cases:
+            ones = [one for case in cases for one in gate.cases[case] if worth_reading(one)]
+            yield _line(CHANGED, words, f"{len(cases)} {total}", _largest(ones))
+    decided = [one.verdict for one in map(main_of, gate.cases.values()) if not one.fails]
+    open_ = [f"{decided.count(word)} {word}" for word in OPEN if word in decided]
+    if not gate.moved:
+        yield _line(CHANGED, "regressed", f"none {total}", *open_)
+    elif open_:
+        count = sum(word in OPEN for word in decided)
+        yield _line(CHANGED, "not decided", f"{count} {total}", *open_)
 
 
 def _largest(ones: Sequence[Judgement]) -> str:
-    """Return the largest change in words."""
-    one = max(ones, key=lambda one: (one.metric == "step_time", abs(one.change or 0)))
+    """Return the largest change of those that moved, in words."""
+    moved = [one for one in ones if one.fails or one.verdict not in ("unchanged", *OPEN)]
+    one = max(moved, key=lambda one: (one.fails, one.metric == "step_time", abs(one.change or 0)))
     if one.change is None:
         return f"{one.case}: {one.metric}"
     change = interval_text(one.change, one.interval)
@@ -338,7 +389,8 @@ def _trust(table: pd.DataFrame) -> dict[str, str]:
         f"measured under other load of up to {most}": newest["load"].notna(),
         "measured beside other benchmark runs": newest["concurrent"] > 0,
         "unsteady": newest["unsteady"] > 0,
-        f"spread by more than {WIDE_SPREAD:.0%} between processes": newest["spread"] > WIDE_SPREAD,
+        f"spread by more than {load_text(WIDE_SPREAD)} between processes": newest["spread"]
+        > WIDE_SPREAD,
         f"of fewer than {FEW_PROCESSES} processes": newest["n"] < FEW_PROCESSES,
         "of a GPU with lowered clocks": newest["throttled"].map(text_of) != "",
         "no ground for a verdict": newest["not_judged"].map(text_of) != "",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from convmark.core.statistics import is_known, median_of
 from convmark.core.table import Heading, Table, headings, table_of
 from convmark.core.tasks import TIMED_TASKS
-from convmark.core.text import counted
+from convmark.core.text import counted, load_text
 from convmark.report.comparison import Comparison, Price
 from convmark.report.measured import BURST, SUSTAINED, Key, Measured, Row, named, unlike_times
 from convmark.report.ratios import LEAST_PROCESSES, Units, level
@@ -250,7 +250,7 @@ def _training_record(
     if price is None or epoch is None:
         return {}
     target = level(reached := _by_seed(rows, "time_to_target_s"))
-    part = "" if first["fraction"] == 1 else f"{first['fraction']:.0%} of the data"
+    part = "" if first["fraction"] == 1 else f"{load_text(first['fraction'])} of the data"
     batch = f"batch {int(first['batch_size'])}"
     found = {
         **first,

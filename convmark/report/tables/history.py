@@ -145,14 +145,12 @@ def _history_table(records: Sequence[Mapping[str, Any]], limit: str) -> Table:
     return table_of(
         "history",
         "History by version and commit",
-        "Each version and commit has one place on the axis, in the order of the "
-        "first run; the line is the median over its runs. A point is a run: the "
-        "median step time over its processes, to six digits. The 95 % interval is "
+        "A run's step time is the median over its processes, to six digits. The 95 % interval is "
         "for the mean over processes, from their spread pooled over the case's runs. "
         "It does not contain what affects a whole run, such as load, so only the "
-        "verdict, not the line, shows a regression. A bar is a level: the median "
+        "verdict shows a regression. A level is the median "
         "step time over the runs in which the ratio to the reference network has not "
-        f"moved; a dashed line is a change point. Times are UTC.{limit}",
+        f"moved. Times are UTC.{limit}",
         headings(
             "case hardware run started commit framework keras step_time_p50_s low high load n "
             "doubts level level_s verdict moved trouble",
@@ -163,6 +161,9 @@ def _history_table(records: Sequence[Mapping[str, Any]], limit: str) -> Table:
             moved="change point",
         ),
         records,
+        drawing="Each version and commit has one place on the axis, in the order of the first run. "
+        "A point is a run, its thin bar the interval; the line is the median over the runs of a "
+        "place. A wide bar is a level, a dashed line a change point.",
     )
 
 

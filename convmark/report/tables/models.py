@@ -51,7 +51,8 @@ def architectures(table: pd.DataFrame, labels: Sequence[str]) -> Table:
         "idle machine. Doubts count the processes that are failed, unsteady, not judged "
         "or beside other runs. p99 needs 1,000 steps. FLOPs are 2 x multiply-adds, forward, "
         "per sample; peak memory is above the process's baseline. Fed is the "
-        "throughput of steps whose batches come from host memory.",
+        "throughput of steps whose batches come from host memory. The first process alone "
+        "measures it, after samples/s, so that it may be higher where the load has changed.",
         [
             *headings("model task batch_size setting hardware"),
             Heading.of(_FIGURES[0]),
@@ -62,6 +63,7 @@ def architectures(table: pd.DataFrame, labels: Sequence[str]) -> Table:
         ],
         _newest(table, labels),
         empty="No case has figures.",
+        drawing="A grey line reaches from the step time by the spread to both sides.",
     )
 
 
@@ -136,6 +138,9 @@ def _with_front(
     ]
 
 
+_FRONT = "Large points, joined by the dashed line, are on the front."
+
+
 def pareto(table: pd.DataFrame) -> Table:
     """Return throughput against parameters, with the front of each group of like cases."""
     known = [
@@ -151,14 +156,14 @@ def pareto(table: pd.DataFrame) -> Table:
         "Throughput against parameters",
         "The newest figures of comparable cases: the same hardware, task, batch "
         "size, setting and version. A model is on the Pareto front if no other model "
-        "has fewer parameters and more throughput by these medians, however little: "
-        "large points, joined by the dashed line.",
+        "has fewer parameters and more throughput by these medians, however little.",
         headings(
             "model group parameters throughput_samples_per_s load doubts front",
             front="Pareto front",
         ),
         records,
         keep=["front"],
+        drawing=_FRONT,
     )
 
 
@@ -259,8 +264,7 @@ def published(table: pd.DataFrame) -> Table:
         f"weights of keras.applications, from the table on {SOURCE}. Step time is "
         "measured: the median over the processes of the newest run, inference, "
         "float32, with random weights. A model is on the front if no other model is "
-        "both faster, by these medians, and more accurate: large points, joined by the dashed "
-        "line.",
+        "both faster, by these medians, and more accurate.",
         headings(
             "model group step_time_p50_s load doubts top_1 parameters n front",
             step_time_p50_s=("step p50, measured", "seconds"),
@@ -268,6 +272,7 @@ def published(table: pd.DataFrame) -> Table:
         ),
         records,
         keep=["front"],
+        drawing=_FRONT,
     )
 
 

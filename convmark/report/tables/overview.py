@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from convmark.compare.outliers import LEAST_CHANGE, LEAST_NODES, Deviation, deviations
 from convmark.core.table import FACETS, Heading, Table, headings, table_of
-from convmark.core.text import counted, load_text, natural_order
+from convmark.core.text import counted, load_text, natural_order, share_text
 from convmark.report.rows import latest, newest_rows, text_of
 from convmark.results.record import shown_in
 
@@ -34,8 +34,8 @@ CAUSES: Mapping[str, str] = MappingProxyType(
         "unsteady": "The step time changed during the measurement.",
         "throttled": "The GPU lowered its clocks.",
         "not judged": "The figures do not count in verdicts, for the reason in the detail.",
-        "wide spread": f"Half the range of the processes' medians is above {WIDE_SPREAD:.0%} of "
-        "their median: measure again on an idle machine.",
+        "wide spread": "Half the range of the processes' medians is above "
+        f"{load_text(WIDE_SPREAD)} of their median: measure again on an idle machine.",
         "few processes": f"Fewer than {FEW_PROCESSES} processes, so intervals are wide or not "
         f"known: try --processes {FEW_PROCESSES}.",
     }
@@ -94,7 +94,7 @@ def _of(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if row["spread"] > WIDE_SPREAD:
         yield (
             "wide spread",
-            f"{row['spread']:.1%} between {counted(n, 'process')}: try an idle machine",
+            f"{share_text(row['spread'])} between {counted(n, 'process')}: try an idle machine",
         )
 
 

@@ -68,7 +68,7 @@ def batch_sizes(table: pd.DataFrame) -> Table:
     return table_of(
         "batch",
         "Batch size against throughput and step time",
-        "The newest figures of each batch size; a line has one version and code. "
+        "The newest figures of each batch size, of one version and code. "
         "Throughput is the median over processes of the samples per second in "
         "windows; the step time is the median of the processes' medians.",
         headings(
@@ -96,14 +96,15 @@ def distribution(table: pd.DataFrame) -> Table:
         "distribution",
         "Distribution of the step time",
         "From the newest run of each case: each quantile is the median over the "
-        "processes of their own quantile. In inference this is the latency. The bar "
-        "spans the middle half of the steps, the line p10 to p90, the tick is p50, the "
-        "triangle p95, the diamond p99; p95 needs 100 steps in every process, p99 1,000.",
+        "processes of their own quantile. In inference this is the latency. p95 needs 100 steps "
+        "in every process, p99 1,000.",
         headings(
             f"model group {' '.join(QUANTILES)} load doubts n",
             **{name: (name, "seconds") for name in QUANTILES},
         ),
         records,
+        drawing="The blue bar spans the middle half of the steps, the blue line p10 to p90; the "
+        "orange tick is p50, the purple triangle p95, the purple diamond p99.",
     )
 
 

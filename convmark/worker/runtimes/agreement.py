@@ -288,9 +288,9 @@ def check(found: Agreement, precision: str, what: str, where: str) -> None:
     if not found.lost_entries < MOST_LOST[precision]:
         unlike = "give numbers of unlike size an output of their own, or use another --precisions"
         raise CaseFailure(
-            f"{what} computes something else: {found.lost_entries:.0%} of an output's entries are "
-            f"no better than a constant; the bound for {precision} is {MOST_LOST[precision]:.0%}; "
-            f"{remedy if precision == 'float32' else unlike}"
+            f"{what} computes something else: {100 * found.lost_entries:.0f} % of an output's "
+            f"entries are no better than a constant; the bound for {precision} is "
+            f"{100 * MOST_LOST[precision]:.0f} %; {remedy if precision == 'float32' else unlike}"
         )
     bound = ERROR_BOUNDS[precision]
     if not found.largest_rel_error <= bound:

@@ -367,7 +367,7 @@
     const whole = Object.assign(specOf(painted(spec, rows), narrow), {
       data: { values: rows },
       width: "container",
-      padding: { left: narrow ? 14 : 5, right: 20, top: 5, bottom: 5 }, // half of the last label
+      padding: { left: narrow ? 14 : 5, right: 26, top: 5, bottom: 5 }, // half of the last label
       height: height,
       config: config,
     });
