@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from rows import row
@@ -25,6 +27,7 @@ from convmark.session.learning import (
     with_digits,
 )
 from convmark.session.run import request_of
+from convmark.worker.learning import check_fits
 
 LEARN = Case(model="lenet5", task="accuracy", batch_size=256)
 TRAIN = Case(model="lenet5", task="train", batch_size=32)
@@ -233,3 +236,16 @@ def test_what_the_worker_refuses_is_told_with_the_way_it_was_named(
     with pytest.raises(OptionError) as refused:
         with_digits(read(given), [LEARN], asked, environ)
     assert str(refused.value) == f"{flag}: a.npz: y_test: expected this, found that"
+
+
+def test_further_outputs_in_training_keep_no_model_from_the_task() -> None:
+    check_fits(
+        LEARN,
+        None,
+        SimpleNamespace(
+            sample_shape=lambda model: (28, 28, 1),
+            outputs_of=lambda model: [np.zeros((1, 10))],
+            leaves=list,
+            output_shapes=lambda model: [(None, 10), (None, 10)],  # with a head of training's
+        ),
+    )
