@@ -320,6 +320,9 @@ def test_it_takes_no_session_that_its_budget_does_not_hold() -> None:
         blame_of(asked, clock=now_s, seconds_left=lambda: left_s - now_s())  # noqa: B023
         assert len(asked) == 2 * pairs
     asked = []
+    begun: list[float] = []
     with pytest.raises(MeasurementError, match=r"budget spent: 2 sessions of each code take "):
-        blame_of(asked, seconds_left=lambda: 20.0)
-    assert asked == []
+        blame_of(asked, seconds_left=lambda: 20.0, begins=begun.append)
+    assert (asked, begun) == ([], [])  # nothing is announced that is not measured
+    blame_of(asked, seconds_left=lambda: 30.0, begins=begun.append)
+    assert begun == [30.0]

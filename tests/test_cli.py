@@ -400,6 +400,10 @@ def test_a_gate_says_that_nothing_was_compared_only_where_that_is_so() -> None:
     unclear = said(verdict="inconclusive", note="budget spent: about 2 min more would decide: ...")
     assert "or with a larger --convmark-compare-budget\n" in unclear
     assert unclear.startswith("the gate decided nothing, which is no pass: 1 of 1 step time incon")
+    both = [judgement(fails=False, verdict="inconclusive"),
+            judgement(case="other", verdict="regressed", fails=False, accepted="x")]  # fmt: skip
+    step = gate_step(both, Options())
+    assert "; 1 case changed as accepted\n  accepted: other: step time +" in step
     seeds = said(verdict="inconclusive", metric="accuracy", note="one seed has no spread")
     assert seeds.startswith("the gate decided nothing, which is no pass: 1 of 1 case inconclusive")
     assert "the notes say why\n" in seeds

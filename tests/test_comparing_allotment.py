@@ -111,6 +111,24 @@ def test_the_seconds_still_needed_grow_with_noise_and_cost():
     assert seconds_to_decide(dear, 16) == pytest.approx(2 * few)
 
 
+def test_the_noisier_of_two_cases_needs_no_less_for_an_estimate_that_lies_further_off():
+    few = {"sessions": 5, "freedom": 3.0}
+    loud = candidate(estimate=-0.24, spread=0.13, interval=Interval(-0.95, 0.47), **few)
+    quiet = candidate(estimate=0.09, spread=0.08, interval=Interval(-0.35, 0.53), **few)
+    assert seconds_to_decide(loud, 3) > seconds_to_decide(quiet, 3)
+
+
+def test_what_would_decide_is_the_same_before_and_after_a_look_that_the_signs_fail():
+    """Outliers to the other side, which the estimate trims, have the largest ranks."""
+    wall = [(-0.25 if place % 6 == 4 else 0.04) + 0.001 * place for place in range(54)]
+    before, after = (decide([CaseSessions(wall=wall[:count])])[0] for count in (53, 54))
+    assert (before.verdict, after.verdict) == ("undecided", "undecided")
+    few, more = (
+        seconds_to_decide(Candidate(decision=one, session_s=1.0), 1) for one in (before, after)
+    )
+    assert few == pytest.approx(more, rel=0.1)
+
+
 def test_what_two_sessions_leave_open_of_the_noise_further_ones_tell():
     few = {"sessions": 2, "freedom": 1.0, "estimate": 0.0}
     begun, known = candidate(spread=0.03, **few), candidate(spread=0.1, sessions=24, freedom=23.0)

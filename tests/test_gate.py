@@ -5,25 +5,28 @@ from __future__ import annotations
 import contextlib
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from histories import A_COMMIT, ANOTHER_COMMIT, run_of
 
 from convmark.compare.judgement import INTERRUPTED, SAME_CODE, LiveComparison, LiveSession
-from convmark.compare.live import gate
+from convmark.compare.live import gate, live
 from convmark.compare.live import session as live_session
 from convmark.compare.live.anchor import AnchorCode, Origin, anchor_trees
 from convmark.compare.live.case_result import CaseResult, note_unlike
 from convmark.compare.live.gate import compare_with_anchors, measured_files, same_as_today
 from convmark.compare.live.live import LiveOptions
-from convmark.compare.live.session import Pairing
+from convmark.compare.live.session import Pairing, Session
 from convmark.compare.rule.decision import Decision
 from convmark.compare.sessions_file import TABLE, keep_sessions
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
 from convmark.core.interval import Interval
+from convmark.core.statistics import Estimate
 from convmark.results.code.manifest import Code as RanCode
 from convmark.results.code.manifest import CodeFile, Place
 from convmark.results.commit import Commit
@@ -150,12 +153,11 @@ def test_the_announcement_names_what_it_is_compared_with_and_about_the_time() ->
     )
 
 
-def test_the_layers_of_slower_cases_are_announced(made: Made) -> None:
-    said: list[str] = []
-    confirmed(OF_COMMIT, HERE, [CASE], said.append, layers_s=12.0)
-    assert said[0].endswith(
-        "; then about 12 s for the layers of each slower case, within the same budget"
-    )
+def test_the_layers_of_slower_cases_are_announced_where_the_budget_has_room_for_them() -> None:
+    announced = gate._announcement(["abc"], 4.0, 600.0, 12.0)
+    assert announced.endswith("; then about 12 s for the layers of each slower case, within the "
+                              "same budget")  # fmt: skip
+    assert "layers" not in gate._announcement(["abc"], 4.0, 61.0, 12.0)
 
 
 def test_what_cannot_be_run_beside_is_a_reason_and_no_comparison(
@@ -170,6 +172,35 @@ def test_what_cannot_be_run_beside_is_a_reason_and_no_comparison(
         "0001.code.json: does not have the code c1c1c1c1c1c1c1c1c1c1"
     )
     assert (made.pairings, made.opened) == ([], [])
+
+
+def test_a_question_is_asked_of_cases_that_are_compared_alone(made: Made) -> None:
+    said: list[str] = []
+    confirmed(OF_COMMIT, HERE, (), said.append, question="accepted: slower since?")
+    assert said == []
+    confirmed(OF_COMMIT, HERE, (CASE,), said.append, question="accepted: slower since?")
+    assert said[0] == "1 case accepted: slower since?"
+
+
+def test_a_case_that_needs_sessions_says_why_its_graph_did_not_tell(made: Made) -> None:
+    def why(wall: float, *graphs: str) -> str:
+        both = dict(zip(("old", "new"), graphs, strict=False))
+        return Session(wall=Estimate(value=wall, error=0.01), graphs=both).why_timed
+
+    assert why(0.0, "a", "a") == ""
+    assert why(0.0, "a", "b") == "other graph"
+    assert why(0.3, "a", "a") == "same graph, but another time at first"
+    assert why(0.0, "a") == why(0.0) == "no graph tells what its step does"
+    made.finds = CaseResult(decision=decision("unchanged"), why_timed="other graph")
+    assert confirmed(OF_COMMIT, HERE)[CASE.name].reason == "other graph"
+
+
+def test_time_left_does_not_grow_without_a_word() -> None:
+    terms = replace(TERMS, seconds_left=lambda: 600.0)
+    running = live._Running((), terms, print, Mock(), Mock())
+    told = [running._time_left([Mock(expected_s=lambda *_: one)]) for one in (60.0, 50.0, 900.0)]  # noqa: B023
+    why = " (longer than thought: step times vary more, or differ)"
+    assert told == [", about 1 min left", ", about 50 s left", f", at most 10 min left{why}"]
 
 
 SPENT = (

@@ -193,7 +193,8 @@ class Duets:
             return Session(failure=SideFailure(side="old", reason="SIGABRT", status="crashed"))
         wall = Estimate(value=self._noise.gauss(change, 0.01), error=0.001)
         sizes = {"old": {"flops_per_sample": 5}} if plan.with_work else {}
-        return Session(wall=wall, cpu=wall, sizes=sizes)
+        codes = {name: {"hash": name} for name in sides}
+        return Session(wall=wall, cpu=wall, sizes=sizes, codes=codes)
 
 
 Compare = Callable[..., tuple[list[CaseResult], Duets]]
@@ -248,7 +249,7 @@ def test_identical_codes_with_noise_are_unchanged_after_two_sessions_each(
     assert verdicts(found) == ["unchanged"] * 4
     assert [len(plans) for plans in duets.plans.values()] == [2] * 4
     assert len(duets.said) == 4
-    assert duets.said[-1].endswith("unchanged; 4 of 4 cases done")
+    assert duets.said[-1].endswith("; 4 of 4 cases done")
 
 
 def test_a_slower_case_is_regressed_and_no_other_blamed(compare: Compare) -> None:
@@ -277,7 +278,7 @@ def test_the_progress_shows_per_cent_and_not_the_log_ratio(compare: Compare) -> 
     models: dict[str, Model] = {"lenet5": lambda number, noise: session(0.39 + 1e-4 * number)}
     _, duets = compare(models, apart={"lenet5": 0.39})
     assert "5 sessions, +47.7 % [" in duets.said[0]
-    assert "], regressed; 1 of 1 case done" in duets.said[0]
+    assert "], regressed; no graph tells what its step does; 1 of 1 case done" in duets.said[0]
 
 
 def test_each_session_draws_a_seed_and_the_first_asks_for_sizes(compare: Compare) -> None:
@@ -310,13 +311,14 @@ def test_a_conviction_is_held_against_separate_processes(compare: Compare) -> No
     assert verdicts(found) == ["regressed", "unchanged"]
     assert len(duets.lockstep) == 3
     assert found[0].separate[0].startswith("separate processes +2")
-    assert (found[0].apart, found[1].separate) == ("", [])
+    assert (found[0].apart, found[1].separate, found[0].codes) == ("", [], ("c1", "c2"))
 
 
 def test_separate_processes_that_contradict_duets_decide(compare: Compare) -> None:
     found, duets = compare({"lenet5": changed(0.2)})
     assert verdicts(found) == ["unchanged"]
     assert [one.apart for one in found[0].live] == [True] * len(duets.lockstep)
+    assert found[0].codes == ("old", "new")
     assert re.fullmatch(r"[+-]0\.\d % there, \+2\d\.\d % in one process", found[0].apart)
 
 

@@ -67,7 +67,7 @@ def test_a_change_that_is_meant_passes_by_an_option_or_by_a_commit(
     for baseline in ("--benchmark-compare=git:HEAD~2", "--benchmark-compare=1"):
         result = run(baseline, "--allow-change=lenet5-*")
         assert result.ret == 0
-        told = f"accepted by commit {sha}, same commit as {sha}"
+        told = f"accepted by commit {sha}, whose code this is"
         result.stdout.fnmatch_lines([f"{CONV}*step_time*regressed*; {told}"])
     assert run("--benchmark-compare=git:HEAD~1").ret == 1
     assert found(pytester, CONV) == "regressed"

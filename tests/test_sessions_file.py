@@ -126,6 +126,15 @@ def test_what_was_decided_is_measured_anew(tmp_path: Path) -> None:
     assert found.of(LENET, "c1", "c2", apart=False).sessions == ()
 
 
+def test_what_was_decided_is_taken_along_once_its_change_is_accepted(tmp_path: Path) -> None:
+    run = keep(tmp_path / "0001.csv", sessions(0.2, 0.21, 0.2), "regressed")
+    accepted = EarlierSessions([run], CONDITIONS, is_accepted=[LENET].count)
+    found = accepted.of(LENET, "c1", "c2", apart=False)
+    assert [(one.wall, one.run) for one in found.sessions] == [
+        (value, "0001") for value in (0.2, 0.21, 0.2)
+    ]
+
+
 @pytest.mark.parametrize(
     ("verdicts", "left"),
     [

@@ -57,6 +57,7 @@ from convmark.machine.lock import alone
 from convmark.report.tables import Answer, check_form, print_tables, rows_table
 from convmark.report.verdicts import comparison_table
 from convmark.results.store import Store
+from convmark.session.layers import why_no_layers
 from convmark.session.progress import Display
 from convmark.session.run import asked_axes
 from convmark.worker.protocol import masked
@@ -341,8 +342,10 @@ class SideComparison:
 
         if any(one.closed == INTERRUPTED for one in results):
             return
-        about = duration_text(len(pairings) * expected_s(self.options))
-        shown.line(f"measuring the layers of {counted(len(pairings), 'case')}, about {about}")
+        cases = [(one.old.case, one.new.case) for one in pairings]
+        if able := sum(not any(map(why_no_layers, both)) for both in cases):
+            about = duration_text(able * expected_s(self.options))
+            shown.line(f"measuring the layers of {counted(able, 'case')}, about {about}")
         if then_layers(results, (functools.partial(measure, one) for one in pairings)):
             _say(f"{INTERRUPTED}; the verdicts and the layers measured so far are kept")
 

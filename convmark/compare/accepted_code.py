@@ -58,7 +58,7 @@ def held_to(
     """
     if f"{_MORE}{reason}" in one.note:  # as the run's own session has found
         return one
-    more, told = _beyond(found, one.metric, now) if found is not None else (None, "")
+    more, told = _beyond(found, one.metric, now, reason) if found is not None else (None, "")
     if not told:
         return None
     if more:
@@ -87,10 +87,14 @@ def slower_since(found: LiveComparison, one: Judgement, reason: str) -> Judgemen
     return replace(one, verdict="regressed", fails=True, note=joined(one.note, told))
 
 
-def _beyond(found: LiveComparison, metric: str, now: Mapping[str, Judgement]) -> Beyond:
+def _beyond(
+    found: LiveComparison, metric: str, now: Mapping[str, Judgement], reason: str
+) -> Beyond:
     against, decision = f"against {found.anchor}", found.decision
     if metric not in HELD_TO_CODE:
         return None, ""
+    if found.reason in (SAME_CODE, SAME_COMMIT) and reason.endswith(f" {found.anchor}"):
+        return False, "whose code this is"
     if found.reason in (SAME_CODE, SAME_COMMIT, SAME_GRAPH):
         return False, f"{found.reason} as {found.anchor}"
     if metric == SIZES:

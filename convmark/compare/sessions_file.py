@@ -165,7 +165,7 @@ class CarriedOver:
     """What earlier runs give to a case's comparison."""
 
     sessions: tuple[LiveSession, ...] = ()
-    """Of the same two codes, which were left undecided."""
+    """Of the same two codes, which were left undecided, or whose change is accepted since."""
     bar: float = 0.0
     """`CaseSessions.bar`: the level that a slowdown counts from."""
 
@@ -206,6 +206,7 @@ class EarlierSessions:
         conditions: Mapping[str, str] | None = None,
         is_before: Callable[[str, str], bool] = lambda case, commit: False,
         own: Path | None = None,
+        is_accepted: Callable[[str], object] = lambda case: False,
     ) -> None:
         """Describe them by the files of the earlier runs, oldest first; by default there are none.
 
@@ -213,11 +214,13 @@ class EarlierSessions:
             conditions: by case, what today's sessions hang on.
             is_before: whether a case's code of today has such a commit in its past.
             own: the one of the runs that goes on, whose sessions are no earlier run's.
+            is_accepted: whether a case's change is: then what was decided of it is taken along too.
         """
         self._own = own
         self._runs = list(reversed(runs))[:MOST_LOOKED_INTO]
         self._conditions = conditions or {}
         self._is_before = is_before
+        self._is_accepted = is_accepted
         self._of_run = functools.cache(_believed)
 
     def _groups(self, case: str) -> Iterable[tuple[Path, list[KeptSession]]]:
@@ -242,7 +245,8 @@ class EarlierSessions:
             if first is None:
                 continue
             if first.new_code == new and sessions is None:
-                sessions = () if first.decided else self._taken(run, mine)
+                anew = first.decided and not self._is_accepted(case)
+                sessions = () if anew else self._taken(run, mine)
             if first.new_code in (new, *levels) or len(mine) < 2 or first.commit is None:
                 continue
             if self._is_before(case, first.commit):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
 from convmark.core.tasks import TIMED_TASKS
-from convmark.core.text import Say, counted, duration_text
+from convmark.core.text import Say, duration_text
 from convmark.plugin.baseline import Baseline, described, say_compared, with_baseline
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from convmark.results.record import Record
 
 NO_BUDGET = "--compare-budget 0"
+_SINCE = "accepted by a commit: has it become slower since that commit?"
 _LEAST_OF_BUDGET = 0.25
 """What accepted cases get of the budget at least: a case that no time decides takes all of it."""
 
@@ -171,12 +172,10 @@ def _since_accepted(
         return AnchorCode(commit=resolve_here(origin.repository, commit), name=label)
 
     cases = {row.case.name: row.asked_case for row in run.records if row.case.name in accepted}
-    if cases and goes_on:
-        counted_cases = counted(len(cases), "case")
-        say(f"{counted_cases} accepted by a commit: has it become slower since that commit?")
+    compare = functools.partial(_compare, has_bar=False, question=_SINCE)
     with contextlib.suppress(KeyboardInterrupt):
         if goes_on:
-            return _compare(run, cases, anchor_of, budget_s, say, on_decided, has_bar=False)
+            return compare(run, cases, anchor_of, budget_s, say, on_decided)
     return not_ended(accepted)
 
 
@@ -249,14 +248,17 @@ def _compare(
     *,
     is_accepted: Callable[[str], object] = lambda name: False,
     has_bar: bool = True,
+    question: str = "",
 ) -> dict[str, LiveComparison]:
     """Return what live comparisons say, by the names of what ran.
 
     Args:
         anchor_of: gives the code to compare a case with, by the name of what ran.
         on_decided: is given what is returned, before the layers of slower cases are measured.
-        is_accepted: whether a slower case is accepted: then its layers are not measured.
+        is_accepted: whether a change of a case is: then its layers are not measured, and what was
+            decided of it is taken along.
         has_bar: whether a slowdown counts from what was faster meanwhile, as against a baseline.
+        question: as of `compare_with_anchors`.
     """
     from convmark.compare.judgement import LiveComparison
     from convmark.compare.live import blame
@@ -264,6 +266,7 @@ def _compare(
     from convmark.compare.live.gate import compare_with_anchors
     from convmark.session.expected import expected_s
     from convmark.session.forecast import process_seconds
+    from convmark.session.layers import why_no_layers
 
     options = run.options
     if not options.compare_budget_s:
@@ -273,7 +276,7 @@ def _compare(
     names = {case: name for name, case in cases.items()}
     known = process_seconds(run.records, budget_s=run.options.time_budget_s)
     make = functools.partial(interpreter_maker(options), run.python)
-    terms = _terms(run, names, budget_s, has_bar=has_bar)
+    terms = _terms(run, names, budget_s, is_accepted, has_bar=has_bar)
     with contextlib.ExitStack() as own:
         shared = functools.cache(
             lambda backend: run.interpreter(backend) or own.enter_context(make(backend=backend))
@@ -292,7 +295,8 @@ def _compare(
             make=make,
             expected_s=lambda case: expected_s(case, options.time_budget_s, known),
             gpus=run.machine.gpus,
-            layers_s=blame.expected_s(options),
+            layers_s=0.0 if all(map(why_no_layers, cases.values())) else blame.expected_s(options),
+            question=question,
             on_decided=lambda decided: on_decided(
                 {name: decided[case] for case, name in names.items()}
             ),
@@ -313,21 +317,29 @@ def _blame(
 
     No verdict goes by them: where they cannot be measured, a line says why.
     """
-    from convmark.compare.live.blame import blame, expected_s
+    from convmark.compare.live.blame import blame
 
     if is_accepted(name := names[pairing.case]):
         return
-    about = duration_text(min(terms.seconds_left(), expected_s(run.options)))
-    say(f"{name}: measuring the layers of both codes, about {about}")
+
+    def begins(seconds: float) -> None:
+        say(f"{name}: measuring the layers of both codes, about {duration_text(seconds)}")
+
+    left = terms.seconds_left
     try:
-        rows = blame(pairing.old, pairing.new, run.options, seconds_left=terms.seconds_left)
+        rows = blame(pairing.old, pairing.new, run.options, begins=begins, seconds_left=left)
         run.keep_changes([dataclasses.replace(row, case=name) for row in rows])
     except ConvmarkError as error:
         say(str(error))
 
 
 def _terms(
-    run: PytestRun, names: Mapping[Case, str], budget_s: float, *, has_bar: bool
+    run: PytestRun,
+    names: Mapping[Case, str],
+    budget_s: float,
+    is_accepted: Callable[[str], object],
+    *,
+    has_bar: bool,
 ) -> LiveOptions:
     """Return what the live comparisons go by; their budget begins now."""
     from convmark.compare.live.live import LiveOptions
@@ -341,12 +353,18 @@ def _terms(
         run.options,
         budget_s,
         limits=margins.sharp() if math.isinf(run.options.compare_budget_s) else margins,
-        earlier=_earlier(run, names, has_bar=has_bar),
+        earlier=_earlier(run, names, is_accepted, has_bar=has_bar),
         left_over={case.name for case, name in names.items() if name in left},
     )
 
 
-def _earlier(run: PytestRun, names: Mapping[Case, str], *, has_bar: bool) -> EarlierSessions:
+def _earlier(
+    run: PytestRun,
+    names: Mapping[Case, str],
+    is_accepted: Callable[[str], object],
+    *,
+    has_bar: bool,
+) -> EarlierSessions:
     """Return the sessions of earlier runs, by the names of the cases that were asked for."""
     from convmark.compare.sessions_file import EarlierSessions, conditions_of
     from convmark.results.commit import is_before
@@ -356,13 +374,15 @@ def _earlier(run: PytestRun, names: Mapping[Case, str], *, has_bar: bool) -> Ear
         case.name: conditions_of(rows[name]) for case, name in names.items() if name in rows
     }
     origins = {case.name: run.origin(case) for case in names}
+    ran = {case.name: name for case, name in names.items()}
 
     def in_the_past(case: str, commit: str) -> bool:
         origin = origins[case]
         return has_bar and origin is not None and is_before(origin.repository, commit)
 
     runs = [*run.earlier_runs, *filter(None, [run.resumed])]
-    return EarlierSessions(runs, conditions, in_the_past, own=run.resumed)
+    meant = lambda case: is_accepted(ran[case])  # noqa: E731 - asked of few cases, for it asks git
+    return EarlierSessions(runs, conditions, in_the_past, own=run.resumed, is_accepted=meant)
 
 
 def _anchor_of(

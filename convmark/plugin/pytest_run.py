@@ -412,12 +412,13 @@ class PytestRun:
         parts = [("convmark", "\n\n".join([*tables, wrapped(session.kept, indent="  ")]))]
         if self._judgements:
             from convmark.compare.live.blame import blamed_lines
-            from convmark.report.verdicts import could_see, verdicts_report
+            from convmark.report.verdicts import could_see, verdicts_report, worked_out
 
             layers = "\n".join(map(wrapped, blamed_lines(self._changes)))
             least = wrapped(could_see(self._judgements))
             against = f"compared with {self.baseline}" if self.baseline else ""
-            verdicts = wrapped(against), verdicts_report(self._judgements), layers, least
+            known = wrapped(worked_out(self._judgements))
+            verdicts = wrapped(against), verdicts_report(self._judgements), known, layers, least
             parts.append(("convmark verdicts", "\n\n".join(filter(None, verdicts))))
         return parts
 

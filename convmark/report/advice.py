@@ -266,10 +266,12 @@ def _without_failures(of_cases: Sequence[Judgement], options: Options) -> str:
         noun = "step time" if all(one.metric == "step_time" for one in main) else "case"
         further = sum(map(is_open, unclear))
         told = f" ({further} of them perhaps by more than was accepted)" * bool(further)
+        meant, lines = _accepted(of_cases)
+        lines += "\n  the next command measures which changes show in how much time" * bool(slow)
         return (
             f"{'the gate decided nothing, which is no pass: ' * (decided(main) == 'none')}"
             f"{len(unclear)} of {counted(len(main), noun)} inconclusive, so they may have changed"
-            f"{told}: {_remedy(unclear)}\nnext: "
+            f"{told}: {_remedy(unclear)}{f'; {meant}' * bool(meant)}{lines}\nnext: "
             f"{_noise(slow, options) if slow else typed('show latest', options, _OF_REPORT)}"
         )
     compared = [one for one in of_cases if one.verdict != "new"]
@@ -291,11 +293,23 @@ def _without_failures(of_cases: Sequence[Judgement], options: Options) -> str:
             f"{_PASSED}the code of each case is that of the baseline, so nothing was compared\n"
             "next: change the code and repeat the command"
         )
-    meant = len({one.case for one in of_cases if one.accepted})
+    meant, lines = _accepted(of_cases)
+    told = f"{meant}, no other" if meant else "no case"
+    return f"{_PASSED}{told} became slower{lines}\n{_report(options)}"
+
+
+def _accepted(of_cases: Sequence[Judgement]) -> tuple[str, str]:
+    """Return how many cases have changed as accepted, and a line for each of the first."""
+    meant: dict[str, list[Judgement]] = {}
+    for one in of_cases:
+        if one.accepted:
+            meant.setdefault(one.case, []).append(one)
+    if not meant:
+        return "", ""
     doubted = _doubted(of_cases)
     more = f", {doubted} of them perhaps by more: measure again" if doubted else ""
-    told = f"{counted(meant, 'case')} changed as accepted{more}, no other" if meant else "no case"
-    return f"{_PASSED}{told} became slower\n{_report(options)}"
+    lines = [f"\n  accepted: {_failed_words(ones)}" for ones in meant.values()]
+    return f"{counted(len(meant), 'case')} changed as accepted{more}", "".join(lines[:MOST_FAILED])
 
 
 def _doubted(of_cases: Sequence[Judgement]) -> int:

@@ -130,6 +130,17 @@ def could_see(judgements: Sequence[Judgement]) -> str:
     return "; ".join(parts)
 
 
+def worked_out(judgements: Sequence[Judgement]) -> str:
+    """Say how the baseline of a live comparison is known; empty where there was none."""
+    timed = (one for one in judgements if one.metric == "step_time" and one.model != MACHINE)
+    if all(None in (one.smallest_visible, one.baseline) for one in timed):
+        return ""
+    return (
+        "where a note counts sessions, the change was measured, and the baseline is worked out: "
+        "now / (1 + change)"
+    )
+
+
 FOLLOWERS = ("throughput", "latency_p50")
 """They follow the step time, whose row says the rest."""
 

@@ -200,10 +200,8 @@ def comparison_words(processes_s: float, budget_s: float) -> str:
         processes_s: of one process of each case.
         budget_s: infinite for none.
     """
-    same_s, changed_s = (
-        count * SESSION_OVER_PROCESS * processes_s
-        for count in (SESSIONS_UNCHANGED, SESSIONS_CHANGED)
-    )
+    same_s = SESSIONS_UNCHANGED * SESSION_OVER_PROCESS * processes_s
+    changed_s = changed_seconds(processes_s)
     if same_s >= budget_s:
         return f"at most {duration_text(budget_s)}"
     most = "at most" if changed_s >= budget_s else "about"
@@ -211,6 +209,15 @@ def comparison_words(processes_s: float, budget_s: float) -> str:
         f"about {duration_text(same_s)} where step times are as before, "
         f"{most} {duration_text(min(changed_s, budget_s))} where all have changed"
     )
+
+
+def changed_seconds(processes_s: float) -> float:
+    """Return the seconds of a live comparison in which all cases have changed.
+
+    Args:
+        processes_s: of one process of each case.
+    """
+    return SESSIONS_CHANGED * SESSION_OVER_PROCESS * processes_s
 
 
 def known_seconds(places: Sequence[Path], budget_s: float) -> dict[str, float]:

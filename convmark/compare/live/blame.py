@@ -63,12 +63,14 @@ def blame(
     options: Options,
     *,
     say: Say = lambda line: None,
+    begins: Callable[[float], None] = lambda seconds: None,
     seconds_left: Callable[[], float] = lambda: math.inf,
     clock: Callable[[], float] = time.monotonic,
 ) -> list[LayerChange]:
     """Measure the layers of both codes in turns; return what changed, the most moved first.
 
     Args:
+        begins: is told about how long it takes, once it is known that they are measured.
         seconds_left: of a budget; it ends with fewer sessions where the next would not fit.
 
     Raises:
@@ -85,6 +87,8 @@ def blame(
         fewest = max(1, FEWEST_SESSIONS - session)
         if seconds_left() < fewest * took_s:
             break
+        if not session:
+            begins(min(seconds_left(), SESSIONS * took_s))
         began = clock()
         for side in (OLD, NEW) if session % 2 == 0 else (NEW, OLD):
             say(f"{name}: layers of the {side} code, session {session + 1} of {SESSIONS}")

@@ -8,10 +8,16 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from convmark.compare.judgement import BUDGET_SPENT, NOT_BY_TIME, SOME_STEPS, LiveSession
-from convmark.compare.live.session import CONTROL, NEW, OLD, SideFailure
+from convmark.compare.judgement import (
+    BUDGET_SPENT,
+    NOT_BY_TIME,
+    SOME_STEPS,
+    LiveSession,
+    joined,
+)
+from convmark.compare.live.session import CONTROL, NEW, OLD, Pairing, SideFailure
 from convmark.compare.live.tree import ForeignCode
-from convmark.compare.rule.allotment import Candidate
+from convmark.compare.rule.allotment import Candidate, seconds_to_decide
 from convmark.compare.rule.decision import (
     CaseSessions,
     Decision,
@@ -74,6 +80,9 @@ class CaseResult:
     failures: int = 0
     beside: SideFailure | None = None
     """How a duet failed before each code was tried in a process of its own."""
+    why_timed: str = ""
+    """Why the graphs of its steps do not tell that both codes are one; empty where they do, or were
+    not asked."""
     some_steps: str = ""
     """What `look_at_all_steps` has found; empty for nothing."""
     left_out: list[str] = field(default_factory=list)
@@ -100,6 +109,14 @@ class CaseResult:
             closed=bool(self.closed),
         )
 
+    def expected_s(self, cases: int, limits: Limits) -> float:
+        """Return about how long it still takes while it is open, seconds; of so many cases."""
+        candidate = self.candidate()
+        if candidate.missing:
+            return (candidate.missing + 1) * candidate.session_s
+        needs_s = seconds_to_decide(candidate, cases, limits)
+        return math.inf if needs_s is None else needs_s
+
     @property
     def unchecked(self) -> bool:
         """Whether duets have convicted it and no separate process has been asked yet."""
@@ -117,7 +134,8 @@ class CaseResult:
             return [f"not checked: {why}"] if why and is_conviction else []
         if math.isnan(self.checked[0]):
             return ["not checked: the codes did not run in separate processes"]
-        return [f"separate processes {percent(median(self.checked))}"]
+        told = "within the noise of both, so the change by the sessions counts"
+        return [f"separate processes {percent(median(self.checked))}, {told}"]
 
     @property
     def has_verdict(self) -> bool:
@@ -132,6 +150,11 @@ class CaseResult:
             return "no session yet"
         verdict = "void" if self.void else decision.verdict.replace("_", " ")
         return f"{counted(decision.sessions, 'session')}, {decision.text}, {verdict}"
+
+    @property
+    def outcome(self) -> str:
+        """What was found, and why a graph did not tell it."""
+        return joined(self.described, self.why_timed)
 
     def look_at_all_steps(self, limits: Limits) -> None:
         """Note where no slowdown is decided though all steps together are surely slower."""
@@ -243,3 +266,16 @@ def note_unlike(states: Facts, found: CaseResult, old: Case, new: Case) -> None:
             more = f" and {len(pairs) - MOST_NAMED} more" if len(pairs) > MOST_NAMED else ""
             words.append(f"the {side} code sets {', '.join(pairs[:MOST_NAMED])}{more}")
     found.unlike = "; ".join(words)
+
+
+def cannot_run(pairing: Pairing, failure: SideFailure) -> str:
+    """Say which code cannot be run, and why."""
+    why, whose = failure.reason, "a code"
+    if failure.side:
+        tree = pairing.sides[failure.side].code
+        why = tree.explained(why) if tree is not None else why
+        whose = f"the {NEW if failure.side == NEW else OLD} code"
+    return f"{whose} cannot be run: {why}"
+
+
+NO_STEP = SideFailure(side="", reason="no step was timed", status="error")

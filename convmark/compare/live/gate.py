@@ -40,7 +40,7 @@ from convmark.results.code.manifest import HERE, ZOO, Code
 from convmark.results.code.of_run import changed_projects, ran_at
 from convmark.results.commit import Commit, is_changed, read_commit
 from convmark.results.record import Record
-from convmark.session.forecast import comparison_words
+from convmark.session.forecast import changed_seconds, comparison_words
 
 AnchorOf = Callable[[Case, Origin | None], AnchorCode]
 """Gives the code to compare a case with; raises ConvmarkError, saying why there is none."""
@@ -59,6 +59,7 @@ def compare_with_anchors(
     expected_s: Callable[[Case], float],
     gpus: Sequence[Gpu] = (),
     layers_s: float = 0.0,
+    question: str = "",
     on_decided: Callable[[dict[Case, LiveComparison]], None] = lambda found: None,
     on_regressed: Callable[[Pairing], None] = lambda pairing: None,
 ) -> dict[Case, LiveComparison]:
@@ -74,6 +75,7 @@ def compare_with_anchors(
         expected_s: seconds that a process which measures a case is expected to take.
         gpus: those of this machine, whose state tells which sessions count.
         layers_s: seconds that `on_regressed` takes for a case, to be announced.
+        question: what is asked of the cases, said with their number if any is to be compared.
         on_decided: is given what is returned, before `on_regressed` takes its time.
         on_regressed: is given each case found slower, once all have their verdicts.
     """
@@ -98,6 +100,8 @@ def compare_with_anchors(
                 pairings.append(Pairing(case=case, old=old, new=new, shared=both, measured=files))
         if pairings:
             seconds = sum(expected_s(pairing.case) for pairing in pairings)
+            if question:
+                say(f"{counted(len(pairings), 'case')} {question}")
             named = [labels[pairing.case] for pairing in pairings]
             say(_announcement(named, seconds, terms.seconds_left(), layers_s))
         results = compare_live(pairings, terms, say)
@@ -119,12 +123,16 @@ def _slower(pairings: Sequence[Pairing], results: Sequence[CaseResult]) -> list[
 def _announcement(
     labels: Sequence[str], processes_s: float, budget_s: float, layers_s: float = 0.0
 ) -> str:
-    """Say how many cases are compared, with what, and about how long it and the layers take."""
+    """Say how many cases are compared, with what, and about how long it and the layers take.
+
+    Of layers only where the budget has room for them, however many cases have changed.
+    """
     cases = counted(len(labels), "case")
     others = labels[0] if len(set(labels)) == 1 else "the code of their anchors"
     takes = comparison_words(processes_s, budget_s)
     layers = f"about {duration_text(layers_s)} for the layers of each slower case"
-    then = f"; then {layers}, within the same budget" if layers_s else ""
+    is_room = changed_seconds(processes_s) + layers_s <= budget_s
+    then = f"; then {layers}, within the same budget" if layers_s and is_room else ""
     return f"{cases} to compare live with {others}, {takes}{then}"
 
 
@@ -179,7 +187,8 @@ def _comparison(found: CaseResult, label: str) -> LiveComparison:
     undecided = found.undecided(f"run it again, which takes these sessions along, or {LARGER}")
     known = decision.estimate is not None
     ended = decision.decided and found.closed != INTERRUPTED
-    told = [*(found.separate if known else ()), "" if found.unlike in undecided else found.unlike]
+    told = [found.why_timed] if ended else []
+    told += [*(found.separate if known else ()), "" if found.unlike in undecided else found.unlike]
     told.append(found.lack)
     reasons = filter(None, [*([] if ended else [undecided]), *told])
     return LiveComparison(

@@ -19,8 +19,10 @@ from typing import Any
 
 from convmark.compare.judgement import INTERRUPTED, NOT_JUDGED, SAME_CODE, SAME_GRAPH, LiveSession
 from convmark.compare.live.case_result import (
+    NO_STEP,
     OTHER_SOFTWARE,
     CaseResult,
+    cannot_run,
     hold_files,
     hold_sizes,
     note_unlike,
@@ -37,7 +39,7 @@ from convmark.compare.live.session import (
     lockstep_session,
 )
 from convmark.compare.live.tree import ForeignCode, check_lacked
-from convmark.compare.rule.allotment import Candidate, next_session, seconds_to_decide
+from convmark.compare.rule.allotment import next_session, seconds_to_decide
 from convmark.compare.rule.decision import (
     CROSS_CHECKED_BY,
     FEWEST_SESSIONS,
@@ -59,6 +61,8 @@ MOST_FAILURES = 2
 """So many sessions that die of themselves close a case."""
 MOST_LEFT_OUT = 3
 """So many sessions on a slowed or shared card close a case: it would not get better soon."""
+_LONGER = 1.1
+"""A time left that has grown by this factor is explained."""
 WARM_UP_S = 0.2
 """Seconds of a session before its timed turns, at most."""
 
@@ -151,6 +155,7 @@ class _Running:
         self._terms = terms
         self._say = say
         self._see = see
+        self._told_s = math.inf
         self._draw = random.Random(terms.seed)
         self.found = [
             CaseResult(
@@ -234,6 +239,7 @@ class _Running:
         """
         sessions: list[LiveSession] = []
         controls: list[float] = []
+        codes = found.codes  # of the duets: a process of one code may read more of its files
         for _ in range(CROSS_CHECKED_BY):
             began = self._terms.clock()
             session, disturbed = self._run(pairing, found, apart=True)
@@ -249,6 +255,8 @@ class _Running:
             found.apart = f"{percent(checked)} there, {duets} in one process"
             found.live, found.control, found.decision = sessions, controls, None
             self._decide()
+        else:
+            found.codes = codes
 
     def _part(self, found: CaseResult, reason: str) -> None:
         """Give each side a process of its own from here on; duets are not mixed with those."""
@@ -299,22 +307,24 @@ class _Running:
             return
         if found.candidate().open:
             return
-        left = [one.candidate() for one in self.found if one.candidate().open]
-        text = found.closed or found.described
+        left = [one for one in self.found if one.candidate().open]
+        text = found.closed or found.outcome
         done = f"{len(self.found) - len(left)} of {counted(len(self.found), 'case')} done"
-        expected_s = sum(self._expected_s(candidate) for candidate in left)
-        left_s = min(expected_s, self._terms.seconds_left())
-        about = "about" if left_s == expected_s else "at most"
-        more = f", {about} {duration_text(left_s)} left" if 0 < left_s < math.inf else ""
-        self._say(f"{case.name}: {text}; {done}{more}")
+        self._say(f"{case.name}: {text}; {done}{self._time_left(left)}")
         self._finish(place)
 
-    def _expected_s(self, candidate: Candidate) -> float:
-        """Return about how long an open case still takes, seconds."""
-        if candidate.missing:
-            return (candidate.missing + 1) * candidate.session_s
-        needs_s = seconds_to_decide(candidate, len(self.found), self._terms.limits)
-        return math.inf if needs_s is None else needs_s
+    def _time_left(self, left: Sequence[CaseResult]) -> str:
+        """Return the time that open cases still take, in words, and why it is more than before."""
+        count, limits = len(self.found), self._terms.limits
+        expected_s = sum(one.expected_s(count, limits) for one in left)
+        left_s = min(expected_s, self._terms.seconds_left())
+        if not 0 < left_s < math.inf:
+            return ""
+        about = "about" if left_s == expected_s else "at most"
+        longer = left_s > _LONGER * self._told_s
+        self._told_s = left_s
+        why = " (longer than thought: step times vary more, or differ)" * longer
+        return f", {about} {duration_text(left_s)} left{why}"
 
     @contextlib.contextmanager
     def _closing(self, found: CaseResult) -> Iterator[None]:
@@ -335,8 +345,10 @@ class _Running:
         pairing, found = self._pairings[place], self.found[place]
         session, disturbed = self._run(pairing, found)
         self._check(pairing, session, found)
-        if self._may_be_one(pairing, found) and session.same_graph and not disturbed:
-            found.same, found.closed = SAME_GRAPH, "both codes make the same graph"
+        if self._may_be_one(pairing, found) and not disturbed:
+            found.why_timed = session.why_timed
+            if session.same_graph:
+                found.same, found.closed = SAME_GRAPH, "both codes make the same graph"
         for name, sizes in session.sizes.items():
             found.sizes.setdefault(name, {}).update(sizes)
         found.closed = found.closed or session.disturbing
@@ -346,7 +358,7 @@ class _Running:
             self._part(found, session.refusal)
             return self._session(place)
         if session.wall is None:
-            self._failed(pairing, session.failure or _NO_STEP, found)
+            self._failed(pairing, session.failure or NO_STEP, found)
             if found.beside is not None and not found.closed:  # it may run by itself
                 return self._session(place)
             return None
@@ -428,22 +440,9 @@ class _Running:
         shared = not (found.apart or pairing.shared is None or failure.status == "timeout")
         if shared:
             found.beside = failure
-            self._part(found, f"with the other, {_cannot_run(pairing, failure)}")
+            self._part(found, f"with the other, {cannot_run(pairing, failure)}")
             return
         if found.beside is not None:  # that the other was there is not why
             failure = found.beside if found.beside.side == failure.side else failure
             found.apart = ""
-        found.closed, found.failed = _cannot_run(pairing, failure), True
-
-
-def _cannot_run(pairing: Pairing, failure: SideFailure) -> str:
-    """Say which code cannot be run, and why."""
-    why, whose = failure.reason, "a code"
-    if failure.side:
-        tree = pairing.sides[failure.side].code
-        why = tree.explained(why) if tree is not None else why
-        whose = f"the {NEW if failure.side == NEW else OLD} code"
-    return f"{whose} cannot be run: {why}"
-
-
-_NO_STEP = SideFailure(side="", reason="no step was timed", status="error")
+        found.closed, found.failed = cannot_run(pairing, failure), True

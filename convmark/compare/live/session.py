@@ -200,6 +200,16 @@ class Session:
             return False
         return abs(self.wall.value) <= SAME_WITHIN
 
+    @property
+    def why_timed(self) -> str:
+        """Why the graphs do not tell that both codes make the same step; empty where they do."""
+        if self.wall is None or self.same_graph:
+            return ""
+        both = self.graphs.get(OLD), self.graphs.get(NEW)
+        if not all(both):
+            return "no graph tells what its step does"
+        return "other graph" if both[0] != both[1] else "same graph, but another time at first"
+
 
 # -- a duet ----------------------------------------------------------------------------------------
 

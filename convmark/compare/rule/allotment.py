@@ -124,14 +124,20 @@ def seconds_to_decide(candidate: Candidate, cases: int, limits: Limits = USUAL) 
     Args:
         cases: how many cases the run compares.
 
+    Where the sessions do not rule out that there is no change, it is decided then in that event as
+    well: else a noisier case, whose estimate lies further off by chance, would need less.
+
     Returns:
         0 where it is decided, None where it is closed or about a thousand sessions would not do.
     """
-    if candidate.decision.decided:
+    decision = candidate.decision
+    if decision.decided:
         return 0.0
-    further = np.array(_FAR_HORIZON)
-    chances = chances_to_decide(candidate.decision, further, cases, limits)
-    enough = np.flatnonzero(np.maximum.accumulate(chances) >= _LIKELY)
+    further, events = np.array(_FAR_HORIZON), [decision]
+    if decision.estimate is not None and decision.interval.low <= 0 <= decision.interval.high:
+        events.append(replace(decision, estimate=None, signs_behind=0.0))
+    chances = [chances_to_decide(event, further, cases, limits) for event in events]
+    enough = np.flatnonzero(np.maximum.accumulate(chances, axis=1).min(axis=0) >= _LIKELY)
     if candidate.closed or not len(enough):
         return None
     return float(further[enough[0]]) * candidate.session_s
@@ -219,7 +225,7 @@ def _least_convicted(
     early = BEYOND_MODES + stdtrit(np.maximum(then - 1, 1), 1 - rates) * errors
     early = np.where(then < FEWEST_BEYOND_MODES, math.inf, np.maximum(early, least))
     shifts = np.array([least_shift(one.sessions, one.rate) if one.sessions else 0 for one in looks])
-    least = np.maximum(least, shifts * decision.spread)
+    least = np.maximum(least, shifts * decision.spread + decision.signs_behind)
     return np.where(signs == 0, early, np.where(signs > decision.sessions, least, math.inf))
 
 
@@ -274,7 +280,8 @@ def _sensitivity(
 ) -> Sensitivity:
     # identical code: what its sessions scatter around is known to be 0
     scatter = math.sqrt(sum(value**2 for value in wall) / len(wall))
-    noise = replace(decision, spread=max(decision.spread, scatter), sessions=0, bar=0.0)
+    spread = max(decision.spread, scatter)
+    noise = replace(decision, spread=spread, sessions=0, bar=0.0, signs_behind=0.0)
     mean, error = float(np.mean(wall)), float(np.std(wall, ddof=1)) / math.sqrt(len(wall))
     # how far the sessions surely lie from 0: no number of them averages that out
     offset = abs(mean) if abs(mean) > t_quantile(_NO_CHANCE, len(wall) - 1) * error else 0.0

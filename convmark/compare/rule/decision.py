@@ -30,6 +30,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import itemgetter
 from typing import Literal
 
 import numpy as np
@@ -44,6 +45,8 @@ from convmark.compare.rule.statistics import (
     chance_of_slower,
     look_at,
     pooled_prior,
+    ranks_below,
+    shift_of,
     summary,
 )
 from convmark.core.errors import MeasurementError
@@ -180,6 +183,9 @@ class Decision:
     freedom: float
     """Degrees of freedom of the spread."""
     bar: float = 0.0
+    signs_behind: float = 0.0
+    """How much smaller the change is by the ranks of the sessions than by the estimate, which trims
+    the largest; at least 0."""
 
     @property
     def decided(self) -> bool:
@@ -359,7 +365,19 @@ class _Question:
             spread=self.error * math.sqrt(self.found.count),
             freedom=self.freedom,
             bar=self.case.bar,
+            signs_behind=self.signs_behind
+            if verdict == "undecided" and self.look.sessions  # ranks of fewer tell little
+            else 0.0,
         )
+
+    @property
+    def signs_behind(self) -> float:
+        """As of `Decision`: a conviction waits for the ranks, whatever the estimate is."""
+        estimate, wall = self.found.estimate, np.asarray(self.case.wall)
+        slower = estimate - self.case.bar
+        change, values = max((slower, wall - self.case.bar), (-estimate, -wall), key=itemgetter(0))
+        shift = shift_of(self.found.count, ranks_below(values))
+        return max(0.0, change - shift * self.error * math.sqrt(self.found.count))
 
     def verdict(self) -> Verdict:
         estimate = self.found.estimate

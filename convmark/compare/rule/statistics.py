@@ -195,11 +195,7 @@ def chance_of_slower(log_ratios: Sequence[float] | Array) -> float:
     Source:
         Wilcoxon (1945), one-sided, exact up to 100 sessions.
     """
-    values = np.asarray(log_ratios, np.float64)
-    count = len(values)
-    below = values <= 0
-    order = np.lexsort((below, np.abs(values)))
-    against = int((np.flatnonzero(below[order]) + 1).sum())
+    count, against = len(log_ratios), ranks_below(log_ratios)
     if count <= _EXACT_UP_TO:
         return float(_chances(count)[against])
     mean = count * (count + 1) / 4
@@ -207,22 +203,42 @@ def chance_of_slower(log_ratios: Sequence[float] | Array) -> float:
     return math.erfc((mean - against - 0.5) / spread / math.sqrt(2)) / 2
 
 
+def ranks_below(log_ratios: Sequence[float] | Array) -> int:
+    """Return the sum of the ranks, by size, of the sessions that are not above 0."""
+    values = np.asarray(log_ratios, np.float64)
+    below = values <= 0
+    order = np.lexsort((below, np.abs(values)))
+    return int((np.flatnonzero(below[order]) + 1).sum())
+
+
 @lru_cache(maxsize=1024)
 def least_shift(count: int, rate: float) -> float:
     """Return how far above 0, in their standard deviations, normal sessions lie that just convict.
 
     The sum of the ranks of those below 0 is then, on average, the largest of which chance alone
-    makes no more than the rate. More than a hundred sessions are taken for a hundred.
+    makes no more than the rate.
+    """
+    if count <= _EXACT_UP_TO:
+        against = int(np.searchsorted(_chances(count), rate, side="right")) - 0.5
+    else:
+        mean = count * (count + 1) / 4
+        against = mean - t_quantile(1 - rate, math.inf) * math.sqrt(mean * (2 * count + 1) / 6)
+    return shift_of(count, against)
+
+
+def shift_of(count: int, against: float) -> float:
+    """Return how far above 0, in their standard deviations, normal sessions lie that have ranks so.
+
+    Args:
+        against: the sum, on average, of the ranks of those below 0.
     """
     from scipy.special import ndtr
 
-    count = min(count, _EXACT_UP_TO)
-    against = int(np.searchsorted(_chances(count), rate, side="right")) - 1
     low, high = 0.0, 10.0
     while high - low > 1e-3:
         shift = (low + high) / 2
         pairs = count * (count - 1) / 2 * ndtr(-math.sqrt(2) * shift)
-        low, high = (shift, high) if pairs + count * ndtr(-shift) > against + 0.5 else (low, shift)
+        low, high = (shift, high) if pairs + count * ndtr(-shift) > against else (low, shift)
     return high
 
 
