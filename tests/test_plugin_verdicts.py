@@ -279,7 +279,7 @@ def test_the_layers_of_a_slower_case_are_named_and_kept_and_change_no_verdict(
     assert len(kept.read_text().splitlines()) == 5  # its header, three layers and the rest
     result = run(*gate_run, "--compare-budget=20")  # which does not hold the sessions
     assert result.ret == 1
-    result.stdout.fnmatch_lines([f"convmark: {LENET5}: no layers: 2 sessions * budget spent"])
+    result.stdout.fnmatch_lines([f"convmark: {LENET5}: no layers: budget spent: 2 sessions *"])
     assert not list(pytester.path.glob("results/*/0002.layers.csv"))
 
 
