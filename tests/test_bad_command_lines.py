@@ -42,7 +42,7 @@ BAD: list[tuple[list[str], str]] = [
     (["ruin"], "invalid choice: 'ruin'"),
     (["--models", "lenet5"], "COMMAND"),
     (["run", "--proceses", "3"], "did you mean --processes?"),
-    (["run", "--process", "3"], "unrecognized arguments: --process 3"),
+    (["run", "--process", "3"], "unrecognized arguments: --process; did you mean"),
     (["run", ESCAPE], "unrecognized arguments: red"),
     (["run", "a\nb"], "unrecognized arguments: a b"),
     # run
@@ -86,7 +86,7 @@ BAD: list[tuple[list[str], str]] = [
     (["run", "--python", "a\0b"], "--python: must not be empty"),
     (["run", "--env", "not a requirement =="], "--env: must be a requirement"),
     (["run", "--describe=yes"], "--describe: ignored explicit argument 'yes'"),
-    (["run", "--margin", "0.1"], "unrecognized arguments: --margin 0.1"),
+    (["run", "--margin", "0.1"], "unrecognized arguments: --margin"),
     # compare
     (["compare", "1", "2", "3"], "RUN: must be at most two, got 3"),
     (["compare", "99"], "no run '99'"),
@@ -154,6 +154,7 @@ BAD: list[tuple[list[str], str]] = [
     (["report", "--name", f"xeon-2={ESCAPE}"], "--name: must be MACHINE=NAME"),
     (["report", "--name", "xeon-9=desk"], "--name: no row is from the machine 'xeon-9'; did you"),
     (["report", "--figures", " "], "--figures: must be the path of a folder"),
+    (["report", "--fomat", "csv"], "unrecognized arguments: --fomat; did you mean --format?"),
     (["report", "--per", "x"], "unrecognized arguments: --per; --per is an option of convmark run"),
     (["report", "-o", ""], "--output: must end in .html"),
     (["report", "--figures", "file"], "--figures: file must be writable"),

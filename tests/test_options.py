@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from convmark.core.cluster import Cluster
 from convmark.core.errors import OptionError
 from convmark.core.option import by_source
-from convmark.core.option_values import nearest
+from convmark.core.option_values import nearest, nearest_case
 from convmark.core.options import OPTIONS, read
 from convmark.core.pyproject import pyproject_settings, wants_short_options
 
@@ -419,6 +420,20 @@ def test_a_bad_value_of_pyproject_that_the_user_replaces_is_not_looked_at() -> N
 
 def test_keys_that_are_no_options_are_left_alone() -> None:
     assert read({"command": "run", "version": True}).processes == 3
+
+
+def test_a_case_of_another_model_is_never_what_was_meant() -> None:
+    cases = [
+        f"{model}-{task}-cpu-b{size}-float32"
+        for model in ("mobilenetv2", "lenet5", "mobilenet")
+        for task in ("train", "infer")
+        for size in (1, 32)
+    ]
+    for typed in ("mobilenetv2-infer-cpu-b1-flaot32", "mobilnetv2-*", "mobilenetv2-trian-*"):
+        told = nearest_case(typed, cases)
+        assert re.findall(r"\w+(?=-(?:train|infer))", told) == ["mobilenetv2"] * 3, typed
+    assert nearest_case("vgg16-*", cases) == "known models: mobilenetv2, lenet5, mobilenet"
+    assert nearest_case("vgg16-*", ()) == "none is known"
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,9 @@ def test_a_short_name_where_there_is_none_is_answered_with_the_long_one(
     assert result.ret == 4
     told = "ERROR: unrecognized arguments: --compare-budget; *--convmark-compare-budget*"
     result.stderr.fnmatch_lines([told])
+    result = pytester.runpytest_inprocess("--modles", "lenet5")
+    told = "ERROR: unrecognized arguments: --modles; did you mean --convmark-models[?]"
+    result.stderr.fnmatch_lines([told])
 
 
 def test_other_benchmarks_beside_ours_keep_storage_comparison_and_limits(

@@ -67,9 +67,13 @@ class Parser(argparse.ArgumentParser):
         self._end("; ".join(filter(None, [message, self._near(message)])))
 
     def refuse(self, unknown: Sequence[str], commands: Mapping[str, Parser]) -> NoReturn:
-        """End because of words that are unknown here, and name the commands that know the first."""
-        words = f"unrecognized arguments: {' '.join(unknown)}"
-        flag = next((word.partition("=")[0] for word in unknown if word.startswith("--")), "")
+        """End because of words that are unknown here, and name the commands that know the first.
+
+        Of options their names are said, as pytest's are, and not the values that were left over.
+        """
+        flags = [word.partition("=")[0] for word in unknown if word.startswith("--")]
+        words = f"unrecognized arguments: {' '.join(flags or unknown)}"
+        flag = next(iter(flags), "")
         having = [name for name, one in commands.items() if flag in one._option_string_actions]
         if not having:
             self.error(words)

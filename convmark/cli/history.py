@@ -37,7 +37,7 @@ from convmark.compare.trend import Commits, Point, trend
 from convmark.compare.verdict import conclude, review
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.fitting import tell
-from convmark.core.option_values import check_patterns, nearest
+from convmark.core.option_values import check_patterns, nearest, nearest_case
 from convmark.core.options import Options
 from convmark.core.pyproject import typed
 from convmark.core.table import headings, table_of
@@ -231,7 +231,7 @@ def history(given: argparse.Namespace, options: Options) -> int:
     if not runs:
         index.keep()
         names = {name for path in paths for name, _ in index.entry(path).judged}
-        raise OptionError(f"CASE: no run has {case!r}; {nearest(case, sorted(names))}")
+        raise OptionError(f"CASE: no run has {case!r}; {nearest_case(case, sorted(names))}")
     rows = [_row(path, figures, index) for path, figures in runs]
     index.keep()
     columns = headings("run started commit step_time_p50_s spread n verdict")

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from convmark.core.case import cpu_list, cpu_numbers
 from convmark.core.errors import CaseError, OptionError
 from convmark.core.model_name import ModelName, split_names
+from convmark.core.tasks import TASKS
 from convmark.core.text import NUMBER, is_plain
 
 AUTO: Literal["auto"] = "auto"
@@ -27,6 +28,10 @@ LEAST_MARGIN = 0.01
 
 MOST_SECONDS = 1_000_000
 """Eleven days; the system's timers overflow far above it."""
+
+
+MOST_KNOWN = 12
+"""Known names that are listed where none is near."""
 
 
 def did_you_mean(
@@ -49,7 +54,36 @@ def nearest(value: str, known: Iterable[str]) -> str:
     if question := did_you_mean(value, names):
         return question
     few = f"known: {', '.join(names)}" if names else "none is known"
-    return few if len(names) <= 12 else "no known name is similar"
+    return few if len(names) <= MOST_KNOWN else "no known name is similar"
+
+
+def nearest_case(value: str, cases: Iterable[str]) -> str:
+    """Say the nearest of the known cases, but none of another model than is meant.
+
+    Args:
+        value: a case's name, or a pattern of some, spelt wrong.
+    """
+    import difflib
+
+    by_model: dict[str, list[str]] = {}
+    for case in cases:
+        by_model.setdefault(_model_in(case), []).append(case)
+    model = _model_in(value)
+    near = difflib.get_close_matches(model, by_model, n=1, cutoff=0.6)
+    if near:
+        own = by_model[near[0]]
+        return did_you_mean(value, own, cutoff=0.3) or nearest(value, own)
+    few = 0 < len(by_model) <= MOST_KNOWN
+    return f"known models: {', '.join(by_model)}" if few else nearest(value, by_model)
+
+
+_TASK = re.compile(rf"-(?:{'|'.join(TASKS)})(?:-|$)")
+
+
+def _model_in(case: str) -> str:
+    """Return the model in the name of a case, or what stands in its place."""
+    named = _TASK.split(case, 1)
+    return named[0] if len(named) > 1 else case.partition("-")[0]
 
 
 def check_patterns(flag: str, patterns: Iterable[str], cases: Collection[str]) -> None:
@@ -61,7 +95,8 @@ def check_patterns(flag: str, patterns: Iterable[str], cases: Collection[str]) -
     for pattern in patterns:
         if not any(fnmatchcase(case, pattern) for case in cases):
             raise OptionError(
-                f"{flag}: must match a case of the run, got {pattern!r}; {nearest(pattern, cases)}"
+                f"{flag}: must match a case of the run, got {pattern!r}; "
+                f"{nearest_case(pattern, cases)}"
             )
 
 

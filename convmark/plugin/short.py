@@ -116,7 +116,10 @@ def refuse_unknown(config: pytest.Config, parser: pytest.Parser, args: list[str]
                 f"unrecognized arguments: {flag}; here it is {PREFIX}{name}, unless "
                 "[tool.convmark] of pyproject.toml has short_options = true"
             )
-        if near := did_you_mean(flag, ours, most=1, cutoff=0.8):
+        near = did_you_mean(flag, ours, most=1, cutoff=0.8) or did_you_mean(
+            name, sorted(short), most=1, cutoff=0.8, before=prefix(config)
+        )
+        if near:
             raise usage_error(f"unrecognized arguments: {flag}; {near}")
 
 
