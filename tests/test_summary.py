@@ -136,6 +136,20 @@ def test_windows_are_said_of_keras_alone(runtimes: list[str], caption: str) -> N
     assert bool(table.caption) == bool(caption)
 
 
+def test_cells_that_are_empty_say_why_where_other_cases_have_them() -> None:
+    held: dict[str, Any] = {"peak_device_memory_bytes": 2**20, "step_time_p99_s": 0.02}
+    rows = [measured(1, 0.01, **held), measured(1, 0.01, backend="jax")]
+    litert = measured(1, 0.01, task="infer", runtime="litert", step_time_p99_s=0.02)
+    failed = row(process=1, model="resnet50", status="error", error="no weights")
+    (table,) = summary([*rows, litert, failed])
+    assert "p99 is empty of cases with a process of fewer than 1,000 steps. " in table.caption
+    assert table.caption.endswith(
+        "device peak is empty where no allocator counts it: JAX on cpu, LiteRT on cpu."
+    )
+    for told in ([rows[0]], [rows[0], failed], [rows[1], failed]):
+        assert "empty" not in summary(told)[0].caption
+
+
 def test_figures_beside_a_failed_process_say_their_load() -> None:
     """And the load is that of the processes whose figures they are."""
     rows = [

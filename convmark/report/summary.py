@@ -12,9 +12,10 @@ from operator import itemgetter
 from statistics import mean, median, stdev
 from typing import Any
 
+from convmark.core.backends import BACKENDS
 from convmark.core.case import Case
-from convmark.core.runtimes import DEFAULT_RUNTIME
-from convmark.core.statistics import middle_of, scaling_efficiency, spread
+from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIMES
+from convmark.core.statistics import QUANTILE_STEPS, middle_of, scaling_efficiency, spread
 from convmark.core.table import Heading, Table, headings, plain, table_of
 from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.core.text import listed, load_text, seconds_text
@@ -139,7 +140,8 @@ def _timed(groups: Groups) -> Table:
     caption = SAMPLES_PER_S if DEFAULT_RUNTIME in runtimes else ""
     if len(runtimes) > 1:  # a step of an exported model ends before the next begins
         caption = caption.replace("samples/s is", "samples/s of Keras is")
-    caption = " ".join([*filter(None, [caption]), *_far(groups, "It" if caption else "samples/s")])
+    far = _far(groups, "It" if caption else "samples/s")
+    caption = " ".join([*filter(None, [caption]), *far, *_gaps(groups, records)])
     return table_of("summary", "Step times", caption, columns, records, keep=["case"])
 
 
@@ -172,6 +174,28 @@ def _far(groups: Groups, subject: str) -> Iterator[str]:
         if found:
             worst = [words for _, words in sorted(found, reverse=True)]
             yield f"{subject} is {way} by {listed(worst, MOST_FAR)}. {reason}"
+
+
+def _gaps(groups: Groups, records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Say why cells of cases with a step time are empty in a column that others fill."""
+
+    def lacking(column: str) -> list[Sequence[Record]]:
+        if all(row[column] is None for row in records):
+            return []  # there is no such column
+        timed = (row for row in records if row["step_time_p50_s"] is not None)
+        return [groups[row["case"]] for row in timed if row[column] is None]
+
+    if lacking("step_time_p99_s"):
+        yield f"p99 is empty of cases with a process of fewer than {QUANTILE_STEPS['p99']:,} steps."
+    kinds = dict.fromkeys(_ran_by(row) for row, *_ in lacking("peak_device_memory_bytes"))
+    if kinds:
+        yield f"device peak is empty where no allocator counts it: {listed(list(kinds), MOST_FAR)}."
+
+
+def _ran_by(row: Record) -> str:
+    runtime = row.runtime or DEFAULT_RUNTIME
+    one = BACKENDS[row.backend] if runtime == DEFAULT_RUNTIME else RUNTIMES[runtime]
+    return f"{one.label} on {row.device}"
 
 
 def _note(rows: Sequence[Record], said: set[tuple[str, str | None]], most: int = 80) -> str:
