@@ -167,16 +167,21 @@ def test_a_run_interrupted_before_any_row_when_going_on_keeps_its_file(
     assert len(read_run(path)) == 2
 
 
-def test_nothing_is_measured_where_nothing_is_missing(
-    folder: Path, worker: type[Worker], capsys: pytest.CaptureFixture[str]
+def test_nothing_is_started_where_nothing_is_missing(
+    folder: Path,
+    worker: type[Worker],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert main(["run", *OPTIONS]) == 0
     (path,) = folder.glob("results/*/*.csv")
     before = path.read_bytes()
     worker.asked.clear()
+    monkeypatch.setattr(worker, "answer", lambda *asked: pytest.fail("a framework is started"))
+    line = refused(path, capsys, *OPTIONS, "--time-budget", "0.5")
+    assert "time budget s was 0.6, is 0.5" in line
     capsys.readouterr()
     assert main(["run", *OPTIONS, "--resume"]) == 0
-    assert worker.asked == []
     assert path.read_bytes() == before
     printed = capsys.readouterr()
     assert "lenet5-train-cpu-b4-float32" in printed.out

@@ -91,7 +91,10 @@ def run(given: argparse.Namespace, options: Options) -> int:
             stack.callback(earlier.run_file.close)
         sessions = [Session(options, machine, _say, python=path) for path in paths]
         for session in sessions:
-            stack.enter_context(session).take(session.default_cases())
+            stack.enter_context(session)
+            here = session.interpreters.python == sys.executable
+            if not (earlier and here and session.take_whole(earlier)):
+                session.take(session.default_cases())
         notes = [*preflight.lines(machine), *left_out(sessions)]
         parts = [
             _take_part(session, shard, known_s, number) if shard else None

@@ -75,10 +75,13 @@ def expected(options: Options, facts: Facts, found: Mapping[str, Mapping[str, An
     """Return what gives the columns that rows measured now would have.
 
     Args:
-        found: what each backend's interpreter has, as `Interpreters.inspect` returns it.
+        found: what each backend's interpreter has, as `Interpreters.inspect` returns it; nothing
+            where none was started, since no row is left to be measured.
     """
 
     def columns(case: Case) -> dict[str, Any]:
+        if not found:
+            return of_the_run(case, options, facts)
         its_own = found[case.backend]
         columns = software(its_own)
         packages = f"{columns['packages'] or ''} {its_own.get('runtimes', '')}"

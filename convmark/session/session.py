@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from convmark.core.case import Case
 from convmark.core.cluster import check_devices
-from convmark.core.errors import StoreError
+from convmark.core.errors import OptionError, StoreError
 from convmark.core.fitting import unbroken
 from convmark.core.option_values import AUTO
 from convmark.core.options import Options
@@ -43,7 +43,7 @@ from convmark.session.auto_batch import Choice, chosen_cases, find_sizes
 from convmark.session.ceilings import Ceiling, Key, ceilings_path, gather
 from convmark.session.expected import after_s, expected_s, is_guess, load_slowdown
 from convmark.session.facts import Facts, Job, facts_of, plan
-from convmark.session.forecast import check_layers, recent_seconds
+from convmark.session.forecast import check_layers, likely_devices, recent_seconds
 from convmark.session.layers import (
     LAYERS_TABLE,
     LayerRow,
@@ -185,6 +185,23 @@ class Session(contextlib.AbstractContextManager["Session"]):
             self.say(line)
         self.options = with_digits(self.options, asked, self.interpreters.answer, os.environ)
         self.plan_cases = self.cases = list(asked)
+
+    def take_whole(self, earlier: InterruptedRun) -> bool:
+        """Choose the cases of a run of which nothing is left; return whether it is one.
+
+        No interpreter is started for it: the devices are those that the driver shows, and what
+        would be refused of a case has been when the run began.
+        """
+        if self.options.batch_sizes == AUTO or self.options.layers or earlier.again:
+            return False
+        devices = likely_devices(self.options, self.machine, os.environ)
+        with contextlib.suppress(OptionError):
+            self.plan_cases = cases(self.options, dict.fromkeys(self.options.backends, devices))
+        self.cases = list(self.plan_cases)
+        if self.cases and not missing(self.jobs(), earlier.records):
+            return True
+        self.plan_cases = self.cases = []
+        return False
 
     def open(self, earlier: InterruptedRun | None = None) -> RunFile:
         """Open the run's file: a new one, or that of the run that goes on.
