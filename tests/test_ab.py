@@ -6,6 +6,7 @@ import contextlib
 import csv
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -53,6 +54,20 @@ def test_a_slower_side_is_found_kept_and_exits_1(
     assert f"{NAME}: session 2, +" in printed.err
     assert "], regressed; 1 of 1 case done" in printed.err
     check("ab", plain(printed.err + printed.out, folder))
+
+
+def test_each_session_is_shown_before_it_begins_with_its_case_and_the_time_left(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+    update = lambda display, lane, text, **more: shown.append(text)  # noqa: E731
+    monkeypatch.setattr("convmark.cli.ab.Display.update", update)
+    assert main(["ab", *LENET5, "--batch-sizes", "8,32", "--target", "0.1"]) == 0
+    first, second, *_ = shown
+    small = "lenet5-train-cpu-b8-float32"
+    assert first == f"{small}: session 1; 0 of 2 cases decided, at most 2 min left"
+    assert "session 1" in second or "session 2" in second
+    assert any(re.search(r": session [4-9], [+-].*\]; . of 2 cases decided", one) for one in shown)
 
 
 def test_without_the_package_that_draws_the_verdict_is_printed_and_kept(

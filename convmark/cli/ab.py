@@ -262,8 +262,7 @@ class SideComparison:
         tell(self.title, stream=sys.stderr)
         if run_the_same(self.pair, self.cases):
             _say("A and B are identical: any difference is noise")
-        with ab_files.kept_if_used(self.path):
-            outcomes = self.outcomes(wanted)
+        outcomes = self.outcomes(wanted)
         failed = [row for row, found in outcomes if found.failed]
         return Compared(
             rows=[row for row, one in outcomes if _has_row(one)],
@@ -279,17 +278,16 @@ class SideComparison:
         Sessions are kept as they end, and verdicts when they are decided.
         """
         budget_s = wanted.budget_s * len(self.cases)
-        own = {"limits": wanted.limits, "target": wanted.target}
-        terms = LiveOptions.of(self.options, budget_s, **own)
+        terms = LiveOptions.of(self.options, budget_s, limits=wanted.limits, target=wanted.target)
         make, asked = make_of(self.options), asked_axes(self.options)
         opened = paired(self.cases, self.pair, make, gpus=self.machine.gpus, asked=asked)
         file = ab_files.kept_if_used(self.path)
         with Display(sys.stderr, counted=False) as shown, file, opened as pairings:
-            shown.update("", f"the first session; at most {duration_text(budget_s)} in all")
             kept = [_Sessions() for _ in self.cases]
             see = functools.partial(self._see, shown, kept)
             rows: dict[int, VerdictRow] = {}
             done = functools.partial(self._keep_verdict, rows)
+            terms = dataclasses.replace(terms, began=functools.partial(self._show, shown, terms))
             results = compare_live(pairings, terms, shown.newest, see, done)
             if self.options.layers:
                 self._blame(pairings, results, shown)
@@ -301,6 +299,10 @@ class SideComparison:
         if not any(decided):
             ab_files.remove_unused(self.path)  # no verdict has its number
         return outcomes
+
+    def _show(self, shown: Display, terms: LiveOptions, place: int, found: Any) -> None:
+        words = ab_files.beginning(found, place, terms.seconds_left())
+        shown.update("", f"{self.cases[place].name}: {words}")
 
     def _keep_verdict(self, rows: dict[int, VerdictRow], place: int, found: CaseResult) -> None:
         """Keep what came of a case, once; of one that was interrupted undecided, nothing.

@@ -27,7 +27,7 @@ from convmark.core.files import as_store_error, write_whole
 from convmark.core.interval import Interval, share_of
 from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.core.statistics import trimmed_mean
-from convmark.core.text import counted, share_text
+from convmark.core.text import counted, duration_text, share_text
 from convmark.results.store import AB_FOLDER, Store
 from convmark.results.table_file import TableFile
 
@@ -174,6 +174,19 @@ def of_sides(note: str) -> str:
     """Return a note with the sides by the names that the user knows them by."""
     names = {"the old code": "A", "the control code": "A", "the new code": "B"}
     return functools.reduce(lambda text, name: text.replace(*name), names.items(), note)
+
+
+def beginning(found: Sequence[CaseResult], place: int, left_s: float) -> str:
+    """Return which session of a case begins, what is known of the case, and how much is left.
+
+    Args:
+        left_s: the most seconds that the comparison of all cases still takes.
+    """
+    one, open_ = found[place], sum(other.candidate().open for other in found)
+    session = f"session {len(one.live) + len(one.left_out) + 1}"
+    known = ", ".join(filter(None, [session, one.decision.text if one.decision else ""]))
+    decided = f"{len(found) - open_} of {counted(len(found), 'case')} decided"
+    return f"{known}; {decided}, at most {duration_text(max(0.0, left_s))} left"
 
 
 def next_step(rows: Sequence[VerdictRow], *, layers: bool) -> str:

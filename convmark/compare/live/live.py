@@ -90,6 +90,8 @@ class LiveOptions:
     """The cases, by name, that the last run has left undecided: they come first."""
     evenly: bool = False
     """Whether all cases get sessions evenly until the time is spent, as in an A/A."""
+    began: Callable[[int, Sequence[CaseResult]], None] = lambda place, found: None
+    """Called before each session with the place of its case and what was found of every case."""
 
     @classmethod
     def of(cls, options: Options, budget_s: float, **own: Any) -> LiveOptions:
@@ -212,6 +214,7 @@ class _Running:
 
         A session tells the other cases' noise too, so that it may decide them.
         """
+        self._terms.began(place, self.found)
         began, found = self._terms.clock(), self.found[place]
         were_open = [other for other, one in enumerate(self.found) if one.candidate().open]
         taken: tuple[Session, str] | None = None
@@ -308,9 +311,8 @@ class _Running:
         if found.candidate().open:
             return
         left = [one for one in self.found if one.candidate().open]
-        text = found.closed or found.outcome
         done = f"{len(self.found) - len(left)} of {counted(len(self.found), 'case')} done"
-        self._say(f"{case.name}: {text}; {done}{self._time_left(left)}")
+        self._say(f"{case.name}: {found.closed or found.outcome}; {done}{self._time_left(left)}")
         self._finish(place)
 
     def _time_left(self, left: Sequence[CaseResult]) -> str:
