@@ -31,6 +31,7 @@ from convmark.compare.live.anchor import Origin
 from convmark.core.errors import StoreError
 from convmark.machine.gpu.devices import Card, Gpu
 from convmark.machine.hardware import read_machine
+from convmark.report.build import build
 
 __all__ = ["folder"]
 
@@ -312,10 +313,37 @@ def test_other_commands_say_where_the_verdicts_of_a_comparison_are(
         told = " ".join(capsys.readouterr().err.split())
         assert told == f"convmark {command[0]}: {there} results/ab/verdicts.csv"
     keep_run(folder / "results", suite("xeon", 1, ["lenet5"]))
-    for command, where in (["list"], "listed here"), (["report"], "in the report"):
-        assert main([*command]) == 0
-        told = " ".join(capsys.readouterr().err.split())
-        assert f"convmark ab are not {where}: results/ab/verdicts.csv" in told
+    assert main(["list"]) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "convmark ab are not listed here: results/ab/verdicts.csv" in told
+
+
+def test_the_report_has_the_verdicts_of_comparisons_and_says_what_the_newest_found(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep_run(folder / "results", suite("xeon", 1, ["lenet5"]))
+    assert main(["ab", "2.20.0", "2.21.0", *LENET5]) == 0
+    Interpreter.speeds = {"2.21.0": 1.1}
+    assert main(["ab", "2.20.0", "2.21.0", *LENET5]) == 1
+    earlier, newest = verdicts(folder)
+    answers, *_, table = [
+        one for one in build([folder / "results"]).tables if one.key in ("answers", "comparisons")
+    ]
+    found = {row["of"]: row for row in answers.records()}["comparison 0002"]
+    assert found["found"] == "1 of 1 case slower in B"
+    change, low, high = (100 * float(newest[name]) for name in ("change", "low", "high"))
+    told = f"{NAME}: B against A {change:+.1f} % [{low:+.1f}, {high:+.1f}], B: 2.21.0, A: 2.20.0"
+    assert found["detail"] == f"1 regressed, {told}"
+    rows = table.records()
+    assert [(row["comparison"], row["verdict"]) for row in rows] == [
+        ("0002", "regressed"),
+        ("0001", earlier["verdict"]),
+    ]
+    assert rows[0]["change"] == float(newest["change"])
+    assert {row[0] for row in table.facets} == {"lenet5"}
+    capsys.readouterr()
+    assert main(["report"]) == 0
+    assert "A/B comparisons" in capsys.readouterr().out
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from convmark.compare.live.ab_files import VerdictRow
 from convmark.core.table import FACETS, Table
 from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.core.text import counted, listed, natural_order
@@ -19,6 +20,7 @@ from convmark.report.rows import Rows, newest_rows, points, read_rows
 from convmark.report.sides import Sides, newest_versions, sides_of
 from convmark.report.tables.accuracy import accuracy
 from convmark.report.tables.answers import answers
+from convmark.report.tables.comparisons import comparisons, comparisons_of
 from convmark.report.tables.cores import cores_of_runs
 from convmark.report.tables.cost import COST, TRAINING_COST, cost_tables, energy
 from convmark.report.tables.hardware import BEST_BATCHES, hardware_tables
@@ -59,8 +61,8 @@ FIRST = ("answers", "architectures", "applications", "accuracy")
 """Tables that Markdown without verdicts shows unfolded."""
 
 _WHERE_KNOWN = (
-    *(BEST_BATCHES, "cores", COST, TRAINING_COST, "energy", "latency_limit", "nodes", "noise"),
-    "published",
+    *(BEST_BATCHES, "comparisons", "cores", COST, TRAINING_COST, "energy", "latency_limit"),
+    *("nodes", "noise", "published"),
     *("published_times", "roofline", "runtimes", "scaling", "sustained"),
     *TASKS,
 )
@@ -119,7 +121,8 @@ def build(
         found = [applications(table, depths)]
     else:
         sides = sides_of(rows.frame[rows.frame["task"].isin(TIMED_TASKS)], rows.runs)
-        found = _every_table(rows, table, described, comparison, sides, wall)
+        compared = comparisons_of(places)
+        found = _every_table(rows, table, described, comparison, sides, wall, compared)
     return Report(
         title=_title(rows) if style == "full" else found[0].title,
         when=_when(rows),
@@ -139,6 +142,7 @@ def _every_table(
     comparison: Comparison,
     sides: Sides,
     wall: Sequence[str],
+    compared: Sequence[VerdictRow],
 ) -> list[Table]:
     """Return the tables of a full report; those with nothing to show only where they say so."""
     labels = [run.label for run in rows.runs]
@@ -155,7 +159,7 @@ def _every_table(
         for row in newest_rows(timed)
     }
     found = [
-        answers(frame, timed, machine_ratios[0], versions, rows.runs, changed),
+        answers(frame, timed, machine_ratios[0], versions, rows.runs, changed, compared),
         architectures(timed, labels),
         *machine_ratios,
         *cost_tables(rows.frame, comparison),
@@ -164,6 +168,7 @@ def _every_table(
             timed, rows.runs, step_time_verdicts(rows.runs), marks(moved), runs_of_levels(moved)
         ),
         levels(moved, Path.cwd(), axes),
+        comparisons(compared, rows.names),
         accuracy(rows.frame, labels),
         batch_sizes(timed),
         distribution(timed),

@@ -249,6 +249,15 @@ def _table(kind: type[Any]) -> TableFile[Any]:
     return TableFile(kind, [name for name in names if not name.endswith("_framework")])
 
 
+def read_verdicts(path: Path) -> list[VerdictRow]:
+    """Return the verdicts of a file, of which an interrupted comparison may have fewer than cases.
+
+    Raises:
+        StoreError: the file does not fit; the message names file and line.
+    """
+    return _table(VerdictRow).read(path)
+
+
 def append(path: Path, rows: Sequence[SessionRow] | Sequence[VerdictRow]) -> None:
     """Append rows of one kind; they are on the disk when it returns.
 
@@ -272,7 +281,7 @@ def keep_verdict(sessions: Path, row: VerdictRow, *, again: bool) -> None:
         StoreError: as `append`.
     """
     path = verdicts_path(sessions)
-    known = _table(VerdictRow).read(path) if again else []
+    known = read_verdicts(path) if again else []
     key = operator.attrgetter("ab", "started", "case")
     if key(row) not in map(key, known):
         append(path, [row])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from convmark.compare.files import read_verdicts
 from convmark.compare.intended import pass_accepted
 from convmark.compare.judgement import Judgement
+from convmark.compare.live.ab_files import VerdictRow
 from convmark.core.backends import DEFAULT_BACKEND
 from convmark.core.interval import Interval
 from convmark.core.statistics import is_known
@@ -28,6 +29,7 @@ from convmark.report.rows import (
     setting,
     text_of,
 )
+from convmark.report.tables.comparisons import newest_comparison
 from convmark.report.tables.hardware import GEOMETRIC_MEAN, MOST_NAMES, UNLIKE
 from convmark.report.tables.overview import FEW_PROCESSES, WIDE_SPREAD
 from convmark.report.verdicts import worth_reading
@@ -67,6 +69,7 @@ def answers(
     versions: Versions | None,
     runs: Sequence[RunSource],
     moved: int,
+    compared: Sequence[VerdictRow] = (),
 ) -> Table:
     """Return the answers, one row for each line.
 
@@ -77,6 +80,7 @@ def answers(
         versions: two versions of a framework, where they can be compared.
         runs: the files by `source`.
         moved: cases whose level has moved in the history.
+        compared: verdicts of `convmark ab`, the newest comparison first.
 
     Raises:
         StoreError: a verdicts file does not fit; the message names file and line.
@@ -86,6 +90,7 @@ def answers(
         *_machines(hardware),
         *([_versions(versions)] if versions else []),
         *_changes(table, runs, moved),
+        *(_line(CHANGED, *told) for told in [newest_comparison(compared)] if told),
         _trust(table),
     ]
     but_for = ", but those of machines of sustained throughput" * _is_sustained(hardware)
@@ -101,9 +106,9 @@ def answers(
         "geometric means over the processes, a step time alone is their median. "
         "Ratios of versions are over cases with the same code and the same "
         "conditions except packages. Changes are the verdicts of each machine's "
-        "newest judged run. Trust is good if at most 5 % of the newest figures are "
-        "doubtful for one of the reasons given, fair if at most 25 % are, and "
-        "otherwise poor.",
+        "newest judged run, and of the newest comparison by convmark ab. Trust is good if at "
+        "most 5 % of the newest figures are doubtful for one of the reasons given, fair if at most "
+        "25 % are, and otherwise poor.",
         headings("answer of found detail"),
         records,
     )
