@@ -31,7 +31,8 @@ from convmark.report.figures.figure import (
 from convmark.report.figures.series import CONTROL, sessions_spec
 from convmark.report.rows import points, read_rows
 from convmark.report.tables import markdown_text, terminal_text
-from convmark.report.tables.steps import roofline, scaling
+from convmark.report.tables.replicas import scaling
+from convmark.report.tables.steps import roofline
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -182,8 +183,8 @@ def test_roofline_and_scaling_are_drawn_where_rows_know_enough(tmp_path: Path) -
     one = known[known["run"] == "0002"].copy()
     two = one.assign(replicas=2.0, case=one["case"].astype(str) + "-r2")
     both = type(one)({name: [*one[name], *two[name]] for name in one})
-    drawn = {figure.key: figure for figure in figures_of([roofline(points(known), {}),
-                                                          scaling(points(both))])}  # fmt: skip
+    tables = [roofline(points(known), {}), scaling(points(both), both)]
+    drawn = {figure.key: figure for figure in figures_of(tables)}
     assert list(drawn) == ["roofline", "scaling"]
     figure = drawn["roofline"]
     rows = [

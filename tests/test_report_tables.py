@@ -26,13 +26,13 @@ from convmark.report.tables.hardware import hardware_tables
 from convmark.report.tables.history import history, step_time_verdicts
 from convmark.report.tables.models import applications, architectures, pareto, pareto_front
 from convmark.report.tables.overview import machines, troubles
+from convmark.report.tables.replicas import scaling
 from convmark.report.tables.steps import (
     attainable,
     batch_sizes,
     bytes_per_sample,
     distribution,
     roofline,
-    scaling,
 )
 from convmark.report.verdicts import judged
 from convmark.results.record import Record
@@ -327,9 +327,10 @@ def test_scaling_is_against_one_replica_of_the_same_case(tmp_path: Path) -> None
             *three(SLOW, 1, "vgg16", 1.0, replicas=2, throughput_samples_per_s=10.0),
         ],
     )
-    table = scaling(points(rows.frame))
+    table = scaling(points(rows.frame), rows.frame)
     assert table.column("replicas") == [1, 2]
     assert table.column("efficiency") == [1, 0.75]
+    assert "low" not in table.records()[0]  # one process a side
 
 
 def test_each_way_of_spreading_replicas_is_a_series_of_its_own(tmp_path: Path) -> None:
@@ -346,7 +347,7 @@ def test_each_way_of_spreading_replicas_is_a_series_of_its_own(tmp_path: Path) -
             *two(300.0, device="gpu:0", replicas=4, cluster="hosts2"),
         ],
     )
-    table = scaling(points(rows.frame))
+    table = scaling(points(rows.frame), rows.frame)
     case = f"{SLOW} gpu, lenet5, train, batch 32"
     found = zip(
         table.column("series"), table.column("replicas"), table.column("efficiency"), strict=True

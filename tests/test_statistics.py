@@ -16,7 +16,6 @@ from convmark.core.statistics import (
     middle_of,
     paired_log_ratio,
     quantile,
-    scaling_efficiency,
     step_time_summary,
     trimmed_mean,
 )
@@ -43,21 +42,6 @@ def test_a_quantile_lies_between_its_neighbours_in_proportion(
 def test_a_quantile_of_nothing_is_refused() -> None:
     with pytest.raises(MeasurementError, match="a quantile needs at least one value"):
         quantile([], 0.5)
-
-
-@pytest.mark.parametrize(
-    ("throughput", "replicas", "expected"), [(100.0, 1, 1.0), (150.0, 2, 0.75), (440.0, 4, 1.1)]
-)
-def test_scaling_is_perfect_where_each_replica_adds_the_throughput_of_one(
-    throughput: float, replicas: int, expected: float
-) -> None:
-    assert scaling_efficiency(throughput, replicas, 100.0) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(("replicas", "alone"), [(2, 0.0), (2, math.nan), (0, 100.0)])
-def test_scaling_needs_a_replica_and_its_throughput(replicas: int, alone: float) -> None:
-    with pytest.raises(MeasurementError, match="scaling needs at least one replica"):
-        scaling_efficiency(100.0, replicas, alone)
 
 
 def test_a_trimmed_mean_of_ten_is_the_mean_of_the_middle_six() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +14,8 @@ from rows import row
 from convmark.core.case import Case
 from convmark.core.statistics import spread
 from convmark.core.table import plain
-from convmark.report.summary import by_case, cards, scaling, summary, summary_text
+from convmark.report.summary import by_case, cards, summary, summary_text
+from convmark.report.tables.replicas import scaling_of_run
 from convmark.results.record import Record
 
 
@@ -245,36 +247,48 @@ def spread_over(rate: float, replicas: int = 1, **changes: Any) -> Record:
 
 def test_efficiency_is_against_as_many_times_one_replica() -> None:
     rows = cells(
-        plain(*scaling([spread_over(300.0, 4), spread_over(150.0, 2), spread_over(100.0)]))
+        plain(*scaling_of_run([spread_over(300.0, 4), spread_over(150.0, 2), spread_over(100.0)]))
     )
-    assert rows == [
-        {"case": SCALED, "replicas": "1", "samples/s": "100", "efficiency": "100.0 %", "n": "1",
-         "spread": ""},
-        {"case": SCALED, "replicas": "2", "samples/s": "150", "efficiency": "75.0 %", "n": "1",
-         "spread": ""},
-        {"case": SCALED, "replicas": "4", "samples/s": "300", "efficiency": "75.0 %", "n": "1",
-         "spread": ""},
-    ]  # fmt: skip
+    assert [list(found.values()) for found in rows] == [
+        [SCALED, "1", "100", "", "100.0 %", "1"],
+        [SCALED, "2", "150", "", "75.0 %", "1"],
+        [SCALED, "4", "300", "", "75.0 %", "1"],
+    ]
 
 
-def test_figures_are_medians_over_processes_with_spread_and_count() -> None:
+def test_throughputs_are_geometric_means_over_processes_with_spread_and_count() -> None:
     several = [
         spread_over(rate, process=number) for number, rate in enumerate((90.0, 100.0, 130.0), 1)
     ]
     rows = cells(
-        plain(*scaling([*several, spread_over(140.0, 2), spread_over(160.0, 2, process=2)]))
+        plain(*scaling_of_run([*several, spread_over(140.0, 2), spread_over(160.0, 2, process=2)]))
     )
-    assert [(found["samples/s"], found["spread"], found["n"]) for found in rows] == [
-        ("100", "20.0 %", "3"),
+    assert [(found["mean samples/s"], found["spread"], found["n"]) for found in rows] == [
+        ("105", "20.0 %", "3"),  # (90 x 100 x 130) ** (1 / 3)
         ("150", "6.7 %", "2"),
     ]
-    assert rows[1]["efficiency"] == "75.0 %"
+    assert rows[1]["efficiency"] == "71.0 %"  # 149.67 / (2 x 105.37)
+
+
+def test_an_efficiency_of_three_processes_has_its_interval() -> None:
+    """Logarithms 0.1 apart about both means, so that sd = 0.1 and n = 3 on either side."""
+    rates = [(rate * math.exp(part), number) for rate, number in ((100.0, 1), (150.0, 2))
+             for part in (-0.1, 0.0, 0.1)]  # fmt: skip
+    rows = [spread_over(rate, number, process=at) for at, (rate, number) in enumerate(rates, 1)]
+    (table,) = scaling_of_run(rows)
+    one, two = table.records()
+    assert (one["efficiency"], one["low"], one["high"]) == (1, None, None)
+    half = 2.7764 * math.sqrt(2 * 0.1**2 / 3)  # Student's t of 4 degrees of freedom
+    ends = [0.75 * math.exp(sign * half) for sign in (-1, 1)]
+    assert two["efficiency"] == pytest.approx(0.75)
+    assert [two["low"], two["high"]] == pytest.approx(ends, rel=1e-3)
+    assert not scaling_of_run(rows[1:])[0].records()[1].get("low")
 
 
 def test_each_way_of_spreading_is_held_against_the_same_single_replica() -> None:
     rows = cells(
         plain(
-            *scaling(
+            *scaling_of_run(
                 [spread_over(100.0), spread_over(150.0, 2), spread_over(120.0, 2, cluster="local")]
             )
         )
@@ -288,18 +302,20 @@ def test_each_way_of_spreading_is_held_against_the_same_single_replica() -> None
 
 
 def test_without_a_single_replica_there_is_throughput_and_no_efficiency() -> None:
-    (found,) = cells(plain(*scaling([spread_over(150.0, 2), spread_over(100.0, batch_size=64)])))
-    assert (found["case"], found["samples/s"], found.get("efficiency", "")) == (SCALED, "150", "")
+    (table,) = scaling_of_run([spread_over(150.0, 2), spread_over(100.0, batch_size=64)])
+    (found,) = cells(plain(table))
+    assert (found["case"], found["mean samples/s"]) == (SCALED, "150")
+    assert not found.get("efficiency")
 
 
 def test_failed_processes_count_for_nothing_and_one_replica_alone_has_no_table() -> None:
-    assert scaling([]) == []
-    assert scaling([spread_over(100.0)]) == []
+    assert scaling_of_run([]) == []
+    assert scaling_of_run([spread_over(100.0)]) == []
     failed = spread_over(1.0, 2, status="error")
-    assert scaling([spread_over(100.0), failed]) == []
+    assert scaling_of_run([spread_over(100.0), failed]) == []
     rows = cells(
         plain(
-            *scaling(
+            *scaling_of_run(
                 [
                     spread_over(100.0),
                     spread_over(1.0, status="crashed"),
@@ -309,7 +325,7 @@ def test_failed_processes_count_for_nothing_and_one_replica_alone_has_no_table()
             )
         )
     )
-    assert [(found["n"], found["samples/s"]) for found in rows] == [("1", "100"), ("1", "150")]
+    assert [(found["n"], found["mean samples/s"]) for found in rows] == [("1", "100"), ("1", "150")]
 
 
 ON_CARD = "lenet5-train-gpu:0-b32-float32"

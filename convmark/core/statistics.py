@@ -101,26 +101,6 @@ def interval_of_mean(values: Sequence[float]) -> Interval:
     return interval_around(fmean(values), error, len(values) - 1)
 
 
-def scaling_efficiency(throughput: float, replicas: int, alone: float) -> float:
-    """Return the throughput of replicas over that of as many perfect ones, dimensionless.
-
-    At a fixed batch size per replica, so that the work grows with their number (weak scaling).
-
-    Args:
-        throughput: of all replicas together, samples/s.
-        alone: of one replica, samples/s.
-
-    Raises:
-        MeasurementError: one replica has no throughput.
-    """
-    if not alone > 0 or replicas < 1:
-        raise MeasurementError(
-            f"scaling needs at least one replica and the throughput of one, got {replicas} and "
-            f"{alone} samples/s"
-        )
-    return throughput / (replicas * alone)
-
-
 def spread(values: Sequence[float]) -> float | None:
     """Return half the range over the median, dimensionless; None below two values."""
     if len(values) < 2:

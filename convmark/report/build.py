@@ -42,13 +42,13 @@ from convmark.report.tables.models import (
     task_figures,
 )
 from convmark.report.tables.overview import differing, machines, nodes, troubles
+from convmark.report.tables.replicas import scaling
 from convmark.report.tables.runtimes import runtimes
 from convmark.report.tables.steps import (
     batch_sizes,
     distribution,
     latency_limit,
     roofline,
-    scaling,
     sustained,
     waterfall,
 )
@@ -178,7 +178,7 @@ def _every_table(
         published_times(timed),
         roofline(timed, {(one.model, one.input_shape): one.traffic_elements for one in described}),
         runtimes(frame, timed),
-        scaling(timed),
+        scaling(timed, frame),
         cores_of_runs(frame),
         sustained(timed),
         waterfall(table),

@@ -205,6 +205,23 @@ def _known(value: float | None) -> float | None:
     return value if value is not None and value > 0 else None
 
 
+def of_processes(frame: pd.DataFrame, points: Sequence[Row], figure: str) -> list[list[float]]:
+    """Return of each point a figure of each process that counts in a ratio.
+
+    Args:
+        frame: rows.
+        points: of one hardware.
+    """
+    near = frame["measured"] & (frame["hardware"] == points[0]["hardware"])
+    near &= frame["source"].isin({row["source"] for row in points})
+    names = ("source", "case", figure, "not_judged")
+    processes: dict[tuple[Any, Any], list[dict[str, Any]]] = {}
+    for one in records_of(frame.loc[near, list(names)], names):
+        processes.setdefault((one["source"], one["case"]), []).append(one)
+    its_own = (processes[row["source"], row["case"]] for row in points)
+    return [[one[figure] for one in judged_rows(rows)] for rows in its_own]
+
+
 def unlike_times(hardware: Iterable[tuple[str, Sequence[Row]]]) -> list[str]:
     """Say how long steps went on where sustained throughputs are of unlike times.
 

@@ -94,6 +94,30 @@ def ratio(over_s: Units | Sequence[float], under_s: Units | Sequence[float]) -> 
     return _with_interval(over.mean - under.mean, [(over, under)])
 
 
+def efficiency(rates: Sequence[float], replicas: int, alone: Sequence[float]) -> Ratio | None:
+    """Return the throughput of replicas over that of as many perfect ones, with its interval.
+
+    At a fixed batch size per replica, so that the work grows with their number (weak scaling).
+
+    Args:
+        rates: of all replicas together, of one replica alone: samples/s of each process.
+
+    Returns:
+        None where a side has no throughput above 0.
+    """
+    found = ratio(*([1 / rate for rate in one if rate > 0] for one in (alone, rates)))
+    if found is None:
+        return None
+    interval = found.interval.mapped(lambda end: end / replicas)
+    return Ratio(value=found.value / replicas, interval=interval)
+
+
+def mean_rate(rates: Sequence[float]) -> float | None:
+    """Return the geometric mean of throughputs; None where none is above 0."""
+    side = _Side.of(rates)
+    return None if side is None else math.exp(side.mean)
+
+
 def level(times_s: Units) -> Ratio | None:
     """Return the geometric mean of the units' step times with its interval, seconds.
 

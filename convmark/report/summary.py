@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from operator import itemgetter
-from statistics import mean, median, stdev
+from statistics import mean, stdev
 from typing import Any
 
 from convmark.core.backends import BACKENDS
-from convmark.core.case import Case
 from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIMES
-from convmark.core.statistics import QUANTILE_STEPS, middle_of, scaling_efficiency, spread
+from convmark.core.statistics import QUANTILE_STEPS, middle_of, spread
 from convmark.core.table import Heading, Table, headings, plain, table_of
 from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.core.text import listed, load_text, seconds_text
 from convmark.report.tables.cores import cores
 from convmark.report.tables.cost import ENERGY_COLUMNS, ENERGY_HEADINGS, of_scopes
+from convmark.report.tables.replicas import scaling_of_run
 from convmark.results.record import OF_MANY_STEPS, Record, large_load, shown_in
 from convmark.session.learning import WAYS
 
@@ -64,7 +64,7 @@ def run_tables(records: Sequence[Record]) -> list[Table]:
         *energy(records),
         *latency_limit(records),
         *sustained(records),
-        *scaling(records),
+        *scaling_of_run(records),
         *_over_cores(records),
     ]
 
@@ -401,50 +401,9 @@ def sustained(records: Sequence[Record]) -> list[Table]:
     return [whole] if found else []
 
 
-def scaling(records: Sequence[Record]) -> list[Table]:
-    """Return the table of throughput and scaling efficiency; none without several replicas.
-
-    Throughput is the median over processes, `spread` half their range over it, `n` their number.
-    Efficiency is the throughput over that of one replica and over the number of replicas, at the
-    same batch size per replica; there is none where one replica was not measured.
-    """
-    rates: dict[Case, list[float]] = {}
-    for record in records:
-        if record.measured and record.throughput_samples_per_s:
-            rates.setdefault(record.case, []).append(record.throughput_samples_per_s)
-    series: dict[tuple[Case, str], list[Case]] = {}
-    for case in rates:
-        if case.replicas > 1:
-            alone = replace(case, replicas=1, cluster=None)
-            series.setdefault((alone, case.cluster or ""), []).append(case)
-    rows = [
-        _scaling_row(case, alone, cluster, rates)
-        for (alone, cluster), cases in series.items()
-        for case in [alone, *sorted(cases, key=lambda case: case.replicas)]
-        if case in rates
-    ]
-    columns = headings("case replicas rate spread efficiency n", rate=("samples/s", "rate"))
-    keep = [one.key for one in columns]
-    return [table_of("scaling", "Replicas", "", columns, rows, keep=keep)] if rows else []
-
-
 def _over_cores(records: Sequence[Record]) -> list[Table]:
     """Return the table of the numbers of threads; none where no case has several."""
     timed = [row for row in records if row.measured and row.task in TIMED_TASKS]
     rows = [{**asdict(row), "case": replace(row.case, threads="default").name} for row in timed]
     found = cores([{**row, "source": 0} for row in rows], itemgetter("case"))
     return [replace(found, caption="")] if found.rows else []
-
-
-def _scaling_row(
-    case: Case, alone: Case, cluster: str, rates: Mapping[Case, Sequence[float]]
-) -> dict[str, Any]:
-    rate, single = median(rates[case]), rates.get(alone)
-    return {
-        "case": " ".join(filter(None, [alone.name, cluster])),
-        "replicas": case.replicas,
-        "rate": rate,
-        "spread": spread(rates[case]),
-        "efficiency": scaling_efficiency(rate, case.replicas, median(single)) if single else None,
-        "n": len(rates[case]),
-    }

@@ -19,13 +19,12 @@ from convmark.core.table import Table, headings, table_of
 from convmark.core.tasks import TASKS
 from convmark.core.text import counted, interval_text, listed, load_text, seconds_text
 from convmark.report.comment import Gate, main_of
+from convmark.report.measured import of_processes
 from convmark.report.ratios import Ratio, brackets_text, figure_text, ratio, times_as_fast
 from convmark.report.rows import (
     SERIES,
-    judged_rows,
     latest,
     newest_rows,
-    records_of,
     setting,
     text_of,
 )
@@ -205,7 +204,7 @@ def _winner(
         if row["model"] != best["model"]:
             rivals.setdefault(row["model"], row)
     if rivals:
-        own, *others = _times(frame, [best, *rivals.values()])
+        own, *others = of_processes(frame, [best, *rivals.values()], "step_time_p50_s")
         ratios = [(row, ratio(its, own)) for row, its in zip(rivals.values(), others, strict=True)]
         unclear = [(row, one) for row, one in ratios if one and _may_be_slower(one)]
         told += [row for row, _ in unclear or ratios[:1]]
@@ -253,22 +252,6 @@ def _load(shares: Iterable[float | None]) -> str:
 def _place(row: Mapping[str, Any]) -> tuple[str, str, str]:
     """Return where and by what a model ran, which is alike where two are compared."""
     return str(row["hardware"]), str(row["setting"]), text_of(row["framework"])
-
-
-def _times(frame: pd.DataFrame, rows: Sequence[Mapping[str, Any]]) -> list[list[float]]:
-    """Return of each point the step time of each process that counts in a ratio.
-
-    Args:
-        rows: points of one place.
-    """
-    near = frame["measured"] & (frame["hardware"] == rows[0]["hardware"])
-    near &= frame["source"].isin({row["source"] for row in rows})
-    names = ("source", "case", "step_time_p50_s", "not_judged")
-    processes: dict[tuple[Any, Any], list[dict[str, Any]]] = {}
-    for one in records_of(frame.loc[near, list(names)], names):
-        processes.setdefault((one["source"], one["case"]), []).append(one)
-    points = (processes[row["source"], row["case"]] for row in rows)
-    return [[one["step_time_p50_s"] for one in judged_rows(point)] for point in points]
 
 
 # Machines and versions

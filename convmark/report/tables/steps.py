@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from convmark.core.statistics import median_of, scaling_efficiency
+from convmark.core.statistics import median_of
 from convmark.core.table import Heading, Table, headings, table_of
 from convmark.core.tasks import TASKS
 from convmark.core.text import natural_order
@@ -32,7 +32,9 @@ _AXES = (
 )
 
 
-def _groups(rows: Iterable[dict[str, Any]], but: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+def groups_but(
+    rows: Iterable[dict[str, Any]], but: Sequence[str]
+) -> Iterator[list[dict[str, Any]]]:
     """Yield the rows that agree in all axes but those named, and in the version.
 
     Of several codes those of the newest run count.
@@ -57,7 +59,7 @@ def _ran_the_same(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 def batch_sizes(table: pd.DataFrame) -> Table:
     """Return the newest figures of what was measured at two batch sizes or more."""
-    groups = _groups(newest_rows(table), but=["batch_size"])
+    groups = groups_but(newest_rows(table), but=["batch_size"])
     several = [rows for rows in groups if len({row["batch_size"] for row in rows}) > 1]
     records = with_versions(
         [row for rows in several for row in rows],
@@ -106,43 +108,6 @@ def distribution(table: pd.DataFrame) -> Table:
         drawing="The blue bar spans the middle half of the steps, the blue line p10 to p90; the "
         "orange tick is p50, the purple triangle p95, the purple diamond p99.",
     )
-
-
-def scaling(table: pd.DataFrame) -> Table:
-    """Return the efficiency of each number of replicas against one replica of the same case."""
-    records = []
-    for rows in _groups(newest_rows(table), but=["replicas", "cluster"]):
-        known = [row for row in rows if row["throughput_samples_per_s"] > 0]
-        single = next((row for row in known if row["replicas"] == 1), None)
-        if single is None:
-            continue
-        spread = [row for row in known if row["replicas"] > 1]
-        for cluster in sorted({str(row["cluster"]) for row in spread}):
-            same = [single, *(row for row in spread if row["cluster"] == cluster)]
-            records += [_efficiency(row, single, cluster) for row in same]
-    records = with_versions(records, "series", lambda row: str(row["series"]))
-    records.sort(key=lambda row: (natural_order(row["series"]), row["replicas"]))
-    return table_of(
-        "scaling",
-        "Scaling over replicas",
-        "Efficiency is the throughput over that of one replica of the same version and code, over "
-        "the number of replicas: 100 % is perfect. The batch size is per replica.",
-        headings(
-            "series replicas throughput_samples_per_s efficiency load doubts n", series="case"
-        ),
-        records,
-    )
-
-
-def _efficiency(row: dict[str, Any], single: dict[str, Any], cluster: str) -> dict[str, Any]:
-    """Return a row of the series of the case on one hardware and one way of spreading it."""
-    # replicas have a device each, so the device's number is no part of the series
-    alone = {**row, "replicas": 1, "hardware": str(row["hardware"]).partition(":")[0]}
-    series = [group_of(alone, "hardware", "model", "task"), cluster]
-    ratio = scaling_efficiency(
-        row["throughput_samples_per_s"], int(row["replicas"]), single["throughput_samples_per_s"]
-    )
-    return {**row, "series": ", ".join(filter(None, series)), "efficiency": ratio}
 
 
 # -- what Keras and the input pipeline add ---------------------------------------------------------
