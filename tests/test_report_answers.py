@@ -48,6 +48,27 @@ def test_every_model_that_may_be_the_fastest_is_named_not_the_next_one_alone(
     assert detail.startswith("not distinguishable: ratio of a in [")
 
 
+def test_a_rival_without_an_interval_that_is_not_the_next_one_is_named(tmp_path: Path) -> None:
+    best, second = three(SLOW, 1, "vgg16", 1.0, 1.01, 1.02), three(SLOW, 1, "lenet5", *[1.1] * 3)
+    for step_s, told in ((1.2, "vgg16 or resnet50: 1.01 s"), (1.3, "vgg16: 1.01 s a step")):
+        thin = three(SLOW, 1, "resnet50", step_s)
+        found = answers(tmp_path / str(step_s), [*best, *second, *thin])
+        winner, detail = found["train, batch 32"]
+        assert winner == told
+        unclear = "not distinguishable (no interval: fewer than 3 processes), on"
+        assert detail.startswith(unclear if " or " in told else "1.09 times as fast as lenet5 [")
+
+
+def test_machines_that_have_no_line_are_counted(tmp_path: Path) -> None:
+    def machines(count: int) -> list[str]:
+        runs = [three(f"m{n}", 1, "lenet5", *[1.0 + n] * 3) for n in range(count)]
+        found = answers(tmp_path / str(count), *runs)
+        return [of for of in found if "against" in of or "machine" in of]
+
+    assert machines(4) == [f"m{n} cpu against m0 cpu" for n in (1, 2, 3)]
+    assert machines(5)[2:] == ["2 more machines"]
+
+
 def test_a_judged_run_that_compared_nothing_says_so(tmp_path: Path) -> None:
     path = keep_run(tmp_path / "results", three(SLOW, 1, "lenet5", 0.01, 0.01))
     said: dict[str, Any] = {"run": "0001", "change": None, "fails": False}
