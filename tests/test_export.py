@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import time
@@ -50,6 +51,33 @@ def test_bencher_gets_the_newest_run_with_half_its_range(
     assert step["value"] == pytest.approx(0.01, rel=0.01)
     assert step["lower_value"] <= step["value"] <= step["upper_value"]
     assert set(found[CASE]["throughput_samples_per_s"]) == {"value"}
+
+
+def test_what_to_be_wary_of_stands_in_every_format(tmp_path: Path) -> None:
+    """Where a format has a place for it, and as its reader takes it."""
+    wary: dict[str, Any] = {"other_cpu_share": 0.3, "status": "unsteady"}
+    rows = [measured(SLOW, 1, "lenet5", n, **(wary if n < 3 else {})) for n in (1, 2, 3)]
+    clear = [measured(SLOW, 1, "vgg16", n, other_cpu_share=0.01) for n in (1, 2, 3)]
+    keep_run(tmp_path, [*rows, *clear])
+    other = CASE.replace("lenet5", "vgg16")
+    told = "30 % other load, 2 of 3 unsteady"
+    every = read_rows([tmp_path])
+    found = {target: export_of(every, target) for target in TARGETS}
+    assert {one.doubtful for one in found.values()} == {1}
+    bmf = json.loads(found["bmf"].files[""])
+    states = [[bmf[case][name]["value"] for name in ("doubtful", "other_cpu_share")]
+              for case in (CASE, other)]  # fmt: skip
+    assert states == [[1, 0.3], [0, 0.01]]
+    lines = found["openmetrics"].files[""].splitlines()
+    for name, values in (("doubtful", "1.0 0.0"), ("other_cpu_ratio", "0.3 0.01")):
+        own = [line for line in lines if line.startswith(f"convmark_{name}{{")]
+        assert " ".join(line.rpartition(" ")[2] for line in own) == values
+    texts = [text for name, text in found["otava"].files.items() if name.endswith(".csv")]
+    doubts = [row["doubts"] for text in texts for row in csv.DictReader(text.splitlines())]
+    assert sorted(doubts) == [told, "none"]
+    info = [one["info"].get("doubts") for one in json.loads(found["conbench"].files[""])]
+    assert set(info) == {told, None}
+    assert [text for name, text in found["mlflow"].files.items() if "tags/doubts" in name] == [told]
 
 
 def test_an_older_run_is_not_exported_as_the_newest(

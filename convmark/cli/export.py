@@ -75,7 +75,5 @@ def _words(found: Export) -> str:
     if found.left_out:
         parts.append(f"{found.left_out} without figures left out")
     if found.doubtful:
-        parts.append(
-            f"{found.doubtful} unsteady, under other load or not judged, see convmark report"
-        )
+        parts.append(f"{found.doubtful} to be wary of, for other load or doubts: convmark report")
     return ", ".join(parts)

@@ -1,7 +1,9 @@
 """Results in the formats of other tools: Bencher, Otava, Conbench, OpenMetrics and MLflow.
 
 An export is files by their paths: one file, or several in a folder. A figure is the median over the
-processes of a case in a run; cases without figures are left out.
+processes of a case in a run; cases without figures are left out. What to be wary of stands where a
+format has a place for it: its other load, and processes that failed or were unsteady, not judged or
+beside other runs.
 
 Source:
     bencher.dev, "Bencher Metric Format"; otava.apache.org, "CSV"; the API of Conbench,
@@ -19,6 +21,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from convmark.core.errors import OptionError
+from convmark.core.statistics import is_known
+from convmark.core.text import load_text
 from convmark.report.rows import POINT, SERIES, Rows, case_of, latest, points, text_of
 from convmark.results.agreement import utc_of
 from convmark.results.names import OTHER_HOST
@@ -69,8 +73,7 @@ class Export:
     left_out: int
     """Cases of runs without figures."""
     doubtful: int
-    """Cases of runs that were unsteady, under other load, beside other benchmark runs, or are no
-    ground for a verdict."""
+    """Cases of runs of which there is something to be wary of."""
 
 
 def export_of(rows: Rows, target: str) -> Export:
@@ -87,15 +90,21 @@ def export_of(rows: Rows, target: str) -> Export:
         files=files,
         points=len(known),
         left_out=len(table) - len(known),
-        doubtful=int(
-            (
-                (known["unsteady"] > 0)
-                | known["load"].notna()
-                | (known["concurrent"] > 0)
-                | (known["not_judged"].map(text_of) != "")
-            ).sum()
-        ),
+        doubtful=sum(bool(_doubts(row)) for row in _records(known)),
     )
+
+
+def _doubts(row: Mapping[str, Any]) -> str:
+    """Return what of a point to be wary of; empty where it is nothing."""
+    load = f"{load_text(row['load'])} other load" if is_known(row["load"]) else ""
+    return ", ".join(filter(None, [load, text_of(row["doubts"])]))
+
+
+def _states(row: Mapping[str, Any]) -> dict[str, float]:
+    """Return the same as numbers: 1 where there is something, and the other load where known."""
+    share = row["other_cpu_share"]
+    load = {"other_cpu_share": float(share)} if is_known(share) else {}
+    return {"doubtful": float(bool(_doubts(row))), **load}
 
 
 def _figures(row: Mapping[str, Any]) -> dict[_Metric, float]:
@@ -142,7 +151,8 @@ def _bmf(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
         if step and spread == spread:
             half = step["value"] * spread
             step |= {"lower_value": step["value"] - half, "upper_value": step["value"] + half}
-        found[case_of(row)] = values
+        states = {name: {"value": value} for name, value in _states(row).items()}
+        found[case_of(row)] = values | states
     return {"": json.dumps(found, indent=1, allow_nan=False)}
 
 
@@ -156,9 +166,11 @@ def _otava(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
         series = _records(group)
         case = case_of(series[0])
         metrics = [one for one in METRICS if all(one in _figures(row) for row in series)]
-        lines = [["time", "run", "commit", *(one.column for one in metrics)]]
+        attributes = ["run", "commit", "doubts"]
+        lines = [["time", *attributes, *(one.column for one in metrics)]]
         for row in series:
-            head = [row["started"], row["run"], text_of(row["commit"])]
+            told = _doubts(row) or "none"
+            head = [row["started"], row["run"], text_of(row["commit"]), told]
             lines.append([*head, *(repr(_figures(row)[one]) for one in metrics)])
         whole = f"{hardware.replace(' ', '-')}-{case}"
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", whole)[:NAME_LENGTH]
@@ -169,7 +181,7 @@ def _otava(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
             "type": "csv",
             "file": f"{name}.csv",
             "time_column": "time",
-            "attributes": ["run", "commit"],
+            "attributes": attributes,
             "metrics": {
                 one.column: {"column": one.column, "direction": one.direction} for one in metrics
             },
@@ -196,7 +208,7 @@ def _conbench_result(
     run: str, row: Mapping[str, Any], metric: _Metric, data: list[float]
 ) -> dict[str, Any]:
     tags = _texts(row, "model", "task", "device", "batch_size", "precision")
-    info = _texts(row, "framework", "keras", "commit")
+    info = _texts({**row, "doubts": _doubts(row)}, "framework", "keras", "commit", "doubts")
     return {
         "run_id": run,
         "batch_id": run,
@@ -215,6 +227,10 @@ def _conbench_result(
     }
 
 
+_SHARE = "convmark_other_cpu_ratio"
+"""The other programs' share of the CPUs' time, in OpenMetrics."""
+
+
 def _openmetrics(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
     """The newest figures of each case on each hardware, as gauges."""
     newest = _records(latest(table))
@@ -227,6 +243,12 @@ def _openmetrics(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
         lines.append(f"# TYPE {name} gauge")
         lines += [f"# UNIT {name} {one.open_unit}"] if one.open_unit else []
         lines += [f"{name}{_labels(row)} {value!r}" for row, value in values]
+    for state, name in (("doubtful", "convmark_doubtful"), ("other_cpu_share", _SHARE)):
+        known = [(row, _states(row)[state]) for row in newest if state in _states(row)]
+        if known:
+            lines.append(f"# TYPE {name} gauge")
+            lines += [f"# UNIT {name} ratio"] if name == _SHARE else []
+            lines += [f"{name}{_labels(row)} {value!r}" for row, value in known]
     return {"": "\n".join([*lines, "# EOF", ""])}
 
 
@@ -265,8 +287,10 @@ def _mlflow(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
         params = ("case", "model", "task", "device", "batch_size", "precision", "framework")
         for name, text in _texts({**row, "case": case_of(row)}, *params).items():
             files[f"{experiment}/{run}/params/{name}"] = text
-        for text in _texts(row, "commit").values():
-            files[f"{experiment}/{run}/tags/mlflow.source.git.commit"] = text
+        tags = {"mlflow.source.git.commit": text_of(row["commit"]), "doubts": _doubts(row)}
+        for name, text in tags.items():
+            if text:
+                files[f"{experiment}/{run}/tags/{name}"] = text
     return files
 
 
