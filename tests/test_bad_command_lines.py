@@ -152,6 +152,7 @@ BAD: list[tuple[list[str], str]] = [
     (["report", "--reference", " "], "--reference: must be the name of a machine, got ' '"),
     (["report", "--name", "xeon-2"], "--name: must be MACHINE=NAME"),
     (["report", "--name", f"xeon-2={ESCAPE}"], "--name: must be MACHINE=NAME"),
+    (["report", "--name=xeon-2=a", "--name=xeon-2=b"], "xeon-2 must have one name, got 'a' and"),
     (["report", "--name", "xeon-9=desk"], "--name: no row is from the machine 'xeon-9'; did you"),
     (["report", "--figures", " "], "--figures: must be the path of a folder"),
     (["report", "--fomat", "csv"], "unrecognized arguments: --fomat; did you mean --format?"),

@@ -264,6 +264,10 @@ def keep_names(places: Sequence[Path], texts: Sequence[str]) -> None:
         if own is None:
             hint = nearest(machine, sorted(by_name))
             raise OptionError(f"--name: no row is from the machine {machine!r}; {hint}")
+        if new.get(own, name) != name:
+            raise OptionError(
+                f"--name: {machine} must have one name, got {new[own]!r} and {name!r}"
+            )
         others = [one for one in folders if one != own and name in (one, known[one])]
         if others:
             raise OptionError(f"--name: {name!r} is the name of {others[0]}; choose another")
