@@ -235,7 +235,9 @@ def test_a_link_shows_the_same_rows_order_and_case(opened: Any, page: Path) -> N
     assert address.endswith("?version=JAX+0.9.0&sort.architectures=-throughput_samples_per_s")
     first = columns(opened, "table-architectures")
     opened.get("about:blank")
-    opened.get(f"{address}&show.history=mini_resnet-infer-cpu-b1-float32-jax&model=%3Cb%3Enobody#h")
+    named = "show.history=mini_resnet-infer-cpu-b1-float32-jax&model=%3Cb%3Enobody&colour=red"
+    hostile = "%3Cimg+src=x+onerror=alert(1)%3E=&side=%3Cb%3E&side-a=1"
+    opened.get(f"{address}&{named}#{hostile}")
     wait_for(opened, "[...document.querySelectorAll('.drawing')].every(e => e.dataset.drawn)")
     assert columns(opened, "table-architectures") == first
     assert set(columns(opened, "table-history")["case"]) == {"mini_resnet-infer-cpu-b1-float32-jax"}
