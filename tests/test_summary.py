@@ -145,9 +145,10 @@ def test_cells_that_are_empty_say_why_where_other_cases_have_them() -> None:
     failed = row(process=1, model="resnet50", status="error", error="no weights")
     (table,) = summary([*rows, litert, failed])
     assert "p99 is empty of cases with a process of fewer than 1,000 steps. " in table.caption
-    assert table.caption.endswith(
-        "device peak is empty where no allocator counts it: JAX on cpu, LiteRT on cpu."
-    )
+    told = "device peak is empty where the device's allocator counts nothing: "
+    assert table.caption.endswith(f"{told}JAX on cpu, LiteRT on cpu.")
+    (table,) = summary([rows[0], measured(1, 0.001, model="conv_layer")])
+    assert table.caption.endswith(f"{told}TensorFlow on cpu (the smallest models).")
     for told in ([rows[0]], [rows[0], failed], [rows[1], failed]):
         assert "empty" not in summary(told)[0].caption
 

@@ -12,7 +12,7 @@ from operator import itemgetter
 from statistics import mean, stdev
 from typing import Any
 
-from convmark.core.backends import BACKENDS
+from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIMES
 from convmark.core.statistics import QUANTILE_STEPS, middle_of, spread
 from convmark.core.table import Heading, Table, headings, plain, table_of
@@ -189,13 +189,15 @@ def _gaps(groups: Groups, records: Sequence[Mapping[str, Any]]) -> Iterator[str]
         yield f"p99 is empty of cases with a process of fewer than {QUANTILE_STEPS['p99']:,} steps."
     kinds = dict.fromkeys(_ran_by(row) for row, *_ in lacking("peak_device_memory_bytes"))
     if kinds:
-        yield f"device peak is empty where no allocator counts it: {listed(list(kinds), MOST_FAR)}."
+        told = listed(list(kinds), MOST_FAR)
+        yield f"device peak is empty where the device's allocator counts nothing: {told}."
 
 
 def _ran_by(row: Record) -> str:
-    runtime = row.runtime or DEFAULT_RUNTIME
-    one = BACKENDS[row.backend] if runtime == DEFAULT_RUNTIME else RUNTIMES[runtime]
-    return f"{one.label} on {row.device}"
+    if (runtime := row.runtime or DEFAULT_RUNTIME) != DEFAULT_RUNTIME:
+        return f"{RUNTIMES[runtime].label} on {row.device}"
+    small = " (the smallest models)" * (row.backend == DEFAULT_BACKEND)
+    return f"{BACKENDS[row.backend].label} on {row.device}{small}"
 
 
 def _note(rows: Sequence[Record], said: set[tuple[str, str | None]], most: int = 80) -> str:

@@ -51,8 +51,8 @@ def architectures(table: pd.DataFrame, labels: Sequence[str]) -> Table:
         "idle machine. Doubts count the processes that are failed, unsteady, not judged "
         "or beside other runs. p99 needs 1,000 steps. FLOPs are 2 x multiply-adds, forward, "
         "per sample; peak memory is above the process's baseline. Device peak is what the "
-        "framework's allocator held; it is empty where that does not count, as of JAX, PyTorch "
-        "and other runtimes on a CPU. Fed is the "
+        "framework's allocator held; it is empty where that counts nothing, as on a CPU of the "
+        "smallest models, JAX, PyTorch and exported models. Fed is the "
         "throughput of steps whose batches come from host memory. The first process alone "
         "measures it, after samples/s, so that it may be higher where the load has changed.",
         [
