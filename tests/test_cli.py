@@ -358,6 +358,8 @@ def test_the_next_step_follows_from_the_worst_row() -> None:
         return next_step(records, Options(), searched=searched)
 
     assert "next: convmark report" in said("ok")
+    assert "one process of each case tells no spread, so give --processes 3" in said("ok")
+    assert said("ok", "ok").startswith("all processes were measured; where spread is wide, give")
     busy = [row(other_cpu_share=share) for share in (None, 0.09, 0.1, 0.854)]
     busy += [row(model="alone", other_cpu_share=0.09)]
     loaded = "1 of 2 cases measured while other programs took up to 10 % of the CPUs' time"

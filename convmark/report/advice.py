@@ -104,10 +104,10 @@ def next_step(
         return f"{'; '.join(causes)}: close other programs and measure again\n{doctor}"
     if quiet:
         return ""
-    return (
-        "all processes were measured; where spread is wide, give more --processes\n"
-        f"{_report(options)}"
-    )
+    remedy = "where spread is wide, give more --processes"
+    if all(len(rows) == 1 and rows[0].task in TIMED_TASKS for rows in cases.values()):
+        remedy = "one process of each case tells no spread, so give --processes 3 to quote figures"
+    return f"all processes were measured; {remedy}\n{_report(options)}"
 
 
 def _report(options: Options) -> str:
