@@ -78,6 +78,21 @@ def test_an_interrupted_session_goes_on_and_its_tests_report_all_steps(
     assert [found["stats"]["rounds"] for found in benchmarks] == [200] * 4
 
 
+def test_nothing_is_started_where_nothing_is_missing(
+    run: Run, pytester: pytest.Pytester, worker: type[fake_worker.FakeInterpreter]
+) -> None:
+    run("--benchmark-json=out.json").assert_outcomes(passed=4)
+    (path,) = pytester.path.glob("results/*/*.csv")
+    before, out = path.read_bytes(), pytester.path / "out.json"
+    info = json.loads(out.read_text())["machine_info"]
+    worker.answer = lambda *asked: pytest.fail("a framework is started")  # type: ignore[method-assign,assignment]
+    result = run("--resume", "--benchmark-json=out.json")
+    result.assert_outcomes(passed=4)
+    result.stdout.fnmatch_lines(["convmark: resuming *0001.csv: 8 of 8 processes measured; none*"])
+    assert path.read_bytes() == before
+    assert json.loads(out.read_text())["machine_info"] == info
+
+
 def test_a_torn_last_line_is_said_and_its_row_measured_again(
     interrupted: Run, pytester: pytest.Pytester
 ) -> None:

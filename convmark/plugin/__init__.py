@@ -335,7 +335,8 @@ def _measure(
     if not bridge.is_disabled(config):
         Baseline.refuse(config.stash[_COMPARISON_KEY].asked, run, cases.values())
         run.claim(cases.values(), say)
-    run.prepare(list(cases.values()), say)
+    compared = config.stash[_COMPARISON_KEY].asked or bridge.is_disabled(config)
+    run.prepare(list(cases.values()), say, only_shown=not compared)
     if bridge.is_disabled(config):
         _say_nothing_compared(config)
         bridge.drop_comparison(config)

@@ -12,7 +12,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -131,18 +131,19 @@ class PytestRun:
         Raises:
             StoreError: there is none, or its file cannot go on.
         """
-        if self._resume is None:
+        if self._resume is None or self._earlier is not None:
             return
         from convmark.session.resume import open_interrupted
 
         with _warnings_said(say):
             self._earlier = open_interrupted(self.store, self.machine.name, self._resume)
 
-    def prepare(self, cases: Sequence[Case], say: Say) -> None:
+    def prepare(self, cases: Sequence[Case], say: Say, *, only_shown: bool) -> None:
         """Start the interpreters and check all that can be refused before anything is measured.
 
         Args:
             say: is told what the user should know while the cases are measured.
+            only_shown: whether nothing is started where a run that goes on has all its rows.
 
         Raises:
             ConvmarkError: a model, a device or the results folder is not to be had.
@@ -162,6 +163,10 @@ class PytestRun:
             backends=backends,
             folder=self.folder,
         )
+        if only_shown and self._resume is not None and self.python == sys.executable:
+            self.reopen(say)
+            if self._earlier is not None and session.take_whole(self._earlier, self.cases):
+                return
         session.inspect(dict.fromkeys(case.model for case in self.cases))
         for its_own in session.found.values():
             devices_asked_for(self.options.devices, its_own["devices"])
@@ -193,8 +198,9 @@ class PytestRun:
     def absent(self, case: Case) -> str | None:
         """Why the case's device, found by the driver, cannot be measured; None when it can."""
         assert self._session is not None
-        devices = self._session.found[case.backend]["devices"]
-        if case.device in devices:
+        found = self._session.found  # nothing where all rows are there
+        devices = found[case.backend]["devices"] if found else ()
+        if not found or case.device in devices:
             return None
         return (
             f"{case.device}: the driver shows it, {case.backend} does not ({', '.join(devices)}); "
@@ -367,8 +373,9 @@ class PytestRun:
             CHANGES_TABLE.replace(CHANGES_TABLE.path(self.path), self._changes)
 
     def versions(self) -> list[Mapping[str, Any]]:
-        """Return the frameworks' versions by their names, of each backend."""
-        return list(self._session.found.values()) if self._session else []
+        """Return the frameworks' versions by their names, of each backend or each row."""
+        found = self._session.found.values() if self._session else ()
+        return list(found) or [asdict(row) for row in self.records]
 
     @property
     def failing(self) -> list[str]:

@@ -186,17 +186,22 @@ class Session(contextlib.AbstractContextManager["Session"]):
         self.options = with_digits(self.options, asked, self.interpreters.answer, os.environ)
         self.plan_cases = self.cases = list(asked)
 
-    def take_whole(self, earlier: InterruptedRun) -> bool:
+    def take_whole(self, earlier: InterruptedRun, asked: Sequence[Case] = ()) -> bool:
         """Choose the cases of a run of which nothing is left; return whether it is one.
 
         No interpreter is started for it: the devices are those that the driver shows, and what
         would be refused of a case has been when the run began.
+
+        Args:
+            asked: the cases; those of the default suites where there are none.
         """
         if self.options.batch_sizes == AUTO or self.options.layers or earlier.again:
             return False
         devices = likely_devices(self.options, self.machine, os.environ)
         with contextlib.suppress(OptionError):
-            self.plan_cases = cases(self.options, dict.fromkeys(self.options.backends, devices))
+            self.plan_cases = list(
+                asked or cases(self.options, dict.fromkeys(self.options.backends, devices))
+            )
         self.cases = list(self.plan_cases)
         if self.cases and not missing(self.jobs(), earlier.records):
             return True
