@@ -24,7 +24,7 @@ MAIN = frozenset(
 WHO = frozenset(
     {
         *("task", "batch_size", "setting", "hardware", "group", "series", "direction", "way"),
-        *("threads", "replicas", "doubts"),
+        *("threads", "replicas", "doubts", "comparison", "a", "b"),
     }
 )
 """Columns that say what a row is of: where the window has no room, below the first cell."""
