@@ -149,6 +149,12 @@ def test_quiet_figures_of_three_processes_can_be_trusted(tmp_path: Path) -> None
     assert found["train, batch 32"] == ("lenet5: 1.01 s a step", f"no other model, on {SLOW} cpu")
 
 
+def test_where_all_failed_nothing_is_said_of_figures(tmp_path: Path) -> None:
+    failed = three(SLOW, 1, "vgg16", 1.0, status="crashed", error="signal 11")
+    found = answers(tmp_path, failed)
+    assert found["newest figures"] == ("none", "no case has a figure, 1 case failed")
+
+
 def test_every_doubt_is_named_and_a_failed_case_counted(tmp_path: Path) -> None:
     loaded = three(SLOW, 1, "lenet5", 1.0, 1.01, other_cpu_share=0.82)
     failed = three(SLOW, 1, "vgg16", 1.0, status="crashed", error="signal 11")

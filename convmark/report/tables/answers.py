@@ -378,6 +378,8 @@ def _largest(ones: Sequence[Judgement]) -> str:
 def _trust(table: pd.DataFrame) -> dict[str, str]:
     """Return one word, and the sentence with its cause."""
     newest = latest(table)
+    if newest.empty:
+        return _line(TRUST, "newest figures", "none", "no case has a figure", *_failed(table))
     most = load_text(newest["load"].max())
     doubts = {
         f"measured under other load of up to {most}": newest["load"].notna(),
@@ -391,7 +393,7 @@ def _trust(table: pd.DataFrame) -> dict[str, str]:
     }
     counts = {words: int(mask.sum()) for words, mask in doubts.items() if mask.any()}
     doubtful = sum(doubts.values()) > 0
-    share = float(doubtful.mean()) if len(newest) else 1.0
+    share = float(doubtful.mean())
     word = "good" if share <= GOOD_SHARE else "fair" if share <= FAIR_SHARE else "poor"
     return _line(TRUST, "newest figures", word, *_causes(newest, counts), *_failed(table))
 
