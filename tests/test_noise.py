@@ -87,6 +87,17 @@ def test_the_table_fits_the_terminal_and_breaks_no_word(
     assert len(tables) == 1
 
 
+def test_each_session_is_shown_before_it_begins(
+    sides: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+    update = lambda display, lane, text, **more: shown.append(text)  # noqa: E731
+    monkeypatch.setattr("convmark.cli.noise.Display.update", update)
+    assert main(["noise", "--models", "lenet5", "--devices", "cpu", "--seconds", "20"]) == 0
+    assert shown[0].endswith(": session 1, at most 20 s left")
+    assert shown[0].startswith("lenet5-")
+
+
 def test_each_case_runs_beside_a_copy_of_itself_and_is_kept(
     sides: list[tuple[DuetSide, DuetSide]],
     capsys: pytest.CaptureFixture[str],

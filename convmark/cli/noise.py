@@ -80,8 +80,14 @@ def noise(given: argparse.Namespace, options: Options) -> int:
         _say(f"{cases}, {duration_text(seconds)} of sessions; Ctrl-C ends it early")
         terms = LiveOptions.of(options, seconds, evenly=True)
         with Display(sys.stderr, counted=False) as shown:
-            shown.update("", "the first session")
-            results = compare_live(pairings, terms, shown.newest)
+
+            def began(place: int, results: Sequence[CaseResult]) -> None:
+                session = f"session {len(results[place].live) + 1}"
+                left = duration_text(max(0.0, terms.seconds_left()))
+                shown.update("", f"{pairings[place].case.name}: {session}, at most {left} left")
+
+            live = dataclasses.replace(terms, began=began)
+            results = compare_live(pairings, live, shown.newest)
         for pairing, result in zip(pairings, results, strict=True):
             if path := _changed(codes[pairing.case]):
                 result.closed = f"{path} changed during the measurement: start again"
