@@ -151,7 +151,7 @@ def test_quiet_figures_of_three_processes_can_be_trusted(tmp_path: Path) -> None
 
 def test_where_all_failed_nothing_is_said_of_figures(tmp_path: Path) -> None:
     failed = three(SLOW, 1, "vgg16", 1.0, status="crashed", error="signal 11")
-    found = answers(tmp_path, failed)
+    found = answers(tmp_path, failed)  # no advice on a spread either
     assert found["newest figures"] == ("none", "no case has a figure, 1 case failed")
 
 

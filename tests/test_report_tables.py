@@ -329,7 +329,7 @@ def test_scaling_is_against_one_replica_of_the_same_case(tmp_path: Path) -> None
     )
     table = scaling(points(rows.frame), rows.frame)
     assert table.column("replicas") == [1, 2]
-    assert table.column("efficiency") == [1, 0.75]
+    assert table.column("efficiency") == pytest.approx([1, 0.75])
     assert "low" not in table.records()[0]  # one process a side
 
 
@@ -349,9 +349,8 @@ def test_each_way_of_spreading_replicas_is_a_series_of_its_own(tmp_path: Path) -
     )
     table = scaling(points(rows.frame), rows.frame)
     case = f"{SLOW} gpu, lenet5, train, batch 32"
-    found = zip(
-        table.column("series"), table.column("replicas"), table.column("efficiency"), strict=True
-    )
+    shares = [round(share, 9) for share in table.column("efficiency")]
+    found = zip(table.column("series"), table.column("replicas"), shares, strict=True)
     assert list(found) == [
         (case, 1, 1),
         (case, 2, 0.75),

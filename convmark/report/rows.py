@@ -95,7 +95,7 @@ def read_rows(
         raise StoreError(f"{empty[0]}:1: must have the rows of a run after its header, it has none")
     for path in empty:
         _warn(f"{path}:1: has no rows, skipped")
-    if len(parts) == 1 and len(parts[0]["status"]) == 1:
+    if len(parts) == 1 and len(parts[0]["status"]) == 1 and parts[0]["status"][0] in MEASURED:
         _warn(f"{paths[0]}:2: is the only row, so the spread is unknown; try --processes 3")
     folders = [(part["machine"][0], path.parent) for path, part in zip(paths, parts, strict=True)]
     names = names_of(folders if named else [])
