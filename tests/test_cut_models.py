@@ -12,7 +12,7 @@ import pytest
 
 from convmark.worker.cuts import Cut, cut, groups_of
 from convmark.worker.inputs import Inputs, Leaf, flat
-from convmark.worker.layer_facts import unit_facts
+from convmark.worker.layer_facts import folded, unit_facts
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("keras") is None, reason="the models need Keras"
@@ -287,3 +287,33 @@ def test_what_no_loss_reaches_has_no_backward_pass(keras: Any) -> None:
         notes = {unit.name: unit.note for unit in found.units}
         assert notes["aside"].startswith("the loss does not") == (not reached)
         assert notes["main"] == ""
+
+
+def test_a_batch_normalisation_folds_into_the_linear_layer_whose_result_nothing_else_takes(
+    keras: Any,
+) -> None:
+    layer = keras.layers
+    image = keras.Input(IMAGE.shape)
+
+    def normed(maps: Any, name: str, **more: Any) -> Any:
+        made = layer.Conv2D(4, 1, name=name, **more)(maps)
+        return layer.BatchNormalization(name=f"of_{name}")(made), made
+
+    plain, _ = normed(image, "plain")
+    active, _ = normed(plain, "active", activation="relu")
+    both, taken = normed(active, "taken")
+    dense = layer.Dense(4, name="dense")
+    again = dense(dense(both + taken))
+    first = layer.BatchNormalization(name="of_shared")(again)
+    again, _ = normed(first, "second")
+    last = layer.BatchNormalization(axis=1, name="of_axis")(layer.Conv2D(4, 1)(again))
+    found = was_cut(keras, keras.Model(image, last), IMAGE)
+    names = {found.units[place].name: before.name for place, before in folded(found).items()}
+    assert names == {"of_plain": "plain", "of_second": "second"}
+
+
+def test_a_recurrent_layer_has_an_operation_for_each_step_of_time(keras: Any) -> None:
+    found = was_cut(keras, masked(keras), TOKENS)
+    counts = {unit.name: unit_facts(unit, keras)["operations"] for unit in found.units}
+    assert counts["lstm"] >= 7
+    assert counts["embedding"] == 1

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from operator import add
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from convmark.core.case import Case
@@ -34,6 +33,7 @@ from convmark.results.code.manifest import Code
 from convmark.results.code.of_run import files_apart
 from convmark.results.record import FRAMEWORK_COLUMNS, Record
 from convmark.results.table_file import TableFile
+from convmark.session.advice import Roof, advice, of_small_rows
 from convmark.session.ceilings import Ceiling, key_of
 from convmark.session.facts import Facts
 from convmark.session.result import code_of_answer, what_ran
@@ -45,10 +45,6 @@ SESSION_SECONDS = 10.0
 """Rounds of a session, for each second of --time-budget."""
 FUSED = 0.003
 """Of the step: a layer that takes so much less than nothing makes the one before it faster."""
-FAR = 0.5
-"""Of the peak: a layer that reaches less may be helped."""
-_MULTIPLES: Mapping[str, int] = MappingProxyType({"tf32": 4, "mixed_float16": 8})
-"""Of channels, by the precision."""
 SUM_ERROR = 1e-6
 """Of the step: by which the times of a file may differ from their sum."""
 _RAN = (
@@ -307,6 +303,22 @@ class _Row:
     shares: list[float]
     forward: list[float]
 
+    def forward_s(self, step_s: float) -> float | None:
+        """Return the mean seconds of the forward pass; None of the rest."""
+        return step_s * statistics.fmean(self.forward) if self.forward else None
+
+    def computes(self, case: Case) -> str:
+        """Return in what it multiplies, where that is not what the case asks for."""
+        wanted = case.precision.removeprefix("mixed_").replace("tf32", "float32")
+        found = str(self.facts.get("computes") or wanted)
+        return "" if found == wanted else found
+
+    def roof(self, step_s: float, ceiling: Ceiling | None, case: Case) -> Roof:
+        """Return how it stands to the ceilings, which are none of a layer of another precision."""
+        flops = self.facts.get("flops")
+        known = None if flops and self.computes(case) else ceiling
+        return Roof.over(flops, self.facts.get("moved_bytes"), self.forward_s(step_s), known)
+
     def is_fused_to(self, before: _Row) -> bool:
         """Whether the layer makes the one before it faster, by more than sessions differ."""
         if self.facts["span"] != before.facts["span"]:
@@ -340,11 +352,17 @@ def combined(
     rest = [1 - sum(shares) for shares in zip(*(row.shares for row in rows), strict=True)]
     rows.append(_Row({"name": REST, "kind": "", "shape": (), "note": ""}, rest, []))
     step_s = statistics.fmean(one["step_s"] for one in sessions)
+    as_ran = as_ran or case
+    small = [
+        (row.roof(step_s, ceiling, as_ran), row.forward_s(step_s), statistics.fmean(row.shares))
+        for row in rows[:-1]
+    ]
+    rows[-1].facts["note"] = of_small_rows(small, as_ran)
     shared: dict[str, Any] = {"measured": measured, "case": case.name, "model": case.model}
     shared |= {"machine": machine, "version": version, "ran": ran}
     shared |= {"sessions": len(sessions), "step_s": step_s, "other_cpu_share": other_cpu_share}
     return [
-        LayerRow(**shared, place=place, **_columns(row, step_s, ceiling, as_ran or case))
+        LayerRow(**shared, place=place, **_columns(row, step_s, ceiling, as_ran))
         for place, row in enumerate(rows, 1)
     ]
 
@@ -382,6 +400,8 @@ def _joined(one: _Row, other: _Row) -> _Row:
         "shape": other.facts["shape"],
         "flops": None if None in flops else sum(flops),
         "moved_bytes": None,
+        "folds_into": one.facts.get("folds_into") or other.facts.get("folds_into"),
+        "operations": sum(row.facts.get("operations") or 1 for row in (one, other)),
         "note": "; ".join(filter(None, notes)),
     }
     shares, forward = map(add, one.shares, other.shares), map(add, one.forward, other.forward)
@@ -390,61 +410,23 @@ def _joined(one: _Row, other: _Row) -> _Row:
 
 def _columns(row: _Row, step_s: float, ceiling: Ceiling | None, case: Case) -> dict[str, Any]:
     """Return the columns of one row that are its own."""
-    facts = row.facts
-    wanted = case.precision.removeprefix("mixed_").replace("tf32", "float32")
-    other = facts.get("computes") or wanted
-    if other == wanted:
-        other = ""
-    elif facts.get("flops"):
-        ceiling = None  # of another precision
+    facts, forward_s, share = row.facts, row.forward_s(step_s), statistics.fmean(row.shares)
     ends_s = interval_of_mean(row.shares).mapped(lambda share: step_s * share).cells
-    forward_s = step_s * statistics.fmean(row.forward) if row.forward else None
-    flops, moved = facts.get("flops"), facts.get("moved_bytes")
-    of_peak, bound = _roofline(flops, moved, forward_s, ceiling)
-    computes = f"computes in {other}" if other else ""
-    notes = [facts["note"], computes, _advice(facts, of_peak, case)]
+    low_s = interval_of_mean(row.forward).mapped(lambda share: step_s * share).cells["low"]
+    roof = row.roof(step_s, ceiling, case)
+    computes = f"computes in {other}" if (other := row.computes(case)) else ""
+    helps = advice(facts, roof, case, forward_s=forward_s if low_s is None else low_s, share=share)
     return {
         "layer": plain_text(facts["name"]),
         "kind": plain_text(facts["kind"]) or None,
         "shape": "x".join("?" if axis is None else str(axis) for axis in facts["shape"]) or None,
-        "time_s": step_s * statistics.fmean(row.shares),
+        "time_s": step_s * share,
         "time_low_s": ends_s["low"],
         "time_high_s": ends_s["high"],
         "forward_s": forward_s,
-        "flops": flops,
-        "moved_bytes": moved,
-        "of_peak": of_peak,
-        "bound": bound,
-        "note": plain_text("; ".join(filter(None, notes))) or None,
+        "flops": facts.get("flops"),
+        "moved_bytes": facts.get("moved_bytes"),
+        "of_peak": roof.of_peak,
+        "bound": roof.bound,
+        "note": plain_text("; ".join(filter(None, [facts["note"], computes, helps]))) or None,
     }
-
-
-def _advice(facts: Mapping[str, Any], of_peak: float | None, case: Case) -> str:
-    """Return what is known to help a layer that is far from its peak; empty for nothing.
-
-    Source:
-        NVIDIA, Convolutional Layers User's Guide, checklist,
-        docs.nvidia.com/deeplearning/performance/dl-performance-convolutional: channels divisible by
-        8 (FP16) or 4 (TF32) for Tensor Cores.
-    """
-    channels = (facts.get("settings") or {}).get("channels")
-    multiple = _MULTIPLES.get(case.precision)
-    far = of_peak is not None and of_peak < FAR
-    if case.device == "cpu" or not (far and multiple and isinstance(channels, int)):
-        return ""
-    if channels % multiple == 0:
-        return ""
-    return f"{channels} channels: tensor cores need a multiple of {multiple}"
-
-
-def _roofline(
-    flops: int | None, moved: int | None, forward_s: float | None, ceiling: Ceiling | None
-) -> tuple[float | None, str | None]:
-    """Return the share of the peak that a layer reaches, and the ceiling that is lower for it."""
-    if ceiling is None or forward_s is None or forward_s <= 0:
-        return None, None
-    of_peak = flops / forward_s / ceiling.peak_flops_per_s if flops else None
-    if flops is None or not moved:
-        return of_peak, None
-    compute_s, memory_s = flops / ceiling.peak_flops_per_s, moved / ceiling.peak_bytes_per_s
-    return of_peak, "compute" if compute_s > memory_s else "memory"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from convmark.worker.cuts import OUTSIDE, OWN, Unit, path_of
+from convmark.worker.cuts import OUTSIDE, OWN, Cut, Unit, path_of
 from convmark.worker.flops import call_flops
 from convmark.worker.traced import LayerCall, is_variable, tensors
 
@@ -34,10 +35,71 @@ def unit_facts(unit: Unit, keras: Any) -> dict[str, Any]:
         "shape": [None if axis is None else int(axis) for axis in call.output or ()],
         "flops": None if unit.note == OUTSIDE else call_flops(call, keras),
         "moved_bytes": moved_bytes([unit]),
+        "weight_bytes": _read(unit, unit.weights),
+        "operations": operations(call),
         "computes": " + ".join(sorted(_computes(call))),
         "settings": _settings(call.layer),
         "note": unit.note,
     }
+
+
+def operations(call: LayerCall) -> int:
+    """Return how many layers' calls a call amounts to, at least; a recurrent one's for each step of
+    time."""
+    inside = max(1, sum(map(operations, call.inner)))
+    shape = next(iter(call.positional), None) or ()
+    steps = shape[1] if hasattr(call.layer, "cell") and len(shape) > 2 else 1
+    return inside * (steps or 1)
+
+
+_LINEAR = frozenset(
+    [
+        *("Conv1D", "Conv2D", "Conv3D", "DepthwiseConv1D", "DepthwiseConv2D", "Dense"),
+        *("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"),
+        *("SeparableConv1D", "SeparableConv2D"),
+    ]
+)
+"""Layers whose kernel and bias can hold what a batch normalisation after them multiplies and adds.
+"""
+
+
+def folded(found: Cut) -> dict[int, Unit]:
+    """Return the batch normalisations, by place, that the layer before them could do in inference.
+
+    It must be linear, give its result to nothing else, and be called once.
+    """
+    makers = {value: unit for unit in found.units for value in unit.gives}
+    taken = Counter([*found.outputs, *(value for unit in found.units for value in unit.takes)])
+    called = Counter(id(unit.call.layer) for unit in found.units)
+    pairs = {
+        place: makers.get(unit.takes[0])
+        for place, unit in enumerate(found.units)
+        if len(unit.takes) == 1 and _is_one_of(unit, frozenset(["BatchNormalization"]))
+    }
+    return {
+        place: before
+        for place, before in pairs.items()
+        if before is not None
+        and _is_one_of(before, _LINEAR)
+        and _is_linear(before.call.layer.activation)
+        and taken[found.units[place].takes[0]] == 1
+        and called[id(before.call.layer)] == called[id(found.units[place].call.layer)] == 1
+        and channel_axis(found.units[place]) == channel_axis(before)
+    }
+
+
+def _is_linear(activation: Any) -> bool:
+    """Whether it is none; an activation may be a layer too."""
+    return activation is None or getattr(activation, "__name__", "") == "linear"
+
+
+def channel_axis(unit: Unit) -> int:
+    """Return the axis of a unit's result that its weights are of."""
+    layer, axes = unit.call.layer, len(unit.call.output or ())
+    axis = getattr(layer, "axis", None)
+    if axis is None:
+        axis = 1 if getattr(layer, "data_format", None) == "channels_first" else -1
+    return (axis if isinstance(axis, int) else axis[0]) % axes
 
 
 def _label(layer: Any) -> str:

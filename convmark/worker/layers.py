@@ -37,7 +37,7 @@ from convmark.worker import host, measurement, reference, timing
 from convmark.worker.cuts import Cut, Unit, cut, groups_of
 from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import flat
-from convmark.worker.layer_facts import moved_bytes, unit_facts
+from convmark.worker.layer_facts import folded, moved_bytes, unit_facts
 from convmark.worker.layer_mode import check_compiled, held_to_the_layers, held_to_the_pieces
 from convmark.worker.layer_passes import FORWARD, Pass, Passes, Place
 from convmark.worker.traced import is_variable
@@ -226,6 +226,8 @@ def _cut(case: Case, model: Any, backend: Any, depth: int | None, *, training: b
 def _facts(found: Cut, chain: _Chain, backend: Any) -> list[dict[str, Any]]:
     """Return what is known of each row: a unit, or all units of a group."""
     facts = [unit_facts(unit, backend.keras) for unit in found.units]
+    for place, before in folded(found).items():
+        facts[place]["folds_into"] = before.name
     return [
         {**_together(found.units[slice(*place)], facts[slice(*place)]), "span": number}
         for number, span in enumerate(chain.spans)
@@ -244,6 +246,9 @@ def _together(units: Sequence[Unit], facts: Sequence[Mapping[str, Any]]) -> dict
         "shape": facts[-1]["shape"],
         "flops": None if None in known else sum(known),
         "moved_bytes": moved_bytes(units),
+        "weight_bytes": sum(one["weight_bytes"] or 0 for one in facts),
+        "operations": sum(one["operations"] for one in facts),
+        "folds_into": next(filter(None, (one.get("folds_into") for one in facts)), None),
         "note": "; ".join(filter(None, [one["note"] for one in facts])),
     }
 
