@@ -177,6 +177,37 @@ def test_settings_are_tried_in_turns_and_one_that_cannot_be_measured_is_named(
     assert "--precisions mixed_bfloat16: no such kernel" in said.err
 
 
+def test_changes_of_the_model_are_tried_where_its_layers_ask_for_them(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = Worker.answer
+
+    def answer(self: Worker, request: Mapping[str, Any], *more: Any) -> Answer:
+        variant = request.get("variant")
+        if variant == "folded":
+            return Answer(status="error", message="has no such layer", ready_s=0.01)
+        self.factor = 0.5 if variant == "channels" else 1.0
+        found = answered(self, request, *more)
+        for units in (event["units"] for event in found.events if event["event"] == "layers"):
+            units[0] |= {"shape": [32, 6]}
+            units[1] |= {"folds_into": "conv"}
+        return found
+
+    asked = ["layers", "lenet5", "--suggest", "--ceilings", "off", "--tasks", "infer"]
+    assert main(asked) == 0
+    assert "channels" not in capsys.readouterr().out
+    monkeypatch.setattr(Worker, "answer", answer)
+    assert main(asked) == 0
+    said = capsys.readouterr()
+    line = r"channels in multiples of 8 +(4\.9|5)[.\d]* ms +-(49|50)[.\d]* % .* yes"
+    assert re.search(line, said.out)
+    assert "batch normalisation: can be folded into conv" in " ".join(said.out.split())
+    assert "batch normalisation folded: has no such layer" in said.err
+    assert "Other channels make another network" in " ".join(said.out.split())
+    assert main([*asked, "--isolation", "none"]) == 0  # a module's own model would stay changed
+    assert "channels in" not in capsys.readouterr().out
+
+
 def test_a_setting_that_the_models_code_overrules_is_not_told_of(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

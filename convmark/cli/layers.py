@@ -19,7 +19,7 @@ from convmark.report.tables.layers import TOP, bars_words, layers_table, remedie
 from convmark.results.store import Store
 from convmark.session.ceilings import ceilings_path
 from convmark.session.layers import LayerRow, why_no_layers
-from convmark.session.remedies import faster, remedies, settings_to_try
+from convmark.session.remedies import faster, remedies, settings_to_try, variants_of
 from convmark.session.session import Session, claimed
 
 _say = sayer("convmark layers")
@@ -80,10 +80,13 @@ def read_depth(text: str | None) -> int | None:
 
 def _tried(session: Session, found: Sequence[Sequence[LayerRow]]) -> list[Table]:
     """Return what settings do to the step of each case that has layers."""
-    names = {rows[0].case for rows in found}
-    ask, options = session.interpreters.answer, session.options
-    asked = (case for case in session.cases if case.name in names and settings_to_try(case))
-    tried = [one for case in asked if (one := remedies(case, ask, options, _say)) is not None]
+    layers, options = {rows[0].case: rows for rows in found}, session.options
+    tried = []
+    for case in session.cases:
+        variants = variants_of(layers.get(case.name, ()), options)
+        if case.name in layers and settings_to_try(case, variants):
+            one = remedies(case, session.interpreters.answer, options, _say, variants)
+            tried += [one] if one else []
     sure = faster(tried)
     return [remedies_table(one, sure) for one in tried if one.remedies]
 

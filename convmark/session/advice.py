@@ -27,9 +27,12 @@ QUICK_S = 2e-5
 """That a small operation needs at the ceilings at most; to start one takes about so long."""
 LEAST_SHARE, LEAST_OF_SMALL = 0.02, 0.2
 """Of the step: of a row that is worth a sentence, and of all small rows together."""
+MULTIPLE = 8
+"""Of the channels that `--suggest` tries: tensor cores need it for float16, and a CPU's vectors of
+float32 have as many numbers or twice as many."""
 FOLDS = "batch normalisation: can be folded into"
 """Begins what is said of one that the layer before it could do."""
-_MULTIPLES: Mapping[str, int] = MappingProxyType({"tf32": 4, "mixed_float16": 8})
+_MULTIPLES: Mapping[str, int] = MappingProxyType({"tf32": 4, "mixed_float16": MULTIPLE})
 """Of channels, by the precision."""
 
 

@@ -1,5 +1,7 @@
 """What helps a case as a whole: its step under other settings, in turns with its own.
 
+A setting is one of the case, or a change of its model (`worker.variants`).
+
 Each round has one fresh process of the case and one with each setting. A setting's change is the
 mean of ln(its step time / the case's) over the rounds, with Student's interval. On a CPU each step
 time is held to that of the reference network in the same process, which no setting changes: a
@@ -12,9 +14,11 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from convmark.core.backends import BACKENDS
@@ -24,6 +28,8 @@ from convmark.core.options import Options
 from convmark.core.statistics import interval_of_mean, median_of, t_probability
 from convmark.core.text import Say
 from convmark.interpreter import Answer
+from convmark.session.advice import FOLDS, MULTIPLE
+from convmark.session.layers import LayerRow
 from convmark.session.run import request_of
 
 ERROR_RATE = 0.05
@@ -35,7 +41,7 @@ class Remedy:
     """One setting that was tried."""
 
     option: str
-    """As on the command line."""
+    """As on the command line, or what is changed."""
     step_s: float
     """The step time of the case times the change."""
     change: float
@@ -74,16 +80,53 @@ def faster(tried: Iterable[Tried]) -> list[Remedy]:
     return [one for one, _ in sure if one.interval.high < 0]
 
 
-def settings_to_try(case: Case) -> dict[str, Case]:
-    """Return the case under each setting that is known to help some models, by the option."""
+CHANNELS, FOLDED = "channels", "folded"
+VARIANTS: Mapping[str, str] = MappingProxyType(
+    {
+        CHANNELS: f"channels in multiples of {MULTIPLE}",
+        FOLDED: "batch normalisation folded",
+    }
+)
+"""What is changed in a model, by the name of the worker's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What is tried: a case, and what is changed in its model."""
+
+    case: Case
+    variant: str | None = None
+
+    def request(self, options: Options) -> dict[str, Any]:
+        """Return what a worker is asked."""
+        found = request_of(self.case, options, fed=False)
+        return {**found, "variant": self.variant} if self.variant else found
+
+
+def settings_to_try(case: Case, variants: Iterable[str] = ()) -> dict[str, Setting]:
+    """Return what is known to help some models, by the option or by what is changed."""
     found = {}
     if case.jit == "off" and BACKENDS[case.backend].optional_compiler:
-        found["--jit on"] = dataclasses.replace(case, jit="on")
+        found["--jit on"] = Setting(dataclasses.replace(case, jit="on"))
     if case.precision == PRECISIONS[0]:
         names = ("mixed_bfloat16",) if case.device == "cpu" else ("tf32", "mixed_float16")
         for name in names:
-            found[f"--precisions {name}"] = dataclasses.replace(case, precision=name)
-    return found
+            found[f"--precisions {name}"] = Setting(dataclasses.replace(case, precision=name))
+    return found | {VARIANTS[name]: Setting(case, name) for name in variants}
+
+
+def variants_of(rows: Sequence[LayerRow], options: Options) -> list[str]:
+    """Return which changes of a model are worth a try, by its layers.
+
+    None where all cases share a process: a model that its module has made would stay changed.
+    """
+    if options.isolation == "none":
+        return []
+    multiply = [row for row in rows if re.search("Conv|Dense", row.kind or "")]
+    last_axes = [(row.shape or "").rpartition("x")[2] for row in multiply[:-1]]
+    odd = any(axis.isdecimal() and int(axis) % MULTIPLE for axis in last_axes)
+    folds = any(FOLDS in (row.note or "") for row in rows)
+    return [CHANNELS] * odd + [FOLDED] * folds
 
 
 def remedies(
@@ -91,15 +134,19 @@ def remedies(
     ask: Callable[[Mapping[str, Any]], Answer],
     options: Options,
     say: Say,
+    variants: Iterable[str] = (),
 ) -> Tried | None:
     """Return what each setting does to the step time; one that cannot be measured is said.
 
     None where the case itself cannot be, or its files are edited meanwhile.
 
+    Args:
+        variants: changes of the model, which are tried too.
+
     Raises:
         WorkerError: no worker can be started at all.
     """
-    tried = {"": case, **settings_to_try(case)}
+    tried = {"": Setting(case), **settings_to_try(case, variants)}
     found: dict[str, list[_Steps]] = {name: [] for name in tried}
     ran: dict[str, str] = {}
     loads: list[float | None] = []
@@ -107,12 +154,12 @@ def remedies(
         say(f"{case.name}: settings, round {number + 1} of {options.processes}")
         names = [name for name in tried if name in found]
         for name in names if number % 2 == 0 else reversed(names):
-            answer = ask(request_of(tried[name], options, fed=False))
+            answer = ask(tried[name].request(options))
             if edited := _edited(ran, answer):
                 say(f"{case.name}: no settings: {edited} was edited; measure again")
                 return None
             loads.append((answer.event("state") or {}).get("other_cpu_share"))
-            if not (why := _why_not(tried[name], answer)):
+            if not (why := _why_not(tried[name].case, answer)):
                 found[name].append(_Steps.of(answer, case))
                 continue
             say(f"{case.name}: {name or 'no setting'}: {why}")

@@ -37,6 +37,15 @@ class Builder:
         """Return the builder with a witness of the models that it gives."""
         return dataclasses.replace(self, build=by(self.build))
 
+    def varied(self, variant: str | None, backend: Any) -> Builder:
+        """Return the builder of the models with one thing changed, of `variants`; None for none."""
+        if variant is None:
+            return self
+        from convmark.worker.variants import VARIANTS
+
+        build = functools.partial(VARIANTS[variant], self, backend)
+        return dataclasses.replace(self, build=build)
+
 
 def builder(name: str, backend: Any, task: str = "train") -> Builder:
     """Return the builder of a model; what building raises is the caller's matter.

@@ -219,8 +219,8 @@ def _make_ready(request: dict[str, Any], framework: Any, emit: Emit) -> tuple[Ca
     if TASKS[case.task].deterministic:
         framework.make_deterministic()
         witness.begin()
-    build = builder(case.model, framework, case.task).watched(witness.watched)
-    return case, build, framework, witness.emit
+    build = builder(case.model, framework, case.task).varied(request.get("variant"), framework)
+    return case, build.watched(witness.watched), framework, witness.emit
 
 
 def _refuse_runtime(case: Case, kind: str) -> None:
