@@ -320,7 +320,7 @@ def test_a_layer_with_state_has_a_time_too(
     case, backend = served(net, np.ones((SAMPLES, *IMAGE), np.float32), "infer", monkeypatch)
     found: list[Any] = []
     monkeypatch.setattr(layers._Rounds, "take", lambda rounds, seconds: found.append(rounds))
-    monkeypatch.setattr(layers._Rounds, "fields", lambda rounds: {})
+    monkeypatch.setattr(layers._Rounds, "fields", lambda rounds: {"step_s": 1.0})
     layers.serve(case, None, {"seed": 0, "seconds": 0.0}, backend, lambda *_, **__: None)
     assert len(found) == 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -213,15 +214,45 @@ def test_the_caption_says_what_a_time_below_0_and_other_load_are() -> None:
     assert caption.endswith("Other programs took 43 % of the CPUs' time.")
 
 
-def test_a_file_from_before_the_load_was_kept_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lacks", [{"profiled_share"}, {"profiled_share", "other_cpu_share"}])
+def test_a_file_of_earlier_columns_is_read(lacks: set[str], tmp_path: Path) -> None:
     path, rows = layers_path(tmp_path), rows_of(session(1.0, 0.5))
     LAYERS_TABLE.append(path, rows)
-    header, *lines = path.read_text().splitlines()
-    place = header.split(",").index("other_cpu_share")
-    cut = [",".join(line.split(",")[:place] + line.split(",")[place + 1 :])
-           for line in (header, *lines)]  # fmt: skip
+    lines = list(csv.reader(path.read_text().splitlines()))
+    places = [place for place, name in enumerate(lines[0]) if name not in lacks]
+    assert len(places) == len(lines[0]) - len(lacks)
+    cut = [",".join(line[place] for place in places) for line in lines]
     path.write_text("\n".join([*cut, ""]))
     assert read_layers(path) == [rows]
+
+
+def grouped(profiled: list[float], *times_s: float, groups: tuple[int, ...]) -> dict[str, Any]:
+    """Return a session that a profiler has seen, with rows in groups."""
+    one = session(1.0, *times_s, profiled=profiled)
+    for facts, group in zip(one["units"], groups, strict=True):
+        facts["group"] = group
+    return one
+
+
+def test_shares_are_held_to_those_of_the_profiler_group_by_group() -> None:
+    rows = rows_of(grouped([3.0, 1.0], 0.5, 0.1, 0.2, groups=(0, 0, 1)))
+    assert [row.profiled_share for row in rows] == [0.75, None, 0.25, None]
+    caption = layers_table(rows, top=2).caption
+    assert "are within 0 points of those by the framework's profiler; furthest: conv" in caption
+    assert "profiled_share" not in [one.key for one in layers_table(rows, top=2).headings]
+    assert layers_table(rows).column("profiled_share")[:3] == [0.75, None, 0.25]
+    other = rows_of(grouped([1.0, 1.0], 0.5, 0.1, 0.2, groups=(0, 0, 1)))
+    words = "In doubt: the framework's profiler finds other shares of the forward pass; furthest: "
+    words += "conv0 to conv1, 75.0 % here and 50.0 % by it."
+    assert words in layers_table(other, top=2).caption
+    assert "profiler" not in layers_table(rows_of(session(1.0, 0.5)), top=2).caption
+
+
+def test_a_row_that_is_run_as_one_with_another_groups_takes_the_profilers_share_along() -> None:
+    times_s, groups = (0.5, 0.2, -0.1, 0.2), (0, 0, 1, 1)
+    rows = rows_of(*[grouped([3.0, 1.0], *times_s, groups=groups) for _ in range(2)])
+    assert [row.layer for row in rows] == ["conv0", "conv1 + conv2", "conv3", REST]
+    assert [row.profiled_share for row in rows] == [1.0, None, None, None]
 
 
 def test_a_long_name_is_cut_in_its_middle_where_it_is_printed() -> None:

@@ -110,6 +110,32 @@ def test_layers_are_shown_with_the_rows_of_their_code_and_with_no_other(
     assert '<section id="layers"' not in page()  # the newest rows are of other code
 
 
+def test_a_file_of_earlier_columns_takes_layers_that_a_profiler_has_seen(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("--layers") == 0
+    lines = (machine() / "layers.csv").read_text().splitlines()
+    assert lines[0].endswith(",profiled_share")
+    cut = [line.rpartition(",")[0] for line in lines]
+    (machine() / "layers.csv").write_text("\n".join([*cut, ""]))
+    answered = Worker.answer
+
+    def answer(self: Worker, request: Mapping[str, Any], *more: Any) -> Answer:
+        found = answered(self, request, *more)
+        for event in (event for event in found.events if event["event"] == "layers"):
+            event["profiled"] = [5.0, 3.0]
+            for unit, group in zip(event["units"], (0, 0, 1), strict=True):
+                unit["group"] = group
+        return found
+
+    monkeypatch.setattr(Worker, "answer", answer)
+    assert run("--layers") == 0
+    before, after = read_layers(machine() / "layers.csv")
+    assert [row.profiled_share for row in before] == [None] * 4
+    assert [row.profiled_share for row in after] == [0.625, None, 0.375, None]
+    assert "by the framework's profiler" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_layers_that_the_disk_does_not_take_are_printed_all_the_same(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, form: str

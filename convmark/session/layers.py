@@ -14,7 +14,7 @@ import itertools
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from operator import add
 from pathlib import Path
@@ -86,6 +86,10 @@ class LayerRow:
     )
     bound: str | None = column("memory or compute: which ceiling is lower (roofline)")
     note: str | None = column("why layers are together, or what may help")
+    profiled_share: float | None = column(
+        "of the forward pass by the framework's profiler", bounds="share", default=None
+    )
+    """With that of the rows after it that have none: a profiler names one of fused operations."""
 
     def __post_init__(self) -> None:
         for one in LAYERS_TABLE.columns:
@@ -105,8 +109,9 @@ class LayerRow:
         return self.time_s / self.step_s
 
 
-_EARLIER = [name for name in LayerRow.__dataclass_fields__ if name != "other_cpu_share"]
-LAYERS_TABLE = TableFile(LayerRow, _EARLIER)
+_EARLIER = [name for name in LayerRow.__dataclass_fields__ if name != "profiled_share"]
+_FIRST = [name for name in _EARLIER if name != "other_cpu_share"]
+LAYERS_TABLE = TableFile(LayerRow, _EARLIER, _FIRST)
 
 
 def layers_path(machine_folder: Path) -> Path:
@@ -192,6 +197,8 @@ def measure_layers(
     if why := _apart(ran, codes) or why_cut_apart(found):
         say(f"{case.name}: no layers: {why}")
         return []
+    if why := next(filter(None, (one.get("unprofiled") for one in found)), ""):
+        say(f"{case.name}: the layers are not checked by the framework's profiler: {why}")
     if (precision := ran[0].precision) != case.precision:
         say(f"{case.name}: the layers compute in {precision}, set by the model's own code")
     return combined(
@@ -302,6 +309,8 @@ class _Row:
     facts: dict[str, Any]
     shares: list[float]
     forward: list[float]
+    profiled: list[float] = field(default_factory=list)
+    """Shares of the forward pass by a profiler, of its group; of others than its first row none."""
 
     def forward_s(self, step_s: float) -> float | None:
         """Return the mean seconds of the forward pass; None of the rest."""
@@ -310,8 +319,7 @@ class _Row:
     def computes(self, case: Case) -> str:
         """Return in what it multiplies, where that is not what the case asks for."""
         wanted = case.precision.removeprefix("mixed_").replace("tf32", "float32")
-        found = str(self.facts.get("computes") or wanted)
-        return "" if found == wanted else found
+        return "" if (found := self.facts.get("computes")) == wanted else found or ""
 
     def roof(self, step_s: float, ceiling: Ceiling | None, case: Case) -> Roof:
         """Return how it stands to the ceilings, which are none of a layer of another precision."""
@@ -375,6 +383,12 @@ def _rows(sessions: Sequence[Mapping[str, Any]]) -> list[_Row]:
         for row, time_s, forward_s in zip(rows, both, one["forward_s"], strict=True):
             row.shares.append(time_s / one["step_s"])
             row.forward.append(forward_s / one["step_s"])
+    if all("profiled" in one for one in sessions):
+        heads = [
+            next(group) for _, group in itertools.groupby(rows, lambda row: row.facts["group"])
+        ]
+        for one, (place, head) in itertools.product(sessions, enumerate(heads)):
+            head.profiled.append(one["profiled"][place] / sum(one["profiled"]))
     return rows
 
 
@@ -385,6 +399,9 @@ def _fused(rows: Sequence[_Row]) -> list[_Row]:
         kept.append(row)
         while len(kept) > 1 and kept[-1].is_fused_to(kept[-2]):
             last = kept.pop()
+            if last.profiled:  # the first of a group: it is of that of the other now
+                head = next(one for one in reversed(kept) if one.profiled)
+                head.profiled = [*map(add, head.profiled, last.profiled)]
             kept[-1] = _joined(kept[-1], last)
     return kept
 
@@ -405,7 +422,7 @@ def _joined(one: _Row, other: _Row) -> _Row:
         "note": "; ".join(filter(None, notes)),
     }
     shares, forward = map(add, one.shares, other.shares), map(add, one.forward, other.forward)
-    return _Row(facts, [*shares], [*forward])
+    return _Row(facts, [*shares], [*forward], one.profiled)
 
 
 def _columns(row: _Row, step_s: float, ceiling: Ceiling | None, case: Case) -> dict[str, Any]:
@@ -428,5 +445,6 @@ def _columns(row: _Row, step_s: float, ceiling: Ceiling | None, case: Case) -> d
         "moved_bytes": facts.get("moved_bytes"),
         "of_peak": roof.of_peak,
         "bound": roof.bound,
+        "profiled_share": statistics.fmean(row.profiled) if row.profiled else None,
         "note": plain_text("; ".join(filter(None, [facts["note"], computes, helps]))) or None,
     }

@@ -338,6 +338,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
                 self.interrupted = True
                 raise
             try:
+                LAYERS_TABLE.lift(self.layers_path)
                 LAYERS_TABLE.append(self.layers_path, rows)
                 self.layers_kept += bool(rows)
             except StoreError as error:  # what was measured is still to be printed

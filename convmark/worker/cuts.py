@@ -9,25 +9,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
+from convmark.worker.blocks import Numbers, Opener, depth_of
 from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import mapped, symbols
-from convmark.worker.traced import (
-    LayerCall,
-    Masks,
-    is_variable,
-    tensors,
-    traced_calls,
-    with_operations,
-)
+from convmark.worker.traced import LayerCall, Masks, is_variable, tensors, traced_calls
 
 MOST_TOGETHER = 4
 """Units of a group: a convolution with what a framework may fuse to it, such as its activation."""
-OUTSIDE = "computes outside its layers, so they cannot be called separately"
-_READ = "takes values that are computed outside of layers; their time is in the rest"
 _UNUSED = "does not depend on it: a compiled step leaves it out"
 
 
@@ -138,12 +131,18 @@ class Cut:
         return found
 
     def function(
-        self, begin: int, end: int, *, trains: bool = False
+        self,
+        begin: int,
+        end: int,
+        *,
+        trains: bool = False,
+        within: Callable[[int], AbstractContextManager[Any]] = nullcontext,
     ) -> Callable[[Sequence[Any]], list[Any]]:
         """Return units `begin` to `end` as a function of the values that they need.
 
         Args:
             trains: whether a backward pass follows, to which only some of the values lead.
+            within: gives what each unit is called in, by its place.
         """
         units = self.units[begin:end]
         taken, given = self.taken(units), self.given(begin, end)
@@ -153,8 +152,9 @@ class Cut:
 
         def run(values: Sequence[Any]) -> list[Any]:
             known = dict(zip(taken, values, strict=True))
-            for unit in units:
-                made = tensors(self._called(unit, known, masks))
+            for place, unit in enumerate(units, begin):
+                with within(place):
+                    made = tensors(self._called(unit, known, masks))
                 if masks:
                     pairs = zip(made, unit.call.made_masks, strict=False)
                     made += [masks.of(one) for one, mask in pairs if mask is not None]
@@ -205,12 +205,12 @@ def cut(model: Any, backend: Any, samples: int, depth: int | None, *, training: 
     deepest = depth_of(root)
     if depth is not None and depth > deepest:
         raise CaseFailure(f"--depth: must be at most {deepest}, its levels of layers, got {depth}")
-    numbers = _Numbers()
+    numbers = Numbers()
     for one in _in_order(backend, [root.args, root.kwargs]):
         numbers.setdefault(id(one), len(numbers))
     inputs = list(numbers.values())
     levels = deepest if depth is None else depth
-    opener = _Opener(numbers, backend.keras, reads=not training)
+    opener = Opener(numbers, backend.keras, reads=not training)
     units = _named(opener.opened(root, levels + 1), numbers)
     results = _in_order(backend, root.result)
     if training:
@@ -255,143 +255,6 @@ def _traced(model: Any, backend: Any, samples: int, training: bool) -> LayerCall
         if all(call.was_built for call in calls):
             break
     return next(call for call in reversed(calls) if call.layer is model)
-
-
-def depth_of(call: LayerCall) -> int:
-    """Return the levels of layers in a call that could be opened."""
-    inner = [depth_of(one) for one in call.inner if may_open(one)]
-    return 1 + max(inner, default=0)
-
-
-def may_open(call: LayerCall) -> bool:
-    """Return whether a call is one of a block: a model, or a layer of the user's with layers."""
-    kind = type(call.layer)
-    is_model = any(one.__name__ in ("Model", "Sequential", "Functional") for one in kind.__mro__)
-    return bool(call.inner) and (is_model or kind.__module__.split(".")[0] not in OWN)
-
-
-OWN = ("keras", "tf_keras", "tensorflow")
-
-
-class _Numbers(dict[int, int]):
-    """Numbers of values by the identity of their symbols, and what keeps those alive."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.kept: list[Any] = []
-
-
-_Inside = Sequence[tuple[LayerCall, LayerCall]]
-"""Calls inside a block, each as it was traced with all calls and as its values are known, then the
-block's own."""
-
-
-@dataclass
-class _Opener:
-    """Opens blocks into the calls that are units."""
-
-    numbers: _Numbers
-    """Of the values of all units before; those that a block renames are added."""
-    keras: Any
-    reads: bool
-    """Whether a block may compute with weights outside its layers: not where gradients follow."""
-
-    def opened(
-        self, call: LayerCall, depth: int, found: LayerCall | None = None
-    ) -> Iterator[tuple[LayerCall, str]]:
-        """Yield the calls that are units, in order, each with why it is not opened.
-
-        Args:
-            depth: levels of blocks, of which the call is the first.
-            found: the call as its values are known.
-        """
-        found = found or call
-        _same(self.numbers, call, found, "args", "kwargs")
-        taken, note = tensors([found.args, found.kwargs]), ""
-        known = all(id(one) in self.numbers for one in taken)
-        if depth > 1 and may_open(call):  # a block that is given a constant stays closed
-            if known and (inside := self._inside(call)):
-                yield from self._each(call, inside, depth)
-                _same(self.numbers, found, call, "result")
-                return
-            note = OUTSIDE
-        elif any(self._is_constant(one) for one in taken):
-            note = _READ
-        yield replace(call, args=found.args, kwargs=found.kwargs), note
-        _same(self.numbers, found, call, "result")
-
-    def _is_constant(self, one: Any) -> bool:
-        """Whether it is fixed, and no weight itself; positions and such are whole numbers."""
-        is_value = id(one) in self.numbers or is_variable(one)
-        return not is_value and "float" in str(one.dtype)
-
-    def _each(
-        self, call: LayerCall, inside: _Inside, depth: int
-    ) -> Iterator[tuple[LayerCall, str]]:
-        self.numbers.kept.append(inside)
-        renamed = _renamed(call).items()
-        self.numbers.update((other, self.numbers[value]) for other, value in renamed)
-        _same(self.numbers, inside[-1][1], call, "args", "kwargs")
-        for one, found in inside[:-1]:
-            yield from self.opened(one, depth - 1, found)
-        _same(self.numbers, call, inside[-1][1], "result")
-
-    def _inside(self, call: LayerCall) -> _Inside:
-        """Return the calls that a call amounts to; none where it does more than those."""
-        if _amounts(call, call.inner):
-            return [*((one, one) for one in call.inner), (call, call)]
-        found = with_operations(call, self.keras, reads=self.reads) or []
-        inner = [one for _, one in found[:-1]]
-        whole = found and _amounts(found[-1][1], inner, self.keras.KerasTensor)
-        return found if whole else []
-
-
-def _same(numbers: dict[int, int], new: LayerCall, known: LayerCall, *fields: str) -> None:
-    """Give the values of a call the numbers that they have in another trace of it."""
-    for name in fields:
-        pairs = zip(tensors(getattr(new, name)), tensors(getattr(known, name)), strict=True)
-        for one, other in pairs:
-            if id(other) in numbers:
-                numbers.setdefault(id(one), numbers[id(other)])
-
-
-def _amounts(call: LayerCall, inner: Sequence[LayerCall], symbol: Any = object) -> bool:
-    """Return whether the calls inside a call amount to it: no value comes from elsewhere.
-
-    Args:
-        symbol: the class of values; others are constants.
-    """
-    known = {id(one) for one in tensors([call.args, call.kwargs])} | set(_renamed(call))
-
-    def unknown(structure: Any) -> bool:
-        return any(isinstance(one, symbol) and id(one) not in known for one in tensors(structure))
-
-    for one in inner:
-        masks = [mask for mask in one.taken_masks if mask is not None]
-        if unknown([one.args, one.kwargs, *masks]):
-            return False
-        known.update(id(value) for value in tensors([one.result, one.made_masks]))
-    return not unknown(call.result)
-
-
-def _renamed(call: LayerCall) -> dict[int, int]:
-    """Return the identities of a functional model's inputs inside it, by those outside it.
-
-    Keras converts what such a model is given before its first layer gets it; all else that it
-    computes are calls. Inputs of one shape cannot be told apart so.
-    """
-    if not {"Functional", "Sequential"} & {one.__name__ for one in type(call.layer).__mro__}:
-        return {}
-    given = tensors([call.args, call.kwargs])
-    shapes = [tuple(one.shape) for one in given]
-    known = {id(one) for one in given}
-    found: dict[int, int] = {}
-    for one in call.inner:
-        for value in tensors([one.args, one.kwargs]):
-            if id(value) not in known and shapes.count(tuple(value.shape)) == 1:
-                found[id(value)] = id(given[shapes.index(tuple(value.shape))])
-        known.update(id(value) for value in tensors(one.result))
-    return found
 
 
 def _in_order(backend: Any, structure: Any) -> list[Any]:

@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from convmark.worker.cuts import OUTSIDE, OWN, Cut, Unit, path_of
+from convmark.worker.blocks import OUTSIDE, OWN
+from convmark.worker.cuts import Cut, Unit, path_of
 from convmark.worker.flops import call_flops
 from convmark.worker.traced import LayerCall, is_variable, tensors
 

@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from convmark.worker.cuts import Cut, may_open
+from convmark.worker.blocks import may_open
+from convmark.worker.cuts import Cut
 from convmark.worker.failure import CaseFailure
 from convmark.worker.traced import LayerCall, recorded_calls
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,6 +61,19 @@ class Passes:
             for place in {place for cover in covers for place in cover}:
                 self._piece(place, mode)
         return clocked
+
+    def whole(
+        self, within: Callable[[int], contextlib.AbstractContextManager[Any]]
+    ) -> tuple[Callable[[Sequence[Any]], list[Any]], list[Any], list[Any]]:
+        """Return all units as one function, its layers, and the values that it takes.
+
+        Args:
+            within: gives what each unit is called in, by its place.
+        """
+        units, values = self._cut.units, dict(zip(self._cut.inputs, self._batch, strict=True))
+        function = self._cut.function(0, len(units), within=within)
+        layers = [one for unit in units for one in unit.holders]
+        return function, layers, [values[one] for one in self._cut.taken(units)]
 
     def _every_value(self) -> Iterator[tuple[int, Any]]:
         """Yield the values of all units: a backward pass takes some for gradients."""

@@ -40,6 +40,7 @@ from convmark.worker.inputs import flat
 from convmark.worker.layer_facts import folded, moved_bytes, unit_facts
 from convmark.worker.layer_mode import check_compiled, held_to_the_layers, held_to_the_pieces
 from convmark.worker.layer_passes import FORWARD, Pass, Passes, Place
+from convmark.worker.profiled import profiled
 from convmark.worker.traced import is_variable
 
 SPAN_GROUPS = (2, 4, 8)
@@ -199,8 +200,10 @@ def serve(case: Case, builder: Any, request: Mapping[str, Any], backend: Any, em
     beside = backend.reference_step(reference.kind(case.task, case.batch_size)) if on_cpu else None
     rounds = _Rounds(chain, step, beside, backend, random.Random(seed), pulse)
     rounds.take(request["seconds"])
+    fields = rounds.fields()
+    fields |= profiled(chain.passes, chain.groups, fields["step_s"], backend)
     measurement.count_work(case, model, step, backend, emit)
-    emit("layers", **rounds.fields(), units=_facts(found, chain, backend))
+    emit("layers", **fields, units=_facts(found, chain, backend))
     emit("state", **state())
     emit("finished")
 
@@ -228,8 +231,13 @@ def _facts(found: Cut, chain: _Chain, backend: Any) -> list[dict[str, Any]]:
     facts = [unit_facts(unit, backend.keras) for unit in found.units]
     for place, before in folded(found).items():
         facts[place]["folds_into"] = before.name
+    group = {unit: place for place, one in enumerate(chain.groups) for unit in range(*one)}
     return [
-        {**_together(found.units[slice(*place)], facts[slice(*place)]), "span": number}
+        {
+            **_together(found.units[slice(*place)], facts[slice(*place)]),
+            "span": number,
+            "group": group[place[0]],
+        }
         for number, span in enumerate(chain.spans)
         for place in span
     ]

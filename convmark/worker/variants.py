@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from convmark.worker.cuts import OWN, cut
+from convmark.worker.blocks import OWN
+from convmark.worker.cuts import cut
 from convmark.worker.failure import CaseFailure
 from convmark.worker.layer_facts import channel_axis, folded
 from convmark.worker.protocol import one_line

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 TOP = 20
 """Layers of the printed table."""
 
+MOST_POINTS = 0.10
+"""Of the forward pass, by which a layer's share and the profiler's may differ without a doubt."""
 ABOVE = 1.2
 """Of the measured peak; convolutions and that peak vary by some per cent."""
 NAME = 40
@@ -124,12 +126,13 @@ def layers_table(rows: Sequence[LayerRow], top: int | None = None) -> Table:
         f"it{beside}. Numbers are the order of execution. "
         f"{interval * any(one['interval'] for one in records)}{forward * bool(of_forward)}"
         f"The rest: dispatch, fusion over layers{', loss, update' if trains else ''}."
-        f"{_doubts(rows)}{_load(first.other_cpu_share)}"
+        f"{_agreement(rows)}{_doubts(rows)}{_load(first.other_cpu_share)}"
     )
     ends = "time_low_s time_high_s" if top is None else "interval"
+    checked = top is None and any(row.profiled_share is not None for row in rows)
     columns = headings(
         f"place layer kind shape time_s {ends} share {'forward_s backward_s' * trains} "
-        "flops_per_s of_peak moved_bytes bound note",
+        f"{'profiled_share' * checked} flops_per_s of_peak moved_bytes bound note",
         place=("number", "count"),
         shape="output shape",
         time_s=("time", "seconds"),
@@ -138,6 +141,7 @@ def layers_table(rows: Sequence[LayerRow], top: int | None = None) -> Table:
         share=("share", "share"),
         forward_s=("forward", "seconds"),
         backward_s=("backward", "seconds"),
+        profiled_share=("forward, by the profiler", "share"),
         flops_per_s=("FLOP/s", "flops_rate"),
         of_peak=("of peak", "share"),
         moved_bytes=("bytes", "bytes"),
@@ -145,6 +149,36 @@ def layers_table(rows: Sequence[LayerRow], top: int | None = None) -> Table:
     )
     return table_of(
         f"layers-{first.case}", f"Time per layer of {first.case}", caption, columns, records
+    )
+
+
+def _agreement(rows: Sequence[LayerRow]) -> str:
+    """Return how shares of the forward pass and those of a profiler agree, as a sentence after
+    others; empty where no profiler has seen it. It tells of groups that may be fused."""
+    groups: list[list[LayerRow]] = []
+    for row in rows[:-1]:
+        if row.profiled_share is not None:
+            groups.append([])
+        for group in groups[-1:]:
+            group.append(row)
+    parts_s = [sum(row.forward_s or 0.0 for row in group) for group in groups]
+    if (total_s := sum(parts_s)) <= 0:
+        return ""
+    shares = [
+        (part_s / total_s, group[0].profiled_share or 0.0, group)
+        for part_s, group in zip(parts_s, groups, strict=True)
+    ]
+    ours, theirs, group = max(shares, key=lambda one: abs(one[0] - one[1]))
+    name = " to ".join(dict.fromkeys(_short(row.layer) for row in (group[0], group[-1])))
+    furthest = f"furthest: {name}, {share_text(ours)} here and {share_text(theirs)} by it"
+    if abs(ours - theirs) > MOST_POINTS:
+        return (
+            " In doubt: the framework's profiler finds other shares of the forward pass; "
+            f"{furthest}."
+        )
+    return (
+        f" Shares of the forward pass are within {100 * abs(ours - theirs):.0f} points of those "
+        f"by the framework's profiler; {furthest}."
     )
 
 
@@ -198,6 +232,7 @@ def _record(row: LayerRow) -> dict[str, object]:
         "share": row.share,
         "forward_s": row.forward_s,
         "backward_s": None if row.forward_s is None else row.time_s - row.forward_s,
+        "profiled_share": row.profiled_share,
         "flops_per_s": row.flops / forward_s if known and row.flops else None,
         "of_peak": row.of_peak,
         "moved_bytes": row.moved_bytes,

@@ -57,7 +57,7 @@ class Jax(Keras3Backend):
         super().__init__()
         self._on_gpu = False
         self._states: ByIdentity[HandedOn] = ByIdentity()
-        self._copies = Copies()
+        self.copies = Copies()
 
     @property
     def call_path(self) -> str:
@@ -293,7 +293,7 @@ class Jax(Keras3Backend):
         self, function: Callable[[Any], list[Any]], layers: Sequence[Any], compiled: bool
     ) -> Callable[[Any], tuple[Any, Any]]:
         """Return the function, always compiled; the layers' variables are its arguments."""
-        forward, held = self._copies.pure(function, layers)
+        forward, held = self.copies.pure(function, layers)
         compiled_forward = jax.jit(forward)
 
         def run(values: Any) -> tuple[Any, Any]:
@@ -310,7 +310,7 @@ class Jax(Keras3Backend):
         inner: Sequence[bool],
     ) -> Callable[[Any, Any], tuple[Any, Any]]:
         """Return the same with `jax.vjp`, whose gradients are of variables and inner tensors."""
-        forward, held = self._copies.pure(function, layers)
+        forward, held = self.copies.pure(function, layers)
         trained = [one.trainable for one in variables_of(layers)]
 
         def backward(held: Any, values: Any, given: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import functools
+import importlib
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -203,6 +204,10 @@ class Framework(abc.ABC):
     ) -> Chain | None:
         """Return pieces that are timed where they run; None where only Python can time them."""
         return None
+
+    def profiler(self) -> Any:
+        """The module that traces passes with the framework's own profiler (see `profiled`)."""
+        return importlib.import_module(f"convmark.worker.backends.{self.name}_profile")
 
     def as_written(self) -> contextlib.AbstractContextManager[None]:
         """In which a step that has run before runs its Python code once more, each call once."""

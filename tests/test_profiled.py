@@ -1,0 +1,69 @@
+"""Time per layer by the framework's own profiler: its events, on each framework, and what fails."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from convmark.core.case import Case
+from convmark.core.options import Options
+from convmark.interpreter import Interpreter
+from convmark.session.layers import layer_request
+from convmark.worker.profiled import busy, on_device, profiled
+
+GROUPS = [(0, 2), (2, 3), (3, 12)]
+
+
+def test_what_runs_at_the_same_time_counts_once_in_a_group() -> None:
+    events = [
+        ("convmark_unit_0/conv:Conv2D", 0, 4),
+        ("convmark_unit_1/relu:Relu", 3, 5),
+        ("gradient/convmark_unit_11/add", 10, 11),
+        ("convmark_unit_0/inner", 1, 2),
+        ("convmark_unit_3/x", 20, 22),
+        ("convmark_unit_99/x", 0, 50),
+        ("another", 0, 50),
+    ]
+    assert busy(events, GROUPS) == [5, 0, 3]
+
+
+def test_the_events_of_a_device_are_what_counts_where_there_are_any() -> None:
+    launched, kernel = ("convmark_unit_0/launch", 0, 9), ("convmark_unit_0/kernel", 0, 1)
+    assert on_device([(False, launched), (True, kernel)]) == [kernel]
+    assert on_device([(False, launched), (True, ("memcpy", 0, 1))]) == [launched]
+
+
+def test_a_profiler_that_fails_or_sees_no_layer_ends_no_measurement() -> None:
+    def traced(*_: Any) -> Any:
+        raise ImportError("no module named xplane_pb2")
+
+    passes: Any = SimpleNamespace(whole=lambda within: (None, [], []))
+    module = SimpleNamespace(traced=traced)
+    backend = SimpleNamespace(profiler=lambda: module)
+    found = profiled(passes, GROUPS, 0.1, backend)
+    assert found == {"unprofiled": "ImportError: no module named xplane_pb2"}
+    module.traced = lambda *_: [("fusion", 0, 1)]
+    assert profiled(passes, GROUPS, 0.1, backend) == {}
+
+
+@pytest.mark.parametrize("task", ["infer", "train"])
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_each_frameworks_profiler_has_events_of_every_group_that_multiplies(
+    backend: str, task: str, interpreter_of: Callable[[str], Interpreter]
+) -> None:
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"needs {backend}")
+    case = Case(model="lenet5", task=task, batch_size=32, backend=backend)
+    request = layer_request(case, Options(time_budget_s=0.01), None, 0)
+    answer = interpreter_of(backend).answer(request)
+    assert answer.status == "ok", answer.message
+    event = answer.event("layers") or {}
+    assert "unprofiled" not in event, event["unprofiled"]
+    multiply = {unit["group"] for unit in event["units"] if unit["flops"]}
+    assert len(multiply) == 5
+    assert all(event["profiled"][group] > 0 for group in multiply)
+    assert len(event["profiled"]) == 1 + max(unit["group"] for unit in event["units"])
