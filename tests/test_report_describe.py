@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from convmark.core.errors import StoreError
 from convmark.core.report_options import ReportOptions
 from convmark.interpreter import Interpreter
 from convmark.report.command import report
-from convmark.report.describe import Layer, described_models, diagram
+from convmark.report.describe import WIDTH, Layer, described_models, diagram, timed
+from convmark.report.tables.layers import CaseLayers, bars_words, keep_bars
 from convmark.results.reading import StoreWarning
+from convmark.session.layers import REST, LayerRow
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -124,6 +127,52 @@ def test_the_diagram_has_a_box_per_layer_and_a_line_per_connection() -> None:
     assert (len(straight), len(beside), len(dotted)) == (2, 1, 1)
     words = ["".join(node.itertext()) for node in tree.iter(f"{SVG}text")]
     assert "7 parameters" in words[1]
+
+
+def times(*named: tuple[str, str, float]) -> list[LayerRow]:
+    """Return the rows of a case by name, class and seconds, the rest last."""
+    optional = dict.fromkeys(LayerRow.__dataclass_fields__)
+    step_s = sum(seconds for *_, seconds in named) + 1.0
+    whole = {**optional, "measured": "2026-01-01T00:00:00+00:00", "case": "a", "model": "lenet5",
+             "machine": SLOW, "version": "1", "sessions": 3, "step_s": step_s}  # fmt: skip
+    rows = [*named, (REST, "", 1.0)]
+    return [
+        LayerRow(**{**whole, "place": place, "layer": name, "kind": kind, "time_s": seconds})
+        for place, (name, kind, seconds) in enumerate(rows, 1)
+    ]
+
+
+def test_a_box_is_filled_as_far_as_its_layer_takes_of_the_slowest() -> None:
+    layers = [
+        replace(layer(), name=name, kind=kind)
+        for name, kind in (("conv", "Conv2D"), ("relu", "ReLU"), ("conv", "Conv2D"), ("x", "Add"))
+    ]
+    rows = times(
+        ("block/conv + block/relu", "Conv2D + ReLU", 4.0), ("block/conv#2", "Conv2D", 2.0),
+        ("x", "Subtract", 1.0), ("own", "Own", 2.0),
+    )  # fmt: skip
+    assert {place: row.time_s for place, row in timed(layers, rows).items()} == {0: 4.0, 2: 2.0}
+    tree = ET.fromstring(diagram("m", layers, rows))
+    boxes = [(node.get("y"), float(node.get("width", ""))) for node in tree.iter(f"{SVG}rect")
+             if node.get("fill") == "currentColor"]  # fmt: skip
+    assert boxes == [("5", WIDTH), ("65", WIDTH / 2)]
+    words = ["".join(node.itertext()) for node in tree.iter(f"{SVG}text")]
+    assert "4.00 s, 40.0 %" in words
+    assert words[-1] == "the rest, and what has no box: 40.0 %"
+
+
+def test_the_diagram_of_a_described_model_has_the_times_of_its_layers(tmp_path: Path) -> None:
+    kept(tmp_path, description())
+    rows = times(("c1", "Conv2D", 3.0))
+    bars, connected = keep_bars(tmp_path / "results" / SLOW, rows)
+    assert bars.name == "a.layers.svg"
+    assert "3.00 s, 75.0 %" in connected.read_text()
+    (described,) = described_models([tmp_path / "results" / SLOW / "0001.csv"])
+    shown = CaseLayers(model="lenet5", title="", rows=rows, table=described.table)
+    assert shown.connected is None
+    assert "3.00 s" in str(replace(shown, described=described).connected)
+    (connected.parent / "lenet5.json").write_text("{}")
+    assert bars_words(tmp_path / "results" / SLOW, rows) == f"drawn in {bars}"
 
 
 # The run that writes it

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import json
 import os
-import re
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -35,7 +34,7 @@ from convmark.machine.doctor import left_out_gpus
 from convmark.machine.hardware import Machine, read_machine
 from convmark.machine.state import bound
 from convmark.report.advice import next_step, say_step
-from convmark.report.describe import DESCRIPTION_SCHEMA, FOLDER, diagram, layers_of
+from convmark.report.describe import DESCRIPTION_SCHEMA, description_path, diagram, layers_of
 from convmark.report.summary import run_tables, summary_text
 from convmark.report.tables import Answer, check_form, print_tables
 from convmark.report.tables.layers import TOP, bars_words, layers_table
@@ -342,15 +341,14 @@ def describe_models(
             continue
         value = {**(built or {}), **(environment or {}), **(described or {}), "model": model}
         try:
-            written += _keep_description(machine_folder / FOLDER, value)
+            written += _keep_description(description_path(machine_folder, value["model"]), value)
         except StoreError as error:
             warnings.warn(f"{model}: its description: {error}", StoreWarning, stacklevel=2)
     return written
 
 
-def _keep_description(folder: Path, value: dict[str, Any]) -> list[Path]:
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", value["model"])[:100]
-    paths = [folder / f"{stem}.json", folder / f"{stem}.svg"]
+def _keep_description(path: Path, value: dict[str, Any]) -> list[Path]:
+    folder, paths = path.parent, [path, path.with_suffix(".svg")]
     facts = {key: value[key] for key in value if key not in ("event", "layers")}
     text = json.dumps({"schema": DESCRIPTION_SCHEMA, **facts, "layers": value["layers"]}, indent=1)
     with writing(f"{folder}:"):

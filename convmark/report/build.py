@@ -111,7 +111,8 @@ def build(
     rows = dataclasses.replace(rows, frame=frame)
     table = points(rows.frame)
     comparison = of_machines(comparison or Comparison(), rows.names, rows.frame)
-    described = described_models([run.path for run in rows.runs])
+    paths = [run.path for run in rows.runs]
+    described = described_models(paths)
     labels = [run.label for run in rows.runs]
     sides: Sides | None = None
     if style == "accuracy":
@@ -129,7 +130,7 @@ def build(
         lead=_lead(rows),
         tables=(*([verdicts] if verdicts else []), *found),
         models=tuple(described) if style == "full" else (),
-        layers=tuple(newest_layers([run.path for run in rows.runs])) if style == "full" else (),
+        layers=tuple(newest_layers(paths, described)) if style == "full" else (),
         sides=sides,
         sources=f"{counted(len(rows.runs), 'run file')} in {listed(list(map(str, places)), 3)}",
     )

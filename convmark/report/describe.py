@@ -9,8 +9,10 @@ from __future__ import annotations
 import html
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,8 @@ from convmark.core.backends import BACKENDS
 from convmark.core.errors import StoreError
 from convmark.core.files import read_regular
 from convmark.core.table import Table, headings, table_of
-from convmark.core.text import count_text, counted, plain_text
+from convmark.core.text import count_text, counted, plain_text, seconds_text, share_text
+from convmark.session.layers import LayerRow
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -68,6 +71,12 @@ class DescribedModel:
         from markupsafe import Markup
 
         return Markup(diagram(self.model, self.layers))
+
+
+def description_path(machine_folder: Path, model: str) -> Path:
+    """Return the file of a model's description; its diagram ends in .svg instead."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", model)[:100]
+    return machine_folder / FOLDER / f"{stem}.json"
 
 
 def described_models(runs: Sequence[Path]) -> list[DescribedModel]:
@@ -215,6 +224,8 @@ def _elements(shape: str) -> int | None:
 ROW, BOX, WIDTH, LEFT, LANE = 30, 22, 420, 8, 9
 """Pixels: a layer's share of the height, its box's height and width, the margin, an arc's width."""
 MOST_LANES = 12
+TIMES = 120
+"""Pixels of a time and its share, beside the lines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,23 +243,74 @@ class Layer:
     """Places of the layers whose outputs it takes."""
 
 
-def diagram(model: str, layers: Sequence[Layer]) -> str:
+def diagram(model: str, layers: Sequence[Layer], rows: Sequence[LayerRow] = ()) -> str:
     """Return the diagram as an SVG element; its colour is the text's where it stands.
 
     A line runs from a layer to the next that takes its output; one that skips layers runs beside
     them. Where a layer's inputs are not known, a dotted line comes from the layer before it.
+
+    Args:
+        rows: the layers' times. A box is filled as far as its layer takes of the time of the
+            slowest; below all boxes stands what has none.
     """
-    height = ROW * len(layers) + 10
-    width = LEFT + WIDTH + LANE * (MOST_LANES + 2)
+    times = timed(layers, rows)
+    slowest_s = max((row.time_s for row in times.values()), default=0.0)
+    height = ROW * len(layers) + 10 + (ROW if rows else 0)
+    width = LEFT + WIDTH + LANE * (MOST_LANES + 2) + (TIMES if rows else 0)
+    of_case = f"Time per layer of {rows[0].case}" if rows else model
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}" font-family="system-ui, sans-serif" font-size="12">',
-        f"<title>{html.escape(model)}: {counted(len(layers), 'layer')} in the order they run"
+        f"<title>{html.escape(of_case)}: {counted(len(layers), 'layer')} in the order they run"
         "</title>",
     ]
     for place, layer in enumerate(layers):
+        if row := times.get(place):
+            parts += _time(place, row, slowest_s)
         parts += [*_lines(place, layer), *_box(place, layer)]
+    if rows:
+        left = 1 - sum(row.share for row in times.values())
+        parts.append(_right_of(len(layers), f"the rest, and what has no box: {share_text(left)}"))
     return "\n".join([*parts, "</svg>"])
+
+
+def timed(layers: Sequence[Layer], rows: Sequence[LayerRow]) -> dict[int, LayerRow]:
+    """Return the row of each layer that has one, by its place; of a row of several the first's.
+
+    They are matched in order by their names, where both are of the same class.
+    """
+    parts = [
+        (name.rpartition("/")[2].partition("#")[0], kind, row)
+        for row in rows
+        for name, kind in zip(row.layer.split(" + "), (row.kind or "").split(" + "), strict=False)
+    ]
+    ours = [(layer.name, layer.kind) for layer in layers]
+    matcher = SequenceMatcher(None, ours, [part[:2] for part in parts], autojunk=False)
+    found: dict[int, LayerRow] = {}
+    for block in matcher.get_matching_blocks():
+        for step in range(block.size):
+            row = parts[block.b + step][2]
+            if all(row is not one for one in found.values()):
+                found[block.a + step] = row
+    return found
+
+
+def _time(place: int, row: LayerRow, slowest_s: float) -> Iterator[str]:
+    width = WIDTH * max(0.0, row.time_s) / (slowest_s or 1.0)
+    yield (
+        f'<rect x="{LEFT}" y="{_top(place)}" width="{width:.1f}" height="{BOX}" rx="4" '
+        'fill="currentColor" opacity="0.25"/>'
+    )
+    yield _right_of(place, f"{seconds_text(row.time_s)}, {share_text(row.share)}")
+
+
+def _right_of(place: int, words: str) -> str:
+    """Return a text beside all lines; below the boxes, where it is longer, it ends there."""
+    right = LEFT + WIDTH + LANE * (MOST_LANES + 2) + TIMES
+    return (
+        f'<text x="{right - 8}" y="{_top(place) + 15}" text-anchor="end" fill="currentColor">'
+        f"{html.escape(words)}</text>"
+    )
 
 
 def _top(place: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import itertools
 import re
@@ -15,7 +16,13 @@ from convmark.core.files import as_store_error, write_whole
 from convmark.core.interval import share_of, signed_percent
 from convmark.core.table import Table, headings, table_of
 from convmark.core.text import counted, load_text, seconds_text, share_text
-from convmark.report.describe import FOLDER
+from convmark.report.describe import (
+    FOLDER,
+    DescribedModel,
+    description_path,
+    diagram,
+    read_description,
+)
 from convmark.results.names import read_name
 from convmark.results.reading import read_run
 from convmark.results.record import Record, large_load
@@ -46,6 +53,15 @@ class CaseLayers:
     title: str
     rows: Sequence[LayerRow]
     table: Table
+    described: DescribedModel | None = None
+
+    @property
+    def connected(self) -> Markup | None:
+        """The described model's diagram with these times, every text in it escaped."""
+        from markupsafe import Markup
+
+        model = self.described
+        return model and Markup(diagram(model.model, model.layers, self.rows))
 
     @property
     def diagram(self) -> Markup:
@@ -55,11 +71,14 @@ class CaseLayers:
         return Markup(bars(self.rows, TOP))
 
 
-def newest_layers(runs: Sequence[Path]) -> list[CaseLayers]:
+def newest_layers(
+    runs: Sequence[Path], described: Iterable[DescribedModel] = ()
+) -> list[CaseLayers]:
     """Return the layers of each case, of those that ran what the rows of its newest run ran.
 
     Args:
         runs: the files of a report's runs, those of a machine oldest first.
+        described: models whose diagram the times are drawn in.
 
     Raises:
         StoreError: a file does not fit.
@@ -73,14 +92,17 @@ def newest_layers(runs: Sequence[Path]) -> list[CaseLayers]:
             records = [row for row in read_run(path) if row.asked_case.name in wanted]
             wanted -= {row.asked_case.name for row in records if row.measured}
             found += [(folder, rows) for rows in layers_of(records, layers_path(folder))]
-    return [_case_layers(folder, rows) for folder, rows in found]
+    models = {one.model: one for one in described}
+    return [_case_layers(folder, rows, models.get(rows[0].model)) for folder, rows in found]
 
 
-def _case_layers(folder: Path, rows: Sequence[LayerRow]) -> CaseLayers:
+def _case_layers(
+    folder: Path, rows: Sequence[LayerRow], described: DescribedModel | None
+) -> CaseLayers:
     first = rows[0]
     title = f"{first.case} on {read_name(folder) or first.machine}"
     table = replace(layers_table(rows, TOP), key=f"layers-{first.machine}-{first.case}")
-    return CaseLayers(model=first.model, title=title, rows=rows, table=table)
+    return CaseLayers(model=first.model, title=title, rows=rows, table=table, described=described)
 
 
 def layers_tables(
@@ -311,24 +333,32 @@ def bars(rows: Sequence[LayerRow], top: int | None = None) -> str:
     return "\n".join([*parts, "</svg>"])
 
 
-def keep_bars(machine_folder: Path, rows: Sequence[LayerRow]) -> Path:
-    """Write the bars of a case beside the descriptions of models, and return their file.
+def keep_bars(machine_folder: Path, rows: Sequence[LayerRow]) -> list[Path]:
+    """Write the bars of a case beside the descriptions of models; return the files.
+
+    Where its model is described its diagram has the times too.
 
     Raises:
         StoreError: the folder cannot be written.
     """
     stem = re.sub(r"[^A-Za-z0-9._-]+", "_", rows[0].case)[:120]
-    drawn = machine_folder / FOLDER / f"{stem}.layers.svg"
-    with as_store_error(drawn, "written"):
-        drawn.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(drawn, f"{bars(rows)}\n".encode())
-    return drawn
+    drawn = {machine_folder / FOLDER / f"{stem}.layers.svg": bars(rows)}
+    with contextlib.suppress(StoreError):  # there is none, or it does not fit, as a report says
+        model = read_description(description_path(machine_folder, rows[0].model))
+        if model.model == rows[0].model:
+            connected = diagram(model.model, model.layers, rows)
+            drawn[machine_folder / FOLDER / f"{stem}.diagram.svg"] = connected
+    for path, text in drawn.items():
+        with as_store_error(path, "written"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, f"{text}\n".encode())
+    return list(drawn)
 
 
 def bars_words(machine_folder: Path, rows: Sequence[LayerRow]) -> str:
     """Write the bars of a case as `keep_bars` does; say where they are, or why there are none."""
     try:
-        return f"drawn in {keep_bars(machine_folder, rows)}"
+        return f"drawn in {' and '.join(map(str, keep_bars(machine_folder, rows)))}"
     except StoreError as error:
         return f"not drawn: {error}"
 
