@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from convmark.core.case import Case
 from convmark.worker.cuts import Cut, cut, groups_of
 from convmark.worker.inputs import Inputs, Leaf, flat
 from convmark.worker.layer_facts import folded, unit_facts
+from convmark.worker.layer_passes import Passes
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("keras") is None, reason="the models need Keras"
@@ -317,3 +319,41 @@ def test_a_recurrent_layer_has_an_operation_for_each_step_of_time(keras: Any) ->
     counts = {unit.name: unit_facts(unit, keras)["operations"] for unit in found.units}
     assert counts["lstm"] >= 7
     assert counts["embedding"] == 1
+
+
+def test_no_gradient_passes_what_a_closed_block_stops(keras: Any) -> None:
+    """Nor through a Lambda; what its own weights give goes on where only its input is stopped."""
+    tf = pytest.importorskip("tensorflow")
+
+    class Stops(keras.layers.Layer):
+        def __init__(self, at_its_end: bool, **more: Any) -> None:
+            super().__init__(**more)
+            self.inner, self.at_its_end = keras.layers.Dense(4), at_its_end
+
+        def call(self, values: Any) -> Any:
+            if self.at_its_end:
+                return tf.stop_gradient(self.inner(values))
+            return self.inner(tf.stop_gradient(values))
+
+    image = keras.Input((6,))
+    base = keras.layers.Dense(4, name="base")(image)
+    first = Stops(at_its_end=False, name="first")(base)
+    aside = keras.layers.Dense(4, name="aside")(image)
+    last = Stops(at_its_end=True, name="last")(aside)
+    other = keras.layers.Dense(4, name="other")(image)
+    ended = keras.layers.Lambda(tf.stop_gradient, name="ended")(other)
+    both = keras.layers.Add(name="both")([first, last, ended])
+    model = keras.Model(image, keras.layers.Dense(2, name="head")(both))
+    found = was_cut(keras, model, Leaf("image", (6,)), training=True)
+    backend = SimpleNamespace(
+        clocked=lambda *_: None,
+        piece=lambda *_: None,
+        backward_piece=lambda *_: None,
+        of_layers=lambda: importlib.import_module("convmark.worker.backends.tensorflow_layers"),
+    )
+    case = Case(model="net", task="train", batch_size=SAMPLES)
+    Passes(case, found, [tf.ones((SAMPLES, 6))], backend).prepare([[(0, len(found.units))]])
+    gives = {unit.name: unit.gives[0] for unit in found.units}
+    stopped = {gives[name] for name in ("base", "aside", "other")}
+    assert found.followed() == {*gives.values()} - stopped
+    assert found.trained() == {*gives.values()} - {gives["last"], gives["ended"]}

@@ -286,13 +286,11 @@ def timed(layers: Sequence[Layer], rows: Sequence[LayerRow]) -> dict[int, LayerR
     ]
     ours = [(layer.name, layer.kind) for layer in layers]
     matcher = SequenceMatcher(None, ours, [part[:2] for part in parts], autojunk=False)
-    found: dict[int, LayerRow] = {}
+    found: dict[int, int] = {}
     for block in matcher.get_matching_blocks():
         for step in range(block.size):
-            row = parts[block.b + step][2]
-            if all(row is not one for one in found.values()):
-                found[block.a + step] = row
-    return found
+            found.setdefault(parts[block.b + step][2].place, block.a + step)
+    return {found[row.place]: row for row in rows if row.place in found}
 
 
 def _time(place: int, row: LayerRow, slowest_s: float) -> Iterator[str]:

@@ -67,7 +67,8 @@ class Roof:
 
     def is_slow(self, forward_s: float | None) -> bool:
         """Whether the row takes far longer than its FLOPs and bytes need."""
-        return None not in (self.needed_s, forward_s) and forward_s > SLOW * self.needed_s  # type: ignore[operator]
+        is_known = self.needed_s is not None and forward_s is not None
+        return is_known and (forward_s or 0.0) > SLOW * (self.needed_s or 0.0)
 
 
 def advice(

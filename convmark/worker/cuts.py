@@ -16,6 +16,7 @@ from typing import Any
 
 from convmark.worker.blocks import Numbers, Opener, depth_of
 from convmark.worker.failure import CaseFailure
+from convmark.worker.flops import is_kerass
 from convmark.worker.inputs import mapped, symbols
 from convmark.worker.traced import LayerCall, Masks, is_variable, tensors, traced_calls
 
@@ -40,6 +41,9 @@ class Unit:
     """Why its layers are not cut further."""
     training: Any = None
     """Whether it is told that it trains; None where its own arguments tell it, or nothing does."""
+    stopped: frozenset[tuple[int, int | None]] = frozenset()
+    """Values that it gives, each with one that it takes to which no gradient of it comes; None is
+    any weight."""
 
     @property
     def holders(self) -> list[Any]:
@@ -69,10 +73,26 @@ class Unit:
         kinds += ["bool"] * (len(self.gives) - len(kinds))  # masks
         return [not stops and ("float" in kind or "complex" in kind) for kind in kinds]
 
+    def comes(self, given: int, taken: int | None) -> bool:
+        """Whether a gradient of a value that it gives comes to one that it takes, or a weight."""
+        passes = any(on for one, on in zip(self.gives, self.may_pass, strict=True) if one == given)
+        return passes and (given, taken) not in self.stopped
+
+    @property
+    def may_stop(self) -> bool:
+        """Whether it has code in it that may end gradients: of a user's, or Keras's operation."""
+        return _may_stop(self.call)
+
     @property
     def is_heavy(self) -> bool:
         """Whether it holds a weight that multiplies, or is made of layers."""
         return bool(self.call.inner) or any(len(weight.shape) >= 2 for weight in self.weights)
+
+
+def _may_stop(call: LayerCall) -> bool:
+    kind = type(call.layer)
+    ends = kind.__name__ == "StopGradient" or not is_kerass(kind)
+    return ends or any(map(_may_stop, call.inner))
 
 
 @dataclass
@@ -114,8 +134,10 @@ class Cut:
         found: set[int] = set()
         for unit in self.units:
             own = any(getattr(one, "trainable_variables", None) for one in unit.holders)
-            if own or found & set(unit.takes):
-                found.update(unit.gives)
+            sources = [*(one for one in unit.takes if one in found), *[None] * own]
+            found.update(
+                one for one in unit.gives if any(unit.comes(one, source) for source in sources)
+            )
         return found
 
     def followed(self) -> set[int]:
@@ -123,11 +145,10 @@ class Cut:
         of others, such as those that only a `stop_gradient` takes."""
         found = set(self.outputs)
         for unit in reversed(self.units):
-            passed = [
-                one for one, is_inner in zip(unit.gives, unit.may_pass, strict=True) if is_inner
-            ]
-            if not found.isdisjoint(passed):
-                found.update(unit.takes)
+            given = [one for one in unit.gives if one in found]
+            found.update(
+                taken for taken in unit.takes if any(unit.comes(one, taken) for one in given)
+            )
         return found
 
     def function(

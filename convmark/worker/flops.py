@@ -94,7 +94,7 @@ def call_flops(call: LayerCall, keras: Any) -> int | None:
     is_layer, kind = isinstance(call.layer, keras.layers.Layer), type(call.layer)
     if not is_layer and kind.__name__ in _PRODUCTS:
         return None
-    inside = call.inner if not is_layer or _is_kerass(kind) else _all_inside(call, keras)
+    inside = call.inner if not is_layer or is_kerass(kind) else _all_inside(call, keras)
     if inside is None:
         return None
     held = _held_weights(call)
@@ -116,7 +116,7 @@ def _all_inside(call: LayerCall, keras: Any) -> Sequence[LayerCall] | None:
     return None if found is None else [one for one, _ in found[:-1]]
 
 
-def _is_kerass(kind: Any) -> bool:
+def is_kerass(kind: Any) -> bool:
     """Whether what a layer of a class computes is Keras's own code, as that of a Lambda is not."""
     root = kind.call.__module__.partition(".")[0]
     return root in ("keras", "tf_keras", "tensorflow") and kind.__name__ != "Lambda"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from convmark.core.case import Case
@@ -42,7 +42,7 @@ class Passes:
         self._cut = found
         self._backend = backend
         self._batch = list(batch)
-        self._trained = found.trained()
+        self._trained: set[int] = set()
         self._targets: dict[int, Any] = {}
         self._chains: dict[tuple[tuple[Place, ...], str], Chain | None] = {}
         self._pieces: dict[tuple[Place, str], Any] = {}
@@ -55,8 +55,12 @@ class Passes:
     def prepare(self, covers: Sequence[Sequence[Place]]) -> bool:
         """Make what the covers run, and return whether it is timed in one graph."""
         clocked = self._chain(covers[0], FORWARD) is not None
-        if clocked and self._cut.training:
-            self._targets = dict(self._every_value())
+        is_new, may_stop = not self._pieces, any(unit.may_stop for unit in self._cut.units)
+        if self._cut.training and is_new and (clocked or may_stop):
+            values = self._every_value()
+            self._look_at_gradients(values)
+            self._targets = values if clocked else {}
+        self._trained = self._cut.trained()
         for mode in () if clocked else self.modes:
             for place in {place for cover in covers for place in cover}:
                 self._piece(place, mode)
@@ -75,14 +79,36 @@ class Passes:
         layers = [one for unit in units for one in unit.holders]
         return function, layers, [values[one] for one in self._cut.taken(units)]
 
-    def _every_value(self) -> Iterator[tuple[int, Any]]:
-        """Yield the values of all units: a backward pass takes some for gradients."""
+    def _every_value(self) -> dict[int, Any]:
+        """Return the values of all units: a backward pass takes some for gradients."""
         known = dict(zip(self._cut.inputs, self._batch, strict=True))
         for place in range(len(self._cut.units)):
             one = self._described((place, place + 1), FORWARD)
             made = one.function([known[value] for value in one.takes])
             known.update(zip(one.gives, made, strict=True))
-            yield from zip(one.gives, made, strict=True)
+        return known
+
+    def _look_at_gradients(self, known: Mapping[int, Any]) -> None:
+        """Find out through which of the units that may end gradients none passes.
+
+        Args:
+            known: the values of all units: none changes its state from here on.
+        """
+        units, backend = self._cut.units, self._backend
+        for place, unit in enumerate(units):
+            if not unit.may_stop:
+                continue
+            one = self._described((place, place + 1), FORWARD)
+            given, rows = [known[value] for value in one.takes], []
+            with contextlib.suppress(Exception):  # a step may never ask for such a gradient
+                rows = backend.of_layers().reached(backend, one.function, one.layers, given)
+            stopped = {
+                (value, taken)
+                for value, row in zip(one.gives, rows, strict=False)
+                for taken, comes in zip([*one.takes, None], row, strict=True)
+                if not comes
+            }
+            units[place] = replace(unit, stopped=frozenset(stopped))
 
     def run(self, cover: Sequence[Place], mode: str) -> Pass:
         """Run the pieces of a cover in order."""

@@ -60,8 +60,9 @@ class CaseLayers:
         """The described model's diagram with these times, every text in it escaped."""
         from markupsafe import Markup
 
-        model = self.described
-        return model and Markup(diagram(model.model, model.layers, self.rows))
+        if self.described is None:
+            return None
+        return Markup(diagram(self.model, self.described.layers, self.rows))
 
     @property
     def diagram(self) -> Markup:

@@ -7,7 +7,8 @@ import contextlib
 import functools
 import importlib
 import random
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +75,31 @@ class Piece:
     inner: Sequence[bool] | None
     """Of each value that it takes whether a gradient is passed on to it: not to the model's inputs.
     None where the piece runs forward alone."""
+
+
+SCOPE = re.compile(r"convmark_unit_(\d+)(?!\d)")
+"""What the text of an event has in it that is of a unit."""
+
+Event = tuple[str, float, float]
+"""Of a profiler: its text, its begin and its end, in any one unit of time."""
+
+
+def scope(place: int) -> str:
+    """Return the name of what a unit is called in while a profiler looks."""
+    return f"convmark_unit_{place}"
+
+
+def on_device(events: Iterable[tuple[bool, Event]]) -> list[Event]:
+    """Return the units' events on a device, or where it has none those of the CPU.
+
+    Args:
+        events: each with whether it is one of a device.
+    """
+    found: dict[bool, list[Event]] = {True: [], False: []}
+    for is_device, event in events:
+        if SCOPE.search(event[0]):
+            found[is_device].append(event)
+    return found[True] or found[False]
 
 
 Chain = Callable[
@@ -205,9 +231,15 @@ class Framework(abc.ABC):
         """Return pieces that are timed where they run; None where only Python can time them."""
         return None
 
-    def profiler(self) -> Any:
-        """The module that traces passes with the framework's own profiler (see `profiled`)."""
-        return importlib.import_module(f"convmark.worker.backends.{self.name}_profile")
+    def of_layers(self) -> Any:
+        """The module of what the time per layer needs besides pieces.
+
+        named     what a unit is called in under the profiler, by a name
+        traced    the profiler's events of some passes
+        reached   of each result of a function, whether a gradient of it comes to each value that
+                  the function takes, and last whether one comes to a weight
+        """
+        return importlib.import_module(f"convmark.worker.backends.{self.name}_layers")
 
     def as_written(self) -> contextlib.AbstractContextManager[None]:
         """In which a step that has run before runs its Python code once more, each call once."""

@@ -2,26 +2,35 @@
 
 A clock stands before each piece, in the graph that the pieces are in: neither a call from Python
 nor a wait for the device is in a piece's time. A piece is a function of the graph that is not
-inlined, so that it is compiled as it would be alone.
+inlined, so that it is compiled as it would be alone. TensorFlow's profiler names operations.
 """
 
 from __future__ import annotations
 
+import glob
+import importlib
 import inspect
-from collections.abc import Callable, Sequence
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from convmark_zoo.keras_api import KERAS_VERSION
 
-from convmark.worker.backends.step import Chain, Piece
+from convmark.worker.backends.step import Chain, Event, Piece, on_device
 from convmark.worker.backends.tensorflow_training import pairs
 
 _TRACED = {"autograph": KERAS_VERSION < (3, 0)}
 _ATTRIBUTES = "experimental_attributes"
 _APART = {_ATTRIBUTES: {"_noinline": True}}
 """TensorFlow compiles such a function apart from the graph that calls it."""
+named = tf.name_scope
+_EACH_OPERATION = 3
+"""Level of the tracer; by default there are the costly ones alone."""
+_PLACES = ("tensorflow.tsl", "tensorflow.core")
+"""Of the classes of a trace, in new and old versions."""
 
 
 def piece(function: Callable[[Any], list[Any]], compiled: bool) -> Any:
@@ -136,3 +145,74 @@ def _apart(one: Piece, compiled: bool) -> Any:
         return _both_ways(one.function, one.layers, one.inner, values, given)
 
     return run
+
+
+def traced(
+    backend: Any,
+    function: Callable[[Any], list[Any]],
+    layers: Sequence[Any],
+    values: Sequence[Any],
+    passes: int,
+) -> list[Event]:
+    """Return the events of so many passes, in picoseconds."""
+    step, space = piece(function, compiled=False), _space()
+    backend.synchronise(step(values))
+    backend.synchronise(step(values))
+    options = tf.profiler.experimental.ProfilerOptions(host_tracer_level=_EACH_OPERATION)
+    with tempfile.TemporaryDirectory(prefix="trace-") as folder:
+        with tf.profiler.experimental.Profile(folder, options=options):
+            for _ in range(passes):
+                backend.synchronise(step(values))
+        pattern = os.path.join(glob.escape(folder), "**", "*.xplane.pb")
+        for path in glob.glob(pattern, recursive=True):
+            with open(path, "rb") as file:
+                space.MergeFromString(file.read())
+    return on_device(_events(space))
+
+
+def _space() -> Any:
+    """Return an empty trace.
+
+    Raises:
+        ImportError: this TensorFlow has no classes for it.
+    """
+    for place in _PLACES:
+        name = f"{place}.profiler.protobuf.xplane_pb2"
+        try:
+            return importlib.import_module(name).XSpace()
+        except ImportError as error:
+            missing = error
+    raise missing
+
+
+def _events(space: Any) -> Iterator[tuple[bool, Event]]:
+    for plane in space.planes:
+        is_device, names = plane.name.startswith("/device:"), plane.event_metadata
+        for line in plane.lines:
+            for event in line.events:
+                text = names[event.metadata_id].name
+                if is_device:  # a kernel's; what ran it is among its facts
+                    facts = [*names[event.metadata_id].stats, *event.stats]
+                    text += " ".join(
+                        one.str_value or plane.stat_metadata[one.ref_value].name for one in facts
+                    )
+                begin = 1000 * line.timestamp_ns + event.offset_ps
+                yield is_device, (text, begin, begin + event.duration_ps)
+
+
+def reached(
+    backend: Any, function: Callable[[Any], list[Any]], layers: Sequence[Any], values: Sequence[Any]
+) -> list[list[bool]]:
+    """Return where gradients come: of each result to each value, and last to any weight."""
+    weights = [one for layer in layers for one in getattr(layer, "trainable_variables", [])]
+    wanted = [one for one in [*values, *weights] if "float" in str(one.dtype)]
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch([one for one in values if one.dtype.is_floating])
+        made = function(values)
+    rows = []
+    for one in made:
+        found = tape.gradient(one, wanted) if one.dtype.is_floating else [None] * len(wanted)
+        left = iter(found)
+        row = [value.dtype.is_floating and next(left) is not None for value in values]
+        rows.append([*row, any(gradient is not None for gradient in left)])
+    return rows

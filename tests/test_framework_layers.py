@@ -1,4 +1,4 @@
-"""Time per layer by the framework's own profiler: its events, on each framework, and what fails."""
+"""What the layers of each framework need besides pieces: its profiler's events, gradients' ways."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from forks import Forks, printed
 
 from convmark.core.case import Case
 from convmark.core.options import Options
 from convmark.interpreter import Interpreter
 from convmark.session.layers import layer_request
-from convmark.worker.profiled import busy, on_device, profiled
+from convmark.worker.backends.step import on_device
+from convmark.worker.profiled import busy, profiled
 
 GROUPS = [(0, 2), (2, 3), (3, 12)]
 
@@ -43,7 +45,7 @@ def test_a_profiler_that_fails_or_sees_no_layer_ends_no_measurement() -> None:
 
     passes: Any = SimpleNamespace(whole=lambda within: (None, [], []))
     module = SimpleNamespace(traced=traced)
-    backend = SimpleNamespace(profiler=lambda: module)
+    backend = SimpleNamespace(of_layers=lambda: module)
     found = profiled(passes, GROUPS, 0.1, backend)
     assert found == {"unprofiled": "ImportError: no module named xplane_pb2"}
     module.traced = lambda *_: [("fusion", 0, 1)]
@@ -67,3 +69,38 @@ def test_each_frameworks_profiler_has_events_of_every_group_that_multiplies(
     assert len(multiply) == 5
     assert all(event["profiled"][group] > 0 for group in multiply)
     assert len(event["profiled"]) == 1 + max(unit["group"] for unit in event["units"])
+
+
+GRADIENTS = """
+import importlib, json
+import numpy as np
+from convmark.worker import backends
+
+backend = backends.load(NAME)
+backend.configure(device="cpu", threads="default", precision="float32", seed=0)
+stop = {
+    "tensorflow": lambda: importlib.import_module("tensorflow").stop_gradient,
+    "jax": lambda: importlib.import_module("jax").lax.stop_gradient,
+    "torch": lambda: lambda value: value.detach(),
+}[NAME]()
+dense = backend.keras.layers.Dense(3)
+dense.build((2, 3))
+
+def function(values):
+    first, second = values
+    whole = backend.keras.ops.cast(first, "int32")
+    return [dense(first) + stop(second), first * second, stop(dense(second)), whole]
+
+values = [backend.tensor(np.ones((2, 3), np.float32)) for _ in range(2)]
+print(json.dumps(backend.of_layers().reached(backend, function, [dense], values)))
+"""
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_each_framework_tells_where_gradients_come(
+    backend: str, forks_of: Callable[[str], Forks]
+) -> None:
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"needs {backend}")
+    found = printed(forks_of(backend).run(f"NAME = {backend!r}\n{GRADIENTS}"))
+    assert found == [[True, False, True], [True, True, False], [False] * 3, [False] * 3]

@@ -1,0 +1,108 @@
+"""What the layers of a JAX model need besides pieces: its profiler's events, and gradients' ways.
+
+XLA's instructions have the scope that they were made in; the profiler has their names alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import glob
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from convmark.worker.backends.jax_values import variables_of
+from convmark.worker.backends.step import Event, on_device
+
+named = jax.named_scope
+_INSTRUCTION = re.compile(r'%?([\w.-]+) = [^\n]*?metadata=\{[^}\n]*?op_name="([^"]*)"')
+"""Of a compiled module's text: a name, and the scopes and the operation that it was made for."""
+
+
+def traced(
+    backend: Any,
+    function: Callable[[Any], list[Any]],
+    layers: Sequence[Any],
+    values: Sequence[Any],
+    passes: int,
+) -> list[Event]:
+    """Return the events of so many passes, in nanoseconds."""
+    forward, held = backend.copies.pure(function, layers)
+    compiled = jax.jit(forward).lower(held, list(values)).compile()
+    made_for = dict(_INSTRUCTION.findall(compiled.as_text()))
+    jax.block_until_ready(compiled(held, list(values)))
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0
+    with tempfile.TemporaryDirectory(prefix="trace-") as folder:
+        with jax.profiler.trace(folder, profiler_options=options):
+            for _ in range(passes):
+                jax.block_until_ready(compiled(held, list(values)))
+        pattern = os.path.join(glob.escape(folder), "**", "*.xplane.pb")
+        found = []
+        for path in glob.glob(pattern, recursive=True):
+            data = jax.profiler.ProfileData.from_file(path)
+            found += on_device(_events(data, made_for))
+    return found
+
+
+def _events(data: Any, made_for: Mapping[str, str]) -> Iterator[tuple[bool, Event]]:
+    for plane in data.planes:
+        is_device = plane.name.startswith("/device:")
+        for line in plane.lines:
+            for event in line.events:
+                name = dict(event.stats).get("hlo_op", event.name)
+                if (text := made_for.get(str(name))) is not None:
+                    yield is_device, (text, event.start_ns, event.start_ns + event.duration_ns)
+
+
+def reached(
+    backend: Any, function: Callable[[Any], list[Any]], layers: Sequence[Any], values: Sequence[Any]
+) -> list[list[bool]]:
+    """Return where gradients come: of each result to each value, and last to any weight.
+
+    JAX gives zeros where none comes, which depend on nothing.
+    """
+    forward, held = backend.copies.pure(function, layers)
+    trained = [one.trainable for one in variables_of(layers)]
+    both = [*values, *held]
+    wanted = [
+        place
+        for place, (one, on) in enumerate(zip(both, [True] * len(values) + trained, strict=True))
+        if on and jnp.issubdtype(one.dtype, jnp.floating)
+    ]
+
+    def made(chosen: Sequence[Any]) -> list[Any]:
+        filled = dict(zip(wanted, chosen, strict=True))
+        every = [filled.get(place, one) for place, one in enumerate(both)]
+        return list(forward(every[len(values) :], every[: len(values)])[0])
+
+    chosen = [both[place] for place in wanted]
+    rows = []
+    for place, one in enumerate(jax.eval_shape(made, chosen)):
+        comes: set[int] = set()
+        if jnp.issubdtype(one.dtype, jnp.floating):
+            back = functools.partial(_back, made, chosen, place)
+            found = jax.make_jaxpr(back)(jnp.zeros(one.shape, one.dtype))
+            comes = {wanted[number] for number in _follow(found.jaxpr)}
+        weights = any(number >= len(values) for number in comes)
+        rows.append([*(number in comes for number in range(len(values))), weights])
+    return rows
+
+
+def _back(made: Callable[[Any], list[Any]], chosen: Any, place: int, given: Any) -> Any:
+    _, pull = jax.vjp(lambda one: made(one)[place], chosen)
+    return pull(given)[0]
+
+
+def _follow(jaxpr: Any) -> list[int]:
+    """Return the places of the results that depend on what a traced function takes."""
+    known = {id(one) for one in jaxpr.invars}
+    for equation in jaxpr.eqns:
+        if any(id(one) in known for one in equation.invars):
+            known.update(id(one) for one in equation.outvars)
+    return [place for place, one in enumerate(jaxpr.outvars) if id(one) in known]

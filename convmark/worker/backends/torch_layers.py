@@ -1,0 +1,55 @@
+"""What the layers of a PyTorch model need besides pieces: its profiler's events, gradients' ways.
+
+Each unit is a range of the profiler, on a GPU one of its kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.autograd import DeviceType
+
+from convmark.worker.backends.step import Event, on_device
+
+named = torch.profiler.record_function
+
+
+def traced(
+    backend: Any,
+    function: Callable[[Any], list[Any]],
+    layers: Sequence[Any],
+    values: Sequence[Any],
+    passes: int,
+) -> list[Event]:
+    """Return the events of so many passes, in microseconds."""
+    step = backend.piece(function, layers, False)
+    backend.synchronise(step(values))
+    with torch.profiler.profile() as profile:
+        for _ in range(passes):
+            backend.synchronise(step(values))
+    return on_device(
+        (one.device_type != DeviceType.CPU, (one.name, one.time_range.start, one.time_range.end))
+        for one in profile.events()
+    )
+
+
+def reached(
+    backend: Any, function: Callable[[Any], list[Any]], layers: Sequence[Any], values: Sequence[Any]
+) -> list[list[bool]]:
+    """Return where gradients come: of each result to each value, and last to any weight."""
+    weights = [one.value for layer in layers for one in getattr(layer, "trainable_variables", [])]
+    passed = [one.detach().requires_grad_(one.is_floating_point()) for one in values]
+    wanted = [*(one for one in passed if one.requires_grad), *weights]
+    rows = []
+    for one in function(passed):
+        found: Sequence[Any] = [None] * len(wanted)
+        if one.requires_grad:
+            found = torch.autograd.grad(
+                one, wanted, torch.ones_like(one), retain_graph=True, allow_unused=True
+            )
+        left = iter(found)
+        row = [value.requires_grad and next(left) is not None for value in passed]
+        rows.append([*row, any(gradient is not None for gradient in left)])
+    return rows
