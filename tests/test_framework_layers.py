@@ -53,8 +53,8 @@ def test_a_profiler_that_fails_or_sees_no_layer_ends_no_measurement() -> None:
 
 
 @pytest.mark.parametrize("task", ["infer", "train"])
-@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
-def test_each_frameworks_profiler_has_events_of_every_group_that_multiplies(
+@pytest.mark.parametrize("backend", ["tensorflow", "torch"])  # JAX's does not, compiled for tests
+def test_a_profiler_has_events_of_every_group_that_multiplies(
     backend: str, task: str, interpreter_of: Callable[[str], Interpreter]
 ) -> None:
     if importlib.util.find_spec(backend) is None:
@@ -69,6 +69,59 @@ def test_each_frameworks_profiler_has_events_of_every_group_that_multiplies(
     assert len(multiply) == 5
     assert all(event["profiled"][group] > 0 for group in multiply)
     assert len(event["profiled"]) == 1 + max(unit["group"] for unit in event["units"])
+
+
+SCOPES = """
+import json
+import numpy as np
+from convmark.worker import backends
+from convmark.worker.backends.step import SCOPE, scope
+
+backend = backends.load(NAME)
+backend.configure(device="cpu", threads="default", precision="float32", seed=0)
+dense, module = backend.keras.layers.Dense(300), backend.of_layers()
+dense.build((200, 300))
+
+def function(values):
+    with module.named(scope(3)):
+        made = dense(values[0])
+    with module.named(scope(12)):
+        return [dense(backend.keras.ops.tanh(made))]
+
+values = [backend.tensor(np.ones((200, 300), np.float32))]
+events = module.traced(backend, function, [dense], values, 3)
+print(json.dumps(sorted({SCOPE.search(text)[1] for text, begin, end in events if end > begin})))
+"""
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_each_frameworks_profiler_has_events_of_every_scope(
+    backend: str, forks_of: Callable[[str], Forks]
+) -> None:
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"needs {backend}")
+    assert printed(forks_of(backend).run(f"NAME = {backend!r}\n{SCOPES}")) == ["12", "3"]
+
+
+def test_a_fusion_without_a_scope_has_that_of_the_last_that_it_calls() -> None:
+    from_jax = pytest.importorskip("convmark.worker.backends.jax_layers")
+    text = """
+%fused_computation (a: f32[2]) -> f32[2] {
+  %a = f32[2] parameter(0)
+  %tanh.1 = f32[2] tanh(%a), metadata={op_name="jit(f)/convmark_unit_1/tanh" stack_frame_id=4}
+  ROOT %add.0 = f32[2] add(%tanh.1, %a), metadata={op_name="jit(f)/add"}
+}
+
+ENTRY %main.3 (b: f32[2]) -> f32[2] {
+  %b = f32[2] parameter(0), metadata={op_name="values[0]"}
+  %dot.4 = f32[2] dot(%b), metadata={op_name="jit(f)/convmark_unit_0/dot_general"}
+  ROOT %fusion.9 = f32[2] fusion(%dot.4), kind=kLoop, calls=%fused_computation
+}
+"""
+    names = from_jax.instructions(text)
+    assert names["dot.4"].endswith("convmark_unit_0/dot_general")
+    assert names["fusion.9"].endswith("convmark_unit_1/tanh")
+    assert "b" not in names
 
 
 GRADIENTS = """

@@ -241,9 +241,9 @@ def test_shares_are_held_to_those_of_the_profiler_group_by_group() -> None:
     assert "are within 0 points of those by the framework's profiler; furthest: conv" in caption
     assert "profiled_share" not in [one.key for one in layers_table(rows, top=2).headings]
     assert layers_table(rows).column("profiled_share")[:3] == [0.75, None, 0.25]
-    other = rows_of(grouped([1.0, 1.0], 0.5, 0.1, 0.2, groups=(0, 0, 1)))
+    other = rows_of(grouped([4.0, 3.0, 3.0], 0.5, 0.1, 0.2, 0.2, groups=(0, 0, 1, 2)))
     words = "In doubt: the framework's profiler finds other shares of the forward pass; furthest: "
-    words += "conv0 to conv1, 75.0 % here and 50.0 % by it."
+    words += "conv0 to conv1, 60.0 % here and 40.0 % by it."
     assert words in layers_table(other, top=2).caption
     assert "profiler" not in layers_table(rows_of(session(1.0, 0.5)), top=2).caption
 

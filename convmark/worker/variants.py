@@ -10,6 +10,7 @@ Each takes a builder and the backend, and returns the model.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from convmark.worker.protocol import one_line
 
 MULTIPLE = 8
 """Of channels: as tensor cores need it for float16, and the vectors of a CPU for float32."""
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _SAMPLES = 7
 """Of the batch on which the shapes of two models are compared: a reshape may take samples for
 channels."""
@@ -64,7 +66,8 @@ def _rounded(builder: Any, backend: Any) -> Any:
         found = keras.models.clone_model(model, clone_function=copied)
         same = _results(found, keras) == _results(model, keras)
     except Exception as error:  # whatever a layer says that does not take other shapes
-        raise CaseFailure(f"cannot be rebuilt: {one_line(error)}") from error
+        text = _COLOUR.sub("", str(error)).partition("Arguments received")[0]  # by Keras
+        raise CaseFailure(f"cannot be rebuilt: {one_line(text)}") from error
     if not changed:
         raise CaseFailure("no channels are left to round up but those of inputs and outputs")
     if not same:

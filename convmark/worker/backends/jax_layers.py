@@ -17,11 +17,12 @@ import jax
 import jax.numpy as jnp
 
 from convmark.worker.backends.jax_values import variables_of
-from convmark.worker.backends.step import Event, on_device
+from convmark.worker.backends.step import SCOPE, Event, on_device
 
 named = jax.named_scope
-_INSTRUCTION = re.compile(r'%?([\w.-]+) = [^\n]*?metadata=\{[^}\n]*?op_name="([^"]*)"')
-"""Of a compiled module's text: a name, and the scopes and the operation that it was made for."""
+_NAME = re.compile(r"%?([\w.-]+) = ")
+_MADE_FOR = re.compile(r'op_name="([^"]*)"')
+_CALLS = re.compile(r"(?:calls|to_apply)=%?([\w.-]+)")
 
 
 def traced(
@@ -34,7 +35,7 @@ def traced(
     """Return the events of so many passes, in nanoseconds."""
     forward, held = backend.copies.pure(function, layers)
     compiled = jax.jit(forward).lower(held, list(values)).compile()
-    made_for = dict(_INSTRUCTION.findall(compiled.as_text()))
+    made_for = instructions(compiled.as_text())
     jax.block_until_ready(compiled(held, list(values)))
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0
@@ -48,6 +49,26 @@ def traced(
             data = jax.profiler.ProfileData.from_file(path)
             found += on_device(_events(data, made_for))
     return found
+
+
+def instructions(text: str) -> dict[str, str]:
+    """Return the scopes of each instruction of a compiled module, by its name.
+
+    Those of a fusion that has none are those of the last that it calls that has any.
+    """
+    found: dict[str, str] = {}
+    last: dict[str, str] = {}
+    calls: dict[str, str] = {}
+    computation = ""
+    for line in text.splitlines():
+        if line.endswith("{") and (head := re.match(r"(?:ENTRY )?%?([\w.-]+) ", line)):
+            computation = head[1]
+        elif name := _NAME.search(line):
+            if (scopes := _MADE_FOR.search(line)) and SCOPE.search(scopes[1]):
+                found[name[1]] = last[computation] = scopes[1]
+            elif called := _CALLS.search(line):
+                calls[name[1]] = called[1]
+    return {**{name: last[one] for name, one in calls.items() if one in last}, **found}
 
 
 def _events(data: Any, made_for: Mapping[str, str]) -> Iterator[tuple[bool, Event]]:
