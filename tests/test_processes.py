@@ -40,8 +40,11 @@ class Stand:
         dies_at: str = "",
         log: list[str] | None = None,
         idle_cpus: float = 0.0,
+        bursts: float = 1.0,
     ) -> None:
+        """Describe it; all steps together take `bursts` times as long as the usual ones say."""
         self.step_s = step_s
+        self.bursts = bursts
         self.idle_cpus = idle_cpus
         self.dies_at = dies_at
         self.log: list[str] = [] if log is None else log
@@ -69,7 +72,8 @@ class Stand:
         steps, dropped = self._command["steps"], self._command["dropped"]
         self.turns.append((steps, dropped))
         times_s = [self.step_s * (1 + self._random.gauss(0, 0.01)) for _ in range(steps)]
-        return {"wall_s": times_s, "cpu_s": times_s}
+        whole_s = self.bursts * sum(times_s)
+        return {"wall_s": times_s, "cpu_s": times_s, "whole": [whole_s, whole_s, steps]}
 
 
 def contender(stand: Stand, case: Case = CASE) -> LiveSide:
@@ -88,6 +92,13 @@ def test_a_slower_code_is_slower_by_both_clocks() -> None:
     assert found.wall.value == pytest.approx(math.log(1.1), abs=0.02)
     assert found.cpu.value == pytest.approx(math.log(1.1), abs=0.02)
     assert found.control_wall is None
+
+
+def test_work_that_is_done_in_some_steps_tells_in_the_mean_of_all() -> None:
+    found = session(Stand(0.010), Stand(0.010, bursts=2.0))
+    assert found.wall is not None
+    assert found.wall.value == pytest.approx(0.0, abs=0.02)
+    assert found.all_steps == pytest.approx([math.log(2)] * 2, abs=0.02)
 
 
 def test_a_control_is_held_against_the_old_code_and_counts_for_it() -> None:

@@ -14,7 +14,7 @@ from test_turns import Code, Machine, answer
 
 from convmark.compare.judgement import LiveComparison
 from convmark.compare.live.session import Session, session_of
-from convmark.compare.rule.decision import slower_in_some_steps
+from convmark.compare.rule.decision import slower_by_all_steps
 from convmark.compare.step_time import step_time
 from convmark.worker.turns import take_rounds
 
@@ -52,7 +52,7 @@ def test_a_session_tells_the_time_of_all_steps_beside_that_of_usual_ones(
 def test_all_steps_are_slower_where_both_clocks_of_some_sessions_say_so(
     sessions: list[tuple[float, float]], found: float
 ) -> None:
-    assert slower_in_some_steps(sessions) == pytest.approx(found)
+    assert slower_by_all_steps(sessions) == pytest.approx(found)
 
 
 def test_a_case_of_which_some_steps_became_slower_is_not_called_unchanged(
@@ -75,3 +75,17 @@ def test_a_case_of_which_some_steps_became_slower_is_not_called_unchanged(
     judged = step_time((), (), comparison, same_code=False, anchor=None)
     assert judged.verdict == "inconclusive"
     assert told in judged.note
+
+
+def test_a_case_is_not_faster_by_its_usual_steps_alone(
+    compare: Compare,  # noqa: F811 - the fixture
+) -> None:
+    """All steps together need not be slower by more than the margin."""
+
+    def hidden(number: int, noise: random.Random) -> Session:
+        return replace(session(-0.2, noise), all_steps=(0.05, 0.05))
+
+    ((found,), _) = compare({"lenet5": hidden}, apart={"lenet5": -0.2})
+    verdict, why = found.verdict("")
+    assert (found.decision and found.decision.verdict, verdict) == ("improved", "inconclusive")
+    assert why.startswith("most steps are improved, but all steps together take 5.1 % longer")

@@ -304,7 +304,7 @@ def take_turns(
             idle = idle_cpus()
             break
         turn = timed_turn(bound, backend, command["steps"], command["dropped"])
-        emit("turn", **turn.lists())
+        emit("turn", **turn.lists(), whole=turn.whole)
         proof.trained.see_turn(model, command["dropped"], turn.wall_s)
     proof.trained.see_turn(model, 0, last=True)
     token = step()

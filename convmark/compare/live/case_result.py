@@ -22,7 +22,7 @@ from convmark.compare.rule.decision import (
     CaseSessions,
     Decision,
     Limits,
-    slower_in_some_steps,
+    slower_by_all_steps,
 )
 from convmark.core.case import Case
 from convmark.core.interval import share_of
@@ -157,11 +157,15 @@ class CaseResult:
         return joined(self.described, self.why_timed)
 
     def look_at_all_steps(self, limits: Limits) -> None:
-        """Note where no slowdown is decided though all steps together are surely slower."""
-        changes = [one.all_steps for one in self.live if one.all_steps is not None]
-        change = slower_in_some_steps(changes, limits)
+        """Note where no slowdown is decided though all steps together are surely slower.
+
+        By more than the margin; what is called faster must not be slower at all.
+        """
         verdict = self.decision.plain_verdict if self.decision is not None else ""
-        if change and not self.same and verdict in ("unchanged", "improved"):
+        if self.same or verdict not in ("unchanged", "improved"):
+            return
+        changes = [one.all_steps for one in self.live if one.all_steps is not None]
+        if change := slower_by_all_steps(changes, limits.margin if verdict == "unchanged" else 0.0):
             self.some_steps = (
                 f"{SOME_STEPS}{verdict}, but all steps together take "
                 f"{share_text(share_of(change))} longer: some do more work; compare the throughput "

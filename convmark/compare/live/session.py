@@ -374,7 +374,7 @@ class _Process:
         with _naming(self._name):
             self._worker.command(steps=steps, dropped=dropped)
             event = self._worker.expect("turn")
-            return Turn(event["wall_s"], event["cpu_s"])
+            return Turn(event["wall_s"], event["cpu_s"], event["whole"])
 
     def finish(self) -> float:
         """Have the worker check its last step and its state, and end; return its idle CPUs."""

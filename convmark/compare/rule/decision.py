@@ -265,20 +265,23 @@ def controls_differ(controls: Sequence[Sequence[float]]) -> list[bool]:
     ]
 
 
-def slower_in_some_steps(changes: Sequence[tuple[float, float]], limits: Limits = USUAL) -> float:
-    """Return ln(new / old) of the time of all steps where it is surely above the margin; else 0.
+def slower_by_all_steps(
+    changes: Sequence[tuple[float, float]], beyond: float = USUAL.margin
+) -> float:
+    """Return ln(new / old) of the time of all steps where it is surely above a bound; else 0.
 
     A session's value is that of its usual steps. Work that is done in one step of many tells in
     their sum alone, by CPU time too: other programs make single steps longer by wall time.
 
     Args:
         changes: of each session the mean of all steps, by wall and by CPU time.
+        beyond: the bound, as a log ratio.
     """
     if len(changes) < FEWEST_SESSIONS:
         return 0.0
     found = [summary(values) for values in zip(*changes, strict=True)]
     least = min(one.estimate - one.bound(ASSUMED, UNCHANGED_RATE) for one in found)
-    return found[0].estimate if least > limits.margin else 0.0
+    return found[0].estimate if least > beyond else 0.0
 
 
 def contradicts(decision: Decision, separate: Sequence[float]) -> bool:
