@@ -40,8 +40,11 @@ NO_EARLIER = "no earlier run of this case"
 """How the note of a new case begins, where no earlier run has it under whatever conditions."""
 SOME_STEPS = "most steps are "
 """How a note says that only some steps have become slower."""
-OTHER_PACKAGES = "both codes ran with the packages installed here"
+_SHARED = "both codes ran with"
+OTHER_PACKAGES = f"{_SHARED} the packages installed here"
 """In the note of a step time whose baseline's commit would have installed something else."""
+TODAYS = f"{_SHARED} today's"
+"""In the note of one whose baseline's commit has other settings of the two."""
 NOT_JUDGED = "not judged"
 """How the reason begins where the card was slowed, or shared with others, in the comparison too."""
 NOT_ENDED = (BUDGET_SPENT, INTERRUPTED, NOT_JUDGED)
@@ -184,10 +187,10 @@ def decided(judgements: Iterable[Judgement]) -> str:
     return "some" if is_some else "none"
 
 
-def packages_lines(judgements: Iterable[Judgement]) -> list[str]:
-    """Return what notes say of the packages that a baseline's commit would have installed."""
+def shared_lines(judgements: Iterable[Judgement]) -> list[str]:
+    """Return what notes say of packages and settings that a baseline's commit has otherwise."""
     parts = (part for one in judgements for part in one.note.split("; "))
-    return list(dict.fromkeys(part for part in parts if OTHER_PACKAGES in part))
+    return list(dict.fromkeys(part for part in parts if _SHARED in part))
 
 
 # What fails no more by a margin that was raised since the baseline, or is above the default.

@@ -33,7 +33,7 @@ from convmark.plugin.judging import judge
 from convmark.plugin.pytest_run import PytestRun
 from convmark.plugin.replay import Measured
 from convmark.plugin.selection import Selection, is_skipped, names_other, removed_cases
-from convmark.plugin.short import OPTIONS_KEY, destination, refused
+from convmark.plugin.short import ENVIRON_KEY, OPTIONS_KEY, destination, refused
 
 _ONE_PROCESS = "cases that are measured side by side disturb each other"
 _RESUME = destination("resume")
@@ -59,6 +59,7 @@ def pytest_load_initial_conftests(
     early_config: pytest.Config, parser: pytest.Parser, args: list[str]
 ) -> Generator[None, object, object]:
     """Refuse what nobody knows or misspells, once the project's own options are known."""
+    early_config.stash[ENVIRON_KEY] = dict(os.environ)  # before any file of the project runs
     found = yield
     short.refuse_unknown(early_config, parser, args)
     return found
@@ -134,9 +135,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def _run_of(config: pytest.Config) -> PytestRun:
     if _RUN_KEY not in config.stash:
-        config.stash[_RUN_KEY] = PytestRun(
-            config.stash[OPTIONS_KEY], config.rootpath, config.getoption(_RESUME)
-        )
+        given = config.stash[OPTIONS_KEY], config.rootpath, config.getoption(_RESUME)
+        config.stash[_RUN_KEY] = PytestRun(*given, config.stash.get(ENVIRON_KEY, {**os.environ}))
     return config.stash[_RUN_KEY]
 
 

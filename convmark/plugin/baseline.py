@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -194,25 +195,27 @@ def with_baseline(
 ) -> list[Judgement]:
     """Return judgements that say what they are against.
 
-    Of step times also which packages differ, and what passes by a margin that has been raised.
+    Of step times also what both codes share that was another, and what passes by a margin that has
+    been raised.
     """
-    from convmark.compare.judgement import passing_words
+    from convmark.compare.judgement import OTHER_PACKAGES, passing_words
 
     against = _against(run, baseline, history)
-    packages = _other_packages(run, baseline, history)
+    shared = _shared(run, baseline, history)
     is_sharp = math.isinf(run.options.compare_budget_s)
     before = _margins_before(run, baseline, history)
 
     def told(one: Judgement) -> str:
         return passing_words(run.options.margin, *before(one.case), one, is_sharp=is_sharp)
 
-    for line in dict.fromkeys(packages.values()):
-        say(f"{line}; `convmark ab` compares two environments")
+    for line in dict.fromkeys(line for lines in shared.values() for line in lines):
+        remedy = "; `convmark ab` compares two environments" * (OTHER_PACKAGES in line)
+        say(f"{line}{remedy}")
     return [
         dataclasses.replace(
             one,
             against=against.get(one.case, ""),
-            note="; ".join(filter(None, [one.note, told(one), packages.get(one.case)]))
+            note="; ".join(filter(None, [one.note, told(one), *shared.get(one.case, ())]))
             if one.metric == "step_time"
             else one.note,
         )
@@ -273,20 +276,27 @@ def _against(run: PytestRun, baseline: Baseline, history: History) -> dict[str, 
     return found
 
 
-def _other_packages(run: PytestRun, baseline: Baseline, history: History) -> dict[str, str]:
-    """Return by case that its baseline's commit would have installed something else, in words."""
+def _shared(run: PytestRun, baseline: Baseline, history: History) -> dict[str, list[str]]:
+    """Return by case in what both codes are today's, though its baseline's commit has another."""
     from convmark.compare.live.requirements import other_packages
+    from convmark.compare.live.todays import changed_variables, todays
 
-    told = functools.cache(other_packages)
-    found = {}
+    own: dict[str, Any] = {"options": run.options, "folder": run.folder}
+    variables = changed_variables(run.environ, os.environ)
+
+    @functools.cache
+    def told(repository: Path, commit: str) -> list[str]:
+        others = todays(repository, commit, variables=variables, **own)
+        return list(filter(None, [other_packages(repository, commit), *others]))
+
+    found: dict[str, list[str]] = {}
     for row in run.records:
         anchor, origin = history.cases[row.case.name].anchor, run.origin(row.asked_case)
         commits: Mapping[Path, str] = baseline.commits  # all share the packages of one interpreter
         if not baseline.is_commit and anchor and origin is not None:
             commits = {origin.repository: anchor.clean_commit}
-        words = (told(repository, commit) for repository, commit in commits.items() if commit)
-        if text := "; ".join(filter(None, words)):
-            found[row.case.name] = text
+        lines = (line for place, one in commits.items() if one for line in told(place, one))
+        found[row.case.name] = list(dict.fromkeys(lines))
     return found
 
 

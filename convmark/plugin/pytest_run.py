@@ -45,12 +45,15 @@ _RECENT = 5
 class PytestRun:
     """Measures the cases of a pytest session once, and keeps what came of each."""
 
-    def __init__(self, options: Options, folder: Path, resume: str | None = None) -> None:
+    def __init__(
+        self, options: Options, folder: Path, resume: str | None, environ: Mapping[str, str]
+    ) -> None:
         """Describe the run; nothing is started yet.
 
         Args:
             folder: the root of the session; its commit is the rows'.
             resume: the run that is to go on, as `open_interrupted` takes it; None for a new one.
+            environ: the variables that pytest was started with.
         """
         self.options = options
         self.cases: list[Case] = []
@@ -64,6 +67,7 @@ class PytestRun:
         self.left_out = 0
         """Cases of the baseline that the session was not asked for."""
         self.folder = folder
+        self.environ = environ
         self._resume = resume
         self._lock = contextlib.ExitStack()
         self._machine: Machine | None = None

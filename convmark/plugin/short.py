@@ -27,6 +27,8 @@ from convmark.core.text import plain_text
 PREFIX = "--convmark-"
 _NAME = "convmark-short-options"
 OPTIONS_KEY = pytest.StashKey[Options]()
+ENVIRON_KEY = pytest.StashKey[dict[str, str]]()
+"""The variables that pytest was started with."""
 
 ACCURACY = (
     "train the lecture's networks on MNIST as well (bench/test_accuracy.py): an hour or more on "

@@ -15,14 +15,16 @@ from convmark.compare.judgement import (
     NO_EARLIER,
     NOT_BY_TIME,
     NOT_LIVE,
+    OTHER_PACKAGES,
     SAME_CODE,
     SAME_COMMIT,
     SOME_STEPS,
+    TODAYS,
     UNLIMITED,
     Judgement,
     decided,
     margin_lines,
-    packages_lines,
+    shared_lines,
 )
 from convmark.core.backends import DEFAULT_BACKEND
 from convmark.core.case import Case
@@ -158,8 +160,10 @@ def gate_step(
     if left_out:
         part = f"{counted(left_out, 'case')} of the baseline left out"
         sentence += f"; {part}, as only a part was asked for"
-    sentence += "".join(f"; {line}" for line in margin_lines(here))
-    if packages_lines(here):
+    shared = shared_lines(here)
+    todays = (line for line in shared if TODAYS in line)
+    sentence += "".join(f"; {line}" for line in (*margin_lines(here), *todays))
+    if any(OTHER_PACKAGES in line for line in shared):
         sentence += "; what the baseline's commit would have installed was not compared"
     if quiet and sentence == first and first.startswith(_PASSED) and not _doubted(here):
         return ""

@@ -24,7 +24,7 @@ from convmark.compare.judgement import (
     Judgement,
     decided,
     margin_lines,
-    packages_lines,
+    shared_lines,
 )
 from convmark.core.text import counted, listed, shown
 from convmark.report.verdicts import (
@@ -111,7 +111,7 @@ class Gate:
     def has_news(self) -> bool:
         """Whether a pull request without a comment gets one."""
         found = self.judgements
-        told = [*packages_lines(found), *margin_lines(found), open_line(found)]
+        told = [*shared_lines(found), *margin_lines(found), open_line(found)]
         return bool(self.moved or any(told)) or not self.passed or self.compared_nothing
 
 
@@ -150,7 +150,7 @@ def comment_text(gate: Gate) -> str:
     if same:
         parts.append(f"Not compared, because the code is the same: {_names(same)}.")
     parts += [
-        f"Not compared: {_code(line)}." for line in packages_lines(gate.judgements)[:MOST_NAMES]
+        f"Not compared: {_code(line)}." for line in shared_lines(gate.judgements)[:MOST_NAMES]
     ]
     parts += [f"{_code(line)}." for line in margin_lines(gate.judgements)]
     if gate.moved:

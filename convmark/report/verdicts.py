@@ -29,7 +29,7 @@ from convmark.compare.judgement import (
     Judgement,
     decided,
     margin_lines,
-    packages_lines,
+    shared_lines,
 )
 from convmark.compare.verdict import conclude, review
 from convmark.core.errors import OptionError
@@ -224,7 +224,7 @@ def _github(judgements: Sequence[Judgement]) -> str:
             title = f"{counted(len(doubtful), 'case')} {verdict}"
             found = _escaped("\n".join(f"{one.case}: {_message(one)}" for one in doubtful))
             lines.append(f"::warning title={title}::{found}")
-    for title, told in ("other packages", packages_lines), ("margin", margin_lines):
+    for title, told in ("shared by both codes", shared_lines), ("margin", margin_lines):
         lines += [f"::warning title={title}::{_escaped(line)}" for line in told(judgements)]
     return "\n".join(lines)
 

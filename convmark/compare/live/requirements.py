@@ -11,7 +11,7 @@ import configparser
 import posixpath
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from types import MappingProxyType
@@ -83,10 +83,7 @@ def changed_requirements(repository: Path, sha: str, other: str = "") -> tuple[s
         other: as of `other_packages`.
     """
     git = Git.at(repository).without_filters()
-    options = ("--name-only", "-z", "--no-renames", "--no-ext-diff", "--no-textconv")
-    commits = [sha, other] if other else [sha]
-    told = git.answer("diff", *options, "--ignore-submodules", *commits, "--") or ""
-    changed = list(filter(None, told.split("\0")))
+    changed = changed_files(git, *filter(None, [sha, other]))
     named = {*_named_files(git, sha), *_named_files(git, other)} if changed else set()
 
     def text_of(name: str, commit: str) -> str:
@@ -106,6 +103,23 @@ def changed_requirements(repository: Path, sha: str, other: str = "") -> tuple[s
             return True
 
     return tuple(filter(installs_other, changed))
+
+
+def changed_files(
+    git: Git, *commits: str, having: str = "", named: Sequence[str] = ()
+) -> list[str]:
+    """Return the files that differ from a commit, or between two; none where git fails.
+
+    Args:
+        git: of the repository.
+        having: what a changed line must have, as an extended regular expression.
+        named: names of files, in whatever folder; all by default.
+    """
+    options = ["--name-only", "-z", "--no-renames", "--no-ext-diff", "--no-textconv"]
+    options += ["--ignore-submodules", *([f"-G{having}"] if having else [])]
+    places = [f":(top,glob)**/{name}" for name in named]
+    told = git.answer("diff", *options, *commits, "--", *places) or ""
+    return list(filter(None, told.split("\0")))
 
 
 def _named_files(git: Git, commit: str) -> Iterator[str]:
