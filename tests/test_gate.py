@@ -18,7 +18,12 @@ from convmark.compare.live import gate, live
 from convmark.compare.live import session as live_session
 from convmark.compare.live.anchor import AnchorCode, Origin, anchor_trees
 from convmark.compare.live.case_result import CaseResult, note_unlike
-from convmark.compare.live.gate import compare_with_anchors, measured_files, same_as_today
+from convmark.compare.live.gate import (
+    Sides,
+    compare_with_anchors,
+    measured_files,
+    same_as_today,
+)
 from convmark.compare.live.live import LiveOptions
 from convmark.compare.live.session import Pairing, Session
 from convmark.compare.rule.decision import Decision
@@ -98,20 +103,21 @@ def confirmed(
     say: Callable[[str], None] = lambda line: None,
     **settings: Any,
 ) -> dict[str, LiveComparison]:
-    found = compare_with_anchors(
-        dict.fromkeys(cases, ()),
-        lambda case, origin: anchor,
-        TERMS,
-        say,
-        **{
-            "origin_of": lambda case: origin,
-            "codes": {},
-            "shared": lambda backend: f"of {backend}",
-            "make": lambda **keywords: contextlib.nullcontext(object()),
-            "expected_s": lambda case: 6.0,
-            **settings,
-        },
-    )
+    with contextlib.ExitStack() as stack:
+        found = compare_with_anchors(
+            dict.fromkeys(cases, ()),
+            lambda case, origin: anchor,
+            TERMS,
+            say,
+            **{
+                "origin_of": lambda case: origin,
+                "codes": {},
+                "shared": lambda backend: f"of {backend}",
+                "sides": Sides(lambda **_: contextlib.nullcontext(object()), (), stack),
+                "expected_s": lambda case: 6.0,
+                **settings,
+            },
+        )
     return {case.name: one for case, one in found.items()}
 
 

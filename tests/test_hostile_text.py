@@ -643,7 +643,7 @@ def test_a_files_word_for_a_commit_names_no_branch() -> None:
     from convmark.compare.history import Anchor, CaseHistory, History
     from convmark.compare.live.anchor import Origin
     from convmark.plugin.baseline import Baseline
-    from convmark.plugin.judging import _anchor_of
+    from convmark.plugin.comparing import anchor_code
 
     case = Case(model="lenet5", task="train")
     origin = Origin(repository=Path("x"), folder=Path("models"), is_zoo=True)
@@ -651,10 +651,10 @@ def test_a_files_word_for_a_commit_names_no_branch() -> None:
         anchor = Anchor(run="0001", path=Path("0001.csv"), commit=commit, dirty=False)
         history = History(cases={case.name: CaseHistory(anchor=anchor)})
         with pytest.raises(ConvmarkError):
-            _anchor_of(Baseline(name="", commits={}), history, case.name, origin)
+            anchor_code(Baseline(name="", commits={}), history, case.name, origin)
     good = Anchor(run="0001", path=Path("0001.csv"), commit="a" * 40, dirty=False)
     history = History(cases={case.name: CaseHistory(anchor=good)})
-    found = _anchor_of(Baseline(name="", commits={}), history, case.name, origin)
+    found = anchor_code(Baseline(name="", commits={}), history, case.name, origin)
     assert found.commit == "a" * 40
 
 

@@ -32,7 +32,9 @@ from convmark.compare.live import gate, tree
 from convmark.compare.live.live import LiveOptions
 from convmark.compare.sessions_file import KeptSession, conditions_of, write
 from convmark.plugin.pytest_run import PytestRun
+from convmark.results.code.manifest import NOWHERE, Code, CodeFile, Place
 from convmark.results.reading import read_run
+from convmark.worker.protocol import file_digest
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
@@ -359,6 +361,42 @@ def test_a_gate_that_goes_on_begins_with_what_ctrl_c_left_undecided(
     run("--benchmark-compare", "--resume")
     assert first == [{CONV}]
     assert [(one.wall, one.run) for one in taken] == [(0.1, "")]  # its own, no earlier run's
+
+
+def test_what_was_decided_before_ctrl_c_is_compared_again_only_where_something_has_changed(
+    run: Run, coded: Columns, pytester: pytest.Pytester, monkeypatch: Patch, tmp_path: Path
+) -> None:
+    history(run, 1)
+    new_commit(pytester)
+    weights = tmp_path / "weights.h5"
+    weights.write_text("1")
+    size, sha256 = file_digest(weights) or (0, "")
+    ran = Code(files=(CodeFile(Place(NOWHERE, str(weights)), sha256, size),), packages={})
+    monkeypatch.setattr(PytestRun, "codes", {"c2": ran})
+    coded.update(code="c2")
+    live(monkeypatch, "regressed", 0.5, closed={CONV: "interrupted"})
+    options = ("bench", "--benchmark-compare", "-p", "no:cacheprovider")
+    result = pytester.runpytest_inprocess(*options, no_reraise_ctrlc=True)
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    calls = live(monkeypatch, "unchanged", 0.0)
+
+    def again(*more: str) -> tuple[int, list[str]]:
+        calls.clear()
+        result = run("--benchmark-compare", "--resume", *more)
+        return int(result.ret), sorted(calls)
+
+    assert again() == (1, [CONV])
+    assert (found(pytester, CONV), found(pytester, LENET5)) == ("unchanged", "regressed")
+    assert again() == (1, [])
+    assert again("--margin=0.7") == (0, [LENET5])
+    assert again("--margin=0.7") == (0, [])
+    live(monkeypatch, "regressed", 0.5)
+    weights.write_text("2")
+    assert again()[0] == 1
+    weights.write_text("1")
+    calls = live(monkeypatch, "unchanged", 0.0)
+    assert again("--allow-change=*") == (0, [])
+    assert again() == (0, [CONV, LENET5])  # what was accepted may be accepted no more
 
 
 def test_every_case_of_other_code_is_compared_live_and_none_without_a_budget(

@@ -200,7 +200,7 @@ def with_baseline(
     """
     from convmark.compare.judgement import OTHER_PACKAGES, passing_words
 
-    against = _against(run, baseline, history)
+    against = against_of(run, baseline, history)
     shared = _shared(run, baseline, history)
     is_sharp = math.isinf(run.options.compare_budget_s)
     before = _margins_before(run, baseline, history)
@@ -261,7 +261,7 @@ def described(baseline: Baseline, history: History) -> str:
     return listed(list(dict.fromkeys(words)), 2)
 
 
-def _against(run: PytestRun, baseline: Baseline, history: History) -> dict[str, str]:
+def against_of(run: PytestRun, baseline: Baseline, history: History) -> dict[str, str]:
     """Return by case the commit, or the run with its commit, that it is judged against."""
     from convmark.core.git import SHOWN
     from convmark.report.verdicts import run_words

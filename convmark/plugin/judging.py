@@ -8,31 +8,26 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from convmark.core.case import Case
-from convmark.core.errors import ConvmarkError
 from convmark.core.tasks import TIMED_TASKS
-from convmark.core.text import Say, duration_text
+from convmark.core.text import Say
 from convmark.plugin.baseline import Baseline, described, say_compared, with_baseline
+from convmark.plugin.comparing import anchor_code, compare_cases, decided_before, with_kept
 
 if TYPE_CHECKING:
     from convmark.compare.history import History
     from convmark.compare.intended import IntendedChanges
     from convmark.compare.judgement import Judgement, LiveComparison
     from convmark.compare.live.anchor import AnchorCode, Origin
-    from convmark.compare.live.live import LiveOptions
-    from convmark.compare.live.session import Pairing
-    from convmark.compare.sessions_file import EarlierSessions
     from convmark.compare.verdict import Review
     from convmark.plugin.pytest_run import PytestRun
     from convmark.plugin.selection import Selection
     from convmark.results.record import Record
 
-NO_BUDGET = "--compare-budget 0"
 _SINCE = "accepted by a commit: has it become slower since that commit?"
 _LEAST_OF_BUDGET = 0.25
 """What accepted cases get of the budget at least: a case that no time decides takes all of it."""
@@ -60,7 +55,7 @@ def judge(
         KeyboardInterrupt: the user has had enough of comparing; what was decided is judged.
     """
     from convmark.compare.accepted_code import not_ended
-    from convmark.compare.verdict import conclude, review
+    from convmark.compare.verdict import review
 
     began_s = time.monotonic()
     history = _history(run, baseline, say)
@@ -70,17 +65,17 @@ def judge(
     run.meant, budget_s = meant.reason, run.options.compare_budget_s
     run.baseline = described(baseline, history)
 
-    def concluded(given: Mapping[str, LiveComparison]) -> list[Judgement]:
-        told = conclude(found, given, report_missing=not baseline.is_commit, must_fit=True)
-        return with_baseline(run, baseline, history, told, once)
+    kept = decided_before(run, baseline, history, say)
+    concluded = functools.partial(_concluded, run, baseline, history, found, kept, once)
 
     def keep_first(given: Mapping[str, LiveComparison]) -> None:
         told = concluded(given)
         _keep(run, told, meant, given, not_ended(_accepted(run, told, meant)))
 
-    anchors = functools.partial(_anchor_of, baseline, history)
-    comparisons = _compare(
-        *(run, _to_compare(run, baseline, found), anchors, budget_s, say, keep_first),
+    anchors = functools.partial(anchor_code, baseline, history)
+    asked = _to_compare(run, baseline, found, kept)
+    comparisons = compare_cases(
+        *(run, asked, anchors, budget_s, say, keep_first),
         is_accepted=lambda name: meant.accepting_commit(name)[0],
     )
     say_compared(baseline, found, comparisons, say)
@@ -98,6 +93,22 @@ def judge(
     keep(since)
     if interrupted or any(one.interrupted for one in since.values()):
         raise KeyboardInterrupt
+
+
+def _concluded(
+    run: PytestRun,
+    baseline: Baseline,
+    history: History,
+    found: Review,
+    kept: Mapping[str, Sequence[Judgement]],
+    say: Say,
+    given: Mapping[str, LiveComparison],
+) -> list[Judgement]:
+    """Return the judgements of a run by its live comparisons, those of kept cases as they were."""
+    from convmark.compare.verdict import conclude
+
+    told = conclude(found, given, report_missing=not baseline.is_commit, must_fit=True)
+    return with_kept(with_baseline(run, baseline, history, told, say), kept)
 
 
 def _keep(
@@ -172,7 +183,7 @@ def _since_accepted(
         return AnchorCode(commit=resolve_here(origin.repository, commit), name=label)
 
     cases = {row.case.name: row.asked_case for row in run.records if row.case.name in accepted}
-    compare = functools.partial(_compare, has_bar=False, question=_SINCE)
+    compare = functools.partial(compare_cases, has_bar=False, question=_SINCE)
     with contextlib.suppress(KeyboardInterrupt):
         if goes_on:
             return compare(run, cases, anchor_of, budget_s, say, on_decided)
@@ -224,183 +235,23 @@ def _history(run: PytestRun, baseline: Baseline, say: Say) -> History:
     return accepted_history(run.store, machine, run.records, say)
 
 
-def _to_compare(run: PytestRun, baseline: Baseline, found: Review) -> dict[str, Case]:
+def _to_compare(
+    run: PytestRun, baseline: Baseline, found: Review, kept: Collection[str]
+) -> dict[str, Case]:
     """Return the cases that are compared live: all whose code is not known to be the anchor's.
 
     They are what was asked for, by the names of what ran: a model may make another case of its own.
+
+    Args:
+        kept: those that have their verdict already.
     """
     ran = {row.case.name: row.asked_case for row in run.records if row.task in TIMED_TASKS}
     failed = {row.case.name for row in run.records if not row.measured}
     judged = {row.case.name for row in run.records if not row.not_judged}
     same = {name for name, case in found.cases.items() if case.same_code}
     anchored = {name for name, case in found.cases.items() if case.history.anchor is not None}
-    names = (set(ran) if baseline.is_commit else anchored) & judged - failed - same
+    names = (set(ran) if baseline.is_commit else anchored) & judged - failed - same - {*kept}
     return {name: case for name, case in ran.items() if name in names}
-
-
-def _compare(
-    run: PytestRun,
-    cases: Mapping[str, Case],
-    anchor_of: Callable[[str, Origin | None], AnchorCode],
-    budget_s: float,
-    say: Say,
-    on_decided: Callable[[Mapping[str, LiveComparison]], None],
-    *,
-    is_accepted: Callable[[str], object] = lambda name: False,
-    has_bar: bool = True,
-    question: str = "",
-) -> dict[str, LiveComparison]:
-    """Return what live comparisons say, by the names of what ran.
-
-    Args:
-        anchor_of: gives the code to compare a case with, by the name of what ran.
-        on_decided: is given what is returned, before the layers of slower cases are measured.
-        is_accepted: whether a change of a case is: then its layers are not measured, and what was
-            decided of it is taken along.
-        has_bar: whether a slowdown counts from what was faster meanwhile, as against a baseline.
-        question: as of `compare_with_anchors`.
-    """
-    from convmark.compare.judgement import LiveComparison
-    from convmark.compare.live import blame
-    from convmark.compare.live.anchor import interpreter_maker
-    from convmark.compare.live.gate import compare_with_anchors
-    from convmark.session.expected import expected_s
-    from convmark.session.forecast import process_seconds
-    from convmark.session.layers import why_no_layers
-
-    options = run.options
-    if not options.compare_budget_s:
-        return {name: LiveComparison(decision=None, reason=NO_BUDGET) for name in cases}
-    if not cases:
-        return {}
-    names = {case: name for name, case in cases.items()}
-    known = process_seconds(run.records, budget_s=run.options.time_budget_s)
-    make = functools.partial(interpreter_maker(options), run.python)
-    terms = _terms(run, names, budget_s, is_accepted, has_bar=has_bar)
-    with contextlib.ExitStack() as own:
-        shared = functools.cache(
-            lambda backend: run.interpreter(backend) or own.enter_context(make(backend=backend))
-        )
-        found = compare_with_anchors(
-            {
-                case: [row for row in run.records if row.case.name == name]
-                for case, name in names.items()
-            },
-            lambda case, origin: anchor_of(names[case], origin),
-            terms,
-            say,
-            origin_of=run.origin,
-            codes=run.codes,
-            shared=shared,
-            make=make,
-            expected_s=lambda case: expected_s(case, options.time_budget_s, known),
-            gpus=run.machine.gpus,
-            layers_s=0.0 if all(map(why_no_layers, cases.values())) else blame.expected_s(options),
-            question=question,
-            on_decided=lambda decided: on_decided(
-                {name: decided[case] for case, name in names.items()}
-            ),
-            on_regressed=functools.partial(_blame, run, names, terms, say, is_accepted),
-        )
-    return {name: found[case] for name, case in cases.items()}
-
-
-def _blame(
-    run: PytestRun,
-    names: Mapping[Case, str],
-    terms: LiveOptions,
-    say: Say,
-    is_accepted: Callable[[str], object],
-    pairing: Pairing,
-) -> None:
-    """Measure the layers of a slower case's two codes within the budget, and keep what moved.
-
-    No verdict goes by them: where they cannot be measured, a line says why.
-    """
-    from convmark.compare.live.blame import blame
-
-    if is_accepted(name := names[pairing.case]):
-        return
-
-    def begins(seconds: float) -> None:
-        say(f"{name}: measuring the layers of both codes, about {duration_text(seconds)}")
-
-    left = terms.seconds_left
-    try:
-        rows = blame(pairing.old, pairing.new, run.options, begins=begins, seconds_left=left)
-        run.keep_changes([dataclasses.replace(row, case=name) for row in rows])
-    except ConvmarkError as error:
-        say(str(error))
-
-
-def _terms(
-    run: PytestRun,
-    names: Mapping[Case, str],
-    budget_s: float,
-    is_accepted: Callable[[str], object],
-    *,
-    has_bar: bool,
-) -> LiveOptions:
-    """Return what the live comparisons go by; their budget begins now."""
-    from convmark.compare.live.live import LiveOptions
-    from convmark.compare.rule.decision import Limits
-    from convmark.compare.sessions_file import left_undecided
-
-    margins = Limits.around(run.options.margin)  # which `unchanged` rules out without a budget
-    runs = [*run.earlier_runs, *filter(None, [run.resumed])]
-    left = left_undecided(runs, names.values(), of_accepted=not has_bar)
-    return LiveOptions.of(
-        run.options,
-        budget_s,
-        limits=margins.sharp() if math.isinf(run.options.compare_budget_s) else margins,
-        earlier=_earlier(run, names, is_accepted, has_bar=has_bar),
-        left_over={case.name for case, name in names.items() if name in left},
-    )
-
-
-def _earlier(
-    run: PytestRun,
-    names: Mapping[Case, str],
-    is_accepted: Callable[[str], object],
-    *,
-    has_bar: bool,
-) -> EarlierSessions:
-    """Return the sessions of earlier runs, by the names of the cases that were asked for."""
-    from convmark.compare.sessions_file import EarlierSessions, conditions_of
-    from convmark.results.commit import is_before
-
-    rows = {row.case.name: row for row in run.records if row.measured}
-    conditions = {
-        case.name: conditions_of(rows[name]) for case, name in names.items() if name in rows
-    }
-    origins = {case.name: run.origin(case) for case in names}
-    ran = {case.name: name for case, name in names.items()}
-
-    def in_the_past(case: str, commit: str) -> bool:
-        origin = origins[case]
-        return has_bar and origin is not None and is_before(origin.repository, commit)
-
-    runs = [*run.earlier_runs, *filter(None, [run.resumed])]
-    meant = lambda case: is_accepted(ran[case])  # noqa: E731 - asked of few cases, for it asks git
-    return EarlierSessions(runs, conditions, in_the_past, own=run.resumed, is_accepted=meant)
-
-
-def _anchor_of(
-    baseline: Baseline, history: History, name: str, origin: Origin | None
-) -> AnchorCode:
-    """Return the code to run beside today's."""
-    from convmark.compare.live.anchor import NO_REPOSITORY, AnchorCode
-
-    if baseline.is_commit:
-        if origin is None:
-            raise ConvmarkError(NO_REPOSITORY)
-        return AnchorCode(commit=baseline.commits[origin.repository])
-    anchor = history.cases[name].anchor
-    if anchor is None:
-        raise ConvmarkError("no earlier run of it")
-    if anchor.lost:
-        raise ConvmarkError(anchor.lost)
-    return AnchorCode(commit=anchor.clean_commit, code=anchor.code, manifest=anchor.manifest)
 
 
 def _meant(run: PytestRun, baseline: Baseline, history: History, say: Say) -> IntendedChanges:

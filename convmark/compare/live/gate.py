@@ -55,9 +55,8 @@ def compare_with_anchors(
     origin_of: Callable[[Case], Origin | None],
     codes: Mapping[str, Code],
     shared: Callable[[str], Interpreter],
-    make: MakeInterpreter,
+    sides: Sides,
     expected_s: Callable[[Case], float],
-    gpus: Sequence[Gpu] = (),
     layers_s: float = 0.0,
     question: str = "",
     on_decided: Callable[[dict[Case, LiveComparison]], None] = lambda found: None,
@@ -71,9 +70,8 @@ def compare_with_anchors(
         origin_of: where the model of a case comes from.
         codes: what the run has kept of its codes, by their hash.
         shared: by the backend's name, the interpreter whose processes run both codes.
-        make: makes one of a code's own, from the keywords of `OwnCode.settings` and `backend`.
+        sides: makes those of the two codes.
         expected_s: seconds that a process which measures a case is expected to take.
-        gpus: those of this machine, whose state tells which sessions count.
         layers_s: seconds that `on_regressed` takes for a case, to be announced.
         question: what is asked of the cases, said with their number if any is to be compared.
         on_decided: is given what is returned, before `on_regressed` takes its time.
@@ -83,32 +81,30 @@ def compare_with_anchors(
     pairings: list[Pairing] = []
     labels = dict.fromkeys(rows, "")
     commit_of = functools.cache(functools.partial(read_commit, besides=[terms.results]))
-    with contextlib.ExitStack() as stack:
-        sides = Sides(make, gpus, stack)
-        for case, own in rows.items():
-            origin = origin_of(case)
-            try:
-                anchor = anchor_of(case, origin)
-                labels[case] = anchor.label
-                if same := same_as_today(own, origin, anchor, commit_of, codes):
-                    raise ConvmarkError(same)
-                old, new = sides.both(case, origin, anchor)
-            except ConvmarkError as error:
-                found[case] = LiveComparison(decision=None, anchor=labels[case], reason=str(error))
-            else:
-                both, files = shared(case.backend), measured_files(own, codes)
-                pairings.append(Pairing(case=case, old=old, new=new, shared=both, measured=files))
-        if pairings:
-            seconds = sum(expected_s(pairing.case) for pairing in pairings)
-            if question:
-                say(f"{counted(len(pairings), 'case')} {question}")
-            named = [labels[pairing.case] for pairing in pairings]
-            say(_announcement(named, seconds, terms.seconds_left(), layers_s))
-        results = compare_live(pairings, terms, say)
-        for pairing, result in zip(pairings, results, strict=True):
-            found[pairing.case] = _comparison(result, labels[pairing.case])
-        layers = (functools.partial(on_regressed, one) for one in _slower(pairings, results))
-        then_layers(results, layers, keep=lambda: on_decided(found))
+    for case, own in rows.items():
+        origin = origin_of(case)
+        try:
+            anchor = anchor_of(case, origin)
+            labels[case] = anchor.label
+            if same := same_as_today(own, origin, anchor, commit_of, codes):
+                raise ConvmarkError(same)
+            old, new = sides.both(case, origin, anchor)
+        except ConvmarkError as error:
+            found[case] = LiveComparison(decision=None, anchor=labels[case], reason=str(error))
+        else:
+            both, files = shared(case.backend), measured_files(own, codes)
+            pairings.append(Pairing(case=case, old=old, new=new, shared=both, measured=files))
+    if pairings:
+        seconds = sum(expected_s(pairing.case) for pairing in pairings)
+        if question:
+            say(f"{counted(len(pairings), 'case')} {question}")
+        named = [labels[pairing.case] for pairing in pairings]
+        say(_announcement(named, seconds, terms.seconds_left(), layers_s))
+    results = compare_live(pairings, terms, say)
+    for pairing, result in zip(pairings, results, strict=True):
+        found[pairing.case] = _comparison(result, labels[pairing.case])
+    layers = (functools.partial(on_regressed, one) for one in _slower(pairings, results))
+    then_layers(results, layers, keep=lambda: on_decided(found))
     return found
 
 
@@ -142,6 +138,13 @@ class Sides:
     def __init__(
         self, make: MakeInterpreter, gpus: Sequence[Gpu], stack: contextlib.ExitStack
     ) -> None:
+        """Begin without any.
+
+        Args:
+            make: makes an interpreter from the keywords of `OwnCode.settings` and `backend`.
+            gpus: those of this machine, whose state tells which sessions count.
+            stack: closes them all, and removes the files of commits.
+        """
         self._make = make
         self._gpus = gpus
         self._stack = stack

@@ -74,6 +74,8 @@ NAMED_RATE = 0.0005
 """Rate of one look at a change within the margin, to either side: naming it fails nothing."""
 NAMED_FROM = math.log(1.01)
 """A smaller change is not called slower or faster: duets of identical code differ by 0.4 %."""
+WITHIN_MARGIN = "within the margin"
+"""Ends what is said of such a change."""
 FEWEST_SESSIONS = 2
 """Fewer decide nothing. Two rule a change out where four cases or more tell the noise."""
 _FEWEST_OF_CONTROL = 3
@@ -216,7 +218,7 @@ class Decision:
         if not self.within_margin or self.estimate is None:
             return ""
         way = "slower" if self.estimate > 0 else "faster"
-        return f"{way} by {share_text(abs(share_of(self.estimate)))}, within the margin"
+        return f"{way} by {share_text(abs(share_of(self.estimate)))}, {WITHIN_MARGIN}"
 
 
 def decide(
