@@ -55,6 +55,25 @@ def test_options_whose_value_is_another_by_the_file_are_told(repository: Path) -
     assert lines(repository) == ["[tool.convmark] time-budget differs -> settings"]
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("pytest.ini", "addopts = --convmark-threads=1", True),
+        ("tox.ini", "commands = pytest bench --input-shape 8x8x1", True),
+        (".github/workflows/gate.yml", "- run: pytest bench --convmark-allow-change='*'", True),
+        (".github/workflows/gate.yml", "- run: uv venv --python 3.12 --seed", False),
+        ("README.md", "pytest bench --convmark-threads=1", False),
+    ],
+)
+def test_options_in_files_of_commands_are_told(
+    repository: Path, name: str, text: str, told: bool
+) -> None:
+    (repository / name).parent.mkdir(parents=True, exist_ok=True)
+    (repository / name).write_text(f"{text}\n")
+    git(repository, "add", "-A")
+    assert lines(repository) == [f"{name} differs -> options"] * told
+
+
 def test_options_of_a_folder_that_has_not_the_commit_are_not_told(
     repository: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -1,7 +1,7 @@
 """What both codes of a comparison ran with as it is today, though a commit has it otherwise.
 
-The options in pyproject.toml, the variables that pytest's own files set, and what an interpreter
-reads when it starts are those of today for both codes. What slows both tells in no ratio of them.
+The options in files, the variables that pytest's own files set, and what an interpreter reads when
+it starts are those of today for both codes. What slows both tells in no ratio of them.
 """
 
 from __future__ import annotations
@@ -15,18 +15,27 @@ from convmark.compare.live.requirements import MOST_NAMED, changed_files
 from convmark.core.errors import OptionError
 from convmark.core.git import SHOWN, Git
 from convmark.core.option import options_of
-from convmark.core.options import Options, read
+from convmark.core.options import OPTIONS, Options, read
 from convmark.core.pyproject import settings_at
 from convmark.core.text import listed
 
 _AT_START = ("keras.json", "sitecustomize.py", "usercustomize.py")
 """Files that are read before any code of a model's."""
+_WITH_OPTIONS = (
+    *("pytest.ini", ".pytest.ini", "pytest.toml", ".pytest.toml", "pyproject.toml", "tox.ini"),
+    *("setup.cfg", "*.yml", "*.yaml", "Jenkinsfile", "Makefile", "noxfile.py"),
+)
+"""Files in which a command, or pytest's addopts, may have options."""
+_OF_OTHERS = frozenset(["env", "python", "seed"])
+"""Options by whose short names other programs have some."""
 _OWN = ("CONVMARK_", "PYTEST_")
 """How variables begin that this process sets for itself."""
 _NO_VERDICT = frozenset(
     ["ceilings", "cooling", "layers", "margin", "results", "tasks", "time-limit", "wait"]
 )
 """Options that change no verdict, or of which others words tell, as of a raised margin."""
+_SHORT = "|".join(one.name for one in OPTIONS if one.name not in _NO_VERDICT | _OF_OTHERS)
+_OPTION = f"--convmark-|--({_SHORT})([^a-z-]|$)"
 _NAME, _BETWEEN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*"), "[^A-Za-z0-9_]"
 
 
@@ -54,6 +63,8 @@ def todays(
     git = Git.at(repository).without_filters()
     if found := _other_settings(options, folder, sha):
         yield _line("[tool.convmark] ", found, sha, " settings")
+    if found := changed_files(git, sha, having=_OPTION, named=_WITH_OPTIONS):
+        yield _line("", found, sha, " options")
     if found := changed_files(git, sha, named=_AT_START):
         yield _line("", found, sha, "")
     line = f"(^|{_BETWEEN})({'|'.join(variables)})({_BETWEEN}|$)"
