@@ -210,14 +210,17 @@ def decided_before(
     It stays so where the case's files, what it is compared with and the limits are as they were.
     What was accepted then is judged anew, for it may be accepted no more.
     """
-    from convmark.compare.files import read_verdicts
+    from convmark.compare.files import CHANGES_TABLE, read_verdicts
 
     if run.resumed is None:
         return {}
     kept: dict[str, list[Judgement]] = {}
-    with contextlib.suppress(StoreError):  # then it is compared again
-        for one in read_verdicts(run.resumed):
-            kept.setdefault(one.case, []).append(one)
+    try:
+        verdicts, layers = read_verdicts(run.resumed), CHANGES_TABLE.of(run.resumed)
+    except StoreError:
+        return {}
+    for one in verdicts:
+        kept.setdefault(one.case, []).append(one)
     against, limits = against_of(run, baseline, history), _limits(run)
     found = {
         name: told
@@ -226,6 +229,8 @@ def decided_before(
     }
     if found:
         say(f"{counted(len(found), 'case')} decided before the interruption: not compared again")
+    if own := [one for one in layers if one.case in found]:
+        run.keep_changes(own)
     return found
 
 
@@ -239,9 +244,10 @@ def _is_decided(told: Sequence[Judgement], against: str | None, limits: Limits) 
     if not step_times or any(one.accepted or is_open(one) for one in told):
         return False
     one = step_times[0]
-    if None in (one.change, one.low, one.high) or INTERRUPTED in one.note.split("; "):
+    ends = one.change, one.low, one.high
+    if any(end is None or end <= -1 for end in ends) or INTERRUPTED in one.note.split("; "):
         return False
-    change, low, high = (math.log1p(end or 0.0) for end in (one.change, one.low, one.high))
+    change, low, high = (math.log1p(end or 0.0) for end in ends)
     if one.verdict == "unchanged":
         is_named = WITHIN_MARGIN in one.note
         most = limits.slower_within if is_named else limits.unchanged_within

@@ -61,7 +61,9 @@ class Plan:
     """What the harness asks of one duet."""
 
     seed: int
-    """Of the weights, the batch and the order."""
+    """Of the weights and the batch."""
+    order: int
+    """Of the order of the codes."""
     seconds: float
     """Of timed turns, of all builds together."""
     warm_up_s: float
@@ -80,6 +82,7 @@ class Plan:
         """Return the plan of a request; what it leaves out has a default."""
         return Plan(
             seed=request["seed"],
+            order=request.get("order", request["seed"]),
             seconds=request["seconds"],
             warm_up_s=request.get("warm_up_s", 0.3),
             builds=request.get("builds", 1),
@@ -232,7 +235,7 @@ class _Duet:
         self._backend = backend
         self._emit = emit
         self._tables = tables
-        self._order = random.Random(plan.seed)
+        self._order = random.Random(plan.order)
         self._sides = {}
         for name, fields in request["sides"].items():
             own = _own_case(case, fields.get("settings") or {})

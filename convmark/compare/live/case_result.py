@@ -227,6 +227,7 @@ def hold_sizes(sizes: Facts, found: CaseResult) -> None:
             earlier = {} if what == "flops_per_sample" else found.sizes.get(side, {})
             for then in (earlier.get(what), twin.get(what)):
                 if None not in (then, now) and then != now:
+                    found.sizes.clear()  # nor are they of the rows' model
                     raise ForeignCode(
                         f"the {side} code builds different models, of {then} {what}, then of {now}"
                         "; seed its random numbers, and do not read the clock in it"

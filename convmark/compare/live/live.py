@@ -72,6 +72,7 @@ class LiveOptions:
     """How the sessions are run, and what they may take."""
 
     seed: int
+    """That of the rows too."""
     seconds_left: Callable[[], float]
     clock: Callable[[], float]
     """Seconds, to learn how long a session takes."""
@@ -382,7 +383,8 @@ class _Running:
         """
         terms, sides = self._terms, pairing.sides
         plan = SessionPlan(
-            seed=self._draw.getrandbits(31),
+            seed=self._draw.getrandbits(31) if found.live else terms.seed,  # the rows', for sizes
+            order=self._draw.getrandbits(31),
             seconds=terms.session_s * len(sides) / 2,
             warm_up_s=WARM_UP_S * len(sides) / 2,
             with_work=not found.live,

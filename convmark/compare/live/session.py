@@ -45,7 +45,9 @@ class SessionPlan:
     """How long a session is, and what is asked beside its ratio."""
 
     seed: int
-    """Of the weights, the batch and the order: another one for each session."""
+    """Of the weights and the batch."""
+    order: int | None = None
+    """Of the order of the codes, another one for each session; by default the seed."""
     seconds: float = 1.0
     """Of timed turns, at most."""
     enough_error: float = 0.01
@@ -240,6 +242,7 @@ def duet_session(
         builds=plan.builds,
         enough_error=plan.enough_error,
         with_work=plan.with_work,
+        order=plan.seed if plan.order is None else plan.order,
         sides={name: side.fields() for name, side in sides.items()},
     )
     return session_of(interpreter.answer(request, on_event))
@@ -305,7 +308,7 @@ def lockstep_session(
         sides: `old` and `new`, and `control` where there is one.
         on_event: is told `turns` once the last turn is over, the processes still there.
     """
-    order = random.Random(plan.seed)
+    order = random.Random(plan.seed if plan.order is None else plan.order)
     about: dict[str, Any] = {"codes": {}, "sizes": {}, "states": {}}
     with contextlib.ExitStack() as stack:
         workers: dict[str, _Process] = {}
