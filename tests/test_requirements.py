@@ -53,6 +53,7 @@ INSTALL = (
     *("uv.lock", "tools/poetry.lock", "pdm.lock", "Pipfile", "Pipfile.lock", "pylock.gpu.toml"),
     *("pixi.toml", "environment-gpu.yml", "conda-lock.yml", "conda-linux-64.lock"),
     *("named/base.pip", "pins.pip", "more.pip.txt", ".python-version", "Dockerfile"),
+    *("ops/_fast.pyx", "ops/fast.cu", "CMakeLists.txt", "Cargo.lock"),
 )
 OTHERS = ("notes.txt", "nets.py", "docs/config.toml", "named/nothing.pip")
 
@@ -79,7 +80,8 @@ def test_files_that_install_something_are_held_against_a_commit(repository: Path
     git(repository, "commit", "-qam", "two")
     assert other_packages(repository, "HEAD") == ""
     told = other_packages(repository, "HEAD~1", "HEAD")
-    assert told.startswith(".python-version, Dockerfile, Pipfile and 16 more differ between HEAD~1")
+    first = ".python-version, CMakeLists.txt, Cargo.lock"
+    assert told.startswith(f"{first} and 20 more differ between HEAD~1")
     assert told.endswith(
         "both codes ran with the packages installed here, not with what each commit would have "
         "installed"

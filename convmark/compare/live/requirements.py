@@ -31,8 +31,11 @@ _WHOLE = (
     *("pixi.toml", "pixi.lock", "environment*.yml", "environment*.yaml", "conda*.yml"),
     *("conda*.yaml", "conda*.lock", "*conda-lock*", ".python-version", ".tool-versions"),
     *("runtime.txt", "Dockerfile*", "*.dockerfile", "flake.lock"),
+    *("CMakeLists.txt", "meson.build", "Cargo.toml", "Cargo.lock"),
+    *("*.c", "*.cc", "*.cpp", "*.cu", "*.f90", "*.h", "*.hpp", "*.pxd", "*.pyx", "*.rs"),
 )
-"""Files that are about nothing else, in whatever folder."""
+"""Files that are about nothing else, in whatever folder; and the sources of extensions, which are
+built once for both codes."""
 _NAMED = r"^[[:space:]]*(-r|-c|--requirement|--constraint)|files? *="
 _NAME = re.compile(
     r"""^\s*(?:-r|-c|--requirement|--constraint)[\s=]*([^\s#]+)|["']([^"']+\.(?:txt|in))["']"""
