@@ -224,6 +224,25 @@ def test_of_a_module_or_model_that_another_program_changes_meanwhile_it_is_not_k
     assert told.get("missed") == missed
 
 
+def test_a_module_of_the_user_s_that_is_imported_after_the_report_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step may import it where it takes another branch: the code's hash lacks it."""
+    for name in ("zoo/__init__.py", "later.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    watch = watching("nets:net", tmp_path, [], monkeypatch)
+    assert watch.late() == ""
+    watch.report(lambda event, **fields: None)
+    assert watch.late() == ""
+    installed = SimpleNamespace(__file__=str(Path(installed_folders()[0], "later.py")))
+    monkeypatch.setitem(sys.modules, "installed_later", installed)
+    assert watch.late() == ""
+    own = SimpleNamespace(__file__=str(tmp_path / "later.py"))
+    monkeypatch.setitem(sys.modules, "later", own)
+    assert watch.late() == str((tmp_path / "later.py").resolve())
+
+
 def test_a_library_that_was_edited_since_it_was_installed_is_code_where_a_fork_has_it_already(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

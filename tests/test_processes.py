@@ -41,10 +41,12 @@ class Stand:
         log: list[str] | None = None,
         idle_cpus: float = 0.0,
         bursts: float = 1.0,
+        late: str = "",
     ) -> None:
         """Describe it; all steps together take `bursts` times as long as the usual ones say."""
         self.step_s = step_s
         self.bursts = bursts
+        self.late = late
         self.idle_cpus = idle_cpus
         self.dies_at = dies_at
         self.log: list[str] = [] if log is None else log
@@ -68,7 +70,8 @@ class Stand:
             raise WorkerError("SIGKILL")
         self.log.append(name)
         if name != "turn":
-            return {"event": name, "parameters": 61_706, "idle_cpus": self.idle_cpus}
+            told = {"parameters": 61_706, "idle_cpus": self.idle_cpus, "late": self.late}
+            return {"event": name, **told}
         steps, dropped = self._command["steps"], self._command["dropped"]
         self.turns.append((steps, dropped))
         times_s = [self.step_s * (1 + self._random.gauss(0, 0.01)) for _ in range(steps)]
@@ -99,6 +102,11 @@ def test_work_that_is_done_in_some_steps_tells_in_the_mean_of_all() -> None:
     assert found.wall is not None
     assert found.wall.value == pytest.approx(0.0, abs=0.02)
     assert found.all_steps == pytest.approx([math.log(2)] * 2, abs=0.02)
+
+
+def test_code_that_is_imported_after_the_first_step_is_told_at_the_end() -> None:
+    codes = session(Stand(0.01), Stand(0.01, late="/nets/later.py")).codes
+    assert ["missed" in codes[side] for side in ("old", "new")] == [False, True]
 
 
 def test_a_control_is_held_against_the_old_code_and_counts_for_it() -> None:

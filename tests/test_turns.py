@@ -14,6 +14,7 @@ from workers import happens
 
 from convmark.compare.live.session import session_of
 from convmark.interpreter import Answer
+from convmark.session.result import missed_of
 from convmark.worker import host
 from convmark.worker.host import idle_cpus
 from convmark.worker.timing import Turn
@@ -145,6 +146,17 @@ def test_settling_ends_with_its_budget() -> None:
 
 def answer(*events: dict[str, Any], status: str = "ok") -> Answer:
     return Answer(status=status, message="why" * (status != "ok"), events=[*events], ready_s=0.1)
+
+
+def test_code_that_is_imported_after_the_first_step_leaves_it_unknown_what_a_side_ran() -> None:
+    codes = [{"event": "code", "side": side, "files": []} for side in ("old", "new")]
+    late = {"event": "late", "side": "new", "late": "/nets/later.py"}
+    found = session_of(answer(*codes, turns(1.0), late)).codes
+    missed = "later.py was imported after the first step"
+    assert [code.get("missed") for code in found.values()] == [None, missed]
+    end = {"event": "finished", "late": "/nets/later.py"}
+    assert missed_of(answer(codes[0], end)) == missed
+    assert missed_of(answer(codes[0], {"event": "finished"})) == ""
 
 
 def turns(ratio: float, **more: Any) -> dict[str, Any]:

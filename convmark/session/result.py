@@ -28,7 +28,7 @@ from convmark.session import latency_limit, learning, sustained
 from convmark.session.ceilings import efficiency, key_of
 from convmark.session.facts import Facts, Job, of_the_machine, of_the_run, software
 from convmark.session.steadiness import unsteady
-from convmark.worker.protocol import masked, one_line
+from convmark.worker.protocol import masked, missed_late, one_line
 
 EAGER = "eager"
 """A call path of which nothing is compiled."""
@@ -155,7 +155,8 @@ def code_of_answer(answer: Answer, facts: Facts) -> Code | None:
 
 def missed_of(answer: Answer) -> str:
     """Return why it is not known what a process ran; empty where it is, or nothing ran."""
-    return plain_text(str((answer.event("code") or {}).get("missed") or ""))
+    code, end = answer.event("code") or {}, answer.event("finished") or {}
+    return plain_text(str(code.get("missed") or missed_late(end)))
 
 
 def _code_columns(code: Code | None, record: Record, answer: Answer) -> dict[str, Any]:

@@ -115,6 +115,8 @@ class CodeWatch:
         self._looked = Looked(self._is_the_users)
         self._hosts: set[str] = set()
         """Machines that the user's code asks something of."""
+        self._told: set[str] = set()
+        """Names of the modules that were there when it reported."""
         self._mapped = set(_mapped_files())  # of the framework, and of the other code of a duet
         sys.addaudithook(self._note)
         self._end_names = watched_names(self._note_name)
@@ -202,6 +204,15 @@ class CodeWatch:
             **({"looked": looked} if looked else {}),
             **({"hosts": sorted(self._hosts)} if self._hosts else {}),
         )
+        self._told = set(sys.modules)
+
+    def late(self) -> str:
+        """Return a file of the user's code that was imported after the report; empty for none."""
+        new = set(sys.modules) - self._told if self._told else ()
+        files = (getattr(sys.modules.get(name), "__file__", None) for name in new)
+        found = (_real(one) for one in files if isinstance(one, str))
+        own = (one for one in found if self._is_own(one, self._package, asked=True))
+        return min(own, default="")
 
     def _changed(self, files: Iterable[str]) -> str:
         """Say which file another program has changed since it was read; empty for none.

@@ -156,6 +156,7 @@ class _Side:
         self.step: Callable[[], Any] = _not_built
         self.model: Any = None
         self.hold_other_samples: Callable[[], None] = _not_built
+        self.watch: CodeWatch | None = None
         self.settled = False
         self._backend = backend
 
@@ -281,7 +282,9 @@ class _Duet:
                 side.context.set_policy(side.case.precision)
             self._backend.seed(self._plan.seed)
             side.table.load_zoo()
-            watch = CodeWatch(side.case.model, side.table.code.places, self._left_out(side.name))
+            watch = side.watch = CodeWatch(
+                side.case.model, side.table.code.places, self._left_out(side.name)
+            )
             try:
                 side.builder = builder(side.case.model, self._backend, side.case.task)
                 with_work = self._plan.with_work and side.name != CONTROL
@@ -402,6 +405,8 @@ class _Duet:
                 side.proof.trained.finish(side.model, side.step)
                 if self._plan.with_work:
                     side.hold_other_samples()
+                if side.watch is not None and (late := side.watch.late()):
+                    self._emit("late", side=name, late=late)
         now = module_tables.process_wide(self._backend)
         held = next(iter(self._sides.values())).context.held
         reason = module_tables.what_was_set("running", self._settings, now, held)

@@ -82,6 +82,12 @@ def encode(message: Mapping[str, Any]) -> bytes:
     return str(_ENCODER.encode(message)).encode() + b"\n"
 
 
+def missed_late(event: Mapping[str, Any]) -> str:
+    """Return why it is not known what ran by an event that may have a `late` file, or nothing."""
+    late = event.get("late")
+    return f"{os.path.basename(str(late))} was imported after the first step" if late else ""
+
+
 def decode_event(line: bytes) -> dict[str, Any]:
     """Return the event on one line.
 

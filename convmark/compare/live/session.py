@@ -30,6 +30,7 @@ from convmark.core.option_values import Shapes
 from convmark.core.statistics import Estimate, trimmed_mean
 from convmark.interpreter import Answer, Interpreter, LiveWorker, OnEvent, import_roots
 from convmark.machine.gpu.devices import Card
+from convmark.worker.protocol import missed_late
 from convmark.worker.timing import Turn
 from convmark.worker.turns import BUSY_CPUS, settled_step_times, take_rounds, turn_steps
 
@@ -256,6 +257,8 @@ def session_of(answer: Answer) -> Session:
         "states": _by_side(answer, "read_back"),
         "graphs": _graphs(answer),
     }
+    for side, event in _by_side(answer, "late").items():
+        about["codes"][side] |= {"missed": missed_late(event)}
     if refused := answer.event("cannot_share"):
         return Session(refusal=str(refused["reason"]), **about)
     if failed := answer.event("cannot_run"):
@@ -331,10 +334,13 @@ def lockstep_session(
             steps = turn_steps(times_s, apart=True)
             turns = take_rounds(workers, steps, plan.seconds, order, enough_error=plan.enough_error)
             on_event({"event": "turns"})
-            idle = {name: process.finish() for name, process in workers.items()}
+            ends = {name: process.finish() for name, process in workers.items()}
         except _Failed as failed:
             failure = SideFailure(side=failed.side, reason=str(failed), status="error")
             return Session(failure=failure, **about)
+    idle = {name: float(end.get("idle_cpus", 0.0)) for name, end in ends.items()}
+    for name, end in ends.items():
+        about["codes"][name] |= {"missed": missed_late(end)} if end.get("late") else {}
     return Session(**_ratios([turns.fields()]), **about, disturbing=_disturbing(idle))
 
 
@@ -379,11 +385,11 @@ class _Process:
             event = self._worker.expect("turn")
             return Turn(event["wall_s"], event["cpu_s"], event["whole"])
 
-    def finish(self) -> float:
-        """Have the worker check its last step and its state, and end; return its idle CPUs."""
+    def finish(self) -> dict[str, Any]:
+        """Have the worker check its last step and its state, and end; return its last event."""
         with _naming(self._name):
             self._worker.command(steps=0)
-            return float(self._worker.expect("finished").get("idle_cpus", 0.0))
+            return self._worker.expect("finished")
 
 
 # -- the ratios ------------------------------------------------------------------------------------
