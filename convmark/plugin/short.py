@@ -11,6 +11,7 @@ or by `short_options = true` in `[tool.convmark]` of its pyproject.toml. Elsewhe
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from convmark.core.text import plain_text
 PREFIX = "--convmark-"
 _NAME = "convmark-short-options"
 OPTIONS_KEY = pytest.StashKey[Options]()
-ENVIRON_KEY = pytest.StashKey[dict[str, str]]()
+ENVIRON_KEY = pytest.StashKey[Mapping[str, str]]()
 """The variables that pytest was started with."""
 
 ACCURACY = (
