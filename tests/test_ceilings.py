@@ -66,8 +66,12 @@ Gather = Callable[..., dict[Any, Any]]
 
 @pytest.fixture
 def gathered(path: Path, said: list[str]) -> Gather:
-    def run(cases: list[Case], worker: Worker, which: str) -> dict[Any, Any]:
-        return gather(cases, worker, path, which=which, say=said.append, now=lambda: NOW)
+    def run(
+        cases: list[Case], worker: Worker, which: str, quota: float | None = None
+    ) -> dict[Any, Any]:
+        return gather(
+            cases, worker, path, which=which, say=said.append, quota=quota, now=lambda: NOW
+        )
 
     return run
 
@@ -108,6 +112,21 @@ def test_a_ceiling_of_a_busy_cpu_is_not_kept_but_that_of_a_gpu_beside_it_is(
     assert set(gathered([CPU, GPU], busy, "on")) == {key_of(GPU)}
     assert "ceilings of cpu are not saved: other programs took 11 % of the CPUs" in said
     assert set(gathered([CPU], Worker(others=None), "on")) == {key_of(CPU), key_of(GPU)}
+
+
+def test_under_a_cpu_quota_no_ceiling_of_the_whole_cpu_is_taken_and_none_is_kept(
+    gathered: Gather, said: list[str]
+) -> None:
+    """Two containers of one machine: its name and its file are the same."""
+    worker = Worker()
+    gathered([CPU, GPU], worker, "on")
+    assert key_of(CPU) not in gathered([CPU, GPU], worker, "off", quota=1.5)
+    assert key_of(CPU) in gathered([CPU, GPU], worker, "on", quota=1.5)
+    assert worker.asked == ["cpu", "gpu:0", "cpu"]
+    assert said[-1] == "ceilings of cpu are not saved: they are of a CPU quota of 1.5 CPUs"
+    other = Case(model="lenet5", task="train", threads="1")
+    gathered([other], worker, "on", quota=1.5)
+    assert key_of(other) not in gathered([other], worker, "off")
 
 
 def test_what_a_runtime_alone_computes_in_has_no_ceiling(gathered: Gather, path: Path) -> None:

@@ -221,7 +221,9 @@ def _keep_ceilings(results: Path, ready: Iterable[PreparedNode]) -> None:
         path = ceilings_path(results, prepared.facts.machine.name)
         known = read_ceilings(path)
         found = prepared.facts.ceilings
-        keep_ceilings(path, [found[key] for key in found if key not in known])
+        new = [found[key] for key in found if key not in known]
+        limited = prepared.facts.quota is not None
+        keep_ceilings(path, [one for one in new if not (limited and one.device == "cpu")])
 
 
 def _check(cluster: RayCluster, nodes: Sequence[Node]) -> list[CheckedNode]:

@@ -32,7 +32,7 @@ from convmark.interpreter.inspection import devices_asked_for, inspect
 from convmark.machine.cautions import cautions, speed_flags
 from convmark.machine.doctor import findings, findings_text
 from convmark.machine.hardware import Machine, read_machine
-from convmark.machine.state import read_state
+from convmark.machine.state import limiting_quota, read_state
 from convmark.report.summary import summary_text
 from convmark.results.record import Record
 from convmark.results.store import Store
@@ -194,6 +194,7 @@ def check(asked: DeviceCheck, options: Options, say: Say = print) -> bool:
             ceilings_path(options.results, machine.name),
             sizes=asked.ceiling_sizes,
             say=say,
+            quota=limiting_quota(machine.cores),
         )
         say(f"\n{ceilings_table(ceilings.values())}\n")
         session.take(asked.cases)
@@ -243,19 +244,21 @@ def measured_ceilings(
     *,
     sizes: int | None,
     say: Say,
+    quota: float | None = None,
 ) -> dict[Key, Ceiling]:
     """Return the ceilings of the cases' device and precisions, as far as it has them.
 
     Args:
         path: where ceilings are kept; those there are not measured again.
         sizes: how many sizes are tried; such a look is neither kept nor taken from what is.
+        quota: as for `gather`.
 
     Raises:
         StoreError: the file does not fit, or cannot be written.
         WorkerError: no worker can be started at all.
     """
     if sizes is None:
-        known = gather(cases, ask, path, which="on", say=say)
+        known = gather(cases, ask, path, which="on", say=say, quota=quota)
         return {key_of(case): known[key_of(case)] for case in cases if key_of(case) in known}
     found = {}
     for case in cases:

@@ -41,6 +41,12 @@ def own_cpu_quota() -> float | None:
     return cpu_quota(file_text(Path("/proc/self/cgroup")), Path("/sys/fs/cgroup"))
 
 
+def limiting_quota(cores: int) -> float | None:
+    """Return the same where it is less than so many cores."""
+    quota = own_cpu_quota()
+    return quota if quota is not None and quota < cores else None
+
+
 def memory_left_bytes(membership: str, mount: Path) -> int | None:
     """Return how much more memory the strictest cgroup allows, None where none limits it.
 

@@ -106,6 +106,7 @@ def gather(
     *,
     which: str,
     say: Say,
+    quota: float | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
 ) -> dict[Key, Ceiling]:
     """Return the ceilings of the cases' devices; those that are missing are measured and kept.
@@ -114,12 +115,16 @@ def gather(
         ask: has a request served by a worker.
         which: `on` measures all that are missing, `auto` those of GPUs, `off` none.
         say: is told of each that is measured or cannot be.
+        quota: CPUs' worth of time that this process may use, where that is less than all: what a
+            CPU reaches then is no ceiling of the machine, so none is kept or taken from the file.
 
     Raises:
         StoreError: the file does not fit, or cannot be written.
         WorkerError: no worker can be started at all.
     """
     known = read_ceilings(path)
+    if quota is not None:
+        known = {key: one for key, one in known.items() if one.device != "cpu"}
     for case in missing(cases, known, which):
         device, backend, precision, *_ = key_of(case)
         say(f"measuring the ceilings of {device} in {precision} by {backend}, once")
@@ -133,7 +138,10 @@ def gather(
             load = load_text(share)
             say(f"ceilings of {device} are not saved: other programs took {load} of the CPUs")
             continue
-        keep_ceilings(path, [ceiling])
+        if case.device == "cpu" and quota is not None:
+            say(f"ceilings of {device} are not saved: they are of a CPU quota of {quota:g} CPUs")
+        else:
+            keep_ceilings(path, [ceiling])
         known[ceiling.key] = ceiling
     return known
 

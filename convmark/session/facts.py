@@ -115,6 +115,12 @@ class Facts:
     codes: CodeReader | None = None
     """Tells the code of each process; None where rows do not tell it."""
 
+    @property
+    def quota(self) -> float | None:
+        """The quota where it is less than the machine has."""
+        quota = self.cpu_quota_cores
+        return quota if quota is not None and quota < self.machine.cores else None
+
     def card(self, case: Case) -> Card | None:
         """The card of the case's device; None on the CPU, and where it is not known."""
         return card_of(case.device, self.machine.gpus, self.environ)

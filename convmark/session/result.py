@@ -352,10 +352,9 @@ def state_columns(
     """
     if found is None:
         return {}
-    quota = facts.cpu_quota_cores
     inherited = {**found["inherited"]}
-    if quota is not None and quota < facts.machine.cores:
-        inherited["cpu_quota"] = f"{quota:g}"
+    if facts.quota is not None:
+        inherited["cpu_quota"] = f"{facts.quota:g}"
     for name, value in (code or {}).get("environ", {}).items():
         if not changes_speed(name):  # those are in `flags`
             inherited[f"env.{name}"] = value

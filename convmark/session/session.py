@@ -33,7 +33,7 @@ from convmark.machine.cautions import Preflight
 from convmark.machine.hardware import Machine
 from convmark.machine.lock import alone
 from convmark.machine.power import idle_power
-from convmark.machine.state import bound, own_cpu_quota, thread_cautions
+from convmark.machine.state import bound, limiting_quota, own_cpu_quota, thread_cautions
 from convmark.results.code.of_run import CodeReader
 from convmark.results.commit import Commit, read_commit
 from convmark.results.record import Record
@@ -242,7 +242,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
             WorkerError: no worker can be started at all.
         """
         which, ask = self.options.ceilings, self.interpreters.answer
-        return gather(self.cases, ask, path, which=which, say=self.say)
+        quota = limiting_quota(self.machine.cores)
+        return gather(self.cases, ask, path, which=which, say=self.say, quota=quota)
 
     def jobs(self) -> list[Job]:
         """Return the processes of the cases, each at its place in the whole plan."""
