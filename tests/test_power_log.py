@@ -85,6 +85,7 @@ LINES = [line(n) for n in range(4)]
         (["time,a_w,b_w", *LINES], "it has 2; keep one"),
         (["when,watts", *LINES], ":1: must have a column time or timestamp, it has when, watts"),
         (["time,watts", "2026-01-31T12:00:00Z"], ":2: must have 2 cells"),
+        (["time,watts", "2026-01-31T12:00:00Z,1,234.5"], ":2: must have 2 cells, it has 3; write"),
         ([], ":1: must have a column time or timestamp, it has none"),
     ],
 )  # fmt: skip

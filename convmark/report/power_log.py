@@ -126,8 +126,11 @@ def read_power_log(path: Path) -> PowerLog:
             line = rows.line_num
             if not any(cells):
                 continue
-            if len(cells) <= max(time_at, power_at):
-                raise OptionError(f"--power-log: {name}:{line}: must have {len(header)} cells")
+            if len(cells) <= max(time_at, power_at) or any(cells[len(header) :]):
+                raise OptionError(
+                    f"--power-log: {name}:{line}: must have {len(header)} cells, it has "
+                    f"{len(cells)}; write numbers with a decimal point and no other sign"
+                )
             watts = _watts(name, line, cells[power_at].strip())
             if watts is not None:
                 time_s = _time(name, line, cells[time_at].strip(), utc=utc)
