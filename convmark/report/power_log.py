@@ -23,7 +23,7 @@ import numpy as np
 
 from convmark.core.errors import OptionError
 from convmark.core.files import read_regular
-from convmark.core.text import plain_text
+from convmark.core.text import listed, plain_text
 
 _TIMES = ("time", "timestamp", "ts", "datetime", "date/time", "unixtime", "epoch", "last_changed")
 _UNITS = MappingProxyType(
@@ -35,6 +35,12 @@ _IN_WATTS = ("apower", "act_power", "total_act_power")
 """Source: Shelly's API, components Switch, EM1 and EM: active power, W."""
 _TASMOTA = ("power", "total", "today")
 """Source: Tasmota's documentation, Power monitoring: `Power` of its ENERGY is in W."""
+
+_METERS = (
+    *("entity_id", "entity", "device", "device_id", "meter", "sensor", "name", "friendly_name"),
+    *("topic", "host", "channel", "phase", "plug", "outlet", "source", "mac", "serial", "id"),
+)
+"""Columns that tell of which meter a line is."""
 
 EARLIEST, LATEST = 946_684_800.0, 4_102_444_800.0
 """Epoch seconds of the years 2000 and 2100."""
@@ -122,6 +128,8 @@ def read_power_log(path: Path) -> PowerLog:
         header = [cell.strip() for cell in next(rows, [])]
         time_at, power_at, factor = _columns(name, header)
         utc = "utc" in header[time_at].casefold()
+        told = {place: one for place, one in enumerate(header) if one.casefold() in _METERS}
+        meters: dict[int, set[str]] = {place: set() for place in told}
         for cells in rows:
             line = rows.line_num
             if not any(cells):
@@ -135,8 +143,16 @@ def read_power_log(path: Path) -> PowerLog:
             if watts is not None:
                 time_s = _time(name, line, cells[time_at].strip(), utc=utc)
                 found.append((time_s, factor * watts, line))
+                for place in told:
+                    meters[place].add(cells[place])
     except csv.Error as error:
         raise OptionError(f"--power-log: {name}:{rows.line_num}: must be CSV: {error}") from None
+    for place, its in meters.items():
+        if 1 < len(its) <= len(found) / 2:  # not a number of each line
+            raise OptionError(
+                f"--power-log: {name}:1: must be of one meter, its column {plain_text(told[place])} "
+                f"has {len(its)} ({plain_text(listed(sorted(its), 3))}); keep the lines of one"
+            )
     if found and not text.endswith("\n"):  # what a meter that is still writing leaves
         found.pop()
     return _in_order(name, found)
