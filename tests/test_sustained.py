@@ -24,7 +24,7 @@ from convmark.report.build import build
 from convmark.report.summary import sustained as summarised
 from convmark.results.reading import read_run
 from convmark.session.run import Stretches
-from convmark.session.sustained import TABLE, Drop, Interval, drop_of, leak
+from convmark.session.sustained import TABLE, Drop, Interval, drop_of, figures, leak
 from convmark.worker import host
 from convmark.worker.phases import sustain
 from convmark.worker.timing import Pulse
@@ -120,6 +120,13 @@ def test_what_rises_is_no_drop_and_few_intervals_tell_none() -> None:
     assert drop_of([1.0] * 20 + [1.3] * 20) is None
     assert drop_of([1.0] * 2 + [0.5] * 3) is None
     assert drop_of([1.0] * 3 + [0.5] * 3) == Drop(place=3, share=pytest.approx(0.5))
+
+
+def test_too_few_intervals_to_search_tell_neither_a_drop_nor_that_there_is_none() -> None:
+    rates = [1000.0, 1000.0, 500.0, 500.0, 500.0, 500.0]
+    told = [figures([interval(n, rate=rate) for n, rate in enumerate(rates[:count])], 1)
+            for count in (1, 5, 6)]  # fmt: skip
+    assert [one["sustained_drop"] for one in told] == [None, None, 0.0]
 
 
 def interval(number: int, memory_bytes: int = 0, rate: float = 1000.0, **more: int) -> Interval:

@@ -248,7 +248,8 @@ class Schema(RowFacts):
         title="sustained samples/s",
     )
     sustained_drop: float | None = _sustained(
-        ("1 - the later level of the intervals / the earlier one; 0 if no drop was found"),
+        "1 - the later level of the intervals / the earlier one; 0 if no drop was found, empty of "
+        "fewer than 6 intervals",
         title="drop",
         kind="share",
         bounds="share",

@@ -167,7 +167,7 @@ def figures(intervals: Sequence[Interval], samples_per_step: int) -> dict[str, A
     values = (
         late[-1].began_s + late[-1].seconds,
         steps * samples_per_step / seconds,
-        drop.share if drop else 0.0,
+        drop.share if drop else None if len(intervals) < 2 * LEAST_INTERVALS else 0.0,
         intervals[drop.place].began_s if drop else None,
         median(others) if others else None,
     )
