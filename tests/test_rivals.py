@@ -34,6 +34,8 @@ def test_the_share_is_unknown_where_either_time_is() -> None:
     assert other_cpu_share(None, known) is None
     assert other_cpu_share(known, None) is None
     assert other_cpu_share(known, known) is None
+    fewer = Usage(busy_s=0.6, own_s=1.1, wall_s=2.0, cpus=1)
+    assert other_cpu_share(Usage(busy_s=1.0, own_s=1.0, wall_s=1.0, cpus=2), fewer) is None
 
 
 def test_time_that_is_not_idle_is_counted_of_the_cores_that_one_may_use(

@@ -241,6 +241,8 @@ class PackageWatch:
 
     def _others_share(self) -> float:
         (before, began), (now, ended) = self._busy[0], self._busy[-1]
+        if ended < began:  # a CPU went offline
+            return 1.0
         return (now - before) / (ended - began) if ended > began else 0.0
 
 

@@ -134,8 +134,11 @@ def usage(read: Callable[[], str] | None = None, companions: Iterable[int] = ())
 
 
 def other_cpu_share(before: Usage | None, now: Usage | None) -> float | None:
-    """Return the share of the CPUs' time that others took, from 0 to 1; None where unknown."""
-    if before is None or now is None or now.wall_s <= before.wall_s:
+    """Return the share of the CPUs' time that others took, from 0 to 1; None where unknown.
+
+    The counts of other CPUs, after one went offline or a cpuset was changed, say nothing of it.
+    """
+    if before is None or now is None or now.wall_s <= before.wall_s or now.cpus != before.cpus:
         return None
     others_s = (now.busy_s - before.busy_s) - (now.own_s - before.own_s)
     return min(1.0, max(0.0, others_s / (now.cpus * (now.wall_s - before.wall_s))))
