@@ -424,7 +424,14 @@ def test_what_a_compiler_has_started_is_no_setting_of_a_code() -> None:
         assert names.isdisjoint(process_wide(backend)) == has_compiler
 
 
-def test_what_a_runtime_sets_is_its_own_and_not_the_models_code() -> None:
+@pytest.mark.parametrize(
+    ("event", "phase"),
+    [("finished", {}), ("phase", {"phase": "sustained"}), ("phase", {"phase": "latency limit"})],
+    ids=["at the end", "before Ctrl-C can end what goes on", "before the search"],
+)
+def test_what_a_runtime_sets_is_its_own_and_not_the_models_code(
+    event: str, phase: dict[str, str]
+) -> None:
     settings, told = {"pool": "1"}, dict[str, Any]()
     backend = SimpleNamespace(
         has_compiler=True,
@@ -444,7 +451,7 @@ def test_what_a_runtime_sets_is_its_own_and_not_the_models_code() -> None:
     witness = Witness(case, set(), backend, lambda event, **fields: told.update(fields))
     witness.watched(lambda: "a file")()
     settings["pool"] = "2"
-    witness.emit("finished")
+    witness.emit(event, **phase)
     found = told["inherited"]
     assert (found["litert.pool"], found["litert.xnnpack"]) == ("2", "True")
     assert told["model"] == {}

@@ -150,8 +150,9 @@ def read_power_log(path: Path) -> PowerLog:
     for place, its in meters.items():
         if 1 < len(its) <= len(found) / 2:  # not a number of each line
             raise OptionError(
-                f"--power-log: {name}:1: must be of one meter, its column {plain_text(told[place])} "
-                f"has {len(its)} ({plain_text(listed(sorted(its), 3))}); keep the lines of one"
+                f"--power-log: {name}:1: must be of one meter, its column "
+                f"{plain_text(told[place])} has {len(its)} "
+                f"({plain_text(listed(sorted(its), 3))}); keep the lines of one"
             )
     if found and not text.endswith("\n"):  # what a meter that is still writing leaves
         found.pop()

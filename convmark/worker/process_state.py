@@ -179,11 +179,15 @@ def called_by(case: Case, backend: Any, *, compiled: bool) -> str:
     return f"{path}, {compiler} inside" if inside else path
 
 
+_GOING_ON = ("latency limit", "sustained")
+"""Phases after the measurement, which Ctrl-C may end: the row then has what was read before."""
+
+
 class Witness:
     """Reads the process of one case, and reports what it was.
 
     The events of the case pass through `emit`: at `built` and before `finished` the state is read,
-    and `read_back` is reported before `finished`.
+    and `read_back` is reported before `finished`, and before steps that go on.
     """
 
     def __init__(
@@ -256,7 +260,8 @@ class Witness:
             read = self._read()
             fields |= {name: read[name] for name in ("precision", "call_path", "threads")}
             fields["settings"] = {**read["model"], **self._changed_environ()}
-        if event == "finished" and self._model is not None:
+        goes_on = event == "phase" and fields["phase"] in _GOING_ON
+        if (event == "finished" or goes_on) and self._model is not None:
             self._emit("read_back", **self._read())
         self._emit(event, **fields)
         if event == "built":
