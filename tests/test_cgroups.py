@@ -1,13 +1,22 @@
-"""The memory that a container leaves, from the files of both versions of cgroups."""
+"""What a container leaves: memory, from the files of both versions of cgroups, and CPU time."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from fake_worker import FakeInterpreter
 
+from convmark.core.case import Case
+from convmark.core.options import read
+from convmark.interpreter import Answer
+from convmark.machine.hardware import Machine
 from convmark.machine.state import memory_left_bytes, read_state
+from convmark.session import run
+from convmark.session.facts import Facts, Job
 
 GIB = 2**30
 NO_LIMIT = "9223372036854771712\n"
@@ -65,3 +74,41 @@ def test_without_a_limit_the_machine_s_memory_counts_and_with_one_the_lesser(
         files(root / "sys/fs/cgroup/memory", {"memory.limit_in_bytes": text,
                                               "memory.usage_in_bytes": f"{GIB}"})  # fmt: skip
         assert read_state(root=root).available_memory_bytes == available
+
+
+MACHINE = Machine(
+    name="a", cpu="b", cores=4, physical_cores=4, ram_bytes=1, gpus=(), driver=None, os="c"
+)
+READ_BACK = {
+    **{"event": "read_back", "inherited": {}, "model": {}, "environ": {}, "precision": "float32"},
+    **{"threads": "default", "cores": 4, "call_path": "eager"},
+}
+
+
+class Worker(FakeInterpreter):
+    def answer(self, request: Any, on_event: Callable[..., None] = lambda event: None) -> Answer:
+        answer = super().answer(request, on_event)
+        answer.events.insert(-1, READ_BACK)
+        return answer
+
+
+@pytest.mark.parametrize(
+    ("quotas", "state"),
+    [
+        ((None, None), None),
+        ((None, 4.0), None),
+        ((2.0, 2.0), "cpu_quota=2"),
+        ((2.0, 0.7), "cpu_quota=0.7 cpu_quota_moved=True"),
+        ((0.7, None), "cpu_quota=0.7 cpu_quota_moved=True"),
+    ],
+)
+def test_the_quota_of_a_process_is_read_at_both_its_ends(
+    quotas: tuple[float | None, ...], state: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had been read once for a run, of which the processes after a change looked like others."""
+    left = iter(quotas)
+    monkeypatch.setattr(run, "own_cpu_quota", lambda: next(left))
+    job = Job(case=Case(model="lenet5", task="train", batch_size=32), process=1, order=1)
+    facts = Facts(run="0001", machine=MACHINE, commit=None, dirty=None, flags="")
+    record = run.measure(job, Worker(), read({}), facts).record
+    assert (record.status, record.state) == ("ok", state)

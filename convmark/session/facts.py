@@ -6,10 +6,11 @@ the commit and the version of the measurement.
 
 from __future__ import annotations
 
+import math
 import platform
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import convmark
@@ -110,6 +111,8 @@ class Facts:
     """The power before the run."""
     cpu_quota_cores: float | None = None
     """CPU seconds per second that the strictest cgroup allows; None where unlimited."""
+    quota_moved: bool = False
+    """Whether it was another one at the end of the process than at its beginning."""
     plan: str | None = None
     """Hash of what was asked for, by which a run that was interrupted is known again."""
     codes: CodeReader | None = None
@@ -120,6 +123,12 @@ class Facts:
         """The quota where it is less than the machine has."""
         quota = self.cpu_quota_cores
         return quota if quota is not None and quota < self.machine.cores else None
+
+    def with_quotas(self, *quotas: float | None) -> Facts:
+        """Return the facts of a process in whose time the quota was these: the strictest counts."""
+        limits = [min(math.inf if one is None else one, self.machine.cores) for one in quotas]
+        strictest = min((one for one in quotas if one is not None), default=None)
+        return replace(self, cpu_quota_cores=strictest, quota_moved=len(set(limits)) > 1)
 
     def card(self, case: Case) -> Card | None:
         """The card of the case's device; None on the CPU, and where it is not known."""

@@ -355,6 +355,8 @@ def state_columns(
     inherited = {**found["inherited"]}
     if facts.quota is not None:
         inherited["cpu_quota"] = f"{facts.quota:g}"
+    if facts.quota_moved:
+        inherited["cpu_quota_moved"] = "True"
     for name, value in (code or {}).get("environ", {}).items():
         if not changes_speed(name):  # those are in `flags`
             inherited[f"env.{name}"] = value

@@ -25,7 +25,7 @@ from convmark.core.text import counted, listed
 from convmark.interpreter import Answer, OnEvent
 from convmark.machine.gpu.cards import Watch, watching
 from convmark.machine.power import PackageWatch, others_busy
-from convmark.machine.state import bound
+from convmark.machine.state import bound, own_cpu_quota
 from convmark.results.record import MEASURED, Record
 from convmark.results.run_file import RunFile
 from convmark.session import learning
@@ -252,7 +252,7 @@ def measure(
         KeyboardInterrupt: the user has interrupted before there was an interval or a try; after
             it the result says so.
     """
-    started = now()
+    started, quota = now(), own_cpu_quota()
     stretches = Stretches(started, now)  # its two clocks begin together
     others = functools.partial(others_busy, (bound(job.case.cpus) or {}).get("cpus", ()))
     package = PackageWatch(facts.rapl, facts.idle.cpu_w, others=others)
@@ -279,7 +279,9 @@ def measure(
     if answer.status == "ok" and (why := leak(sustained.intervals)):
         answer = replace(answer, status="error", message=why)
     return replace(
-        result_of(job, answer, options, facts, started, watches),
+        result_of(
+            *(job, answer, options, facts.with_quotas(quota, own_cpu_quota()), started, watches)
+        ),
         intervals=tuple(sustained.intervals),
         tries=tuple(limited.tries),
         interrupted=interrupted,
