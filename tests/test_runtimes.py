@@ -8,8 +8,8 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
-import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,10 +27,10 @@ from convmark.core.runtimes import EXPORTS, RUNTIMES
 from convmark.core.suites import refuse_runtimes
 from convmark.interpreter import Answer, Interpreter
 from convmark.worker import runtimes
-from convmark.worker.failure import CaseFailure
-from convmark.worker.inputs import Inputs, Leaf, flat
+from convmark.worker.failure import CaseFailure, UnknownModelError
 from convmark.worker.runtimes import export as exporting
-from convmark.worker.runtimes.export import Exported, export
+from convmark.worker.runtimes import files
+from convmark.worker.runtimes.export import Exported
 
 EXPORTING = sorted(name for name in RUNTIMES if name != "keras")
 OF_TENSORFLOW = [name for name in EXPORTING if RUNTIMES[name].backend == "tensorflow"]
@@ -91,91 +91,6 @@ def test_a_runtime_of_which_there_would_be_no_case_is_refused() -> None:
     ):
         refuse_runtimes(Options(tasks=("train",), runtimes=("openvino",)))
     refuse_runtimes(Options(tasks=("train",), runtimes=("keras",)))
-
-
-class ExportingBackend:
-    """A framework whose model gives a batch's own numbers."""
-
-    def inputs(self, model: Any) -> Inputs:
-        return Inputs(Leaf("input", (4,), "float32"))
-
-    def leaves(self, batch: Any) -> list[Any]:
-        return flat(batch)
-
-    def exported_function(self, model: Any, batch: Any) -> None:
-        """Nothing: the converter of the test takes none."""
-
-    def exported_outputs(self, function: None, batch: Any) -> Any:
-        return batch
-
-    def exported_digest(self, function: None, model: Any) -> str:
-        return "one model"
-
-
-def test_a_file_is_made_anew_for_another_converter_and_in_int8_for_other_samples(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[str] = []
-
-    def convert(source: Any, path: str, precision: str) -> None:
-        made.append(precision)
-        Path(path).write_text("a file")
-
-    def exports(precision: str, seed: int = 0) -> int:
-        """Return how many files a process has made."""
-        made.clear()
-        asked = case(runtime="litert", precision=precision)
-        export(asked, None, ExportingBackend(), seed, str(tmp_path), lambda event, **fields: None)
-        return len(made)
-
-    monkeypatch.setenv(EXPORTS, str(tmp_path / "exports"))
-    monkeypatch.setattr(runtimes, "imported", lambda name, model: (convert, None))
-    assert [exports("float32"), exports("float32", seed=7)] == [1, 0]
-    assert [exports("int8"), exports("int8"), exports("int8", seed=7)] == [1, 0, 1]
-    monkeypatch.setattr(exporting, "RANGE_BATCHES", 32)
-    assert [exports("float32"), exports("int8")] == [0, 1]
-    monkeypatch.setattr(runtimes, "code_hash", lambda name: "another")
-    assert [exports("float32"), exports("int8")] == [1, 1]
-
-
-def test_two_that_export_the_same_at_once_leave_one_file_and_a_killed_one_leaves_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The second begins while the first converts, which ends last."""
-    kept = tmp_path / "exports"
-    killed = kept / ".making-of-a-killed-process"
-    killed.mkdir(parents=True)
-    (killed / "model.tflite").write_text("half a fi")
-    os.utime(killed, (0, 0))
-    paths: list[str] = []
-    began: list[str] = []
-
-    def one() -> None:
-        def emit(event: str, **fields: Any) -> None:
-            paths.extend([fields["path"]] if event == "path" else [])
-
-        export(case(runtime="litert"), None, ExportingBackend(), 0, str(tmp_path), emit)
-
-    def convert(source: Any, path: str, precision: str) -> None:
-        began.append(path)
-        Path(path).write_text("a file")
-        if len(began) == 1:
-            one()
-
-    monkeypatch.setenv(EXPORTS, str(kept))
-    monkeypatch.setattr(runtimes, "imported", lambda name, model: (convert, None))
-    one()
-    assert len(began) == len(paths) == 2
-    assert paths[0] == paths[1]
-    assert [path.name for path in kept.iterdir()] == [Path(paths[0]).parent.name]
-    told = Path(paths[0]).with_name("export.json")
-    told.write_text('{"export_s": 1.0, "case": "of a version without hashes"}')
-    one()
-    assert len(began) == 3
-    for damaged in ("half a", "[]"):
-        told.write_text(damaged)
-        with pytest.raises(CaseFailure, match="the exported file was changed after it was made"):
-            one()
 
 
 def test_the_code_of_each_runtime_has_a_hash_of_its_own_and_of_what_all_share(
@@ -363,6 +278,25 @@ def test_a_program_of_torch_export_computes_what_the_model_of_its_backend_does(
     found = answer.event("agreement") or {}
     assert found["largest_rel_error"] < 1e-5
     assert found["runtime_threads"] == 1
+
+
+def test_without_onnx_an_onnx_file_of_ours_is_checked_and_its_precision_is_known(
+    lenet5: Measured, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for precision in ("float32", "dynamic_int8"):
+        assert lenet5("onnxruntime", precision).status == "ok"
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "onnx" else find(name)
+    )
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    files._onnx.cache_clear()
+    for precision in ("float32", "dynamic_int8"):
+        path = str(exported(kept, "onnxruntime", precision) / "model.onnx")
+        files.check_runtime_file(path, ours=True)
+        assert files.onnx_precision(path) == precision
+        with pytest.raises(UnknownModelError, match="its parts cannot be checked"):
+            files.check_runtime_file(path)
 
 
 def test_a_quantised_onnx_file_is_alone_in_its_folder(lenet5: Measured) -> None:

@@ -217,14 +217,12 @@ def _sizes(answer: Answer) -> dict[str, Any]:
 
 def _export_columns(answer: Answer, packages: str | None) -> dict[str, Any]:
     """Return the columns of an exported model, as far as it came: a row that fails has them too."""
-    told = {
-        name: value
-        for event in ("exported", "loaded", "agreement")
-        for name, value in (answer.event(event) or {}).items()
-        if name != "event"
-    }
-    found = " ".join(filter(None, [told.pop("packages", None), packages]))
-    return {**told, "packages": found or None}
+    events = [answer.event(name) or {} for name in ("exported", "loaded", "agreement")]
+    told = {name: value for event in events for name, value in event.items() if name != "event"}
+    told.pop("packages", None)
+    named = [*(event.get("packages") for event in events), packages]
+    found = dict.fromkeys(" ".join(filter(None, named)).split())  # of the makers and the runtime
+    return {**told, "packages": " ".join(found) or None}
 
 
 def _shape_text(shape: Any) -> str:

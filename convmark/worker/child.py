@@ -51,6 +51,7 @@ from convmark.worker.host import forget_peak, give_back
 from convmark.worker.model_files import check_file, files_of
 from convmark.worker.protocol import encode
 from convmark.worker.runtimes.export import Exported, export, in_a_process
+from convmark.worker.runtimes.files import check_runtime_file
 
 LINGER_S = 0.5
 """A process of a cluster stays so long at its end: others may still fetch what it has sent."""
@@ -258,7 +259,7 @@ def _make_runtime_ready(
     else:
         exported = _exported(request, case, framework, emit)
         if RUNTIMES[case.runtime].takes_files:
-            check_file(exported.path)
+            check_runtime_file(exported.path, ours=True)
     _, make = runtimes.imported(case.runtime, case.model)
     give_back()
     forget_peak()  # what reading the file took is none of loading it

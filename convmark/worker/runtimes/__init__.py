@@ -18,11 +18,12 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from convmark.core.case import Case
-from convmark.core.runtimes import RUNTIMES, runtime_of_file
+from convmark.core.runtimes import EXPORTS, RUNTIMES, runtime_of_file
 from convmark.worker.failure import CaseFailure, message_of
 
 __all__ = [
     "check_installed",
+    "check_makers",
     "check_stored",
     "code_hash",
     "imported",
@@ -55,22 +56,45 @@ def reason(error: BaseException) -> str:
 
 
 def check_installed(case: Case) -> None:
-    """Hold a case's runtime, and what exports to it, to being installed; nothing is imported.
+    """Hold a case's runtime to being installed; nothing is imported.
+
+    And what exports to it, where no earlier export is kept that may be of the same model.
 
     Raises:
         CaseFailure: one is not.
     """
     runtime = RUNTIMES[case.runtime]
-    needed = {runtime.package: (runtime.label, runtime.extra)} if runtime.package else {}
-    if runtime_of_file(case.model) != case.runtime:
-        for name, extra in runtime.exports_with(case.precision).items():
-            needed[name] = (f"{name}, which exports to {runtime.label},", extra)
-    for package, (what, extra) in needed.items():
-        if importlib.util.find_spec(package) is None:
-            raise CaseFailure(
-                f"{case.model}: {what} is not installed; install {extra} in the measured "
-                "environment"
-            )
+    if runtime.package and importlib.util.find_spec(runtime.package) is None:
+        raise CaseFailure(_lacks(case, runtime.label, runtime.extra))
+    if runtime_of_file(case.model) != case.runtime and not _has_exports(runtime.suffix):
+        check_makers(case)
+
+
+def check_makers(case: Case) -> None:
+    """Hold what exports a case to being installed.
+
+    Raises:
+        CaseFailure: one is not.
+    """
+    runtime = RUNTIMES[case.runtime]
+    for name, extra in runtime.exports_with(case.precision).items():
+        if importlib.util.find_spec(name) is None:
+            what = f"{name}, which exports to {runtime.label},"
+            raise CaseFailure(_lacks(case, what, extra))
+
+
+def _lacks(case: Case, what: str, extra: str) -> str:
+    return f"{case.model}: {what} is not installed; install {extra} in the measured environment"
+
+
+def _has_exports(suffix: str) -> bool:
+    """Whether any file of a runtime is kept."""
+    folder = os.environ.get(EXPORTS)
+    try:
+        names = os.listdir(folder) if folder else []
+    except FileNotFoundError:
+        return False
+    return any(os.path.exists(os.path.join(str(folder), one, f"model{suffix}")) for one in names)
 
 
 def imported(name: str, model: str) -> tuple[Any, Any]:

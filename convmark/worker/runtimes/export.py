@@ -231,20 +231,26 @@ def kept(case: Case, source: Source, digest: str, emit: Emit) -> str:
         digest: of the model, and in int8 of the samples that ranges are found with.
     """
     runtime = RUNTIMES[case.runtime]
-    told = [digest, case.runtime, case.precision, case.device, runtimes.versions(case.runtime)]
-    told.append(runtimes.code_hash(case.runtime))
-    key = hashlib.sha256("\n".join(told).encode()).hexdigest()[:32]
-    folder = os.path.join(os.environ.get(EXPORTS) or tempfile.gettempdir(), key)
+    told = [digest, case.runtime, case.precision, case.device, runtimes.code_hash(case.runtime)]
+    made_by = runtimes.versions(case.runtime)
+    first, second = (hashlib.sha256(one.encode()).hexdigest()[:16] for one in
+                     ("\n".join(told), made_by))  # fmt: skip
+    top = os.environ.get(EXPORTS) or tempfile.gettempdir()
+    folder = os.path.join(top, first + second)
+    if not os.path.isdir(folder):
+        folder = _made_with_more(top, first, made_by) or folder
     path = os.path.join(folder, "model" + runtime.suffix)
     if (facts := _facts(folder)) and "sha256" not in facts:  # an earlier version of convmark's
         shutil.rmtree(folder, ignore_errors=True)
     if not os.path.isdir(folder):
+        runtimes.check_makers(case)
         convert, _ = runtimes.imported(case.runtime, case.model)
         os.makedirs(os.path.dirname(folder), exist_ok=True)
         making = tempfile.mkdtemp(prefix=_MAKING, dir=os.path.dirname(folder))
         try:
             seconds = _converted(case, convert, source, os.path.join(making, "model"))
             facts = {"export_s": seconds, "case": case.name, "sha256": _digest(making)}
+            facts["made_by"] = made_by
             with open(os.path.join(making, _TOLD), "w", encoding="utf-8") as file:
                 json.dump(facts, file)
             try:
@@ -256,8 +262,31 @@ def kept(case: Case, source: Source, digest: str, emit: Emit) -> str:
             shutil.rmtree(making, ignore_errors=True)
         _thin_out(os.path.dirname(folder))
     os.utime(folder)
-    emit("exported", export_s=_told(case, folder)["export_s"], exported_bytes=_bytes(path))
+    told_of = _told(case, folder)
+    emit(
+        "exported",
+        export_s=told_of["export_s"],
+        exported_bytes=_bytes(path),
+        packages=told_of["made_by"],
+    )
     return path
+
+
+def _made_with_more(top: str, begins: str, made_by: str) -> str | None:
+    """Return the newest export that was made with what is installed and more, such as a converter.
+
+    Args:
+        begins: the name of an export of the same model.
+        made_by: what is installed.
+    """
+    installed, found = set(made_by.split()), []
+    with contextlib.suppress(FileNotFoundError):
+        for one in os.listdir(top):
+            folder = os.path.join(top, one)
+            made_by_then = str(_facts(folder).get("made_by"))
+            if one.startswith(begins) and installed <= {*made_by_then.split()}:
+                found.append(folder)
+    return max(found, key=os.path.getmtime, default=None)
 
 
 def _told(case: Case, folder: str) -> dict[str, Any]:

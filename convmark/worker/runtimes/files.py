@@ -7,6 +7,7 @@ library of custom operations is ever registered.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -20,12 +21,17 @@ MOST_BYTES = 1 << 33
 _HEAD_BYTES = 4096
 _INT8 = ("QLinear", "QuantizeLinear", "QGemm", "QAttention")
 """How operations on activations of int8 begin."""
-_INT8_WEIGHTS = ("ConvInteger", "DequantizeLinear", "DynamicQuantize", "MatMulInteger", "MatMulN")
+_INTEGER = ("ConvInteger", "MatMulInteger")
+_INT8_WEIGHTS = (*_INTEGER, "DequantizeLinear", "DynamicQuantize", "MatMulN")
 """The same where the weights alone are kept so."""
 
 
-def check_runtime_file(path: str) -> None:
+def check_runtime_file(path: str, *, ours: bool = False) -> None:
     """Hold a path to being a file of its runtime that reaches nothing outside its folder.
+
+    Args:
+        ours: whether it is an export whose hash was compared: what reads its parts need not be
+            installed.
 
     Raises:
         UnknownModelError: it is not; the message is one line and says what to do.
@@ -40,7 +46,8 @@ def check_runtime_file(path: str) -> None:
         head = file.read(_HEAD_BYTES)
     runtime = RUNTIMES[runtime_of_file(path)]
     if runtime.name == "onnxruntime":
-        _check_onnx(path)
+        if not ours or importlib.util.find_spec("onnx"):
+            _check_onnx(path)
     elif runtime.name == "litert" and head[4:8] != b"TFL3":
         raise UnknownModelError(
             f"{path}: must be a TensorFlow Lite file, but it does not begin like one"
@@ -109,8 +116,18 @@ def _places(path: str) -> tuple[str, ...]:
 
 
 def onnx_precision(path: str) -> str:
-    """Return what an ONNX file computes in, or keeps its weights in."""
-    return _onnx(path, os.stat(path).st_mtime_ns)[1]
+    """Return what an ONNX file computes in, or keeps its weights in.
+
+    Without onnx an export of ours alone is loaded, which is of float32 or has these operations.
+    """
+    try:
+        return _onnx(path, os.stat(path).st_mtime_ns)[1]
+    except ImportError:
+        with open(path, "rb") as file:
+            data = file.read()
+    # the field op_type of a node: its number, the length of the text, the text
+    named = (b"\x22" + bytes([len(name)]) + name.encode() for name in _INTEGER)
+    return "dynamic_int8" if any(one in data for one in named) else "float32"
 
 
 def _precision(model: Any, kinds: Any) -> str:
