@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from convmark.core.case import Case
@@ -16,6 +19,7 @@ from convmark.worker import runtimes
 from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import Inputs, Leaf, flat
 from convmark.worker.runtimes import export as exporting
+from convmark.worker.runtimes import tested as testing
 from convmark.worker.runtimes.export import export
 
 
@@ -141,3 +145,32 @@ def test_two_that_export_the_same_at_once_leave_one_file_and_a_killed_one_leaves
         told.write_text(damaged)
         with pytest.raises(CaseFailure, match="the exported file was changed after it was made"):
             one()
+
+
+def test_an_exporting_process_that_is_killed_is_told_with_what_to_do(tmp_path: Path) -> None:
+    def work(folder: str, emit: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    rule = r"^lenet5: the exporting process ended \(signal 9\); .* use a smaller --batch-sizes"
+    with pytest.raises(CaseFailure, match=rule):
+        exporting.in_a_process(work, lambda event, **fields: None, str(tmp_path), "lenet5")
+
+
+def test_an_export_that_gives_nan_on_the_digits_is_told_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images = np.zeros((2, 28, 28, 1), np.float32)
+    part = SimpleNamespace(images=images, labels=np.zeros(2, np.int64))
+    engine = SimpleNamespace(run=lambda one: [np.full((2, 10), math.nan)], multiplies_in=tuple)
+    backend = SimpleNamespace(
+        exported_function=lambda model, batch: None,
+        exported_outputs=lambda function, batch: [np.zeros((2, 10))],
+        exported_digest=lambda function, model: "",
+    )
+    for name, value in (("imported", (None, None)), ("loaded", engine), ("check_stored", None)):
+        monkeypatch.setattr(runtimes, name, lambda *_, value=value: value)
+    monkeypatch.setattr(testing, "kept", lambda *_: "folder/model.tflite")
+    asked = case(task="accuracy", runtime="litert", precision="float16", batch_size=2)
+    digits: Any = SimpleNamespace(training=part, test=part)
+    with pytest.raises(CaseFailure, match=r"^lenet5-accuracy.*NaN or infinite .*; use another"):
+        testing.tested(asked, None, digits, backend, lambda event, **fields: None)

@@ -288,7 +288,7 @@ def _exported(request: dict[str, Any], case: Case, framework: Any, emit: Emit) -
         counted = framework.work(model, case.batch_size)
         told("work", flops_per_sample=counted.flops, flops_note=counted.note)
 
-    return in_a_process(work, emit, tempfile.mkdtemp(prefix="export-"))
+    return in_a_process(work, emit, tempfile.mkdtemp(prefix="export-"), case.model)
 
 
 def _configured(request: dict[str, Any], framework: Any, emit: Emit) -> tuple[Case, Any]:

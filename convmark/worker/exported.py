@@ -260,8 +260,9 @@ class ExportedBackend:
             raise CaseFailure(
                 f"{case.name}: a runtime's step must return NumPy arrays, got {', '.join(kinds)}"
             )
+        where = os.path.dirname(exported.path.rstrip("/"))
         if exported.references:
-            found = agreement(outputs, exported.references)
+            found = agreement(outputs, exported.references, f"{case.name}:", where)
         figures = {} if found is None else found.columns
         self._threads = self._runtime_threads(model.engine)
         self._emit("agreement", runtime_threads=self._threads, **figures)
@@ -272,9 +273,7 @@ class ExportedBackend:
                 "leave out --threads"
             )
         if found is not None:
-            check(
-                found, case.precision, f"{case.name}:", os.path.dirname(exported.path.rstrip("/"))
-            )
+            check(found, case.precision, f"{case.name}:", where)
         return {}
 
     def synchronise(self, token: tuple[Any, Any]) -> None:

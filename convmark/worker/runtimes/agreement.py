@@ -58,11 +58,17 @@ class Agreement:
         }
 
 
-def agreement(outputs: Sequence[Sequence[Any]], references: Sequence[Sequence[Any]]) -> Agreement:
+def agreement(
+    outputs: Sequence[Sequence[Any]],
+    references: Sequence[Sequence[Any]],
+    what: str = "the export",
+    where: str = "it",
+) -> Agreement:
     """Compare the outputs of each batch with the reference's; what is not finite agrees never.
 
     Args:
         outputs: for each batch the outputs.
+        what, where: as for `check`.
 
     Raises:
         CaseFailure: they are not as many, or of another shape.
@@ -71,7 +77,10 @@ def agreement(outputs: Sequence[Sequence[Any]], references: Sequence[Sequence[An
         [[np.shape(one) for one in batch] for batch in part] for part in (outputs, references)
     ]
     if shapes[0] != shapes[1]:
-        raise CaseFailure(f"its outputs have the shapes {shapes[0][0]}, the model's {shapes[1][0]}")
+        raise CaseFailure(
+            f"{what} computes something else: its outputs have the shapes {shapes[0][0]}, the "
+            f"Keras model's {shapes[1][0]}; remove {where} to have it exported anew"
+        )
     errors = [
         _errors(got, wanted)
         for got, wanted in zip(_joined(outputs), _joined(references), strict=True)

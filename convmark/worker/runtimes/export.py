@@ -70,12 +70,15 @@ class Exported:
     """What the exporting process has told, the last of each kind."""
 
 
-def in_a_process(work: Callable[[str, Emit], None], emit: Emit, folder: str) -> Exported:
+def in_a_process(
+    work: Callable[[str, Emit], None], emit: Emit, folder: str, model: str
+) -> Exported:
     """Have a forked process export, pass its events on, and return what it has written.
 
     Args:
         work: writes the result into a folder, and reports events.
         folder: of this process alone; it has the result.
+        model: what is exported.
 
     Raises:
         CaseFailure: the export has failed; the message is the reason.
@@ -104,7 +107,10 @@ def in_a_process(work: Callable[[str, Emit], None], emit: Emit, folder: str) -> 
             raise MemoryError(failed["message"])
         raise CaseFailure(failed["message"])
     if "finished" not in events:
-        raise CaseFailure(f"the exporting process ended ({_cause(status)})")
+        raise CaseFailure(
+            f"{model}: the exporting process ended ({_cause(status)}); signal 9 is most often want "
+            "of memory: use a smaller --batch-sizes, or measure it with --runtime keras"
+        )
     with np.load(os.path.join(folder, "batches.npz"), allow_pickle=False) as arrays:
         batches = _parted(arrays, "batch")
         references = _parted(arrays, "reference")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -43,15 +44,22 @@ def tested(
     if case.precision == "int8":
         digest += f" {RANGE_BATCHES} batches of digits"
     _, make = runtimes.imported(case.runtime, case.model)
-    engine = runtimes.loaded(case, make, kept(case, Source(function, model, samples), digest, emit))
+    path = kept(case, Source(function, model, samples), digest, emit)
+    engine = runtimes.loaded(case, make, path)
     emit("loaded", packages=runtimes.versions(case.runtime))
     runtimes.check_stored(case, engine, engine.multiplies_in())
     outputs = [engine.run([one]) for one in batches]
-    found = agreement(outputs, references)
+    where = os.path.dirname(path.rstrip("/"))
+    found = agreement(outputs, references, f"{case.name}:", where)
     emit("agreement", **found.columns)
     if case.precision == "float32":
-        check(found, case.precision, f"{case.name}:", "the export")
+        check(found, case.precision, f"{case.name}:", where)
     values = np.concatenate([one for (one,) in outputs])[: len(digits.test.labels)]
+    if not np.isfinite(values).all():
+        raise CaseFailure(
+            f"{case.name}: the export gives NaN or infinite values on the test digits; use another "
+            "--precisions"
+        )
     return score(values, digits.test.labels, probabilities=backend.is_softmax(model))
 
 
@@ -66,14 +74,9 @@ def score(values: Any, labels: Any, *, probabilities: bool) -> dict[str, float]:
     """Return the mean cross-entropy and the share of the samples that are classified rightly.
 
     Args:
-        values: (samples, classes), probabilities or scores.
-
-    Raises:
-        CaseFailure: a value is not finite.
+        values: (samples, classes), probabilities or scores, all of them finite.
     """
     values = values.astype(np.float64)
-    if not np.isfinite(values).all():
-        raise CaseFailure("an output on the test digits is not finite")
     if not probabilities:
         values = np.exp(values - values.max(axis=1, keepdims=True))
         values /= values.sum(axis=1, keepdims=True)
