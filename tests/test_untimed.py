@@ -127,7 +127,8 @@ def test_a_process_counts_once(found: Callable[[Record], set[str]], row: Record)
 
 
 def test_weights_of_few_bits_may_lose_accuracy(found: Callable[[Record], set[str]]) -> None:
-    tested = {**TESTED, "precision": "int8", "accuracy": 0.8, "largest_rel_error": 0.2}
+    """OpenVINO's int8 of a trained mini_resnet_norm had an error of 0.6 on one of 10,000 digits."""
+    tested = {**TESTED, "precision": "int8", "accuracy": 0.8, "largest_rel_error": 0.6}
     row = dataclasses.replace(LEARNING, **tested)
     assert "contradicts" not in found(row)
 
