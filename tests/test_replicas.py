@@ -68,12 +68,16 @@ def test_replicas_train_as_one_with_their_common_batch_does(
     model: str, alone_again: Interpreter
 ) -> None:
     """`lenet5` is Sequential, `mini_resnet` subclassed; neither normalises over its batch."""
-    one = proofs(alone_again.answer(measured(model, task="train", batch_size=32)))
+    alone = alone_again.answer(measured(model, task="train", batch_size=32))
+    one = proofs(alone)
     answer = alone_again.answer(two(model, spread=model == "mini_resnet", task="train",
                                     batch_size=16))  # fmt: skip
     assert one[1] < one[0] - 0.01
     assert proofs(answer) == pytest.approx(one, abs=1e-5)
-    assert (answer.event("work") or {})["flops_per_sample"] > 0
+    work, of_one = (each.event("work") or {} for each in (answer, alone))
+    assert work["flops_per_sample"] > 0
+    trained = of_one["training_flops_per_sample"]
+    assert work["training_flops_per_sample"] == pytest.approx(trained, rel=0.01)
     assert (answer.event("windows") or {})["steps"] > 0
     strategy = "MultiWorkerMirroredStrategy" if model == "mini_resnet" else "MirroredStrategy"
     assert (answer.event("first_step") or {})["call_path"] == f"tf.function, {strategy}"

@@ -32,6 +32,7 @@ from convmark.worker.backends.tensorflow_training import (
 from convmark.worker.companions import Place
 from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import mapped
+from convmark.worker.work import Work
 
 
 class ReplicatedTensorFlow(TensorFlow):
@@ -163,6 +164,10 @@ class ReplicatedTensorFlow(TensorFlow):
             with contextlib.suppress(ValueError):
                 peaks.append(int(tf.config.experimental.get_memory_info(device)["peak"]))
         return max(peaks, default=None)
+
+    def training_work(self, step: Step, samples: int) -> Work:
+        """Per sample: this process's graph has the work of its own replicas alone."""
+        return super().training_work(step, samples * self._here // self.replicas)
 
     def _training_step(
         self, model: Any, batch: Batch, new_optimizer: Callable[[], Any], compiled: bool
