@@ -77,7 +77,7 @@ def test_without_a_limit_the_machine_s_memory_counts_and_with_one_the_lesser(
 
 
 MACHINE = Machine(
-    name="a", cpu="b", cores=4, physical_cores=4, ram_bytes=1, gpus=(), driver=None, os="c"
+    name="a", cpu="b", cores=4, physical_cores=4, ram_bytes=GIB, gpus=(), driver=None, os="c"
 )
 READ_BACK = {
     **{"event": "read_back", "inherited": {}, "model": {}, "environ": {}, "precision": "float32"},
@@ -111,4 +111,4 @@ def test_the_quota_of_a_process_is_read_at_both_its_ends(
     job = Job(case=Case(model="lenet5", task="train", batch_size=32), process=1, order=1)
     facts = Facts(run="0001", machine=MACHINE, commit=None, dirty=None, flags="")
     record = run.measure(job, Worker(), read({}), facts).record
-    assert (record.status, record.state) == ("ok", state)
+    assert (record.error, record.state) == (None, state)

@@ -172,6 +172,20 @@ def test_the_energy_table_and_the_cost_have_the_wall(tmp_path: Path) -> None:
     assert table.lead[0].startswith(f"Wall: {SLOW} by ")
 
 
+def test_the_windows_of_other_processes_are_not_mixed_with_sustained_steps(tmp_path: Path) -> None:
+    """Of a GPU the windows take five seconds, which is enough of a meter with a value a second."""
+    others = [
+        sustained_row(process=n, began_s=380.0 + 10 * n, took_s=9.0, sustained_from_s=None,
+                      sustained_until_s=None, windows_from_s=1.0, windows_until_s=8.0,
+                      command_started=None)
+        for n in (2, 3)
+    ]  # fmt: skip
+    log = power_log(tmp_path, until_s=500.0)
+    frame, (said,) = joined(tmp_path, sustained_row(), *others, log=log)
+    assert frame["wall_power_w"].dropna().tolist() == pytest.approx([110.0])
+    assert "2 rows of windows, beside sustained steps of the same case" in said
+
+
 def test_a_later_run_does_not_hide_the_energy_at_the_wall(tmp_path: Path) -> None:
     keep_run(tmp_path / "results", [sustained_row()])
     later = measured(SLOW, 2, "lenet5", 1, cpu_power_scope="package", cpu_joules_per_sample=0.5)
@@ -192,7 +206,7 @@ def test_the_load_beside_the_energy_at_the_wall_is_that_of_the_same_steps(tmp_pa
 
 def test_idle_power_is_unknown_where_the_machine_was_busy_before(tmp_path: Path) -> None:
     before = sustained_row(began_s=20.0, took_s=30.0, process=2, sustained_from_s=None,
-                           sustained_until_s=None, windows_until_s=25.0,
+                           sustained_until_s=None, windows_until_s=25.0, batch_size=64,
                            command_started=None)  # fmt: skip
     frame, (said,) = joined(tmp_path, before, sustained_row(), log=power_log(tmp_path))
     assert frame["wall_power_w"].tolist() == pytest.approx([50.0, 110.0])

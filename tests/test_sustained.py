@@ -123,9 +123,7 @@ def test_what_rises_is_no_drop_and_few_intervals_tell_none() -> None:
 
 
 def test_too_few_intervals_to_search_tell_neither_a_drop_nor_that_there_is_none() -> None:
-    rates = [1000.0, 1000.0, 500.0, 500.0, 500.0, 500.0]
-    told = [figures([interval(n, rate=rate) for n, rate in enumerate(rates[:count])], 1)
-            for count in (1, 5, 6)]  # fmt: skip
+    told = [figures([interval(n) for n in range(count)], 1) for count in (1, 5, 6)]
     assert [one["sustained_drop"] for one in told] == [None, None, 0.0]
 
 

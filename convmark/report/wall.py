@@ -57,26 +57,34 @@ class _Timed:
     """None where the row does not tell."""
     stretch: tuple[float, float, float] | None
     """Begin and end of what power is wanted of, and its throughput in samples/s."""
+    goes_on: bool
+    """Whether that is of sustained steps."""
 
     @classmethod
     def of(cls, row: Row) -> _Timed:
         """Return a row with its times."""
         began_s = datetime.fromisoformat(str(row["started"])).timestamp()
-        stretch = None
+        stretch, of_part = None, ""
         for part, rate in (
             ("sustained", row["sustained_throughput_samples_per_s"]),
             ("windows", row["throughput_samples_per_s"]),
         ):
             from_s, until_s = row[f"{part}_from_s"], row[f"{part}_until_s"]
             if stretch is None and until_s > from_s and rate > 0:  # none of these is NaN
-                stretch = (began_s + from_s, began_s + until_s, float(rate))
+                stretch, of_part = (began_s + from_s, began_s + until_s, float(rate)), part
         took_s = row["took_s"]
         return cls(
             row=row,
             began_s=began_s,
             ended_s=began_s + took_s if took_s == took_s else None,
             stretch=stretch,
+            goes_on=of_part == "sustained",
         )
+
+    @property
+    def point(self) -> tuple[Any, ...]:
+        """What processes share whose figures are taken together."""
+        return (self.row["source"], self.row["case"])
 
     @property
     def command(self) -> tuple[Any, ...]:
@@ -181,6 +189,11 @@ def _joined(
             why[figures] += 1
         else:
             found[place] = figures
+    sustained = {timed[place].point for place in found if timed[place].goes_on}
+    for place in [one for one in found if not timed[one].goes_on]:
+        if timed[place].point in sustained:  # a median of both would be of neither
+            del found[place]
+            why["of windows, beside sustained steps of the same case"] += 1
     return found, why
 
 
