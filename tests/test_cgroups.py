@@ -97,7 +97,7 @@ class Worker(FakeInterpreter):
     [
         ((None, None), None),
         ((None, 4.0), None),
-        ((2.0, 2.0), "cpu_quota=2"),
+        ((1.5, 1.5), "cpu_quota=1.5"),
         ((2.0, 0.7), "cpu_quota=0.7 cpu_quota_moved=True"),
         ((0.7, None), "cpu_quota=0.7 cpu_quota_moved=True"),
     ],

@@ -680,13 +680,6 @@ def test_a_row_tells_what_was_read_back_and_what_was_asked(tmp_path: Path) -> No
     assert record.case != TRAIN
 
 
-def test_a_quota_below_the_machines_cores_is_in_the_state(tmp_path: Path) -> None:
-    said = [*events()[:-1], {**READ_BACK, "environ": {}, "model": {}}, events()[-1]]
-    for quota, state in ((1.5, "cpu_quota=1.5 epsilon=0.001"), (4.0, "epsilon=0.001")):
-        facts = dataclasses.replace(FACTS, cpu_quota_cores=quota)
-        assert result_of(ok(said), tmp_path, facts=facts).record.state == state
-
-
 def test_secrets_are_told_apart_in_the_state_and_not_told(tmp_path: Path) -> None:
     states = set()
     for value in ("https://me:pass-one@host", "https://me:pass-two@host", "asia-northeast1-v1"):
