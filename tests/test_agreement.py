@@ -33,6 +33,27 @@ def test_errors_are_taken_of_all_batches_and_related_to_how_far_the_outputs_spre
     assert found.top1_agreement == pytest.approx(3 / 4)
 
 
+def test_the_largest_error_may_be_that_of_the_first_samples_and_the_others_are_looked_at_too() -> (
+    None
+):
+    wanted = np.random.default_rng(0).normal(0, 1, (64, 10))
+    far = wanted.copy()
+    far[40, 3] += 2
+    first, whole = (agreement([[far]], [[wanted]], most=most) for most in (16, None))
+    assert first.largest_rel_error == 0
+    assert whole.largest_rel_error > ERROR_BOUNDS["int8"]
+    assert first.error_between_samples == whole.error_between_samples > 0
+    check(first, "int8", "a", "b")
+    rule = (
+        "int8 is 0.25; remove b .* if the error stays, .* int8 too coarse .* --precisions float32"
+    )
+    with pytest.raises(CaseFailure, match=rule):
+        check(whole, "int8", "a", "b")
+    far[40] = math.nan
+    with pytest.raises(CaseFailure, match="computes something else"):
+        check(agreement([[far]], [[wanted]], most=16), "int8", "a", "b")
+
+
 def test_what_float32_itself_rounds_is_no_error() -> None:
     wanted = np.array([[0.5, 0.5 + 1e-6]], np.float32)
     assert agreement([[wanted + np.float32(6e-8)]], [[wanted]]).largest_rel_error == 0

@@ -5,6 +5,8 @@ The workers' cases share one interpreter; a runtime that is not installed is ski
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import importlib.metadata
 import importlib.util
 import json
@@ -135,6 +137,23 @@ def test_a_step_that_ends_before_its_outputs_are_in_host_memory_is_refused() -> 
         backend_of(case(threads="2")).described_inference(Loaded(Engine(batch[0])))
     with pytest.raises(CaseFailure, match="must return NumPy arrays, got Late"):
         backend.described_inference(Loaded(Engine(Late())))
+
+
+def test_quantised_forms_are_held_to_the_bound_of_16_samples_whatever_the_batch_size() -> None:
+    from convmark.worker.exported import ExportedBackend, Loaded
+
+    wanted = np.random.default_rng(0).normal(0, 1, (64, 10))
+    far = wanted.copy()
+    far[40, 3] += 2
+    its_export = export_of("folder/a", [wanted])
+    its_export = dataclasses.replace(its_export, references=[[wanted]])
+    engine = SimpleNamespace(run=lambda arrays: [far], threads=lambda: 1)
+    for precision, why in (("int8", None), ("float32", "computes something else")):
+        asked = case(runtime="litert", precision=precision, batch_size=64)
+        backend = ExportedBackend(None, asked, its_export, 0, lambda *_, **__: None)
+        refused = pytest.raises(CaseFailure, match=why) if why else contextlib.nullcontext()
+        with refused:
+            backend.described_inference(Loaded(engine))
 
 
 # -- real workers ----------------------------------------------------------------------------------

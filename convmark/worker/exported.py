@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 
 from convmark.core.case import Case
+from convmark.core.runtimes import RUNTIME_PRECISIONS
 from convmark.worker import runtimes
 from convmark.worker.backends.keras_parts import root_mean_square
 from convmark.worker.backends.step import Step
 from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import Inputs, Leaf, flat, sized, text_of
 from convmark.worker.runtimes.agreement import agreement, check
-from convmark.worker.runtimes.export import Exported
+from convmark.worker.runtimes.export import COMPARED_SAMPLES, Exported
 from convmark.worker.work import Work
 
 MOST_BATCH_BYTES = 1 << 32
@@ -262,7 +263,8 @@ class ExportedBackend:
             )
         where = os.path.dirname(exported.path.rstrip("/"))
         if exported.references:
-            found = agreement(outputs, exported.references, f"{case.name}:", where)
+            most = COMPARED_SAMPLES if case.precision in RUNTIME_PRECISIONS else None
+            found = agreement(outputs, exported.references, f"{case.name}:", where, most)
         figures = {} if found is None else found.columns
         self._threads = self._runtime_threads(model.engine)
         self._emit("agreement", runtime_threads=self._threads, **figures)

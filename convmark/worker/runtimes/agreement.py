@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from convmark.core.runtimes import ERROR_BOUNDS
+from convmark.core.runtimes import ERROR_BOUNDS, RUNTIME_PRECISIONS
 from convmark.worker.failure import CaseFailure
 
 BOUNDS_BETWEEN_SAMPLES: Mapping[str, float] = MappingProxyType(
@@ -63,12 +63,15 @@ def agreement(
     references: Sequence[Sequence[Any]],
     what: str = "the export",
     where: str = "it",
+    most: int | None = None,
 ) -> Agreement:
     """Compare the outputs of each batch with the reference's; what is not finite agrees never.
 
     Args:
         outputs: for each batch the outputs.
         what, where: as for `check`.
+        most: samples, the first ones, of which the largest errors are; all by default. The largest
+            of many is larger, and the bounds of rounded weights are of 16.
 
     Raises:
         CaseFailure: they are not as many, or of another shape.
@@ -81,11 +84,11 @@ def agreement(
             f"{what} computes something else: its outputs have the shapes {shapes[0][0]}, the "
             f"Keras model's {shapes[1][0]}; remove {where} to have it exported anew"
         )
-    errors = [
-        _errors(got, wanted)
-        for got, wanted in zip(_joined(outputs), _joined(references), strict=True)
-    ]
     whole = _whole(outputs), _whole(references)
+    errors = [
+        _errors(*(np.ravel(one[:most]).astype(np.float64) for one in pair))
+        for pair in zip(*whole, strict=True)
+    ]
     first, wanted = whole[0][0], whole[1][0]
     top1 = None
     if first.ndim > 1 and len(np.unique(np.argmax(wanted, -1))) > 1:
@@ -249,14 +252,6 @@ def _whole(batches: Sequence[Sequence[Any]]) -> list[Any]:
     return [np.concatenate(list(map(np.atleast_1d, parts))) for parts in zip(*batches, strict=True)]
 
 
-def _joined(batches: Sequence[Sequence[Any]]) -> list[Any]:
-    """Return each output as one line of numbers, over all batches."""
-    return [
-        np.concatenate([np.ravel(one) for one in parts]).astype(np.float64)
-        for parts in zip(*batches, strict=True)
-    ]
-
-
 def _errors(got: Any, wanted: Any) -> tuple[float, float]:
     """Return the largest difference of an output: itself, and over how far its values spread.
 
@@ -287,6 +282,11 @@ def check(found: Agreement, precision: str, what: str, where: str) -> None:
         CaseFailure: it computes something else.
     """
     remedy = f"remove {where} to have it exported anew"
+    if precision in RUNTIME_PRECISIONS:
+        remedy += (
+            f"; if the error stays, the file is wrong or {precision} too coarse for this model, "
+            "which the outputs do not tell: use --precisions float32"
+        )
     between = BOUNDS_BETWEEN_SAMPLES[precision]
     if not found.error_between_samples <= between:
         raise CaseFailure(

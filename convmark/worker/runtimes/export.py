@@ -48,7 +48,8 @@ MOST_MAKING_S = 3600.0
 """A folder of an export that is older and not finished is that of a process that was killed."""
 _MAKING, _TOLD = ".making-", "export.json"
 COMPARED_SAMPLES = 16
-"""At least so many samples are compared with the Keras model's outputs."""
+"""At least so many samples are compared with the Keras model's outputs; of rounded weights the
+largest error is that of the first so many."""
 AMPLIFIED_SAMPLES = 4
 """At least so many are to differ of an untrained network; two may be alike by chance."""
 RANGE_BATCHES = 16
