@@ -145,7 +145,6 @@ def _record(
 
 
 def _elements(shape: Any) -> int:
-    """Return the number of elements of a weight."""
     return math.prod(int(axis) for axis in shape)
 
 

@@ -343,11 +343,7 @@ class Witness:
         return {"untracked_parameters": str(found)} if found else {}
 
     def _replaced(self) -> Settings:
-        """Return which of Python's own functions the model's code has replaced.
-
-        Raises:
-            CaseFailure: the harness works figures out with one of them.
-        """
+        """Return which of Python's own functions the model's code has replaced."""
         found = pythons_replaced()
         used = [one for one in found if one.rpartition(".")[2] not in _NOT_MEASURED_WITH]
         if used:
@@ -358,11 +354,7 @@ class Witness:
         return {"replaced": ",".join(found)} if found else {}
 
     def _spread(self) -> Settings:
-        """Return what a model of one replica was built for, such as a strategy of TensorFlow's.
-
-        Raises:
-            CaseFailure: its own code has spread it over several replicas or devices.
-        """
+        """Return what a model of one replica was built for, such as a strategy of TensorFlow's."""
         case = self._case
         if case.replicas > 1 or case.runtime != DEFAULT_RUNTIME:
             return {}
@@ -417,11 +409,7 @@ class Witness:
         }
 
     def _threads_in_force(self) -> str:
-        """Return the threads of operations.
-
-        Raises:
-            CaseFailure: they are not what was asked for.
-        """
+        """Return the threads of operations."""
         case, now = self._case, self._backend.thread_counts()
         changing = self._changed.get("changing_threads")
         if now == self._threads and not changing:

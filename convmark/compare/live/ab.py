@@ -57,7 +57,6 @@ class SideSpec:
 
     @property
     def label(self) -> str:
-        """The side in one line."""
         pairs = {**self.settings, **self.environ}
         return " ".join([self.text, *(f"{name}={value}" for name, value in pairs.items())])
 

@@ -178,11 +178,9 @@ class _Shown(Measured):
 
     @property
     def has_sustained(self) -> bool:
-        """Whether any row has a sustained throughput."""
         return any(map(self.is_sustained, self.names))
 
     def is_sustained(self, hardware: str) -> bool:
-        """Whether any of its rows has a sustained throughput."""
         every = (sides.get(hardware, ()) for sides in self.cases.values())
         return any(self.units(rows, hardware, SUSTAINED) for rows in every)
 

@@ -197,7 +197,6 @@ class Jax(Keras3Backend):
         return self._stateful(model, *step, jax.device_put((batch.images, batch.targets)))
 
     def tensor(self, array: Any) -> Any:
-        """Return the array on the device."""
         return jnp.asarray(array)
 
     def _fit_step(self, model: Any, data: OwnData, batch: tuple[Any, ...], compiled: bool) -> Step:

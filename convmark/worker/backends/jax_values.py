@@ -74,7 +74,6 @@ class Copies:
 
 
 def variables_of(layers: Sequence[Any]) -> list[Any]:
-    """Return the variables of layers, each once."""
     found = (one for layer in layers for one in getattr(layer, "variables", []))
     return list({id(one): one for one in found}.values())
 

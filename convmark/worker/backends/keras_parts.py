@@ -107,7 +107,6 @@ def root_mean_square(arrays: Iterable[Any]) -> float:
 
 
 def elements(weight: Any) -> int:
-    """Return the number of elements of a weight."""
     return int(np.prod(tuple(weight.shape), dtype=np.int64))
 
 

@@ -209,7 +209,6 @@ _TARGETS = {
 
 
 def flat_losses(losses: Any) -> list[Any]:
-    """Return the losses of all outputs that have one."""
     if isinstance(losses, dict):
         losses = list(losses.values())
     return [one for one in (losses if isinstance(losses, (list, tuple)) else [losses]) if one]

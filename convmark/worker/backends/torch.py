@@ -264,7 +264,6 @@ class Torch(Keras3Backend):
         return data.step(lambda: (train, None), placed, any_batch=True)
 
     def tensor(self, array: Any) -> Any:
-        """Return the array on the device."""
         return self._tensor(array)
 
     def _inference_step(self, model: Any, pictures: Any, compiled: bool) -> Step:
@@ -376,7 +375,6 @@ class Torch(Keras3Backend):
         return Forward(model, lambda tensors: filled(structure, tensors), self.leaves, batch)
 
     def exported_outputs(self, function: Forward, batch: Sequence[Any]) -> list[Any]:
-        """The arrays that it gives."""
         return function.outputs(batch)
 
     def exported_digest(self, function: Forward, model: Any) -> str:
