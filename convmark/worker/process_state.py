@@ -90,11 +90,6 @@ def _monitors() -> str:
     return ",".join(name for name in names if name)
 
 
-def _trampoline() -> object:
-    """Whether perf sees each function of Python, from Python 3.12 on."""
-    return vars(sys)["is_stack_trampoline_active"]()
-
-
 _TIMERS = {
     "real": signal.ITIMER_REAL,
     "virtual": signal.ITIMER_VIRTUAL,
@@ -120,16 +115,7 @@ def _told(name: str) -> str:
 
 
 LOCKED_BYTES = 1 << 20
-"""Of memory that is kept from being swapped: libraries lock less, for their secrets."""
-
-
-def _locks_memory() -> bool:
-    """Whether the process holds its memory in place, as `mlockall` does."""
-    return int(_told("VmLck").split()[0]) * 1024 > LOCKED_BYTES
-
-
-def _affinity() -> str:
-    return ",".join(map(str, sorted(os.sched_getaffinity(0))))
+"""Of memory that is kept from being swapped, as by `mlockall`: libraries lock less, for secrets."""
 
 
 def _cgroup() -> str:
@@ -143,7 +129,7 @@ _READERS: Mapping[str, Callable[[], object]] = {
     "trace": lambda: _name_of(sys.gettrace()),
     "profile": lambda: _name_of(sys.getprofile()),
     "monitoring": _monitors,
-    "perf_trampoline": _trampoline,
+    "perf_trampoline": lambda: vars(sys)["is_stack_trampoline_active"](),  # from 3.12 on
     "timers": _timers,
     "tracemalloc": tracemalloc.is_tracing,
     "switch_interval_s": lambda: round(sys.getswitchinterval(), 6),
@@ -152,12 +138,12 @@ _READERS: Mapping[str, Callable[[], object]] = {
     "gc_threshold": lambda: ",".join(map(str, gc.get_threshold())),
     "gc_callbacks": lambda: len(gc.callbacks),
     "huge_pages": lambda: _told("THP_enabled"),
-    "locked_memory": _locks_memory,
+    "locked_memory": lambda: int(_told("VmLck").split()[0]) * 1024 > LOCKED_BYTES,
     "store_bypass": lambda: _told("Speculation_Store_Bypass"),
     "indirect_branch": lambda: _told("SpeculationIndirectBranch"),
     "nice": lambda: os.getpriority(os.PRIO_PROCESS, 0),
     "scheduler": lambda: os.sched_getscheduler(0),
-    "affinity": _affinity,
+    "affinity": lambda: ",".join(map(str, sorted(os.sched_getaffinity(0)))),
     **of_other_threads(),
     "cgroup": _cgroup,
     "python_threads": threading.active_count,
