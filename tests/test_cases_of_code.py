@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,14 +60,19 @@ def test_a_module_that_git_ignores_is_known_by_its_content_and_its_slowdown_is_f
 
 
 def test_the_working_folders_own_package_is_measured_and_not_a_stale_installed_copy(
-    harness: Forks, warm: None, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     repo, site = tmp_path / "repo", tmp_path / "site-packages"
     site.mkdir()
     made("27-stale-installed-copy", repo, site)
-    asked = ("run", "--models=shopflat.nets:net", *SHORT, *HERE)
-    given = environ(tmp_path, PYTHONPATH=str(site))
-    done = harness.run(COMMAND, *asked, cwd=repo, environ=given)
+    done = subprocess.run(
+        [sys.executable, "-m", "convmark", "run", "--models=shopflat.nets:net", *SHORT, *HERE],
+        cwd=repo,
+        env=environ(tmp_path, PYTHONPATH=str(site)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     (row,) = rows_of(repo)
     head = subprocess.run(
