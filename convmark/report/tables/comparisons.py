@@ -91,8 +91,9 @@ def newest_comparison(rows: Sequence[VerdictRow]) -> tuple[str, str, str] | None
         for row in moved[:1]
         if row.change is not None
     ]
-    slower = counts["regressed"] or "none"
-    found = f"{slower} of {counted(len(own), 'case')} slower in B"
+    open_ = counts["inconclusive"] == len(own)
+    what = "decided" if open_ else "slower in B"
+    found = f"{counts['regressed'] or 'none'} of {counted(len(own), 'case')} {what}"
     detail = ", ".join([*words, *largest, f"B: {own[0].b}, A: {own[0].a}"])
     return f"comparison {own[0].ab}", found, detail
 
