@@ -336,9 +336,12 @@ def test_the_report_has_the_verdicts_of_comparisons_and_says_what_the_newest_fou
     told = f"{NAME}: B against A {change:+.1f} % [{low:+.1f}, {high:+.1f}], B: 2.21.0, A: 2.20.0"
     assert found["detail"] == f"1 regressed, {told}"
     undecided = replace(comparisons_of([folder / "results"])[0], verdict="inconclusive")
-    told = newest_comparison([undecided])
+    told = newest_comparison([replace(undecided, a=".", b=". jit=on")])
     assert told is not None
-    assert told[1] == "none of 1 case decided"
+    assert told[1:] == (
+        "none of 1 case decided",
+        "1 inconclusive, B: this interpreter jit=on, A: this interpreter",
+    )
     rows = table.records()
     assert [(row["comparison"], row["verdict"]) for row in rows] == [
         ("0002", "regressed"),
