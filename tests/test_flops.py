@@ -151,6 +151,63 @@ def test_a_layer_counts_as_worked_out_by_hand(
     assert of_one_layer(keras, make(keras.layers), sample_shape) == flops
 
 
+def quantized(
+    keras: Any, make: Maker, mode: str, *, lora: bool, sample: tuple[int, ...]
+) -> LayerRecord:
+    """Return the record of a layer whose kernel is quantised, as by a model's file with a `/`."""
+    if tuple(map(int, keras.__version__.split(".")[:2])) < (3, 14):
+        pytest.skip(f"Keras {keras.__version__} has not all of these modes")
+    layer = make(keras.layers)
+    if "/" in mode:
+        layer = type(layer).from_config({**layer.get_config(), "dtype": f"{mode}_from_float32"})
+    layer.build((None, *sample))
+    if "/" in mode:
+        setattr(layer, f"is_{mode[: mode.index('/')]}_calibrated", True)
+    elif mode:
+        layer.quantize(mode)
+    if lora:
+        layer.enable_lora(2)
+    return layer_records(keras.Sequential([keras.Input(sample), layer]), keras, sample)[0]
+
+
+DENSE, HEADS = 5 * 12 * 7, 5 * 12 * 2 * 3
+GROUPS = {"int4": 2 * 7 + 12, "gptq/4/128": 2 * 7 + 12, "awq/4/128": 2 * 7 + 2 * 12}
+"""Scales and zeros of the outputs in one group, the group of each row, and awq's scales of rows."""
+
+
+@pytest.mark.parametrize(
+    ("make", "mode", "lora", "products"),
+    [
+        *((lambda k: k.Dense(7), mode, False, DENSE) for mode in GROUPS),
+        (lambda k: k.EinsumDense("abc,cde->abde", (None, 2, 3)), "int4", False, HEADS),
+        (lambda k: k.Dense(7), "", True, DENSE + 12 * 2 * 7),
+        (lambda k: k.Dense(7), "int8", True, DENSE + 5 * (12 * 2 + 2 * 7)),
+        (lambda k: k.Dense(7), "int4", True, DENSE + 5 * (12 * 2 + 2 * 7)),
+        (lambda k: k.Conv1D(4, 3), "", True, 3 * 3 * 12 * 4 + 3 * 12 * 2 * 4),
+        (
+            lambda k: k.EinsumDense("abc,cde->abde", (None, 2, 3)),
+            "int8",
+            True,
+            HEADS + 5 * (12 * 2 * 2 + 2 * 2 * 3),
+        ),
+    ],
+)
+def test_a_quantised_layer_and_one_with_lora_count_as_worked_out_by_hand(
+    keras: Any, make: Maker, mode: str, lora: bool, products: int
+) -> None:
+    record = quantized(keras, make, mode, lora=lora, sample=(5, 12))
+    assert record.flops == 2 * products
+    if mode in GROUPS and not lora and record.kind == "Dense":
+        assert record.parameters == 12 * 7 + 7 + GROUPS[mode]
+
+
+def test_rows_of_a_table_with_lora_count_its_small_kernels(keras: Any) -> None:
+    sizes = [("", 10 * 2 * 6), ("int8", 5 * 2 * 6)]
+    for mode, products in sizes:
+        record = quantized(keras, lambda k: k.Embedding(10, 6), mode, lora=True, sample=(5,))
+        assert record.flops == 2 * products
+
+
 def test_attention_counts_its_projections_and_both_products(keras: Any) -> None:
     tokens = keras.Input((6, 4))  # 6 queries
     pooled = keras.layers.AveragePooling1D(2)(tokens)  # 3 keys and values
