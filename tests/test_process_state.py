@@ -505,7 +505,7 @@ def test_a_function_that_is_another_at_each_call_is_compiled_in_part(
     assert found["call_path"] == "torch.compile, eager in part"
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "torch"])
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_weights_that_keras_does_not_see_are_in_the_state(
     interpreter_of: Callable[[str], Interpreter], backend: str
 ) -> None:

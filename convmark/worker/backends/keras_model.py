@@ -57,6 +57,7 @@ from convmark.worker.backends.own_training import (
     OwnData,
     Recipe,
     Training,
+    added_losses,
     brings_training,
     inference_aside,
     is_compiled,
@@ -347,7 +348,7 @@ class KerasBackend(Framework):
         Args:
             by: `model` or `harness`, whoever says so.
         """
-        return Training.of_compiled(model, by, adds_losses=bool(model.losses)).as_fields()
+        return Training.of_compiled(model, by, adds_losses=self.added_losses(model)).as_fields()
 
     def nothing_to_train(self, model: Any) -> str:
         """Why a model without trainable weights is not trained, and what helps."""
@@ -398,9 +399,9 @@ class KerasBackend(Framework):
 
         @functools.cache  # it stays what it is at the first step
         def described() -> dict[str, str | None]:
-            classes = is_classes(self.output_shapes(model))
-            self.settle(model)  # a regularizer reads weights that the step may have taken over
-            return Training.of_harness(model, recipe, rate, classes=classes).as_fields()
+            classes, added = is_classes(self.output_shapes(model)), self.added_losses(model)
+            told = Training.of_harness(recipe, rate, classes=classes, adds_losses=added)
+            return told.as_fields()
 
         return step, described
 
@@ -419,14 +420,14 @@ class KerasBackend(Framework):
         pictures = images(self.inputs(model), batch_size * self.replicas, seed)
         targets = own.targets(batch_size * self.replicas, seed)
         step = self._fit_step(model, own, (pictures, targets), compiled)
-        described = functools.partial(Training.of_compiled, model, by)
-        return step, lambda: described(adds_losses=own.adds_losses).as_fields()
+        return step, lambda: own.described(by)
 
     training_progress, kept_values = staticmethod(training_progress), staticmethod(kept_values)
     inference_aside, rates_are_zero = staticmethod(inference_aside), staticmethod(rates_are_zero)
     running_weights, spread = staticmethod(running_weights), staticmethod(spread)
     brings_training, is_softmax = staticmethod(brings_training), staticmethod(ends_in_softmax)
     sizes, limits_lifted = staticmethod(sizes), staticmethod(limits_lifted)
+    added_losses = staticmethod(added_losses)
 
     def settle(self, model: Any) -> None:
         """Have the model hold its weights as they are now, where the steps keep them apart."""
