@@ -507,3 +507,19 @@ class Steps(layers.Layer):  # type: ignore[misc]
 def looped() -> Any:
     x = keras.Input((4,))
     return keras.Model(x, Steps()(x))
+
+
+def left_as_it_is() -> Any:
+    """PyTorch's compiler leaves its convolution out, as its code says."""
+    import torch
+
+    class Aside(layers.Conv2D):  # type: ignore[misc]
+        call = torch.compiler.disable(layers.Conv2D.call)
+
+    return keras.Sequential(
+        [keras.Input((8, 8, 3)), Aside(4, 3), layers.Flatten(), layers.Dense(3)]
+    )
+
+
+def dropped() -> Any:
+    return keras.Sequential([keras.Input((12,)), layers.Dropout(0.5), layers.Dense(3)])

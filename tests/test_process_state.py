@@ -497,12 +497,20 @@ def test_a_step_that_was_to_be_compiled_and_runs_eagerly_is_refused(
 
 
 @pytest.mark.long  # the compiler alone takes most of a minute
-def test_a_function_that_is_another_at_each_call_is_compiled_in_part(
-    interpreter_of: Callable[[str], Interpreter],
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("settingnets:torch_counts", "torch.compile, eager in part"),
+        ("homemade_models:left_as_it_is", "torch.compile, eager in part"),
+        ("homemade_models:dropped", "torch.compile"),
+    ],
+)
+def test_a_function_that_pytorch_does_not_compile_is_in_the_call_path(
+    interpreter_of: Callable[[str], Interpreter], name: str, path: str
 ) -> None:
-    asked = measured("settingnets:torch_counts", batch_size=4, backend="torch", jit="on")
-    found = read_back(interpreter_of("torch").answer(asked))
-    assert found["call_path"] == "torch.compile, eager in part"
+    task = "infer" if name.startswith("setting") else "train"
+    asked = measured(name, task=task, batch_size=4, backend="torch", jit="on")
+    assert read_back(interpreter_of("torch").answer(asked))["call_path"] == path
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])

@@ -32,8 +32,8 @@ from convmark.worker.backends.torch_settings import (
     READERS,
     compiled_functions,
     compiler_counts,
+    not_compiled,
     own_threads,
-    recompile_limits,
     set_tf32,
     switches,
     tf32,
@@ -70,7 +70,7 @@ class Torch(Keras3Backend):
             return path
         if not compiled_functions():
             return "train_step, eager" if "train_step" in path else "eager"
-        return f"{path}, eager in part" if recompile_limits() else path
+        return f"{path}, eager in part" if not_compiled() else path
 
     def untouched(self) -> bool:
         """Whether no operation has run yet, so that forking is safe.
