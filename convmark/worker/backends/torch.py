@@ -37,6 +37,7 @@ from convmark.worker.backends.torch_settings import (
     set_tf32,
     switches,
     tf32,
+    with_code_of_its_own,
 )
 from convmark.worker.inputs import filled, flat, mapped
 from convmark.worker.work import Work, per_sample
@@ -341,7 +342,7 @@ class Torch(Keras3Backend):
         self, step: Callable[..., Any], call_path: str = "torch.compile"
     ) -> Callable[..., Any]:
         self._call_path, self.has_compiler = call_path, True
-        compiled: Callable[..., Any] = torch.compile(step)
+        compiled: Callable[..., Any] = torch.compile(with_code_of_its_own(step))
         return compiled
 
     def _tensors(self, structure: Any) -> Any:
