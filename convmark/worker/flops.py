@@ -275,6 +275,16 @@ def _of_table(call: LayerCall, held: Sequence[Any]) -> int | None:
     return _with_lora(call, 0)
 
 
+def _of_table_or_to_it(call: LayerCall, held: Sequence[Any]) -> int | None:
+    """Count a table that is a language model's last product too, where it is told to be."""
+    inputs, to_it = call.argument(0, "inputs"), [*call.args[1:], call.kwargs.get("reverse")]
+    if not any(one is True for one in to_it):
+        return _of_table(call, held)
+    if inputs is None or call.output is None or _lora_kernels(call.layer):
+        return None
+    return _twice(*call.output, inputs[-1])
+
+
 def _einsum(call: LayerCall, held: Sequence[Any]) -> int | None:
     """Count an einsum with a kernel: the product of every axis that its equation names.
 
@@ -315,6 +325,15 @@ def _attention_products(call: LayerCall, held: Sequence[Any]) -> int | None:
     return _twice(beside, queries, keys, config["num_heads"], depth)
 
 
+def _grouped_products(call: LayerCall, held: Sequence[Any]) -> int | None:
+    """Count the same of queries in groups: each head of them has its scores."""
+    query, value = call.argument(0, "query"), call.argument(1, "value")
+    if query is None or value is None:
+        return None
+    depth = 2 * call.layer.head_dim
+    return _twice(*query[:-1], *value[1:-1], call.layer.num_query_heads, depth)
+
+
 _Rule = Callable[[LayerCall, Sequence[Any]], int | None]
 
 _RULES: dict[str, _Rule] = {
@@ -331,26 +350,37 @@ _RULES: dict[str, _Rule] = {
     "Dense": _per_vector,
     "EinsumDense": _einsum,
     "MultiHeadAttention": _attention_products,
+    "GroupQueryAttention": _grouped_products,
     # weights of rank 2 and more that do not multiply a matrix
     "Embedding": _of_table,
+    "ReversibleEmbedding": _of_table_or_to_it,
     "PReLU": _nothing,
     "LayerNormalization": _nothing,
     "Normalization": _nothing,
-    # products without a weight, and layers that call another in a loop
+    # products without a weight, layers that call another in a loop, and code of a framework
     "AdditiveAttention": _unknown,
     "Attention": _unknown,
     "Dot": _unknown,
-    "GroupedQueryAttention": _unknown,
+    "FlaxLayer": _unknown,
+    "JaxLayer": _unknown,
+    "MelSpectrogram": _unknown,
     "RNN": _unknown,
+    "TFSMLayer": _unknown,
     "TimeDistributed": _unknown,
+    "TorchModuleWrapper": _unknown,
 }
 
 _PRODUCTS = {
     *("Matmul", "Einsum", "Dot", "Tensordot", "Inner", "Outer", "Vdot", "Cross", "Kron"),
     *("Conv", "ConvTranspose", "DepthwiseConv", "SeparableConv", "Correlate", "Convolve"),
-    "DotProductAttention",
+    *("DotProductAttention", "CDist", "Corrcoef", "GaussianBlur", "SobelEdges", "SSIM"),
+    *("FFT", "FFT2", "IFFT2", "RFFT", "IRFFT", "STFT", "ISTFT"),
+    *("Cholesky", "CholeskyInverse", "Det", "Eig", "Eigh", "Inv", "Logdet", "Lstsq", "LuFactor"),
+    *("MatrixRank", "Pinv", "Qr", "Slogdet", "Solve", "SolveTriangular", "SVD"),
+    *("AssociativeScan", "Cond", "ForiLoop", "JVP", "Map", "Scan", "Switch", "VectorizedMap"),
+    "WhileLoop",
 }
-"""Operations of Keras that multiply, whose products are not told from their shapes here."""
+"""Operations of Keras that multiply or call a function, whose products no shape tells here."""
 
 
 def _rule(layer: Any, rules: dict[Any, _Rule], held: Sequence[Any]) -> _Rule:
