@@ -51,6 +51,10 @@ WITH_WORKERS = {
         *("--folder={folder}", "--models=lenet5", "--batch-sizes=1", "--rounds=1"),
         *("--only=table", "--runtimes=keras,savedmodel"),
     ],
+    "wrong_exports.py": [
+        *("--mnist={mnist}", "--folder={folder}", "--models=lenet5", "--runtimes=onnxruntime"),
+        *("--fraction=0.002", "--spoilt=1"),
+    ],
     "same_code.py": ["--decisions=1", "--cases=conv_layer:infer:32", "--folder={folder}"],
     "layer_profile.py": [
         *("--models=blocks:net", "--processes=1", "--rounds=1", "--time-budget=0.01"),
@@ -60,7 +64,7 @@ WITH_WORKERS = {
         "--results={folder}",
     ],
 }
-IN_PROCESS = ("epoch_times.py", "exported_accuracy.py", "harness_cost.py")
+IN_PROCESS = ("epoch_times.py", "exported_accuracy.py", "harness_cost.py", "wrong_exports.py")
 """Import TensorFlow themselves: they run in forks of a process that has."""
 LIVE = {
     "bare_loop.py": [

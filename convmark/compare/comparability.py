@@ -148,6 +148,7 @@ class Conditions:
 
     @classmethod
     def of(cls, record: Record) -> Conditions:
+        """Return the conditions of a row."""
         return conditions_of(_values_of(record))
 
 
@@ -204,6 +205,7 @@ def _pairs(text: str | None) -> Mapping[str, str]:
 
 
 def comparable(now: Comparability, then: Comparability) -> bool:
+    """Whether two rows are comparable."""
     if now == then:
         return True
     same = replace(now, packages=None) == replace(then, packages=None)

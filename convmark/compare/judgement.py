@@ -156,6 +156,7 @@ class Judgement:
 
     @property
     def interval(self) -> Interval:
+        """The change's interval."""
         return Interval.of_cells(self.low, self.high)
 
 

@@ -28,6 +28,10 @@ def _plain_number(value: float) -> str:
     return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
 
 
+def _ratio_text(value: float) -> str:
+    return f"{value:.3f}" if value < 9.9995 else f"{value:.2f}"
+
+
 KINDS: Mapping[str, tuple[str, Callable[[Any], str]]] = MappingProxyType(
     {
         "text": ("", str),
@@ -42,7 +46,7 @@ KINDS: Mapping[str, tuple[str, Callable[[Any], str]]] = MappingProxyType(
         "share": ("", share_text),
         "load": ("", load_text),
         "change": ("", change_text),
-        "ratio": ("", lambda value: f"{value:.3f}" if value < 9.9995 else f"{value:.2f}"),
+        "ratio": ("", _ratio_text),
         "number": ("", _plain_number),
         "whole": ("", lambda value: f"{value:.0f}"),
         "figure": ("", str),
@@ -192,6 +196,7 @@ class Table:
         return [row[place] for row in self.rows]
 
     def records(self) -> list[dict[str, Any]]:
+        """Return the rows by key."""
         keys = [heading.key for heading in self.headings]
         return [dict(zip(keys, row, strict=True)) for row in self.rows]
 

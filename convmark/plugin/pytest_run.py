@@ -90,6 +90,7 @@ class PytestRun:
 
     @property
     def store(self) -> Store:
+        """The store of the results folder."""
         from convmark.results.store import Store
 
         return Store(self.options.results)

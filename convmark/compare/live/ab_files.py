@@ -104,6 +104,7 @@ class VerdictRow(_Ends):
 
     @property
     def interval(self) -> Interval:
+        """The change's interval."""
         return Interval.of_cells(self.low, self.high)
 
 

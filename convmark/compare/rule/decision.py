@@ -191,6 +191,7 @@ class Decision:
 
     @property
     def decided(self) -> bool:
+        """Whether there is a verdict."""
         return self.verdict != "undecided"
 
     @property

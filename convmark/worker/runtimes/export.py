@@ -207,7 +207,11 @@ def export(case: Case, model: Any, backend: Any, seed: int, folder: str, emit: E
 
 
 def _arrays(case: Case, backend: Any, inputs: Inputs, seed: int) -> list[Any]:
-    """Return a batch as arrays, one for each input."""
+    """Return a batch as arrays, one for each input.
+
+    Raises:
+        CaseFailure: an input is ragged, or of texts.
+    """
     for leaf in inputs.leaves:
         if leaf.ragged or leaf.dtype == "string":
             raise CaseFailure(
@@ -293,7 +297,11 @@ def _made_with_more(top: str, begins: str, made_by: str) -> str | None:
 
 
 def _told(case: Case, folder: str) -> dict[str, Any]:
-    """Return what was told of an export when it was made."""
+    """Return what was told of an export when it was made.
+
+    Raises:
+        CaseFailure: its files are no longer those.
+    """
     told = _facts(folder)
     if told.get("sha256") != _digest(folder):
         raise CaseFailure(
