@@ -30,7 +30,18 @@ def test_what_runs_at_the_same_time_counts_once_in_a_group() -> None:
         ("convmark_unit_99/x", 0, 50),
         ("another", 0, 50),
     ]
-    assert busy(events, GROUPS) == [5, 0, 3]
+    assert busy(events, GROUPS, 1) == [5, 0, 3]
+    assert busy([], GROUPS, 3) == []
+
+
+def test_a_pass_that_other_programs_disturb_moves_no_groups_time() -> None:
+    events = [
+        (f"convmark_unit_{unit}/op", 100 * number + 10 * unit, 100 * number + 10 * unit + lasted)
+        for number in range(3)
+        for unit, lasted in ((0, 5), (2, 9 if number != 1 else 60))
+    ]
+    assert busy(events, GROUPS, 3) == [5, 9, 0]
+    assert busy(events, GROUPS, 4) == [15, 78, 0]  # not equally many in each
 
 
 def test_the_events_of_a_device_are_what_counts_where_there_are_any() -> None:

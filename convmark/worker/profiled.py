@@ -8,6 +8,7 @@ is compared: of fused operations a profiler names one.
 from __future__ import annotations
 
 import itertools
+import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -36,18 +37,27 @@ def profiled(
         events = module.traced(backend, function, layers, values, count)
     except Exception as error:  # a check that cannot be made ends no measurement
         return {"unprofiled": one_line(f"{type(error).__name__}: {error}")}
-    found = busy(events, groups)
+    found = busy(events, groups, count)
     return {"profiled": found} if sum(found) > 0 else {}
 
 
-def busy(events: Iterable[Event], groups: Sequence[Place]) -> list[float]:
-    """Return how long anything of each group ran."""
-    spans: list[list[tuple[float, float]]] = [[] for _ in groups]
+def busy(events: Iterable[Event], groups: Sequence[Place], passes: int) -> list[float]:
+    """Return how long anything of each group ran, the median over the passes.
+
+    Other programs stretch an operation here and there, which would tell in a sum. The passes have
+    equally many events, one after another; where they have not they are taken as one.
+    """
     of_unit = {unit: place for place, group in enumerate(groups) for unit in range(*group)}
-    for text, begin, end in events:
-        if (unit := SCOPE.search(text)) and int(unit[1]) in of_unit:
-            spans[of_unit[int(unit[1])]].append((begin, end))
-    return [_together(sorted(one)) for one in spans]
+    named = [(SCOPE.search(text), begin, end) for text, begin, end in events]
+    units = [(begin, end, int(unit[1])) for unit, begin, end in named if unit]
+    seen = sorted((begin, end, of_unit[unit]) for begin, end, unit in units if unit in of_unit)
+    size = len(seen) // passes if seen and len(seen) % passes == 0 else max(1, len(seen))
+    each = [
+        [_together([one[:2] for one in seen[first : first + size] if one[2] == place])
+         for place in range(len(groups))]
+        for first in range(0, len(seen), size)
+    ]  # fmt: skip
+    return [statistics.median(group) for group in zip(*each, strict=True)]
 
 
 def _together(spans: Sequence[tuple[float, float]]) -> float:
