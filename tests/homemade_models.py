@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import keras
@@ -507,3 +508,35 @@ class Steps(layers.Layer):  # type: ignore[misc]
 def looped() -> Any:
     x = keras.Input((4,))
     return keras.Model(x, Steps()(x))
+
+
+def nested_outputs() -> Any:
+    """Losses in the structure of the outputs: by the targets, with an argument, and plain."""
+    x = keras.Input((12,))
+    outputs = {
+        "head": {
+            "kind": layers.Dense(3, activation="softmax", name="kind")(x),
+            "flag": layers.Dense(1, activation="sigmoid", name="flag")(x),
+        },
+        "size": layers.Dense(1, name="size")(x),
+    }
+    smooth = functools.partial(losses.binary_crossentropy, label_smoothing=0.1)
+    model = keras.Model(x, outputs)
+    model.compile("sgd", {"head": {"kind": "crossentropy", "flag": smooth}, "size": "mae"})
+    return model
+
+
+def left_as_it_is() -> Any:
+    """PyTorch's compiler leaves its convolution out, as its code says."""
+    import torch
+
+    class Aside(layers.Conv2D):  # type: ignore[misc]
+        call = torch.compiler.disable(layers.Conv2D.call)
+
+    return keras.Sequential(
+        [keras.Input((8, 8, 3)), Aside(4, 3), layers.Flatten(), layers.Dense(3)]
+    )
+
+
+def dropped() -> Any:
+    return keras.Sequential([keras.Input((12,)), layers.Dropout(0.5), layers.Dense(3)])

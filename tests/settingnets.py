@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import ctypes
+import functools
 import gc
 import os
 import resource
@@ -121,28 +122,16 @@ class Keeping(layers.Layer):
         return self.kept[key]
 
 
-def torch_keeps_all() -> Any:
-    return keras.Sequential([keras.Input((8,)), Keeping(1000)])
+def keeping(most: int | None, dtype: str = "float32", **how: Any) -> Any:
+    return keras.Sequential([keras.Input((8,), dtype=dtype), Keeping(most, **how)])
 
 
-def torch_keeps_by_the_mean() -> Any:
-    return keras.Sequential([keras.Input((8,)), Keeping(1000, by_mean=True)])
-
-
-def torch_keeps_the_newest() -> Any:
-    return keras.Sequential([keras.Input((8,)), Keeping(1)])
-
-
-def torch_keeps_of_whole_numbers() -> Any:
-    return keras.Sequential([keras.Input((8,), dtype="int32"), Keeping(1000)])
-
-
-def torch_keeps_of_any() -> Any:
-    return keras.Sequential([keras.Input((8,)), Keeping(None)])
-
-
-def torch_keeps_and_adds() -> Any:
-    return keras.Sequential([keras.Input((8,)), Keeping(None, adds=1e-7)])
+torch_keeps_all = functools.partial(keeping, 1000)
+torch_keeps_by_the_mean = functools.partial(keeping, 1000, by_mean=True)
+torch_keeps_the_newest = functools.partial(keeping, 1)
+torch_keeps_of_whole_numbers = functools.partial(keeping, 1000, "int32")
+torch_keeps_of_any = functools.partial(keeping, None)
+torch_keeps_and_adds = functools.partial(keeping, None, adds=1e-7)
 
 
 class Running(layers.Layer):
@@ -566,24 +555,11 @@ class Severe(keras.Sequential):  # type: ignore[misc]
         return found if isinstance(found, dict) else [found[0], 0.5 * found[1]]
 
 
-def stopping() -> Any:
-    return digits(Stopping)
-
-
-def shorter() -> Any:
-    return digits(Shorter)
-
-
-def silent() -> Any:
-    return digits(Silent)
-
-
-def severe() -> Any:
-    return digits(Severe)
-
-
-def stingy() -> Any:
-    return digits(Stingy)
+stopping = functools.partial(digits, Stopping)
+shorter = functools.partial(digits, Shorter)
+silent = functools.partial(digits, Silent)
+severe = functools.partial(digits, Severe)
+stingy = functools.partial(digits, Stingy)
 
 
 def jax() -> Any:

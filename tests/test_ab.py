@@ -32,6 +32,7 @@ from convmark.core.errors import StoreError
 from convmark.machine.gpu.devices import Card, Gpu
 from convmark.machine.hardware import read_machine
 from convmark.report.build import build
+from convmark.report.tables.comparisons import comparisons_of, newest_comparison
 
 __all__ = ["folder"]
 
@@ -334,6 +335,13 @@ def test_the_report_has_the_verdicts_of_comparisons_and_says_what_the_newest_fou
     change, low, high = (100 * float(newest[name]) for name in ("change", "low", "high"))
     told = f"{NAME}: B against A {change:+.1f} % [{low:+.1f}, {high:+.1f}], B: 2.21.0, A: 2.20.0"
     assert found["detail"] == f"1 regressed, {told}"
+    undecided = replace(comparisons_of([folder / "results"])[0], verdict="inconclusive")
+    told = newest_comparison([replace(undecided, a=".", b=". jit=on")])
+    assert told is not None
+    assert told[1:] == (
+        "none of 1 case decided",
+        "1 inconclusive, B: this interpreter jit=on, A: this interpreter",
+    )
     rows = table.records()
     assert [(row["comparison"], row["verdict"]) for row in rows] == [
         ("0002", "regressed"),

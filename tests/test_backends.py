@@ -222,6 +222,30 @@ def test_torch_compiles_where_it_is_asked_to(interpreter_of: InterpreterOf) -> N
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
+MANY = """
+import functools, json
+from convmark.worker import backends
+import torch
+
+torch.compile = functools.partial(torch.compile, backend="eager")
+backend = backends.load("torch")
+backend.configure(device="cpu", threads="1", precision="float32", seed=0)
+from keras import Input, Sequential, layers
+
+for count in range(10):
+    model = Sequential([Input((4,)), layers.Dense(2)])
+    backend.inference_step(model, 2, 0, True)()
+print(json.dumps(backend.call_path))
+"""
+
+
+def test_torch_compiles_each_of_many_models_in_a_process(
+    forks_of: Callable[[str], Forks],
+) -> None:
+    skip_without("torch")
+    assert printed(forks_of("torch").run(MANY)) == "torch.compile"
+
+
 def test_a_framework_that_is_not_installed_is_named_with_what_to_do(
     folder: Path, tmp_path: Path
 ) -> None:

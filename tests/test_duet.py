@@ -295,7 +295,7 @@ def test_so_they_do_on_another_framework(
             what = case(
                 "net", backend=backend, threads="1"
             )  # several wait for each other on busy cores
-            session = play(interpreter, sides, what, seconds=1.5, warm_up_s=0.2, builds=2)
+            session = play(interpreter, sides, what, seconds=0.8, warm_up_s=0.2, builds=2)
             if session.wall is None or surely_slower(session):
                 break  # else its own error says that it cannot tell, on a busy machine
         holds(session, sides)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import models
+from convmark.worker import flops as flops_of_layers
 from convmark.worker.flops import LayerRecord, call_flops, flops_per_sample, layer_records
 from convmark.worker.traced import traced_calls
 
@@ -25,6 +26,10 @@ DIGIT = (28, 28, 1)
 @pytest.fixture(scope="module")
 def keras() -> Any:
     return importlib.import_module("models.keras_api").keras
+
+
+def release(keras: Any) -> tuple[int, ...]:
+    return tuple(map(int, keras.__version__.split(".")[:2]))
 
 
 def counted(keras: Any, model: Any, sample_shape: tuple[int, ...]) -> int | None:
@@ -151,6 +156,68 @@ def test_a_layer_counts_as_worked_out_by_hand(
     assert of_one_layer(keras, make(keras.layers), sample_shape) == flops
 
 
+def quantized(
+    keras: Any, make: Maker, mode: str, *, lora: bool, sample: tuple[int, ...]
+) -> LayerRecord:
+    """Return the record of a layer whose kernel is quantised, as a model's file brings it."""
+    if release(keras) < (3, 14):
+        pytest.skip(f"Keras {keras.__version__} has not all of these modes")
+    layer = make(keras.layers)
+    if mode:
+        layer = type(layer).from_config({**layer.get_config(), "dtype": f"{mode}_from_float32"})
+    layer.build((None, *sample))
+    setattr(layer, f"is_{mode.partition('/')[0]}_calibrated", True)
+    if lora:
+        layer.enable_lora(2)
+    return layer_records(keras.Sequential([keras.Input(sample), layer]), keras, sample)[0]
+
+
+DENSE, HEADS = 5 * 12 * 7, 5 * 12 * 2 * 3
+GROUPS = {"int4/128": 2 * 7 + 12, "gptq/4/128": 2 * 7 + 12, "awq/4/128": 2 * 7 + 2 * 12}
+"""Scales and zeros of the outputs in one group, the group of each row, and awq's scales of rows."""
+
+
+@pytest.mark.parametrize(
+    ("make", "mode", "lora", "products"),
+    [
+        *((lambda k: k.Dense(7), mode, False, DENSE) for mode in GROUPS),
+        (lambda k: k.EinsumDense("abc,cde->abde", (None, 2, 3)), "int4/128", False, HEADS),
+        (lambda k: k.Dense(7), "", True, DENSE + 12 * 2 * 7),
+        (lambda k: k.Dense(7), "int8", True, DENSE + 5 * (12 * 2 + 2 * 7)),
+        (lambda k: k.Dense(7), "int4/128", True, DENSE + 5 * (12 * 2 + 2 * 7)),
+        (lambda k: k.Conv1D(4, 3), "", True, 3 * 3 * 12 * 4 + 3 * 12 * 2 * 4),
+        (
+            lambda k: k.EinsumDense("abc,cde->abde", (None, 2, 3)),
+            "int8",
+            True,
+            HEADS + 5 * (12 * 2 * 2 + 2 * 2 * 3),
+        ),
+    ],
+)
+def test_a_quantised_layer_and_one_with_lora_count_as_worked_out_by_hand(
+    keras: Any, make: Maker, mode: str, lora: bool, products: int
+) -> None:
+    record = quantized(keras, make, mode, lora=lora, sample=(5, 12))
+    assert record.flops == 2 * products
+    if mode in GROUPS and not lora and record.kind == "Dense":
+        assert record.parameters == 12 * 7 + 7 + GROUPS[mode]
+
+
+def test_rows_of_a_table_with_lora_count_its_small_kernels(keras: Any) -> None:
+    sizes = [("", 10 * 2 * 6), ("int8", 5 * 2 * 6)]
+    for mode, products in sizes:
+        record = quantized(keras, lambda k: k.Embedding(10, 6), mode, lora=True, sample=(5,))
+        assert record.flops == 2 * products
+
+
+def test_a_table_counts_where_it_is_the_last_product_too(keras: Any) -> None:
+    if not hasattr(keras.layers, "ReversibleEmbedding"):
+        pytest.skip(f"Keras {keras.__version__} has no such table")
+    tokens, table = keras.Input((5,), dtype="int32"), keras.layers.ReversibleEmbedding(10, 6)
+    records = layer_records(keras.Model(tokens, table(table(tokens), reverse=True)), keras, (5,))
+    assert [(one.flops, one.parameters) for one in records] == [(0, 60), (2 * 5 * 6 * 10, 0)]
+
+
 def test_attention_counts_its_projections_and_both_products(keras: Any) -> None:
     tokens = keras.Input((6, 4))  # 6 queries
     pooled = keras.layers.AveragePooling1D(2)(tokens)  # 3 keys and values
@@ -159,6 +226,34 @@ def test_attention_counts_its_projections_and_both_products(keras: Any) -> None:
     projections = 6 * 4 * 2 * 3 + 3 * 4 * 2 * 3 + 3 * 4 * 2 * 5 + 6 * 2 * 5 * 4
     products = 2 * 6 * 3 * (3 + 5)  # heads x queries x keys x depth
     assert counted(keras, model, (6, 4)) == 2 * (projections + products)
+
+
+def test_attention_of_groups_counts_the_scores_of_each_query_head(keras: Any) -> None:
+    if not hasattr(keras.layers, "GroupQueryAttention"):
+        pytest.skip(f"Keras {keras.__version__} has no groups of queries")
+    tokens = keras.Input((6, 4))
+    pooled = keras.layers.AveragePooling1D(2)(tokens)
+    attention = keras.layers.GroupQueryAttention(3, 4, 2)
+    model = keras.Model(tokens, attention(tokens, pooled))
+    projections = 6 * 4 * 4 * 3 + 2 * 3 * 4 * 2 * 3 + 6 * 4 * 3 * 4
+    assert counted(keras, model, (6, 4)) == 2 * (projections + 2 * 4 * 6 * 3 * 3)
+
+
+def test_the_rules_are_of_layers_that_keras_has(keras: Any) -> None:
+    if release(keras) < (3, 14):
+        pytest.skip(f"Keras {keras.__version__} has not all of them")
+    assert [name for name in flops_of_layers._RULES if not hasattr(keras.layers, name)] == []
+
+
+def test_an_operation_that_runs_a_function_or_an_algorithm_has_unknown_flops(keras: Any) -> None:
+    if release(keras) < (3, 0):
+        pytest.skip("Keras 2 has none")
+    ops, image = keras.ops, keras.Input((4, 4), batch_size=1)
+    made = [ops.cholesky(image), ops.map(lambda one: one @ one, image), *ops.rfft(image), image + 1]
+    sample = keras.Input((4, 4), batch_size=1)
+    calls = traced_calls(keras.Model(image, made), keras, sample, operations=True)
+    found = {type(one.layer).__name__: call_flops(one, keras) for one in calls}
+    assert [found[name] for name in ("Cholesky", "Map", "RFFT", "Add")] == [None, None, None, 0]
 
 
 def test_a_shared_layer_counts_each_call_and_its_parameters_once(keras: Any) -> None:

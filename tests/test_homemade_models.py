@@ -147,6 +147,10 @@ MEASURED = {
     "ragged": usual(9 * 3 + 3 * 2 + 2, 3 * 2, 0, CLASSES),
     "sparse_rows": Right(50 * 3 + 3, None, None, CLASSES),
     "looped": usual(16, 4 * 16, 0, CLASSES),
+    "nested_outputs": usual(
+        *(5 * 13, 5 * 12, 5 * 12, "crossentropy + binary_crossentropy + mean_absolute_error"),
+        "SGD",
+    ),
 }
 NOTES = {
     "gan": "does not have a `call()` method implemented",
@@ -171,7 +175,7 @@ OWN_TRAINING = {
     *("contrastive", "diffusion", "distillation", "gan", "goes_on", "stops", "two_results", "vae"),
 }
 """Of `homemade_training.py`."""
-QUICK = ["gan", "lora", "preprocessing", "ragged", "reader", "stateful"]
+QUICK = ["gan", "lora", "nested_outputs", "preprocessing", "ragged", "reader", "stateful"]
 """Of different mechanisms."""
 
 

@@ -242,9 +242,11 @@ def test_shares_are_held_to_those_of_the_profiler_group_by_group() -> None:
     assert "profiled_share" not in [one.key for one in layers_table(rows, top=2).headings]
     assert layers_table(rows).column("profiled_share")[:3] == [0.75, None, 0.25]
     other = rows_of(grouped([4.0, 3.0, 3.0], 0.5, 0.1, 0.2, 0.2, groups=(0, 0, 1, 2)))
-    words = "In doubt: the framework's profiler finds other shares of the forward pass; furthest: "
+    words = "In doubt: the framework's profiler finds other shares of the step, forward; furthest: "
     words += "conv0 to conv1, 60.0 % here and 40.0 % by it."
     assert words in layers_table(other, top=2).caption
+    little = rows_of(grouped([1.0, 3.0], 0.06, 0.06, groups=(0, 1)))  # 6 % of the step, not 3
+    assert "are within 3 points of those" in layers_table(little, top=2).caption
     assert "profiler" not in layers_table(rows_of(session(1.0, 0.5)), top=2).caption
 
 

@@ -37,6 +37,7 @@ from convmark.machine.gpu.devices import Card, Gpu
 Model = Callable[[int, random.Random], Session]
 """Gives the session of a number, from 1."""
 
+FOUR = ("lenet5", "conv_layer", "dense_layer", "mini_resnet")
 SIZES = {"old": {"parameters": 10}, "new": {"parameters": 20}}
 HOT = "the card was slowed (hardware_thermal)"
 CARD = Card(gpu=Gpu(index=0, name="Tesla T4", memory_bytes=None, uuid="GPU-1"))
@@ -78,9 +79,8 @@ def session(
     def near(value: float) -> Estimate:
         return Estimate(value=value + (noise.gauss(0, 0.01) if noise else 0.0), error=0.001)
 
-    codes = {
-        name: {"hash": one} for name, one in zip(("old", "new", "control"), hashes, strict=False)
-    }
+    names = ("old", "new", "control")
+    codes = {name: {"hash": one} for name, one in zip(names, hashes, strict=False)}
     wall = near(change)
     beside = near(control) if control is not None else None
     return Session(wall=wall, cpu=wall, control_wall=beside, codes=codes, sizes=SIZES)
@@ -244,8 +244,7 @@ def verdicts(found: Sequence[CaseResult]) -> list[str]:
 def test_identical_codes_with_noise_are_unchanged_after_two_sessions_each(
     compare: Compare,
 ) -> None:
-    names = ("lenet5", "conv_layer", "dense_layer", "mini_resnet")
-    found, duets = compare({name: changed(0.0) for name in names})
+    found, duets = compare({name: changed(0.0) for name in FOUR})
     assert verdicts(found) == ["unchanged"] * 4
     assert [len(plans) for plans in duets.plans.values()] == [2] * 4
     assert len(duets.said) == 4
@@ -253,8 +252,7 @@ def test_identical_codes_with_noise_are_unchanged_after_two_sessions_each(
 
 
 def test_a_slower_case_is_regressed_and_no_other_blamed(compare: Compare) -> None:
-    names = ("lenet5", "conv_layer", "dense_layer", "mini_resnet")
-    models = {name: changed(0.08 if name == "lenet5" else 0.0) for name in names}
+    models = {name: changed(0.08 if name == "lenet5" else 0.0) for name in FOUR}
     found, _ = compare(models, apart={"lenet5": 0.08})
     assert verdicts(found) == ["regressed", *["unchanged"] * 3]
     assert found[0].decision is not None
@@ -262,16 +260,15 @@ def test_a_slower_case_is_regressed_and_no_other_blamed(compare: Compare) -> Non
 
 
 def test_a_decision_that_was_shown_stands_when_later_cases_are_noisy(compare: Compare) -> None:
-    quiet = ("lenet5", "conv_layer", "dense_layer", "mini_resnet")
     noisy = ("vgg16", "resnet50", "xception", "densenet121", "mobilenet", "nasnet_mobile")
     models: dict[str, Model] = {
-        **dict.fromkeys(quiet, lambda number, noise: session(0.001 * (-1) ** number)),
+        **dict.fromkeys(FOUR, lambda number, noise: session(0.001 * (-1) ** number)),
         **dict.fromkeys(noisy, lambda number, noise: session(0.2 * (-1) ** number)),
     }
     found, duets = compare(models, budget_s=60.0)
     assert verdicts(found) == [*["unchanged"] * 4, *["undecided"] * 6]
-    assert [len(duets.plans[name]) for name in quiet] == [2] * 4
-    assert [line.partition("-")[0] for line in duets.said] == list(quiet)
+    assert [len(duets.plans[name]) for name in FOUR] == [2] * 4
+    assert [line.partition("-")[0] for line in duets.said] == list(FOUR)
 
 
 def test_the_progress_shows_per_cent_and_not_the_log_ratio(compare: Compare) -> None:

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from workers import BUILDERS, environ, measured
+from workers import BUILDERS, environ, measured, skip_without
 
 from convmark.core.case import Case
 from convmark.interpreter import Answer, Interpreter
@@ -173,21 +173,45 @@ def test_a_strategy_of_one_replica_is_in_the_state(ask: Ask) -> None:
     assert read_back(ask("of_a_strategy"))["model"] == {"strategy": "MirroredStrategy"}
 
 
-def test_what_pytorch_has_compiled_of_an_earlier_case_is_not_inside_the_next_nor_its_folder(
-    tmp_path: Path,
-) -> None:
-    variables = environ(tmp_path)
-    with Interpreter(
-        environ=variables, folder=BUILDERS, backend="torch", isolation="none"
-    ) as interpreter:
-        answers = [
-            interpreter.answer(measured(f"settingnets:{name}", backend="torch", threads="default"))
-            for name in ("torch_inside_elsewhere", "zero_head")
+ONE_BY_ONE = (
+    *("settingnets:torch_inside_elsewhere", "settingnets:zero_head"),
+    *("worknets:with_variable", "worknets:with_variable", "worknets:narrowed_head"),
+)
+
+
+@pytest.fixture(scope="module")
+def in_one_process(tmp_path_factory: pytest.TempPathFactory) -> list[Answer]:
+    """What one process of PyTorch answers to these, one after another."""
+    skip_without("torch")
+    how: dict[str, Any] = {"backend": "torch", "isolation": "none"}
+    variables = environ(tmp_path_factory.mktemp("none"))
+    with Interpreter(environ=variables, folder=BUILDERS, **how) as interpreter:
+        return [
+            interpreter.answer(
+                {
+                    **measured(name, backend="torch", threads="default"),
+                    "smoke": name.startswith("worknets"),
+                }
+            )
+            for name in ONE_BY_ONE
         ]
+
+
+def test_what_pytorch_has_compiled_of_an_earlier_case_is_not_inside_the_next_nor_its_folder(
+    in_one_process: list[Answer],
+) -> None:
+    answers = in_one_process[:2]
     found = [read_back(one)["call_path"] for one in answers]
     assert found == ["eager, torch.compile inside", "eager"]
     folders = {(one.event("code") or {})["folder"] for one in answers}
     assert folders == {str(BUILDERS)}
+
+
+def test_variables_that_a_module_sets_are_in_the_rows_of_later_cases_of_the_process_too(
+    in_one_process: list[Answer],
+) -> None:
+    found = [read_back(one)["environ"] for one in in_one_process]
+    assert found == [{}, {}, *[{"ONEDNN_VERBOSE": "0"}] * 3]
 
 
 @pytest.mark.parametrize(
@@ -473,15 +497,23 @@ def test_a_step_that_was_to_be_compiled_and_runs_eagerly_is_refused(
 
 
 @pytest.mark.long  # the compiler alone takes most of a minute
-def test_a_function_that_is_another_at_each_call_is_compiled_in_part(
-    interpreter_of: Callable[[str], Interpreter],
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("settingnets:torch_counts", "torch.compile, eager in part"),
+        ("homemade_models:left_as_it_is", "torch.compile, eager in part"),
+        ("homemade_models:dropped", "torch.compile"),
+    ],
+)
+def test_a_function_that_pytorch_does_not_compile_is_in_the_call_path(
+    interpreter_of: Callable[[str], Interpreter], name: str, path: str
 ) -> None:
-    asked = measured("settingnets:torch_counts", batch_size=4, backend="torch", jit="on")
-    found = read_back(interpreter_of("torch").answer(asked))
-    assert found["call_path"] == "torch.compile, eager in part"
+    task = "infer" if name.startswith("setting") else "train"
+    asked = measured(name, task=task, batch_size=4, backend="torch", jit="on")
+    assert read_back(interpreter_of("torch").answer(asked))["call_path"] == path
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "torch"])
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_weights_that_keras_does_not_see_are_in_the_state(
     interpreter_of: Callable[[str], Interpreter], backend: str
 ) -> None:

@@ -236,10 +236,20 @@ def test_a_row_says_which_machine_never_came(run: Run, tmp_path: Path) -> None:
 
 
 def test_local_processes_are_one_flag(run: Run, tmp_path: Path) -> None:
-    command = run(tmp_path, "--replicas=2", "--cluster=local", "--processes=1", "--isolation=spawn")
+    command = run(tmp_path, "--replicas=2", "--cluster=local", "--processes=1")
     printed, _ = command.communicate(timeout=120)
     assert command.returncode == 0, printed
     (row,) = rows(tmp_path)
     assert row.measured
     assert row.case.name == "conv_layer-train-cpu-b4-float32-r2-local"
     assert row.call_path == "tf.function, MultiWorkerMirroredStrategy"
+
+
+def test_an_interpreter_of_its_own_may_have_companions_too(tmp_path: Path) -> None:
+    asked = two("conv_layer", spread=True, smoke=True, task="train", batch_size=4)
+    with Interpreter(environ=environ(tmp_path), isolation="spawn", time_limit_s=60) as spawning:
+        answer = spawning.answer(asked)
+    assert (answer.status, answer.message) == ("ok", "")
+    assert (answer.event("read_back") or {})[
+        "call_path"
+    ] == "tf.function, MultiWorkerMirroredStrategy"

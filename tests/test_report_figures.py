@@ -295,6 +295,18 @@ def test_a_wide_axis_of_seconds_has_labels_at_1_2_and_5_in_the_units_of_the_tabl
     assert {"500 us", "1 ms", "2 ms", "5 ms", "10 ms", "20 ms", "50 ms"} <= set(found)
 
 
+def test_a_spread_of_more_than_the_step_time_leaves_the_others_where_they_are() -> None:
+    """Half the range of a slow process may be many times the median, of which no scale is drawn."""
+    records = [
+        {"model": name, "task": "infer", "batch_size": 1, "hardware": "m cpu",
+         "step_time_p50_s": step_s, "spread": spread}
+        for name, step_s, spread in (("a", 0.001, 4.4), ("b", 0.02, 0.1))
+    ]  # fmt: skip
+    columns = headings("model task batch_size hardware step_time_p50_s spread")
+    table = table_of("architectures", "Architectures", "", columns, records)
+    assert {"1 ms", "2 ms", "5 ms", "10 ms", "20 ms"} <= set(labels_of(figures_of([table])[0]))
+
+
 def test_a_value_has_one_colour_and_shape_wherever_it_is_drawn(tmp_path: Path) -> None:
     figures_ = figures_of(build([rich_results(tmp_path)]).tables)
     slots, seen = slots_of(figures_), {}

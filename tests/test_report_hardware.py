@@ -305,6 +305,18 @@ def test_each_machine_has_its_own_best_batch(tmp_path: Path) -> None:
     assert found(best, model="lenet5", hardware=f"{SLOW} cpu")["batch_size"] == 32
 
 
+def test_a_machine_measured_at_one_batch_alone_has_no_best_to_compare(tmp_path: Path) -> None:
+    slow = [
+        *three(SLOW, 1, "lenet5", 1.0, 1.0, 1.0, batch_size=1),
+        *three(SLOW, 1, "lenet5", 2.0, 2.0, 2.0, batch_size=32),
+    ]
+    fast = three(FAST, 1, "lenet5", 0.5, 0.5, 0.5, batch_size=1)
+    best = hardware_tables(kept(tmp_path, slow, fast).frame, Comparison(reference=f"{SLOW} cpu"))[1]
+    row = found(best, model="lenet5", hardware=f"{FAST} cpu")
+    assert row["note"] == "not known: measured at batch 1 alone"
+    assert not any(one.get("low") for one in best.records())
+
+
 def test_the_loss_stands_beside_reduced_precision(tmp_path: Path) -> None:
     rows = [
         *three(SLOW, 1, "lenet5", 2.0, loss=0.5),

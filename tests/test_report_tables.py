@@ -14,6 +14,7 @@ from histories import keep_said
 from report_rows import FAST, HOSTILE, SLOW, keep_run, measured, results_of_two_machines
 from test_verdicts_file import judgement
 
+from convmark.compare.files import step_time_verdicts
 from convmark.core.errors import MeasurementError
 from convmark.core.table import Table, headings, table_of
 from convmark.report.build import build
@@ -23,7 +24,7 @@ from convmark.report.rows import Rows, points, read_rows
 from convmark.report.summary import summary
 from convmark.report.tables import history as history_module
 from convmark.report.tables.hardware import hardware_tables
-from convmark.report.tables.history import history, step_time_verdicts
+from convmark.report.tables.history import history
 from convmark.report.tables.models import applications, architectures, pareto, pareto_front
 from convmark.report.tables.overview import machines, troubles
 from convmark.report.tables.replicas import scaling
@@ -263,7 +264,8 @@ def test_history_has_the_run_behind_each_point_its_interval_and_its_verdict(
     )
     said = judgement(run="0002", verdict="inconclusive", fails=False)
     keep_said(tmp_path / "results" / SLOW, said)
-    table = history(points(rows.frame), rows.runs, step_time_verdicts(rows.runs))
+    verdicts = step_time_verdicts([run.path for run in rows.runs])
+    table = history(points(rows.frame), rows.runs, verdicts)
     first, second = table.records()
     assert (first["run"], first["commit"]) == ("0001", "aaaaaaaaaaaa (dirty)")
     # one pooled spread: variance 1 with 2 degrees of freedom, whose quantile is 4.30265

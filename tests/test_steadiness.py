@@ -194,7 +194,7 @@ def test_too_few_steps_and_a_clock_too_coarse_tell_nothing(times_s: list[float])
 
 
 def test_a_model_whose_call_grows_ends_unsteady_with_the_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    warm: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(BUILDERS)
     status = main(

@@ -39,6 +39,8 @@ TRAINED_WITH = {
     "gan": ("model", "Adam + SGD", "train_step"),
     "told": ("harness", "SGD", "sparse_categorical_crossentropy"),
     "regularized": ("harness", "SGD", "sparse_categorical_crossentropy + losses added"),
+    "activity": ("harness", "SGD", "sparse_categorical_crossentropy + losses added"),
+    "loss_and_activity": ("model", "SGD", "mean_squared_error + losses added"),
     "losses_of_samples": ("harness", "SGD", "sparse_categorical_crossentropy + losses added"),
     "told_and_compiled": ("model", "SGD", "mean_squared_error"),
     "scored": ("model", "SGD", "mean_squared_error"),

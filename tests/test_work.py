@@ -259,6 +259,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 from convmark.worker.backends.torch_dispatch import dispatched_work
 
 square, image, heads = torch.ones(4, 4), torch.ones(1, 2, 8, 8), torch.ones(1, 2, 6, 4)
+learnt = torch.ones(1, 2, 6, 4, requires_grad=True)
 kernel = torch.ones(5, 2, 3, 3, requires_grad=True)
 
 def in_another_thread():
@@ -289,6 +290,7 @@ runs = [
     lambda: functional.conv_transpose2d(image, torch.ones(2, 5, 3, 3)),
     lambda: functional.conv2d(image, kernel).sum().backward(),
     lambda: functional.scaled_dot_product_attention(heads, heads, heads),
+    lambda: functional.scaled_dot_product_attention(learnt, heads, heads).sum().backward(),
     lambda: (square.sqrt() * square.rsqrt()).sum(),
     lambda: torch.fft.fft(square),
     lambda: torch.linalg.inv(square + torch.eye(4)),
@@ -312,7 +314,8 @@ print(json.dumps([[one.flops for one in works], sorted(works[-1].dtypes | works[
 def test_pytorch_counts_by_what_it_dispatches(forks_of: Callable[[str], Forks]) -> None:
     """In a process of its own: PyTorch and TensorFlow do not go well together in one."""
     convolutions = [2 * 64 * 90, 2 * 64 * 90, 2 * 2 * 36 * 90]
-    expected = [128, 128, 128, *convolutions, 2 * 2 * 2 * 144, 0, *[None] * 9, 128]
+    attention = [2 * 2 * 288, (2 + 5) * 2 * 288]  # scores once more, then four products
+    expected = [128, 128, 128, *convolutions, *attention, 0, *[None] * 9, 128]
     assert printed(forks_of("torch").run(PYTORCH)) == [expected, ["float32", "int8"]]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from workers import BUILDERS, environ, measured
+from workers import measured
 
 from convmark.core.case import Case
 from convmark.interpreter import Answer, Interpreter
@@ -183,19 +183,3 @@ def test_variables_of_libraries_that_multiply_have_products_looked_at() -> None:
     assert may_be_set(["HOME", "ONEDNN_DEFAULT_FPMATH_MODE"])
     assert may_be_set(["TF_SET_ONEDNN_FPMATH_MODE"])
     assert not may_be_set(["HOME", "TF_CPP_MIN_LOG_LEVEL", "TF2_BEHAVIOR", "OMP_NUM_THREADS"])
-
-
-def test_variables_that_a_module_sets_are_in_the_rows_of_later_cases_of_the_process_too(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    variables = environ(tmp_path_factory.mktemp("none"))
-    with Interpreter(
-        environ=variables, folder=BUILDERS, backend="torch", isolation="none"
-    ) as interpreter:
-        answers = [
-            interpreter.answer(
-                {**measured(f"{NET}:{name}", backend="torch", threads="default"), "smoke": True}
-            )
-            for name in ("with_variable", "with_variable", "narrowed_head")
-        ]
-    assert [read_back(one)["environ"] for one in answers] == [{"ONEDNN_VERBOSE": "0"}] * 3

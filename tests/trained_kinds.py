@@ -8,7 +8,7 @@ ANYWHERE = (
     *("own_loss_of_nothing", "pixels", "two_outputs", "losses_alone", "own_compute_loss", "eager"),
     *("several_at_once", "no_loss", "frozen", "frozen_and_compiled", "compile_of_its_own"),
     *("late", "shared", "says_built", "told", "regularized", "losses_of_samples", "two_heads"),
-    *("judged", "two_heads_and_a_label"),
+    *("judged", "two_heads_and_a_label", "activity", "loss_and_activity"),
 )
 OF_TENSORFLOW = (
     *("gan", "accumulates", "own_train_function", "by_xla", "told_and_compiled", "scored"),

@@ -99,6 +99,17 @@ class AddsLoss(layers.Layer):  # type: ignore[misc]
         return inputs
 
 
+def activity() -> Any:
+    """Its loss is of what a layer gives, and of no weight."""
+    return keras.Sequential([keras.Input((6,)), layers.Dense(10, activity_regularizer="l2")])
+
+
+def loss_and_activity() -> Any:
+    model = activity()
+    model.compile("sgd", "mse")
+    return model
+
+
 def losses_alone() -> Any:
     inputs = keras.Input((6,))
     model = keras.Model(inputs, AddsLoss()(layers.Dense(3)(inputs)))

@@ -65,19 +65,15 @@ def across(given: argparse.Namespace, options: Options, paths: Sequence[Path]) -
         return _live(given, options, cells, form)
     if form in ("text", "markdown"):
         repeated = functools.partial(typed, options=options, fields=("results",))
-        print(across_report(cells, column, form, live=_live_command(given), typed=repeated))
+        machine = ["--machine", given.machine] if given.machine else []
+        live = shlex.join(["compare", *given.runs, "--across", column, *machine, "--live"])
+        print(across_report(cells, column, form, live=live, typed=repeated))
     else:
         machines = sorted({row.machine for rows in found for row in rows if row.machine})
         print_tables(
             Answer(command="compare", machines=machines, tables=[cells_table(cells)]), form
         )
     return exit_status(not any(cell.verdict == "regressed" for cell in cells))
-
-
-def _live_command(given: argparse.Namespace) -> str:
-    """Return the user's command, without the program's name, as one that compares live."""
-    machine = ["--machine", given.machine] if given.machine else []
-    return shlex.join(["compare", *given.runs, "--across", given.across, *machine, "--live"])
 
 
 def _runs(

@@ -14,8 +14,8 @@ from convmark.core.files import new_folder, writing
 from convmark.core.fitting import tell
 from convmark.core.option import Option
 from convmark.core.option_values import did_you_mean
-from convmark.core.options import OPTIONS, OWN_DEFAULTS, default_sizes
-from convmark.core.tasks import TASKS, TIMED_TASKS
+from convmark.core.options import OPTIONS, OWN_DEFAULTS
+from convmark.core.tasks import TASKS, TIMED_TASKS, default_sizes
 from convmark.core.text import Say, listed, plain_text
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -179,21 +179,6 @@ def add(parser: Parser, usage: str, help: str, **how: Any) -> None:
     parser.add_argument(*names, help=help, **how)
 
 
-_GROUPS = {
-    "what is measured": (
-        *("models", "trust-models", "tasks", "devices", "batch-sizes", "precisions", "jit"),
-        *("replicas", "cluster", "index", "optimizer", "learning-rate", "loss", "input-shape"),
-        *("backend", "runtime", "python", "env"),
-    ),
-    "how it is measured": (
-        *("threads", "cpus", "numa", "ceilings", "processes", "time-budget", "time-limit"),
-        *("isolation", "seed", "latency-limit", "sustain", "cooling", "wait", "allow-concurrent"),
-    ),
-    "the task accuracy": ("seeds", "target-accuracy", "fraction", "mnist"),
-}
-"""The groups of a command's help, by the options in them; the others are in its own group."""
-
-
 _OF_TIMED = {
     "tasks": f"{', '.join(TASKS[name].words for name in TIMED_TASKS)} (default: {{}})",
     "batch_sizes": "samples per replica per step (default: {})",
@@ -244,8 +229,7 @@ def add_options(parser: Parser) -> None:
     groups: dict[str, Any] = {}
     name = parser.prog.partition(" ")[2]
     for option in (option for option in OPTIONS if name in option.commands):
-        title = next((title for title, held in _GROUPS.items() if option.name in held), "")
-        if title and title not in groups:
-            groups[title] = parser.add_argument_group(title)
-        to = groups[title].add_argument if title else parser.add_argument
+        if option.group and option.group not in groups:
+            groups[option.group] = parser.add_argument_group(option.group)
+        to = groups[option.group].add_argument if option.group else parser.add_argument
         option.add_to(to, help=_help_of(name, option))

@@ -94,7 +94,6 @@ class _Workflow:
 
 
 def _gate(place: Path, outcome: str | None, workflow: _Workflow) -> Gate:
-    """Return what the gate has found."""
     try:
         return _found(place, outcome, workflow)
     except (OptionError, StoreError):

@@ -59,7 +59,6 @@ def _list(cache: Cache, form: str) -> None:
 
 
 def _remove(cache: Cache, names: list[str], everything: bool) -> None:
-    """Remove environments by name or requirements, or all of them."""
     if everything and names:
         raise OptionError(f"--all: must not be given with names, got {' '.join(names)!r}")
     if everything:

@@ -62,7 +62,6 @@ def _check(target: str, output: Path | None, places: Sequence[Path]) -> None:
 
 
 def _write(output: Path, files: Mapping[str, str]) -> None:
-    """Write the file, or the files of a new folder."""
     if "" in files:
         with writing(f"--output: {output}", ANOTHER_PLACE):
             write_output(output, files[""].encode())

@@ -243,7 +243,6 @@ def _check(cluster: RayCluster, nodes: Sequence[Node]) -> list[CheckedNode]:
 
 
 def _connected(address: str) -> RayCluster:
-    """Return the cluster."""
     try:
         from convmark.session.fleet.ray import RayCluster
     except ImportError as error:

@@ -31,7 +31,8 @@ def layers(given: argparse.Namespace, options: Options) -> int:
     Raises:
         ConvmarkError: something asked for is not to be had; nothing was measured then.
     """
-    form, depth = check_form(given.format), read_depth(given.depth)
+    form = check_form(given.format)
+    depth = None if given.depth is None else parse_count("--depth", given.depth)
     top = TOP if given.top is None else parse_count("--top", given.top)
     options = _of_command(given.model, options)
     Store(options.results).check_writable()
@@ -67,15 +68,6 @@ def _of_command(models: Sequence[str], options: Options) -> Options:
         raise OptionError("--batch-sizes: must be numbers, got auto")
     named = parse_models("MODEL", ",".join(models))
     return dataclasses.replace(of_command("layers", options), models=named)
-
-
-def read_depth(text: str | None) -> int | None:
-    """Return the levels of blocks that are opened; None for all.
-
-    Raises:
-        OptionError: it is no number above 0.
-    """
-    return None if text is None else parse_count("--depth", text)
 
 
 def _tried(session: Session, found: Sequence[Sequence[LayerRow]]) -> list[Table]:

@@ -15,6 +15,7 @@ from convmark.cli.command import (
     add_options,
     command,
 )
+from convmark.core.case import SIDE_SETTINGS
 from convmark.core.option import DRY_RUN, RESUME
 from convmark.core.report_options import REPORT_OPTIONS
 
@@ -270,8 +271,8 @@ def _ab(commands: Any) -> None:
         add(
             ab,
             f"--set-{side} NAME=VALUE...",
-            f"a setting of {side.upper()}: backend, cpus, jit, threads, precision, or an "
-            "environment variable in capitals",
+            f"a setting of {side.upper()}: {', '.join(SIDE_SETTINGS)}, or an environment variable "
+            "in capitals",
         )
     _add_format(ab)
     _add_stopping_rule(ab)

@@ -378,9 +378,6 @@ def _options(given: Mapping[str, Any], known: Mapping[str, Option]) -> Options:
         given: values by the names of the fields; None is the default. Numbers, paths and lists are
             taken as the texts that they are on the command line.
         known: those of `KEYWORDS` that the function takes.
-
-    Raises:
-        OptionError: there is no such option, or a value breaks its rule.
     """
     for name in given:
         if name in KEYWORDS and name not in known:

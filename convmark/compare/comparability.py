@@ -148,7 +148,6 @@ class Conditions:
 
     @classmethod
     def of(cls, record: Record) -> Conditions:
-        """Return the conditions of a row."""
         return conditions_of(_values_of(record))
 
 
@@ -205,7 +204,6 @@ def _pairs(text: str | None) -> Mapping[str, str]:
 
 
 def comparable(now: Comparability, then: Comparability) -> bool:
-    """Whether two rows are comparable."""
     if now == then:
         return True
     same = replace(now, packages=None) == replace(then, packages=None)

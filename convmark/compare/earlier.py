@@ -127,7 +127,6 @@ class EarlierRuns:
         return self._matches[kind]
 
     def rows(self, path: Path) -> list[Row]:
-        """Return the measured rows of a run."""
         if path not in self._rows:
             try:
                 rows = [] if path in self._unreadable else read_run(path)

@@ -12,6 +12,7 @@ spreadsheet would take for a formula has an apostrophe before it, as in a run's 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -136,6 +137,27 @@ def read_step_time_verdicts(path: Path) -> Iterator[tuple[str, str, str]]:
             except ValueError as error:
                 raise StoreError(f"{path}:{line}: column 'case' {error}") from None
             yield case, cells[_RUN], cells[_VERDICT]
+
+
+VerdictKey = tuple[Path, str]
+"""A run's file, and a case."""
+
+
+def step_time_verdicts(runs: Iterable[Path]) -> dict[VerdictKey, str]:
+    """Return the last verdict on each step time of these runs, by their resolved paths.
+
+    Raises:
+        StoreError: as `read_verdicts`.
+    """
+    words_of = functools.cache(lambda path: list(read_step_time_verdicts(path)))
+    found: dict[VerdictKey, str] = {}
+    for path in dict.fromkeys(run.resolve() for run in runs):
+        for place in verdicts_paths(path):
+            words = {(path, case): said for case, run, said in words_of(place) if run == path.stem}
+            if words:
+                found |= words
+                break
+    return found
 
 
 # -- the accepted runs: what later runs are judged against -----------------------------------------

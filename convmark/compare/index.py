@@ -72,7 +72,6 @@ def _code() -> bytes:
 
 
 def index_path(folder: Path) -> Path:
-    """Return where the index of a folder of runs lies."""
     whole = folder.resolve()
     digest = hashlib.sha256(_code() + os.fsencode(whole)).hexdigest()[:16]
     name = "".join(c if c.isascii() and (c.isalnum() or c == "-") else "_" for c in whole.name)

@@ -77,7 +77,6 @@ def changed_sizes(judgements: Iterable[Judgement]) -> list[Judgement]:
 
 
 def case_names(records: Iterable[Record]) -> dict[str, set[str]]:
-    """Return the names of the cases of a run."""
     found: dict[str, set[str]] = {}
     for row in records:
         found.setdefault(row.case.name, {row.case.name}).add(row.asked_case.name)

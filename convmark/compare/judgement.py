@@ -156,7 +156,6 @@ class Judgement:
 
     @property
     def interval(self) -> Interval:
-        """The change's interval."""
         return Interval.of_cells(self.low, self.high)
 
 

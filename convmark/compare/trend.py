@@ -234,7 +234,6 @@ class Commits:
         return (self._answer("rev-parse", "--verify", "--quiet", f"{commit}^") or "").strip()
 
     def knows(self, commit: str) -> bool:
-        """Whether the repository has the commit."""
         return self._answer("cat-file", "-e", f"{commit}^{{commit}}") is not None
 
     def steps(self, old: str, new: str) -> int | None:

@@ -26,6 +26,8 @@ from convmark.core.tasks import TASKS
 PRECISIONS = ("float32", "tf32", "mixed_float16", "mixed_bfloat16")
 """Those that can be asked for."""
 JIT_STATES = ("off", "on")
+SIDE_SETTINGS = ("backend", "cpus", "jit", "precision", "runtime", "threads")
+"""What one side of a comparison may set of its case alone."""
 ISOLATIONS = ("fork", "spawn", "none")
 
 CLUSTERS = re.compile(r"local|hosts([1-9][0-9]{0,8})")

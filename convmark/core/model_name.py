@@ -101,12 +101,10 @@ class ModelName:
 
     @property
     def is_zoo(self) -> bool:
-        """Whether it names a model of the zoo."""
         return not self.module and not self.file
 
     @property
     def is_preset(self) -> bool:
-        """Whether it names a preset."""
         return self.module == PRESETS and not self.file
 
     @property

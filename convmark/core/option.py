@@ -57,6 +57,8 @@ class Option:
     """Which have it, where a table is of several; `pytest` is one of them."""
     repeatable: bool
     """Whether it may be given more than once; its value is then a tuple."""
+    group: str
+    """The heading in a command's help that it stands under; empty for the command's own."""
 
     @property
     def flag(self) -> str:
@@ -188,6 +190,7 @@ def option_field(
     default: str | None = None,
     commands: Iterable[str] = MEASURING,
     repeatable: bool = False,
+    group: str = "",
 ) -> Any:
     """Return the field of an option.
 
@@ -206,6 +209,7 @@ def option_field(
         help=help,
         commands=frozenset(commands),
         repeatable=repeatable,
+        group=group,
     )
     value = () if repeatable else None if default is None else parse(flag, default)
     return dataclasses.field(default=value, metadata={"option": option})

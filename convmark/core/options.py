@@ -8,6 +8,7 @@ option, the value and the rule.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -31,20 +32,18 @@ from convmark.core.option import (
 )
 from convmark.core.option_values import Shapes
 from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIME_PRECISIONS, RUNTIMES
-from convmark.core.tasks import TASKS, TIMED_TASKS
+from convmark.core.tasks import TASKS, TIMED_TASKS, default_sizes
 
-
-def default_sizes(tasks: Collection[str]) -> str:
-    """Return the batch sizes of the default suites of these tasks, in words."""
-    sizes = {name: " and ".join(map(str, TASKS[name].batch_sizes)) for name in tasks}
-    return ", ".join(f"{words} for {name}" for name, words in sizes.items())
+_of_case = functools.partial(option_field, group="what is measured")
+_of_way = functools.partial(option_field, group="how it is measured")
+_of_lesson = functools.partial(option_field, group="the task accuracy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """The options of a run; None where the suite or the command has its own default."""
 
-    models: tuple[str, ...] | None = option_field(
+    models: tuple[str, ...] | None = _of_case(
         "--models NAMES",
         rules.parse_models,
         "models: a name of the zoo, a name of keras.applications in lower case, your own as "
@@ -53,54 +52,54 @@ class Options:
         "(default: the suite's)",
         commands=NAMED,
     )
-    trust_models: bool = option_field(
+    trust_models: bool = _of_case(
         "--trust-models",
         rules.parse_switch,
         "run code from model files, such as Lambda layers; it can do anything, so use this only "
         "for files that you trust (default: no, refuse such files)",
         default="no",
     )
-    tasks: tuple[str, ...] = option_field(
+    tasks: tuple[str, ...] = _of_case(
         "--tasks TASKS",
         rules.choices_of(tuple(TASKS)),
         f"{', '.join(one.words for one in TASKS.values())} (default: {','.join(TIMED_TASKS)})",
         default=",".join(TIMED_TASKS),
         commands=MEASURING - {"pytest"},
     )
-    devices: tuple[str, ...] = option_field(
+    devices: tuple[str, ...] = _of_case(
         "--devices DEVICES",
         rules.parse_devices,
         "cpu, gpu:0, ... or all available devices",
         default="all",
     )
-    batch_sizes: tuple[int, ...] | Literal["auto"] | None = option_field(
+    batch_sizes: tuple[int, ...] | Literal["auto"] | None = _of_case(
         "--batch-sizes SIZES",
         rules.parse_batch_sizes,
         "samples per replica per step, or auto: find the fastest and the largest that fits "
         f"(default: {default_sizes(TASKS)})",
     )
-    precisions: tuple[str, ...] = option_field(
+    precisions: tuple[str, ...] = _of_case(
         "--precisions PRECISIONS",
         rules.choices_of((*PRECISIONS, *RUNTIME_PRECISIONS)),
         "float32 (TF32 off), tf32 (GPUs only), mixed_float16, mixed_bfloat16; of exported models "
         f"also {', '.join(RUNTIME_PRECISIONS)}",
         default="float32",
     )
-    jit: tuple[str, ...] = option_field(
+    jit: tuple[str, ...] = _of_case(
         "--jit STATE",
         rules.parse_jit,
         "compile the step: off, on or both; uses XLA in TensorFlow and torch.compile in PyTorch; "
         "JAX always compiles",
         default="off",
     )
-    replicas: tuple[int, ...] | None = option_field(
+    replicas: tuple[int, ...] | None = _of_case(
         "--replicas NUMBERS",
         rules.parse_counts,
         "number of model copies, each with its own batch: one per GPU, or logical CPUs; "
         "TensorFlow only (default: 1; bench/test_scaling.py: up to the number of GPUs)",
         commands=SESSIONS,
     )
-    cluster: Cluster | None = option_field(
+    cluster: Cluster | None = _of_case(
         "--cluster WHERE",
         parse_cluster,
         "run replicas in several processes: local, one each on this machine; HOST:PORT,HOST:PORT, "
@@ -108,58 +107,58 @@ class Options:
         "machine (default: one process)",
         commands=("run",),
     )
-    index: int | None = option_field(
+    index: int | None = _of_case(
         "--index N",
         rules.parse_place,
         "position of this machine in --cluster, from 0; the first machine saves the rows (no "
         "default)",
         commands=("run",),
     )
-    optimizer: str | None = option_field(
+    optimizer: str | None = _of_case(
         "--optimizer NAME",
         rules.or_default(rules.parse_name),
         "an optimizer of keras.optimizers, such as adam, or default; for models that are not "
         "compiled (default: plain SGD)",
     )
-    learning_rate: float | None = option_field(
+    learning_rate: float | None = _of_case(
         "--learning-rate RATE",
         rules.or_default(rules.parse_rate),
         "learning rate for models that are not compiled, or default (default: 0.01, or the "
         "default of --optimizer)",
     )
-    loss: str | None = option_field(
+    loss: str | None = _of_case(
         "--loss NAME",
         rules.or_default(rules.parse_name),
         "a loss of keras.losses, or default; for models that are not compiled; the step is then "
         "Keras's own train_step (default: cross-entropy for class scores, else mean squared error)",
     )
-    threads: tuple[str, ...] = option_field(
+    threads: tuple[str, ...] = _of_way(
         "--threads NUMBERS",
         rules.parse_threads,
         "threads of the measured process: numbers, such as 1,2,4, or default, the framework's own "
         "choice",
         default="default",
     )
-    cpus: str | None = option_field(
+    cpus: str | None = _of_way(
         "--cpus LIST",
         rules.or_default(rules.parse_cpus),
         "bind the measured processes to these CPUs, such as 0-7 or 0,2,4, or default; Linux only "
         "(default: all CPUs)",
     )
-    numa: int | None = option_field(
+    numa: int | None = _of_way(
         "--numa NODE",
         rules.or_default(rules.parse_place),
         "bind them to the CPUs and the memory of a NUMA node, such as 0, or default; Linux only "
         "(default: all nodes)",
     )
-    backends: tuple[str, ...] = option_field(
+    backends: tuple[str, ...] = _of_case(
         "--backend NAMES",
         rules.choices_of(tuple(BACKENDS)),
         f"backends of Keras: {', '.join(BACKENDS)} (default: {DEFAULT_BACKEND})",
         default=DEFAULT_BACKEND,
         commands=(*MEASURING, "doctor", "fleet doctor"),
     )
-    runtimes: tuple[str, ...] = option_field(
+    runtimes: tuple[str, ...] = _of_case(
         "--runtime NAMES",
         rules.choices_of(tuple(RUNTIMES)),
         f"what runs the forward pass in the task infer: {', '.join(RUNTIMES)}; all but keras load "
@@ -167,7 +166,7 @@ class Options:
         default=DEFAULT_RUNTIME,
         commands=NAMED,
     )
-    ceilings: str = option_field(
+    ceilings: str = _of_way(
         "--ceilings WHICH",
         rules.choice_of(("auto", "on", "off")),
         "measure the highest speed of each device once, for the column efficiency: auto (GPUs "
@@ -183,27 +182,27 @@ class Options:
         default="no",
         commands=(*SESSIONS, "ab"),
     )
-    processes: int = option_field(
+    processes: int = _of_way(
         "--processes N",
         rules.parse_count,
         "fresh processes per case",
         default="3",
         commands=ONE_SIDE,
     )
-    time_budget_s: float = option_field(
+    time_budget_s: float = _of_way(
         "--time-budget SECONDS",
         rules.parse_seconds,
         "maximum seconds of timed steps per process; rounds take up to half of this",
         default="0.6",
         commands=(*ONE_SIDE, "ab"),
     )
-    time_limit_s: float = option_field(
+    time_limit_s: float = _of_way(
         "--time-limit SECONDS",
         rules.parse_seconds,
         "end a worker that makes no progress for this many seconds",
         default="600",
     )
-    isolation: str = option_field(
+    isolation: str = _of_way(
         "--isolation HOW",
         rules.choice_of(ISOLATIONS),
         "fork: fork each process from a warm interpreter; spawn: start a new interpreter; none: "
@@ -217,47 +216,47 @@ class Options:
         default="results",
         commands=ALL,
     )
-    seed: int = option_field(
+    seed: int = _of_way(
         "--seed N",
         rules.parse_seed,
         "seed for the order of cases, the weights and the batches",
         default="0",
     )
-    seeds: tuple[int, ...] = option_field(
+    seeds: tuple[int, ...] = _of_lesson(
         "--seeds SEEDS",
         rules.parse_seeds,
         "seeds of the task accuracy, one process each",
         default="0,1,2",
         commands=SESSIONS,
     )
-    target_accuracy: float = option_field(
+    target_accuracy: float = _of_lesson(
         "--target-accuracy SHARE",
         rules.parse_share,
         "validation accuracy for the time to accuracy of the task accuracy",
         default="0.97",
         commands=SESSIONS,
     )
-    fraction: float = option_field(
+    fraction: float = _of_lesson(
         "--fraction SHARE",
         rules.parse_share,
         "share of the training and validation samples for the task accuracy, for quick checks",
         default="1",
         commands=SESSIONS,
     )
-    mnist: Path | None = option_field(
+    mnist: Path | None = _of_lesson(
         "--mnist PATH",
         rules.parse_file,
         "MNIST file, an .npz with the arrays of keras.datasets.mnist (default: CONVMARK_MNIST, "
         "else downloaded by Keras)",
         commands=SESSIONS,
     )
-    input_shape: Shapes | None = option_field(
+    input_shape: Shapes | None = _of_case(
         "--input-shape SHAPE",
         rules.or_default(rules.parse_shapes),
         "shape of one sample, such as 224x224x3, or name=28x28x1,other=4 for several inputs, or "
         "default (default: from the model; axes of unknown size: 224 in images, 128 in sequences)",
     )
-    pythons: tuple[str, ...] = option_field(
+    pythons: tuple[str, ...] = _of_case(
         "--python PATH",
         rules.parse_text,
         "interpreter to measure, or the folder of its environment; it needs only the framework "
@@ -265,7 +264,7 @@ class Options:
         repeatable=True,
         commands=(*SESSIONS, "doctor", "fleet doctor"),
     )
-    environments: tuple[str, ...] = option_field(
+    environments: tuple[str, ...] = _of_case(
         "--env REQUIREMENTS",
         rules.parse_text,
         'requirements of the environment to measure, such as "tensorflow==2.20.*"; made once and '
@@ -273,14 +272,14 @@ class Options:
         repeatable=True,
         commands=(*SESSIONS, "doctor", "fleet doctor"),
     )
-    sustain_s: float | None = option_field(
+    sustain_s: float | None = _of_way(
         "--sustain TIME",
         rules.parse_duration,
         "continue the steps for this time in the first process of each case, such as "
         "20m, 90s or 1h, and find when the throughput drops (default: no)",
         commands=("run",),
     )
-    latency_limit_s: float | None = option_field(
+    latency_limit_s: float | None = _of_way(
         "--latency-limit LATENCY",
         rules.parse_latency,
         "search the highest rate of arriving requests whose 99th percentile of "
@@ -288,21 +287,21 @@ class Options:
         "case of the task infer (default: no)",
         commands=SESSIONS,
     )
-    cooling: str | None = option_field(
+    cooling: str | None = _of_way(
         "--cooling TEXT",
         rules.parse_text,
         "how the machine is cooled, such as 'air, 2 fans' or 'liquid'; saved in each "
         "row (no default)",
         commands=("run",),
     )
-    wait: bool = option_field(
+    wait: bool = _of_way(
         "--wait",
         rules.parse_switch,
         "wait until other benchmark runs on this machine have ended (default: no, stop with an "
         "error)",
         default="no",
     )
-    allow_concurrent: bool = option_field(
+    allow_concurrent: bool = _of_way(
         "--allow-concurrent",
         rules.parse_switch,
         "measure at the same time as other benchmark runs, which disturb the results; rows are "

@@ -78,13 +78,22 @@ def _table(path: Path) -> dict[str, Any]:
     return _of_text(text, path)
 
 
-def _of_text(text: str, path: Path) -> dict[str, Any]:
+def toml_of(text: str) -> dict[str, Any]:
+    """Return what a TOML text says.
+
+    Raises:
+        ValueError: it is none.
+    """
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         import tomli as tomllib
+    return tomllib.loads(text)
+
+
+def _of_text(text: str, path: Path) -> dict[str, Any]:
     try:
-        table = tomllib.loads(text).get("tool", {}).get("convmark", {})
+        table = toml_of(text).get("tool", {}).get("convmark", {})
     except (ValueError, AttributeError, RecursionError) as error:
         reason = str(error).partition("\n")[0]
         raise OptionError(f"{path}: cannot be read as TOML: {reason}") from None

@@ -86,7 +86,6 @@ class Suite:
 
 
 def suite_of(task: str) -> Suite:
-    """Return the default suite of a task."""
     return Suite(models=NETWORKS, tasks=(task,), batch_sizes=TASKS[task].batch_sizes)
 
 

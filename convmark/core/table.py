@@ -28,10 +28,6 @@ def _plain_number(value: float) -> str:
     return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
 
 
-def _ratio_text(value: float) -> str:
-    return f"{value:.3f}" if value < 9.9995 else f"{value:.2f}"
-
-
 KINDS: Mapping[str, tuple[str, Callable[[Any], str]]] = MappingProxyType(
     {
         "text": ("", str),
@@ -46,7 +42,7 @@ KINDS: Mapping[str, tuple[str, Callable[[Any], str]]] = MappingProxyType(
         "share": ("", share_text),
         "load": ("", load_text),
         "change": ("", change_text),
-        "ratio": ("", _ratio_text),
+        "ratio": ("", lambda value: f"{value:.3f}" if value < 9.9995 else f"{value:.2f}"),
         "number": ("", _plain_number),
         "whole": ("", lambda value: f"{value:.0f}"),
         "figure": ("", str),
@@ -196,7 +192,6 @@ class Table:
         return [row[place] for row in self.rows]
 
     def records(self) -> list[dict[str, Any]]:
-        """Return the rows by key."""
         keys = [heading.key for heading in self.headings]
         return [dict(zip(keys, row, strict=True)) for row in self.rows]
 

@@ -7,7 +7,7 @@ loads this module too, so it needs the standard library alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -98,3 +98,9 @@ TASKS: Mapping[str, Task] = MappingProxyType(
 """By name."""
 
 TIMED_TASKS = tuple(name for name, one in TASKS.items() if one.timed)
+
+
+def default_sizes(tasks: Collection[str]) -> str:
+    """Return the batch sizes of the default suites of these tasks, in words."""
+    sizes = {name: " and ".join(map(str, TASKS[name].batch_sizes)) for name in tasks}
+    return ", ".join(f"{words} for {name}" for name, words in sizes.items())

@@ -174,20 +174,15 @@ def command_text(
     return done.stdout.decode(errors="replace") if done.returncode == 0 else ""
 
 
-def wants_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:
-    """Whether text for a stream is coloured: no by NO_COLOR, yes by FORCE_COLOR, else a terminal's.
+def painted(text: str, stream: TextIO, environ: Mapping[str, str]) -> str:
+    """Return a printed table with the words that matter in colour, where the stream shows it.
 
     Source:
         no-color.org and force-color.org: each counts where it is set and not empty.
     """
-    if environ.get("NO_COLOR"):
-        return False
-    return bool(environ.get("FORCE_COLOR")) or (environ.get("TERM") != "dumb" and stream.isatty())
-
-
-def painted(text: str, stream: TextIO, environ: Mapping[str, str]) -> str:
-    """Return a printed table with the words that matter in colour, where the stream shows it."""
-    return coloured(text) if wants_colour(stream, environ) else text
+    shows = environ.get("TERM") != "dumb" and stream.isatty()
+    wanted = not environ.get("NO_COLOR") and (environ.get("FORCE_COLOR") or shows)
+    return coloured(text) if wanted else text
 
 
 def coloured(text: str) -> str:

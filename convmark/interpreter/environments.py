@@ -95,7 +95,6 @@ class Cache:
             return self._make(wanted, resolved)
 
     def list(self) -> list[Made]:
-        """Return what is there, by name."""
         names = sorted(path.parent.name for path in self.folder.glob(f"*/{MARK}"))
         return [made for name in names if (made := self._read(name)) is not None]
 

@@ -237,7 +237,6 @@ class Interpreters(contextlib.AbstractContextManager["Interpreters"]):
         return ", ".join(BACKENDS[backend].label for backend in self._interpreters)
 
     def of(self, backend: str) -> launch.Interpreter:
-        """Return that of a backend."""
         return self._interpreters[backend]
 
     def inspect(self, models: Iterable[str]) -> dict[str, dict[str, Any]]:

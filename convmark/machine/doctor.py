@@ -166,7 +166,6 @@ def _told(framework: Mapping[str, Any], key: str, when_none: str = _UNKNOWN) -> 
 
 
 def _backend(framework: Mapping[str, Any]) -> str:
-    """Return which of the frameworks was asked for."""
     return str(framework.get("backend") or _there(framework))
 
 

@@ -232,7 +232,6 @@ class System:
 
     @property
     def columns(self) -> dict[str, str | None]:
-        """The row's columns."""
         return asdict(self)
 
     @property

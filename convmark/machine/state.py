@@ -260,7 +260,6 @@ def bound(cpus: str | None, root: Path = Path("/")) -> dict[str, Any] | None:
 
 
 def _cpus_of_node(node: int, root: Path) -> list[int]:
-    """Return the CPUs of a NUMA node."""
     nodes = root / "sys/devices/system/node"
     online = _numbers(nodes / "online")
     if not online:

@@ -63,7 +63,8 @@ class Comparison:
         Raises:
             pytest.UsageError: the option has swallowed the path of the tests.
         """
-        if not _is_loaded(config):
+        names = ("benchmark", "pytest_benchmark.plugin")  # by its entry point, or by -p
+        if not any(map(config.pluginmanager.hasplugin, names)):
             config.pluginmanager.register(FallbackBenchmark(), "convmark-fallback-benchmark")
             return cls(asked=[], stray_folder=None)
         asked = config.option.benchmark_compare
@@ -170,12 +171,6 @@ class OfOthers:
         if self.storage.is_ours(current.fullname):
             return None
         return self.limit.fails(current, compared)
-
-
-def _is_loaded(config: pytest.Config) -> bool:
-    """Whether pytest-benchmark is there, by its entry point or by `-p pytest_benchmark.plugin`."""
-    names = ("benchmark", "pytest_benchmark.plugin")
-    return any(config.pluginmanager.hasplugin(name) for name in names)
 
 
 def replaced_by(config: pytest.Config) -> str:

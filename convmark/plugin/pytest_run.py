@@ -90,7 +90,6 @@ class PytestRun:
 
     @property
     def store(self) -> Store:
-        """The store of the results folder."""
         from convmark.results.store import Store
 
         return Store(self.options.results)

@@ -112,22 +112,17 @@ def _unlike(row: Row, figures: Figures) -> str:
 # -- epochs ----------------------------------------------------------------------------------------
 
 
-def _time_s(epochs: Sequence[Epoch]) -> float:
-    times_s = [one.epoch_time_s for one in epochs]
-    return median(times_s[1:] or times_s)
-
-
 def _of_epochs(row: Row, epochs: Sequence[Epoch]) -> str:
     last, target = epochs[-1], row["target_accuracy"]
     first = next((n for n, one in enumerate(epochs, 1) if one.validation_accuracy >= target), 0)
-    until = epochs[:first]
+    until, times_s = epochs[:first], [one.epoch_time_s for one in epochs]
     return _unlike(
         row,
         {
             "epochs": len(epochs),
             "fraction": last.fraction,
             "training_samples": last.samples,
-            "epoch_time_s": _time_s(epochs),
+            "epoch_time_s": median(times_s[1:] or times_s),
             "training_loss": last.loss,
             "training_accuracy": last.accuracy,
             "validation_loss": last.validation_loss,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from convmark.compare.files import step_time_verdicts
 from convmark.compare.live.ab_files import VerdictRow
 from convmark.core.table import FACETS, Table
 from convmark.core.tasks import TASKS, TIMED_TASKS
@@ -24,14 +25,7 @@ from convmark.report.tables.comparisons import comparisons, comparisons_of
 from convmark.report.tables.cores import cores_of_runs
 from convmark.report.tables.cost import COST, TRAINING_COST, cost_tables, energy
 from convmark.report.tables.hardware import BEST_BATCHES, hardware_tables
-from convmark.report.tables.history import (
-    history,
-    levels,
-    marks,
-    runs_of_levels,
-    step_time_verdicts,
-    trends,
-)
+from convmark.report.tables.history import history, levels, marks, runs_of_levels, trends
 from convmark.report.tables.layers import CaseLayers, newest_layers
 from convmark.report.tables.models import (
     applications,
@@ -166,7 +160,11 @@ def _every_table(
         *cost_tables(rows.frame, comparison),
         energy(timed, wall),
         history(
-            timed, rows.runs, step_time_verdicts(rows.runs), marks(moved), runs_of_levels(moved)
+            timed,
+            rows.runs,
+            step_time_verdicts([run.path for run in rows.runs]),
+            marks(moved),
+            runs_of_levels(moved),
         ),
         levels(moved, Path.cwd(), axes),
         comparisons(compared, rows.names),

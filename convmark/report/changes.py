@@ -93,7 +93,6 @@ class Value:
 
     @property
     def rows(self) -> list[Record]:
-        """The rows of all its runs."""
         return [row for _, rows in self.runs for row in rows]
 
     @property

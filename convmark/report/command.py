@@ -79,7 +79,6 @@ def _html(report: Report) -> str:
 
 
 def _commits(tables: Sequence[Table]) -> Iterator[str]:
-    """Return the commits that stand in the tables."""
     for table in tables:
         for heading in table.headings:
             if heading.key in ("commit", "last_commit"):
@@ -148,7 +147,8 @@ def report(
         rank=asked.rank,
     )
     keep_names(places, asked.names)
-    if form is None and output is None and not to_stdout and _only_names(asked):
+    only_names = bool(asked.names) and asked == replace(ReportOptions(), names=asked.names)
+    if form is None and output is None and not to_stdout and only_names:
         chosen = None
     ref, here = asked.against, Path.cwd()
     found = build(
@@ -190,7 +190,6 @@ def _draw(found: Report, folder: str) -> None:
 
 
 def _bytes(found: Report, form: str) -> bytes:
-    """Return the report in a format."""
     if form == "parquet":
         return parquet_of(_answer(found))
     text = _OWN[form](found) if form in _OWN else formatted(_answer(found), form)
@@ -214,11 +213,6 @@ def _check(asked: ReportOptions) -> None:
         if not asked.figures.strip():
             raise OptionError(f"--figures: must be the path of a folder, got {asked.figures!r}")
         check_output_folder("--figures", Path(asked.figures))
-
-
-def _only_names(asked: ReportOptions) -> bool:
-    """Return whether names are set and nothing of a report is asked for."""
-    return bool(asked.names) and asked == replace(ReportOptions(), names=asked.names)
 
 
 def _say(line: str) -> None:
@@ -279,7 +273,6 @@ def keep_names(places: Sequence[Path], texts: Sequence[str]) -> None:
 
 
 def _machine_folders(places: Sequence[Path]) -> dict[str, list[Path]]:
-    """Return the folders of each machine, by its fingerprint."""
     runs = {path.resolve().parent: path for path in reversed(run_files(places))}
     found: dict[str, list[Path]] = {}
     for folder, path in sorted(runs.items()):

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta, timezone
@@ -35,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 from convmark.core.errors import OptionError
 from convmark.core.files import read_regular
 from convmark.core.option_values import nearest
+from convmark.core.pyproject import toml_of
 from convmark.core.report_options import RANKS
 from convmark.core.text import is_plain
 
@@ -108,7 +108,7 @@ def read_prices(path: Path, today: date | None = None) -> dict[str, Price]:
     tables = {key: value for key, value in told.items() if isinstance(value, dict)}
     if not tables:
         raise OptionError(f"--prices: {path} must have a table for each machine, such as [gpu-box]")
-    _check_keys(f"--prices: {path}", shared, KEYS)
+    _check_keys(f"--prices: {path}", shared)
     last = today or datetime.now(timezone(timedelta(hours=14))).date()
     found = {name: _price(path, name, shared, own, last) for name, own in tables.items()}
     first = next(iter(found.values()))
@@ -122,28 +122,24 @@ def read_prices(path: Path, today: date | None = None) -> dict[str, Price]:
 
 
 def _table(path: Path) -> dict[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
     try:
-        return dict(tomllib.loads(read_regular(path).decode("utf-8")))
+        return toml_of(read_regular(path).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise OptionError(f"--prices: {path} must be a TOML file: {reason}") from None
 
 
-def _check_keys(subject: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
+def _check_keys(subject: str, given: Mapping[str, Any]) -> None:
     for key in given:
-        if key not in known:
-            raise OptionError(f"{subject}: unknown key {key!r}; {nearest(key, known)}")
+        if key not in KEYS:
+            raise OptionError(f"{subject}: unknown key {key!r}; {nearest(key, KEYS)}")
 
 
 def _price(
     path: Path, name: str, shared: Mapping[str, Any], own: Mapping[str, Any], last: date
 ) -> Price:
     subject = f"--prices: {path}: machine {name!r}"
-    _check_keys(subject, own, KEYS)
+    _check_keys(subject, own)
     given = _of_one_form(subject, shared, own)
     for key in ("currency", "date", "source"):
         if key not in given:

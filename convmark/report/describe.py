@@ -144,7 +144,6 @@ def _text(path: Path) -> str:
 
 
 def layers_of(described: Sequence[Mapping[str, Any]]) -> tuple[Layer, ...]:
-    """Return the layers that a worker described."""
     return tuple(
         Layer(
             name=plain_text(str(layer["name"])),

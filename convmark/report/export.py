@@ -108,7 +108,6 @@ def _states(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _figures(row: Mapping[str, Any]) -> dict[_Metric, float]:
-    """Return the figures of a point that are there."""
     return {one: float(row[one.column]) for one in METRICS if row[one.column] == row[one.column]}
 
 

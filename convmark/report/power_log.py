@@ -68,16 +68,13 @@ class PowerLog:
 
     @property
     def first_s(self) -> float:
-        """When it begins."""
         return float(self.times_s[0])
 
     @property
     def last_s(self) -> float:
-        """When it ends."""
         return float(self.times_s[-1])
 
     def within(self, from_s: float, until_s: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        """Return the values of a time."""
         return self.watts[(self.times_s >= from_s) & (self.times_s <= until_s)]
 
     def mean_w(self, from_s: float, until_s: float) -> float:
@@ -103,7 +100,6 @@ class PowerLog:
 
 
 def utc_text(time_s: float) -> str:
-    """Return a time as it is printed."""
     return datetime.fromtimestamp(time_s, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 

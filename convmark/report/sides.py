@@ -123,7 +123,6 @@ class Side:
     """What to be wary of."""
 
     def fact(self, name: str) -> str:
-        """Return the fact of a name in `FACTS`."""
         return self.facts[FACTS.index(name)]
 
     @property
@@ -219,7 +218,6 @@ def _quantiles() -> list[float]:
 
 
 def _numbered(values: Iterable[Any]) -> dict[Any, int]:
-    """Return the distinct values with their places."""
     return {value: place for place, value in enumerate(dict.fromkeys(values))}
 
 

@@ -362,7 +362,6 @@ def _check_run(
 
 
 def findings_table(findings: Iterable[Finding]) -> Table:
-    """Return one row per finding."""
     keys = "file line rule rows value remedy"
     return table_of(
         "findings",

@@ -94,7 +94,6 @@ def summary(records: Sequence[Record]) -> list[Table]:
 
 
 def values_of(rows: Sequence[Record], column: str) -> list[Any]:
-    """Return the values of a column in the measured rows that have one."""
     found = [getattr(row, column) for row in rows if row.measured]
     return [value for value in found if value is not None]
 

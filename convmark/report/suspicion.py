@@ -192,7 +192,6 @@ class Level:
         self._median = math.nan
 
     def add(self, value: float) -> None:
-        """Count a figure."""
         self._values.append(value)
 
     @property
@@ -212,7 +211,6 @@ class Known:
         self._facts: dict[tuple[Any, ...], tuple[float, str]] = {}
 
     def add(self, run: Published) -> None:
-        """Compare later rows with these."""
         for line, row in enumerate(run.rows, 2):
             self._add(row, run.path, line)
 

@@ -62,7 +62,6 @@ class _Timed:
 
     @classmethod
     def of(cls, row: Row) -> _Timed:
-        """Return a row with its times."""
         began_s = datetime.fromisoformat(str(row["started"])).timestamp()
         stretch, of_part = None, ""
         for part, rate in (

@@ -260,7 +260,6 @@ def each_step_times(path: Path, orders: Iterable[int]) -> Iterator[np.ndarray | 
 
 
 def _step_times(archive: zipfile.ZipFile, order: int) -> np.ndarray:
-    """Return one row's step times."""
     member = archive.getinfo(f"{order:05d}.npy")
     if member.file_size > MOST_STEPS_BYTES:
         raise ValueError("too many")

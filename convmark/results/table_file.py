@@ -40,14 +40,12 @@ MOST_LINE_BYTES = 1 << 22
 
 
 def csv_lines(rows: Iterable[Sequence[str]]) -> str:
-    """Return rows as lines of CSV."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 
 def csv_bytes(rows: Iterable[Sequence[str]]) -> bytes:
-    """Return rows as the lines of a file."""
     return csv_lines(rows).encode(errors="replace")
 
 

@@ -69,7 +69,6 @@ def key_of(case: Case) -> Key:
 
 
 def ceilings_path(results: Path, machine: str) -> Path:
-    """Return the file of a machine's ceilings."""
     return results / machine / "ceilings.csv"
 
 

@@ -105,7 +105,6 @@ class LayerRow:
 
     @property
     def share(self) -> float:
-        """The layer's share of the step time."""
         return self.time_s / self.step_s
 
 
@@ -115,7 +114,6 @@ LAYERS_TABLE = TableFile(LayerRow, _EARLIER, _FIRST)
 
 
 def layers_path(machine_folder: Path) -> Path:
-    """Return the file of a machine's layers."""
     return machine_folder / "layers.csv"
 
 
@@ -142,7 +140,6 @@ def why_no_layers(case: Case) -> str:
 
 
 def layer_request(case: Case, options: Options, depth: int | None, session: int) -> dict[str, Any]:
-    """Return the request for one session."""
     shapes = {"input_shapes": dict(options.input_shape)} if options.input_shape else {}
     return {
         "kind": "layers",
@@ -269,10 +266,7 @@ def layers_of(
     """Return the newest layers of each case of a run, of those that ran what its rows ran.
 
     Args:
-        found: layers, or the file of the machine's.
-
-    Raises:
-        StoreError: it does not fit.
+        found: layers, or the file of the machine's, as `read_layers` reads it.
     """
     ran: dict[str, set[str | None]] = {}
     for record in records:
@@ -426,7 +420,6 @@ def _joined(one: _Row, other: _Row) -> _Row:
 
 
 def _columns(row: _Row, step_s: float, ceiling: Ceiling | None, case: Case) -> dict[str, Any]:
-    """Return the columns of one row that are its own."""
     facts, forward_s, share = row.facts, row.forward_s(step_s), statistics.fmean(row.shares)
     ends_s = interval_of_mean(row.shares).mapped(lambda share: step_s * share).cells
     low_s = interval_of_mean(row.forward).mapped(lambda share: step_s * share).cells["low"]

@@ -128,7 +128,6 @@ class TimeLeft:
         self._took_s: dict[Case, float] = {}
 
     def ended(self, job: Job, seconds: float) -> None:
-        """Note that the job is over."""
         self._left.remove(job)
         self._took_s[job.case] = seconds
 
@@ -212,7 +211,6 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
             )
 
     def began(self, job: Job) -> None:
-        """Note that a job was begun."""
         self._began_s = self._clock()
 
     def phase(self, job: Job, phase: str) -> None:

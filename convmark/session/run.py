@@ -54,7 +54,6 @@ MOST_APART_S = 0.5
 
 
 def utc_now() -> datetime:
-    """Return the time now."""
     return datetime.now(timezone.utc)
 
 

@@ -78,11 +78,7 @@ def builder(name: str, backend: Any, task: str = "train") -> Builder:
 
 
 def _loaded(path: str, backend: Any, *, compiled: bool) -> Any:
-    """Return the model of a file as it was saved: its layers, weights, precision and `compile`.
-
-    Raises:
-        CaseFailure: Keras cannot load it.
-    """
+    """Return the model of a file as it was saved: its layers, weights, precision and `compile`."""
     try:
         return backend.load_model(path, trusted=is_trusted(), compiled=compiled)
     except (CaseFailure, MemoryError):
@@ -171,11 +167,7 @@ def _taken_instead(module: str) -> str:
 
 
 def _preset(name: str, preset: str) -> Callable[[], Any]:
-    """Return the builder of a preset's backbone with random weights, from its config on the disk.
-
-    Raises:
-        UnknownModelError: keras-hub is not installed, or has no such preset or config here.
-    """
+    """Return the builder of a preset's backbone, of random weights, from its config on the disk."""
     hub = _module(name, "keras_hub")
     known = hub.models.Backbone.presets
     if preset not in known:

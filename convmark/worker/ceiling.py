@@ -40,7 +40,8 @@ def measure(backend: Any, emit: Emit, sizes: int | None = None) -> None:
     squares, copies = PRODUCT_SIZES[:sizes], COPY_BYTES[:sizes]
     size, products_per_s = _best(backend.matrix_product, squares, _flops, backend, pulse)
     emit("product", matrix_size=size, flops_per_s=products_per_s)
-    copied, bytes_per_s = _best(backend.copy, copies, _moved_bytes, backend, pulse)
+    # each byte is read once and written once
+    copied, bytes_per_s = _best(backend.copy, copies, lambda size: 2 * size, backend, pulse)
     emit("copy", copy_bytes=copied, bytes_per_s=bytes_per_s)
     emit("state", other_cpu_share=host.other_cpu_share(before, host.usage()))
     emit("finished")
@@ -49,11 +50,6 @@ def measure(backend: Any, emit: Emit, sizes: int | None = None) -> None:
 def _flops(size: int) -> int:
     """Return the FLOPs of a product of two square matrices: 2 x multiply-adds."""
     return 2 * size**3
-
-
-def _moved_bytes(size: int) -> int:
-    """Return the bytes that a copy moves: each is read once and written once."""
-    return 2 * size
 
 
 def _best(

@@ -35,6 +35,7 @@ from convmark.worker import (
     binding,
     ceiling,
     duet,
+    flops,
     inspection,
     layers,
     measurement,
@@ -237,11 +238,7 @@ def _refuse_runtime(case: Case, kind: str) -> None:
 def _make_runtime_ready(
     request: dict[str, Any], framework: Any, emit: Emit
 ) -> tuple[Case, Any, Any, Emit]:
-    """Do the same for a case whose steps a runtime may take: of an exported model, then exported.
-
-    Raises:
-        CaseFailure: the runtime is not there, or the model cannot be exported.
-    """
+    """Do the same for a case whose steps a runtime may take: of a model that is then exported."""
     if request["case"].get("runtime", DEFAULT_RUNTIME) == DEFAULT_RUNTIME:
         return _make_ready(request, framework, emit)
     case, framework = _configured(request, framework, emit)
@@ -326,11 +323,7 @@ def _asked(request: dict[str, Any], case: Case) -> set[str]:
 
 
 def _join(request: dict[str, Any], framework: Any, place: Place | None, emit: Emit) -> None:
-    """Have the replicas come together, and those of all processes measure the same.
-
-    Raises:
-        CaseFailure: another process was asked for something else.
-    """
+    """Have the replicas come together, and those of all processes measure the same."""
     if place is not None:
         emit("waiting", what=", ".join(place.others))
     framework.join()
@@ -382,7 +375,9 @@ def _probe(request: dict[str, Any], framework: Any, emit: Emit) -> None:
 def _describe(request: dict[str, Any], framework: Any, emit: Emit) -> None:
     """Tell the model layer by layer; nothing is run."""
     case, builder, framework, emit = _make_ready(request, framework, emit)
-    found = measurement.described_layers(case, builder, request["seed"], framework, emit)
+    model = measurement.build(case, builder, request["seed"], framework, emit)
+    framework.settle(model)  # counting calls the model
+    found = flops.layer_records(model, framework.keras, framework.inputs(model))
     emit("described", layers=[dataclasses.asdict(layer) for layer in found])
     emit("finished")
 
@@ -420,7 +415,6 @@ def _untimed(request: dict[str, Any], framework: Any, emit: Emit) -> None:
 
 
 def _of_keras(case: Case) -> Case:
-    """Return the case of the Keras model that is exported."""
     return dataclasses.replace(case, runtime=DEFAULT_RUNTIME, precision=PRECISIONS[0], device="cpu")
 
 

@@ -330,7 +330,6 @@ def _is_installed(path: str) -> bool:
 
 
 def _repository(folder: str) -> str | None:
-    """Return the top folder of the repository that a folder lies in."""
     while folder != os.path.dirname(folder):
         if os.path.exists(os.path.join(folder, ".git")):
             return folder

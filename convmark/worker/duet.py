@@ -300,11 +300,7 @@ class _Duet:
         return list(self._request["sides"][name].get("left_out") or ())
 
     def _note_code(self, name: str, emit: Emit, event: str, **fields: Any) -> None:
-        """Report the code of a side, unless it is another side's.
-
-        Raises:
-            CannotShare: a file came from the other side's folders.
-        """
+        """Report the code of a side; files of the other side are refused."""
         emit(event, **fields)
         file = self._tables.foreign_file(name, [found["path"] for found in fields["files"]])
         if file is not None:
@@ -319,12 +315,7 @@ class _Duet:
 
     @contextlib.contextmanager
     def _naming(self, name: str, *, first: bool) -> Iterator[None]:
-        """Report trouble by the name of the side; a second model that does not fit is no trouble.
-
-        Raises:
-            CannotRun: the code of the side raises something.
-            CannotShare: the memory is not enough for both, or a code changes the framework.
-        """
+        """Report trouble by the side's name; a second model that does not fit parts the two."""
         try:
             yield
         except CannotShare:
@@ -342,11 +333,7 @@ class _Duet:
             raise CannotShare(reason)
 
     def _check_framework(self) -> None:
-        """Look once for replaced functions: it takes two tenths of a second.
-
-        Raises:
-            CannotShare: a code has replaced some, or is of a repository with a framework.
-        """
+        """Look once for replaced functions: it takes two tenths of a second."""
         if not self._plan.with_work:
             return
         tables = self._tables
@@ -417,11 +404,7 @@ class _Duet:
 
 
 def _own_case(case: Case, settings: Mapping[str, str]) -> Case:
-    """Return the case as one side runs it.
-
-    Raises:
-        CannotShare: a setting is of the whole process, or makes a case that cannot be.
-    """
+    """Return the case as one side runs it."""
     for name, value in settings.items():
         if name not in HELD_SETTINGS or "tf32" in (value, case.precision):
             raise CannotShare(f"{name}={value} is a setting of the process")

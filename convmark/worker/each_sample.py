@@ -121,11 +121,7 @@ class _Places:
         return found
 
     def _drawn(self, number: int) -> list[Any]:
-        """Return the arrays of another batch.
-
-        Raises:
-            ValueError: they have other shapes.
-        """
+        """Return the arrays of another batch."""
         seed = self._seed + number
         if self._of_file:
             batch = self._backend.inputs(self._model).batch(self._samples, seed)
@@ -160,11 +156,7 @@ class _Places:
 
 
 def _on_host(value: Any) -> Any:
-    """Return the values as an array of one's own.
-
-    Raises:
-        TypeError: it is none, such as ragged rows.
-    """
+    """Return the values as an array of one's own."""
     value = value.cpu() if hasattr(value, "is_cuda") else value
     if not hasattr(value, "__array__"):
         raise TypeError(f"{type(value).__name__} is no array")

@@ -194,9 +194,6 @@ class ExportedBackend:
 
         Args:
             multiplied: the dtypes of its products, as far as they are known.
-
-        Raises:
-            CaseFailure: another was asked for.
         """
         case = self._case
         stored = runtimes.precision_of(str(engine.stored_precision()), multiplied)
@@ -208,11 +205,7 @@ class ExportedBackend:
         return stored
 
     def _inputs_of_file(self, engine: Any) -> Inputs:
-        """Return what a file takes, by its own word.
-
-        Raises:
-            CaseFailure: it takes another batch size, or more than fits into memory.
-        """
+        """Return what a file takes, by its own word."""
         case, leaves = self._case, []
         for one in engine.taken:
             if not one.shape or 0 in one.shape:

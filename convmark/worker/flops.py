@@ -13,6 +13,7 @@ Source:
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -137,7 +138,7 @@ def _record(
         name=call.layer.name,
         kind=type(call.layer).__name__,
         output_shape=None if call.output is None else call.output[1:],
-        parameters=sum(sizes),
+        parameters=sum(sizes) + (packed_elements(call.layer) if weights else 0),
         flops=flops,
         weight_bytes=sum(size * one_bytes for size, one_bytes in pairs),
         inputs=inputs,
@@ -145,8 +146,27 @@ def _record(
 
 
 def _elements(shape: Any) -> int:
-    """Return the number of elements of a weight."""
     return math.prod(int(axis) for axis in shape)
+
+
+def packed_elements(layer: Any) -> int:
+    """Return by how many elements a layer's kernels are more than stored bytes: two each of int4.
+
+    By the names that Keras has for what it has packed; 0 where it has others.
+    """
+    if getattr(layer, "quantization_mode", None) not in ("int4", "gptq", "awq"):
+        return 0
+    with contextlib.suppress(AttributeError, LookupError, TypeError, ValueError):
+        names = ("quantized_kernel", "_kernel", "_embeddings", "reverse_embeddings")
+        found = [one for name in names if (one := getattr(layer, name, None)) is not None]
+        whole = getattr(layer, "original_kernel_shape", None)  # of an EinsumDense
+        whole = whole or getattr(layer, "kernel_shape", None)  # of gptq and awq
+        if whole is None and hasattr(layer, "_orig_output_dim"):
+            whole = (*found[0].shape[:-1], layer._orig_output_dim)
+        elif whole is None:
+            whole = (layer._orig_input_dim, *found[0].shape[1:])
+        return sum(max(0, _elements(whole) - _elements(one.shape)) for one in found)
+    return 0
 
 
 def _held_weights(call: LayerCall) -> list[Any]:
@@ -193,13 +213,20 @@ def _unknown(call: LayerCall, held: Sequence[Any]) -> int | None:
 
 def _per_output_position(call: LayerCall, held: Sequence[Any]) -> int | None:
     """Count a convolution: each kernel element once per output position, whatever the groups."""
-    return _twice(_product(_positions(call.layer, call.output)), _kernel_elements(held))
+    return _convolved(call, call.output, held)
 
 
 def _per_input_position(call: LayerCall, held: Sequence[Any]) -> int | None:
     """Count a transposed convolution: each kernel element once per input position."""
-    inputs = call.argument(0, "inputs")
-    return _twice(_product(_positions(call.layer, inputs)), _kernel_elements(held))
+    return _convolved(call, call.argument(0, "inputs"), held)
+
+
+def _convolved(call: LayerCall, shape: Shape | None, held: Sequence[Any]) -> int | None:
+    """Count each kernel element once per position of a shape."""
+    small = set(map(id, _lora_kernels(call.layer)))
+    kernels = [one for one in held if id(one) not in small]
+    positions = _product(_positions(call.layer, shape))
+    return _with_lora(call, _twice(positions, _kernel_elements(kernels)))
 
 
 def _positions(layer: Any, shape: Shape | None) -> Shape | None:
@@ -210,9 +237,52 @@ def _positions(layer: Any, shape: Shape | None) -> Shape | None:
 
 
 def _per_vector(call: LayerCall, held: Sequence[Any]) -> int | None:
-    """Count a dense layer: each kernel element once per vector of the output."""
-    vectors = None if call.output is None else call.output[:-1]
-    return _twice(_product(vectors), _kernel_elements(held))
+    """Count a dense layer: each output is a sum over a vector of the input.
+
+    The kernel's shape is not asked: one of int4 is packed, and has scales of rank 2 beside it.
+    """
+    inputs = call.argument(0, "inputs")
+    if inputs is None or call.output is None:
+        return None
+    return _with_lora(call, _twice(*call.output, inputs[-1]))
+
+
+def _with_lora(call: LayerCall, flops: int | None) -> int | None:
+    """Add the products with the small kernels of LoRA, where a layer has some.
+
+    Their product is added to a kernel once a call, but to one of whole numbers at each place.
+    """
+    if flops is None or not (small := _lora_kernels(call.layer)):
+        return flops
+    first, (rank, *_, last) = _elements(small[0].shape), map(int, small[1].shape)
+    if getattr(call.layer, "quantization_mode", None) not in ("int8", "int4"):
+        return flops + 2 * first * last
+    at_places = flops // (first // rank * last) * first
+    outputs = _twice(*(call.output or [None]), rank)
+    return None if outputs is None else flops + at_places + outputs
+
+
+def _lora_kernels(layer: Any) -> list[Any]:
+    """Return the two small kernels of a layer whose LoRA is enabled."""
+    if not getattr(layer, "lora_enabled", False):
+        return []
+    kind = "embeddings" if hasattr(layer, "lora_embeddings_a") else "kernel"
+    return [getattr(layer, f"lora_{kind}_{one}") for one in "ab"]
+
+
+def _of_table(call: LayerCall, held: Sequence[Any]) -> int | None:
+    """Count a table, of which rows are read."""
+    return _with_lora(call, 0)
+
+
+def _of_table_or_to_it(call: LayerCall, held: Sequence[Any]) -> int | None:
+    """Count a table that is a language model's last product too, where it is told to be."""
+    inputs, to_it = call.argument(0, "inputs"), [*call.args[1:], call.kwargs.get("reverse")]
+    if not any(one is True for one in to_it):
+        return _of_table(call, held)
+    if inputs is None or call.output is None or _lora_kernels(call.layer):
+        return None
+    return _twice(*call.output, inputs[-1])
 
 
 def _einsum(call: LayerCall, held: Sequence[Any]) -> int | None:
@@ -226,7 +296,8 @@ def _einsum(call: LayerCall, held: Sequence[Any]) -> int | None:
     input_labels, kernel_labels = call.layer.equation.split("->")[0].split(",")
     labels = _expanded(input_labels, len(inputs))
     own = [axis for label, axis in zip(labels, inputs, strict=True) if label not in kernel_labels]
-    return _twice(_product(own), _elements(call.layer.kernel.shape))  # its bias has rank 2, too
+    flops = _twice(_product(own), _elements(call.layer.kernel.shape))  # its bias has rank 2, too
+    return _with_lora(call, flops)
 
 
 def _expanded(labels: str, rank: int) -> list[str]:
@@ -254,6 +325,15 @@ def _attention_products(call: LayerCall, held: Sequence[Any]) -> int | None:
     return _twice(beside, queries, keys, config["num_heads"], depth)
 
 
+def _grouped_products(call: LayerCall, held: Sequence[Any]) -> int | None:
+    """Count the same of queries in groups: each head of them has its scores."""
+    query, value = call.argument(0, "query"), call.argument(1, "value")
+    if query is None or value is None:
+        return None
+    depth = 2 * call.layer.head_dim
+    return _twice(*query[:-1], *value[1:-1], call.layer.num_query_heads, depth)
+
+
 _Rule = Callable[[LayerCall, Sequence[Any]], int | None]
 
 _RULES: dict[str, _Rule] = {
@@ -270,26 +350,37 @@ _RULES: dict[str, _Rule] = {
     "Dense": _per_vector,
     "EinsumDense": _einsum,
     "MultiHeadAttention": _attention_products,
+    "GroupQueryAttention": _grouped_products,
     # weights of rank 2 and more that do not multiply a matrix
-    "Embedding": _nothing,
+    "Embedding": _of_table,
+    "ReversibleEmbedding": _of_table_or_to_it,
     "PReLU": _nothing,
     "LayerNormalization": _nothing,
     "Normalization": _nothing,
-    # products without a weight, and layers that call another in a loop
+    # products without a weight, layers that call another in a loop, and code of a framework
     "AdditiveAttention": _unknown,
     "Attention": _unknown,
     "Dot": _unknown,
-    "GroupedQueryAttention": _unknown,
+    "FlaxLayer": _unknown,
+    "JaxLayer": _unknown,
+    "MelSpectrogram": _unknown,
     "RNN": _unknown,
+    "TFSMLayer": _unknown,
     "TimeDistributed": _unknown,
+    "TorchModuleWrapper": _unknown,
 }
 
 _PRODUCTS = {
     *("Matmul", "Einsum", "Dot", "Tensordot", "Inner", "Outer", "Vdot", "Cross", "Kron"),
     *("Conv", "ConvTranspose", "DepthwiseConv", "SeparableConv", "Correlate", "Convolve"),
-    "DotProductAttention",
+    *("DotProductAttention", "CDist", "Corrcoef", "GaussianBlur", "SobelEdges", "SSIM"),
+    *("FFT", "FFT2", "IFFT2", "RFFT", "IRFFT", "STFT", "ISTFT"),
+    *("Cholesky", "CholeskyInverse", "Det", "Eig", "Eigh", "Inv", "Logdet", "Lstsq", "LuFactor"),
+    *("MatrixRank", "Pinv", "Qr", "Slogdet", "Solve", "SolveTriangular", "SVD"),
+    *("AssociativeScan", "Cond", "ForiLoop", "JVP", "Map", "Scan", "Switch", "VectorizedMap"),
+    "WhileLoop",
 }
-"""Operations of Keras that multiply, whose products are not told from their shapes here."""
+"""Operations of Keras that multiply or call a function, whose products no shape tells here."""
 
 
 def _rule(layer: Any, rules: dict[Any, _Rule], held: Sequence[Any]) -> _Rule:

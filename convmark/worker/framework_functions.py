@@ -122,9 +122,9 @@ def patched(owner: Owner, before: Content) -> str | None:
             if type(value) in _LOOKED_AT:
                 look(f"{name}.{attribute}", value)
             elif issubclass(type(value), type):  # another framework module's is looked at there
-                known = id(value) in seen
+                known = id(value) in seen or str(value.__module__).partition(".")[0] in _SHARED
                 seen.add(id(value))
-                if value.__module__ != name and (known or _is_of_a_framework(value)):
+                if value.__module__ != name and known:
                     continue
                 for method, function in list(vars(value).items()):
                     if type(function) in _LOOKED_AT:
@@ -141,10 +141,6 @@ def patched(owner: Owner, before: Content) -> str | None:
 def pythons_replaced() -> list[str]:
     """Return the names of Python's own functions in whose places there are others by now."""
     return [place for place, (now, name, own) in _PYTHONS.items() if now.get(name) is not own]
-
-
-def _is_of_a_framework(kind: type) -> bool:
-    return str(kind.__module__).partition(".")[0] in _SHARED
 
 
 def some_of(parts: list[str]) -> str:

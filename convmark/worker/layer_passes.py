@@ -111,7 +111,6 @@ class Passes:
             units[place] = replace(unit, stopped=frozenset(stopped))
 
     def run(self, cover: Sequence[Place], mode: str) -> Pass:
-        """Run the pieces of a cover in order."""
         chain = self._chain(cover, mode)
         if chain is None:
             return self._one_by_one(cover, mode)

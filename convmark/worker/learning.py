@@ -116,11 +116,7 @@ def learn(case: Case, builder: Builder, lesson: Lesson, backend: Any, emit: Emit
 
 
 def _hold_accuracy(case: Case, model: Any, test: mnist.Digits, told: float, backend: Any) -> None:
-    """Hold what `evaluate` says to the classes that the model's outputs choose.
-
-    Raises:
-        CaseFailure: an `evaluate`, a `test_step` or a metric of the model's own counts otherwise.
-    """
+    """Hold what `evaluate` says to the classes that the model's outputs choose."""
     step = backend.inference_step(model, case.batch_size, 0, False)
     chosen = []
     for images in batches_of(test.images, case.batch_size):

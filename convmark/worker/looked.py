@@ -184,7 +184,7 @@ def asker() -> FrameType | None:
         file = frame.f_code.co_filename
         if file.startswith("<frozen importlib"):
             return None
-        if _is_standard(file):
+        if file.startswith(_STANDARD + os.sep) and not file.startswith(_INSTALLED):
             if frame.f_code.co_name in _MAKERS:
                 return None
         elif file.startswith(_OWN):
@@ -202,10 +202,6 @@ def _frames() -> Iterator[FrameType]:
     while frame is not None:
         yield frame
         frame = frame.f_back
-
-
-def _is_standard(file: str) -> bool:
-    return file.startswith(_STANDARD + os.sep) and not file.startswith(_INSTALLED)
 
 
 def _hash_of_names(folder: str, counts: Callable[[str], bool]) -> str:

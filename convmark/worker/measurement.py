@@ -18,7 +18,7 @@ from typing import Any
 
 from convmark.core.case import Case
 from convmark.core.tasks import TASKS
-from convmark.worker import ceiling, flops, host, reference, timing
+from convmark.worker import ceiling, host, reference, timing
 from convmark.worker.arrivals import at_limit
 from convmark.worker.failure import CaseFailure
 from convmark.worker.host import HostMemory, forget_peak, idle_cpus, peak_above
@@ -316,19 +316,6 @@ def take_turns(
     emit("finished", idle_cpus=round(idle, 3))
 
 
-def described_layers(
-    case: Case, builder: Builder, seed: int, backend: Any, emit: Emit
-) -> list[flops.LayerRecord]:
-    """Build the case and return its layers, traced and not run.
-
-    Raises:
-        CaseFailure: the builder returns no model.
-    """
-    model = build(case, builder, seed, backend, emit)
-    layers: list[flops.LayerRecord] = _layers(model, backend)
-    return layers
-
-
 def build(case: Case, builder: Builder, seed: int, backend: Any, emit: Emit) -> Any:
     """Return the case's model, and report its sizes.
 
@@ -361,11 +348,7 @@ def build(case: Case, builder: Builder, seed: int, backend: Any, emit: Emit) -> 
 
 
 def _count_again(case: Case, model: Any, before: dict[str, int], backend: Any, emit: Emit) -> None:
-    """Report the sizes anew where training steps have changed them.
-
-    Raises:
-        CaseFailure: inference steps have; no figure of such a model is that of one network.
-    """
+    """Report the sizes anew where training steps have changed them."""
     now = backend.sizes(model)
     if now == before:
         return
@@ -401,11 +384,6 @@ def count_work(case: Case, model: Any, step: Any, backend: Any, emit: Emit) -> i
         untracked=forward.untracked,
     )
     return forward.flops
-
-
-def _layers(model: Any, backend: Any) -> Any:
-    backend.settle(model)  # counting calls the model
-    return flops.layer_records(model, backend.keras, backend.inputs(model))
 
 
 def check_infers(case: Case, model: Any, backend: Any) -> None:

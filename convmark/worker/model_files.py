@@ -114,11 +114,7 @@ def failed_to_load(path: str, error: Exception, keras_version: str) -> CaseFailu
 
 
 def _config(path: str) -> Any:
-    """Return the architecture that a file holds.
-
-    Raises:
-        UnknownModelError: it holds none.
-    """
+    """Return the architecture that a file holds."""
     try:
         text = _archived(path, "config.json") or _attribute(path, "model_config")
     except (OSError, KeyError, zipfile.BadZipFile) as error:

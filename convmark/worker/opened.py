@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import functools
 import importlib.util
 import itertools
 import os
@@ -149,7 +150,7 @@ def _wrapped(note: Callable[[Any], None]) -> Iterator[Callable[[], None]]:
             continue
         with contextlib.suppress(AttributeError, TypeError):  # a class of native code refuses it
             setattr(holder, last, _noting(original, place, note))
-            yield _restorer(holder, last, original)
+            yield functools.partial(setattr, holder, last, original)
 
 
 def _noting(function: Any, place: int, note: Callable[[Any], None]) -> Any:
@@ -161,10 +162,6 @@ def _noting(function: Any, place: int, note: Callable[[Any], None]) -> Any:
         return function(*arguments, **named)
 
     return noted
-
-
-def _restorer(holder: Any, name: str, original: Any) -> Callable[[], None]:
-    return lambda: setattr(holder, name, original)
 
 
 # -- what the kernel tells -------------------------------------------------------------------------

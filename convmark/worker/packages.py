@@ -45,7 +45,6 @@ def is_inside(path: str, folders: Iterable[str]) -> bool:
 
 
 def installed_folders() -> tuple[str, ...]:
-    """The folders of installed packages."""
     return _installed_folders(tuple(sys.path))
 
 

@@ -90,11 +90,6 @@ def _monitors() -> str:
     return ",".join(name for name in names if name)
 
 
-def _trampoline() -> object:
-    """Whether perf sees each function of Python, from Python 3.12 on."""
-    return vars(sys)["is_stack_trampoline_active"]()
-
-
 _TIMERS = {
     "real": signal.ITIMER_REAL,
     "virtual": signal.ITIMER_VIRTUAL,
@@ -120,16 +115,7 @@ def _told(name: str) -> str:
 
 
 LOCKED_BYTES = 1 << 20
-"""Of memory that is kept from being swapped: libraries lock less, for their secrets."""
-
-
-def _locks_memory() -> bool:
-    """Whether the process holds its memory in place, as `mlockall` does."""
-    return int(_told("VmLck").split()[0]) * 1024 > LOCKED_BYTES
-
-
-def _affinity() -> str:
-    return ",".join(map(str, sorted(os.sched_getaffinity(0))))
+"""Of memory that is kept from being swapped, as by `mlockall`: libraries lock less, for secrets."""
 
 
 def _cgroup() -> str:
@@ -143,7 +129,7 @@ _READERS: Mapping[str, Callable[[], object]] = {
     "trace": lambda: _name_of(sys.gettrace()),
     "profile": lambda: _name_of(sys.getprofile()),
     "monitoring": _monitors,
-    "perf_trampoline": _trampoline,
+    "perf_trampoline": lambda: vars(sys)["is_stack_trampoline_active"](),  # from 3.12 on
     "timers": _timers,
     "tracemalloc": tracemalloc.is_tracing,
     "switch_interval_s": lambda: round(sys.getswitchinterval(), 6),
@@ -152,12 +138,12 @@ _READERS: Mapping[str, Callable[[], object]] = {
     "gc_threshold": lambda: ",".join(map(str, gc.get_threshold())),
     "gc_callbacks": lambda: len(gc.callbacks),
     "huge_pages": lambda: _told("THP_enabled"),
-    "locked_memory": _locks_memory,
+    "locked_memory": lambda: int(_told("VmLck").split()[0]) * 1024 > LOCKED_BYTES,
     "store_bypass": lambda: _told("Speculation_Store_Bypass"),
     "indirect_branch": lambda: _told("SpeculationIndirectBranch"),
     "nice": lambda: os.getpriority(os.PRIO_PROCESS, 0),
     "scheduler": lambda: os.sched_getscheduler(0),
-    "affinity": _affinity,
+    "affinity": lambda: ",".join(map(str, sorted(os.sched_getaffinity(0)))),
     **of_other_threads(),
     "cgroup": _cgroup,
     "python_threads": threading.active_count,
@@ -343,11 +329,7 @@ class Witness:
         return {"untracked_parameters": str(found)} if found else {}
 
     def _replaced(self) -> Settings:
-        """Return which of Python's own functions the model's code has replaced.
-
-        Raises:
-            CaseFailure: the harness works figures out with one of them.
-        """
+        """Return which of Python's own functions the model's code has replaced."""
         found = pythons_replaced()
         used = [one for one in found if one.rpartition(".")[2] not in _NOT_MEASURED_WITH]
         if used:
@@ -358,11 +340,7 @@ class Witness:
         return {"replaced": ",".join(found)} if found else {}
 
     def _spread(self) -> Settings:
-        """Return what a model of one replica was built for, such as a strategy of TensorFlow's.
-
-        Raises:
-            CaseFailure: its own code has spread it over several replicas or devices.
-        """
+        """Return what a model of one replica was built for, such as a strategy of TensorFlow's."""
         case = self._case
         if case.replicas > 1 or case.runtime != DEFAULT_RUNTIME:
             return {}
@@ -417,11 +395,7 @@ class Witness:
         }
 
     def _threads_in_force(self) -> str:
-        """Return the threads of operations.
-
-        Raises:
-            CaseFailure: they are not what was asked for.
-        """
+        """Return the threads of operations."""
         case, now = self._case, self._backend.thread_counts()
         changing = self._changed.get("changing_threads")
         if now == self._threads and not changing:

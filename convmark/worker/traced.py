@@ -111,7 +111,6 @@ def is_variable(one: Any) -> bool:
 
 
 def tensors(structure: Any) -> list[Any]:
-    """Return the tensors of a structure, in order."""
     return [one for one in flat(structure) if is_tensor(one)]
 
 
@@ -241,7 +240,6 @@ def _recorded_operations(
 
 
 def _begun(layer: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> LayerCall:
-    """Return a call as it begins."""
     return LayerCall(
         layer=layer,
         was_built=bool(getattr(layer, "built", True)),

@@ -22,7 +22,7 @@ from convmark.compare.live.session import LiveSide, Pairing
 from convmark.compare.live.tree import Tree, tree_as_it_is, tree_at_commit
 from convmark.compare.live.worktree import resolve_here
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
-from convmark.core.case import PRECISIONS, Case
+from convmark.core.case import PRECISIONS, SIDE_SETTINGS, Case
 from convmark.core.errors import CaseError, ConvmarkError, OptionError
 from convmark.core.model_name import ModelName
 from convmark.core.runtimes import RUNTIME_PRECISIONS
@@ -36,7 +36,6 @@ from convmark.machine.gpu.devices import Gpu
 
 HERE = "."
 GIT = "git:"
-CASE_SETTINGS = ("backend", "cpus", "jit", "precision", "runtime", "threads")
 OF_THE_INTERPRETER = ("backend", "cpus")
 """Settings that a process has from its start."""
 
@@ -51,13 +50,12 @@ class SideSpec:
     ref: str = ""
     """The commit of the models; empty for the files as they are."""
     settings: Mapping[str, str] = field(default_factory=dict)
-    """Of the case: those of `CASE_SETTINGS`."""
+    """Of the case: those of `SIDE_SETTINGS`."""
     environ: Mapping[str, str] = field(default_factory=dict)
     """Environment variables beside this process's own."""
 
     @property
     def label(self) -> str:
-        """The side in one line."""
         pairs = {**self.settings, **self.environ}
         return " ".join([self.text, *(f"{name}={value}" for name, value in pairs.items())])
 
@@ -235,13 +233,13 @@ def _settings(flag: str, texts: Sequence[str]) -> tuple[dict[str, str], dict[str
             raise OptionError(f"{option}: must be NAME=VALUE, such as jit=on, got {text!r}")
         if name in of_case or name in of_environ:
             raise OptionError(f"{option}: must set {name} once, got it twice")
-        if name in CASE_SETTINGS:
+        if name in SIDE_SETTINGS:
             of_case[name] = value
         elif name.isupper() and name.replace("_", "a").isalnum():
             of_environ[name] = value
         else:
             raise OptionError(
-                f"{option}: unknown setting {name!r}; it is {', '.join(CASE_SETTINGS)}, or an "
+                f"{option}: unknown setting {name!r}; it is {', '.join(SIDE_SETTINGS)}, or an "
                 "environment variable in capitals"
             )
     return of_case, of_environ

@@ -104,7 +104,6 @@ class VerdictRow(_Ends):
 
     @property
     def interval(self) -> Interval:
-        """The change's interval."""
         return Interval.of_cells(self.low, self.high)
 
 

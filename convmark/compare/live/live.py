@@ -224,17 +224,15 @@ class _Running:
         if taken is not None and not taken[1]:
             self._keep(self._pairings[place].case, found, taken[0], began)
         self._decide()
-        while not self._terms.evenly and (convicted := self._unchecked()):
+        while not self._terms.evenly and (
+            convicted := [at for at, one in enumerate(self.found) if one.unchecked]
+        ):  # a check tells noise, and may convict another
             with self._closing(self.found[convicted[0]]):
                 self._cross_check(self._pairings[convicted[0]], self.found[convicted[0]])
         if taken is not None:
             self._see(place, found, *taken)
         for other in [place] if self._terms.evenly else were_open:
             self._tell(other)
-
-    def _unchecked(self) -> list[int]:
-        """Return whose verdict is to be checked; a check tells noise, and may convict another."""
-        return [place for place, one in enumerate(self.found) if one.unchecked]
 
     def _cross_check(self, pairing: Pairing, found: CaseResult) -> None:
         """Check a verdict of duets in separate processes; where these contradict it, they decide.

@@ -10,15 +10,14 @@ import ast
 import configparser
 import posixpath
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from convmark.compare.judgement import OTHER_PACKAGES
 from convmark.core.git import SHOWN, Git
+from convmark.core.pyproject import toml_of
 from convmark.core.text import listed
 
 MOST_NAMED = 3
@@ -138,11 +137,7 @@ def _named_files(git: Git, commit: str) -> Iterator[str]:
 
 
 def _of_toml(text: str) -> object:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    table: dict[str, Any] = tomllib.loads(text)
+    table = toml_of(text)
     tool = table.get("tool", {})
     return (
         {

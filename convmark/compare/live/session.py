@@ -66,7 +66,6 @@ class SessionPlan:
     input_shape: Shapes | None = None
 
     def request(self, kind: str, case: Case, **more: Any) -> dict[str, Any]:
-        """Return what a worker is asked."""
         shapes = {"input_shapes": dict(self.input_shape)} if self.input_shape else {}
         return {"kind": kind, "case": case.as_fields(), "seed": self.seed, **more, **shapes}
 
@@ -106,7 +105,6 @@ class Pairing:
 
     @property
     def sides(self) -> dict[str, LiveSide]:
-        """The sides by name."""
         control = {CONTROL: self.control} if self.control else {}
         return {OLD: self.old, NEW: self.new, **control}
 
@@ -146,7 +144,6 @@ class DuetSide:
         )
 
     def fields(self) -> dict[str, Any]:
-        """Return the side as a request has it."""
         return {
             "folder": str(self.folder),
             "import_roots": list(map(str, self.import_roots)),

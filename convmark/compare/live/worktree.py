@@ -319,7 +319,6 @@ def _filters(git: Git, here: Sequence[str], tree: Path, paths: Sequence[Path]) -
 
 
 def files_below(tree: Path) -> Iterator[Path]:
-    """Yield the files of a tree."""
     for folder, _, names in os.walk(tree):
         yield from (Path(folder, name) for name in names)
 

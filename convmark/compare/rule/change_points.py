@@ -102,15 +102,10 @@ def change_points(runs: Sequence[Run]) -> list[Change]:
     for begin, end in itertools.pairwise(edges):
         known = any(change.first < end and begin < change.last for change in found)
         if not known and _rises_or_falls(raw[begin:end], weights[begin:end]):
-            found += _likeliest(values, weights, begin, end)
+            _, place = largest_t(values[begin:end], weights[begin:end])  # none is sure by itself
+            parts = [begin, begin + int(place), end]
+            found += _steps_or_slope(values, weights, parts, _means(values, weights, parts), [0])
     return sorted(found, key=lambda change: change.first)
-
-
-def _likeliest(values: Array, weights: Array, begin: int, end: int) -> list[Change]:
-    """Return the change that explains a part best in which no step alone is sure."""
-    _, place = largest_t(values[begin:end], weights[begin:end])
-    parts = [begin, begin + int(place), end]
-    return _steps_or_slope(values, weights, parts, _means(values, weights, parts), [0])
 
 
 def _means(values: Array, weights: Array, edges: Sequence[int]) -> list[float]:

@@ -191,7 +191,6 @@ class Decision:
 
     @property
     def decided(self) -> bool:
-        """Whether there is a verdict."""
         return self.verdict != "undecided"
 
     @property

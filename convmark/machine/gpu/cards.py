@@ -105,7 +105,6 @@ class CardWatch:
         return union(self._sampler.every[before : self._looks])
 
     def seen(self) -> Seen:
-        """Return what was seen of the card."""
         found = union(self._sampler.measured)
         reasons, compute = found.pop("reasons"), found.pop("compute")
         graphics = found.pop("graphics")

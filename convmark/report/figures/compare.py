@@ -218,7 +218,8 @@ def models_figure(table: Table) -> Figure | None:
         "usermeta": {"lines": ["model", "setting"]},
         "transform": [
             {"calculate": name, "as": "name"},
-            {"calculate": "datum.step_time_p50_s * (1 - datum.spread)", "as": "least"},
+            # never below 0, which the scale does not have: on it both sides are as long
+            {"calculate": "datum.step_time_p50_s / (1 + datum.spread)", "as": "least"},
             {"calculate": "datum.step_time_p50_s * (1 + datum.spread)", "as": "most"},
         ],
         "layer": layers,

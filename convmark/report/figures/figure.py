@@ -71,7 +71,6 @@ class Figure:
 
     @property
     def key(self) -> str:
-        """The key of the table that it draws."""
         return self.table.key
 
     def choice_of(self, row: Mapping[str, Any]) -> str:
@@ -196,7 +195,6 @@ def by_model() -> Spec:
 
 
 def has(table: Table, *keys: str) -> bool:
-    """Return whether the table has rows and all of the columns."""
     there = {heading.key for heading in table.headings}
     return bool(table.rows) and there.issuperset(keys)
 

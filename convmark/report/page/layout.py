@@ -90,14 +90,9 @@ _ENDS = {"low": "high", "high": "low"}
 
 def _without_halves(places: Sequence[int], keys: Sequence[str]) -> list[int]:
     """Return the places without an end of an interval whose other end is not among them."""
-    kept = {keys[place] for place in places}
-    lone = set(keys) - kept
-    return [place for place in places if _other_end(keys[place]) not in lone]
-
-
-def _other_end(key: str) -> str:
-    """Return the key of the other end of an interval; of other columns their own."""
-    return "_".join(_ENDS.get(word, word) for word in key.split("_"))
+    lone = set(keys) - {keys[place] for place in places}
+    ends = {key: "_".join(_ENDS.get(word, word) for word in key.split("_")) for key in keys}
+    return [place for place in places if ends[keys[place]] not in lone]
 
 
 def _class(heading: Heading, texts: Sequence[str]) -> str:
@@ -168,7 +163,6 @@ _SECTIONS = {FASTEST: "architectures", RATIOS: "hardware", CHANGED: "history", T
 
 
 def tiles(table: Table) -> list[Tile]:
-    """Return the table of answers as tiles."""
     records = [{**row, "detail": row.get("detail") or ""} for row in table.records()]
     return [
         Tile(title=title, section=_SECTIONS.get(title, ""), lines=tuple(rows))

@@ -225,7 +225,6 @@ def rows_table(key: str, title: str, row: type, rows: Sequence[Any]) -> Table:
 
 
 def machines_of(tables: Sequence[Table]) -> list[str]:
-    """Return the machines that the rows of tables are of."""
     place = list(FACETS).index("machine")
     return sorted({row[place] for table in tables for row in table.facets if row[place]})
 

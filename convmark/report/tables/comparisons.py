@@ -61,17 +61,25 @@ def comparisons(rows: Sequence[VerdictRow], names: Mapping[str, str]) -> Table:
 
 
 def _record(row: VerdictRow, names: Mapping[str, str]) -> dict[str, Any]:
-    columns = ("case", "a", "b", "change", "low", "high", "verdict", "control_change", "note")
+    columns = ("case", "change", "low", "high", "verdict", "control_change", "note")
     machine = names.get(row.machine or "", row.machine)
     return {
         **{name: getattr(row, name) for name in (*columns, "model", "task", "batch_size")},
         "comparison": row.ab,
+        "a": _side(row.a),
+        "b": _side(row.b),
         "n": row.sessions,
         "started": row.started[:16].replace("T", " "),
         "device": row.device,
         "machine": machine,
         "hardware": " ".join(filter(None, [machine, row.device])),
     }
+
+
+def _side(label: str) -> str:
+    """Return a side as it was asked for, in words where it is the interpreter of the command."""
+    first, *settings = label.split(" ")
+    return " ".join(["this interpreter" if first == "." else first, *settings])
 
 
 def newest_comparison(rows: Sequence[VerdictRow]) -> tuple[str, str, str] | None:
@@ -91,9 +99,10 @@ def newest_comparison(rows: Sequence[VerdictRow]) -> tuple[str, str, str] | None
         for row in moved[:1]
         if row.change is not None
     ]
-    slower = counts["regressed"] or "none"
-    found = f"{slower} of {counted(len(own), 'case')} slower in B"
-    detail = ", ".join([*words, *largest, f"B: {own[0].b}, A: {own[0].a}"])
+    open_ = counts["inconclusive"] == len(own)
+    what = "decided" if open_ else "slower in B"
+    found = f"{counts['regressed'] or 'none'} of {counted(len(own), 'case')} {what}"
+    detail = ", ".join([*words, *largest, f"B: {_side(own[0].b)}, A: {_side(own[0].a)}"])
     return f"comparison {own[0].ab}", found, detail
 
 

@@ -137,10 +137,11 @@ def _best_batches(found: _Shown) -> Table:
     records: list[dict[str, Any]] = []
     compared = []
     for keys in several:
-        known = {  # the best is known where each of them was sustained, if that ranks
+        known = {  # the best is known of several, where each was sustained, if that ranks
             name: its
             for name, its in keys.items()
-            if not found.sustained or all(found.throughput(name, key) for key in its)
+            if len(its) > 1
+            and (not found.sustained or all(map(partial(found.throughput, name), its)))
         }
         best = {name: max(its, key=partial(found.throughput, name)) for name, its in known.items()}
         sides = {name: found.cases[key][name] for name, key in best.items()}
@@ -153,6 +154,8 @@ def _best_batches(found: _Shown) -> Table:
                 records.append({**record, _STEP: None})
             else:
                 why = f"not known: not each of {sizes} was sustained in the newest run"
+                if len(keys[name]) == 1:
+                    why = f"not known: measured at batch {sizes} alone"
                 own = {**named(keys[name][0]), "batch_size": None, **found.places[name]}
                 records.append({**own, "hardware": name, "note": why})
     return found.table(
@@ -178,11 +181,9 @@ class _Shown(Measured):
 
     @property
     def has_sustained(self) -> bool:
-        """Whether any row has a sustained throughput."""
         return any(map(self.is_sustained, self.names))
 
     def is_sustained(self, hardware: str) -> bool:
-        """Whether any of its rows has a sustained throughput."""
         every = (sides.get(hardware, ()) for sides in self.cases.values())
         return any(self.units(rows, hardware, SUSTAINED) for rows in every)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convmark.compare.comparability import Comparability, facts_of
-from convmark.compare.files import read_step_time_verdicts, verdicts_paths
+from convmark.compare.files import VerdictKey
 from convmark.compare.rule.change_points import FEWEST_RUNS
 from convmark.compare.sessions_file import MOST_LOOKED_INTO, LiveLevel, live_levels
 from convmark.compare.trend import Commits, Point, Stretch, Trend, live_comparison, trend
@@ -67,26 +66,8 @@ _COLUMNS = (
     *("model", "task", "batch_size", "device", "backend", "precision", "machine"),
 )
 
-VerdictKey = tuple[Path, str]
 RunKey = tuple[str, str, int]
 """Hardware, case and source."""
-
-
-def step_time_verdicts(runs: Sequence[RunSource]) -> dict[VerdictKey, str]:
-    """Return the last verdict on each step time, by the run's file and case.
-
-    Raises:
-        StoreError: a verdicts file does not fit; the message names file and line.
-    """
-    words_of = functools.cache(lambda path: list(read_step_time_verdicts(path)))
-    found: dict[VerdictKey, str] = {}
-    for path in dict.fromkeys(source.path.resolve() for source in runs):
-        for place in verdicts_paths(path):
-            words = {(path, case): said for case, run, said in words_of(place) if run == path.stem}
-            if words:
-                found |= words
-                break
-    return found
 
 
 def history(

@@ -36,7 +36,7 @@ TOP = 20
 """Layers of the printed table."""
 
 MOST_POINTS = 0.10
-"""Of the forward pass, by which a layer's share and the profiler's may differ without a doubt."""
+"""Of the step, by which a layer's share, forward, and the profiler's may differ without a doubt."""
 ABOVE = 1.2
 """Of the measured peak; convolutions and that peak vary by some per cent."""
 NAME = 40
@@ -176,8 +176,12 @@ def layers_table(rows: Sequence[LayerRow], top: int | None = None) -> Table:
 
 
 def _agreement(rows: Sequence[LayerRow]) -> str:
-    """Return how shares of the forward pass and those of a profiler agree, as a sentence after
-    others; empty where no profiler has seen it. It tells of groups that may be fused."""
+    """Return how the forward pass's shares of the step and those of a profiler agree, as a sentence
+    after others; empty where no profiler has seen it. It tells of groups that may be fused.
+
+    By a profiler the layers take as much of the step as here: it knows what they take of each
+    other. Of layers that hardly take any, small differences are large shares of each other.
+    """
     groups: list[list[LayerRow]] = []
     for row in rows[:-1]:
         if row.profiled_share is not None:
@@ -187,8 +191,9 @@ def _agreement(rows: Sequence[LayerRow]) -> str:
     parts_s = [sum(row.forward_s or 0.0 for row in group) for group in groups]
     if (total_s := sum(parts_s)) <= 0:
         return ""
+    step_s = rows[0].step_s
     shares = [
-        (part_s / total_s, group[0].profiled_share or 0.0, group)
+        (part_s / step_s, (group[0].profiled_share or 0.0) * total_s / step_s, group)
         for part_s, group in zip(parts_s, groups, strict=True)
     ]
     ours, theirs, group = max(shares, key=lambda one: abs(one[0] - one[1]))
@@ -196,11 +201,11 @@ def _agreement(rows: Sequence[LayerRow]) -> str:
     furthest = f"furthest: {name}, {share_text(ours)} here and {share_text(theirs)} by it"
     if abs(ours - theirs) > MOST_POINTS:
         return (
-            " In doubt: the framework's profiler finds other shares of the forward pass; "
+            " In doubt: the framework's profiler finds other shares of the step, forward; "
             f"{furthest}."
         )
     return (
-        f" Shares of the forward pass are within {100 * abs(ours - theirs):.0f} points of those "
+        f" Shares of the step, forward, are within {100 * abs(ours - theirs):.0f} points of those "
         f"by the framework's profiler; {furthest}."
     )
 

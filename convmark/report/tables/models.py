@@ -65,7 +65,7 @@ def architectures(table: pd.DataFrame, labels: Sequence[str]) -> Table:
         ],
         _newest(table, labels),
         empty="No case has figures.",
-        drawing="A grey line reaches from the step time by the spread to both sides.",
+        drawing="A grey line reaches from the step time divided by 1 + spread to that times it.",
     )
 
 

@@ -83,7 +83,6 @@ def code_version() -> str:
 
 
 def about_this_node() -> NodeFacts:
-    """Return what this node is."""
     _as_the_node_was_started(os.environ, _parents_environ())
     machine, state = read_machine(), read_state()
     host = plain_text(platform.node()) or "unknown"

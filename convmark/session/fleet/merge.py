@@ -43,7 +43,6 @@ class MergedRun:
 
     @property
     def rows(self) -> int:
-        """The number of rows of all parts."""
         return sum(len(source.records) for source in self.sources)
 
 

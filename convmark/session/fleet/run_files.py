@@ -74,7 +74,6 @@ class RunFiles:
         """All rows of each run, those of before it was interrupted included."""
 
     def take_over(self, key: Key, earlier: InterruptedRun, plan: str | None) -> None:
-        """Go on with a run that was interrupted."""
         self._files[key], self._plans[key] = earlier.run_file, plan
         self.records[key] = list(earlier.records)
 

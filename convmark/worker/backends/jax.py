@@ -6,6 +6,7 @@ import functools
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -15,10 +16,10 @@ from convmark_zoo.keras_api import keras
 
 from convmark.worker import reference
 from convmark.worker.backends.jax_identity import lowered, step_digest
-from convmark.worker.backends.jax_values import Copies, HandedOn, is_dense, variables_of
+from convmark.worker.backends.jax_values import Copies, HandedOn, Reading, is_dense, variables_of
 from convmark.worker.backends.jaxpr import as_written, jaxpr_work
 from convmark.worker.backends.keras3 import Keras3Backend, cuda_versions, distribution_version
-from convmark.worker.backends.keras_parts import ByIdentity
+from convmark.worker.backends.keras_parts import ByIdentity, untracked
 from convmark.worker.backends.keras_state import dtype_policy, read_all, set_policy
 from convmark.worker.backends.losses import Batch, as_convolution, square_matrices
 from convmark.worker.backends.own_training import OwnData
@@ -196,8 +197,11 @@ class Jax(Keras3Backend):
         step = jax.jit(train, donate_argnums=0), (trained, kept, scales)
         return self._stateful(model, *step, jax.device_put((batch.images, batch.targets)))
 
+    def added_losses(self, model: Any) -> bool:
+        """Whether a training step of the model adds losses."""
+        return self._states[model].adds_losses(model)
+
     def tensor(self, array: Any) -> Any:
-        """Return the array on the device."""
         return jnp.asarray(array)
 
     def _fit_step(self, model: Any, data: OwnData, batch: tuple[Any, ...], compiled: bool) -> Step:
@@ -221,7 +225,7 @@ class Jax(Keras3Backend):
         def trace(pictures: Any, targets: Any) -> Any:
             return lowered(train, state[0], data.as_given(pictures, targets))
 
-        self._states[model] = HandedOn(variables, state)
+        self._states[model] = HandedOn(variables, state, placed[0])
 
         def equations() -> Any:
             return jax.make_jaxpr(model.train_step)(state[0], data.as_given(*placed))
@@ -241,7 +245,7 @@ class Jax(Keras3Backend):
             loss, state[0] = train(state[0], pictures, targets)
             return loss, loss
 
-        self._states[model] = HandedOn(variables, state)
+        self._states[model] = HandedOn(variables, state, batch[0])
         return Step(
             step,
             batch,
@@ -276,7 +280,7 @@ class Jax(Keras3Backend):
             return output, {place: new for place, (old, new) in pairs if new is not old}
 
         infer = jax.jit(forward)
-        self._states[model] = HandedOn([variables], [[values]])
+        self._states[model] = HandedOn([variables], [[values]], pictures)
 
         def step(pictures: Any) -> tuple[Any, Any]:
             output, changed = infer(values, pictures)
@@ -348,15 +352,20 @@ class Jax(Keras3Backend):
 
     def work(self, model: Any, samples: int) -> Work:
         """What a forward pass of so many samples computes, counted in its jaxpr, per sample."""
-        variables = list(model.variables)
+        variables, read = list(model.variables), dict[int, Any]()
 
         def infer(given: Any, batch: Any) -> Any:
-            with keras.StatelessScope(list(zip(variables, given, strict=True))):
-                return model(batch, training=False)
+            with Reading(list(zip(variables, given, strict=True))) as scope:
+                output = model(batch, training=False)
+            read.update(scope.read)
+            return output
 
         batch = jax.device_put(self.inputs(model).batch(samples, 0))
         values = [variable.value for variable in variables]
-        return per_sample(jaxpr_work(lambda: jax.make_jaxpr(infer)(values, batch)), samples)
+        found = jaxpr_work(lambda: jax.make_jaxpr(infer)(values, batch))
+        used = (getattr(one, "_value", None) for one in read.values())
+        hidden = untracked(model, (one for one in used if one is not None))
+        return replace(per_sample(found, samples), untracked=hidden)
 
     def training_work(self, step: Step, samples: int) -> Work:
         """What a training step of so many samples computes, backward too, per sample."""

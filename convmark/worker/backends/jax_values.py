@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,12 +23,29 @@ class HandedOn:
     variables: Sequence[Sequence[Any]]
     state: list[Any]
     """One entry: of each part of the variables a list of values."""
+    samples: Any
+    """What the model is called on."""
 
     def settle(self) -> None:
         """Have the variables hold the values of now."""
         for part, values in zip(self.variables, self.state[0], strict=True):
             for variable, value in zip(part, values, strict=True):
                 variable.assign(value)
+
+    def adds_losses(self, model: Any) -> bool:
+        """Whether a training step of the model adds losses: a compiled one's are gone with it."""
+        variables = list(model.variables)
+
+        def losses(values: Any, samples: Any) -> Any:
+            held = list(zip(variables, values, strict=True))
+            with keras.StatelessScope(held, collect_losses=True):
+                model(samples, training=True)
+                return list(model.losses)
+
+        shapes = [jax.ShapeDtypeStruct(tuple(one.shape), one.dtype) for one in variables]
+        with contextlib.suppress(Exception):  # an eager step's code may look at values
+            return bool(jax.eval_shape(losses, shapes, self.samples))
+        return False
 
     def kept(self) -> Callable[[], None]:
         """Return what has the next step begin with the values of now, which it takes over.
@@ -73,8 +91,20 @@ class Copies:
         return self._copies[variable]
 
 
+class Reading(keras.StatelessScope):  # type: ignore[misc]  # Keras has no types
+    """A scope that keeps the variables that are read in it."""
+
+    def __init__(self, held: list[tuple[Any, Any]]) -> None:
+        super().__init__(held)
+        self.read: dict[int, Any] = {}
+
+    def get_current_value(self, variable: Any) -> Any:
+        """Return the value that the scope has for a variable, or None."""
+        self.read[id(variable)] = variable
+        return super().get_current_value(variable)
+
+
 def variables_of(layers: Sequence[Any]) -> list[Any]:
-    """Return the variables of layers, each once."""
     found = (one for layer in layers for one in getattr(layer, "variables", []))
     return list({id(one): one for one in found}.values())
 

@@ -47,11 +47,7 @@ class Keras3Backend(KerasBackend):
         return optimizer
 
     def _build_for_fit(self, model: Any, data: OwnData, batch: tuple[Any, ...]) -> None:
-        """Make every variable of the model's own step, as `fit` does before its first step.
-
-        Raises:
-            CaseFailure: the model makes the whole of `train_function` itself.
-        """
+        """Make every variable of the model's own step, as `fit` does before its first step."""
         if own_function(model):
             raise CaseFailure(
                 "its own make_train_function or train_function is measured with TensorFlow "

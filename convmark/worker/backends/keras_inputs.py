@@ -266,7 +266,6 @@ class _Reach:
         return not layer.weights or ("int" in dtype and "float" not in leaf.dtype)
 
     def ranged(self) -> list[Leaf]:
-        """Return the leaves with their ranges."""
         hidden = [_size(call.layer) for call in self._unmatched]
         found = []
         for place, leaf in enumerate(self._leaves):

@@ -57,6 +57,7 @@ from convmark.worker.backends.own_training import (
     OwnData,
     Recipe,
     Training,
+    added_losses,
     brings_training,
     inference_aside,
     is_compiled,
@@ -121,10 +122,6 @@ class KerasBackend(Framework):
         """What each layer with weights computes in, such as `mixed_bfloat16`."""
         return layer_precisions(model)
 
-    def limits_lifted(self) -> contextlib.AbstractContextManager[None]:
-        """Keras's limits of epochs and steps, put aside."""
-        return limits_lifted()
-
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """What a model is built in."""
         return contextlib.nullcontext()
@@ -151,11 +148,9 @@ class KerasBackend(Framework):
         return seconds
 
     def is_model(self, candidate: Any) -> bool:
-        """Whether it is a Keras model of this Keras."""
         return isinstance(candidate, keras.Model)
 
     def layers_alive(self) -> ByIdentity[bool]:
-        """All layers that there are now."""
         found: ByIdentity[bool] = ByIdentity()
         for one in gc.get_objects():
             if issubclass(type(one), keras.layers.Layer):
@@ -244,7 +239,6 @@ class KerasBackend(Framework):
         return found
 
     def inputs(self, model: Any) -> Inputs:
-        """What the model takes."""
         return self._inputs[model] if model in self._inputs else self.take_inputs(model, None)
 
     def chosen_shapes(self) -> str:
@@ -257,10 +251,6 @@ class KerasBackend(Framework):
         """The shape of one sample of a model's only input, without the batch axis."""
         one = self.inputs(model).structure
         return tuple(one.shape) if isinstance(one, Leaf) else ()
-
-    def is_softmax(self, model: Any) -> bool:
-        """Whether the model gives probabilities of classes, and not scores."""
-        return ends_in_softmax(model)
 
     def _pool(self, model: Any, task: str, batch_size: int, seed: int) -> tuple[Any, ...]:
         """Return the samples of a few batches in host memory: images, in training targets too."""
@@ -337,16 +327,11 @@ class KerasBackend(Framework):
         return [one for one in keras.tree.flatten(structure) if one is not None]
 
     def packed(self, structure: Any, leaves: list[Any]) -> Any:
-        """Return the structure with other leaves."""
         return keras.tree.pack_sequence_as(structure, leaves)
 
     def described_inference(self, model: Any) -> dict[str, Any]:
         """What tells of an inference step after the first: of a Keras model nothing."""
         return {}
-
-    def brings_training(self, model: Any) -> bool:
-        """Whether the model says itself how it is trained."""
-        return brings_training(model)
 
     def own_compile(self, model: Any) -> tuple[Any, Any] | None:
         """The optimizer and the loss that a model was compiled with; None of one that was not."""
@@ -363,7 +348,7 @@ class KerasBackend(Framework):
         Args:
             by: `model` or `harness`, whoever says so.
         """
-        return Training.of_compiled(model, by, adds_losses=bool(model.losses)).as_fields()
+        return Training.of_compiled(model, by, adds_losses=self.added_losses(model)).as_fields()
 
     def nothing_to_train(self, model: Any) -> str:
         """Why a model without trainable weights is not trained, and what helps."""
@@ -414,9 +399,9 @@ class KerasBackend(Framework):
 
         @functools.cache  # it stays what it is at the first step
         def described() -> dict[str, str | None]:
-            classes = is_classes(self.output_shapes(model))
-            self.settle(model)  # a regularizer reads weights that the step may have taken over
-            return Training.of_harness(model, recipe, rate, classes=classes).as_fields()
+            classes, added = is_classes(self.output_shapes(model)), self.added_losses(model)
+            told = Training.of_harness(recipe, rate, classes=classes, adds_losses=added)
+            return told.as_fields()
 
         return step, described
 
@@ -427,9 +412,6 @@ class KerasBackend(Framework):
 
         Args:
             recipe: for a model that was not compiled, which this compiles.
-
-        Raises:
-            CaseFailure: the model cannot be trained so.
         """
         by = "model" if brings_training(model) else "harness"
         own = self._own = OwnData(model, self, recipe, self.learning_rate)
@@ -438,13 +420,14 @@ class KerasBackend(Framework):
         pictures = images(self.inputs(model), batch_size * self.replicas, seed)
         targets = own.targets(batch_size * self.replicas, seed)
         step = self._fit_step(model, own, (pictures, targets), compiled)
-        described = functools.partial(Training.of_compiled, model, by)
-        return step, lambda: described(adds_losses=own.adds_losses).as_fields()
+        return step, lambda: own.described(by)
 
     training_progress, kept_values = staticmethod(training_progress), staticmethod(kept_values)
     inference_aside, rates_are_zero = staticmethod(inference_aside), staticmethod(rates_are_zero)
     running_weights, spread = staticmethod(running_weights), staticmethod(spread)
-    sizes = staticmethod(sizes)
+    brings_training, is_softmax = staticmethod(brings_training), staticmethod(ends_in_softmax)
+    sizes, limits_lifted = staticmethod(sizes), staticmethod(limits_lifted)
+    added_losses = staticmethod(added_losses)
 
     def settle(self, model: Any) -> None:
         """Have the model hold its weights as they are now, where the steps keep them apart."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import re
 import weakref
@@ -14,6 +13,7 @@ import numpy as np
 from convmark_zoo.keras_api import KERAS_VERSION, keras
 
 from convmark.worker.failure import CaseFailure
+from convmark.worker.flops import packed_elements
 from convmark.worker.inputs import flat
 
 Value = TypeVar("Value")
@@ -107,37 +107,17 @@ def root_mean_square(arrays: Iterable[Any]) -> float:
 
 
 def elements(weight: Any) -> int:
-    """Return the number of elements of a weight."""
     return int(np.prod(tuple(weight.shape), dtype=np.int64))
 
 
 def sizes(model: Any) -> dict[str, int]:
     """Parameters (elements) and model size (bytes, all weights as they are stored)."""
-    packed = sum(map(_packed_elements, model._flatten_layers()))
+    packed = sum(map(packed_elements, model._flatten_layers()))
     return {
         "parameters": sum(map(elements, model.weights)) + packed,
         "trainable_parameters": sum(map(elements, model.trainable_weights)),
         "model_bytes": sum(elements(one) * item_bytes(one.dtype) for one in model.weights),
     }
-
-
-def _packed_elements(layer: Any) -> int:
-    """Return by how many elements a layer's kernel is more than its stored bytes: two each of int4.
-
-    By the names that Keras has for what it has packed; 0 where it has others.
-    """
-    if getattr(layer, "quantization_mode", None) != "int4":
-        return 0
-    with contextlib.suppress(AttributeError, TypeError, ValueError):
-        stored = getattr(layer, "_kernel", None)
-        stored = layer._embeddings if stored is None else stored
-        whole = getattr(layer, "original_kernel_shape", None)  # of an EinsumDense
-        if whole is None and hasattr(layer, "_orig_output_dim"):
-            whole = (*stored.shape[:-1], layer._orig_output_dim)
-        elif whole is None:
-            whole = (layer._orig_input_dim, *stored.shape[1:])
-        return max(0, int(np.prod(whole, dtype=np.int64)) - elements(stored))
-    return 0
 
 
 def all_built(model: Any) -> bool:

@@ -197,13 +197,9 @@ def _kinds(layer: Any) -> list[str]:
         for suffix in ("variables", "weights")
         for weight in vars(layer).get(f"_{kind}_{suffix}") or ()
     ]
-    stored = {_dtype_name(weight.dtype) for weight in own}
-    stored = {name for name in stored if "float" in name or "complex" in name}
+    names = {str(getattr(weight.dtype, "name", weight.dtype)) for weight in own}
+    stored = {one.removeprefix("torch.") for one in names if "float" in one or "complex" in one}
     return [kind_of(str(layer.compute_dtype or name), name) for name in sorted(stored)[:1]]
-
-
-def _dtype_name(dtype: Any) -> str:
-    return str(getattr(dtype, "name", dtype)).removeprefix("torch.")
 
 
 class KerasContext:

@@ -5,9 +5,10 @@ The batch is in host memory, seeded, and the same for every backend.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from convmark_zoo.keras_api import keras
 
 from convmark.worker.failure import CaseFailure
-from convmark.worker.inputs import Inputs
+from convmark.worker.inputs import Inputs, flat
 
 Shape = Sequence[Any]
 """Whole numbers, but for the batch axis of an output."""
@@ -115,13 +116,24 @@ def by_output(model: Any, losses: Any, structure: Any, count: int) -> list[Any]:
         structure: of the outputs.
         count: of the outputs.
     """
-    if isinstance(losses, dict):
-        named = isinstance(structure, dict)
-        names = sorted(structure) if named else getattr(model, "output_names", [])
-        losses = [losses.get(name) for name in names]
-    if isinstance(losses, (list, tuple)):
-        return [*losses, *[None] * count][:count]  # Keras says what does not fit
-    return [losses] * count
+    if isinstance(losses, dict) and not isinstance(structure, dict):
+        losses = [losses.get(name) for name in getattr(model, "output_names", [])]
+    found = [*_of_each(losses, structure), *[None] * count]
+    return found[:count]  # Keras says what does not fit
+
+
+def _of_each(losses: Any, structure: Any) -> Iterator[Any]:
+    """Yield a loss for each output; several that one output has begin with the one that tells."""
+    if isinstance(losses, dict) and isinstance(structure, dict):
+        for key in sorted(structure):
+            yield from _of_each(losses.get(key), structure[key])
+    elif not isinstance(losses, (list, tuple)):
+        yield from (losses for _ in flat(structure))
+    elif isinstance(structure, (list, tuple)) and len(structure) == len(losses):
+        for pair in zip(losses, structure, strict=True):
+            yield from _of_each(*pair)
+    else:
+        yield from losses
 
 
 def targets_of(loss: Any, sample: Sample, tensor: Callable[[Any], Any]) -> Targets:
@@ -136,6 +148,8 @@ def targets_of(loss: Any, sample: Sample, tensor: Callable[[Any], Any]) -> Targe
         CaseFailure: a loss of the user's own takes none that are known.
     """
     name = loss_name(loss)
+    if _is_by_targets(loss):
+        return Targets(_bits if sample[-1:] in ((), (1,)) else class_numbers, sample)
     if is_from_keras(_function(loss)):
         return Targets(_TARGETS.get(name.removesuffix("_loss"), real_numbers), sample)
     for make in (_one_hot, real_numbers, class_numbers) if sample else (real_numbers,):
@@ -209,14 +223,18 @@ _TARGETS = {
 
 
 def flat_losses(losses: Any) -> list[Any]:
-    """Return the losses of all outputs that have one."""
-    if isinstance(losses, dict):
-        losses = list(losses.values())
-    return [one for one in (losses if isinstance(losses, (list, tuple)) else [losses]) if one]
+    return [one for one in flat(losses) if one]
+
+
+def _is_by_targets(loss: Any) -> bool:
+    """Whether Keras takes it for the binary, sparse or categorical one by the targets."""
+    return isinstance(loss, str) and loss.lower() in ("crossentropy", "ce")
 
 
 def loss_name(loss: Any) -> str:
     """Return a loss's name as the functions of `keras.losses` have it."""
+    if _is_by_targets(loss):
+        return "crossentropy"
     function = _function(loss)
     name = getattr(function, "__name__", None) or type(function).__name__
     snake = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
@@ -231,7 +249,10 @@ def is_from_keras(thing: Any) -> bool:
 
 def _function(loss: Any) -> Any:
     found = keras.losses.get(loss) if isinstance(loss, str) else loss
-    return getattr(found, "fn", found)
+    found = getattr(found, "fn", found)
+    while isinstance(found, functools.partial):
+        found = found.func
+    return found
 
 
 def loss_by_name(name: str, last_activation: str) -> Any:

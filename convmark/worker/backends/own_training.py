@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -102,10 +103,12 @@ class Training:
         return cls(by, " + ".join(optimizers) or None, " + ".join(dict.fromkeys(names)) or None)
 
     @classmethod
-    def of_harness(cls, model: Any, recipe: Recipe, rate: float, *, classes: bool) -> Training:
+    def of_harness(
+        cls, recipe: Recipe, rate: float, *, classes: bool, adds_losses: bool
+    ) -> Training:
         """Return what the harness trains a model with that brings nothing of its own."""
         names = ["sparse_categorical_crossentropy" if classes else "mean_squared_error"]
-        names += ["losses added"] if model.losses else []
+        names += ["losses added"] if adds_losses else []
         named = type(recipe.new_optimizer(rate)) if recipe.optimizer else None
         return cls("harness", named.__name__ if named else "SGD", " + ".join(names))
 
@@ -141,6 +144,11 @@ def rates_are_zero(model: Any) -> bool:
         values = [one.numpy() if hasattr(one, "numpy") else one for one in now]
         return bool(values) and not any(map(float, values))
     return False
+
+
+def added_losses(model: Any) -> bool:
+    """Whether a step of the model has added losses, or regularizers of its weights do."""
+    return bool(model.losses)
 
 
 def is_compiled(model: Any) -> bool:
@@ -230,8 +238,8 @@ class OwnData:
                 "compiled; leave them out, or change the model's compile()"
             )
         loss = getattr(model, "loss", None)
-        self.adds_losses = bool(model.losses) or (loss is None and backend.adds_losses(model))
-        if loss is None and not own and not self.adds_losses:
+        self._added = bool(model.losses) or (loss is None and backend.adds_losses(model))
+        if loss is None and not own and not self._added:
             raise CaseFailure(
                 "compile() has no loss and the model adds none; give compile() a loss"
             )
@@ -261,6 +269,20 @@ class OwnData:
             raise CaseFailure(
                 "its compile() takes other arguments than Keras's; call it in the builder"
             ) from None
+
+    def described(self, by: str) -> dict[str, str | None]:
+        """Return what the model is trained with, as far as it tells once a step was taken.
+
+        Args:
+            by: `model` or `harness`, whoever says so.
+        """
+        return Training.of_compiled(self._model, by, adds_losses=self._adds_losses).as_fields()
+
+    @functools.cached_property
+    def _adds_losses(self) -> bool:
+        """Whether layers add losses; what a step or loss of its own does with them is not told."""
+        own = overrides(self._model, "compute_loss", *STEPS)
+        return self._added or (not own and self._backend.added_losses(self._model))
 
     def _shapes_of(self, structure: Any) -> list[tuple[Any, ...]]:
         flat = [] if structure is None else self._backend.leaves(structure)

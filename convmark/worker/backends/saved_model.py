@@ -100,11 +100,7 @@ def signature_words(model: Any) -> str:
 
 
 def _refuse_reaching(folder: str) -> None:
-    """Refuse a graph that would read or write files, or call Python.
-
-    Raises:
-        CaseFailure: it has such an operation, or is damaged.
-    """
+    """Refuse a graph that would read or write files, or call Python."""
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel as Stored
 
     with open(f"{folder}/saved_model.pb", "rb") as file:
@@ -132,11 +128,7 @@ def _symbol(folder: str, name: str, spec: Any) -> Any:
 
 
 def _computed(folder: str, function: Any) -> str:
-    """Return the precision that the graph's products are computed in, by Keras's name.
-
-    Raises:
-        CaseFailure: they are of several dtypes.
-    """
+    """Return the precision that the graph's products are computed in, by Keras's name."""
     definition = function.graph.as_graph_def()
     nodes = [
         *definition.node,

@@ -239,11 +239,7 @@ class TensorFlow(KerasBackend):
         return self._step(train, (batch.images, batch.targets))
 
     def _refuse_strategy(self, model: Any) -> None:
-        """Hold a model of Keras 2 to no strategy, in whose replicas alone its optimizers update.
-
-        Raises:
-            CaseFailure: its own code has built it in one.
-        """
+        """Hold a model of Keras 2 to no strategy, in whose replicas alone its optimizers update."""
         name, _ = self.spread(model)
         if name and KERAS_VERSION < (3, 0):
             raise CaseFailure(
@@ -357,7 +353,6 @@ class TensorFlow(KerasBackend):
         return forward_function(model, self.inputs(model).structure, batch)
 
     def exported_outputs(self, function: Any, batch: Sequence[Any]) -> list[Any]:
-        """The arrays that it gives."""
         return outputs_of(function, batch)
 
     def exported_digest(self, function: Any, model: Any) -> str:
@@ -428,7 +423,6 @@ class TensorFlow(KerasBackend):
         return tf.nest.pack_sequence_as(structure, leaves)
 
     def tensor(self, array: Any) -> Any:
-        """Return the array on the device."""
         return self._on_device(array)
 
 

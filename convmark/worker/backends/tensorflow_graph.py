@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -300,7 +301,11 @@ def _factors(op: Any) -> list[Any]:
     return [t for t in op.inputs if "Backprop" not in op.type or t.dtype.name != "int32"]
 
 
-def _convolution(op: Any) -> int:
+_EACH, _DEPTHWISE = slice(-1), slice(2)
+"""Axes of a kernel whose elements count once for each position."""
+
+
+def _convolution(op: Any, axes: slice = _EACH) -> int:
     """Count each kernel element once per output position and group, where nothing was padded.
 
     A dilated one may be a plain one between SpaceToBatch and BatchToSpace, which pad; what comes
@@ -310,32 +315,16 @@ def _convolution(op: Any) -> int:
     after = output.consumers()
     if len(after) == 1 and after[0].type == "BatchToSpaceND":
         output = after[0].outputs[0]
-    return 2 * _size(output) * _size(op.inputs[1], of=slice(-1))
+    return 2 * _size(output) * _size(op.inputs[1], of=axes)
 
 
-def _depthwise(op: Any) -> int:
-    (output,) = op.outputs
-    after = output.consumers()
-    if len(after) == 1 and after[0].type == "BatchToSpaceND":
-        output = after[0].outputs[0]
-    return 2 * _size(output) * _size(op.inputs[1], of=slice(2))
-
-
-def _to_input(op: Any) -> int:
+def _to_input(op: Any, axes: slice = _EACH) -> int:
     """Count a transposed convolution: each kernel element once per input position."""
-    return 2 * _size(op.inputs[2]) * _size(op.inputs[1], of=slice(-1))
+    return 2 * _size(op.inputs[2]) * _size(op.inputs[1], of=axes)
 
 
-def _to_filter(op: Any) -> int:
-    return 2 * _size(op.inputs[2]) * _size(op.outputs[0], of=slice(-1))
-
-
-def _depthwise_to_input(op: Any) -> int:
-    return 2 * _size(op.inputs[2]) * _size(op.inputs[1], of=slice(2))
-
-
-def _depthwise_to_filter(op: Any) -> int:
-    return 2 * _size(op.inputs[2]) * _size(op.outputs[0], of=slice(2))
+def _to_filter(op: Any, axes: slice = _EACH) -> int:
+    return 2 * _size(op.inputs[2]) * _size(op.outputs[0], of=axes)
 
 
 def _matrix_product(op: Any) -> int:
@@ -372,9 +361,9 @@ _RULES: dict[str, Callable[[Any], int]] = {
     "Conv3DBackpropInputV2": _to_input,
     "Conv2DBackpropFilter": _to_filter,
     "Conv3DBackpropFilterV2": _to_filter,
-    "DepthwiseConv2dNative": _depthwise,
-    "DepthwiseConv2dNativeBackpropInput": _depthwise_to_input,
-    "DepthwiseConv2dNativeBackpropFilter": _depthwise_to_filter,
+    "DepthwiseConv2dNative": partial(_convolution, axes=_DEPTHWISE),
+    "DepthwiseConv2dNativeBackpropInput": partial(_to_input, axes=_DEPTHWISE),
+    "DepthwiseConv2dNativeBackpropFilter": partial(_to_filter, axes=_DEPTHWISE),
     "MatMul": _matrix_product,
     "BatchMatMul": _matrix_product,
     "BatchMatMulV2": _matrix_product,

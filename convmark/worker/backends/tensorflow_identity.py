@@ -108,11 +108,7 @@ def _described(graph: Any, seen: dict[str, int]) -> Iterator[str]:
 
 
 def _hold_seen(op: Any) -> None:
-    """Hold an operation to do no more than its graph and its variables tell.
-
-    Raises:
-        NoRule: it may do more.
-    """
+    """Hold an operation to do no more than its graph and its variables tell."""
     elsewhere = op.op_def.is_stateful and not _OF_VARIABLES.fullmatch(op.type)
     if elsewhere or _UNSEEN.search(op.type) or not is_own(op.type):
         raise NoRule(f"{op.type} is not described by its graph")

@@ -230,11 +230,7 @@ class ReplicatedTensorFlow(TensorFlow):
         return data.step(make, tuple(map(self._shared_out, batch)), any_batch=True)
 
     def _inference_step(self, model: Any, pictures: Any, compiled: bool) -> Step:
-        """Return a step of all replicas: each its own part through its copy of the model.
-
-        Raises:
-            CaseFailure: the model was compiled to run eagerly, as one replica of it does.
-        """
+        """Return a step of all replicas: each its own part through its copy of the model."""
         if model.run_eagerly:
             raise CaseFailure(
                 "several replicas infer in one graph, but the model was compiled with "

@@ -32,11 +32,12 @@ from convmark.worker.backends.torch_settings import (
     READERS,
     compiled_functions,
     compiler_counts,
+    not_compiled,
     own_threads,
-    recompile_limits,
     set_tf32,
     switches,
     tf32,
+    with_code_of_its_own,
 )
 from convmark.worker.inputs import filled, flat, mapped
 from convmark.worker.work import Work, per_sample
@@ -70,7 +71,7 @@ class Torch(Keras3Backend):
             return path
         if not compiled_functions():
             return "train_step, eager" if "train_step" in path else "eager"
-        return f"{path}, eager in part" if recompile_limits() else path
+        return f"{path}, eager in part" if not_compiled() else path
 
     def untouched(self) -> bool:
         """Whether no operation has run yet, so that forking is safe.
@@ -264,7 +265,6 @@ class Torch(Keras3Backend):
         return data.step(lambda: (train, None), placed, any_batch=True)
 
     def tensor(self, array: Any) -> Any:
-        """Return the array on the device."""
         return self._tensor(array)
 
     def _inference_step(self, model: Any, pictures: Any, compiled: bool) -> Step:
@@ -342,7 +342,7 @@ class Torch(Keras3Backend):
         self, step: Callable[..., Any], call_path: str = "torch.compile"
     ) -> Callable[..., Any]:
         self._call_path, self.has_compiler = call_path, True
-        compiled: Callable[..., Any] = torch.compile(step)
+        compiled: Callable[..., Any] = torch.compile(with_code_of_its_own(step))
         return compiled
 
     def _tensors(self, structure: Any) -> Any:
@@ -376,7 +376,6 @@ class Torch(Keras3Backend):
         return Forward(model, lambda tensors: filled(structure, tensors), self.leaves, batch)
 
     def exported_outputs(self, function: Forward, batch: Sequence[Any]) -> list[Any]:
-        """The arrays that it gives."""
         return function.outputs(batch)
 
     def exported_digest(self, function: Forward, model: Any) -> str:

@@ -80,6 +80,8 @@ def _of_call(function: Any, args: Any, result: Any) -> int:
     namespace, _, name = str(packet).rpartition(".")
     if name in _RULES:
         factors = [one for one in args if isinstance(one, torch.Tensor)]
+        if name.startswith(_ATTENTION):  # sums and seeds come with them
+            factors = factors[:3]
         kinds = [str(one.dtype).removeprefix("torch.") for one in factors]
         return product(name, kinds, lambda: _RULES[name](args, result))
     multiplies = _WITHOUT_RULE.search(name) and not _HARMLESS.search(name)
@@ -130,6 +132,18 @@ def _attention(args: Any, result: Any) -> int:
     )
 
 
+def _attention_backward(args: Any, result: Any) -> int:
+    """Count attention's backward pass: the scores once more, and two products for each forward."""
+    slopes, query, key = args[:3]
+    return 2 * int(key.shape[-2]) * (3 * _size(query) + 2 * _size(slopes))
+
+
+_ATTENTION = "_scaled_dot_product_"
+_KERNELS = (
+    *("flash_attention_for_cpu", "flash_attention", "efficient_attention", "cudnn_attention"),
+    "fused_attention_overrideable",
+)
+
 _RULES: dict[str, Callable[[Any, Any], int]] = {
     "mm": _product,
     "bmm": _product,
@@ -142,11 +156,8 @@ _RULES: dict[str, Callable[[Any, Any], int]] = {
     "_convolution": _convolution,
     "convolution_overrideable": _convolution,
     "convolution_backward": _convolution_backward,
-    "_scaled_dot_product_flash_attention_for_cpu": _attention,
-    "_scaled_dot_product_flash_attention": _attention,
-    "_scaled_dot_product_efficient_attention": _attention,
-    "_scaled_dot_product_cudnn_attention": _attention,
-    "_scaled_dot_product_fused_attention_overrideable": _attention,
+    **{f"{_ATTENTION}{kernel}": _attention for kernel in _KERNELS},
+    **{f"{_ATTENTION}{kernel}_backward": _attention_backward for kernel in _KERNELS},
 }
 
 

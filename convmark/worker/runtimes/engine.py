@@ -65,7 +65,6 @@ class Engine(abc.ABC):
         """
 
     def run(self, arrays: Sequence[Any]) -> Sequence[Any]:
-        """Return the outputs of a batch."""
         return self.bound(arrays)()
 
     @abc.abstractmethod

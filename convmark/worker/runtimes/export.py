@@ -207,11 +207,7 @@ def export(case: Case, model: Any, backend: Any, seed: int, folder: str, emit: E
 
 
 def _arrays(case: Case, backend: Any, inputs: Inputs, seed: int) -> list[Any]:
-    """Return a batch as arrays, one for each input.
-
-    Raises:
-        CaseFailure: an input is ragged, or of texts.
-    """
+    """Return a batch as arrays, one for each input."""
     for leaf in inputs.leaves:
         if leaf.ragged or leaf.dtype == "string":
             raise CaseFailure(
@@ -297,11 +293,7 @@ def _made_with_more(top: str, begins: str, made_by: str) -> str | None:
 
 
 def _told(case: Case, folder: str) -> dict[str, Any]:
-    """Return what was told of an export when it was made.
-
-    Raises:
-        CaseFailure: its files are no longer those.
-    """
+    """Return what was told of an export when it was made."""
     told = _facts(folder)
     if told.get("sha256") != _digest(folder):
         raise CaseFailure(
