@@ -16,7 +16,7 @@ from statistics import mean
 
 import pytest
 from faults import fast_python
-from forks import COMMAND, SOCKETS, STARTED, Forks
+from forks import COMMAND, STARTED, Forks
 from ray_cluster import LocalCluster, free_port, local_cluster
 
 from convmark.core.statistics import t_quantile
@@ -126,11 +126,10 @@ OF_A_BUSY_MACHINE = {"step_time_p95_s", "step_time_p99_s", "unsteady"}
 
 
 def test_three_cases_are_measured_alike_with_ray_and_without(
-    warm: None, cluster: LocalCluster, harness: Forks, tmp_path: Path
+    cluster: LocalCluster, harness: Forks, tmp_path: Path
 ) -> None:
     asked = ["run", *THREE, *QUICK, "--processes", "2"]
-    variables = {**cluster.environ, SOCKETS: os.environ[SOCKETS]}
-    done = harness.run(COMMAND, *asked, "--results", "plain", cwd=tmp_path, environ=variables)
+    done = harness.run(COMMAND, *asked, "--results", "plain", cwd=tmp_path, environ=cluster.environ)
     assert done.returncode == 0, done.stderr
     status, out, said = called(
         cluster, tmp_path, *asked, "--ray", cluster.address, "--per", "machine-kind",
