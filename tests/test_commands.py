@@ -46,6 +46,31 @@ def test_compare_judges_the_newest_run_against_its_history(
     assert "more rows with nothing to add" in printed
 
 
+def test_other_load_is_said_beside_the_figures_of_compare_and_history(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep(store, run_of("0001", 0.0, 0.1))
+    for command in (["compare"], ["history", LENET]):
+        assert main(command) == 0
+        assert "load" not in capsys.readouterr().out
+    keep(store, [replace(one, other_cpu_share=0.5) for one in run_of("0002", 0.0, 0.1)])
+    main(["compare"])
+    told = "1 of 1 case measured while other programs took up to 50 % of the CPUs' time"
+    assert told in " ".join(capsys.readouterr().out.split())
+    assert main(["history", LENET, "--format", "json"]) == 0
+    rows = rows_of(capsys.readouterr().out, "history")
+    assert [row["load"] for row in rows] == [None, 0.5]
+
+
+def test_without_a_results_folder_every_command_names_the_one_that_makes_it(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in (["list"], ["report"], ["export", "--to", "bmf"], ["compare"], ["show", "1"]):
+        assert main(command) == 2
+        told = f"convmark {command[0]}: results: has no runs yet: convmark run"
+        assert capsys.readouterr().err.strip() == told
+
+
 def test_compare_says_nothing_of_a_step_time_that_nothing_was_run_beside(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:

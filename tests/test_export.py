@@ -92,6 +92,16 @@ def test_an_older_run_is_not_exported_as_the_newest(
     assert main(["export", str(tmp_path / SLOW / "0001.csv"), "--to", "bmf"]) == 0
 
 
+def test_cases_without_figures_are_counted_where_the_export_is_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep_run(tmp_path, [row(run="0001", machine=SLOW, status="crashed", error="boom")])
+    assert main(["export", str(tmp_path), "--to", "openmetrics"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == "# EOF\n"
+    assert "1 without figures left out" in printed.err
+
+
 def test_openmetrics_is_parsed_by_the_client_of_prometheus(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

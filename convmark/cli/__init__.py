@@ -111,10 +111,11 @@ def _run(given: argparse.Namespace, options: Options) -> int:
 
 def _report(given: argparse.Namespace, options: Options) -> int:
     from convmark.report.command import report
+    from convmark.results.store import asked_places
 
     texts = {name: getattr(given, option.key) for name, option in REPORT_OPTIONS.items()}
     report(
-        [Path(place) for place in given.places] or [options.results],
+        asked_places(given.places, options.results),
         output=given.output,
         form=given.format,
         options=ReportOptions(**values_of(REPORT_OPTIONS, texts)),

@@ -16,7 +16,7 @@ from convmark.core.text import counted
 from convmark.report.export import TARGETS, Export, export_of
 from convmark.report.rows import read_rows
 from convmark.results.names import STDOUT, check_output, check_output_folder
-from convmark.results.store import run_files
+from convmark.results.store import asked_places, run_files
 
 _say = sayer("convmark export")
 
@@ -35,12 +35,14 @@ def export(given: argparse.Namespace, options: Options) -> int:
         StoreError: a results file does not fit, or the output cannot be written.
     """
     target = choice_of(tuple(TARGETS))("--to", given.to)
-    places = [Path(place) for place in given.places] or [options.results]
+    places = asked_places(given.places, options.results)
     output = None if given.output in (None, STDOUT) else Path(given.output)
     _check(target, output, places)
     found = export_of(read_rows(places), target)
     if output is None:
         sys.stdout.write(found.files[""])
+        if found.left_out:
+            _say(_words(found))
     else:
         _write(output, found.files)
         _say(f"{output}: {_words(found)}")

@@ -45,6 +45,7 @@ from convmark.core.tasks import TASKS
 from convmark.core.text import commit_text, listed, painted
 from convmark.machine.hardware import read_machine
 from convmark.report.across import COLUMNS as ACROSS
+from convmark.report.advice import load_words
 from convmark.report.noise import noise_line
 from convmark.report.tables import Answer, check_form, print_tables, rows_table
 from convmark.report.tables.history import trend_text
@@ -57,7 +58,7 @@ from convmark.report.verdicts import (
 )
 from convmark.results.names import read_name
 from convmark.results.reading import StoreWarning, read_head, read_run
-from convmark.results.record import Record
+from convmark.results.record import Record, large_load
 from convmark.results.store import Store, no_runs, oldest_first
 
 _say = sayer("convmark")
@@ -115,6 +116,8 @@ def compare(given: argparse.Namespace, options: Options) -> int:
         text = verdicts_report(judgements, form, between=between)
         if text:
             print(painted(text, sys.stdout, os.environ) if form == "text" else text)
+        if form == "text" and (loaded := load_words(records)):
+            tell(f"\n{loaded}")
     else:
         machines = [records[0].machine or path.resolve().parent.name]
         table = rows_table("verdicts", "Verdicts", Judgement, judgements)
@@ -234,8 +237,9 @@ def history(given: argparse.Namespace, options: Options) -> int:
         raise OptionError(f"CASE: no run has {case!r}; {nearest_case(case, sorted(names))}")
     rows = [_row(path, figures, index) for path, figures in runs]
     index.keep()
-    columns = headings("run started commit step_time_p50_s spread n verdict")
-    table = table_of("history", case, "", columns, rows, keep=[one.key for one in columns])
+    columns = headings("run started commit step_time_p50_s spread load n verdict")
+    keep = [one.key for one in columns if one.key != "load" or form != "text"]
+    table = table_of("history", case, "", columns, rows, keep=keep)
     machine = runs[-1][0].resolve().parent.name
     print_tables(Answer(command="history", machines=[machine], tables=[table]), form)
     if form != "text":
@@ -298,6 +302,7 @@ def _row(run: Path, found: CaseFigures, index: Index) -> dict[str, Any]:
         "commit": commit_text(entry.commit, bool(entry.dirty)),
         "step_time_p50_s": found.step_time_p50_s or None,
         "spread": found.spread,
+        "load": large_load([found.load]),
         "n": found.processes,
         "verdict": "; ".join(filter(None, [found.failed, index.verdict(run)])),
     }

@@ -26,7 +26,7 @@ from convmark.results.columnar import read_columns, whole_file
 from convmark.results.names import read_name
 from convmark.results.reading import read_run
 from convmark.results.record import MEASURED
-from convmark.results.store import compared_in, run_files
+from convmark.results.store import asked_places, compared_in, run_files
 
 _say = sayer("convmark list")
 
@@ -39,7 +39,7 @@ def list_runs(given: argparse.Namespace, options: Options) -> int:
         StoreError: the folder is not there, or has no runs.
     """
     form = check_form(given.format)
-    place = options.results if given.place is None else Path(given.place)
+    (place,) = asked_places([given.place] if given.place is not None else (), options.results)
     table = runs_table(place, whole=form != "text")
     machines = list(dict.fromkeys(table.column("machine")))
     print_tables(Answer(command="list", machines=machines, tables=[table]), form)

@@ -96,12 +96,8 @@ def next_step(
     if doubtful:
         causes.append(f"{doubtful} {of_all} unsteady or not judged, so do not quote their cases")
     cases = by_case(records)
-    if loads := list(filter(None, map(load_of, cases.values()))):
-        causes.append(
-            f"{len(loads)} of {counted(len(cases), 'case')} measured while other programs took up "
-            f"to {load_text(max(loads))} of the CPUs' time, so step times are longer than on an "
-            "idle machine"
-        )
+    if loaded := load_words(records):
+        causes.append(loaded)
     if causes:
         return f"{'; '.join(causes)}: close other programs and measure again\n{doctor}"
     if quiet:
@@ -110,6 +106,19 @@ def next_step(
     if all(len(rows) == 1 and rows[0].task in TIMED_TASKS for rows in cases.values()):
         remedy = "one process of each case tells no spread, so give --processes 3 to quote figures"
     return f"all processes were measured; {remedy}\n{_report(options)}"
+
+
+def load_words(records: Sequence[Record]) -> str:
+    """Say of how many cases the figures were measured under other load; empty of none."""
+    cases = by_case(records)
+    loads = list(filter(None, map(load_of, cases.values())))
+    if not loads:
+        return ""
+    return (
+        f"{len(loads)} of {counted(len(cases), 'case')} measured while other programs took up to "
+        f"{load_text(max(loads))} of the CPUs' time, so step times are longer than on an idle "
+        "machine"
+    )
 
 
 def _report(options: Options) -> str:

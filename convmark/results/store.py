@@ -306,6 +306,19 @@ def run_files(places: Sequence[Path]) -> list[Path]:
     return list(found.values())
 
 
+def asked_places(given: Iterable[str], results: Path) -> list[Path]:
+    """Return the places that a command was given, or else the results folder.
+
+    Raises:
+        StoreError: none was given, and there is no such folder yet.
+    """
+    if places := list(map(Path, given)):
+        return places
+    if not os.path.lexists(results):
+        raise StoreError(f"{results}: {no_runs(results)}")
+    return [results]
+
+
 def no_runs(folder: Path) -> str:
     """Say that a results folder has no runs, where its A/B verdicts are if any, and what to do."""
     compared = "".join(

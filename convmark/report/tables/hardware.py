@@ -364,7 +364,7 @@ class _Shown(Measured):
     def _against_base(self, name: str, speedups: Sequence[Ratio], rate: str) -> str:
         mean = geometric_mean(_with_intervals(speedups))
         if mean is None:
-            return f"{name}: no case was measured both here and on {self.base}."
+            return f"{name}: no case to compare with {self.base}."
         unsure = ", not distinguishable" * mean.contains_1
         words = f"{name} is {times_text(mean)} times {self.base}{ends_text(mean)}{unsure}"
         ours, theirs = (self.price(one) for one in (name, self.base))
@@ -420,7 +420,7 @@ def _with_intervals(speedups: Sequence[Ratio]) -> Sequence[Ratio]:
 
 def _of_cases(speedups: Sequence[Ratio], cases: int, base: str) -> str:
     if not speedups:
-        return f"no case was measured both here and on {base}"
+        return f"no case to compare with {base}"
     count = len(_with_intervals(speedups))
     without = len(speedups) - count
     less = f" with {LEAST_PROCESSES} processes or runs" * bool(without)
