@@ -52,7 +52,13 @@ def test_a_file_is_named_from_the_working_folder(
         CaseError, match=r"give a model of your own by its module: exported\.nets:net$"
     ):
         ModelName.of("exported/nets.py:net")
+    (tmp_path / "exported" / "my-nets.py").touch()
+    with pytest.raises(CaseError, match=r"letters, digits and _, got 'my-nets'; rename it$"):
+        ModelName.of("exported/my-nets.py:net")
     monkeypatch.chdir(tmp_path / "exported")
+    (tmp_path / "nets.py").touch()
+    with pytest.raises(CaseError, match=rf"its module: nets:net, and start in {tmp_path}$"):
+        ModelName.of("../nets.py:net")
     with pytest.raises(CaseError, match=r"^net\.keras: a model file must be in the working"):
         ModelName.of(f"{tmp_path}/a/net.keras")
 

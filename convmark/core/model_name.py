@@ -61,9 +61,7 @@ class ModelName:
         """
         module, colon, rest = text.partition(":")
         if colon and module.endswith(".py") and os.path.isfile(module):
-            path = os.path.relpath(module).removesuffix(".py")
-            dotted = path.lstrip("." + os.sep).replace(os.sep, ".")
-            raise CaseError(f"{text}: give a model of your own by its module: {dotted}:{rest}")
+            raise CaseError(f"{text}: {_instead_of_script(module, rest)}")
         is_module = bool(colon) and all(part.isidentifier() for part in module.split("."))
         if not is_module:
             module, rest = "", text
@@ -129,6 +127,21 @@ def split_names(text: str) -> Iterator[str]:
             yield text[begin:place].strip()
             begin = place + 1
     yield text[begin:].strip()
+
+
+def _instead_of_script(path: str, attribute: str) -> str:
+    """Return what to give in place of a Python file and what is in it."""
+    parts = os.path.relpath(path).removesuffix(".py").split(os.sep)
+    where = ""
+    if parts[0] == os.pardir:
+        where = f", and start in {os.path.dirname(os.path.abspath(path))}"
+        parts = parts[-1:]
+    if odd := [one for one in parts if not one.isidentifier()]:
+        return (
+            "a model of your own is imported by its module, whose folders and file must have names "
+            f"of letters, digits and _, got {odd[0]!r}; rename it"
+        )
+    return f"give a model of your own by its module: {'.'.join(parts)}:{attribute}{where}"
 
 
 def _signed(text: str) -> tuple[str, str]:
