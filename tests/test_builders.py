@@ -45,6 +45,7 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = ModuleType("own_nets")
     module.__dict__.update(net=lambda width, depth=1: (width, depth), width=32, Family=NoKeras)
     module.__dict__["instance"] = NoKeras.Model()
+    module.__dict__["pair"] = lambda width, depth: (width, depth)
     module.__dict__["given"] = functools.wraps(module.net)(lambda: module.net("its own"))
     monkeypatch.setitem(sys.modules, "own_nets", module)
     monkeypatch.setitem(sys.modules, "convmark_zoo", ModuleType("convmark_zoo"))
@@ -123,6 +124,16 @@ def test_a_watched_builder_keeps_its_input_spec(own_module: ModuleType) -> None:
             "own_nets:net",
             "own_nets:net: missing a required argument: 'width'; give literal arguments, as in "
             "own_nets:net(width=2), of those in (width, depth=1)",
+        ),
+        (
+            "own_nets:pair(3)",
+            "own_nets:pair(3): missing a required argument: 'depth'; give literal arguments, as in "
+            "own_nets:pair(width=2,depth=2), of those in (width, depth)",
+        ),
+        (
+            "own_nets:Family.is_model",
+            "own_nets:Family.is_model: Family.is_model is a method of an instance; make it a "
+            "staticmethod, or name a function or a class that returns the model",
         ),
         ("own_nets:", "own_nets:: write a model of your own as package.module:attribute"),
         (":small", ":small: write a model of your own as package.module:attribute"),

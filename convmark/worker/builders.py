@@ -117,12 +117,21 @@ def _own(name: str, parts: ModelName, backend: Any) -> Builder:
     return Builder(build, input_spec=None if isinstance(spec, property) else spec)  # a layer's own
 
 
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
 def _check_arguments(name: str, parts: ModelName, target: Any) -> None:
     try:
         signature = inspect.signature(target)
     except (TypeError, ValueError):  # of native code
         return
     takes = signature.parameters.values()
+    needed = [one.name for one in takes if one.default is one.empty and one.kind in _NAMED]
+    if needed[:1] == ["self"] and isinstance(target, FunctionType):
+        raise UnknownModelError(
+            f"{name}: {parts.attribute} is a method of an instance; make it a staticmethod, or "
+            "name a function or a class that returns the model"
+        )
     if not any(one.kind is one.VAR_KEYWORD for one in takes):
         for keyword in parts.keywords:
             if keyword not in signature.parameters:
@@ -134,9 +143,10 @@ def _check_arguments(name: str, parts: ModelName, target: Any) -> None:
     try:
         bind(*parts.arguments, **parts.keywords)
     except TypeError as error:
+        example = ",".join(f"{one}=2" for one in needed or ["width"])
         raise UnknownModelError(
             f"{name}: {error}; give literal arguments, as in "
-            f"{parts.module}:{parts.attribute}(width=2), of those in {signature}"
+            f"{parts.module}:{parts.attribute}({example}), of those in {signature}"
         ) from None
 
 
