@@ -118,6 +118,7 @@ MEASURED = {
         *("compute_loss", "Adam"),
     ),
     "gan": Right(185 + 128 + 33, None, GAN, "train_step", "Adam + Adam"),
+    "gan_of_noise": Right(185 + 128 + 33, None, GAN, "train_step", "Adam + Adam"),
     "diffusion": Right(
         *(3 + 2 * (18 * 6 + 6 + 7), None, 2 * 64 * 18 * 6 + 3 * 64 * 6),
         *("mean_absolute_error + train_step", "AdamW"),
@@ -154,6 +155,7 @@ MEASURED = {
 }
 NOTES = {
     "gan": "does not have a `call()` method implemented",
+    "gan_of_noise": "the model cannot be traced: ",
     "diffusion": "does not have a `call()` method implemented",
     "int8": "of int8 is no floating-point product",
     "spectrum": "RFFT has no rule",
@@ -172,10 +174,29 @@ REFUSED = {
     ("stops", "train"): "every step must train, ",
 }
 OWN_TRAINING = {
-    *("contrastive", "diffusion", "distillation", "gan", "goes_on", "stops", "two_results", "vae"),
+    *(
+        "contrastive",
+        "diffusion",
+        "distillation",
+        "gan",
+        "gan_of_noise",
+        "goes_on",
+        "stops",
+        "two_results",
+        "vae",
+    ),
 }
 """Of `homemade_training.py`."""
-QUICK = ["gan", "lora", "nested_outputs", "preprocessing", "ragged", "reader", "stateful"]
+QUICK = [
+    "gan",
+    "gan_of_noise",
+    "lora",
+    "nested_outputs",
+    "preprocessing",
+    "ragged",
+    "reader",
+    "stateful",
+]
 """Of different mechanisms."""
 
 
