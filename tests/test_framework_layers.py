@@ -15,7 +15,7 @@ from convmark.core.options import Options
 from convmark.interpreter import Interpreter
 from convmark.session.layers import layer_request
 from convmark.worker.backends.step import on_device
-from convmark.worker.profiled import busy, profiled
+from convmark.worker.profiled import busy, fused, profiled
 
 GROUPS = [(0, 2), (2, 3), (3, 12)]
 
@@ -58,9 +58,20 @@ def test_a_profiler_that_fails_or_sees_no_layer_ends_no_measurement() -> None:
     module = SimpleNamespace(traced=traced)
     backend = SimpleNamespace(of_layers=lambda: module)
     found = profiled(passes, GROUPS, 0.1, backend)
-    assert found == {"unprofiled": "ImportError: no module named xplane_pb2"}
+    assert found == (GROUPS, {"unprofiled": "ImportError: no module named xplane_pb2"})
     module.traced = lambda *_: [("fusion", 0, 1)]
-    assert profiled(passes, GROUPS, 0.1, backend) == {}
+    assert profiled(passes, GROUPS, 0.1, backend)[1] == {}
+
+
+def test_groups_that_are_fused_are_one() -> None:
+    conv, both = ("convmark_unit_1/conv", 0, 1), ("convmark_unit_2/a convmark_unit_5/b", 1, 2)
+    assert fused([conv, ("convmark_unit_4/add", 1, 9)], GROUPS) == [(0, 2), (2, 12)]
+    assert fused([conv, both], GROUPS) == [(0, 2), (2, 12)]
+    assert fused([conv], GROUPS) == [(0, 12)]
+    assert fused([both], GROUPS) == [(0, 12)]
+    assert fused([conv, both], [(0, 2), (2, 3), (3, 12), (12, 14)]) == [(0, 2), (2, 14)]
+    each = [(f"convmark_unit_{unit}/x", 0, 1) for unit in (0, 2, 3)]
+    assert fused(each, GROUPS) == GROUPS
 
 
 @pytest.mark.parametrize("task", ["infer", "train"])
@@ -95,9 +106,9 @@ dense.build((200, 300))
 
 def function(values):
     with module.named(scope(3)):
-        made = dense(values[0])
+        made = backend.keras.ops.tanh(dense(values[0]))
     with module.named(scope(12)):
-        return [dense(backend.keras.ops.tanh(made))]
+        return [dense(made)]
 
 values = [backend.tensor(np.ones((200, 300), np.float32))]
 events = module.traced(backend, function, [dense], values, 3)
@@ -114,13 +125,13 @@ def test_each_frameworks_profiler_has_events_of_every_scope(
     assert printed(forks_of(backend).run(f"NAME = {backend!r}\n{SCOPES}")) == ["12", "3"]
 
 
-def test_a_fusion_without_a_scope_has_that_of_the_last_that_it_calls() -> None:
+def test_a_fusion_has_the_scopes_of_all_that_it_calls() -> None:
     from_jax = pytest.importorskip("convmark.worker.backends.jax_layers")
     text = """
 %fused_computation (a: f32[2]) -> f32[2] {
   %a = f32[2] parameter(0)
   %tanh.1 = f32[2] tanh(%a), metadata={op_name="jit(f)/convmark_unit_1/tanh" stack_frame_id=4}
-  ROOT %add.0 = f32[2] add(%tanh.1, %a), metadata={op_name="jit(f)/add"}
+  ROOT %add.0 = f32[2] add(%tanh.1, %a), metadata={op_name="jit(f)/convmark_unit_2/add"}
 }
 
 ENTRY %main.3 (b: f32[2]) -> f32[2] {
@@ -131,7 +142,7 @@ ENTRY %main.3 (b: f32[2]) -> f32[2] {
 """
     names = from_jax.instructions(text)
     assert names["dot.4"].endswith("convmark_unit_0/dot_general")
-    assert names["fusion.9"].endswith("convmark_unit_1/tanh")
+    assert names["fusion.9"] == "jit(f)/convmark_unit_1/tanh jit(f)/convmark_unit_2/add"
     assert "b" not in names
 
 

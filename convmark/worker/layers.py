@@ -201,9 +201,9 @@ def serve(case: Case, builder: Any, request: Mapping[str, Any], backend: Any, em
     rounds = _Rounds(chain, step, beside, backend, random.Random(seed), pulse)
     rounds.take(request["seconds"])
     fields = rounds.fields()
-    fields |= profiled(chain.passes, chain.groups, fields["step_s"], backend)
+    together, checked = profiled(chain.passes, chain.groups, fields["step_s"], backend)
     measurement.count_work(case, model, step, backend, emit)
-    emit("layers", **fields, units=_facts(found, chain, backend))
+    emit("layers", **fields, **checked, units=_facts(found, chain, together, backend))
     emit("state", **state())
     emit("finished")
 
@@ -226,12 +226,18 @@ def _cut(case: Case, model: Any, backend: Any, depth: int | None, *, training: b
         raise CaseFailure(f"{case.model}: {error}") from None
 
 
-def _facts(found: Cut, chain: _Chain, backend: Any) -> list[dict[str, Any]]:
-    """Return what is known of each row: a unit, or all units of a group."""
+def _facts(
+    found: Cut, chain: _Chain, together: Sequence[Place], backend: Any
+) -> list[dict[str, Any]]:
+    """Return what is known of each row: a unit, or all units of a group.
+
+    Args:
+        together: what a profiler tells apart.
+    """
     facts = [unit_facts(unit, backend.keras) for unit in found.units]
     for place, before in folded(found).items():
         facts[place]["folds_into"] = before.name
-    group = {unit: place for place, one in enumerate(chain.groups) for unit in range(*one)}
+    group = {unit: place for place, one in enumerate(together) for unit in range(*one)}
     return [
         {
             **_together(found.units[slice(*place)], facts[slice(*place)]),

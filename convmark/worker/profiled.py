@@ -2,7 +2,7 @@
 
 The whole model runs uncut, forward, each unit of it in a scope of its own, by which the profiler's
 events are told apart. What runs at the same time counts once in a group. A group is the least that
-is compared: of fused operations a profiler names one.
+is compared: of fused operations a profiler names one. Groups that are fused to each other are one.
 """
 
 from __future__ import annotations
@@ -22,13 +22,16 @@ SECONDS, FEWEST, MOST = 1.0, 5, 50
 
 def profiled(
     passes: Passes, groups: Sequence[Place], step_s: float, backend: Any
-) -> dict[str, Any]:
+) -> tuple[Sequence[Place], dict[str, Any]]:
     """Return what the event of the layers has of it: a time for each group, or why there is none.
 
     Nothing where no event is of a unit, as in what XLA compiles as a whole.
 
     Args:
         step_s: what a step takes about.
+
+    Returns:
+        the groups, too.
     """
     count = min(MOST, max(FEWEST, int(SECONDS / step_s)))
     try:
@@ -36,9 +39,31 @@ def profiled(
         function, layers, values = passes.whole(lambda place: module.named(scope(place)))
         events = module.traced(backend, function, layers, values, count)
     except Exception as error:  # a check that cannot be made ends no measurement
-        return {"unprofiled": one_line(f"{type(error).__name__}: {error}")}
+        return groups, {"unprofiled": one_line(f"{type(error).__name__}: {error}")}
+    groups = fused(events, groups)
     found = busy(events, groups, count)
-    return {"profiled": found} if sum(found) > 0 else {}
+    return groups, {"profiled": found} if sum(found) > 0 else {}
+
+
+def fused(events: Iterable[Event], groups: Sequence[Place]) -> list[Place]:
+    """Return the groups, those as one that have an event together.
+
+    One without any event is fused to the next that has one: an addition may take a convolution in.
+    """
+    of_unit = {unit: place for place, group in enumerate(groups) for unit in range(*group)}
+    follows = [False] * (len(groups) + 1)
+    seen = set()
+    for text in {text for text, _, _ in events}:
+        places = {of_unit[int(one)] for one in SCOPE.findall(text) if int(one) in of_unit}
+        seen |= places
+        for place in range(min(places, default=0) + 1, max(places, default=0) + 1):
+            follows[place] = True
+    for place in set(range(len(groups))) - seen:
+        follows[place + 1] = True
+    if seen:  # what is after the last event
+        follows[max(seen) + 1 :] = [True] * (len(groups) - max(seen))
+    begins = [group[0] for place, group in enumerate(groups) if not place or not follows[place]]
+    return list(zip(begins, [*begins[1:], groups[-1][1]], strict=True))
 
 
 def busy(events: Iterable[Event], groups: Sequence[Place], passes: int) -> list[float]:

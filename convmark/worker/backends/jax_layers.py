@@ -22,7 +22,7 @@ from convmark.worker.backends.step import SCOPE, Event, on_device
 named = jax.named_scope
 _NAME = re.compile(r"%?([\w.-]+) = ")
 _MADE_FOR = re.compile(r'op_name="([^"]*)"')
-_CALLS = re.compile(r"(?:calls|to_apply)=%?([\w.-]+)")
+_CALLS = re.compile(r"(?:calls|to_apply|body)=%?([\w.-]+)")
 
 
 def traced(
@@ -54,21 +54,23 @@ def traced(
 def instructions(text: str) -> dict[str, str]:
     """Return the scopes of each instruction of a compiled module, by its name.
 
-    Those of a fusion that has none are those of the last that it calls that has any.
+    They are its own and those of all that it calls: a fusion may be of several units.
     """
     found: dict[str, str] = {}
-    last: dict[str, str] = {}
-    calls: dict[str, str] = {}
+    inside: dict[str, dict[str, None]] = {}
     computation = ""
     for line in text.splitlines():
         if line.endswith("{") and (head := re.match(r"(?:ENTRY )?%?([\w.-]+) ", line)):
             computation = head[1]
         elif name := _NAME.search(line):
-            if (scopes := _MADE_FOR.search(line)) and SCOPE.search(scopes[1]):
-                found[name[1]] = last[computation] = scopes[1]
-            elif called := _CALLS.search(line):
-                calls[name[1]] = called[1]
-    return {**{name: last[one] for name, one in calls.items() if one in last}, **found}
+            called = _CALLS.search(line)
+            scopes = {**inside.get(called[1], {})} if called else {}
+            if (own := _MADE_FOR.search(line)) and SCOPE.search(own[1]):
+                scopes[own[1]] = None
+            inside.setdefault(computation, {}).update(scopes)
+            if scopes:
+                found[name[1]] = " ".join(scopes)
+    return found
 
 
 def _events(data: Any, made_for: Mapping[str, str]) -> Iterator[tuple[bool, Event]]:

@@ -29,6 +29,8 @@ _APART = {_ATTRIBUTES: {"_noinline": True}}
 named = tf.name_scope
 _EACH_OPERATION = 3
 """Level of the tracer; by default there are the costly ones alone."""
+_NO_WORK = ("Const", "Identity", "NoOp", "ReadVariableOp", "_Arg", "_Retval")
+"""Ends of the names of operations, which a convolution that is fused to another layer leaves."""
 _PLACES = ("tensorflow.tsl", "tensorflow.core")
 """Of the classes of a trace, in new and old versions."""
 
@@ -196,6 +198,8 @@ def _events(space: Any) -> Iterator[tuple[bool, Event]]:
                     text += " ".join(
                         one.str_value or plane.stat_metadata[one.ref_value].name for one in facts
                     )
+                if text.endswith(_NO_WORK):
+                    continue
                 begin = 1000 * line.timestamp_ns + event.offset_ps
                 yield is_device, (text, begin, begin + event.duration_ps)
 
