@@ -201,9 +201,9 @@ def serve(case: Case, builder: Any, request: Mapping[str, Any], backend: Any, em
     rounds = _Rounds(chain, step, beside, backend, random.Random(seed), pulse)
     rounds.take(request["seconds"])
     fields = rounds.fields()
-    together, checked = profiled(chain.passes, chain.groups, fields["step_s"], backend)
+    together, held = profiled(chain.passes, chain.groups, fields["step_s"], backend)
     measurement.count_work(case, model, step, backend, emit)
-    emit("layers", **fields, **checked, units=_facts(found, chain, together, backend))
+    emit("layers", **fields, **held, units=_facts(found, chain, together, backend))
     emit("state", **state())
     emit("finished")
 
