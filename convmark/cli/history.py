@@ -238,7 +238,7 @@ def history(given: argparse.Namespace, options: Options) -> int:
     rows = [_row(path, figures, index) for path, figures in runs]
     index.keep()
     columns = headings("run started commit step_time_p50_s spread load n verdict")
-    keep = [one.key for one in columns if one.key != "load" or form != "text"]
+    keep = ["run", "n"] if form == "text" else [one.key for one in columns]
     table = table_of("history", case, "", columns, rows, keep=keep)
     machine = runs[-1][0].resolve().parent.name
     print_tables(Answer(command="history", machines=[machine], tables=[table]), form)
