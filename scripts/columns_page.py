@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from types import MappingProxyType
 
+from convmark.compare.ab_rows import SessionRow, VerdictRow
 from convmark.compare.files import ACCEPTED_TABLE, CHANGES_TABLE, NOISE_TABLE, VERDICT_TABLE
-from convmark.compare.live.ab_files import SessionRow, VerdictRow
 from convmark.compare.sessions_file import TABLE as SESSIONS_TABLE
 from convmark.core.cells import Column, columns_of
 from convmark.core.table import headings, printed

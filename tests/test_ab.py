@@ -25,6 +25,7 @@ from workers import git
 
 import convmark
 from convmark.cli import main
+from convmark.compare.ab_rows import VerdictRow
 from convmark.compare.files import CHANGES_TABLE
 from convmark.compare.live import ab_files
 from convmark.compare.live.anchor import Origin
@@ -589,13 +590,13 @@ def test_what_ran_the_steps_is_kept_where_it_is_not_tensorflow_in_an_earlier_fil
               "model": "lenet5", "task": "train", "device": "cpu", "batch_size": 32,
               "verdict": "unchanged", "sessions": 3, "void": False}  # fmt: skip
     path = tmp_path / "verdicts.csv"
-    ab_files.append(path, [ab_files.VerdictRow(case="of-tensorflow", **shared)])
+    ab_files.append(path, [VerdictRow(case="of-tensorflow", **shared)])
     header, row = path.read_text().splitlines()
     places = [place for place, name in enumerate(header.split(",")) if "_framework" not in name]
     earlier = [[line.split(",")[place] for place in places] for line in (header, row)]
     path.write_text("".join(f"{','.join(cells)}\n" for cells in earlier))
     jax = {"a_framework": "JAX 0.8", "b_framework": "JAX 0.9"}
-    ab_files.append(path, [ab_files.VerdictRow(case="of-jax", **shared, **jax)])
+    ab_files.append(path, [VerdictRow(case="of-jax", **shared, **jax)])
     old, new = csv.DictReader(path.read_text().splitlines())
     assert (old["case"], old["a_framework"]) == ("of-tensorflow", "")
     assert (new["case"], new["b_framework"]) == ("of-jax", "JAX 0.9")

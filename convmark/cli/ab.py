@@ -18,6 +18,7 @@ from typing import Any
 import convmark
 import convmark.interpreter
 from convmark.cli.command import exit_status, sayer
+from convmark.compare.ab_rows import SessionRow, VerdictRow
 from convmark.compare.files import CHANGES_TABLE
 from convmark.compare.judgement import INTERRUPTED
 from convmark.compare.live import ab_files
@@ -33,7 +34,6 @@ from convmark.compare.live.ab import (
     sides,
     unlike_packages,
 )
-from convmark.compare.live.ab_files import SessionRow, VerdictRow
 from convmark.compare.live.anchor import MakeInterpreter, interpreter_maker
 from convmark.compare.live.blame import blame, blamed_lines, expected_s, then_layers
 from convmark.compare.live.case_result import CaseResult

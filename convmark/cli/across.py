@@ -13,8 +13,8 @@ from pathlib import Path
 
 from convmark.cli.ab import SideComparison, StoppingRule, print_verdicts
 from convmark.cli.command import BUDGET, EXIT_USAGE, TARGET, exit_status, sayer
+from convmark.compare.ab_rows import VerdictRow
 from convmark.compare.live.ab import sides
-from convmark.compare.live.ab_files import VerdictRow
 from convmark.core.errors import ConvmarkError, OptionError, StoreError
 from convmark.core.fitting import tell
 from convmark.core.option_values import parse_percent, parse_seconds

@@ -11,9 +11,9 @@ from typing import Any
 
 from convmark.cli.ab import SideComparison, StoppingRule, make_of
 from convmark.cli.command import exit_status, sayer
+from convmark.compare.ab_rows import VerdictRow
 from convmark.compare.judgement import INTERRUPTED
 from convmark.compare.live.ab import GIT, AsItIs, SideSpec, inspected
-from convmark.compare.live.ab_files import VerdictRow
 from convmark.compare.live.anchor import Origin, origin_of, refuse_ref
 from convmark.compare.live.bisect import Bisection, Change
 from convmark.compare.live.bisect import bisect as narrow

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from convmark.compare.ab_rows import VerdictRow
 from convmark.compare.files import step_time_verdicts
-from convmark.compare.live.ab_files import VerdictRow
 from convmark.core.table import FACETS, Table
 from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.core.text import counted, listed, natural_order

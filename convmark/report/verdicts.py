@@ -288,7 +288,7 @@ def comparison_table(rows: Sequence[Any], form: str = "text", more: Sequence[Hea
     """Return the verdicts of a comparison as text or Markdown.
 
     Args:
-        rows: of `convmark.compare.live.ab_files.VerdictRow`.
+        rows: of `convmark.compare.ab_rows.VerdictRow`.
         form: text or markdown.
         more: headings after that of the case.
     """

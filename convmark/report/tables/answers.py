@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from convmark.compare.ab_rows import VerdictRow
 from convmark.compare.files import read_verdicts
 from convmark.compare.intended import pass_accepted
 from convmark.compare.judgement import Judgement
-from convmark.compare.live.ab_files import VerdictRow
 from convmark.core.backends import DEFAULT_BACKEND
 from convmark.core.interval import Interval
 from convmark.core.statistics import is_known

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from convmark.compare.live.ab_files import VerdictRow, read_verdicts
+from convmark.compare.ab_rows import VerdictRow, read_verdicts
 from convmark.core.table import Table, headings, table_of
 from convmark.core.text import counted, interval_text, natural_order
 from convmark.results.store import compared_in
