@@ -8,6 +8,7 @@ of a project loads this module.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 import warnings
@@ -70,7 +71,6 @@ class PytestRun:
         self.environ = environ
         self._resume = resume
         self._lock = contextlib.ExitStack()
-        self._machine: Machine | None = None
         self._preflight: Preflight
         self._earlier: InterruptedRun | None = None
         self._session: Session | None = None
@@ -79,14 +79,12 @@ class PytestRun:
         self._changes: list[LayerChange] = []
         self._layers: list[list[LayerRow]] = []
 
-    @property
+    @functools.cached_property
     def machine(self) -> Machine:
         """This machine, read once."""
-        if self._machine is None:
-            from convmark.machine.hardware import read_machine
+        from convmark.machine.hardware import read_machine
 
-            self._machine = read_machine()
-        return self._machine
+        return read_machine()
 
     @property
     def store(self) -> Store:
