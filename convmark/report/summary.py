@@ -17,7 +17,7 @@ from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIMES
 from convmark.core.statistics import QUANTILE_STEPS, middle_of, spread
 from convmark.core.table import Heading, Table, headings, plain, table_of
 from convmark.core.tasks import TASKS, TIMED_TASKS
-from convmark.core.text import listed, load_text, seconds_text
+from convmark.core.text import counted, listed, load_text, seconds_text
 from convmark.report.tables.cores import cores
 from convmark.report.tables.cost import ENERGY_COLUMNS, ENERGY_HEADINGS, of_scopes
 from convmark.report.tables.replicas import scaling_of_run
@@ -185,7 +185,8 @@ def _gaps(groups: Groups, records: Sequence[Mapping[str, Any]]) -> Iterator[str]
         return [groups[row["case"]] for row in timed if row[column] is None]
 
     if lacking("step_time_p99_s"):
-        yield f"p99 is empty of cases with a process of fewer than {QUANTILE_STEPS['p99']:,} steps."
+        enough = counted(QUANTILE_STEPS["p99"], "step")
+        yield f"p99 is empty of cases with a process of fewer than {enough}."
     kinds = dict.fromkeys(_ran_by(row) for row, *_ in lacking("peak_device_memory_bytes"))
     if kinds:
         told = listed(list(kinds), MOST_FAR)
