@@ -47,9 +47,11 @@ def helps(facts: dict[str, Any], case: Case, forward_s: float, share: float = 0.
         ({**LSTM, "flops": None}, CPU, 0.1, ""),
         (DENSE, CPU, 0.05, "most of them weights: a larger batch reads them once"),
         (WIDE, CPU, 0.05, "few FLOPs for each byte: a lower precision moves fewer"),
+        (WIDE, replace(CPU, precision="mixed_bfloat16"), 0.05, ""),  # there is none
         (WIDE, CPU, 0.5, ""),  # far from the memory's ceiling too
         (POINTWISE, GPU, 0.2, "1x1 convolution in float32: tensor cores need tf32 or mixed"),
         (POINTWISE, replace(GPU, precision="tf32"), 0.2, ""),
+        ({**POINTWISE, "computes": "float16"}, GPU, 0.2, ""),  # set by the layer itself
         (POINTWISE, CPU, 0.2, ""),
         ({**POINTWISE, "settings": {"kernel": [3, 3]}}, GPU, 0.2, ""),
         ({"folds_into": "conv"}, CPU, 0.1, "batch normalisation: can be folded into conv"),

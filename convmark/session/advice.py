@@ -86,7 +86,7 @@ def advice(
         found += [
             *_of_convolution(facts, roof, case),
             _many_operations(facts, roof, case, forward_s),
-            _few_flops(facts, roof, forward_s),
+            _few_flops(facts, roof, case, forward_s),
         ]
     return "; ".join(filter(None, found))
 
@@ -113,7 +113,8 @@ def _of_convolution(facts: Mapping[str, Any], roof: Roof, case: Case) -> Iterato
     if far and multiple and isinstance(channels, int) and channels % multiple:
         yield f"{channels} channels: tensor cores need a multiple of {multiple}"
     kernel = settings.get("kernel")
-    if case.precision == PRECISIONS[0] and kernel and set(kernel) == {1}:
+    is_float32 = case.precision == (facts.get("computes") or PRECISIONS[0]) == PRECISIONS[0]
+    if is_float32 and kernel and set(kernel) == {1}:
         yield "1x1 convolution in float32: tensor cores need tf32 or mixed_float16"
 
 
@@ -126,7 +127,7 @@ def _many_operations(
     return ""
 
 
-def _few_flops(facts: Mapping[str, Any], roof: Roof, forward_s: float | None) -> str:
+def _few_flops(facts: Mapping[str, Any], roof: Roof, case: Case, forward_s: float | None) -> str:
     """Of a row that is near to the ceiling of the memory, and far from that of its FLOPs."""
     if roof.bound != "memory" or not facts.get("flops") or roof.is_slow(forward_s):
         return ""
@@ -134,7 +135,8 @@ def _few_flops(facts: Mapping[str, Any], roof: Roof, forward_s: float | None) ->
         return ""
     if 2 * (facts.get("weight_bytes") or 0) > facts["moved_bytes"]:
         return "few FLOPs for each byte, most of them weights: a larger batch reads them once"
-    return "few FLOPs for each byte: a lower precision moves fewer"
+    lower = not case.precision.startswith("mixed_")
+    return "few FLOPs for each byte: a lower precision moves fewer" * lower
 
 
 def _may_compile(case: Case) -> bool:
