@@ -189,6 +189,19 @@ def test_nothing_is_started_where_nothing_is_missing(
     assert "load" not in printed.err
 
 
+def test_a_run_on_a_device_that_the_driver_does_not_show_is_one_of_which_nothing_is_left(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inspected = fake_worker._inspected
+    both = {"devices": ["cpu", "gpu:0"]}
+    monkeypatch.setattr(fake_worker, "_inspected", lambda models: {**inspected(models), **both})
+    options = (*OPTIONS, "--devices", "all", "--ceilings", "off")
+    assert main(["run", *options]) == 0
+    capsys.readouterr()
+    assert main(["run", *options, "--resume"]) == 0
+    assert " processes measured; none is left" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["1", "0001", "file"])
 def test_the_run_is_named_by_number_or_file_or_else_the_newest(
     name: str, folder: Path, worker: type[Worker]

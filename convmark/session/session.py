@@ -189,8 +189,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
     def take_whole(self, earlier: InterruptedRun, asked: Sequence[Case] = ()) -> bool:
         """Choose the cases of a run of which nothing is left; return whether it is one.
 
-        No interpreter is started for it: the devices are those that the driver shows, and what
-        would be refused of a case has been when the run began.
+        No interpreter is started for it: the devices are those that the driver shows, unless the
+        run had others, and what would be refused of a case has been when it began.
 
         Args:
             asked: the cases; those of the default suites where there are none.
@@ -203,7 +203,9 @@ class Session(contextlib.AbstractContextManager["Session"]):
                 asked or cases(self.options, dict.fromkeys(self.options.backends, devices))
             )
         self.cases = list(self.plan_cases)
-        if self.cases and not missing(self.jobs(), earlier.records):
+        planned = plan_hash(self.plan_cases, self.options)
+        is_its = all(record.plan == planned for record in earlier.records)
+        if self.cases and is_its and not missing(self.jobs(), earlier.records):
             return True
         self.plan_cases = self.cases = []
         return False
