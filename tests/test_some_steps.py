@@ -12,9 +12,10 @@ from test_gate import decision
 from test_live import Compare, compare, session  # noqa: F401 - a fixture
 from test_turns import Code, Machine, answer
 
-from convmark.compare.judgement import LiveComparison
+from convmark.compare.judgement import LiveComparison, LiveSession
+from convmark.compare.live.case_result import CaseResult
 from convmark.compare.live.session import Session, session_of
-from convmark.compare.rule.decision import slower_by_all_steps
+from convmark.compare.rule.decision import USUAL, slower_by_all_steps
 from convmark.compare.step_time import step_time
 from convmark.worker.turns import take_rounds
 
@@ -89,3 +90,16 @@ def test_a_case_is_not_faster_by_its_usual_steps_alone(
     verdict, why = found.verdict("")
     assert (found.decision and found.decision.verdict, verdict) == ("improved", "inconclusive")
     assert why.startswith("most steps are improved, but all steps together take 5.1 % longer")
+
+
+def test_what_is_called_faster_within_the_margin_is_not_slower_by_all_steps() -> None:
+    one = LiveSession(wall=-0.02, cpu=None, seconds=1.0, all_steps=(0.02, 0.02))
+    found = CaseResult(decision=decision("faster_within_margin", -0.02), live=[one] * 30)
+    assert found.verdict("") == ("unchanged", "faster by 2.0 %, within the margin")
+    found.look_at_all_steps(USUAL)
+    told = "most steps are unchanged, but all steps together take 2.0 % longer"
+    assert found.verdict("")[0] == "inconclusive"
+    assert found.verdict("")[1].startswith(told)
+    plain = CaseResult(decision=decision("unchanged"), live=[one] * 30)
+    plain.look_at_all_steps(USUAL)
+    assert plain.some_steps == ""  # within the margin

@@ -159,13 +159,15 @@ class CaseResult:
     def look_at_all_steps(self, limits: Limits) -> None:
         """Note where no slowdown is decided though all steps together are surely slower.
 
-        By more than the margin; what is called faster must not be slower at all.
+        By more than the margin; what is called faster, be it within the margin, must not be slower
+        at all.
         """
-        verdict = self.decision.plain_verdict if self.decision is not None else ""
-        if self.same or verdict not in ("unchanged", "improved"):
+        decision, verdict = self.decision, self.decision.plain_verdict if self.decision else ""
+        if decision is None or self.same or verdict not in ("unchanged", "improved"):
             return
         changes = [one.all_steps for one in self.live if one.all_steps is not None]
-        if change := slower_by_all_steps(changes, limits.margin if verdict == "unchanged" else 0.0):
+        is_faster = decision.verdict in ("improved", "faster_within_margin")
+        if change := slower_by_all_steps(changes, 0.0 if is_faster else limits.margin):
             self.some_steps = (
                 f"{SOME_STEPS}{verdict}, but all steps together take "
                 f"{share_text(share_of(change))} longer: some do more work; compare the throughput "
