@@ -157,6 +157,13 @@ def test_sixteen_cases_are_looked_at_after_twelve_sessions_and_then_ever_more_se
     assert look_at(15, case_error_rate(16)) == looks[0]
 
 
+def test_cases_that_were_decided_before_an_interruption_have_had_their_share_of_the_error_rate():
+    case = CaseSessions(wall=around(0.05, 13))
+    assert decide([case, *QUIET])[0].verdict == "regressed"
+    assert decide([case, *QUIET * 6])[0].verdict == "undecided"
+    assert decide([case, *QUIET], decided_before=75)[0].verdict == "undecided"
+
+
 def test_two_quiet_sessions_decide_and_one_does_not():
     assert first(around(0.0, 1)).verdict == "undecided"
     assert first(around(0.0, 2)).verdict == "unchanged"

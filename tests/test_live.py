@@ -323,7 +323,7 @@ def test_separate_processes_that_contradict_duets_decide(compare: Compare) -> No
 def test_a_conviction_that_the_check_of_another_brings_is_checked_too(
     compare: Compare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def decide(cases: Any, limits: object, final: Sequence[Decision | None]) -> list[Decision]:
+    def decide(cases: Any, _: object, final: Sequence[Any], before: int) -> list[Decision]:
         one = Decision(verdict="regressed", sessions=2, estimate=0.2, spread=0.01, freedom=9.0)
         late = one if len(cases[1].wall) == CROSS_CHECKED_BY else replace(one, verdict="undecided")
         return [was or now for was, now in zip(final, (late, one), strict=True)]

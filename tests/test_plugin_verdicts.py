@@ -385,7 +385,16 @@ def test_what_was_decided_before_ctrl_c_is_compared_again_only_where_something_h
         result = run("--benchmark-compare", "--resume", *more)
         return int(result.ret), sorted(calls)
 
+    shares: list[int] = []
+    stand_in = gate.compare_live
+    monkeypatch.setattr(
+        *(gate, "compare_live"),
+        lambda pairings, terms, say: (
+            shares.append(terms.decided_before) or stand_in(pairings, terms, say)
+        ),
+    )
     assert again() == (1, [CONV])
+    assert shares[0] == 1  # of the error rate
     assert (found(pytester, CONV), found(pytester, LENET5)) == ("unchanged", "regressed")
     assert again() == (1, [])
     assert again("--margin=0.7") == (0, [LENET5])

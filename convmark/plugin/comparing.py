@@ -41,6 +41,7 @@ def compare_cases(
     is_accepted: Callable[[str], object] = lambda name: False,
     has_bar: bool = True,
     question: str = "",
+    decided_before: int = 0,
 ) -> dict[str, LiveComparison]:
     """Return what live comparisons say, by the names of what ran.
 
@@ -51,6 +52,7 @@ def compare_cases(
             decided of it is taken along.
         has_bar: whether a slowdown counts from what was faster meanwhile, as against a baseline.
         question: as of `compare_with_anchors`.
+        decided_before: as of `decide`.
     """
     from convmark.compare.judgement import LiveComparison
     from convmark.compare.live import blame
@@ -67,6 +69,7 @@ def compare_cases(
     known = process_seconds(run.records, budget_s=run.options.time_budget_s)
     make = functools.partial(interpreter_maker(options), run.python)
     terms = _terms(run, names, budget_s, is_accepted, has_bar=has_bar)
+    terms = dataclasses.replace(terms, decided_before=decided_before)
     with contextlib.ExitStack() as own:
         shared = functools.cache(
             lambda backend: run.interpreter(backend) or own.enter_context(make(backend=backend))

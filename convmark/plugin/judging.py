@@ -77,6 +77,7 @@ def judge(
     comparisons = compare_cases(
         *(run, asked, anchors, budget_s, say, keep_first),
         is_accepted=lambda name: meant.accepting_commit(name)[0],
+        decided_before=len(kept),
     )
     say_compared(baseline, found, comparisons, say)
     interrupted = any(one.interrupted for one in comparisons.values())

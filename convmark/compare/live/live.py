@@ -89,6 +89,8 @@ class LiveOptions:
     """What earlier runs give."""
     left_over: Collection[str] = ()
     """The cases, by name, that the last run has left undecided: they come first."""
+    decided_before: int = 0
+    """As of `decide`."""
     evenly: bool = False
     """Whether all cases get sessions evenly until the time is spent, as in an A/A."""
     began: Callable[[int, Sequence[CaseResult]], None] = lambda place, found: None
@@ -158,8 +160,8 @@ class _Running:
         self._terms = terms
         self._say = say
         self._see = see
-        self._told_s = math.inf
         self._draw = random.Random(terms.seed)
+        self._count, self._told_s = len(pairings) + terms.decided_before, math.inf
         self.found = [
             CaseResult(
                 target=terms.target,
@@ -184,9 +186,8 @@ class _Running:
                 if found.candidate().open or unchecked or unended:
                     found.not_checked = INTERRUPTED if unchecked else ""
                     found.closed = INTERRUPTED
-        count, limits = len(self.found), self._terms.limits
         for found in self.found:
-            found.needs_s = seconds_to_decide(found.candidate(), count, limits)
+            found.needs_s = seconds_to_decide(found.candidate(), self._count, self._terms.limits)
         for place in list(self._not_done):
             self._finish(place)
 
@@ -294,7 +295,8 @@ class _Running:
             one.decision if one.decision is not None and not one.candidate().open else None
             for one in self.found
         ]
-        decisions = decide([one.sessions() for one in self.found], self._terms.limits, final)
+        sessions = [one.sessions() for one in self.found]
+        decisions = decide(sessions, self._terms.limits, final, self._terms.decided_before)
         differ = controls_differ([one.control for one in self.found])
         for found, decision, void in zip(self.found, decisions, differ, strict=True):
             if decision is not found.decision:
@@ -316,14 +318,12 @@ class _Running:
 
     def _time_left(self, left: Sequence[CaseResult]) -> str:
         """Return the time that open cases still take, in words, and why it is more than before."""
-        count, limits = len(self.found), self._terms.limits
-        expected_s = sum(one.expected_s(count, limits) for one in left)
+        expected_s = sum(one.expected_s(self._count, self._terms.limits) for one in left)
         left_s = min(expected_s, self._terms.seconds_left())
         if not 0 < left_s < math.inf:
             return ""
         about = "about" if left_s == expected_s else "at most"
-        longer = left_s > _LONGER * self._told_s
-        self._told_s = left_s
+        longer, self._told_s = left_s > _LONGER * self._told_s, left_s
         why = " (longer than thought: step times vary more, or differ)" * longer
         return f", {about} {duration_text(left_s)} left{why}"
 

@@ -224,6 +224,7 @@ def decide(
     cases: Sequence[CaseSessions],
     limits: Limits = USUAL,
     final: Sequence[Decision | None] = (),
+    decided_before: int = 0,
 ) -> list[Decision]:
     """Judge all cases of a run by their sessions so far; call it again after every session.
 
@@ -235,11 +236,12 @@ def decide(
             sets each case's share of the error rate.
         limits: what counts as a change.
         final: the final decision of each case, None where it has none yet; empty where no case has.
+        decided_before: cases of the run that have had their share before it was interrupted.
     """
     known = [summary(case.wall) for case in cases if len(case.wall) > 1]
     cpu_known = [summary(case.cpu) for case in cases if case.cpu is not None and len(case.cpu) > 1]
     prior, cpu_prior = pooled_prior(known), pooled_prior(cpu_known)
-    rate = case_error_rate(len(cases))
+    rate = case_error_rate(len(cases) + decided_before)
     return [
         decided or _judged(case, prior, cpu_prior, rate, limits)
         for case, decided in zip(cases, final or [None] * len(cases), strict=True)
