@@ -13,7 +13,13 @@ from unittest.mock import Mock
 import pytest
 from histories import A_COMMIT, ANOTHER_COMMIT, run_of
 
-from convmark.compare.judgement import INTERRUPTED, SAME_CODE, LiveComparison, LiveSession
+from convmark.compare.judgement import (
+    INTERRUPTED,
+    ONE_GRAPH,
+    SAME_CODE,
+    LiveComparison,
+    LiveSession,
+)
 from convmark.compare.live import gate, live
 from convmark.compare.live import session as live_session
 from convmark.compare.live.anchor import AnchorCode, Origin, anchor_trees
@@ -190,15 +196,48 @@ def test_a_question_is_asked_of_cases_that_are_compared_alone(made: Made) -> Non
 
 def test_a_case_that_needs_sessions_says_why_its_graph_did_not_tell(made: Made) -> None:
     def why(wall: float, *graphs: str) -> str:
-        both = dict(zip(("old", "new"), graphs, strict=False))
-        return Session(wall=Estimate(value=wall, error=0.01), graphs=both).why_timed
+        found = CaseResult()
+        found.look_at_graphs(of_graphs(wall, *graphs))
+        return found.why_timed
 
     assert why(0.0, "a", "a") == ""
     assert why(0.0, "a", "b") == "other graph"
-    assert why(0.3, "a", "a") == "same graph, but another time at first"
+    assert why(0.3, "a", "a") == ONE_GRAPH
     assert why(0.0, "a") == why(0.0) == "no graph tells what its step does"
     made.finds = CaseResult(decision=decision("unchanged"), why_timed="other graph")
     assert confirmed(OF_COMMIT, HERE)[CASE.name].reason == "other graph"
+    made.finds = CaseResult(decision=decision("undecided"), needs_s=8.0, why_timed=ONE_GRAPH)
+    assert confirmed(OF_COMMIT, HERE)[CASE.name].reason == f"{SPENT}; {ONE_GRAPH}"
+
+
+def of_graphs(wall: float, *graphs: str) -> Session:
+    both = dict(zip(("old", "new"), graphs, strict=False))
+    return Session(wall=Estimate(value=wall, error=0.01), graphs=both)
+
+
+@pytest.mark.parametrize(
+    ("walls", "looks"),
+    [
+        ((0.04, 0.3), 1),
+        ((0.118, -0.016, 0.02, -0.01), 4),  # the noise of the first does not keep it open
+        ((-0.097, 0.01), 2),
+        ((0.118, -0.016, 0.0), 0),  # it is not looked at after three
+        ((0.1, 0.1, 0.1, 0.1, 0.0, 0.0, 0.0, 0.0), 8),
+        ((0.1,) * 16, 0),
+    ],
+)
+def test_one_graph_is_looked_at_again_as_sessions_come_and_their_median_decides(
+    walls: Sequence[float], looks: int
+) -> None:
+    found, taken = CaseResult(), 0
+    for wall in walls:
+        found.look_at_graphs(of_graphs(wall, "a", "a"))
+        taken += 1
+        if found.same:
+            break
+        found.live.append(LiveSession(wall=wall, cpu=None, seconds=2.0))
+    assert (found.same, found.why_timed) == (("same graph", "") if looks else ("", ONE_GRAPH))
+    assert taken == (looks or len(walls))
 
 
 def test_time_left_does_not_grow_without_a_word() -> None:

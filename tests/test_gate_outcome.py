@@ -14,7 +14,7 @@ import pytest
 from test_verdicts_file import ABSENT, judgement
 
 from convmark.cli.parsers import parsers
-from convmark.compare.judgement import PRECISION, SIZES, Judgement
+from convmark.compare.judgement import ONE_GRAPH, PRECISION, SIZES, Judgement
 from convmark.core.case import Case
 from convmark.core.fitting import wrapped
 from convmark.core.options import Options
@@ -173,6 +173,13 @@ def test_the_command_after_a_slower_case_is_one_that_the_comparison_takes() -> N
     assert command("-jit-torch", backends=("torch",), jit="on") == f"{usual} --backend torch"
     assert command("-litert", runtimes=("keras", "litert")) == f"{usual} --runtime litert"
     assert command("-r2", replicas=(2,)) == ""
+
+
+def test_the_last_line_says_where_both_codes_make_one_graph() -> None:
+    fields = {**DOUBT, "fails": False, "note": f"{DOUBT['note']}; {ONE_GRAPH}"}
+    step = gate_step([judgement(**fields), judgement(case="b", **QUIET, fails=False)], Options())
+    told = f"1 of 2 step times inconclusive, so they may have changed; in 1 of them {ONE_GRAPH}: "
+    assert step.startswith(told)
 
 
 def test_forty_failing_cases_fit_on_the_last_screen() -> None:

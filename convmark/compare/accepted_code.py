@@ -113,11 +113,12 @@ def _beyond(
 
 def _with_remedy(reason: str) -> str:
     """Return why a comparison has not ended, with what ends it."""
-    if reason.endswith(NOT_BY_TIME):
-        return f"{reason}: close other programs and run it again"
-    if reason == INTERRUPTED:
-        return f"{reason}: run it again, or with {UNLIMITED}"
-    return reason.replace(LARGER, f"with {UNLIMITED}")
+    why, *rest = reason.split("; ")
+    if why.endswith(NOT_BY_TIME):
+        why += ": close other programs and run it again"
+    elif why == INTERRUPTED:
+        why += f": run it again, or with {UNLIMITED}"
+    return "; ".join([why.replace(LARGER, f"with {UNLIMITED}"), *rest])
 
 
 def _other_sizes(found: LiveComparison, now: Mapping[str, Judgement]) -> Beyond:

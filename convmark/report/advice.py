@@ -15,6 +15,7 @@ from convmark.compare.judgement import (
     NO_EARLIER,
     NOT_BY_TIME,
     NOT_LIVE,
+    ONE_GRAPH,
     OTHER_PACKAGES,
     SAME_CODE,
     SAME_COMMIT,
@@ -279,6 +280,8 @@ def _without_failures(of_cases: Sequence[Judgement], options: Options) -> str:
         noun = "step time" if all(one.metric == "step_time" for one in main) else "case"
         further = sum(map(is_open, unclear))
         told = f" ({further} of them perhaps by more than was accepted)" * bool(further)
+        alike = sum(ONE_GRAPH in one.note for one in unclear)
+        told += f"; in {alike} of them {ONE_GRAPH}" * bool(alike)
         meant, lines = _accepted(of_cases)
         lines += "\n  the next command measures which changes show in how much time" * bool(slow)
         return (

@@ -11,11 +11,21 @@ from typing import Any
 from convmark.compare.judgement import (
     BUDGET_SPENT,
     NOT_BY_TIME,
+    ONE_GRAPH,
+    SAME_GRAPH,
     SOME_STEPS,
     LiveSession,
     joined,
 )
-from convmark.compare.live.session import CONTROL, NEW, OLD, Pairing, SideFailure
+from convmark.compare.live.session import (
+    CONTROL,
+    NEW,
+    OLD,
+    SAME_WITHIN,
+    Pairing,
+    Session,
+    SideFailure,
+)
 from convmark.compare.live.tree import ForeignCode
 from convmark.compare.rule.allotment import Candidate, seconds_to_decide
 from convmark.compare.rule.decision import (
@@ -82,7 +92,7 @@ class CaseResult:
     """How a duet failed before each code was tried in a process of its own."""
     why_timed: str = ""
     """Why the graphs of its steps do not tell that both codes are one; empty where they do, or were
-    not asked."""
+    not asked. `ONE_GRAPH` where they do, and the times have not agreed so far."""
     some_steps: str = ""
     """What `look_at_all_steps` has found; empty for nothing."""
     left_out: list[str] = field(default_factory=list)
@@ -172,6 +182,24 @@ class CaseResult:
                 f"{SOME_STEPS}{verdict}, but all steps together take "
                 f"{share_text(share_of(change))} longer: some do more work; compare the throughput "
                 "of a run of each code"
+            )
+
+    def look_at_graphs(self, session: Session) -> None:
+        """Take in whether both codes make one graph, and close the case where that decides it.
+
+        Each session may: noise moves the first by more than `SAME_WITHIN`. The median of all is
+        held to that after 1, 2, 4, 8 sessions and so on: of many looks one would agree by chance.
+        """
+        if session.wall is None:
+            return
+        walls = [*(one.wall for one in self.live), session.wall.value]
+        self.why_timed = session.why_timed or ONE_GRAPH
+        is_look = len(walls).bit_count() == 1
+        if self.why_timed == ONE_GRAPH and is_look and abs(median(walls)) <= SAME_WITHIN:
+            self.same, self.closed, self.why_timed = (
+                SAME_GRAPH,
+                "both codes make the same graph",
+                "",
             )
 
     def undecided(self, remedy: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from convmark.compare.judgement import (
     INTERRUPTED,
     LARGER,
+    ONE_GRAPH,
     SAME_CODE,
     SAME_COMMIT,
     LiveComparison,
@@ -190,7 +191,7 @@ def _comparison(found: CaseResult, label: str) -> LiveComparison:
     undecided = found.undecided(f"run it again, which takes these sessions along, or {LARGER}")
     known = decision.estimate is not None
     ended = decision.decided and found.closed != INTERRUPTED
-    told = [found.why_timed] if ended else []
+    told = [found.why_timed] if ended or found.why_timed == ONE_GRAPH else []
     told += [*(found.separate if known else ()), "" if found.unlike in undecided else found.unlike]
     told.append(found.lack)
     reasons = filter(None, [*([] if ended else [undecided]), *told])

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from convmark.compare.judgement import INTERRUPTED, NOT_JUDGED, SAME_CODE, SAME_GRAPH, LiveSession
+from convmark.compare.judgement import INTERRUPTED, NOT_JUDGED, ONE_GRAPH, SAME_CODE, LiveSession
 from convmark.compare.live.case_result import (
     NO_STEP,
     OTHER_SOFTWARE,
@@ -347,9 +347,7 @@ class _Running:
         session, disturbed = self._run(pairing, found)
         self._check(pairing, session, found)
         if self._may_be_one(pairing, found) and not disturbed:
-            found.why_timed = session.why_timed
-            if session.same_graph:
-                found.same, found.closed = SAME_GRAPH, "both codes make the same graph"
+            found.look_at_graphs(session)
         for name, sizes in session.sizes.items():
             found.sizes.setdefault(name, {}).update(sizes)
         found.closed = found.closed or session.disturbing
@@ -429,8 +427,10 @@ class _Running:
     def _may_be_one(self, pairing: Pairing, found: CaseResult) -> bool:
         """Whether no figure is asked for, nothing is known to differ, and no earlier run counts."""
         asked = self._terms.evenly or pairing.may_be_same or pairing.control is not None
-        if asked or not found.codes or found.unlike or found.closed or found.live:
+        if asked or not found.codes or found.unlike or found.closed:
             return False
+        if found.live:
+            return found.why_timed == ONE_GRAPH and not found.apart
         carried = self._terms.earlier.of(pairing.case.name, *found.codes, apart=False)
         return not (carried.sessions or carried.bar)
 

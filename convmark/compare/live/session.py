@@ -36,7 +36,7 @@ from convmark.worker.turns import BUSY_CPUS, settled_step_times, take_rounds, tu
 
 OLD, NEW, CONTROL = "old", "new", "control"
 SAME_WITHIN = 0.05
-"""ln(new / old) up to which a session's own times do not contradict that both steps are one."""
+"""ln(new / old) up to which times do not contradict that both steps are one."""
 _STATES = ("precision", "call_path", "threads", "settings")
 _SIZES = ("parameters", "trainable_parameters", "model_bytes")
 
@@ -194,21 +194,12 @@ class Session:
     """What one code alone computes between its steps, which slows the other; empty for nothing."""
 
     @property
-    def same_graph(self) -> bool:
-        """Whether both codes make the same step, and its time does not say otherwise."""
-        if self.wall is None or self.graphs.get(OLD, "") != self.graphs.get(NEW):
-            return False
-        return abs(self.wall.value) <= SAME_WITHIN
-
-    @property
     def why_timed(self) -> str:
         """Why the graphs do not tell that both codes make the same step; empty where they do."""
-        if self.wall is None or self.same_graph:
-            return ""
-        both = self.graphs.get(OLD), self.graphs.get(NEW)
-        if not all(both):
+        old, new = self.graphs.get(OLD), self.graphs.get(NEW)
+        if not (old and new):
             return "no graph tells what its step does"
-        return "other graph" if both[0] != both[1] else "same graph, but another time at first"
+        return "other graph" if old != new else ""
 
 
 # -- a duet ----------------------------------------------------------------------------------------
