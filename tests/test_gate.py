@@ -210,6 +210,16 @@ def test_a_case_that_needs_sessions_says_why_its_graph_did_not_tell(made: Made) 
     assert confirmed(OF_COMMIT, HERE)[CASE.name].reason == f"{SPENT}; {ONE_GRAPH}"
 
 
+def test_a_check_that_tells_neither_from_0_nor_from_the_change_is_called_too_noisy() -> None:
+    def told(*checked: float) -> str:
+        found = CaseResult(decision=decision("regressed", 0.11), checked=list(checked))
+        return found.separate[0]
+
+    assert told(-0.6, 0.3, -0.9) == "separate processes are too noisy to tell (-45.1 %)"
+    assert told(0.12, 0.13, 0.14).startswith("separate processes +13.9 %, within the noise of both")
+    assert told(0.02, 0.03, 0.04).startswith("separate processes +3.0 %, within the noise of both")
+
+
 def of_graphs(wall: float, *graphs: str) -> Session:
     both = dict(zip(("old", "new"), graphs, strict=False))
     return Session(wall=Estimate(value=wall, error=0.01), graphs=both)

@@ -36,6 +36,7 @@ from convmark.compare.rule.decision import (
 )
 from convmark.core.case import Case
 from convmark.core.interval import share_of
+from convmark.core.statistics import interval_of_mean
 from convmark.core.text import counted, duration_text, percent, share_text
 
 FIRST_SESSION_S = 2.5
@@ -144,8 +145,12 @@ class CaseResult:
             return [f"not checked: {why}"] if why and is_conviction else []
         if math.isnan(self.checked[0]):
             return ["not checked: the codes did not run in separate processes"]
+        checked, found = percent(median(self.checked)), interval_of_mean(self.checked)
+        change = (self.decision and self.decision.estimate) or 0.0
+        if found.low <= min(0.0, change) and max(0.0, change) <= found.high:
+            return [f"separate processes are too noisy to tell ({checked})"]
         told = "within the noise of both, so the change by the sessions counts"
-        return [f"separate processes {percent(median(self.checked))}, {told}"]
+        return [f"separate processes {checked}, {told}"]
 
     @property
     def has_verdict(self) -> bool:

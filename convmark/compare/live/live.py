@@ -255,7 +255,7 @@ class _Running:
         assert found.decision is not None
         if len(sessions) > 1 and contradicts(found.decision, found.checked):
             duets, checked = percent(found.decision.estimate or 0.0), median(found.checked)
-            found.apart = f"{percent(checked)} there, {duets} in one process"
+            found.apart = f"{percent(checked)}, but {duets} in one process"
             found.live, found.control, found.decision = sessions, controls, None
             self._decide()
         else:
