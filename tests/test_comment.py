@@ -167,6 +167,26 @@ def test_a_gate_that_failed_never_reads_as_passed() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "note",
+    [
+        "4 sessions against 0123456789ab; interrupted; other graph",
+        "no live comparison with 0123456789ab: interrupted",
+        "by a commit is not decided: +5.0 % against 89abcdebbbbb, interrupted: run it again",
+    ],
+)
+@pytest.mark.parametrize("passed", [True, False])
+def test_an_interrupted_gate_is_no_pass(note: str, passed: bool) -> None:
+    gate = Gate([unchanged("a", verdict="inconclusive", note=note), QUIET], HEAD, passed=passed)
+    told = "**Benchmark gate interrupted: this is no pass; of 2 cases 1 inconclusive, 1 unchanged."
+    assert comment_text(gate).startswith(told)
+    assert gate.has_news
+    badge = json.loads(badge_text(gate))
+    assert (badge["message"], badge["color"]) == ("interrupted", "lightgrey")
+    failed = Gate([*gate.judgements, SLOWER], HEAD, passed=False)
+    assert comment_text(failed).startswith("**Benchmark gate failed: of 3 cases 1 regressed")
+
+
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_texts_stay_text_in_their_cells(text: str) -> None:
     found = [one(f"{text}x", metric=text, note=text), one("b", fails=False, accepted=text),
@@ -253,6 +273,20 @@ def test_the_outcome_of_the_gate_and_the_comment_never_contradict_each_other(
     assert f"run 0001 is of commit {HEAD}, the workflow of ffffffffffff" in capsys.readouterr().err
     assert main(["comment", "--outcome", "failure"]) == 0
     assert "Base: none. Head: ffffffffffff." in capsys.readouterr().out
+
+
+def test_the_comment_of_an_interrupted_run_is_no_pass_whatever_the_outcome(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(Path("results"))
+    keep(store, run_of("0002", 0.0, 0.1))
+    doubt = unchanged("b", run="0002", verdict="inconclusive", note="2 sessions; interrupted")
+    keep_said(store.folder / MACHINE, unchanged(run="0002"), doubt)
+    for outcome in ([], ["--outcome", "failure"]):
+        assert main(["comment", *outcome]) == 0
+        assert "gate interrupted: this is no pass; of 2 cases" in capsys.readouterr().out
+    assert main(["comment", "--outcome", "success"]) == 2
+    assert "--outcome success: run 0002 in results was interrupted" in capsys.readouterr().err
 
 
 def test_in_a_workflow_a_run_without_a_commit_is_reported_from_its_own_folder_alone(

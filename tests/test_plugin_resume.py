@@ -147,7 +147,8 @@ def test_a_run_that_goes_on_is_compared_with_the_one_before(
 ) -> None:
     run()
     worker.interrupt_after = 3
-    run()
+    told = run("--benchmark-compare").stdout.str()
+    assert "interrupted, so the gate has not passed; the same command with --resume cont" in told
     worker.interrupt_after = None
     result = run("--resume", "--benchmark-compare", "-v", "--compare-budget=0")
     assert result.ret == 0

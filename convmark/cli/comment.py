@@ -12,6 +12,7 @@ from pathlib import Path
 from convmark.cli.command import EXIT_OK, sayer
 from convmark.compare.files import read_verdicts
 from convmark.compare.intended import pass_accepted
+from convmark.compare.judgement import is_interrupted
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.files import read_regular, write_output, writing
 from convmark.core.option_values import choice_of
@@ -117,7 +118,10 @@ def _found(place: Path, outcome: str | None, workflow: _Workflow) -> Gate:
     failing = any(one.fails for one in judgements)
     if failing and outcome == "success":
         raise OptionError(f"--outcome success: run {path.stem} in {place} has cases that fail")
-    passed = outcome == "success" if outcome else not failing
+    interrupted = is_interrupted(judgements)
+    if interrupted and outcome == "success":
+        raise OptionError(f"--outcome success: run {path.stem} in {place} was interrupted")
+    passed = outcome == "success" if outcome else not (failing or interrupted)
     words = run_words(path.stem, head.commit, head.dirty)
     return Gate(
         judgements,

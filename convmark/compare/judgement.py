@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -186,6 +187,12 @@ def decided(judgements: Iterable[Judgement]) -> str:
     found = [one.verdict != "inconclusive" for one in here]
     is_some = any(is_found and not is_same for is_found, is_same in zip(found, same, strict=True))
     return "some" if is_some else "none"
+
+
+def is_interrupted(judgements: Iterable[Judgement]) -> bool:
+    """Whether the user has ended the comparison of a case before it was decided, by its note."""
+    undecided = (one.note for one in judgements if one.verdict == "inconclusive")
+    return any(INTERRUPTED in re.split("[;:,] ", note) for note in undecided)
 
 
 def shared_lines(judgements: Iterable[Judgement]) -> list[str]:

@@ -235,8 +235,7 @@ def _say_nothing_compared(config: pytest.Config) -> None:
 
 def _fail_with_verdicts(session: pytest.Session) -> None:
     """Fail the session where a verdict fails and no test has: skipped, xfail, or never replayed."""
-    failing = _run_of(session.config).failing
-    if failing and not session.testsfailed:
+    if (failing := _run_of(session.config).failing) and not session.testsfailed:
         session.testsfailed += 1
         session.config.stash[_BY_VERDICTS_KEY] = failing
 
@@ -250,8 +249,9 @@ def _told_in_words(config: pytest.Config) -> Iterator[None]:
         if config.option.fulltrace:
             raise
         again = f"; the same command with {short.prefix(config)}resume continues"
-        rows = _run_of(config).records
-        raise _Interrupted(f"the measurement was interrupted{again if rows else ''}") from None
+        again *= bool(_run_of(config).records)
+        gate = ", so the gate has not passed" * bool(config.stash[_COMPARISON_KEY].asked)
+        raise _Interrupted(f"the measurement was interrupted{gate}{again}") from None
 
 
 class _Interrupted(Exit):

@@ -23,6 +23,7 @@ from convmark.compare.judgement import (
     SIZES,
     Judgement,
     decided,
+    is_interrupted,
     margin_lines,
     shared_lines,
 )
@@ -102,6 +103,11 @@ class Gate:
         return decided(self.judgements) in ("none", "nothing")
 
     @property
+    def interrupted(self) -> bool:
+        """Whether it was ended before all was decided, and nothing fails: that is no pass."""
+        return is_interrupted(self.judgements) and not any(one.fails for one in self.judgements)
+
+    @property
     def measured_live(self) -> bool:
         """Whether a case that is inconclusive was compared with its base all the same."""
         open_ = [one for one in self.judgements if one.verdict == "inconclusive"]
@@ -112,7 +118,8 @@ class Gate:
         """Whether a pull request without a comment gets one."""
         found = self.judgements
         told = [*shared_lines(found), *margin_lines(found), open_line(found)]
-        return bool(self.moved or any(told)) or not self.passed or self.compared_nothing
+        is_pass = self.passed and not (self.interrupted or self.compared_nothing)
+        return bool(self.moved or any(told)) or not is_pass
 
 
 def _state(found: Sequence[Judgement]) -> str:
@@ -162,13 +169,17 @@ def _sentence(gate: Gate) -> str:
     """Say how the gate has ended, what became of how many cases, and between which commits."""
     states = set(gate.states.values())
     ended = "passed" if gate.passed else "failed"
-    if gate.passed and gate.compared_nothing:
+    if gate.interrupted:
+        ended = "interrupted"
+    elif gate.passed and gate.compared_nothing:
         ended = "without a verdict"
     words = [f"**Benchmark gate {ended}:"]
     if not gate.cases:
         words.append("there is no verdict; the log of the job shows the reason.**")
     else:
-        if not gate.passed and not any(one.fails for one in gate.judgements):
+        if gate.interrupted:
+            words.append("this is no pass;")
+        elif not gate.passed and not any(one.fails for one in gate.judgements):
             words.append("the log of the job shows the reason, and no verdict fails;")
         if gate.compared_nothing:
             words.append(f"nothing was {'decided' if gate.measured_live else 'compared'};")
@@ -276,7 +287,9 @@ def badge_text(gate: Gate) -> str:
     """
     states = list(gate.states.values())
     told = [f"{states.count(state)} {STATES[state]}" for state in MOVED if state in states]
-    if not gate.passed:
+    if gate.interrupted:
+        message, color = "interrupted", "lightgrey"
+    elif not gate.passed:
         message, color = ", ".join(told) or "failed", "red"
     elif decided(gate.judgements) in ("some", "none"):
         message, color = "inconclusive", "yellow"
