@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import fcntl
 import os
 import random
 import re
@@ -30,6 +31,7 @@ from convmark.compare.files import CHANGES_TABLE
 from convmark.compare.live import ab_files
 from convmark.compare.live.anchor import Origin
 from convmark.core.errors import StoreError
+from convmark.interpreter.environments import Cache
 from convmark.machine.gpu.devices import Card, Gpu
 from convmark.machine.hardware import read_machine
 from convmark.report.build import build
@@ -285,6 +287,32 @@ def test_a_spent_budget_is_said_with_what_it_saw(
     capsys.readouterr()
     assert main(["ab", *LENET5, "--budget", "soon"]) == 2
     assert "--budget: must be a number of seconds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ["ab", "2.20.0", "2.21.0"],
+        ["bisect", "--good", "2.20.0", "--bad", "2.21.0", "--versions", "2.20.0,2.21.0"],
+        ["run", "--env", "2.20.0"],
+    ],
+    ids=lambda asked: asked[0],
+)
+def test_no_environment_is_made_while_another_run_measures(
+    asked: list[str],
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for cache in (Cache, FakeCache):
+        monkeypatch.setattr(cache, "get", None)
+    monkeypatch.setattr("convmark.machine.lock.PASSING_S", 0.0)
+    monkeypatch.setenv("CONVMARK_RUNTIME", str(folder / "runtime"))
+    (folder / "runtime").mkdir(mode=0o755)
+    with (folder / "runtime" / "4000000.lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert main([*asked, *LENET5]) == 2
+    assert "another benchmark run is active, process 4000000" in capsys.readouterr().err
 
 
 def test_the_error_rate_is_shared_by_all_cases_and_each_has_its_verdict(folder: Path) -> None:

@@ -23,10 +23,11 @@ from convmark.compare.files import CHANGES_TABLE
 from convmark.compare.judgement import INTERRUPTED
 from convmark.compare.live import ab_files
 from convmark.compare.live.ab import (
-    End,
     Pair,
     SideSpec,
+    SideText,
     check_models,
+    checked_sides,
     commits_of,
     inspected,
     paired,
@@ -40,7 +41,7 @@ from convmark.compare.live.case_result import CaseResult
 from convmark.compare.live.live import LiveOptions, compare_live
 from convmark.compare.live.session import Pairing, Session
 from convmark.compare.rule.decision import USUAL, Limits
-from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
+from convmark.core.backends import DEFAULT_BACKEND
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, DrawingError, OptionError, StoreError
 from convmark.core.fitting import tell, unbroken
@@ -50,7 +51,7 @@ from convmark.core.options import Options
 from convmark.core.statistics import Estimate, interval_around
 from convmark.core.suites import NETWORKS, cases, refuse_untimed
 from convmark.core.table import Heading
-from convmark.core.text import counted, duration_text, painted
+from convmark.core.text import Say, counted, duration_text, painted
 from convmark.interpreter.inspection import devices_asked_for, refuse_unknown, unbound_memory
 from convmark.machine.hardware import Machine, read_machine
 from convmark.machine.lock import alone
@@ -113,13 +114,8 @@ def ab(given: argparse.Namespace, options: Options) -> int:
     )
     form = check_form(given.format)
     make_of(options)  # refuses what no comparison takes, before an environment is made
-    a, b = sides(
-        ("A", given.a, given.set_a),
-        ("B", given.b, given.set_b),
-        options.models or NETWORKS,
-        say=sayer("convmark"),
-    )
-    found = compare_sides(a, b, wanted, options)
+    a, b = ("A", given.a, given.set_a), ("B", given.b, given.set_b)
+    found = compare_sides(a, b, wanted, options, say=sayer("convmark"))
     print_verdicts("ab", found.rows, form)
     if lines := blamed_lines(CHANGES_TABLE.of(found.path)):
         tell("\n".join(["", *lines]), stream=sys.stdout if form == "text" else sys.stderr)
@@ -163,19 +159,27 @@ class Compared:
     """Why a case could not be compared; empty where each was."""
 
 
-def compare_sides(a: SideSpec, b: SideSpec, wanted: StoppingRule, options: Options) -> Compared:
+def compare_sides(
+    a: SideText, b: SideText, wanted: StoppingRule, options: Options, *, say: Say
+) -> Compared:
     """Compare two sides and keep sessions and verdicts in results/ab.
+
+    Environments are made once no other run is disturbed by it.
+
+    Args:
+        a: as of `sides`, and so are `b` and `say`.
 
     Raises:
         ConvmarkError: a side, a case or the results folder is not to be had.
     """
+    models = options.models or NETWORKS
+    checked = checked_sides(a, b, models)
     refuse_untimed(options, "convmark ab compares")
-    if not (a.ref or b.ref):  # a commit has models of its own
-        both_here = a.python == b.python == sys.executable
-        refuse_unknown(options.models or NETWORKS, elsewhere=not both_here)
+    if not any(one.ref for one in checked):  # a commit has models of its own
+        refuse_unknown(models, elsewhere={one.python for one in checked} != {sys.executable})
     Store(options.results).check_writable()
     with alone(wait=options.wait, concurrent=options.allow_concurrent, say=_say):
-        comparing = SideComparison.opened(options, a, b)
+        comparing = SideComparison.opened(options, *sides(a, b, models, say=say))
         found = comparing.compared(wanted)
     if found.interrupted:
         _say(INTERRUPTED)
@@ -244,7 +248,7 @@ class SideComparison:
         for side, end in (("A", self.pair.a), ("B", self.pair.b)):
             named = [(name.title(), end.version(name)) for name in ("keras", "python")]
             known = [f"{name} {version}" for name, version in named if version]
-            versions = ", ".join([*_frameworks(end), *known])
+            versions = ", ".join([*end.frameworks(), *known])
             lines.append(f"{side}: {masked(end.spec.label)} ({versions})")
         return "\n".join(lines)
 
@@ -404,7 +408,7 @@ class SideComparison:
             ends[f"{name}_commit"] = commit or None
             for version in ("python", "tensorflow", "keras"):
                 ends[f"{name}_{version}"] = end.version(version)
-            ends[f"{name}_framework"] = ", ".join(_frameworks(end, but=DEFAULT_BACKEND)) or None
+            ends[f"{name}_framework"] = ", ".join(end.frameworks(but=DEFAULT_BACKEND)) or None
         return {
             **ends,
             "ab": self.path.stem,
@@ -433,15 +437,6 @@ class _Sessions:
     def add(self, session: Session) -> None:
         self.wall += [session.wall] if session.wall else []
         self.control += [session.control_wall] if session.control_wall else []
-
-
-def _frameworks(end: End, but: str = "") -> list[str]:
-    """Return name and version of each framework that a side has, without one of them."""
-    return [
-        f"{one.label} {end.version(name)}"
-        for name, one in BACKENDS.items()
-        if name != but and end.version(name)
-    ]
 
 
 def _change(session: Estimate) -> tuple[float, Interval]:

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from convmark.cli.ab import StoppingRule, compare_sides
 from convmark.cli.command import sayer
 from convmark.cli.run import check_plan, left_out
-from convmark.compare.live.ab import sides
 from convmark.core.errors import ConvmarkError, DrawingError, OptionError
 from convmark.core.fitting import wrapped
 from convmark.core.model_name import TRUST
@@ -33,7 +32,6 @@ from convmark.core.option_values import parse_percent, parse_seconds
 from convmark.core.options import KEYWORDS, Options, read
 from convmark.core.pyproject import pyproject_settings
 from convmark.core.report_options import REPORT_OPTIONS, ReportOptions
-from convmark.core.suites import NETWORKS
 from convmark.core.table import Table, grid, plain
 from convmark.core.text import code_marked, plain_text, shown
 from convmark.interpreter.environments import interpreters
@@ -276,13 +274,9 @@ def compare(
         budget_s=parse_seconds("budget_s", str(budget_s)),
     )
     with _using(asked):
-        of_a, of_b = sides(
-            ("a", _text("a", a), _texts("set_a", set_a)),
-            ("b", _text("b", b), _texts("set_b", set_b)),
-            asked.models or NETWORKS,
-            say=_say,
-        )
-        found = compare_sides(of_a, of_b, wanted, asked)
+        of_a = ("a", _text("a", a), _texts("set_a", set_a))
+        of_b = ("b", _text("b", b), _texts("set_b", set_b))
+        found = compare_sides(of_a, of_b, wanted, asked, say=_say)
     if found.interrupted:
         _say(found.kept)
         raise KeyboardInterrupt

@@ -148,14 +148,24 @@ def sides(
     Raises:
         ConvmarkError: as `side_spec`; or a commit is not there.
     """
-    checked = [side_spec(*side, make=False, say=say) for side in (a, b)]
+    checked_sides(a, b, models)
+    return side_spec(*a, say=say), side_spec(*b, say=say)
+
+
+def checked_sides(a: SideText, b: SideText, models: Sequence[str]) -> list[SideSpec]:
+    """Return sides of which no environment is made: its interpreter is the requirement.
+
+    Args:
+        a: as of `sides`, and so are the others, and what is raised.
+    """
+    checked = [side_spec(*side, make=False) for side in (a, b)]
     zoo = [Case(model=model, task="infer") for model in models if ModelName.of(model).is_zoo]
     for spec in checked:
         _check_commits(spec, [origin_of(case, {}) for case in zoo])
         if spec.ref:
             with _naming(spec):
                 refuse_ref(spec.ref, models)
-    return side_spec(*a, say=say), side_spec(*b, say=say)
+    return checked
 
 
 def _check_commits(spec: SideSpec, origins: Iterable[Origin | None]) -> None:
@@ -215,7 +225,7 @@ def _python(flag: str, text: str, say: Say, *, make: bool) -> str:
         return interpreter_path(flag, text)
     if looks_like_requirement(text):
         asked = wanted(flag, text)
-        return Cache().get(asked, say).python if make else sys.executable
+        return Cache().get(asked, say).python if make else text
     raise OptionError(
         f"{flag}: must be . (this interpreter), git:REF, the path of an interpreter, or "
         f'requirements such as "tensorflow==2.20.*", got {text!r}'
@@ -261,6 +271,11 @@ class End:
         """Return a version such as TensorFlow's; None where it is not there."""
         value = self.found.get(name)
         return str(value) if value else None
+
+    def frameworks(self, but: str = "") -> list[str]:
+        """Return name and version of each framework that it has, without one of them."""
+        names = (name for name in BACKENDS if name != but and self.version(name))
+        return [f"{BACKENDS[name].label} {self.version(name)}" for name in names]
 
 
 @dataclass(frozen=True, slots=True)
