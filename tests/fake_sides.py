@@ -56,6 +56,8 @@ class Interpreter(fake_worker.FakeInterpreter):
     broken_task = ""
     now_s = 0.0
     """The clock: a process takes 0.7 s."""
+    start_s = 0.0
+    """What the first process of each takes beside that."""
 
     def __init__(self, python: str = "python", **settings: Any) -> None:
         super().__init__(python, **settings)
@@ -90,7 +92,14 @@ class Interpreter(fake_worker.FakeInterpreter):
             raise WorkerError("no gen")
         yield Worker(self._step_s(request["case"]), self.seed)
 
+    def start(self) -> float:
+        took_s = 0.0 if self.started_s else self.start_s
+        type(self).now_s += took_s
+        self.started_s += took_s
+        return took_s
+
     def _note(self, request: Mapping[str, Any]) -> None:
+        self.start()
         self.requests.append(dict(request))
         type(self).now_s += 0.7
         if len(self.requests) == self.interrupt_session:

@@ -23,6 +23,7 @@ class FakeInterpreter:
     interrupt_after: int | None = None
     """Raises KeyboardInterrupt, as Ctrl-C does, instead of the answer after this many."""
     made = 0
+    started_s = 0.0
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         type(self).made += 1
@@ -36,6 +37,10 @@ class FakeInterpreter:
 
     def close(self) -> None:
         """Nothing to end."""
+
+    def start(self) -> float:
+        """Nothing to start."""
+        return 0.0
 
     def answer(
         self,

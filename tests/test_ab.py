@@ -68,7 +68,8 @@ def test_each_session_is_shown_before_it_begins_with_its_case_and_the_time_left(
     update = lambda display, lane, text, **more: shown.append(text)  # noqa: E731
     monkeypatch.setattr("convmark.cli.ab.Display.update", update)
     assert main(["ab", *LENET5, "--batch-sizes", "8,32", "--target", "0.1"]) == 0
-    first, second, *_ = shown
+    starting, first, second, *_ = shown
+    assert starting == "starting the interpreters, which is not part of the budget"
     small = "lenet5-train-cpu-b8-float32"
     assert first == f"{small}: session 1; 0 of 2 cases decided, at most 2 min left"
     assert "session 1" in second or "session 2" in second
@@ -287,6 +288,26 @@ def test_a_spent_budget_is_said_with_what_it_saw(
     capsys.readouterr()
     assert main(["ab", *LENET5, "--budget", "soon"]) == 2
     assert "--budget: must be a number of seconds" in capsys.readouterr().err
+
+
+def test_the_start_of_interpreters_is_neither_of_the_budget_nor_of_a_session(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Interpreter, "start_s", 100.0)
+    asked = ["--models", "lenet5", "--batch-sizes", "8"]
+    assert main(["ab", "2.20.0", "2.21.0", *asked, "--budget", "20"]) == 0
+    assert [int(row["sessions"]) >= 3 for row in verdicts(folder)] == [True, True]
+
+
+def test_the_last_line_names_the_budget_that_would_decide(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["ab", "2.20.0", "2.21.0", *LENET5]
+    assert main([*asked, "--budget", "3"]) == 0
+    told = re.search(r"1 of 1 case may have changed: --budget (\d+) would", capsys.readouterr().err)
+    assert told is not None
+    assert main([*asked, "--budget", told[1]]) == 0
+    assert [row["verdict"] for row in verdicts(folder)] == ["inconclusive", "unchanged"]
 
 
 @pytest.mark.parametrize(

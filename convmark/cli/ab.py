@@ -33,6 +33,7 @@ from convmark.compare.live.ab import (
     paired,
     run_the_same,
     sides,
+    start_all,
     unlike_packages,
 )
 from convmark.compare.live.anchor import MakeInterpreter, interpreter_maker
@@ -123,7 +124,7 @@ def ab(given: argparse.Namespace, options: Options) -> int:
     if found.failure:
         raise ConvmarkError(found.failure)
     if not found.interrupted:
-        _say(ab_files.next_step(found.rows, layers=options.layers))
+        _say(ab_files.next_step(found.rows, layers=options.layers, enough_s=found.enough_s))
     slower = any(row.verdict == "regressed" for row in found.rows)
     return exit_status(not slower, interrupted=found.interrupted)
 
@@ -157,14 +158,14 @@ class Compared:
     interrupted: bool
     failure: str
     """Why a case could not be compared; empty where each was."""
+    enough_s: float | None
+    """The budget of each case that would most likely decide all; None where that is not known."""
 
 
 def compare_sides(
     a: SideText, b: SideText, wanted: StoppingRule, options: Options, *, say: Say
 ) -> Compared:
     """Compare two sides and keep sessions and verdicts in results/ab.
-
-    Environments are made once no other run is disturbed by it.
 
     Args:
         a: as of `sides`, and so are `b` and `say`.
@@ -274,6 +275,7 @@ class SideComparison:
             kept=self.kept,
             interrupted=any(found.closed == INTERRUPTED for _, found in outcomes),
             failure=f"{failed[0].case}: {failed[0].note}" if failed else "".join(self.lost[:1]),
+            enough_s=ab_files.enough_s([found for _, found in outcomes], wanted.budget_s),
         )
 
     def outcomes(self, wanted: StoppingRule) -> list[tuple[VerdictRow, CaseResult]]:
@@ -281,12 +283,14 @@ class SideComparison:
 
         Sessions are kept as they end, and verdicts when they are decided.
         """
-        budget_s = wanted.budget_s * len(self.cases)
-        terms = LiveOptions.of(self.options, budget_s, limits=wanted.limits, target=wanted.target)
+        limits, budget_s = wanted.limits, wanted.budget_s * len(self.cases)
         make, asked = make_of(self.options), asked_axes(self.options)
         opened = paired(self.cases, self.pair, make, gpus=self.machine.gpus, asked=asked)
         file = ab_files.kept_if_used(self.path)
         with Display(sys.stderr, counted=False) as shown, file, opened as pairings:
+            shown.update("", "starting the interpreters, which is not part of the budget")
+            start_all(pairings)
+            terms = LiveOptions.of(self.options, budget_s, limits=limits, target=wanted.target)
             kept = [_Sessions() for _ in self.cases]
             see = functools.partial(self._see, shown, kept)
             rows: dict[int, VerdictRow] = {}

@@ -128,6 +128,8 @@ class Interpreter(contextlib.AbstractContextManager["Interpreter"]):
         self._server: Server | None = None
         self._losses = 0
         """Serving processes lost since one last served to the end."""
+        self.started_s = 0.0
+        """Seconds that its serving processes have taken to start, all together."""
 
     def __exit__(self, *error: object) -> None:
         self.close()
@@ -146,7 +148,9 @@ class Interpreter(contextlib.AbstractContextManager["Interpreter"]):
         began = time.perf_counter()
         if self.isolation != "spawn" and self._server is None:
             self._server = self._new_server()
-        return time.perf_counter() - began
+        took_s = time.perf_counter() - began
+        self.started_s += took_s
+        return took_s
 
     def answer(self, request: Mapping[str, Any], on_event: OnEvent = lambda event: None) -> Answer:
         """Serve one request and return its answer.

@@ -23,7 +23,7 @@ from convmark.compare.live.tree import Tree, tree_as_it_is, tree_at_commit
 from convmark.compare.live.worktree import resolve_here
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import PRECISIONS, SIDE_SETTINGS, Case
-from convmark.core.errors import CaseError, ConvmarkError, OptionError
+from convmark.core.errors import CaseError, ConvmarkError, OptionError, WorkerError
 from convmark.core.model_name import ModelName
 from convmark.core.runtimes import RUNTIME_PRECISIONS
 from convmark.core.text import Say
@@ -381,6 +381,15 @@ def paired(
                 )
             )
         yield pairings
+
+
+def start_all(pairings: Iterable[Pairing]) -> None:
+    """Start the interpreters of sessions; one that cannot be started is named by its session."""
+    for one in pairings:
+        sides = one.sides.values()
+        for interpreter in [one.shared] if one.shared else [side.interpreter for side in sides]:
+            with contextlib.suppress(WorkerError):
+                interpreter.start()
 
 
 def _opened(

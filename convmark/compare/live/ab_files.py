@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import operator
 import re
 from collections.abc import Iterator, Sequence
@@ -110,11 +111,28 @@ def beginning(found: Sequence[CaseResult], place: int, left_s: float) -> str:
     return f"{known}; {decided}, at most {duration_text(max(0.0, left_s))} left"
 
 
-def next_step(rows: Sequence[VerdictRow], *, layers: bool) -> str:
+def enough_s(results: Sequence[CaseResult], budget_s: float) -> float | None:
+    """Return the budget of each case, on the average, that would most likely decide all cases.
+
+    Args:
+        budget_s: that of each case now.
+
+    Returns:
+        None where all are decided, or time would most likely not decide one.
+    """
+    open_ = [one for one in results if not (one.closed or one.void or one.has_verdict)]
+    needs_s = [one.needs_s for one in open_ if one.needs_s is not None]
+    if not open_ or len(needs_s) < len(open_):
+        return None
+    return 10.0 * math.ceil((budget_s + sum(needs_s) / len(results)) / 10)
+
+
+def next_step(rows: Sequence[VerdictRow], *, layers: bool, enough_s: float | None = None) -> str:
     """Return what the verdicts amount to, and what to do next.
 
     Args:
         layers: whether the layers of slower cases were measured.
+        enough_s: the budget that would decide what is not decided, where it is known.
     """
     void = sum(row.void for row in rows)
     undecided = sum(row.verdict == "inconclusive" for row in rows) - void
@@ -124,7 +142,10 @@ def next_step(rows: Sequence[VerdictRow], *, layers: bool) -> str:
     if void:
         found.append(f"{void} {of} void: close other programs and compare again")
     if undecided > 0:
-        found.append(f"{undecided} {of} may have changed: give a larger --budget")
+        remedy = "give a larger --budget, or close other programs"
+        if enough_s is not None:
+            remedy = f"--budget {enough_s:g} would most likely decide"
+        found.append(f"{undecided} {of} may have changed: {remedy}")
     if slower:
         remedy = "" if layers else ": give --layers to see which layers"
         found.append(f"{slower} {of} slower in B{remedy}")

@@ -277,10 +277,10 @@ class _Running:
         found.control += [session.control_wall.value] if session.control_wall else []
 
     def _timed(self, session: Session, began: float, *, apart: bool) -> LiveSession:
-        """Return a session that has a ratio as it is kept, with what it took until now."""
+        """Return a session that has a ratio as it is kept, with what it took but for a start."""
         assert session.wall is not None
         cpu = session.cpu.value if session.cpu else None
-        took_s = max(1e-3, self._terms.clock() - began)
+        took_s = max(1e-3, self._terms.clock() - began - session.started_s)
         return LiveSession(
             wall=session.wall.value,
             cpu=cpu,

@@ -17,7 +17,7 @@ import math
 import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +190,8 @@ class Session:
     refusal: str = ""
     """Why the codes cannot share a process; empty where they can."""
     failure: SideFailure | None = None
+    started_s: float = 0.0
+    """Seconds in which its interpreters started, which later sessions do not take."""
     disturbing: str = ""
     """What one code alone computes between its steps, which slows the other; empty for nothing."""
 
@@ -234,7 +236,9 @@ def duet_session(
         order=plan.seed if plan.order is None else plan.order,
         sides={name: side.fields() for name, side in sides.items()},
     )
-    return session_of(interpreter.answer(request, on_event))
+    before_s = interpreter.started_s
+    found = session_of(interpreter.answer(request, on_event))
+    return replace(found, started_s=interpreter.started_s - before_s)
 
 
 def session_of(answer: Answer) -> Session:
@@ -301,6 +305,7 @@ def lockstep_session(
     """
     order = random.Random(plan.seed if plan.order is None else plan.order)
     about: dict[str, Any] = {"codes": {}, "sizes": {}, "states": {}}
+    before_s = _started_s(sides)
     with contextlib.ExitStack() as stack:
         workers: dict[str, _Process] = {}
         try:
@@ -329,7 +334,12 @@ def lockstep_session(
     idle = {name: float(end.get("idle_cpus", 0.0)) for name, end in ends.items()}
     for name, end in ends.items():
         about["codes"][name] |= {"missed": missed_late(end)} if end.get("late") else {}
+    about["started_s"] = _started_s(sides) - before_s
     return Session(**_ratios([turns.fields()]), **about, disturbing=_disturbing(idle))
+
+
+def _started_s(sides: Mapping[str, LiveSide]) -> float:
+    return sum(one.started_s for one in {side.interpreter for side in sides.values()})
 
 
 def _disturbing(idle_cpus: Mapping[str, float]) -> str:
