@@ -167,8 +167,8 @@ def test_the_announcement_names_what_it_is_compared_with_and_about_the_time() ->
 
 def test_the_layers_of_slower_cases_are_announced_where_the_budget_has_room_for_them() -> None:
     announced = gate._announcement(["abc"], 4.0, 600.0, 12.0)
-    assert announced.endswith("; then about 12 s for the layers of each slower case, within the "
-                              "same budget")  # fmt: skip
+    told = "; then about 12 s for the layers of each slower case, if the budget leaves it"
+    assert announced.endswith(told)
     assert "layers" not in gate._announcement(["abc"], 4.0, 61.0, 12.0)
 
 

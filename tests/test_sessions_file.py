@@ -16,6 +16,7 @@ from convmark.compare.files import keep_verdicts
 from convmark.compare.judgement import LiveComparison, LiveSession
 from convmark.compare.sessions_file import (
     TABLE,
+    CarriedOver,
     EarlierSessions,
     conditions_of,
     keep_sessions,
@@ -117,6 +118,17 @@ def test_nothing_is_taken_along_under_other_conditions(
 ) -> None:
     run = keep(tmp_path / "0001.csv", sessions(0.01), **changes)
     assert earlier(run).of(LENET, "c1", "c2", apart=False).sessions == ()
+
+
+@pytest.mark.parametrize(
+    ("walls", "bar", "contradicts"),
+    [((), 0.0, False), ((0.118, -0.016, 0.02), 0.0, False), ((0.08,), 0.0, True), ((), -0.1, True)],
+)
+def test_earlier_sessions_whose_median_is_near_0_leave_the_decision_to_the_graph(
+    walls: Sequence[float], bar: float, contradicts: bool
+) -> None:
+    sessions = tuple(LiveSession(wall=one, cpu=None, seconds=2.0) for one in walls)
+    assert CarriedOver(sessions=sessions, bar=bar).contradicts == contradicts
 
 
 def test_what_was_decided_is_measured_anew(tmp_path: Path) -> None:

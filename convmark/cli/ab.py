@@ -275,7 +275,7 @@ class SideComparison:
             kept=self.kept,
             interrupted=any(found.closed == INTERRUPTED for _, found in outcomes),
             failure=f"{failed[0].case}: {failed[0].note}" if failed else "".join(self.lost[:1]),
-            enough_s=ab_files.enough_s([found for _, found in outcomes], wanted.budget_s),
+            enough_s=ab_files.enough_budget_s([one for _, one in outcomes], wanted.budget_s),
         )
 
     def outcomes(self, wanted: StoppingRule) -> list[tuple[VerdictRow, CaseResult]]:

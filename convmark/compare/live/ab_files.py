@@ -111,7 +111,7 @@ def beginning(found: Sequence[CaseResult], place: int, left_s: float) -> str:
     return f"{known}; {decided}, at most {duration_text(max(0.0, left_s))} left"
 
 
-def enough_s(results: Sequence[CaseResult], budget_s: float) -> float | None:
+def enough_budget_s(results: Sequence[CaseResult], budget_s: float) -> float | None:
     """Return the budget of each case, on the average, that would most likely decide all cases.
 
     Args:

@@ -13,6 +13,7 @@ from convmark.compare.judgement import (
     NOT_BY_TIME,
     ONE_GRAPH,
     SAME_GRAPH,
+    SAME_WITHIN,
     SOME_STEPS,
     LiveSession,
     joined,
@@ -21,7 +22,6 @@ from convmark.compare.live.session import (
     CONTROL,
     NEW,
     OLD,
-    SAME_WITHIN,
     Pairing,
     Session,
     SideFailure,
@@ -146,7 +146,7 @@ class CaseResult:
         if math.isnan(self.checked[0]):
             return ["not checked: the codes did not run in separate processes"]
         checked, found = percent(median(self.checked)), interval_of_mean(self.checked)
-        change = (self.decision and self.decision.estimate) or 0.0
+        change = (self.decision.estimate if self.decision is not None else None) or 0.0
         if found.low <= min(0.0, change) and max(0.0, change) <= found.high:
             return [f"separate processes are too noisy to tell ({checked})"]
         told = "within the noise of both, so the change by the sessions counts"

@@ -129,7 +129,7 @@ def _announcement(
     takes = comparison_words(processes_s, budget_s)
     layers = f"about {duration_text(layers_s)} for the layers of each slower case"
     is_room = changed_seconds(processes_s) + layers_s <= budget_s
-    then = f"; then {layers}, within the same budget" if layers_s and is_room else ""
+    then = f"; then {layers}, if the budget leaves it" if layers_s and is_room else ""
     return f"{cases} to compare live with {others}, {takes}{then}"
 
 

@@ -425,14 +425,14 @@ class _Running:
             found.same, found.closed = SAME_CODE, "both sides run the same code"
 
     def _may_be_one(self, pairing: Pairing, found: CaseResult) -> bool:
-        """Whether no figure is asked for, nothing is known to differ, and no earlier run counts."""
+        """Whether no figure is asked for, nothing is known to differ, and no earlier run tells."""
         asked = self._terms.evenly or pairing.may_be_same or pairing.control is not None
         if asked or not found.codes or found.unlike or found.closed:
             return False
         if found.live:
             return found.why_timed == ONE_GRAPH and not found.apart
         carried = self._terms.earlier.of(pairing.case.name, *found.codes, apart=False)
-        return not (carried.sessions or carried.bar)
+        return not carried.contradicts
 
     def _failed(self, pairing: Pairing, failure: SideFailure, found: CaseResult) -> None:
         """Take in a session that died; a code that cannot run beside the other is tried alone."""

@@ -35,8 +35,6 @@ from convmark.worker.timing import Turn
 from convmark.worker.turns import BUSY_CPUS, settled_step_times, take_rounds, turn_steps
 
 OLD, NEW, CONTROL = "old", "new", "control"
-SAME_WITHIN = 0.05
-"""ln(new / old) up to which times do not contradict that both steps are one."""
 _STATES = ("precision", "call_path", "threads", "settings")
 _SIZES = ("parameters", "trainable_parameters", "model_bytes")
 
