@@ -28,6 +28,7 @@ from convmark.compare.judgement import (
     SAME_GRAPH,
     Judgement,
     decided,
+    is_interrupted,
     margin_lines,
     shared_lines,
 )
@@ -88,6 +89,7 @@ def headline(judgements: Sequence[Judgement]) -> str:
     count, left = len(failing), len(undecided - failing)
     plural = "" if cases == 1 else "s"
     more = f", {left} without a verdict" if left else ""
+    more += " (interrupted)" * is_interrupted(of_cases)
     return f"{count or 'none'} of {cases} case{plural} fail{'s' * (count <= 1)}{more}"
 
 
