@@ -280,6 +280,7 @@ class Side:
         self.case, self.code, self.interpreter = CASE, self, self
 
     def answer(self, request: Any) -> Answer:
+        assert not request["checked"]  # a profiler's shares are compared with nothing here
         self.asked.append(self.name)
         message = "" if self.status == "ok" else "it has no layers"
         events = [{"event": "code", "of": self.ran}, *sessions(1, LAYERS, seed=len(self.asked))]

@@ -14,8 +14,7 @@ from convmark.core.case import Case
 from convmark.core.options import Options
 from convmark.interpreter import Interpreter
 from convmark.session.layers import layer_request
-from convmark.worker.backends.step import on_device
-from convmark.worker.profiled import busy, fused, profiled
+from convmark.worker.profiled import busy, fused, on_device, profiled
 
 GROUPS = [(0, 2), (2, 3), (3, 12)]
 
@@ -44,23 +43,51 @@ def test_a_pass_that_other_programs_disturb_moves_no_groups_time() -> None:
     assert busy(events, GROUPS, 4) == [15, 78, 0]  # not equally many in each
 
 
-def test_the_events_of_a_device_are_what_counts_where_there_are_any() -> None:
+def test_the_events_of_a_device_are_what_counts_and_launches_are_none_of_a_gpu() -> None:
     launched, kernel = ("convmark_unit_0/launch", 0, 9), ("convmark_unit_0/kernel", 0, 1)
-    assert on_device([(False, launched), (True, kernel)]) == [kernel]
-    assert on_device([(False, launched), (True, ("memcpy", 0, 1))]) == [launched]
+    for gpu in (False, True):
+        assert on_device([(False, launched), (True, kernel)], gpu=gpu) == [kernel]
+    only = [(False, launched), (True, ("memcpy", 0, 1))]
+    assert on_device(only, gpu=False) == [launched]
+    assert on_device(only, gpu=True) is None
+
+
+def looked(events: Any, *, device: str = "cpu", jit: str = "off", **more: Any) -> Any:
+    """Return what the check gives of a profiler with such events, or one that raises."""
+
+    def traced(backend: Any, function: Any, layers: Any, values: Any, turns: Any) -> Any:
+        list(turns)
+        if isinstance(events, Exception):
+            raise events
+        return events
+
+    case = Case(model="net", task="infer", batch_size=1, device=device, jit=jit)
+    passes: Any = SimpleNamespace(whole=lambda within: (None, [], []))
+    module = SimpleNamespace(traced=traced)
+    backend = SimpleNamespace(of_layers=lambda: module, always_compiles=False)
+    return profiled(case, passes, GROUPS, 0.1, backend, **more)
+
+
+LAUNCHES = [(False, (f"convmark_unit_{unit}/launch", unit, unit + 1)) for unit in (0, 2, 3)]
 
 
 def test_a_profiler_that_fails_or_sees_no_layer_ends_no_measurement() -> None:
-    def traced(*_: Any) -> Any:
-        raise ImportError("no module named xplane_pb2")
-
-    passes: Any = SimpleNamespace(whole=lambda within: (None, [], []))
-    module = SimpleNamespace(traced=traced)
-    backend = SimpleNamespace(of_layers=lambda: module)
-    found = profiled(passes, GROUPS, 0.1, backend)
+    found = looked(ImportError("no module named xplane_pb2"))
     assert found == (GROUPS, {"unprofiled": "ImportError: no module named xplane_pb2"})
-    module.traced = lambda *_: [("fusion", 0, 1)]
-    assert profiled(passes, GROUPS, 0.1, backend)[1] == {}
+    assert looked([(False, ("fusion", 0, 1))])[1] == {}
+    without = {"unprofiled": "its trace has no kernels of the GPU"}
+    assert looked(LAUNCHES, device="gpu:0") == (GROUPS, without)
+
+
+def test_a_step_that_is_compiled_is_held_to_no_trace_of_operations_that_are_not() -> None:
+    assert looked(LAUNCHES)[1] == {"profiled": [1, 1, 1]}
+    assert looked(LAUNCHES, jit="on") == (GROUPS, {})
+
+
+def test_passes_under_a_profiler_are_a_sign_of_life_each() -> None:
+    beats: list[int] = []
+    looked(LAUNCHES, beat=lambda: beats.append(1))
+    assert len(beats) == 10
 
 
 def test_groups_that_are_fused_are_one() -> None:
@@ -98,6 +125,7 @@ import json
 import numpy as np
 from convmark.worker import backends
 from convmark.worker.backends.step import SCOPE, scope
+from convmark.worker.profiled import on_device
 
 backend = backends.load(NAME)
 backend.configure(device="cpu", threads="default", precision="float32", seed=0)
@@ -111,7 +139,7 @@ def function(values):
         return [dense(made)]
 
 values = [backend.tensor(np.ones((200, 300), np.float32))]
-events = module.traced(backend, function, [dense], values, 3)
+events = on_device(module.traced(backend, function, [dense], values, range(3)), gpu=False)
 print(json.dumps(sorted({SCOPE.search(text)[1] for text, begin, end in events if end > begin})))
 """
 

@@ -201,7 +201,12 @@ def serve(case: Case, builder: Any, request: Mapping[str, Any], backend: Any, em
     rounds = _Rounds(chain, step, beside, backend, random.Random(seed), pulse)
     rounds.take(request["seconds"])
     fields = rounds.fields()
-    together, held = profiled(chain.passes, chain.groups, fields["step_s"], backend)
+    asked = (case, chain.passes, chain.groups, fields["step_s"], backend)
+    together, held = (
+        profiled(*asked, lambda: pulse.beat("layers"))
+        if request.get("checked", True)
+        else (chain.groups, {})
+    )
     measurement.count_work(case, model, step, backend, emit)
     emit("layers", **fields, **held, units=_facts(found, chain, together, backend))
     emit("state", **state())

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from convmark.core.case import Case
 from convmark.worker.backends.step import SCOPE, Event, scope
 from convmark.worker.layer_passes import Passes, Place
 from convmark.worker.protocol import one_line
@@ -21,7 +22,12 @@ SECONDS, FEWEST, MOST = 1.0, 5, 50
 
 
 def profiled(
-    passes: Passes, groups: Sequence[Place], step_s: float, backend: Any
+    case: Case,
+    passes: Passes,
+    groups: Sequence[Place],
+    step_s: float,
+    backend: Any,
+    beat: Callable[[], object] = lambda: None,
 ) -> tuple[Sequence[Place], dict[str, Any]]:
     """Return what the event of the layers has of it: a time for each group, or why there is none.
 
@@ -29,20 +35,42 @@ def profiled(
 
     Args:
         step_s: what a step takes about.
+        beat: tells between two passes that there is life.
 
     Returns:
         the groups, too.
     """
+    if case.jit == "on" and not backend.always_compiles:  # uncompiled operations are other ones
+        return groups, {}
     count = min(MOST, max(FEWEST, int(SECONDS / step_s)))
     try:
         module = backend.of_layers()
         function, layers, values = passes.whole(lambda place: module.named(scope(place)))
-        events = module.traced(backend, function, layers, values, count)
+        turns = (beat() for _ in range(count))
+        traced = module.traced(backend, function, layers, values, turns)
+        events = on_device(traced, gpu=case.device != "cpu")
     except Exception as error:  # a check that cannot be made ends no measurement
         return groups, {"unprofiled": one_line(f"{type(error).__name__}: {error}")}
+    if events is None:
+        return groups, {"unprofiled": "its trace has no kernels of the GPU"}
     groups = fused(events, groups)
     found = busy(events, groups, count)
     return groups, {"profiled": found} if sum(found) > 0 else {}
+
+
+def on_device(events: Iterable[tuple[bool, Event]], *, gpu: bool) -> list[Event] | None:
+    """Return the units' events on the device.
+
+    None where a GPU has none, as where its driver forbids it: the CPU's are launches of kernels.
+
+    Args:
+        events: each with whether it is one of a device.
+    """
+    found: dict[bool, list[Event]] = {True: [], False: []}
+    for is_device, event in events:
+        if SCOPE.search(event[0]):
+            found[is_device].append(event)
+    return found[True] or (None if gpu else found[False])
 
 
 def fused(events: Iterable[Event], groups: Sequence[Place]) -> list[Place]:

@@ -93,9 +93,8 @@ def blame(
         for side in (OLD, NEW) if session % 2 == 0 else (NEW, OLD):
             say(f"{name}: layers of the {side} code, session {session + 1} of {SESSIONS}")
             one = {OLD: old, NEW: new}[side]
-            found[side].append(
-                _measured(one, side, layer_request(one.case, options, None, session))
-            )
+            request = {**layer_request(one.case, options, None, session), "checked": False}
+            found[side].append(_measured(one, side, request))
         took_s = clock() - began
     if len(found[NEW]) < FEWEST_SESSIONS:
         raise MeasurementError(

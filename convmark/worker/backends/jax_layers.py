@@ -10,14 +10,14 @@ import glob
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from convmark.worker.backends.jax_values import variables_of
-from convmark.worker.backends.step import SCOPE, Event, on_device
+from convmark.worker.backends.step import SCOPE, Event
 
 named = jax.named_scope
 _NAME = re.compile(r"%?([\w.-]+) = ")
@@ -30,24 +30,23 @@ def traced(
     function: Callable[[Any], list[Any]],
     layers: Sequence[Any],
     values: Sequence[Any],
-    passes: int,
-) -> list[Event]:
-    """Return the events of so many passes, in nanoseconds."""
+    passes: Iterable[object],
+) -> list[tuple[bool, Event]]:
+    """Return the events of the passes, in nanoseconds."""
+    options, read = jax.profiler.ProfileOptions(), jax.profiler.ProfileData.from_file
+    options.python_tracer_level = 0
     forward, held = backend.copies.pure(function, layers)
     compiled = jax.jit(forward).lower(held, list(values)).compile()
     made_for = instructions(compiled.as_text())
     jax.block_until_ready(compiled(held, list(values)))
-    options = jax.profiler.ProfileOptions()
-    options.python_tracer_level = 0
     with tempfile.TemporaryDirectory(prefix="trace-") as folder:
         with jax.profiler.trace(folder, profiler_options=options):
-            for _ in range(passes):
+            for _ in passes:
                 jax.block_until_ready(compiled(held, list(values)))
         pattern = os.path.join(glob.escape(folder), "**", "*.xplane.pb")
         found = []
         for path in glob.glob(pattern, recursive=True):
-            data = jax.profiler.ProfileData.from_file(path)
-            found += on_device(_events(data, made_for))
+            found += _events(read(path), made_for)
     return found
 
 

@@ -8,7 +8,7 @@ import functools
 import importlib
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,19 +87,6 @@ Event = tuple[str, float, float]
 def scope(place: int) -> str:
     """Return the name of what a unit is called in while a profiler looks."""
     return f"convmark_unit_{place}"
-
-
-def on_device(events: Iterable[tuple[bool, Event]]) -> list[Event]:
-    """Return the units' events on a device, or where it has none those of the CPU.
-
-    Args:
-        events: each with whether it is one of a device.
-    """
-    found: dict[bool, list[Event]] = {True: [], False: []}
-    for is_device, event in events:
-        if SCOPE.search(event[0]):
-            found[is_device].append(event)
-    return found[True] or found[False]
 
 
 Chain = Callable[
@@ -235,7 +222,7 @@ class Framework(abc.ABC):
         """The module of what the time per layer needs besides pieces.
 
         named     what a unit is called in under the profiler, by a name
-        traced    the profiler's events of some passes
+        traced    the profiler's events of some passes, each with whether it is one of a device
         reached   of each result of a function, whether a gradient of it comes to each value that
                   the function takes, and last whether one comes to a weight
         """

@@ -12,14 +12,14 @@ import importlib
 import inspect
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from convmark_zoo.keras_api import KERAS_VERSION
 
-from convmark.worker.backends.step import Chain, Event, Piece, on_device
+from convmark.worker.backends.step import Chain, Event, Piece
 from convmark.worker.backends.tensorflow_training import pairs
 
 _TRACED = {"autograph": KERAS_VERSION < (3, 0)}
@@ -154,22 +154,22 @@ def traced(
     function: Callable[[Any], list[Any]],
     layers: Sequence[Any],
     values: Sequence[Any],
-    passes: int,
-) -> list[Event]:
-    """Return the events of so many passes, in picoseconds."""
+    passes: Iterable[object],
+) -> Iterator[tuple[bool, Event]]:
+    """Return the events of the passes, in picoseconds."""
     step, space = piece(function, compiled=False), _space()
     backend.synchronise(step(values))
     backend.synchronise(step(values))
     options = tf.profiler.experimental.ProfilerOptions(host_tracer_level=_EACH_OPERATION)
     with tempfile.TemporaryDirectory(prefix="trace-") as folder:
         with tf.profiler.experimental.Profile(folder, options=options):
-            for _ in range(passes):
+            for _ in passes:
                 backend.synchronise(step(values))
         pattern = os.path.join(glob.escape(folder), "**", "*.xplane.pb")
         for path in glob.glob(pattern, recursive=True):
             with open(path, "rb") as file:
                 space.MergeFromString(file.read())
-    return on_device(_events(space))
+    return _events(space)
 
 
 def _space() -> Any:

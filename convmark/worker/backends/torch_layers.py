@@ -5,13 +5,13 @@ Each unit is a range of the profiler, on a GPU one of its kernels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch.autograd import DeviceType
 
-from convmark.worker.backends.step import Event, on_device
+from convmark.worker.backends.step import Event
 
 named = torch.profiler.record_function
 
@@ -21,15 +21,15 @@ def traced(
     function: Callable[[Any], list[Any]],
     layers: Sequence[Any],
     values: Sequence[Any],
-    passes: int,
-) -> list[Event]:
-    """Return the events of so many passes, in microseconds."""
+    passes: Iterable[object],
+) -> Iterator[tuple[bool, Event]]:
+    """Return the events of the passes, in microseconds."""
     step = backend.piece(function, layers, False)
     backend.synchronise(step(values))
     with torch.profiler.profile() as profile:
-        for _ in range(passes):
+        for _ in passes:
             backend.synchronise(step(values))
-    return on_device(
+    return (
         (one.device_type != DeviceType.CPU, (one.name, one.time_range.start, one.time_range.end))
         for one in profile.events()
     )
