@@ -247,7 +247,32 @@ def test_shares_are_held_to_those_of_the_profiler_group_by_group() -> None:
     assert words in layers_table(other, top=2).caption
     little = rows_of(grouped([1.0, 3.0], 0.06, 0.06, groups=(0, 1)))  # 6 % of the step, not 3
     assert "are within 3 points of those" in layers_table(little, top=2).caption
+    near = rows_of(grouped([0.364, 0.636], 0.3, 0.7, groups=(0, 1)))  # 6.4 points
+    assert "are within 7 points of those" in layers_table(near, top=2).caption
+    near = rows_of(grouped([0.304, 0.696], 0.3, 0.7, groups=(0, 1)))
+    assert "are within 1 point of those" in layers_table(near, top=2).caption
     assert "profiler" not in layers_table(rows_of(session(1.0, 0.5)), top=2).caption
+
+
+def test_a_profiler_that_tells_no_two_groups_apart_is_no_check() -> None:
+    rows = rows_of(grouped([3.0], 0.5, 0.1, groups=(0, 0)))
+    assert [row.profiled_share for row in rows] == [1.0, None, None]
+    assert "profiler" not in layers_table(rows, top=2).caption
+
+
+def test_groups_that_one_session_has_fused_are_one_in_all() -> None:
+    times_s = (0.5, 0.2, 0.1, 0.1)
+    apart = grouped([4.0, 2.0, 1.0, 1.0], *times_s, groups=(0, 1, 2, 3))
+    fused = grouped([3.0, 1.0], *times_s, groups=(0, 0, 1, 1))
+    for sessions in ((apart, fused), (fused, apart)):
+        assert [row.profiled_share for row in rows_of(*sessions)] == [0.75, None, 0.25, None, None]
+    other = grouped([3.0, 1.0], *times_s, groups=(0, 0, 0, 1))
+    assert [row.profiled_share for row in rows_of(fused, other)] == [1.0, None, None, None, None]
+
+
+def test_a_row_of_all_groups_has_no_more_than_all_that_a_profiler_saw() -> None:
+    one = grouped([6.0, 23.0, 1.0], 0.9, -0.1, -0.1, groups=(0, 1, 2))
+    assert rows_of(one, one)[0].profiled_share == 1.0
 
 
 def test_a_row_that_is_run_as_one_with_another_groups_takes_the_profilers_share_along() -> None:

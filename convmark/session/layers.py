@@ -378,12 +378,19 @@ def _rows(sessions: Sequence[Mapping[str, Any]]) -> list[_Row]:
             row.shares.append(time_s / one["step_s"])
             row.forward.append(forward_s / one["step_s"])
     if all("profiled" in one for one in sessions):
-        heads = [
-            next(group) for _, group in itertools.groupby(rows, lambda row: row.facts["group"])
-        ]
-        for one, (place, head) in itertools.product(sessions, enumerate(heads)):
-            head.profiled.append(one["profiled"][place] / sum(one["profiled"]))
+        begins = [_where_groups_begin(one["units"]) for one in sessions]
+        heads = sorted(set.intersection(*map(set, begins)))  # a compiler may fuse others next time
+        for one, own in zip(sessions, begins, strict=True):
+            for head, end in itertools.pairwise([*heads, len(rows)]):
+                parts = zip(own, one["profiled"], strict=True)
+                inside = sum(part for place, part in parts if head <= place < end)
+                rows[head].profiled.append(inside / sum(one["profiled"]))
     return rows
+
+
+def _where_groups_begin(units: Sequence[Mapping[str, Any]]) -> list[int]:
+    groups = itertools.groupby(enumerate(units), lambda pair: pair[1]["group"])
+    return [next(pairs)[0] for _, pairs in groups]
 
 
 def _fused(rows: Sequence[_Row]) -> list[_Row]:
@@ -438,6 +445,6 @@ def _columns(row: _Row, step_s: float, ceiling: Ceiling | None, case: Case) -> d
         "moved_bytes": facts.get("moved_bytes"),
         "of_peak": roof.of_peak,
         "bound": roof.bound,
-        "profiled_share": statistics.fmean(row.profiled) if row.profiled else None,
+        "profiled_share": min(1.0, statistics.fmean(row.profiled)) if row.profiled else None,
         "note": plain_text("; ".join(filter(None, [facts["note"], computes, helps]))) or None,
     }

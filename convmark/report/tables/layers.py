@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import html
 import itertools
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -177,7 +178,7 @@ def layers_table(rows: Sequence[LayerRow], top: int | None = None) -> Table:
 
 def _agreement(rows: Sequence[LayerRow]) -> str:
     """Return how the forward pass's shares of the step and those of a profiler agree, as a sentence
-    after others; empty where no profiler has seen it. It tells of groups that may be fused.
+    after others; empty where no profiler has told two groups apart. Some may be fused.
 
     By a profiler the layers take as much of the step as here: it knows what they take of each
     other. Of layers that hardly take any, small differences are large shares of each other.
@@ -189,7 +190,7 @@ def _agreement(rows: Sequence[LayerRow]) -> str:
         for group in groups[-1:]:
             group.append(row)
     parts_s = [sum(row.forward_s or 0.0 for row in group) for group in groups]
-    if (total_s := sum(parts_s)) <= 0:
+    if len(groups) < 2 or (total_s := sum(parts_s)) <= 0:
         return ""
     step_s = rows[0].step_s
     shares = [
@@ -204,9 +205,10 @@ def _agreement(rows: Sequence[LayerRow]) -> str:
             " In doubt: the framework's profiler finds other shares of the step, forward; "
             f"{furthest}."
         )
+    points = math.ceil(round(100 * abs(ours - theirs), 6))
     return (
-        f" Shares of the step, forward, are within {100 * abs(ours - theirs):.0f} points of those "
-        f"by the framework's profiler; {furthest}."
+        f" Shares of the step, forward, are within {counted(points, 'point')} of those by the "
+        f"framework's profiler; {furthest}."
     )
 
 
