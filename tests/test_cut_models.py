@@ -314,6 +314,24 @@ def test_a_batch_normalisation_folds_into_the_linear_layer_whose_result_nothing_
     assert names == {"of_plain": "plain", "of_second": "second"}
 
 
+def test_a_batch_normalisation_by_the_mean_of_its_batch_folds_into_nothing(keras: Any) -> None:
+    layer = keras.layers
+
+    class Net(keras.Model):  # type: ignore[misc]  # Keras is a fixture
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = layer.Conv2D(4, 1), layer.BatchNormalization()
+            self.more: dict[str, bool] = {}
+
+        def call(self, image: Any) -> Any:
+            return self.norm(self.conv(image), **self.more)
+
+    model = Net()
+    assert list(folded(was_cut(keras, model, IMAGE))) == [1]
+    model.more = {"training": True}
+    assert folded(was_cut(keras, model, IMAGE)) == {}
+
+
 def test_a_recurrent_layer_has_an_operation_for_each_step_of_time(keras: Any) -> None:
     found = was_cut(keras, masked(keras), TOKENS)
     facts = [unit_facts(unit, keras) for unit in found.units]

@@ -67,7 +67,8 @@ _LINEAR = frozenset(
 def folded(found: Cut) -> dict[int, Unit]:
     """Return the batch normalisations, by place, that the layer before them could do in inference.
 
-    It must be linear, give its result to nothing else, and be called once.
+    That must be linear, give its result to nothing else, and be called once. One that the model's
+    own code calls as in training has the batch's own mean, which no kernel can hold.
     """
     makers = {value: unit for unit in found.units for value in unit.gives}
     taken = Counter([*found.outputs, *(value for unit in found.units for value in unit.takes)])
@@ -75,7 +76,9 @@ def folded(found: Cut) -> dict[int, Unit]:
     pairs = {
         place: makers.get(unit.takes[0])
         for place, unit in enumerate(found.units)
-        if len(unit.takes) == 1 and _is_one_of(unit, frozenset(["BatchNormalization"]))
+        if len(unit.takes) == 1
+        and _is_one_of(unit, frozenset(["BatchNormalization"]))
+        and not unit.call.training
     }
     return {
         place: before
