@@ -256,6 +256,20 @@ def test_an_operation_that_runs_a_function_or_an_algorithm_has_unknown_flops(ker
     assert [found[name] for name in ("Cholesky", "Map", "RFFT", "Add")] == [None, None, None, 0]
 
 
+def test_an_operation_that_filters_or_scales_pictures_has_unknown_flops(keras: Any) -> None:
+    if release(keras) < (3, 14):
+        pytest.skip(f"Keras {keras.__version__} has not all of them")
+    image = keras.Input((8, 8, 3), batch_size=1)
+    made = keras.ops.image.elastic_transform(image)
+    scaled = keras.ops.image.scale_and_translate(
+        *(made, (1, 4, 4, 3), keras.ops.ones(2), keras.ops.zeros(2), (1, 2), "linear")
+    )
+    sample = keras.Input((8, 8, 3), batch_size=1)
+    calls = traced_calls(keras.Model(image, scaled), keras, sample, operations=True)
+    found = {type(one.layer).__name__: call_flops(one, keras) for one in calls}
+    assert [found[name] for name in ("ElasticTransform", "ScaleAndTranslate")] == [None, None]
+
+
 def test_a_shared_layer_counts_each_call_and_its_parameters_once(keras: Any) -> None:
     image = keras.Input(DIGIT)
     shared = keras.layers.Conv2D(1, 3, padding="same", use_bias=False, name="shared")

@@ -378,7 +378,7 @@ _PRODUCTS = {
     *("Cholesky", "CholeskyInverse", "Det", "Eig", "Eigh", "Inv", "Logdet", "Lstsq", "LuFactor"),
     *("MatrixRank", "Pinv", "Qr", "Slogdet", "Solve", "SolveTriangular", "SVD"),
     *("AssociativeScan", "Cond", "ForiLoop", "JVP", "Map", "Scan", "Switch", "VectorizedMap"),
-    "WhileLoop",
+    *("WhileLoop", "ElasticTransform", "PerspectiveTransform", "ScaleAndTranslate"),
 }
 """Operations of Keras that multiply or call a function, whose products no shape tells here."""
 
