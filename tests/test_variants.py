@@ -72,6 +72,23 @@ def test_channels_are_rounded_up_but_for_single_ones_and_those_of_the_outputs(ke
     assert MULTIPLE == advice.MULTIPLE
 
 
+def test_a_model_is_trained_as_it_was_compiled_with_other_channels_too(
+    keras: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, clone_model = gated(keras), keras.models.clone_model
+    model.compile("adam", "mse")
+
+    def without(*given: Any, **more: Any) -> Any:
+        found = clone_model(*given, **more)  # as Keras had it at first
+        found.compiled, found.optimizer = False, None
+        return found
+
+    for clone in (clone_model, without):
+        monkeypatch.setattr(keras.models, "clone_model", clone)
+        found = varied(keras, model, "channels")
+        assert (type(found.optimizer).__name__, found.loss) == ("Adam", "mse")
+
+
 def refused(keras: Any) -> dict[str, Any]:
     layer = keras.layers
 

@@ -65,6 +65,8 @@ def _rounded(builder: Any, backend: Any) -> Any:
     try:
         found = keras.models.clone_model(model, clone_function=copied)
         same = _results(found, keras) == _results(model, keras)
+        if model.compiled and not found.compiled:  # by an earlier Keras
+            found.compile_from_config(model.get_compile_config())
     except Exception as error:  # whatever a layer says that does not take other shapes
         text = _COLOUR.sub("", str(error)).partition("Arguments received")[0]  # by Keras
         raise CaseFailure(f"cannot be rebuilt: {one_line(text)}") from error
