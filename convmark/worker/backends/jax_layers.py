@@ -44,7 +44,7 @@ def traced(
             for _ in passes:
                 jax.block_until_ready(compiled(held, list(values)))
         pattern = os.path.join(glob.escape(folder), "**", "*.xplane.pb")
-        found = []
+        found: list[tuple[bool, Event]] = []
         for path in glob.glob(pattern, recursive=True):
             found += _events(read(path), made_for)
     return found
