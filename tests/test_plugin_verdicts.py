@@ -406,6 +406,9 @@ def test_what_was_decided_before_ctrl_c_is_compared_again_only_where_something_h
     calls = live(monkeypatch, "unchanged", 0.0)
     assert again("--allow-change=*") == (0, [])
     assert again() == (0, [CONV, LENET5])  # what was accepted may be accepted no more
+    assert again() == (0, [])
+    run("--benchmark-compare=git:HEAD~1", "--resume")
+    assert sorted(calls) == [CONV, LENET5]  # another baseline
 
 
 def test_every_case_of_other_code_is_compared_live_and_none_without_a_budget(
