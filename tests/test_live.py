@@ -535,7 +535,8 @@ def test_codes_that_make_one_graph_are_decided_by_one_session(compare: Compare) 
     assert [one.same for one in found] == ["same graph", ""]
     assert (found[0].closed, found[0].live) == ("both codes make the same graph", [])
     assert [len(duets.plans[name]) for name in ("lenet5", "conv_layer")] == [1, 3]
-    noisy = (of_graphs("g1", "g1", one) for one in (0.15, -0.016, 0.02, -0.02))
+    later = (of_graphs("", "", one) for one in (-0.016, 0.02, -0.02))
+    noisy = iter((of_graphs("g1", "g1", 0.15), *later))
     (late,), _ = compare({"lenet5": lambda *number: next(noisy)(*number)})
     assert (late.same, len(late.live)) == ("same graph", 3)
 

@@ -192,13 +192,15 @@ class CaseResult:
     def look_at_graphs(self, session: Session) -> None:
         """Take in whether both codes make one graph, and close the case where that decides it.
 
-        Each session may: noise moves the first by more than `SAME_WITHIN`. The median of all is
-        held to that after 1, 2, 4, 8 sessions and so on: of many looks one would agree by chance.
+        The first session tells the graphs, and noise may move it by more than `SAME_WITHIN`. So the
+        median of all is held to that after 1, 2, 4, 8 sessions and so on: of many looks one would
+        agree by chance.
         """
         if session.wall is None:
             return
         walls = [*(one.wall for one in self.live), session.wall.value]
-        self.why_timed = session.why_timed or ONE_GRAPH
+        if session.graphs or not self.live:
+            self.why_timed = session.why_timed or ONE_GRAPH
         is_look = len(walls).bit_count() == 1
         if self.why_timed == ONE_GRAPH and is_look and abs(median(walls)) <= SAME_WITHIN:
             self.same, self.closed, self.why_timed = (
