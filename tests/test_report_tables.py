@@ -115,6 +115,30 @@ def test_a_run_that_only_failed_does_not_hide_the_figures_before_it(tmp_path: Pa
     assert (row["run"], row["detail"]) == ("0002", "1 of 1: crashed: signal 11")
 
 
+def test_processes_that_fail_or_are_unsteady_each_for_its_own_reason_have_all(
+    tmp_path: Path,
+) -> None:
+    facts = (
+        {"status": "unsteady", "unsteady": "warm-up did not settle in 20 steps"},
+        {"status": "unsteady", "unsteady": "step time rose by 35 % from the first third"},
+        {"not_judged": "a battery of 9 %"},
+        {"not_judged": "heat of 99 degrees"},
+        {"status": "crashed", "error": "signal 11"},
+        {"status": "timeout"},
+    )
+    rows = [
+        measured(SLOW, 1, "lenet5", number, **{"step_time_p50_s": 0.01, **changes})
+        for number, changes in enumerate(facts, 1)
+    ]
+    table = troubles(points(kept(tmp_path, rows).frame), ["0001"])
+    details = [found(table, what=what)["detail"] for what in ("failed", "unsteady", "not judged")]
+    assert details == [
+        "2 of 6: crashed: signal 11, timeout: no reason given",
+        "2 of 4 processes: warm-up did not settle (1), step time rose (1)",
+        "a battery (1), heat (1)",
+    ]
+
+
 def test_settings_beyond_the_default_are_named(tmp_path: Path) -> None:
     changes = {"jit": "on", "threads": "1", "precision": "mixed_float16"}
     rows = kept(tmp_path, three(SLOW, 1, "lenet5", 0.01, 0.01, **changes))

@@ -287,10 +287,10 @@ def test_the_geometric_mean_takes_processes_of_one_number_of_a_run_together(
 def test_what_is_left_out_is_counted_with_its_reason(sides: Sides) -> None:
     sides.choose(axis="hardware", a=f"{SLOW} cpu", b=f"{FAST} cpu")
     assert sides.answer[1] == (
-        "Left out: 4 of 11 cases: 3 not measured on B; 1 other numpy (1.26.4 against 2.1.0)."
+        "Left out: 4 of 11 cases of A or B: 3 not measured on B; 1 other numpy (1.26.4 against 2.1.0)."
     )
     sides.choose(axis="framework", a="TensorFlow 2.20.0", b="TensorFlow 2.21.0")
-    assert sides.answer[1].startswith("Left out: 2 of 11 cases: 2 not measured on A")
+    assert sides.answer[1].startswith("Left out: 2 of 11 cases of A or B: 2 not measured on A")
     sides.choose(axis="commit")
     sides.choose(a="a" * 12)
     assert sides.shown == f"commit|{'a' * 12}|{'b' * 12}"
@@ -335,8 +335,28 @@ def test_versions_under_which_other_code_ran_are_not_paired(browser: Any, tmp_pa
     found.choose(a="TensorFlow 2.20.0", b="TensorFlow 2.21.0")
     both = f"{'a' * 12} (dirty)"
     assert found.answer[1] == (
-        f"Left out: 1 of 1 case: 1 code not known to be the same (commit {both} against {both})."
+        f"Left out: 1 of 1 case of A or B: 1 code not known to be the same (commit {both} against {both})."
     )
+
+
+def test_it_opens_on_machines_even_to_say_why_they_are_not_alike_and_on_batch_sizes_last(
+    browser: Any, tmp_path: Path
+) -> None:
+    for place, machine in enumerate((SLOW, FAST)):
+        rows = [
+            measured(machine, 1, "lenet5", number, batch_size=batch, numpy=f"2.{place}.0",
+                     tensorflow="2.21.0", code="c" * 12)
+            for batch in (1, 32) for number in (1, 2, 3)
+        ]  # fmt: skip
+        keep_run(tmp_path / "results", rows)
+    found = Sides(browser, written(tmp_path / "results", tmp_path))
+    assert found.shown.startswith("hardware|")
+    why = "Left out: 2 of 2 cases of A or B: 2 other numpy (2.0.0 against 2.1.0)."
+    assert found.answer[1].replace("2.1.0 against 2.0.0", "2.0.0 against 2.1.0") == why
+    found.choose(axis="batch_size", a="1")
+    told = "None of 2 cases of A or B, each counted once whatever its batch size, is left out."
+    assert told in found.answer
+    assert "All of them: train TensorFlow 2.21.0." in found.answer
 
 
 CUT = """

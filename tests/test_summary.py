@@ -222,6 +222,28 @@ def test_an_unsteady_process_counts_and_is_mentioned() -> None:
     assert line["note"] == "1 of 2 unsteady: step time rose by 35%"
 
 
+def test_processes_that_differ_have_each_reason_with_its_count() -> None:
+    level = "step time changed level by"
+    reasons = [
+        "warm-up did not settle in 172 steps",
+        f"{level} -90 % after step 20 of 100",
+        f"{level} a factor of 8.5 after step 43 of 85",
+    ]
+    records = [
+        measured(number, 0.01, status="unsteady", unsteady=reason)
+        for number, reason in enumerate(reasons, 1)
+    ]
+    (line,) = cells(summary_text(records))
+    kinds = "warm-up did not settle (1), step time changed level (2)"
+    assert line["note"] == f"3 of 3 unsteady: {kinds}"
+    (line,) = cells(summary_text(records[1:]))
+    assert line["note"] == "2 of 2 unsteady: step time changed level"
+    why = dict.fromkeys(("error", "crashed"), "no weights") | {"timeout": "after 9 s"}
+    failed = [row(status=one, error=reason) for one, reason in why.items()]
+    (line,) = cells(summary_text(failed))
+    assert line["note"] == "error: no weights, crashed: no weights, timeout: after 9 s"
+
+
 def test_a_model_without_multiplications_has_0_flops_and_an_unknown_count_is_empty() -> None:
     records = [
         measured(1, 0.01, model="a", flops_per_sample=0),

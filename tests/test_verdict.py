@@ -155,6 +155,10 @@ def test_a_case_that_never_held_still_is_judged_with_the_reason() -> None:
     found = judged(now, run_of("0001", 0.0, 0.0), comparisons=confirmed("unchanged", 0.0))
     assert found["step_time"].note.endswith(f"; every process was unsteady: {reason}")
     assert found["step_time"].verdict == "unchanged"
+    now[0] = replace(now[0], unsteady="warm-up did not settle in 20 steps")
+    found = judged(now, run_of("0001", 0.0, 0.0), comparisons=confirmed("unchanged", 0.0))
+    kinds = "warm-up did not settle (1), step time rose (1)"
+    assert found["step_time"].note.endswith(f"; every process was unsteady: {kinds}")
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from convmark.compare.rule.decision import Decision
 from convmark.compare.step_time import machine_judgements, step_time
 from convmark.core.interval import share_of
 from convmark.core.tasks import TASKS
-from convmark.core.text import counted
+from convmark.core.text import counted, reasons_text
 from convmark.results.record import Record
 
 STEP_TIME = METRICS[0]
@@ -135,7 +135,8 @@ def _with_unsteadiness(judged: Judgement, case: CaseReview) -> Judgement:
     reasons = [row.unsteady for row in case.rows if row.status == "unsteady" and row.unsteady]
     if judged.metric != STEP_TIME.name or not reasons or len(reasons) < len(case.rows):
         return judged
-    return replace(judged, note=joined(judged.note, f"every process was unsteady: {reasons[0]}"))
+    why = f"every process was unsteady: {reasons_text(reasons)}"
+    return replace(judged, note=joined(judged.note, why))
 
 
 def _headline(task: str) -> Metric:
@@ -157,7 +158,8 @@ def _case(
     if not TASKS[first.task].judged:
         return []
     if not case.rows:
-        note = f"not judged: {first.not_judged}; measure it again later"
+        why = reasons_text([row.not_judged for row in case.every_row if row.not_judged])
+        note = f"not judged: {why}; measure it again later"
         return [_only(case.every_row, "inconclusive", note, first)]
     if comparison is None and anchor is None:
         none = f"{NO_EARLIER}; later runs are compared with this one"

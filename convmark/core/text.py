@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -70,6 +71,23 @@ def listed(names: Sequence[str], most: int) -> str:
     """Return the first names and how many more there are, such as `a, b and 3 more`."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return f"{', '.join(names[:most])}{more}"
+
+
+_FIGURE = re.compile(r"[:;]|(?: (?:by|in|of|at|to|least|most|a factor of))* [+-]?\d")
+"""Where the part of a reason begins that is of one process alone."""
+
+
+def reasons_text(reasons: Sequence[str]) -> str:
+    """Return the reasons of several processes: the one that all have, or each kind with its count.
+
+    Reasons of one kind begin with the same words, up to their first figure or colon.
+    """
+    if len(set(reasons)) < 2:
+        return "".join(reasons[:1])
+    kinds = Counter(_FIGURE.split(reason, maxsplit=1)[0] for reason in reasons)
+    if len(kinds) == 1:
+        return next(iter(kinds))
+    return ", ".join(f"{kind} ({count:,})" for kind, count in kinds.items())
 
 
 DIRTY = " (dirty)"

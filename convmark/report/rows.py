@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,12 +22,8 @@ from convmark.core.case import NUMA, Case
 from convmark.core.errors import StoreError
 from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.core.statistics import CONFIDENCE, t_quantile
-from convmark.results.columnar import (
-    case_name,
-    read_columns,
-    whole_file,
-    without_earlier_copies,
-)
+from convmark.core.text import listed, reasons_text
+from convmark.results.columnar import case_name, read_columns, whole_file, without_earlier_copies
 from convmark.results.names import host_endings, names_of
 from convmark.results.reading import StoreWarning
 from convmark.results.record import BUSY_SHARE, COLUMNS, FRAMEWORK_COLUMNS, MEASURED, OF_MANY_STEPS
@@ -212,13 +209,19 @@ _FIRST = (
 """Facts that the processes of a point share: of the first that has one."""
 
 
+_REASONS: Mapping[str, str] = MappingProxyType(
+    {"throttle_reasons": "throttled", "unsteady": "why_unsteady", "not_judged": "not_judged"}
+)
+"""What the processes of a point may say each, by column, and its name in a point."""
+
+
 def points(frame: pd.DataFrame) -> pd.DataFrame:
     """Return one row per run, hardware and case, newest last.
 
     Figures are medians over the measured processes, NaN where there are none. Added: `n` measured
-    processes, `failed`, `unsteady`, `concurrent`, `trouble` (status and error of the first that
-    failed), `why_unsteady` (of the first that says so), `doubts` (counts of what to be wary of),
-    and of the step time `spread` (half the range over the median), `log_mean`, `log_var` over
+    processes, `failed`, `unsteady`, `concurrent`, `trouble` (status and error of those
+    that failed), `why_unsteady`, `throttled` and `not_judged` (of all that say so), `doubts`
+    (counts of what to be wary of), and of the step time `spread` (half the range over the median), `log_mean`, `log_var` over
     processes; `load` is the other programs' share of the CPUs' time, where it is large; and
     `setting`, as the function returns it.
     """
@@ -248,9 +251,9 @@ def points(frame: pd.DataFrame) -> pd.DataFrame:
         }
     )
     table = table.join(flags.groupby(POINT, observed=True, sort=False).sum()).join(_trouble(frame))
-    for column, name in (("throttle_reasons", "throttled"), ("unsteady", "why_unsteady")):
-        table = table.join(_first_said(measured, column, name))
     table = table.copy()
+    for column, name in _REASONS.items():
+        table[name] = _reasons(measured, column).reindex(table.index)
     counts = (table[name] for name in ("n", "failed", "unsteady", "unjudged", "concurrent"))
     table["doubts"] = list(map(_doubts, *counts))
     table["load"] = table["other_cpu_share"].where(table["other_cpu_share"] >= BUSY_SHARE)
@@ -283,21 +286,19 @@ def _step_time(measured: pd.DataFrame) -> pd.DataFrame:
 
 def _trouble(frame: pd.DataFrame) -> pd.DataFrame:
     failed = frame[~frame["measured"]]
-    first = failed.groupby(POINT, observed=True, sort=False)[["status", "error"]].first()
-    first["trouble"] = [
-        f"{status}: {error or 'no reason given'}"
-        for status, error in zip(first["status"], first["error"], strict=True)
-    ]
-    return first[["trouble"]]
+    pairs = zip(failed["status"], failed["error"], strict=True)
+    told = [f"{status}: {text_of(error) or 'no reason given'}" for status, error in pairs]
+    groups = failed.assign(trouble=told).groupby(POINT, observed=True, sort=False)
+    return groups[["trouble"]].agg(lambda every: listed(list(dict.fromkeys(every)), 3))
 
 
-def _first_said(measured: pd.DataFrame, column: str, name: str) -> pd.DataFrame:
-    """Return what the first process of each point says in a column of texts, under a name."""
+def _reasons(measured: pd.DataFrame, column: str) -> pd.Series:
+    """Return what the processes of each point say in a column of texts."""
     if column not in measured:
-        return measured[POINT].iloc[:0].set_index(POINT).assign(**{name: None})
+        return measured.iloc[:0].set_index(POINT)["status"]
     said = measured[measured[column].notna() & (measured[column] != "none")]
-    first = said.groupby(POINT, observed=True, sort=False)[[column]].first()
-    return first.rename(columns={column: name})
+    groups = said.groupby(POINT, observed=True, sort=False)[column]
+    return groups.agg(lambda reasons: reasons_text(list(reasons)))
 
 
 def latest(table: pd.DataFrame, *, measured: bool = True) -> pd.DataFrame:

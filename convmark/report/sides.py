@@ -63,14 +63,15 @@ AXES = (
     ),
     Axis(key="precision", title="precision", along=("state",)),
     Axis(key="jit", title="compiler (jit)"),
-    Axis(key="batch_size", title="batch size"),
     Axis(key="replicas", title="replicas", along=("cluster",)),
     Axis(key="threads", title="threads"),
     Axis(key="cpus", title="CPUs that the process is bound to"),
     Axis(key="python", title="version of Python", along=("packages",)),
     Axis(key="driver", title="GPU driver"),
     Axis(key="commit", title="commit", along=("packages",)),
+    Axis(key="batch_size", title="batch size"),
 )
+"""In the order in which a page looks for the one that it opens on."""
 
 _CASE = (
     *("model", "task", "batch_size", "precision", "jit", "replicas", "cluster", "threads"),

@@ -17,7 +17,7 @@ from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIMES
 from convmark.core.statistics import QUANTILE_STEPS, middle_of, spread
 from convmark.core.table import Heading, Table, headings, plain, table_of
 from convmark.core.tasks import TASKS, TIMED_TASKS
-from convmark.core.text import counted, listed, load_text, seconds_text
+from convmark.core.text import counted, listed, load_text, reasons_text, seconds_text
 from convmark.report.tables.cores import cores
 from convmark.report.tables.cost import ENERGY_COLUMNS, ENERGY_HEADINGS, of_scopes
 from convmark.report.tables.replicas import scaling_of_run
@@ -206,13 +206,14 @@ def _note(rows: Sequence[Record], said: set[tuple[str, str | None]], most: int =
     Args:
         said: reasons why models fail, which are said once.
     """
-    failed = next((row for row in rows if not row.measured), None)
+    failures = dict.fromkeys((row.status, row.model, row.error) for row in rows if not row.measured)
+    reasons = []
+    for status, *failed in failures:
+        known = tuple(failed) in said
+        reasons.append(f"{status}: {'as above' if known else (failed[1] or '')[:most]}")
+    said.update((model, error) for _, model, error in failures)
     measured = [row for row in rows if row.measured]
-    notes = []
-    if failed is not None:
-        known = (failed.model, failed.error) in said
-        said.add((failed.model, failed.error))
-        notes.append(f"{failed.status}: {'as above' if known else (failed.error or '')[:most]}")
+    notes = [listed(reasons, 3)]
     if measured:
         notes.append(_doubt(measured, most))
         if (load := load_of(measured)) is not None:
@@ -235,11 +236,12 @@ def _doubt(rows: Sequence[Record], most: int) -> str:
             return f"its processes ran unlike models, of {found[0]:,} to {found[-1]:,} {unit}"
     unjudged = [row for row in rows if row.not_judged]
     if unjudged:
-        return f"{len(unjudged)} of {len(rows)} not judged: {unjudged[0].not_judged}"
+        why = reasons_text([row.not_judged or "" for row in unjudged])
+        return f"{len(unjudged)} of {len(rows)} not judged: {why}"
     unsteady = [row for row in rows if row.status == "unsteady"]
     if unsteady:
-        reason = next((f": {row.unsteady}" for row in unsteady if row.unsteady), "")
-        return f"{len(unsteady)} of {len(rows)} unsteady{reason}"
+        why = reasons_text([row.unsteady for row in unsteady if row.unsteady])
+        return f"{len(unsteady)} of {len(rows)} unsteady{f': {why}' * bool(why)}"
     unknown = next((row.flops_note for row in rows if row.flops_note), None)
     return f"no FLOPs: {unknown[:most]}" if unknown else ""
 

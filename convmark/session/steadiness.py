@@ -128,8 +128,8 @@ def moved(
     count = f"{times.size} {of}s"
     if (change := _trend(times)) is not None:
         verb = "rose" if change > 0 else "fell"
-        share = f"{100 * abs(change):.0f} %"
-        return f"{what} {verb} by {share} from the first to the last third of {count}"
+        by = _by(change).lstrip("+-")
+        return f"{what} {verb} by {by} from the first to the last third of {count}"
     seen = [times]
     computed = np.asarray(cpu, np.float64)
     if computed.size and (computed > 0).all():
@@ -140,24 +140,25 @@ def moved(
         split = _split(times)
         if _apart(series, slice(0, split), slice(split, None)) >= factor:
             change = _change(times, slice(0, split), slice(split, None))
-            return f"{what} changed level by {_percent(change)} after {of} {split} of {times.size}"
+            return f"{what} changed level by {_by(change)} after {of} {split} of {times.size}"
         thirds = zip(_THIRDS, _parts(times, 3), strict=True)
         for (one, first), (two, second) in combinations(thirds, 2):
             if _apart(series, first, second) >= factor:
                 change = _change(times, first, second)
-                by = f"by {_percent(change)} from the {one} to the {two} third of {count}"
+                by = f"by {_by(change)} from the {one} to the {two} third of {count}"
                 return f"{what} changed {by}"
     tenths = _parts(times, 10) if quiet and times.size >= FEW_VALUES else ()
     for first, second in combinations(tenths, 2):
         if _apart(seen, first, second) >= SHORT_LEVELS:
             change = _change(times, first, second)
-            by = f"by {_percent(change)} from {of}s {_named(first)} to {_named(second)}"
+            by = f"by {_by(change)} from {of}s {_named(first)} to {_named(second)}"
             return f"{what} came and went: it changed {by}"
     return ""
 
 
-def _percent(change: float) -> str:
-    return f"{100 * change:+.0f} %"
+def _by(change: float) -> str:
+    """Return a change in words: per cent of more than double are hard to read."""
+    return f"{100 * change:+.0f} %" if change < 1 else f"a factor of {1 + change:,.1f}"
 
 
 def _slower_windows(
@@ -178,7 +179,7 @@ def _slower_windows(
         return ""
     change = float(np.median(windows) / np.median(last)) - 1
     return (
-        f"a step of the windows took {_percent(change)} against the last third of the single steps"
+        f"steps of the windows were slower than the last third of the single ones by {_by(change)}"
     )
 
 
@@ -190,9 +191,7 @@ def _windows_moved(times_s: Sequence[float], what: str) -> str:
     change = float(times[-1] / times[0]) - 1
     if max(change, -change / (1 + change)) < WINDOWS_CHANGE:
         return ""
-    return (
-        f"{what} changed by {_percent(change)} from the first to the last of {times.size} windows"
-    )
+    return f"{what} changed by {_by(change)} from the first to the last of {times.size} windows"
 
 
 def _stalled(times_s: Sequence[float], *, quiet: bool) -> str:
@@ -209,8 +208,8 @@ def _stalled(times_s: Sequence[float], *, quiet: bool) -> str:
     if longest < STALLED * middle and not (quiet and together >= WINDOWS_STALLED):
         return ""
     return (
-        f"the longest of {times.size} windows took {longest / middle:.1f} times as long as their "
-        "median; was the process stopped, or the machine suspended?"
+        f"a window took far longer: {longest / middle:,.1f} times the median of {times.size}; "
+        "was the process stopped, or the machine suspended?"
     )
 
 

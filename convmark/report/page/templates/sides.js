@@ -55,7 +55,8 @@
   function named(index, found) {
     const free = [index.axis.key, ...index.axis.along];
     const names = NAMED.filter((name) => !free.includes(name));
-    const texts = found.map(([side]) => names.map((name) => partOf(name, fact(side, factAt.get(name)))));
+    const textOf = (side, name) => (name === "backend" && names.includes("framework") && fact(side, factAt.get("framework")) ? "" : partOf(name, fact(side, factAt.get(name))));
+    const texts = found.map(([side]) => names.map((name) => textOf(side, name)));
     const alike = names.map((name, place) => name !== "model" && texts.every((one) => one[place] === texts[0][place]));
     const join = (parts, wanted) => parts.filter((text, place) => text && alike[place] === wanted).join(" ");
     return { names: texts.map((parts) => join(parts, false)), shared: texts.length ? join(texts[0], true) : "" };
@@ -272,7 +273,9 @@
     } else {
       parts.push(paragraph(every.size ? "None of the chosen rows is of a case of A and B." : `No case of A (${a}) has a like one of B (${b}).`, "main"));
     }
-    parts.push(paragraph(missed ? `Left out: ${missed} of ${cases(missed + every.size)}: ${told.join("; ")}.` : "No case is left out."));
+    const without = data.case.includes(index.axis.key) ? `, each counted once whatever its ${index.axis.title}` : "";
+    const all = `${cases(missed + every.size)} of A or B${without}`;
+    parts.push(paragraph(missed ? `Left out: ${missed} of ${all}: ${told.join("; ")}.` : `None of ${all} is left out.`));
     if (alike) parts.push(paragraph(`All of them: ${alike}.`));
     const single = ["A", "B"].filter((name, place) => !byRun[place]);
     if (rows.length && single.length) parts.push(paragraph(`Fewer than ${data.fewest} runs are alike on ${single.join(" and ")}: how a machine differs from run to run is not in the intervals.`));
@@ -328,9 +331,9 @@
   }
   fill(chosen.axis, axes.map((key) => [key, indexOf(key).axis.title]), axes[0]);
   form.hidden = false;
-  const first = recalled() || axes.map((key) => [key, ...firstPair(indexOf(key))])
-    .reduce((best, one) => best || (pairs(indexOf(one[0]), one[1], one[2]).size ? one : null), null)
-    || [axes[0], ...firstPair(indexOf(axes[0]))];
+  // Machines first, were it to say why none of their cases are alike.
+  const opening = axes.map((key) => [key, ...firstPair(indexOf(key))]);
+  const first = recalled() || opening.find(([key, a, b]) => key === "hardware" || pairs(indexOf(key), a, b).size) || opening[0];
   choose(...first);
 
   form.addEventListener("change", (event) => {
