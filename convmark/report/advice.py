@@ -60,6 +60,7 @@ metrics of each; and letters of a note."""
 MEANT = frozenset(("regressed", "changed"))
 """Verdicts of a change that may be intended."""
 
+AGAIN = "run the command again"
 _PASSED = "the gate passed: "
 """How the step of a gate begins that has nothing to warn of."""
 
@@ -99,14 +100,18 @@ def next_step(
     cases = by_case(records)
     if loaded := load_words(records):
         causes.append(loaded)
+    report = _report(options, several=len({record.model for record in records}) > 1)
     if causes:
-        return f"{'; '.join(causes)}: close other programs and measure again\n{doctor}"
+        remedy = f"{'; '.join(causes)}: close other programs and measure again"
+        if report == _report(options):
+            return f"{remedy}\n{doctor}"
+        return f"{remedy}, or see which model is faster as far as these tell\n{report}"
     if quiet:
         return ""
     remedy = "where spread is wide, give more --processes"
     if all(len(rows) == 1 and rows[0].task in TIMED_TASKS for rows in cases.values()):
         remedy = "one process of each case tells no spread, so give --processes 3 to quote figures"
-    return f"all processes were measured; {remedy}\n{_report(options)}"
+    return f"all processes were measured; {remedy}\n{report}"
 
 
 def load_words(records: Sequence[Record]) -> str:
@@ -122,8 +127,9 @@ def load_words(records: Sequence[Record]) -> str:
     )
 
 
-def _report(options: Options) -> str:
-    return f"next: {typed('report -o report.html', options, _OF_REPORT)}"
+def _report(options: Options, *, several: bool = False) -> str:
+    """Return the command that shows the figures; of several models which one is faster."""
+    return f"next: {typed('report' if several else 'report -o report.html', options, _OF_REPORT)}"
 
 
 def gate_step(
@@ -276,19 +282,19 @@ def _without_failures(of_cases: Sequence[Judgement], options: Options) -> str:
     """Return the step after a gate in which nothing fails; that it passed only with a verdict."""
     main = [one for one in of_cases if one.metric in HEADLINES]
     if unclear := [one for one in main if one.verdict == "inconclusive"]:
-        slow = [one.model for one in unclear if one.metric == "step_time"]
         noun = "step time" if all(one.metric == "step_time" for one in main) else "case"
         further = sum(map(is_open, unclear))
         told = f" ({further} of them perhaps by more than was accepted)" * bool(further)
         alike = sum(ONE_GRAPH in one.note for one in unclear)
         told += f"; in {alike} of them {ONE_GRAPH}" * bool(alike)
         meant, lines = _accepted(of_cases)
-        lines += "\n  the next command measures which changes show in how much time" * bool(slow)
+        remedy, show = _remedy(unclear), typed("show latest", options, _OF_REPORT)
+        again = AGAIN in remedy
         return (
             f"{'the gate decided nothing, which is no pass: ' * (decided(main) == 'none')}"
             f"{len(unclear)} of {counted(len(main), noun)} inconclusive, so they may have changed"
-            f"{told}: {_remedy(unclear)}{f'; {meant}' * bool(meant)}{lines}\nnext: "
-            f"{_noise(slow, options) if slow else typed('show latest', options, _OF_REPORT)}"
+            f"{told}{f': {remedy}' * (not again)}{f'; {meant}' * bool(meant)}{lines}\n"
+            f"next: {remedy if again else show}"
         )
     compared = [one for one in of_cases if one.verdict != "new"]
     if decided(main) == "nothing":
@@ -336,7 +342,7 @@ def _doubted(of_cases: Sequence[Judgement]) -> int:
 def _remedy(unclear: Sequence[Judgement]) -> str:
     """Return what decides step times that are inconclusive, as their notes have it."""
     if any(is_open(one) and NOT_BY_TIME not in one.note for one in unclear):
-        return f"run the command again, or with {UNLIMITED}"
+        return f"{AGAIN}, or with {UNLIMITED}"
     if any(one.metric != "step_time" for one in unclear) or all(
         SOME_STEPS in one.note for one in unclear
     ):
@@ -344,14 +350,5 @@ def _remedy(unclear: Sequence[Judgement]) -> str:
     if all(NOT_LIVE in one.note for one in unclear):
         return "none was compared live, and the notes say why"
     if all(NOT_BY_TIME in one.note for one in unclear):
-        return f"{NOT_BY_TIME}, so close other programs and run the command again"
-    return "run the command again, or with a larger --convmark-compare-budget"
-
-
-def _noise(models: Sequence[str], options: Options) -> str:
-    """Return what measures which changes can be seen of these models, where they were measured."""
-    if options.pythons or options.environments:  # `convmark noise` knows its own interpreter alone
-        return typed("doctor", options, _OF_DOCTOR)
-    names = ",".join(dict.fromkeys(models))
-    fields = [*_of_comparison(options), "batch_sizes"]
-    return typed(f"noise --models {shlex.quote(names)}", options, fields)
+        return f"close other programs and {AGAIN}: {NOT_BY_TIME}"
+    return f"{AGAIN}, or with a larger --convmark-compare-budget"
