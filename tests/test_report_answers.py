@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from histories import keep_said
-from report_rows import SLOW, keep_run
+from report_rows import FAST, SLOW, keep_run
 from test_report_tables import three
 from test_verdicts_file import judgement
 
@@ -80,6 +80,8 @@ def test_a_judged_run_that_compared_nothing_says_so(tmp_path: Path) -> None:
     )
     found = answers(tmp_path)["regressed"]
     assert found == ("none of 3 cases in run 0001", "2 new, 1 missing")
+    found = answers(tmp_path, three(FAST, 1, "lenet5", 0.01, 0.01))["regressed"]
+    assert found[0] == f"none of 3 cases in run 0001 of {SLOW}"
 
 
 def test_a_case_that_regressed_as_accepted_is_not_counted_as_failed(tmp_path: Path) -> None:

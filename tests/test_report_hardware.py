@@ -87,6 +87,20 @@ def test_other_software_on_the_other_machine_is_told(tmp_path: Path) -> None:
     (other,) = {f"{SLOW} cpu", f"{FAST} cpu"} - {base}
     row = found(table, model="lenet5", hardware=other)
     assert row["note"] == f"not as on {base}: framework"
+    assert ", other framework; " in table.lead[0]
+
+
+def test_what_may_bend_a_ratio_of_machines_is_said_with_what_to_do(tmp_path: Path) -> None:
+    kept(
+        tmp_path,
+        three(SLOW, 1, "lenet5", 2.0, 2.1, 2.2, time_budget_s=1.0),
+        three(FAST, 1, "lenet5", 1.0, 1.1, 1.2, time_budget_s=2.0),
+    )
+    tables = {table.key: table for table in build([tmp_path / "results"]).tables}
+    bent = "other time budget, which may bend the ratio: measure both again with one release"
+    assert bent in tables["hardware"].lead[0]
+    (line,) = [row for row in tables["answers"].records() if " against " in row["of"]]
+    assert bent in line["detail"]
 
 
 def test_a_gpu_is_set_against_the_cpu_of_the_same_machine(tmp_path: Path) -> None:

@@ -91,6 +91,9 @@ def test_runs_of_one_name_on_one_machine_are_told_apart(results: Path, tmp_path:
     keep_run(tmp_path / "branch", other)
     labels = [run.label for run in read_rows([results, tmp_path / "branch"]).runs]
     assert labels == ["results/0001", "branch/0001"]
+    keep_run(results, suite(FAST, 2))
+    labels = [run.label for run in read_rows([results, tmp_path / "branch"]).runs]
+    assert all("/" in label for label in labels)
 
 
 def test_runs_are_named_with_as_many_folders_as_tell_them_apart(tmp_path: Path) -> None:

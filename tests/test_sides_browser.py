@@ -287,7 +287,8 @@ def test_the_geometric_mean_takes_processes_of_one_number_of_a_run_together(
 def test_what_is_left_out_is_counted_with_its_reason(sides: Sides) -> None:
     sides.choose(axis="hardware", a=f"{SLOW} cpu", b=f"{FAST} cpu")
     assert sides.answer[1] == (
-        "Left out: 4 of 11 cases of A or B: 3 not measured on B; 1 other numpy (1.26.4 against 2.1.0)."
+        "Left out: 4 of 11 cases of A or B: 3 not measured on B; "
+        "1 other numpy (1.26.4 against 2.1.0)."
     )
     sides.choose(axis="framework", a="TensorFlow 2.20.0", b="TensorFlow 2.21.0")
     assert sides.answer[1].startswith("Left out: 2 of 11 cases of A or B: 2 not measured on A")
@@ -335,7 +336,8 @@ def test_versions_under_which_other_code_ran_are_not_paired(browser: Any, tmp_pa
     found.choose(a="TensorFlow 2.20.0", b="TensorFlow 2.21.0")
     both = f"{'a' * 12} (dirty)"
     assert found.answer[1] == (
-        f"Left out: 1 of 1 case of A or B: 1 code not known to be the same (commit {both} against {both})."
+        "Left out: 1 of 1 case of A or B: 1 code not known to be the same "
+        f"(commit {both} against {both})."
     )
 
 

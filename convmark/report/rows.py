@@ -221,9 +221,9 @@ def points(frame: pd.DataFrame) -> pd.DataFrame:
     Figures are medians over the measured processes, NaN where there are none. Added: `n` measured
     processes, `failed`, `unsteady`, `concurrent`, `trouble` (status and error of those
     that failed), `why_unsteady`, `throttled` and `not_judged` (of all that say so), `doubts`
-    (counts of what to be wary of), and of the step time `spread` (half the range over the median), `log_mean`, `log_var` over
-    processes; `load` is the other programs' share of the CPUs' time, where it is large; and
-    `setting`, as the function returns it.
+    (counts of what to be wary of), and of the step time `spread` (half the range over the
+    median), `log_mean`, `log_var` over processes; `load` is the other programs' share of the
+    CPUs' time, where it is large; and `setting`, as the function returns it.
     """
     import pandas as pd
 

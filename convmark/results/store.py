@@ -383,29 +383,18 @@ def _number(path: Path) -> int:
 
 
 def labelled(paths: Sequence[Path], machines: Iterable[str]) -> tuple[RunSource, ...]:
-    """Return the runs, each named by its file, with folders where two of a machine share it."""
-    alike: dict[tuple[str, str], list[Path]] = {}
-    pairs = list(zip(paths, machines, strict=True))
-    for path, machine in pairs:
-        alike.setdefault((machine, path.stem), []).append(path)
-    names = {
-        path: name
-        for its_own in alike.values()
-        for path, name in zip(its_own, _told_apart(its_own), strict=True)
-    }
-    return tuple(RunSource(path=path, label=names[path]) for path, _ in pairs)
+    """Return the runs, each named by its file, with as many folders as tell a machine's apart.
 
-
-def _told_apart(paths: Sequence[Path]) -> list[str]:
-    """Return names of files of one stem: each with as few folders as make them unique.
-
-    The folder of the machine, which they have in common, is named only where nothing else differs.
+    All have the same number of folders: one without any could be of any folder. The folder of the
+    machine is named only where nothing else differs.
     """
     whole = [path.resolve() for path in paths]
     parts = [(*path.parent.parent.parts, path.stem) for path in whole]
-    if len(set(parts)) < len(parts):
+    owners = list(machines)
+    if len(set(zip(owners, parts, strict=True))) < len(parts):
         parts = [path.parts for path in whole]
-    kept = 1
-    while len({one[-kept:] for one in parts}) < len(parts):
+    kept, most = 1, max(map(len, parts), default=0)
+    while kept < most and len({(owners[n], p[-kept:]) for n, p in enumerate(parts)}) < len(parts):
         kept += 1
-    return ["/".join(one[-kept:]) for one in parts]
+    labels = ["/".join(one[-kept:]) for one in parts]
+    return tuple(RunSource(path=path, label=one) for path, one in zip(paths, labels, strict=True))

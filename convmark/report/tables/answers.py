@@ -17,7 +17,7 @@ from convmark.core.interval import Interval
 from convmark.core.statistics import is_known
 from convmark.core.table import Table, headings, table_of
 from convmark.core.tasks import TASKS
-from convmark.core.text import counted, interval_text, listed, load_text, seconds_text
+from convmark.core.text import counted, interval_text, load_text, seconds_text
 from convmark.report.comment import Gate, main_of
 from convmark.report.measured import of_processes
 from convmark.report.ratios import Ratio, brackets_text, figure_text, ratio, times_as_fast
@@ -29,7 +29,7 @@ from convmark.report.rows import (
     text_of,
 )
 from convmark.report.tables.comparisons import newest_comparison
-from convmark.report.tables.hardware import GEOMETRIC_MEAN, MOST_NAMES, UNLIKE
+from convmark.report.tables.hardware import GEOMETRIC_MEAN, UNLIKE, unlike_words
 from convmark.report.tables.overview import FEW_PROCESSES, WIDE_SPREAD
 from convmark.report.verdicts import worth_reading
 from convmark.results.reading import read_head
@@ -280,8 +280,7 @@ def _machines(hardware: Table) -> Iterator[dict[str, str]]:
         found = Ratio(value=row["speedup"], interval=interval)
         notes = [one.get("note") or "" for one in rows if one["hardware"] == row["hardware"]]
         told = [one.partition(f"{UNLIKE} {base}: ")[2].partition(";")[0] for one in notes]
-        others = list(dict.fromkeys(name for text in told if text for name in text.split(", ")))
-        software = f"other {listed(others, MOST_NAMES)}" if others else ""
+        software = unlike_words(name for text in told if text for name in text.split(", "))
         pair = [one for one in rows if one["hardware"] in (row["hardware"], base)]
         load = _load(one.get(name) for one in pair for name in ("load", "earlier_load"))
         cases = row["note"].partition(",")[0]
@@ -329,6 +328,7 @@ def _changes(
     """Yield what the newest judged run of each machine was found to have changed."""
     judged: dict[str, tuple[str, list[Judgement]]] = {}
     machines = table.drop_duplicates("source").set_index("source")["machine"]
+    several = machines.nunique() > 1
     for source in range(len(runs) - 1, -1, -1):
         machine = str(machines.get(source, ""))
         if machine and machine not in judged and (found := read_verdicts(runs[source].path)):
@@ -336,7 +336,7 @@ def _changes(
             commits = [head.commit] if (head := read_head(path)) else []
             judged[machine] = (runs[source].label, pass_accepted(found, path, commits))
     for machine, (label, found) in judged.items():
-        where = f"run {label}{f' of {machine}' * (len(judged) > 1)}"
+        where = f"run {label}{f' of {machine}' * several}"
         yield from _verdicts(where, Gate(judgements=found))
     if not judged:
         compare = "`convmark compare` compares the newest run with the accepted one"

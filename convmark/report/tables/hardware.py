@@ -9,7 +9,7 @@ differs from run to run, and the table says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 GEOMETRIC_MEAN = "geometric mean"
 BEST_BATCHES = "hardware_best"
 UNLIKE, MOST_NAMES = "not as on", 4
+BENT = "which may bend the ratio: measure both again with one release of convmark"
+_BENDING = frozenset(("measurement version", "time budget", "code"))
 """How a note begins that has what of the software is another one; and how many names a line has."""
 
 _STEP = "step_time_p50_s"
@@ -358,8 +360,7 @@ class _Shown(Measured):
         """Say what of the software was another one in cases that both machines have."""
         both = [sides for sides in self.cases.values() if {name, self.base} <= sides.keys()]
         pairs = ((sides[name][0], sides[self.base][0]) for sides in both)
-        names = dict.fromkeys(one for pair in pairs for one in _other_software(*pair))
-        return f", other {listed(list(names), MOST_NAMES)}" if names else ""
+        return unlike_words(one for pair in pairs for one in _other_software(*pair))
 
     def _against_base(self, name: str, speedups: Sequence[Ratio], rate: str) -> str:
         mean = geometric_mean(_with_intervals(speedups))
@@ -373,7 +374,8 @@ class _Shown(Measured):
             without = " without energy" * any(one.per_kwh for one in (ours, theirs))
             words += f", {times_text(mean, share)} times per {ours.currency}/h{without}"
             words += ends_text(mean, share)
-        told = "".join([self._other(name), *self._loads(name, rate)])
+        other = self._other(name)
+        told = "".join([f", {other}" * bool(other), *self._loads(name, rate)])
         return f"{words}{told}; {intervals_with_1(speedups)}."
 
     def _headings(self) -> list[Heading]:
@@ -400,6 +402,13 @@ def _other_software(row: Row, base: Row) -> Iterator[str]:
         known = column != "code" or (own and its)
         if own != its and known and column != "driver":
             yield column.removesuffix("_s").replace("_", " ")
+
+
+def unlike_words(names: Iterable[str]) -> str:
+    """Return what is another one on the two sides of a ratio; what to do where it may bend it."""
+    found = list(dict.fromkeys(names))
+    told = f"other {listed(found, MOST_NAMES)}" if found else ""
+    return f"{told}, {BENT}" if _BENDING & set(found) else told
 
 
 def _trained_alike(row: Row, other: Row) -> bool:
