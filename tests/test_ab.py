@@ -357,7 +357,7 @@ def test_other_commands_say_where_the_verdicts_of_a_comparison_are(
     printed = " ".join(capsys.readouterr().err.split())
     assert "sessions in results/ab/0001.csv, drawn in results/ab/0001-*.svg" in printed
     assert printed.endswith("convmark ab: B is slower in no case")
-    there = "results: has no runs yet: convmark run; the verdicts of convmark ab are in"
+    there = "results: has no runs yet; `convmark run` makes one; the verdicts of convmark ab are in"
     commands = (["list"], ["report"], ["compare"], ["compare", "--across", "tensorflow"])
     for command in commands:
         assert main([*command]) == 2

@@ -85,6 +85,7 @@ def test_a_value_of_which_a_run_was_under_other_load_says_so() -> None:
 def test_one_value_alone_is_said_to_have_nothing_beside_it() -> None:
     text = across_report(across(run(1, "2.20.0", 1.0, 1.1), "tensorflow"), "tensorflow")
     assert "All rows are of 2.20.0: there is nothing to compare it with." in text
+    assert "Intervals" not in text
 
 
 def test_each_version_is_set_beside_the_oldest_and_the_one_before() -> None:

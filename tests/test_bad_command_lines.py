@@ -108,7 +108,7 @@ BAD: list[tuple[list[str], str]] = [
     (["compare", "--machine", "xeon-3"], "did you mean xeon-2?"),
     (["compare", "--machine", "../folder"], "has no runs of '../folder'"),
     (["compare", "--machine", LONG], "has no runs of 'xxx"),
-    (["compare", "--results", "nowhere"], "nowhere: has no runs yet: convmark run"),
+    (["compare", "--results", "nowhere"], "nowhere: has no runs yet; `convmark run` makes one"),
     (["compare", "--results", "file"], "file: has no runs yet"),
     (["compare", "--across", "tensorflw"], "did you mean tensorflow?"),
     (["compare", "--across", "tensorflow", "--format", "github"], "--format: must be one of"),

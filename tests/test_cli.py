@@ -173,6 +173,7 @@ def test_bad_values_are_one_line_and_exit_2_before_anything_is_measured(
         (["reprot"], "; did you mean report?"),
         (["env", "lst"], "; did you mean list?"),
         (["run", "--proceses", "3"], "unrecognized arguments: --proceses; did you mean --proc"),
+        (["run", "-q"], "unrecognized arguments: -q; did you mean --quiet?"),
         (["run", "--models"], "argument --models: expected one argument"),
         (["run", "lenet5"], "unrecognized arguments: lenet5"),
         (["ab", "--dry-run"], "arguments: --dry-run; --dry-run is an option of convmark run"),

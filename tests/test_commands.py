@@ -43,7 +43,7 @@ def test_compare_judges_the_newest_run_against_its_history(
     assert main(["compare"]) == 0
     printed = capsys.readouterr().out
     assert LENET in printed
-    assert "more rows with nothing to add" in printed
+    assert "more rows: other metrics, which are unchanged" in printed
 
 
 def test_other_load_is_said_beside_the_figures_of_compare_and_history(
@@ -69,7 +69,7 @@ def test_without_a_results_folder_every_command_names_the_one_that_makes_it(
 ) -> None:
     for command in (["list"], ["report"], ["export", "--to", "bmf"], ["compare"], ["show", "1"]):
         assert main(command) == 2
-        told = f"convmark {command[0]}: results: has no runs yet: convmark run"
+        told = f"convmark {command[0]}: results: has no runs yet; `convmark run` makes one"
         assert capsys.readouterr().err.strip() == told
 
 
@@ -309,7 +309,7 @@ def test_a_folder_without_runs_is_one_line(
 ) -> None:
     assert main(["compare"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == "convmark compare: results: has no runs yet: convmark run"
+    assert line == "convmark compare: results: has no runs yet; `convmark run` makes one"
 
 
 def test_this_machines_own_folder_is_the_default(

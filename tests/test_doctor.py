@@ -156,6 +156,11 @@ def test_what_is_absent_is_said_to_be_absent() -> None:
     assert "  set  none" in lines
 
 
+def test_libraries_of_a_gpu_are_said_to_be_unused_where_there_is_no_driver() -> None:
+    lines = text(WITHOUT_GPU).splitlines()
+    assert "  driver     none found, so the framework's CUDA is not used" in lines
+
+
 def test_a_framework_that_could_not_be_loaded_is_the_first_finding() -> None:
     framework = {"python": "3.13.1", "error": "ImportError: libcudart.so.12\nnot found"}
     page = page_of(MACHINE, STATE, [LOAD], framework, Path("results"))

@@ -239,7 +239,7 @@ BAD = [
     (["--prices", "cheap"], "--prices: cheap must be a TOML file: No such file or directory"),
     (["--reference", "mac"], "--reference: no row is from the machine 'mac'; known: xeon-2"),
     (["nowhere"], "nowhere: no such file or folder"),
-    (["empty"], "empty: has no runs yet: convmark run"),
+    (["empty"], "empty: has no runs yet; `convmark run` makes one"),
     (["header.csv"], "header.csv:1: must have the rows of a run after its header, it has none"),
     (["nothing.csv"], "nothing.csv:1: must hold a run's rows, it is empty"),
     (["--format", "csv", "header.csv"], "header.csv:1: must have the rows of a run after its"),

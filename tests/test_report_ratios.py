@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from convmark.core.interval import Interval
-from convmark.report.ratios import Ratio, geometric_mean, ratio
+from convmark.report.ratios import Ratio, ends_text, geometric_mean, ratio
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 
@@ -81,6 +81,12 @@ def test_what_all_cases_share_is_not_averaged_away() -> None:
     apart = geometric_mean([ratios[0], ratio(*others)])  # type: ignore[list-item]
     assert apart is not None
     assert apart.interval.high == pytest.approx(math.exp(2.776445 * math.sqrt(1 / 3)), rel=1e-5)
+
+
+def test_no_end_of_an_interval_is_printed_as_0() -> None:
+    wide = Ratio(value=0.9, interval=Interval(0.043, 18.0))
+    assert ends_text(wide) == " (0.043 to 18.0)"
+    assert ends_text(Ratio(value=1.0, interval=Interval(0.9, 1.1))) == " (0.9 to 1.1)"
 
 
 def test_a_ratio_without_an_interval_leaves_the_geometric_mean_without_one() -> None:

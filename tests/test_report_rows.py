@@ -214,7 +214,7 @@ def test_a_number_that_is_not_finite_is_refused(results: Path) -> None:
 
 def test_nothing_to_read_is_one_line(results: Path) -> None:
     results.mkdir()
-    with pytest.raises(StoreError, match="results: has no runs yet: convmark run"):
+    with pytest.raises(StoreError, match="results: has no runs yet; `convmark run` makes one"):
         read_rows([results])
     with pytest.raises(StoreError, match="nowhere: no such file or folder"):
         read_rows([results / "nowhere"])

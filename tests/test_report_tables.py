@@ -139,6 +139,15 @@ def test_processes_that_fail_or_are_unsteady_each_for_its_own_reason_have_all(
     ]
 
 
+def test_only_percentiles_that_are_shown_are_explained(tmp_path: Path) -> None:
+    rows = [measured(SLOW, 1, "lenet5", 1, step_time_p95_s=None, step_time_p99_s=None)]
+    table = points(kept(tmp_path, rows).frame)
+    captions = [architectures(table, ["0001"]).caption, distribution(table).caption]
+    assert not any(name in caption for caption in captions for name in ("p95", "p99"))
+    table = points(kept(tmp_path / "more", [measured(SLOW, 1, "lenet5", 1)]).frame)
+    assert "p95 needs 100 steps in every process." in distribution(table).caption
+
+
 def test_settings_beyond_the_default_are_named(tmp_path: Path) -> None:
     changes = {"jit": "on", "threads": "1", "precision": "mixed_float16"}
     rows = kept(tmp_path, three(SLOW, 1, "lenet5", 0.01, 0.01, **changes))
@@ -503,7 +512,7 @@ def test_verdicts_that_fail_come_first_and_the_rest_is_counted() -> None:
         == "Verdicts: 1 of 3 cases fails, 1 without a verdict, run 0001 (a) -> run 0002 (b)"
     )
     assert table.column("case") == ["c", "a", "b"]
-    assert "1 more with nothing to add" in table.caption
+    assert "1 more: other metrics, which are unchanged or follow the step time." in table.caption
 
 
 # All of them

@@ -69,3 +69,10 @@ def test_on_the_page_a_number_keeps_its_unit_and_an_option_its_hyphens() -> None
     assert found == ["--benchmark-compare", "82 %", "+25.9 %", "amd-epyc,"]
     assert "<code>pytest bench " in text
     assert "&amp; " in text
+
+
+def test_on_the_page_no_line_begins_with_the_comma_after_a_number() -> None:
+    whole = environment().filters["whole"]
+    assert whole("up to 85 %, 2 so (9 ms)") == (
+        'up to <span class="whole">85 %,</span> 2 so (<span class="whole">9 ms)</span>'
+    )

@@ -9,7 +9,7 @@ from test_verdicts_file import ABSENT, judgement
 
 from convmark.compare.judgement import Judgement
 from convmark.report.tables import rows_table
-from convmark.report.verdicts import could_see, headline, verdicts_report
+from convmark.report.verdicts import NOTHING_MORE, could_see, headline, verdicts_report
 
 UNCHANGED = judgement(
     change=0.001, low=-0.02, high=0.022, value=0.01001, verdict="unchanged", note="", fails=False
@@ -55,8 +55,8 @@ def test_unchanged_rows_but_step_times_are_counted_only() -> None:
     found = verdicts_report([UNCHANGED, *rest])
     assert "step_time" in found
     assert "throughput" not in found
-    assert found.splitlines()[-1] == "2 more rows with nothing to add"
-    assert verdicts_report([UNCHANGED, rest[0]]).endswith("\n1 more row with nothing to add")
+    assert found.splitlines()[-1] == f"2 more rows: {NOTHING_MORE}"
+    assert verdicts_report([UNCHANGED, rest[0]]).endswith(f"\n1 more row: {NOTHING_MORE}")
     assert "unchanged\n" not in verdicts_report([UNCHANGED]).splitlines()[-1]
 
 

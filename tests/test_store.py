@@ -666,7 +666,7 @@ def test_duckdb_reads_the_values(tmp_path: Path) -> None:
 
 def test_the_newest_run_is_none_where_no_other_one_is(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    with pytest.raises(StoreError, match=r"xeon-2: has no runs yet: convmark run$"):
+    with pytest.raises(StoreError, match=r"xeon-2: has no runs yet; `convmark run` makes one$"):
         store.find("latest", MACHINE)
     first = write_rows(tmp_path / MACHINE / "0001.csv", MEASURED_ROW)
     assert store.find("latest", MACHINE) == first

@@ -93,6 +93,9 @@ class Parser(argparse.ArgumentParser):
         for word in unknown.split():
             name = word.partition("=")[0].rstrip(":")
             known = self._option_string_actions
+            if re.fullmatch("-[a-z]", name):  # no option has a short form
+                longer = [one for one in known if one.startswith(f"-{name}")]
+                return f"did you mean {' or '.join(longer)}?" * (0 < len(longer) <= MOST_NAMES)
             if name.startswith("--") and name not in known:
                 return did_you_mean(name, known, most=1, cutoff=0.6)
         return ""

@@ -190,9 +190,10 @@ def _device_rows(machine: Machine, framework: Mapping[str, Any]) -> Rows:
     listed = ", ".join(_devices(framework))
     newest = next((gpu.driver_cuda for gpu in machine.gpus if gpu.driver_cuda), None)
     runs = f", runs CUDA up to {newest}" if newest else ""
+    none = "none found" + ", so the framework's CUDA is not used" * bool(framework.get("cuda"))
     return [
         ("framework", listed or _told(framework, "devices", "none")),
-        ("driver", f"{machine.driver or 'none found'}{runs}"),
+        ("driver", f"{machine.driver or none}{runs}"),
         *((f"GPU {gpu.index}", _gpu(gpu)) for gpu in machine.gpus),
         *(
             (f"MIG {gpu.index}:{piece.index}", f"{piece.profile}, {piece.uuid or _UNKNOWN}")

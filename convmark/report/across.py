@@ -418,16 +418,19 @@ def _table(cells: Sequence[Cell], column: str, *, markdown: bool) -> str:
 
 def _below(cells: Sequence[Cell]) -> Iterator[str]:
     """Yield what the figures are, and how many changes have no verdict."""
+    metric = "Metric: step time, geometric means of the processes' medians."
+    left, changed = _undecided(cells), sum(cell.to_previous is not None for cell in cells)
+    if len(values := {cell.value for cell in cells}) == 1:
+        yield metric
+        yield f"All rows are of {values.pop()}: there is nothing to compare it with."
+        return
     yield (
-        "Metric: step time, geometric means of the processes' medians. Intervals of 95 % come from "
+        f"{metric} Intervals of 95 % come from "
         "the runs of a case where a value has several, and else from the processes of one run, "
         "which do not tell how runs differ (in these runs). A change is the quotient of two step "
         "times; where runs alternate, the mean over their pairs."
     )
-    left, changed = _undecided(cells), sum(cell.to_previous is not None for cell in cells)
     if not changed:
-        if len(values := {cell.value for cell in cells}) == 1:
-            yield f"All rows are of {values.pop()}: there is nothing to compare it with."
         if any(cell.live for cell in left):
             yield LIVE.format("compare live")
         return

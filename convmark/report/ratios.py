@@ -261,7 +261,8 @@ def _digits(value: float, mean: Ratio, factor: float) -> str:
     if not mean.interval.known or half == 0:
         return f"{value:,.3g}"
     places = math.ceil(-math.log10(half))
-    return f"{value:,.{min(max(places, 1), 6)}f}"
+    text = f"{value:,.{min(max(places, 1), 6)}f}"
+    return text if float(text.replace(",", "")) else f"{value:.2g}"  # no end of a ratio is 0
 
 
 def intervals_with_1(speedups: Sequence[Ratio]) -> str:

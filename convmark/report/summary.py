@@ -29,9 +29,9 @@ SAMPLES_PER_S = (
     "batch size / step p50."
 )
 
-FAR, MOST_FAR = 0.1, 3
-"""Of what the step time gives: so much less or more of a throughput is explained; and the cases
-that are named."""
+FAR, MOST_KINDS = 0.1, 3
+"""Of what the step time gives: so much less or more of a throughput is explained; and the kinds of
+device that are named."""
 
 _SUSTAINED = shown_in("sustained")
 _AT_LIMIT = shown_in("latency_limit")
@@ -172,7 +172,7 @@ def _far(groups: Groups, subject: str) -> Iterator[str]:
     ):  # fmt: skip
         if found:
             worst = [words for _, words in sorted(found, reverse=True)]
-            yield f"{subject} is {way} by {listed(worst, MOST_FAR)}. {reason}"
+            yield f"{subject} is {way} by {listed(worst, 1)}. {reason}"
 
 
 def _gaps(groups: Groups, records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -189,7 +189,7 @@ def _gaps(groups: Groups, records: Sequence[Mapping[str, Any]]) -> Iterator[str]
         yield f"p99 is empty of cases with a process of fewer than {enough}."
     kinds = dict.fromkeys(_ran_by(row) for row, *_ in lacking("peak_device_memory_bytes"))
     if kinds:
-        told = listed(list(kinds), MOST_FAR)
+        told = listed(list(kinds), MOST_KINDS)
         yield f"device peak is empty where the device's allocator counts nothing: {told}."
 
 

@@ -147,6 +147,10 @@ FOLLOWERS = ("throughput", "latency_p50")
 """They follow the step time, whose row says the rest."""
 
 
+NOTHING_MORE = "other metrics, which are unchanged or follow the step time"
+"""What rows are that no table shows."""
+
+
 def worth_reading(judgement: Judgement) -> bool:
     """Return whether a table shows the judgement: step times, accuracies, and all that changed."""
     if judgement.metric in FOLLOWERS:
@@ -159,7 +163,7 @@ def _table(judgements: Sequence[Judgement], style: str) -> str:
     order = {case: place for place, case in enumerate(dict.fromkeys(one.case for one in read))}
     read.sort(key=lambda one: (order[one.case], not one.fails))  # what decides comes first
     left = len(judgements) - len(read)
-    rest = f"{left} more row{'s' if left != 1 else ''} with nothing to add" if left else ""
+    rest = f"{counted(left, 'more row')}: {NOTHING_MORE}" if left else ""
     if not read:
         return rest or "no verdicts"
     columns = headings(
@@ -436,7 +440,7 @@ def judged(judgements: Sequence[Judgement], against: str, *, between: str) -> Ta
         "verdicts",
         f"Verdicts: {headline(judgements)}, {between}",
         f"Run {run} against {against}. A change is a share of the baseline, above 0 is more; its "
-        f"interval is at an error rate of 1 % over all cases. {left} more with nothing to add.",
+        f"interval is at an error rate of 1 % over all cases. {left} more: {NOTHING_MORE}.",
         headings(
             "case metric verdict change low high smallest_visible note",
             smallest_visible=("smallest visible", "share"),

@@ -324,7 +324,7 @@ def no_runs(folder: Path) -> str:
     compared = "".join(
         f"; the verdicts of convmark ab are in {one}" for one in compared_in([folder])
     )
-    return f"has no runs yet: convmark run{compared}"
+    return f"has no runs yet; `convmark run` makes one{compared}"
 
 
 def compared_in(places: Iterable[Path]) -> list[Path]:

@@ -158,8 +158,8 @@ def _prose(text: str) -> Markup:
     return Markup(code_marked(str(safe))) if "`" in text else safe  # Markup escapes what it joins
 
 
-_TOGETHER = re.compile(r"[+-]?[\d.,]+ (?:%|[mu]?s)(?!\w)|[^\s<>]*-\w[^\s<>]*")
-"""A number with its unit, or a word with a hyphen, outside the tags of prose."""
+_TOGETHER = re.compile(r"[+-]?[\d.,]+ (?:%|[mu]?s)(?!\w)[,.;:)\]]*|[^\s<>]*-\w[^\s<>]*")
+"""A number with its unit and what ends its clause, or a word with a hyphen; never of a tag."""
 
 
 def _whole(text: str) -> Markup:

@@ -131,7 +131,7 @@ def _history_table(records: Sequence[Mapping[str, Any]], limit: str) -> Table:
         "It does not contain what affects a whole run, such as load, so only the "
         "verdict shows a regression. A level is the median "
         "step time over the runs in which the ratio to the reference network has not "
-        f"moved. Times are UTC.{limit}",
+        f"moved; the oldest has the number 1. Times are UTC.{limit}",
         headings(
             "case hardware run started commit framework keras step_time_p50_s low high load n "
             "doubts level level_s verdict moved trouble",

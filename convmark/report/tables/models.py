@@ -27,11 +27,12 @@ from convmark.results.record import shown_in
 if TYPE_CHECKING:
     import pandas as pd
 
+_P99 = "step_time_p99_s"
 _FIGURES = shown_in(
     "architectures",
     first=(
         *("step_time_p50_s", "throughput_samples_per_s", "input_bound_throughput_samples_per_s"),
-        *("step_time_p99_s", "time_to_first_step_s", "peak_host_memory_bytes"),
+        *(_P99, "time_to_first_step_s", "peak_host_memory_bytes"),
         *("peak_device_memory_bytes", "parameters", "flops_per_sample", "flops_note"),
         *("training_flops_per_sample", "model_bytes", "joules_per_sample", "efficiency"),
     ),
@@ -40,16 +41,19 @@ _FIGURES = shown_in(
 
 def architectures(table: pd.DataFrame, labels: Sequence[str]) -> Table:
     """Return the newest measured figures of each case on each hardware."""
+    records = _newest(table, labels)
+    has_p99 = any(row.get(_P99) == row.get(_P99) is not None for row in records)
+    p99 = ", p99 of their 99th percentiles, which need 1,000 steps" * has_p99
     return table_of(
         "architectures",
         "Architectures",
         "The newest run of each case, the fastest first. Figures are medians over n "
-        "fresh processes: step p50 of their median step times, p99 of their 99th "
-        "percentiles. Spread is half the range of the processes' medians divided "
+        f"fresh processes: step p50 of their median step times{p99}. "
+        "Spread is half the range of the processes' medians divided "
         "by their median. Other load is the share of the CPUs' time that other "
         "programs took, shown from 10 % on: such a step time is longer than on an "
         "idle machine. Doubts count the processes that are failed, unsteady, not judged "
-        "or beside other runs. p99 needs 1,000 steps. FLOPs are 2 x multiply-adds, forward, "
+        "or beside other runs. FLOPs are 2 x multiply-adds, forward, "
         "per sample; peak memory is above the process's baseline. Device peak is what the "
         "framework's allocator held; it is empty where that counts nothing, as on a CPU of the "
         "smallest models, JAX, PyTorch and exported models. Fed is the "
@@ -63,7 +67,7 @@ def architectures(table: pd.DataFrame, labels: Sequence[str]) -> Table:
             *headings("n run framework"),
             *map(Heading.of, _FIGURES[2:]),
         ],
-        _newest(table, labels),
+        records,
         empty="No case has figures.",
         drawing="A grey line reaches from the step time divided by 1 + spread to that times it.",
     )

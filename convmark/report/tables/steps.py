@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from convmark.core.statistics import median_of
+from convmark.core.statistics import QUANTILE_STEPS, median_of
 from convmark.core.table import Heading, Table, headings, table_of
 from convmark.core.tasks import TASKS
-from convmark.core.text import natural_order
+from convmark.core.text import counted, natural_order
 from convmark.report.rows import group_of, newest_rows, text_of, with_versions
 from convmark.results.record import shown_in
 from convmark.session.learning import WAYS
@@ -94,12 +94,16 @@ def distribution(table: pd.DataFrame) -> Table:
     ]
     records = with_versions(rows, "group", _of_task)
     records.sort(key=lambda row: (natural_order(row["group"]), row["model"]))
+    needed = "".join(
+        f" {name} needs {counted(steps, 'step')} in every process."
+        for name, steps in QUANTILE_STEPS.items()
+        if any(row.get(name) == row.get(name) is not None for row in records)
+    )
     return table_of(
         "distribution",
         "Distribution of the step time",
         "From the newest run of each case: each quantile is the median over the "
-        "processes of their own quantile. In inference this is the latency. p95 needs 100 steps "
-        "in every process, p99 1,000.",
+        f"processes of their own quantile. In inference this is the latency.{needed}",
         headings(
             f"model group {' '.join(QUANTILES)} load doubts n",
             **{name: (name, "seconds") for name in QUANTILES},
