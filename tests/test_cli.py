@@ -441,7 +441,7 @@ def test_the_last_lines_fit_a_narrow_terminal_and_keep_what_is_copied_on_one_lin
     lines = log.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
     assert sum(line.startswith("convmark: next: convmark ") for line in lines) == len(steps)
-    assert f"convmark: Benchmark-Accept: {judgement().case}" in lines
+    assert f"Benchmark-Accept: {judgement().case}" in lines
     say_step(next_step([row()], read({"results": "rows " * 30})), said)
     last = log.getvalue().splitlines()[-1]
     assert last == f"convmark: next: convmark report -o report.html --results '{'rows ' * 30}'"

@@ -72,7 +72,7 @@ def test_a_session_ends_with_what_it_means_and_colours_verdicts(
     live(monkeypatch, "regressed", 0.2)
     failed = run("--benchmark-compare=git:HEAD~1", "--color=yes").stdout.str()
     assert "the gate failed with exit status 1: 2 of 2 cases against git:HEAD~1 (" in failed
-    assert f"\nconvmark: Benchmark-Accept: {CONV}" in failed
+    assert f"\nBenchmark-Accept: {CONV}" in failed
     assert "\x1b[31mregressed\x1b[0m" in failed
     for options in (["--color=no"], ["-q"]):
         assert (

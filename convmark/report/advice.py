@@ -61,16 +61,25 @@ MEANT = frozenset(("regressed", "changed"))
 """Verdicts of a change that may be intended."""
 
 AGAIN = "run the command again"
+_NEXT = "next: "
 _PASSED = "the gate passed: "
 """How the step of a gate begins that has nothing to warn of."""
 
 
 def say_step(step: str, say: Say) -> None:
-    """Say a step, if any: the sentence, what is indented, and what is pasted in one line each."""
-    if not step:
-        return
-    sentence, *rest = step.splitlines()
-    for line in [sentence, *(one if one.startswith(" ") else unbroken(one) for one in rest)]:
+    """Say a step, if any: the sentence, what is indented, and what is pasted in one line each.
+
+    A line that is pasted whole goes with the one before it, so that nothing is said before it.
+    """
+    told: list[str] = []
+    for line in step.splitlines():
+        if not told or line.startswith(" "):
+            told.append(line)
+        elif line.startswith(_NEXT):
+            told.append(unbroken(line))
+        else:
+            told[-1] += f"\n{unbroken(line)}"
+    for line in told:
         say(line)
 
 

@@ -284,12 +284,12 @@ def _step_time(measured: pd.DataFrame) -> pd.DataFrame:
     return found[["spread", "log_mean", "log_var"]]
 
 
-def _trouble(frame: pd.DataFrame) -> pd.DataFrame:
+def _trouble(frame: pd.DataFrame) -> pd.Series:
     failed = frame[~frame["measured"]]
     pairs = zip(failed["status"], failed["error"], strict=True)
     told = [f"{status}: {text_of(error) or 'no reason given'}" for status, error in pairs]
-    groups = failed.assign(trouble=told).groupby(POINT, observed=True, sort=False)
-    return groups[["trouble"]].agg(lambda every: listed(list(dict.fromkeys(every)), 3))
+    groups = failed.assign(trouble=told).groupby(POINT, observed=True, sort=False)["trouble"]
+    return groups.agg(lambda every: listed(list(dict.fromkeys(every)), 3))
 
 
 def _reasons(measured: pd.DataFrame, column: str) -> pd.Series:

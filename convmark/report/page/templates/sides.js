@@ -273,8 +273,9 @@
     } else {
       parts.push(paragraph(every.size ? "None of the chosen rows is of a case of A and B." : `No case of A (${a}) has a like one of B (${b}).`, "main"));
     }
-    const without = data.case.includes(index.axis.key) ? `, each counted once whatever its ${index.axis.title}` : "";
-    const all = `${cases(missed + every.size)} of A or B${without}`;
+    const { key, title } = index.axis;
+    const any = [data.case.includes(key) && title, key !== "hardware" && "machine"].filter(Boolean).join(" or ");
+    const all = `${cases(missed + every.size)} of A or B${any && `, each counted once whatever its ${any}`}`;
     parts.push(paragraph(missed ? `Left out: ${missed} of ${all}: ${told.join("; ")}.` : `None of ${all} is left out.`));
     if (alike) parts.push(paragraph(`All of them: ${alike}.`));
     const single = ["A", "B"].filter((name, place) => !byRun[place]);
