@@ -360,7 +360,7 @@ def test_the_next_step_follows_from_the_worst_row() -> None:
     loaded = "1 of 2 cases measured while other programs took up to 10 % of the CPUs' time"
     assert next_step(busy, Options()).startswith(loaded)
     assert "next: convmark report" in next_step(busy[:2], Options())
-    assert next_step(busy[:3], Options()).endswith("\nnext: convmark doctor")
+    assert next_step(busy[:4], Options()).endswith("\nnext: convmark doctor")
     assert next_step(busy, Options()).endswith(
         "measure again, or see which model is faster as far as these tell\nnext: convmark report"
     )

@@ -360,8 +360,8 @@ def test_it_opens_on_machines_even_to_say_why_they_are_not_alike_and_on_batch_si
     assert found.answer[1].replace("2.1.0 against 2.0.0", "2.0.0 against 2.1.0") == why
     found.choose(axis="batch_size", a="1")
     once = "each counted once whatever its batch size or machine"
-    assert f"None of 1 case of A or B, {once} is left out." in found.answer
-    assert f"All of them: train TensorFlow 2.21.0 on {FAST} cpu." in found.answer
+    assert f"None is left out of 1 case of A or B, {once}." in found.answer
+    assert "All of them: train TensorFlow 2.21.0 on " in " ".join(found.answer)
 
 
 CUT = """

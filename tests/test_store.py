@@ -670,7 +670,9 @@ def test_the_newest_run_is_none_where_no_other_one_is(tmp_path: Path) -> None:
         store.find("latest", MACHINE)
     first = write_rows(tmp_path / MACHINE / "0001.csv", MEASURED_ROW)
     assert store.find("latest", MACHINE) == first
-    with pytest.raises(StoreError, match=r"has no run but 0001, which is judged: convmark run$"):
+    with pytest.raises(
+        StoreError, match=r"has no run but 0001, which is judged; `convmark run` makes one$"
+    ):
         store.find("latest", MACHINE, but=first)
     write_rows(tmp_path / MACHINE / "0002.csv", MEASURED_ROW)
     assert store.find("latest", MACHINE, but=tmp_path / MACHINE / "0002.csv") == first

@@ -420,7 +420,7 @@ def _below(cells: Sequence[Cell]) -> Iterator[str]:
     """Yield what the figures are, and how many changes have no verdict."""
     metric = "Metric: step time, geometric means of the processes' medians."
     left, changed = _undecided(cells), sum(cell.to_previous is not None for cell in cells)
-    if len(values := {cell.value for cell in cells}) == 1:
+    if not changed and len(values := {cell.value for cell in cells}) == 1:
         yield metric
         yield f"All rows are of {values.pop()}: there is nothing to compare it with."
         return

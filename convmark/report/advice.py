@@ -69,16 +69,15 @@ _PASSED = "the gate passed: "
 def say_step(step: str, say: Say) -> None:
     """Say a step, if any: the sentence, what is indented, and what is pasted in one line each.
 
-    A line that is pasted whole goes with the one before it, so that nothing is said before it.
+    A line that is pasted whole goes with the one before it, which ends with a colon: so nothing of
+    ours stands before it.
     """
     told: list[str] = []
     for line in step.splitlines():
-        if not told or line.startswith(" "):
-            told.append(line)
-        elif line.startswith(_NEXT):
-            told.append(unbroken(line))
-        else:
+        if told and told[-1].endswith(":"):
             told[-1] += f"\n{unbroken(line)}"
+        else:
+            told.append(unbroken(line) if line.startswith(_NEXT) else line)
     for line in told:
         say(line)
 

@@ -288,7 +288,8 @@ def _trouble(frame: pd.DataFrame) -> pd.Series:
     failed = frame[~frame["measured"]]
     pairs = zip(failed["status"], failed["error"], strict=True)
     told = [f"{status}: {text_of(error) or 'no reason given'}" for status, error in pairs]
-    groups = failed.assign(trouble=told).groupby(POINT, observed=True, sort=False)["trouble"]
+    rows = failed[POINT].assign(trouble=told)
+    groups = rows.groupby(POINT, observed=True, sort=False)["trouble"]
     return groups.agg(lambda every: listed(list(dict.fromkeys(every)), 3))
 
 

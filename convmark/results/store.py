@@ -149,7 +149,7 @@ class Store:
             if others := [run for run in runs if not same_file(run, but)]:
                 return others[-1]
             none = f"no run but {but.stem}, which is judged" if runs and but else "no runs yet"
-            raise StoreError(f"{self.folder / machine}: has {none}: convmark run")
+            raise StoreError(f"{self.folder / machine}: has {none}; `convmark run` makes one")
         if re.fullmatch(r"[0-9]{1,18}", name):
             for run in runs:
                 if int(run.stem) == int(name):

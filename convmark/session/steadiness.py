@@ -158,7 +158,7 @@ def moved(
 
 def _by(change: float) -> str:
     """Return a change in words: per cent of more than double are hard to read."""
-    return f"{100 * change:+.0f} %" if change < 1 else f"a factor of {1 + change:,.1f}"
+    return f"{100 * change:+.0f} %" if change < 0.995 else f"a factor of {1 + change:,.1f}"
 
 
 def _slower_windows(

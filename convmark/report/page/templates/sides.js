@@ -276,7 +276,7 @@
     const { key, title } = index.axis;
     const any = [data.case.includes(key) && title, key !== "hardware" && "machine"].filter(Boolean).join(" or ");
     const all = `${cases(missed + every.size)} of A or B${any && `, each counted once whatever its ${any}`}`;
-    parts.push(paragraph(missed ? `Left out: ${missed} of ${all}: ${told.join("; ")}.` : `None of ${all} is left out.`));
+    parts.push(paragraph(missed ? `Left out: ${missed} of ${all}: ${told.join("; ")}.` : `None is left out of ${all}.`));
     if (alike) parts.push(paragraph(`All of them: ${alike}.`));
     const single = ["A", "B"].filter((name, place) => !byRun[place]);
     if (rows.length && single.length) parts.push(paragraph(`Fewer than ${data.fewest} runs are alike on ${single.join(" and ")}: how a machine differs from run to run is not in the intervals.`));
