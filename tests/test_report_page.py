@@ -124,7 +124,7 @@ def test_the_first_screen_says_who_wins_what_changed_and_how_far_to_trust_it(
         f"{SERVER} cpu against {DESKTOP} cpu\n0.258 times as fast\nover 15 of 33 cases [0.25"
         in ratios
     )
-    assert f"other code, under {load_text(LOAD)} other load" in ratios
+    assert f"one release of convmark, under {load_text(LOAD)} other load" in ratios
     models = untouched.execute_script(
         "return [...document.querySelectorAll('#facets input[name=model]')]"
         ".map((e) => e.parentNode.textContent.trim())"
@@ -139,7 +139,7 @@ def test_the_first_screen_says_who_wins_what_changed_and_how_far_to_trust_it(
     assert untouched.execute_script(covered) > 0  # no heading is covered by the choices
     untouched.execute_script("history.replaceState(null, '', location.pathname); scrollTo(0, 0)")
     assert "TensorFlow 2.21.0 against 2.20.0\nnot distinguishable" in ratios
-    assert "1 of 15 cases in run 0019\nmobilenetv2-infer-cpu-b1-float32" in tile(
+    assert f"1 of 15 cases in run 0019 of {DESKTOP}\nmobilenetv2-infer-cpu-b1-float32" in tile(
         untouched, "changes"
     )
     assert "poor\n15 of 48 figures measured under other load" in tile(untouched, "trust")
