@@ -33,6 +33,8 @@ PLAN = SessionPlan(seed=0, seconds=0.0)
 class Stand:
     """An interpreter whose worker's steps take so long, with noise of 1 %."""
 
+    started_s = 0.0
+
     def __init__(
         self,
         step_s: float,
