@@ -174,6 +174,46 @@ ENTRY %main.3 (b: f32[2]) -> f32[2] {
     assert "b" not in names
 
 
+def test_an_instruction_of_jax_lasts_until_its_work_is_done() -> None:
+    """Its event is its launch; its end is told after the next of that thread has begun."""
+    from_jax = pytest.importorskip("convmark.worker.backends.jax_layers")
+    text = """
+%parallel_tanh (p: f32[2]) -> f32[2] {
+  %p = f32[2] parameter(0)
+  ROOT %tanh.2 = f32[2]{0} tanh(%p), metadata={op_name="jit(f)/convmark_unit_1/tanh"}
+}
+
+ENTRY %main.3 (b: f32[2]) -> (f32[1,2], f32[2]) {
+  %b = f32[2]{0} parameter(0), metadata={op_name="values[0]"}
+  %dot.1 = f32[2]{0} dot(%b), metadata={op_name="jit(f)/convmark_unit_0/dot_general"}
+  %call.1 = f32[2]{0} call(%dot.1), to_apply=%parallel_tanh
+  %bitcast.5 = f32[1,2]{1,0} bitcast(%call.1)
+  %negate.6 = f32[2]{0} negate(%b)
+  %add.7 = f32[1,2]{1,0} add(%bitcast.5, %negate.6), metadata={op_name="convmark_unit_2/add"}
+  ROOT %tuple.8 = (f32[1,2]{1,0}, f32[2]{0}) tuple(%add.7, %b)
+}
+"""
+    taken_by = from_jax.takers(text)
+    assert taken_by["dot.1"] == ["call.1"]
+    assert taken_by["b"] == ["dot.1", "negate.6", "tuple.8"]
+    assert taken_by["tanh.2"] == taken_by["call.1"] == ["bitcast.5"]
+    launches = [("dot.1", 0, 1), ("negate.6", 2, 4), ("call.1", 10, 12), ("tanh.2", 10, 11)]
+    launches += [("add.7", 25, 27)]
+    ends = {"dot.1": 13, "negate.6": 5, "call.1": 28, "tanh.2": 29, "add.7": 40}
+    both = [
+        (name, begin + 100 * one, end + 100 * one)
+        for one in (1, 0)
+        for name, begin, end in launches
+    ]
+    told = {name: [at + 100, at] for name, at in ends.items()}
+    lasted = {
+        name: (begin, end) for name, begin, end in from_jax.until_done(both, told, taken_by)[:5]
+    }
+    until = {"dot.1": 10, "negate.6": 5, "call.1": 25, "tanh.2": 25, "add.7": 40}
+    assert lasted == {name: (begin, until[name]) for name, begin, _ in launches}
+    assert from_jax.until_done([("add.7", 0, 2)], {}, taken_by) == [("add.7", 0, 2)]
+
+
 GRADIENTS = """
 import importlib, json
 import numpy as np
