@@ -340,8 +340,9 @@ def test_a_recurrent_layer_has_an_operation_for_each_step_of_time(keras: Any) ->
     assert counts["Embedding"] == 1
 
 
-def test_no_gradient_passes_what_a_closed_block_stops(keras: Any) -> None:
-    """Nor through a Lambda; what its own weights give goes on where only its input is stopped."""
+def test_no_gradient_passes_what_ends_it(keras: Any) -> None:
+    """A block's own code, a Lambda, a function as activation, an operation without a gradient; what
+    a block's own weights give goes on where only its input is stopped."""
     tf = pytest.importorskip("tensorflow")
 
     class Stops(keras.layers.Layer):
@@ -361,7 +362,11 @@ def test_no_gradient_passes_what_a_closed_block_stops(keras: Any) -> None:
     last = Stops(at_its_end=True, name="last")(aside)
     other = keras.layers.Dense(4, name="other")(image)
     ended = keras.layers.Lambda(tf.stop_gradient, name="ended")(other)
-    both = keras.layers.Add(name="both")([first, last, ended])
+    ends = [keras.ops.floor(keras.layers.Dense(4, name="before_floor")(image))]
+    for name, end in {"own": tf.stop_gradient, "of_keras": keras.ops.stop_gradient}.items():
+        before = keras.layers.Dense(4, name=f"before_{name}")(image)
+        ends.append(keras.layers.Dense(4, activation=end, name=name)(before))
+    both = keras.layers.Add(name="both")([first, last, ended, *ends])
     model = keras.Model(image, keras.layers.Dense(2, name="head")(both))
     found = was_cut(keras, model, Leaf("image", (6,)), training=True)
     backend = SimpleNamespace(
@@ -373,6 +378,7 @@ def test_no_gradient_passes_what_a_closed_block_stops(keras: Any) -> None:
     case = Case(model="net", task="train", batch_size=SAMPLES)
     Passes(case, found, [tf.ones((SAMPLES, 6))], backend).prepare([[(0, len(found.units))]])
     gives = {unit.name: unit.gives[0] for unit in found.units}
-    stopped = {gives[name] for name in ("base", "aside", "other")}
-    assert found.followed() == {*gives.values()} - stopped
-    assert found.trained() == {*gives.values()} - {gives["last"], gives["ended"]}
+    stopped = {"base", "aside", "other", *(name for name in gives if name.startswith("before"))}
+    assert found.followed() == {gives[name] for name in {*gives} - stopped}
+    untrained = {"last", "ended", "floor", "own", "of_keras"}
+    assert found.trained() == {gives[name] for name in {*gives} - untrained}

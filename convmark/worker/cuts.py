@@ -14,14 +14,17 @@ from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
-from convmark.worker.blocks import Numbers, Opener, depth_of
+from convmark.worker.blocks import OWN, Numbers, Opener, depth_of
 from convmark.worker.failure import CaseFailure
-from convmark.worker.flops import is_kerass
-from convmark.worker.inputs import mapped, symbols
+from convmark.worker.inputs import flat, mapped, symbols
 from convmark.worker.traced import LayerCall, Masks, is_variable, tensors, traced_calls
 
 MOST_TOGETHER = 4
 """Units of a group: a convolution with what a framework may fuse to it, such as its activation."""
+_ENDS = frozenset(
+    ["StopGradient", "Ceil", "Floor", "FloorDivide", "Heaviside", "Round", "Sign", "Trunc"]
+)
+"""Operations of Keras that a framework may have no gradients of."""
 _UNUSED = "does not depend on it: a compiled step leaves it out"
 
 
@@ -80,7 +83,7 @@ class Unit:
 
     @property
     def may_stop(self) -> bool:
-        """Whether it has code in it that may end gradients: of a user's, or Keras's operation."""
+        """Whether it may end gradients: it is not Keras's own, is given a function, or has none."""
         return _may_stop(self.call)
 
     @property
@@ -91,8 +94,16 @@ class Unit:
 
 def _may_stop(call: LayerCall) -> bool:
     kind = type(call.layer)
-    ends = kind.__name__ == "StopGradient" or not is_kerass(kind)
-    return ends or any(map(_may_stop, call.inner))
+    held = [*vars(call.layer).values(), *flat([call.args, call.kwargs])]
+    ends = kind.__module__.partition(".")[0] not in OWN or kind.__name__ in _ENDS
+    return ends or any(map(_is_given, held)) or any(map(_may_stop, call.inner))
+
+
+def _is_given(one: Any) -> bool:
+    """Whether it is a function that is no activation of Keras's, such as a `stop_gradient`."""
+    place = str(getattr(one, "__module__", ""))
+    is_kerass = place.partition(".")[0] in ("keras", "tf_keras") and ".ops" not in place
+    return callable(one) and not is_kerass
 
 
 @dataclass
