@@ -187,6 +187,17 @@ def test_an_interrupted_gate_is_no_pass(note: str, passed: bool) -> None:
     assert comment_text(failed).startswith("**Benchmark gate failed: of 3 cases 1 regressed")
 
 
+def test_a_gate_that_was_interrupted_before_a_change_was_checked_is_no_pass() -> None:
+    note = "12 sessions against 0123456789ab; interrupted; not checked: interrupted"
+    for changes, state in (
+        ({"verdict": "improved"}, "improved"),
+        ({"accepted": "allowed by --allow-change"}, "changed as accepted"),
+    ):
+        gate = Gate([one(fails=False, note=note, **changes), QUIET], HEAD, passed=True)
+        told = f"**Benchmark gate interrupted: this is no pass; of 2 cases 1 {state}, 1 unchanged."
+        assert comment_text(gate).startswith(told)
+
+
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_texts_stay_text_in_their_cells(text: str) -> None:
     found = [one(f"{text}x", metric=text, note=text), one("b", fails=False, accepted=text),

@@ -192,9 +192,8 @@ def decided(judgements: Iterable[Judgement]) -> str:
 
 
 def is_interrupted(judgements: Iterable[Judgement]) -> bool:
-    """Whether the user has ended the comparison of a case before it was decided, by its note."""
-    undecided = (one.note for one in judgements if one.verdict == "inconclusive")
-    return any(INTERRUPTED in re.split("[;:,] ", note) for note in undecided)
+    """Whether the user has ended the comparison of a case before it was decided and checked."""
+    return any(INTERRUPTED in re.split("[;:,] ", one.note) for one in judgements)
 
 
 def shared_lines(judgements: Iterable[Judgement]) -> list[str]:
