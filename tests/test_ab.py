@@ -22,6 +22,7 @@ from fake_sides import LENET5, FakeCache, Interpreter, folder, verdicts
 from json_tables import rows_of
 from report_rows import keep_run, suite
 from snapshots import check, plain
+from test_gate import decision
 from workers import git
 
 import convmark
@@ -30,6 +31,7 @@ from convmark.compare.ab_rows import VerdictRow
 from convmark.compare.files import CHANGES_TABLE
 from convmark.compare.live import ab_files
 from convmark.compare.live.anchor import Origin
+from convmark.compare.live.case_result import CaseResult
 from convmark.core.errors import StoreError
 from convmark.interpreter.environments import Cache
 from convmark.machine.gpu.devices import Card, Gpu
@@ -308,6 +310,17 @@ def test_the_last_line_names_the_budget_that_would_decide(
     assert told is not None
     assert main([*asked, "--budget", told[1]]) == 0
     assert [row["verdict"] for row in verdicts(folder)] == ["inconclusive", "unchanged"]
+
+
+def test_no_budget_is_named_where_time_would_not_decide_each_case() -> None:
+    quiet = CaseResult(decision=decision("unchanged"), needs_s=0.0)
+    first, second = (CaseResult(decision=decision("undecided"), needs_s=70.0) for _ in range(2))
+    assert ab_files.enough_budget_s([first, quiet], 60.0) == 100.0
+    assert ab_files.enough_budget_s([quiet], 60.0) is None
+    second.closed, second.needs_s = "not judged: the card was slowed; compare again later", None
+    assert ab_files.enough_budget_s([first, second], 60.0) is None
+    quiet.some_steps = "most steps are unchanged, but all steps together take 9 % longer"
+    assert ab_files.enough_budget_s([first, quiet], 60.0) is None
 
 
 @pytest.mark.parametrize(

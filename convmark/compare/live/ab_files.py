@@ -120,8 +120,8 @@ def enough_budget_s(results: Sequence[CaseResult], budget_s: float) -> float | N
     Returns:
         None where all are decided, or time would most likely not decide one.
     """
-    open_ = [one for one in results if not (one.closed or one.void or one.has_verdict)]
-    needs_s = [one.needs_s for one in open_ if one.needs_s is not None]
+    open_ = [one for one in results if one.some_steps or not (one.void or one.has_verdict)]
+    needs_s = [one.needs_s for one in open_ if one.needs_s]  # 0 of one that sessions have decided
     if not open_ or len(needs_s) < len(open_):
         return None
     return 10.0 * math.ceil((budget_s + sum(needs_s) / len(results)) / 10)
