@@ -13,7 +13,7 @@ from convmark.core.errors import OptionError
 from convmark.report.build import build
 from convmark.report.comparison import Comparison, Price
 from convmark.report.rows import points
-from convmark.report.tables.hardware import GEOMETRIC_MEAN, hardware_tables
+from convmark.report.tables.hardware import GEOMETRIC_MEAN, hardware_tables, unlike_words
 from convmark.report.tables.models import architectures
 from convmark.report.tables.steps import (
     latency_limit,
@@ -97,10 +97,13 @@ def test_what_may_bend_a_ratio_of_machines_is_said_with_what_to_do(tmp_path: Pat
         three(FAST, 1, "lenet5", 1.0, 1.1, 1.2, time_budget_s=2.0),
     )
     tables = {table.key: table for table in build([tmp_path / "results"]).tables}
-    bent = "other time budget, which may bend the ratio: measure both again with one release"
+    bent = "other time budget, which may bend the ratio: measure both again with the same time bud"
     assert bent in tables["hardware"].lead[0]
     (line,) = [row for row in tables["answers"].records() if " against " in row["of"]]
     assert bent in line["detail"]
+    told = unlike_words(["numpy", "keras", "python", "packages", "code", "measurement version"])
+    assert told.startswith("other numpy, keras, python, packages and 2 more, which may bend the ")
+    assert told.endswith(": measure both again with the same release of convmark and code")
 
 
 def test_a_gpu_is_set_against_the_cpu_of_the_same_machine(tmp_path: Path) -> None:

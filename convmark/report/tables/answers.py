@@ -287,7 +287,7 @@ def _machines(hardware: Table) -> Iterator[dict[str, str]]:
         sustained = ", sustained" * _is_sustained(hardware)
         of = f"{row['hardware']} against {base}{sustained}"
         yield _line(
-            RATIOS, of, times_as_fast(found), f"{cases} {brackets_text(found)}", software, load
+            RATIOS, of, times_as_fast(found), f"{cases} {brackets_text(found)}", load, software
         )
     if left:
         yield _line(RATIOS, counted(left, "more machine"), f"see {hardware.title}")

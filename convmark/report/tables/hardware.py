@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from convmark.core.errors import OptionError
@@ -48,9 +49,11 @@ if TYPE_CHECKING:
 GEOMETRIC_MEAN = "geometric mean"
 BEST_BATCHES = "hardware_best"
 UNLIKE, MOST_NAMES = "not as on", 4
-BENT = "which may bend the ratio: measure both again with one release of convmark"
-_BENDING = frozenset(("measurement version", "time budget", "code"))
 """How a note begins that has what of the software is another one; and how many names a line has."""
+_BENDING = MappingProxyType(
+    {"measurement version": "release of convmark", "time budget": "time budget", "code": "code"}
+)
+"""What may bend a ratio, and what of both sides has to be the same."""
 
 _STEP = "step_time_p50_s"
 _Speedups = Mapping[str, Sequence[Ratio]]
@@ -375,7 +378,7 @@ class _Shown(Measured):
             words += f", {times_text(mean, share)} times per {ours.currency}/h{without}"
             words += ends_text(mean, share)
         other = self._other(name)
-        told = "".join([f", {other}" * bool(other), *self._loads(name, rate)])
+        told = "".join([*self._loads(name, rate), f", {other}" * bool(other)])
         return f"{words}{told}; {intervals_with_1(speedups)}."
 
     def _headings(self) -> list[Heading]:
@@ -408,7 +411,9 @@ def unlike_words(names: Iterable[str]) -> str:
     """Return what is another one on the two sides of a ratio; what to do where it may bend it."""
     found = list(dict.fromkeys(names))
     told = f"other {listed(found, MOST_NAMES)}" if found else ""
-    return f"{told}, {BENT}" if _BENDING & set(found) else told
+    if same := [what for name, what in _BENDING.items() if name in found]:
+        told += f", which may bend the ratio: measure both again with the same {' and '.join(same)}"
+    return told
 
 
 def _trained_alike(row: Row, other: Row) -> bool:
