@@ -442,6 +442,9 @@ def test_the_last_lines_fit_a_narrow_terminal_and_keep_what_is_copied_on_one_lin
     assert max(map(len, lines)) <= 80
     assert sum(line.startswith("convmark: next: convmark ") for line in lines) == len(steps)
     assert f"Benchmark-Accept: {judgement().case}" in lines
+    ends = judgement(verdict="inconclusive", fails=True, change=None, note="RuntimeError:")
+    say_step(gate_step([ends], Options()), said)
+    assert log.getvalue().splitlines()[-1].startswith("convmark: next: convmark run --models ")
     say_step(next_step([row()], read({"results": "rows " * 30})), said)
     last = log.getvalue().splitlines()[-1]
     assert last == f"convmark: next: convmark report -o report.html --results '{'rows ' * 30}'"

@@ -74,7 +74,7 @@ def say_step(step: str, say: Say) -> None:
     """
     told: list[str] = []
     for line in step.splitlines():
-        if told and told[-1].endswith(":"):
+        if told and told[-1].endswith(":") and not line.startswith((" ", _NEXT)):
             told[-1] += f"\n{unbroken(line)}"
         else:
             told.append(unbroken(line) if line.startswith(_NEXT) else line)
