@@ -514,6 +514,7 @@ def test_verdicts_that_fail_come_first_and_the_rest_is_counted() -> None:
     )
     assert table.column("case") == ["c", "a", "b"]
     assert "1 more: other metrics, which are unchanged or follow the step time." in table.caption
+    assert judged([judgement()], "main", between="").caption.endswith("over all cases.")
 
 
 # All of them

@@ -440,7 +440,8 @@ def judged(judgements: Sequence[Judgement], against: str, *, between: str) -> Ta
         "verdicts",
         f"Verdicts: {headline(judgements)}, {between}",
         f"Run {run} against {against}. A change is a share of the baseline, above 0 is more; its "
-        f"interval is at an error rate of 1 % over all cases. {left} more: {NOTHING_MORE}.",
+        "interval is at an error rate of 1 % over all cases."
+        f"{f' {left} more: {NOTHING_MORE}.' * bool(left)}",
         headings(
             "case metric verdict change low high smallest_visible note",
             smallest_visible=("smallest visible", "share"),
