@@ -190,7 +190,8 @@ def _device_rows(machine: Machine, framework: Mapping[str, Any]) -> Rows:
     listed = ", ".join(_devices(framework))
     newest = next((gpu.driver_cuda for gpu in machine.gpus if gpu.driver_cuda), None)
     runs = f", runs CUDA up to {newest}" if newest else ""
-    none = "none found" + ", so the framework's CUDA is not used" * bool(framework.get("cuda"))
+    is_unused = framework.get("cuda") and set(_devices(framework)) <= {"cpu"}
+    none = "none found" + ", so the framework's CUDA is not used" * bool(is_unused)
     return [
         ("framework", listed or _told(framework, "devices", "none")),
         ("driver", f"{machine.driver or none}{runs}"),
