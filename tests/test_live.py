@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from convmark.compare.judgement import LiveSession
 from convmark.compare.live import live
 from convmark.compare.live.case_result import OTHER_SOFTWARE, VOID, CaseResult, hold_sizes
 from convmark.compare.live.live import LiveOptions, compare_live
@@ -41,7 +40,6 @@ FOUR = ("lenet5", "conv_layer", "dense_layer", "mini_resnet")
 SIZES = {"old": {"parameters": 10}, "new": {"parameters": 20}}
 HOT = "the card was slowed (hardware_thermal)"
 CARD = Card(gpu=Gpu(index=0, name="Tesla T4", memory_bytes=None, uuid="GPU-1"))
-SLOWER = LiveSession(wall=0.08, cpu=None, seconds=2.0, run="0001")
 NONE: Any = object()
 """Stands for an interpreter: nothing is started."""
 
@@ -549,7 +547,6 @@ def test_codes_that_make_one_graph_are_decided_by_one_session(compare: Compare) 
         (lambda: of_graphs("g1", "g1", change=0.3), {}),  # the time says otherwise
         (lambda: of_graphs("g1", "g1", change=0.12, error=0.05), {}),  # it says little
         (lambda: of_graphs("g1", "g1"), {"earlier": Earlier(CarriedOver(bar=-0.2))}),
-        (lambda: of_graphs("g1", "g1"), {"earlier": Earlier(CarriedOver(sessions=(SLOWER,) * 2))}),
         (lambda: of_graphs("g1", "g1", settings={"old": {}, "new": {"OMP": "1"}}), {}),
         (lambda: of_graphs("g1", "g1"), {"control": True}),  # a figure is asked for
         (lambda: of_graphs("g1", "g1"), {"codes": (Code("old"), None)}),

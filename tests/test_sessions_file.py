@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from histories import A_COMMIT, run_of
+from test_live import Compare, Earlier, compare, of_graphs  # noqa: F401 - a fixture
 from test_verdict import LENET, confirmed
 from test_verdicts_file import judgement
 
@@ -121,14 +122,18 @@ def test_nothing_is_taken_along_under_other_conditions(
 
 
 @pytest.mark.parametrize(
-    ("walls", "bar", "contradicts"),
-    [((), 0.0, False), ((0.118, -0.016, 0.02), 0.0, False), ((0.08,), 0.0, True), ((), -0.1, True)],
+    ("walls", "taken"),
+    [((0.118, -0.016), 1), ((0.08,), 1), ((0.07, 0.07), 2)],
 )
-def test_earlier_sessions_whose_median_is_near_0_leave_the_decision_to_the_graph(
-    walls: Sequence[float], bar: float, contradicts: bool
+def test_sessions_of_an_earlier_run_are_of_the_median_that_one_graph_is_held_to(
+    compare: Compare,  # noqa: F811 - the fixture
+    walls: tuple[float, ...],
+    taken: int,
 ) -> None:
     sessions = tuple(LiveSession(wall=one, cpu=None, seconds=2.0) for one in walls)
-    assert CarriedOver(sessions=sessions, bar=bar).contradicts == contradicts
+    given = Earlier(CarriedOver(sessions=sessions))
+    (found,), duets = compare({"lenet5": of_graphs("g1", "g1")}, earlier=given)
+    assert (found.same, len(duets.plans["lenet5"])) == ("same graph", taken)
 
 
 def test_what_was_decided_is_measured_anew(tmp_path: Path) -> None:

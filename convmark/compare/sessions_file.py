@@ -13,13 +13,12 @@ import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from convmark.compare.accepted_code import is_open
 from convmark.compare.comparability import Conditions
 from convmark.compare.files import read_verdicts
-from convmark.compare.judgement import NOT_ENDED, SAME_WITHIN, LiveComparison, LiveSession
+from convmark.compare.judgement import NOT_ENDED, LiveComparison, LiveSession
 from convmark.compare.rule.decision import bar
 from convmark.compare.rule.statistics import Summary, summary
 from convmark.core.cells import column
@@ -169,12 +168,6 @@ class CarriedOver:
     """Of the same two codes, which were left undecided, or whose change is accepted since."""
     bar: float = 0.0
     """`CaseSessions.bar`: the level that a slowdown counts from."""
-
-    @property
-    def contradicts(self) -> bool:
-        """Whether it is to be held against it that both codes make the same graph."""
-        walls = [one.wall for one in self.sessions]
-        return bool(self.bar) or (bool(walls) and abs(median(walls)) > SAME_WITHIN)
 
 
 def left_undecided(

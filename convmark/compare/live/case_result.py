@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -189,19 +189,23 @@ class CaseResult:
                 "of a run of each code"
             )
 
-    def look_at_graphs(self, session: Session) -> None:
+    def look_at_graphs(self, session: Session, earlier: Sequence[LiveSession] = ()) -> None:
         """Take in whether both codes make one graph, and close the case where that decides it.
 
         The first session tells the graphs, and noise may move it by more than `SAME_WITHIN`. So the
-        median of all is held to that after 1, 2, 4, 8 sessions and so on: of many looks one would
-        agree by chance.
+        median of all is held to that after it and after 2, 4, 8 sessions and so on: of many looks
+        one would agree by chance.
+
+        Args:
+            earlier: the sessions of earlier runs, before the first of this one.
         """
         if session.wall is None:
             return
-        walls = [*(one.wall for one in self.live), session.wall.value]
-        if session.graphs or not self.live:
+        is_first, walls = not self.live, [one.wall for one in (*earlier, *self.live)]
+        walls.append(session.wall.value)
+        if session.graphs or is_first:
             self.why_timed = session.why_timed or ONE_GRAPH
-        is_look = len(walls).bit_count() == 1
+        is_look = is_first or len(walls).bit_count() == 1
         if self.why_timed == ONE_GRAPH and is_look and abs(median(walls)) <= SAME_WITHIN:
             self.same, self.closed, self.why_timed = (
                 SAME_GRAPH,

@@ -346,8 +346,8 @@ class _Running:
         pairing, found = self._pairings[place], self.found[place]
         session, disturbed = self._run(pairing, found)
         self._check(pairing, session, found)
-        if self._may_be_one(pairing, found) and not disturbed:
-            found.look_at_graphs(session)
+        if not disturbed:
+            self._look_at_graphs(pairing, session, found)
         for name, sizes in session.sizes.items():
             found.sizes.setdefault(name, {}).update(sizes)
         found.closed = found.closed or session.disturbing
@@ -424,15 +424,15 @@ class _Running:
         if same and not (pairing.may_be_same or found.apart or session.failure):
             found.same, found.closed = SAME_CODE, "both sides run the same code"
 
-    def _may_be_one(self, pairing: Pairing, found: CaseResult) -> bool:
-        """Whether no figure is asked for, nothing is known to differ, and no earlier run tells."""
+    def _look_at_graphs(self, pairing: Pairing, session: Session, found: CaseResult) -> None:
+        """Look at the graphs where no figure is asked for, and nothing is known to differ."""
         asked = self._terms.evenly or pairing.may_be_same or pairing.control is not None
-        if asked or not found.codes or found.unlike or found.closed:
-            return False
-        if found.live:
-            return found.why_timed == ONE_GRAPH and not found.apart
+        is_told = found.live and (found.why_timed != ONE_GRAPH or found.apart)
+        if asked or is_told or not found.codes or found.unlike or found.closed:
+            return
         carried = self._terms.earlier.of(pairing.case.name, *found.codes, apart=False)
-        return not carried.contradicts
+        if not carried.bar:  # its sessions are among those of the case once it has any
+            found.look_at_graphs(session, () if found.live else carried.sessions)
 
     def _failed(self, pairing: Pairing, failure: SideFailure, found: CaseResult) -> None:
         """Take in a session that died; a code that cannot run beside the other is tried alone."""
