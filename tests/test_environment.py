@@ -662,8 +662,25 @@ def test_cautions_come_in_a_fixed_order_and_each_says_what_to_do() -> None:
     quota = found[6]
     assert "0.50 of the 8 cores" in quota.finding
     assert "--cpus=8" in quota.remedy
-    assert "taskset -c 0-0" in quota.remedy
+    assert "taskset -c 0)" in quota.remedy
     assert "fixes the number of threads" in found[7].finding
+
+
+def test_a_run_under_a_quota_is_pinned_to_cpus_that_the_process_may_use() -> None:
+    """A container's cpuset may begin at any CPU."""
+    limited = dataclasses.replace(QUIET, cpu_quota_cores=2.5, cpus=(4, 5, 6, 7))
+    (caution,) = cautions(MACHINE, limited, {})
+    assert caution.remedy.endswith("or pin the run to 2 (taskset -c 4-5)")
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system binds no process")
+def test_the_state_has_the_cpus_that_this_process_may_use() -> None:
+    own = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {max(own)})
+        assert read_state().cpus == (max(own),)
+    finally:
+        os.sched_setaffinity(0, own)
 
 
 def test_a_flag_is_quoted_with_its_value_and_effect() -> None:

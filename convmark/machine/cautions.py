@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
+from convmark.core.case import cpu_list
 from convmark.core.errors import ConvmarkError
 from convmark.core.text import counted, load_text, plain_text, share_text
 from convmark.machine.hardware import GIB, Machine
@@ -215,12 +216,13 @@ def _quota(machine: Machine, state: State) -> Caution | None:
     if state.cpu_quota_cores is None or state.cpu_quota_cores >= machine.cores:
         return None
     whole = max(1, int(state.cpu_quota_cores))
+    own = cpu_list((state.cpus or range(machine.cores))[:whole])
     return Caution(
         subject="CPU quota",
         finding=f"the container may use {state.cpu_quota_cores:.2f} of the "
         f"{counted(machine.cores, 'core')} it sees: threads pause when the quota is used up",
         remedy=f"raise the quota to {machine.cores} (docker run --cpus={machine.cores}), "
-        f"or pin the run to {whole} (taskset -c 0-{whole - 1})",
+        f"or pin the run to {whole} (taskset -c {own})",
     )
 
 

@@ -135,6 +135,8 @@ class State:
     """The hottest CPU sensor, degrees Celsius."""
     cpu_quota_cores: float | None = None
     """CPU seconds per second that the strictest cgroup allows; None where unlimited."""
+    cpus: tuple[int, ...] = ()
+    """The logical CPUs that this process may use, sorted."""
 
     def __post_init__(self) -> None:
         if self.available_memory_bytes < 0:
@@ -166,6 +168,7 @@ def read_state(*, earlier: CpuTicks | None = None, root: Path = Path("/")) -> St
         steal_fraction=stolen_fraction(read_cpu_ticks(root), earlier),
         cpu_temperature_c=cpu_temperature_c(),
         cpu_quota_cores=cpu_quota(membership, mount),
+        cpus=tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else (),
     )
 
 
