@@ -115,6 +115,17 @@ def test_what_the_harness_writes_passes(found: Callable[..., set[str]]) -> None:
     assert found({**of(FALLEN), **AT_LIMIT}, *both) == set()
 
 
+@pytest.mark.parametrize("few", [FALLEN[:1], FALLEN[4:8]])
+def test_a_row_of_an_earlier_version_has_no_drop_of_intervals_that_are_too_few_to_find_one(
+    few: list[sustained.Interval], found: Callable[..., set[str]]
+) -> None:
+    few = [dataclasses.replace(one, began_s=float(n)) for n, one in enumerate(few)]
+    assert of(few)["sustained_drop"] is None
+    earlier = {**of(few), "sustained_drop": 0.0}
+    assert found(earlier, (sustained.TABLE, few)) == set()
+    assert found({**earlier, "sustained_drop": 0.1}, (sustained.TABLE, few)) == {"intervals"}
+
+
 @pytest.mark.parametrize(
     ("columns", "intervals"),
     [

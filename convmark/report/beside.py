@@ -146,7 +146,10 @@ def _of_intervals(row: Row, intervals: Sequence[Interval]) -> str:
         if not abs(one.throughput_samples_per_s - rate) <= ROUNDING * rate:
             told = f"{one.throughput_samples_per_s:.6g} samples/s"
             return f"has {told} in interval {number}, of its steps {rate:.6g} follow"
-    return sustained.leak(intervals) or _unlike(row, sustained.figures(intervals, samples))
+    figures = sustained.figures(intervals, samples)
+    if figures["sustained_drop"] is None and row["sustained_drop"] == 0:
+        figures["sustained_drop"] = 0.0  # as earlier versions wrote it of too few intervals
+    return sustained.leak(intervals) or _unlike(row, figures)
 
 
 def _of_tries(row: Row, tries: Sequence[Tried]) -> str:
