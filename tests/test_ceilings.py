@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_run import MACHINE
 
+from convmark.cli import fleet
 from convmark.core.case import Case
 from convmark.core.errors import StoreError
 from convmark.interpreter import Answer, Interpreter
@@ -21,6 +23,8 @@ from convmark.session.ceilings import (
     key_of,
     read_ceilings,
 )
+from convmark.session.facts import Facts
+from convmark.session.fleet.host import PreparedNode
 from convmark.worker import ceiling
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
@@ -127,6 +131,19 @@ def test_under_a_cpu_quota_no_ceiling_of_the_whole_cpu_is_taken_and_none_is_kept
     other = Case(model="lenet5", task="train", threads="1")
     gathered([other], worker, "on", quota=1.5)
     assert key_of(other) not in gathered([other], worker, "off")
+
+
+def test_of_a_node_under_a_quota_the_ceilings_of_its_card_alone_are_kept(
+    gathered: Gather, tmp_path: Path
+) -> None:
+    found = gathered([CPU, GPU], Worker(), "on")
+    node = Facts(run="0000", machine=MACHINE, commit=None, dirty=None, flags="", ceilings=found)
+    for quota, kept in ((1.5, {key_of(GPU)}), (None, set(found)), (MACHINE.cores, set(found))):
+        facts = dataclasses.replace(node, cpu_quota_cores=quota)
+        path = ceilings_path(tmp_path / str(quota), MACHINE.name)
+        path.parent.mkdir(parents=True)
+        fleet._keep_ceilings(tmp_path / str(quota), [PreparedNode(cases=(), found={}, facts=facts)])
+        assert set(read_ceilings(path)) == kept
 
 
 def test_what_a_runtime_alone_computes_in_has_no_ceiling(gathered: Gather, path: Path) -> None:

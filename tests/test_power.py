@@ -219,6 +219,12 @@ def test_busy_cpus_that_the_process_may_not_use_leave_the_energy_empty(tmp_path:
     assert "cpu_power_w" not in watched(tmp_path / "busy", others=iter(busy))
 
 
+def test_a_cpu_that_goes_offline_meanwhile_leaves_the_energy_empty(tmp_path: Path) -> None:
+    """What the others did is then not known: all their seconds are fewer than before."""
+    gone = ((5.0, 90.0), (5.0, 90.5), (3.0, 60.0))
+    assert "cpu_power_w" not in watched(tmp_path, others=iter(gone))
+
+
 def test_cpus_beside_those_of_a_bound_process_are_others(monkeypatch: pytest.MonkeyPatch) -> None:
     times = [SimpleTimes(1.0, 9.0), SimpleTimes(2.0, 8.0), SimpleTimes(4.0, 6.0)]
     monkeypatch.setattr(psutil, "cpu_times", lambda percpu: times)
