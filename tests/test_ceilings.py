@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from datetime import datetime, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rows import row
 from test_run import MACHINE
 
 from convmark.cli import fleet
@@ -18,6 +21,7 @@ from convmark.interpreter import Answer, Interpreter
 from convmark.session.ceilings import (
     ceilings_path,
     efficiency,
+    exceeded,
     gather,
     keep_ceilings,
     key_of,
@@ -35,22 +39,27 @@ GPU = Case(model="lenet5", task="infer", device="gpu:0", precision="tf32")
 class Worker:
     """Answers like one that measures ceilings, and remembers for which cases it was asked."""
 
-    def __init__(self, status: str = "ok", others: float | None = 0.1) -> None:
+    def __init__(
+        self, status: str = "ok", others: float | None = 0.1, flops_per_s: float = 1e11
+    ) -> None:
         self.asked: list[Any] = []
         self.others = others
         self.status = status
+        self.flops_per_s = flops_per_s
 
-    def __call__(self, request: Mapping[str, Any]) -> Answer:
+    def __call__(self, request: Mapping[str, Any], see: Callable[[Any], None]) -> Answer:
         assert request["kind"] == "ceiling"
         assert (request["case"]["replicas"], request["case"]["cluster"]) == (1, None)
         self.asked.append(request["case"]["device"])
         events = [
             {"event": "environment", "tensorflow": "2.21.0"},
-            {"event": "product", "matrix_size": 2048, "flops_per_s": 1e11},
+            {"event": "product", "matrix_size": 2048, "flops_per_s": self.flops_per_s},
             {"event": "copy", "copy_bytes": 2**28, "bytes_per_s": 1e10},
             {"event": "state", "other_cpu_share": self.others},
             {"event": "finished"},
         ]
+        for event in events:
+            see(event)
         message = "" if self.status == "ok" else "no memory"
         return Answer(status=self.status, message=message, events=events, ready_s=0.1)
 
@@ -70,12 +79,8 @@ Gather = Callable[..., dict[Any, Any]]
 
 @pytest.fixture
 def gathered(path: Path, said: list[str]) -> Gather:
-    def run(
-        cases: list[Case], worker: Worker, which: str, quota: float | None = None
-    ) -> dict[Any, Any]:
-        return gather(
-            cases, worker, path, which=which, say=said.append, quota=quota, now=lambda: NOW
-        )
+    def run(cases: list[Case], worker: Worker, which: str, **more: Any) -> dict[Any, Any]:
+        return gather(cases, worker, path, which=which, say=said.append, now=lambda: NOW, **more)
 
     return run
 
@@ -116,6 +121,37 @@ def test_a_ceiling_of_a_busy_cpu_is_not_kept_but_that_of_a_gpu_beside_it_is(
     assert set(gathered([CPU, GPU], busy, "on")) == {key_of(GPU)}
     assert "ceilings of cpu are not saved: other programs took 11 % of the CPUs" in said
     assert set(gathered([CPU], Worker(others=None), "on")) == {key_of(CPU), key_of(GPU)}
+
+
+@pytest.mark.parametrize("why", ["the card was slowed (hardware_thermal)", None])
+def test_a_ceiling_of_a_slowed_or_shared_card_is_not_kept(
+    why: str | None, gathered: Gather, path: Path, said: list[str]
+) -> None:
+    seen: list[str] = []
+    cards = SimpleNamespace(
+        see=lambda event: seen.append(event["event"]), columns=lambda _: {"not_judged": why}
+    )
+    found = gathered([GPU], Worker(), "on", watch=lambda case: nullcontext(cards))
+    assert {"product", "copy"} <= set(seen)
+    assert set(found) == set(read_ceilings(path)) == (set() if why else {key_of(GPU)})
+    assert why is None or said[-1] == f"ceilings of gpu:0 are not saved: {why}"
+
+
+def test_a_ceiling_that_rows_exceed_is_measured_once_more_and_the_higher_counts(
+    gathered: Gather, path: Path, said: list[str]
+) -> None:
+    """Measured on a hot card, or the rows multiply less often than is counted (Winograd)."""
+    gathered([CPU], Worker(), "on")
+    rows = [row(efficiency=0.9, peak_flops_per_s=1e11), row(efficiency=1.2, peak_flops_per_s=1e11)]
+    assert exceeded(rows[:1], path) == []
+    assert exceeded([row(efficiency=1.2, peak_flops_per_s=5e10)], path) == []  # under a quota
+    assert exceeded(rows, path) == [rows[1].case]
+    gathered(exceeded(rows, path), Worker(flops_per_s=2e11), "auto", again=True)
+    assert "now 2e+11 FLOP/s, before 1e+11" in said[-1]
+    assert read_ceilings(path)[key_of(CPU)].peak_flops_per_s == 2e11
+    assert exceeded([row(efficiency=1.2, peak_flops_per_s=2e11)], path) == []  # once more, no more
+    gathered([CPU], Worker(flops_per_s=1e10), "on", again=True)
+    assert read_ceilings(path)[key_of(CPU)].peak_flops_per_s == 2e11
 
 
 def test_under_a_cpu_quota_no_ceiling_of_the_whole_cpu_is_taken_and_none_is_kept(

@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +203,7 @@ def told(request: Mapping[str, Any]) -> Answer:
 def test_ceilings_of_each_precision_are_measured_once_and_kept(tmp_path: Path) -> None:
     path, asked, said = tmp_path / "gpu-1" / "ceilings.csv", [], []
 
-    def ask(request: Mapping[str, Any]) -> Answer:
+    def ask(request: Mapping[str, Any], see: Callable[[Any], None]) -> Answer:
         asked.append((request["case"]["precision"], request["sizes"]))
         return told(request)
 

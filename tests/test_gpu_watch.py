@@ -142,6 +142,13 @@ def test_throttle_reasons_are_the_or_of_all_samples() -> None:
 
 
 @needs_compiler
+def test_a_card_is_watched_while_its_ceilings_are_measured() -> None:
+    ceilings = [{"event": "phase", "phase": "ceilings"}, sleep(0.1), {"event": "product"},
+                {"event": "copy"}]  # fmt: skip
+    assert watched(ceilings, STANDIN_REASONS="40")["throttle_reasons"] == "hardware_thermal"
+
+
+@needs_compiler
 def test_a_power_cap_alone_is_recorded_and_judged() -> None:
     found = watched(STANDIN_REASONS="4")
     assert (found["throttle_reasons"], found["not_judged"]) == ("power_cap", None)

@@ -31,6 +31,7 @@ from convmark.interpreter import Answer, Interpreter
 from convmark.interpreter.inspection import devices_asked_for, inspect
 from convmark.machine.cautions import cautions, speed_flags
 from convmark.machine.doctor import findings, findings_text
+from convmark.machine.gpu.cards import watching
 from convmark.machine.hardware import Machine, read_machine
 from convmark.machine.state import limiting_quota, read_state
 from convmark.report.summary import summary_text
@@ -39,6 +40,7 @@ from convmark.results.store import Store
 from convmark.session.ceilings import (
     Ceiling,
     Key,
+    WatchOf,
     ceiling_of,
     ceiling_request,
     ceilings_path,
@@ -195,6 +197,7 @@ def check(asked: DeviceCheck, options: Options, say: Say = print) -> bool:
             sizes=asked.ceiling_sizes,
             say=say,
             quota=limiting_quota(machine.cores),
+            watch=session.watch,
         )
         say(f"\n{ceilings_table(ceilings.values())}\n")
         session.take(asked.cases)
@@ -239,26 +242,27 @@ def _probed(asked: DeviceCheck, options: Options, interpreter: Interpreter) -> d
 
 def measured_ceilings(
     cases: Sequence[Case],
-    ask: Callable[[Mapping[str, Any]], Answer],
+    ask: Callable[..., Answer],
     path: Path,
     *,
     sizes: int | None,
     say: Say,
     quota: float | None = None,
+    watch: WatchOf = lambda case: watching(()),
 ) -> dict[Key, Ceiling]:
     """Return the ceilings of the cases' device and precisions, as far as it has them.
 
     Args:
         path: where ceilings are kept; those there are not measured again.
         sizes: how many sizes are tried; such a look is neither kept nor taken from what is.
-        quota: as for `gather`.
+        quota, watch: as for `gather`.
 
     Raises:
         StoreError: the file does not fit, or cannot be written.
         WorkerError: no worker can be started at all.
     """
     if sizes is None:
-        known = gather(cases, ask, path, which="on", say=say, quota=quota)
+        known = gather(cases, ask, path, which="on", say=say, quota=quota, watch=watch)
         return {key_of(case): known[key_of(case)] for case in cases if key_of(case) in known}
     found = {}
     for case in cases:

@@ -1,14 +1,16 @@
 """Ceilings of each device, measured once per machine and saved: results/<machine>/ceilings.csv.
 
 A ceiling is of a device, a backend, a precision, a number of threads and the CPUs that the process
-is bound to. A row is compared with it,
-never judged by it; to measure anew, remove the file.
+is bound to. A row is compared with it, never judged by it. One that rows exceed is measured once
+more, for it may be of a slow moment; the higher one counts. To measure anew, remove the file.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,11 +22,15 @@ from convmark.core.errors import StoreError
 from convmark.core.runtimes import RUNTIME_PRECISIONS
 from convmark.core.text import Say, load_text
 from convmark.interpreter import Answer
-from convmark.results.record import BUSY_SHARE
+from convmark.machine.gpu.cards import CardsWatch, watching
+from convmark.results.record import BUSY_SHARE, Record
 from convmark.results.table_file import TableFile
 
 Key = tuple[str, str, str, str, str | None]
 """Device, backend, precision, threads and the CPUs that the process is bound to."""
+
+WatchOf = Callable[[Case], AbstractContextManager[CardsWatch]]
+"""Looks at the cards of a case until its block ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +79,7 @@ def ceilings_path(results: Path, machine: str) -> Path:
 
 
 def read_ceilings(path: Path) -> dict[Key, Ceiling]:
-    """Return the ceilings of a file, the newest of each key; none where there is no file.
+    """Return the ceilings of a file, the highest of each key; none where there is no file.
 
     Of precisions that runtimes alone have there is none: an earlier version measured a framework's
     float32 for them.
@@ -82,7 +88,27 @@ def read_ceilings(path: Path) -> dict[Key, Ceiling]:
         StoreError: the file does not fit.
     """
     found = (one for one in TABLE.read(path) if one.precision not in RUNTIME_PRECISIONS)
-    return {ceiling.key: ceiling for ceiling in found}
+    return {one.key: one for one in sorted(found, key=lambda one: one.peak_flops_per_s)}
+
+
+def exceeded(records: Iterable[Record], path: Path) -> list[Case]:
+    """Return a case of each ceiling that rows exceed, and that was measured only once so far.
+
+    It may have been measured on a hot or shared card. Or the rows are of convolutions that multiply
+    less often than is counted (Winograd): then to measure it once more tells.
+
+    Raises:
+        StoreError: the file does not fit.
+    """
+    times, known = Counter(one.key for one in TABLE.read(path)), read_ceilings(path)
+    cases = {
+        key_of(one.case): one.case
+        for one in records
+        if (ceiling := known.get(key_of(one.case)))
+        and ceiling.peak_flops_per_s == one.peak_flops_per_s  # under a quota it has another
+        and (one.efficiency or 0.0) > 1
+    }
+    return [case for key, case in cases.items() if times[key] == 1]
 
 
 def efficiency(case: Case, work: int, throughput: float, ceiling: Ceiling) -> float:
@@ -100,22 +126,28 @@ def efficiency(case: Case, work: int, throughput: float, ceiling: Ceiling) -> fl
 
 def gather(
     cases: Iterable[Case],
-    ask: Callable[[Mapping[str, Any]], Answer],
+    ask: Callable[..., Answer],
     path: Path,
     *,
     which: str,
     say: Say,
     quota: float | None = None,
+    watch: WatchOf = lambda case: watching(()),
+    again: bool = False,
     now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
 ) -> dict[Key, Ceiling]:
     """Return the ceilings of the cases' devices; those that are missing are measured and kept.
 
+    Not where other programs took the CPUs or the card, or heat or a brake slowed the card.
+
     Args:
-        ask: has a request served by a worker.
+        ask: has a request served by a worker, and hands its events on.
         which: `on` measures all that are missing, `auto` those of GPUs, `off` none.
         say: is told of each that is measured or cannot be.
         quota: CPUs' worth of time that this process may use, where that is less than all: what a
             CPU reaches then is no ceiling of the machine, so none is kept or taken from the file.
+        watch: looks at the cards meanwhile.
+        again: measures those of the file once more too.
 
     Raises:
         StoreError: the file does not fit, or cannot be written.
@@ -124,25 +156,39 @@ def gather(
     known = read_ceilings(path)
     if quota is not None:
         known = {key: one for key, one in known.items() if one.device != "cpu"}
+    before = known if again else {}
+    if again:
+        known, which = {}, which if which == "off" else "on"
     for case in missing(cases, known, which):
         device, backend, precision, *_ = key_of(case)
-        say(f"measuring the ceilings of {device} in {precision} by {backend}, once")
-        answer = ask(ceiling_request(case))
+        times = "once more: rows exceed them" if again else "once"
+        say(f"measuring the ceilings of {device} in {precision} by {backend}, {times}")
+        with watch(case) as cards:
+            answer = ask(ceiling_request(case), cards.see)
         ceiling = ceiling_of(case, answer, now())
         if ceiling is None:
             say(f"no ceilings of {device} in {precision}: {answer.status}: {answer.message}")
             continue
-        share = (answer.event("state") or {}).get("other_cpu_share") or 0.0
-        if case.device == "cpu" and share > BUSY_SHARE:
-            load = load_text(share)
-            say(f"ceilings of {device} are not saved: other programs took {load} of the CPUs")
+        if why := _disturbed(case, answer, cards):
+            say(f"ceilings of {device} are not saved: {why}")
             continue
         if case.device == "cpu" and quota is not None:
             say(f"ceilings of {device} are not saved: they are of a CPU quota of {quota:g} CPUs")
         else:
             keep_ceilings(path, [ceiling])
+        if earlier := before.get(ceiling.key):
+            rates = f"{ceiling.peak_flops_per_s:.3g} FLOP/s, before {earlier.peak_flops_per_s:.3g}"
+            say(f"ceilings of {device} in {precision}: now {rates}; later runs have the higher")
         known[ceiling.key] = ceiling
     return known
+
+
+def _disturbed(case: Case, answer: Answer, cards: CardsWatch) -> str:
+    """Return what kept a device from its ceiling meanwhile; empty for nothing that is known."""
+    if case.device != "cpu":
+        return str(cards.columns(1).get("not_judged") or "")
+    share = (answer.event("state") or {}).get("other_cpu_share") or 0.0
+    return f"other programs took {load_text(share)} of the CPUs" if share > BUSY_SHARE else ""
 
 
 def keep_ceilings(path: Path, ceilings: Iterable[Ceiling]) -> None:

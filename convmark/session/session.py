@@ -30,6 +30,7 @@ from convmark.interpreter.inspection import (
     unbound_memory,
 )
 from convmark.machine.cautions import Preflight
+from convmark.machine.gpu.cards import CardsWatch, cards_of, choosing, watching
 from convmark.machine.hardware import Machine
 from convmark.machine.lock import alone
 from convmark.machine.power import idle_power
@@ -40,7 +41,7 @@ from convmark.results.record import Record
 from convmark.results.run_file import RunFile
 from convmark.results.store import Store
 from convmark.session.auto_batch import Choice, chosen_cases, find_sizes
-from convmark.session.ceilings import Ceiling, Key, ceilings_path, gather
+from convmark.session.ceilings import Ceiling, Key, ceilings_path, exceeded, gather
 from convmark.session.expected import after_s, expected_s, is_guess, load_slowdown
 from convmark.session.facts import Facts, Job, facts_of, plan
 from convmark.session.forecast import check_layers, likely_devices, recent_seconds
@@ -236,8 +237,14 @@ class Session(contextlib.AbstractContextManager["Session"]):
         codes = CodeReader.at(self.folder, zoo_folder(), commit.sha, results)
         return facts_of(run, self.machine, commit, os.environ, plan=plan, codes=codes)
 
-    def ceilings(self, path: Path) -> dict[Key, Ceiling]:
+    def ceilings(
+        self, path: Path, cases: Sequence[Case] | None = None, *, again: bool = False
+    ) -> dict[Key, Ceiling]:
         """Return the ceilings of the cases' devices; those missing in the file are measured.
+
+        Args:
+            cases: those of the session by default.
+            again: measures those of the file once more too.
 
         Raises:
             StoreError: the file does not fit, or cannot be written.
@@ -245,7 +252,14 @@ class Session(contextlib.AbstractContextManager["Session"]):
         """
         which, ask = self.options.ceilings, self.interpreters.answer
         quota = limiting_quota(self.machine.cores)
-        return gather(self.cases, ask, path, which=which, say=self.say, quota=quota)
+        cases = self.cases if cases is None else cases
+        watch, say = self.watch, self.say
+        return gather(cases, ask, path, which=which, say=say, quota=quota, watch=watch, again=again)
+
+    def watch(self, case: Case) -> contextlib.AbstractContextManager[CardsWatch]:
+        """Return what looks at the cards of a case."""
+        cards = cards_of(case.devices_here, self.machine.gpus, choosing(os.environ))
+        return watching(cards, fresh=self.options.isolation != "none")
 
     def jobs(self) -> list[Job]:
         """Return the processes of the cases, each at its place in the whole plan."""
@@ -288,9 +302,11 @@ class Session(contextlib.AbstractContextManager["Session"]):
                 say=self.say,
                 progress=lambda: self._progress(stream),
             )
-            return
-        with self._progress(stream) as shown:
-            self.execute(missing(jobs, self.records), shown)
+        else:
+            with self._progress(stream) as shown:
+                self.execute(missing(jobs, self.records), shown)
+        if cases := exceeded(self.records, path):
+            self.ceilings(path, cases, again=True)
 
     def _progress(self, stream: TextIO | None) -> RunProgress:
         budget_s = self.options.time_budget_s

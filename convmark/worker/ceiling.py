@@ -37,6 +37,7 @@ def measure(backend: Any, emit: Emit, sizes: int | None = None) -> None:
     """
     before = host.usage()
     pulse = timing.Pulse(lambda phase: emit("progress", phase=phase), time.monotonic)
+    emit("phase", phase="ceilings")
     squares, copies = PRODUCT_SIZES[:sizes], COPY_BYTES[:sizes]
     size, products_per_s = _best(backend.matrix_product, squares, _flops, backend, pulse)
     emit("product", matrix_size=size, flops_per_s=products_per_s)

@@ -81,13 +81,15 @@ class CardWatch:
         """Note an event, which says what the samples from now on belong to."""
         name = event["event"]
         phase = event.get("phase") if name == "phase" else None
-        if name == "warm_up" or phase == "rounds":
+        if name == "warm_up" or phase in ("rounds", "ceilings"):
             self._sampler.measuring = True
         elif phase == "windows":
             self._began_j = self._reader.energy_j()
         elif name == "windows":
             self._end_windows(event)
-        elif name in ("peaks", "rounds"):  # between them the card waits for the host
+        elif name == "product":  # the first of the two ceilings
+            self._own |= self._read_own()
+        elif name in ("peaks", "rounds", "copy"):  # after them the card waits for the host
             self._sampler.measuring = False
             self._own |= self._read_own()
 
