@@ -270,6 +270,26 @@ def test_an_operation_that_filters_or_scales_pictures_has_unknown_flops(keras: A
     assert [found[name] for name in ("ElasticTransform", "ScaleAndTranslate")] == [None, None]
 
 
+def test_a_layer_that_filters_pictures_in_training_has_unknown_flops_there(keras: Any) -> None:
+    if release(keras) < (3, 14):
+        pytest.skip(f"Keras {keras.__version__} has not all of them")
+    k = keras.layers
+    layers = [k.RandomGaussianBlur(), k.RandomSharpness(0.5), k.RandomRotation(0.1), k.RandomFlip(),
+              k.MixUp(), k.Rescaling(2.0), k.Resizing(4, 4)]  # fmt: skip
+    model = keras.Sequential([keras.Input((*IMAGE[:2], 3)), *layers])
+    found = {}
+    for training in (True, False):
+        sample = keras.Input((8, 8, 3), batch_size=1)
+
+        def called(model: Any, sample: Any, training: bool = training) -> Any:
+            return model(sample, training=training)
+
+        calls = traced_calls(model, keras, sample, call_model=called, operations=True)
+        flops = {id(one.layer): call_flops(one, keras) for one in calls}
+        found[training] = [flops[id(one)] for one in layers]
+    assert found == {True: [None] * 3 + [0] * 4, False: [0] * 7}
+
+
 def test_a_shared_layer_counts_each_call_and_its_parameters_once(keras: Any) -> None:
     image = keras.Input(DIGIT)
     shared = keras.layers.Conv2D(1, 3, padding="same", use_bias=False, name="shared")

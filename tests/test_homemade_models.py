@@ -74,7 +74,11 @@ MEASURED = {
         *(27 * 8 + 8 + 36 + 45, 64 * 8 * (27 + 4 + 5), 64 * 27 * 8),
         *("huber + binary_focal_crossentropy", "SGD"),
     ),
-    "augmentation": usual(27 * 4 + 4 + 4 * 4 + 15, 196 * 27 * 4 + 12, 196 * 27 * 4, CLASSES),
+    # turned and zoomed: a matrix of 3 x 3 for each place and channel
+    "augmentation": Right(
+        *(27 * 4 + 4 + 4 * 4 + 15, 196 * 27 * 4 + 12),
+        *(2 * 196 * 27 * 4 + 36 + 2 * 9 * 16 * 16 * 3, CLASSES),
+    ),
     "preprocessing": usual(
         *(27 * 4 + 4 + 5 * 6 + 9 + 17 * 2 + 2, 196 * 27 * 4 + 34, 196 * 27 * 4, CLASSES),
     ),

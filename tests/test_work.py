@@ -109,6 +109,23 @@ def test_what_no_layer_does_counts(keras: Any) -> None:
     assert one_layer(keras, lambda x: x * x + 1.0, 8, 8, 2) == Work(0)
 
 
+def test_a_picture_that_is_turned_counts_as_on_the_other_backends(keras: Any) -> None:
+    """A matrix of 3 x 3 for each place and channel, as Keras multiplies on JAX and PyTorch."""
+    tf = importlib.import_module("tensorflow")
+    turn = tf.constant([[0.0, -1.0, 7.0, 1.0, 0.0, 0.0, 0.0, 0.0]])
+
+    def turned(pictures: Any) -> Any:
+        return tf.raw_ops.ImageProjectiveTransformV3(
+            images=tf.cast(pictures, tf.uint8),
+            transforms=turn,
+            output_shape=[8, 6],
+            fill_value=0.0,
+            interpolation="BILINEAR",
+        )
+
+    assert one_layer(keras, turned, 8, 8, 3) == Work(2 * 9 * 8 * 6 * 3)
+
+
 def test_a_loop_counts_by_its_trips_and_an_unused_product_not_at_all(keras: Any) -> None:
     tf = importlib.import_module("tensorflow")
 

@@ -325,6 +325,11 @@ def _attention_products(call: LayerCall, held: Sequence[Any]) -> int | None:
     return _twice(beside, queries, keys, config["num_heads"], depth)
 
 
+def _of_pictures(call: LayerCall, held: Sequence[Any]) -> int | None:
+    """Refuse a layer that filters, turns or warps pictures in training; else it hands them on."""
+    return None if call.training else 0
+
+
 def _grouped_products(call: LayerCall, held: Sequence[Any]) -> int | None:
     """Count the same of queries in groups: each head of them has its scores."""
     query, value = call.argument(0, "query"), call.argument(1, "value")
@@ -357,6 +362,15 @@ _RULES: dict[str, _Rule] = {
     "PReLU": _nothing,
     "LayerNormalization": _nothing,
     "Normalization": _nothing,
+    # products in training alone
+    **dict.fromkeys(
+        [
+            *("AugMix", "RandAugment", "RandomColorDegeneration", "RandomElasticTransform"),
+            *("RandomGaussianBlur", "RandomGrayscale", "RandomPerspective", "RandomRotation"),
+            *("RandomSharpness", "RandomShear", "RandomTranslation", "RandomZoom"),
+        ],
+        _of_pictures,
+    ),
     # products without a weight, layers that call another in a loop, and code of a framework
     "AdditiveAttention": _unknown,
     "Attention": _unknown,

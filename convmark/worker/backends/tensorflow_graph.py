@@ -115,6 +115,8 @@ def _of_operation(op: Any, known: Known) -> int:
         if any(_called(op, name, (), known) for name in functions):
             raise NoRule(f"{kind} calls a function that multiplies an unknown number of times")
         return 0
+    if kind in _PROJECTIONS:  # of places, whose dtype is none of the network's
+        return _projected(op)
     if kind in _RULES:
         kinds = [tensor.dtype.name for tensor in _factors(op)]
         return product(kind, kinds, lambda: _RULES[kind](op))
@@ -351,6 +353,21 @@ def _cudnn(op: Any) -> int:
     features = op.inputs[0].shape[-1]
     vectors = _size(op.inputs[0], of=slice(-1))
     return 2 * vectors * gates * elements([units], op.name) * elements([features + units], op.name)
+
+
+_PROJECTIONS = ("ImageProjectiveTransformV2", "ImageProjectiveTransformV3")
+
+
+def _projected(op: Any) -> int:
+    """Count a matrix of 3 x 3 times the place of each output, as Keras turns and shifts pictures.
+
+    What comes out may have its shape only behind EnsureShape.
+    """
+    (output,) = op.outputs
+    after = output.consumers()
+    if len(after) == 1 and after[0].type == "EnsureShape":
+        output = after[0].outputs[0]
+    return 2 * 9 * _size(output)
 
 
 _RULES: dict[str, Callable[[Any], int]] = {
