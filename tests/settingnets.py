@@ -359,6 +359,17 @@ def untracked() -> Any:
     return keras.Sequential([keras.Input((8, 8, 3)), *body, layers.Dense(3)])
 
 
+def closed_over() -> Any:
+    """Multiplies by arrays that are no weights: 8 x 8 x 3 x 4, and adds 4 numbers."""
+    sizes = (192, 4), (4,)
+    kernel, bias = (keras.ops.convert_to_tensor(np.ones(one, np.float32)) for one in sizes)
+    body = [
+        layers.Flatten(),
+        layers.Lambda(lambda x: keras.ops.matmul(x, kernel) + bias, output_shape=(4,)),
+    ]
+    return keras.Sequential([keras.Input((8, 8, 3)), *body, layers.Dense(3)])
+
+
 class Looks(Subclassed):
     """Looks at values, which no graph has."""
 

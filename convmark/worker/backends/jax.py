@@ -17,9 +17,9 @@ from convmark_zoo.keras_api import keras
 from convmark.worker import reference
 from convmark.worker.backends.jax_identity import lowered, step_digest
 from convmark.worker.backends.jax_values import Copies, HandedOn, Reading, is_dense, variables_of
-from convmark.worker.backends.jaxpr import as_written, jaxpr_work
+from convmark.worker.backends.jaxpr import as_written, held_arrays, jaxpr_work
 from convmark.worker.backends.keras3 import Keras3Backend, cuda_versions, distribution_version
-from convmark.worker.backends.keras_parts import ByIdentity, untracked
+from convmark.worker.backends.keras_parts import ByIdentity, loose, untracked
 from convmark.worker.backends.keras_state import dtype_policy, read_all, set_policy
 from convmark.worker.backends.losses import Batch, as_convolution, square_matrices
 from convmark.worker.backends.own_training import OwnData
@@ -352,7 +352,7 @@ class Jax(Keras3Backend):
 
     def work(self, model: Any, samples: int) -> Work:
         """What a forward pass of so many samples computes, counted in its jaxpr, per sample."""
-        variables, read = list(model.variables), dict[int, Any]()
+        variables, read, held = list(model.variables), dict[int, Any](), dict[int, Any]()
 
         def infer(given: Any, batch: Any) -> Any:
             with Reading(list(zip(variables, given, strict=True))) as scope:
@@ -362,9 +362,17 @@ class Jax(Keras3Backend):
 
         batch = jax.device_put(self.inputs(model).batch(samples, 0))
         values = [variable.value for variable in variables]
-        found = jaxpr_work(lambda: jax.make_jaxpr(infer)(values, batch))
-        used = (getattr(one, "_value", None) for one in read.values())
-        hidden = untracked(model, (one for one in used if one is not None))
+
+        def trace() -> Any:
+            closed = jax.make_jaxpr(infer)(values, batch)
+            held.update((id(one), one) for one in held_arrays(closed) if jnp.ndim(one))
+            return closed
+
+        found = jaxpr_work(trace)
+        used = [getattr(one, "_value", None) for one in read.values()]
+        used = [one for one in used if one is not None]
+        outside = [one for key, one in held.items() if key not in set(map(id, used))]
+        hidden = untracked(model, [*used, *loose(model, outside)])
         return replace(per_sample(found, samples), untracked=hidden)
 
     def training_work(self, step: Step, samples: int) -> Work:

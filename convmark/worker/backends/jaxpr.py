@@ -41,6 +41,17 @@ def jaxpr_work(trace: Callable[[], Any]) -> Work:
     return counted(lambda: _of_jaxpr(followed(trace).jaxpr))
 
 
+def held_arrays(closed: Any) -> Iterator[Any]:
+    """Yield the arrays that a traced function has from outside and does not take as arguments."""
+    yield from closed.consts
+    for equation in closed.jaxpr.eqns:
+        yield from (one.val for one in equation.invars if isinstance(one, core.Literal))
+        for value in equation.params.values():
+            for one in value if isinstance(value, (list, tuple)) else [value]:
+                if isinstance(one, core.ClosedJaxpr):
+                    yield from held_arrays(one)
+
+
 @contextlib.contextmanager
 def as_written() -> Iterator[None]:
     """In which functions are not compiled, and loops of JAX's own are loops of Python."""

@@ -174,6 +174,17 @@ def untracked(model: Any, used: Iterable[Any]) -> int:
     return sum(elements(one) for one in used if id(one) not in known and "float" in str(one.dtype))
 
 
+LEAST_LOOSE = 0.01
+"""Of the parameters: means of channels and the like are fewer."""
+
+
+def loose(model: Any, arrays: Iterable[Any]) -> list[Any]:
+    """Return arrays that a model's code holds outside of variables, where they are many numbers."""
+    found = [one for one in arrays if "float" in str(one.dtype)]
+    most = LEAST_LOOSE * sum(map(elements, model.weights))
+    return found if sum(map(elements, found)) >= most else []
+
+
 def item_bytes(dtype: Any) -> int:
     """Return the bytes of one element: 4 of float32, 2 of bfloat16, 1 of bool."""
     bits = re.search(r"\d+", getattr(dtype, "name", str(dtype)))

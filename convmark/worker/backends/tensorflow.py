@@ -16,7 +16,7 @@ from convmark_zoo.keras_api import KERAS_VERSION, keras
 from convmark.core.runtimes import parted_signature
 from convmark.worker import reference
 from convmark.worker.backends.keras_model import KerasBackend
-from convmark.worker.backends.keras_parts import root_mean_square, untracked
+from convmark.worker.backends.keras_parts import loose, root_mean_square, untracked
 from convmark.worker.backends.keras_state import dtype_policy, read_all, set_policy
 from convmark.worker.backends.losses import Batch, square_matrices
 from convmark.worker.backends.own_training import (
@@ -28,7 +28,7 @@ from convmark.worker.backends.own_training import (
 from convmark.worker.backends.saved_model import SavedModel, signature_words
 from convmark.worker.backends.step import Chain, Piece, Step
 from convmark.worker.backends.tensorflow_export import digest_of, forward_function, outputs_of
-from convmark.worker.backends.tensorflow_graph import forward_work, graph_work
+from convmark.worker.backends.tensorflow_graph import forward_work, graph_work, held_tensors
 from convmark.worker.backends.tensorflow_identity import step_digest
 from convmark.worker.backends.tensorflow_layers import backward_piece, clocked, piece
 from convmark.worker.backends.tensorflow_settings import DEFAULTS, READERS, told_if_too_late
@@ -332,15 +332,17 @@ class TensorFlow(KerasBackend):
             return model(batch, training=False)
 
         batch = self._on_device(self.inputs(model).batch(samples, 0))
-        used: dict[int, Any] = {}
+        used, held = dict[int, Any](), dict[int, Any]()
 
         def trace() -> Any:
             function = infer.get_concrete_function(batch)
             used.update((id(one), one) for one in function.graph.variables)
+            held.update((id(one), one) for one in held_tensors(function.graph))
             return function
 
         found = per_sample(forward_work(trace), samples)
-        return replace(found, untracked=untracked(model, used.values()))
+        hidden = untracked(model, [*used.values(), *loose(model, held.values())])
+        return replace(found, untracked=hidden)
 
     def training_work(self, step: Step, samples: int) -> Work:
         """What a training step of so many samples computes, backward too, per sample."""

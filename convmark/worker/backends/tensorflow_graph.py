@@ -73,6 +73,18 @@ def forward_work(trace: Callable[[], Any]) -> Work:
     return found if whole.flops is None else whole
 
 
+LARGE = 1000
+"""Elements of a constant: of fewer zeros TensorFlow makes one itself."""
+
+
+def held_tensors(graph: Any) -> Iterator[Any]:
+    """Yield the tensors that a graph has from outside: captured ones, and large constants."""
+    yield from (outer for outer, _ in graph.captures)
+    for op in graph.get_operations():
+        if op.type == "Const" and (op.outputs[0].shape.num_elements() or 0) > LARGE:
+            yield op.outputs[0]
+
+
 def _of_graph(graph: Any, known: Known) -> int:
     return sum(_of_operation(op, known) for op in needed_operations(graph))
 
