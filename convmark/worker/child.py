@@ -216,8 +216,7 @@ def _make_ready(request: dict[str, Any], framework: Any, emit: Emit) -> tuple[Ca
         CaseFailure: what is asked for is of Keras models, and this one is not run by Keras.
     """
     case, framework = _configured(request, framework, emit)
-    if request["kind"] != "ceiling":  # which is the device's, whatever runs the model
-        _refuse_runtime(case, request["kind"])
+    _refuse_runtime(case, request["kind"])
     left = {one: value for one, value in request.get("left", {}).items() if one not in _OURS}
     witness = process_state.Witness(case, _asked(request, case), framework, emit, left)
     if TASKS[case.task].deterministic:
@@ -383,7 +382,8 @@ def _describe(request: dict[str, Any], framework: Any, emit: Emit) -> None:
 
 
 def _ceiling(request: dict[str, Any], framework: Any, emit: Emit) -> None:
-    _, _, framework, emit = _make_ready(request, framework, emit)
+    """Measure the device: no code of a model's is imported, which may set threads or precision."""
+    _, framework = _configured(request, framework, emit)
     ceiling.measure(framework, emit, request.get("sizes"))
 
 
