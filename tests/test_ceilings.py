@@ -20,6 +20,7 @@ from convmark.core.errors import StoreError
 from convmark.interpreter import Answer, Interpreter
 from convmark.session.ceilings import (
     ceilings_path,
+    conditions,
     efficiency,
     exceeded,
     gather,
@@ -182,6 +183,30 @@ def test_of_a_node_under_a_quota_the_ceilings_of_its_card_alone_are_kept(
         assert set(read_ceilings(path)) == kept
 
 
+@pytest.mark.parametrize(
+    ("case", "environ"),
+    [
+        (CPU, {"ONEDNN_DEFAULT_FPMATH_MODE": "BF16"}),
+        (GPU, {"CUDA_VISIBLE_DEVICES": "1"}),
+        (GPU, {"NVIDIA_TF32_OVERRIDE": "0"}),
+    ],
+)
+def test_a_ceiling_is_of_the_card_and_of_the_variables_that_may_change_speed(
+    case: Case, environ: dict[str, str], gathered: Gather, path: Path
+) -> None:
+    """Another card of the machine may be gpu:0 today."""
+    worker, plain, other = Worker(), conditions(MACHINE, {}), conditions(MACHINE, environ)
+    gathered([case], worker, "on", under=other)
+    found = gathered([case], Worker(flops_per_s=1e10), "on", under=plain)
+    assert found[key_of(case)].peak_flops_per_s == 1e10
+    assert found == read_ceilings(path, plain) != read_ceilings(path, other)
+    assert gathered([case], worker, "on", under=other) == read_ceilings(path, other)
+    assert worker.asked == [case.device]
+    exceeding = row(**case.as_fields(), efficiency=1.2, peak_flops_per_s=1e11)
+    assert exceeded([exceeding], path, plain) == []
+    assert exceeded([exceeding], path, other) == [case]
+
+
 def test_what_a_runtime_alone_computes_in_has_no_ceiling(gathered: Gather, path: Path) -> None:
     worker, case = Worker(), Case(model="lenet5", task="infer", runtime="litert", precision="int8")
     assert gathered([case], worker, "on") == {}
@@ -203,7 +228,7 @@ def test_a_bound_process_has_a_ceiling_of_its_own_in_an_earlier_file_too(
 ) -> None:
     worker, bound = Worker(), Case(model="lenet5", task="train", cpus="0")
     gathered([CPU], worker, "on")
-    earlier = [line.rpartition(",")[0] for line in path.read_text().splitlines()]
+    earlier = [line.rsplit(",", 3)[0] for line in path.read_text().splitlines()]
     assert "cpus" not in earlier[0]
     path.write_text("\n".join(earlier) + "\n")
     gathered([CPU, bound], worker, "on")

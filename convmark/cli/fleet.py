@@ -22,7 +22,7 @@ from convmark.report.summary import summary_text
 from convmark.report.tables import Answer, check_form, print_tables
 from convmark.results.commit import read_commit
 from convmark.results.store import Store
-from convmark.session.ceilings import ceilings_path, keep_ceilings, read_ceilings
+from convmark.session.ceilings import all_ceilings, ceilings_path, keep_ceilings
 from convmark.session.fleet.host import (
     NodeSettings,
     PreparedNode,
@@ -164,7 +164,7 @@ def _measure(cluster: RayCluster, fleet_run: FleetRun, resume: bool) -> tuple[bo
         commit=read_commit(Path.cwd(), besides=[options.results.absolute()]),
         folder=str(Path.cwd()),
         ceilings={
-            name: read_ceilings(ceilings_path(options.results, name))
+            name: all_ceilings(ceilings_path(options.results, name))
             for name in sorted({about.machine.name for about in fleet_run.abouts.values()})
         },
     )
@@ -219,9 +219,8 @@ def _keep_ceilings(results: Path, ready: Iterable[PreparedNode]) -> None:
     """Keep what the nodes have measured of their devices."""
     for prepared in ready:
         path = ceilings_path(results, prepared.facts.machine.name)
-        known = read_ceilings(path)
-        found = prepared.facts.ceilings
-        new = [found[key] for key in found if key not in known]
+        known = all_ceilings(path)
+        new = [one for one in prepared.facts.ceilings.values() if one not in known]
         limited = prepared.facts.quota is not None
         keep_ceilings(path, [one for one in new if not (limited and one.device == "cpu")])
 

@@ -40,12 +40,15 @@ from convmark.results.store import Store
 from convmark.session.ceilings import (
     Ceiling,
     Key,
+    Under,
     WatchOf,
     ceiling_of,
     ceiling_request,
     ceilings_path,
+    conditions,
     gather,
     key_of,
+    unknown,
 )
 from convmark.session.progress import RunProgress
 from convmark.session.session import Session, claimed
@@ -197,6 +200,7 @@ def check(asked: DeviceCheck, options: Options, say: Say = print) -> bool:
             sizes=asked.ceiling_sizes,
             say=say,
             quota=limiting_quota(machine.cores),
+            under=conditions(machine, os.environ),
             watch=session.watch,
         )
         say(f"\n{ceilings_table(ceilings.values())}\n")
@@ -248,6 +252,7 @@ def measured_ceilings(
     sizes: int | None,
     say: Say,
     quota: float | None = None,
+    under: Under = unknown,
     watch: WatchOf = lambda case: watching(()),
 ) -> dict[Key, Ceiling]:
     """Return the ceilings of the cases' device and precisions, as far as it has them.
@@ -255,14 +260,16 @@ def measured_ceilings(
     Args:
         path: where ceilings are kept; those there are not measured again.
         sizes: how many sizes are tried; such a look is neither kept nor taken from what is.
-        quota, watch: as for `gather`.
+        quota, under, watch: as for `gather`.
 
     Raises:
         StoreError: the file does not fit, or cannot be written.
         WorkerError: no worker can be started at all.
     """
     if sizes is None:
-        known = gather(cases, ask, path, which="on", say=say, quota=quota, watch=watch)
+        known = gather(
+            *(cases, ask, path), which="on", say=say, quota=quota, under=under, watch=watch
+        )
         return {key_of(case): known[key_of(case)] for case in cases if key_of(case) in known}
     found = {}
     for case in cases:

@@ -1,8 +1,9 @@
 """Ceilings of each device, measured once per machine and saved: results/<machine>/ceilings.csv.
 
-A ceiling is of a device, a backend, a precision, a number of threads and the CPUs that the process
-is bound to. A row is compared with it, never judged by it. One that rows exceed is measured once
-more, for it may be of a slow moment; the higher one counts. To measure anew, remove the file.
+A ceiling is of a device and its card, a backend, a precision, a number of threads, the CPUs that
+the process is bound to, and the variables that may change speed. A row is compared with it, never
+judged by it. One that rows exceed is measured once more, for it may be of a slow moment; the higher
+one counts. To measure anew, remove the file.
 """
 
 from __future__ import annotations
@@ -22,12 +23,17 @@ from convmark.core.errors import StoreError
 from convmark.core.runtimes import RUNTIME_PRECISIONS
 from convmark.core.text import Say, load_text
 from convmark.interpreter import Answer
-from convmark.machine.gpu.cards import CardsWatch, watching
+from convmark.machine.cautions import speed_flags
+from convmark.machine.gpu.cards import CardsWatch, card_of, watching
+from convmark.machine.hardware import Machine
 from convmark.results.record import BUSY_SHARE, Record
 from convmark.results.table_file import TableFile
 
 Key = tuple[str, str, str, str, str | None]
 """Device, backend, precision, threads and the CPUs that the process is bound to."""
+
+Under = Callable[[str], tuple[str | None, str | None]]
+"""Tells of a device the card that it is now, and the variables that may change speed."""
 
 WatchOf = Callable[[Case], AbstractContextManager[CardsWatch]]
 """Looks at the cards of a case until its block ends."""
@@ -50,6 +56,10 @@ class Ceiling:
     copy_bytes: int = column("size of what was copied", "bytes", bounds="above 0")
     peak_bytes_per_s: float = column("read and written by the copy", "bytes/s", bounds="above 0")
     cpus: str | None = column("as in a case", default=None)
+    card: str | None = column("name and power limit of a GPU's card", default=None, since=6)
+    flags: str | None = column(
+        "variables that may change speed, as in a row", default=None, since=6
+    )
 
     def __post_init__(self) -> None:
         for name in ("peak_flops_per_s", "peak_bytes_per_s"):
@@ -65,8 +75,27 @@ class Ceiling:
 
 
 _COLUMNS = [one.name for one in dataclasses.fields(Ceiling)]
-TABLE = TableFile(Ceiling, _COLUMNS[:-1])
-"""Earlier files lack the last column, as none of their processes was bound."""
+TABLE = TableFile(Ceiling, _COLUMNS[:-2], _COLUMNS[:-3])
+"""Earlier files do not tell cards and variables, and of the first no process was bound."""
+
+
+def conditions(machine: Machine, environ: Mapping[str, str]) -> Under:
+    """Return what tells the card of each device, and the variables, under which it is measured."""
+    flags = speed_flags(environ) or None
+
+    def told(device: str) -> tuple[str | None, str | None]:
+        card = card_of(device, machine.gpus, environ)
+        if card is None:
+            return None, flags
+        limit_w = card.gpu.power_limit_w
+        return f"{card.name}, {limit_w:g} W" if limit_w else card.name, flags
+
+    return told
+
+
+def unknown(device: str) -> tuple[None, None]:
+    """Tell nothing, as files of earlier versions do."""
+    return None, None
 
 
 def key_of(case: Case) -> Key:
@@ -78,8 +107,8 @@ def ceilings_path(results: Path, machine: str) -> Path:
     return results / machine / "ceilings.csv"
 
 
-def read_ceilings(path: Path) -> dict[Key, Ceiling]:
-    """Return the ceilings of a file, the highest of each key; none where there is no file.
+def all_ceilings(path: Path) -> list[Ceiling]:
+    """Return all ceilings of a file; none where there is no file.
 
     Of precisions that runtimes alone have there is none: an earlier version measured a framework's
     float32 for them.
@@ -87,11 +116,20 @@ def read_ceilings(path: Path) -> dict[Key, Ceiling]:
     Raises:
         StoreError: the file does not fit.
     """
-    found = (one for one in TABLE.read(path) if one.precision not in RUNTIME_PRECISIONS)
+    return [one for one in TABLE.read(path) if one.precision not in RUNTIME_PRECISIONS]
+
+
+def read_ceilings(path: Path, under: Under = unknown) -> dict[Key, Ceiling]:
+    """Return those that were measured on such cards and under such variables, each key's highest.
+
+    Raises:
+        As `all_ceilings`.
+    """
+    found = (one for one in all_ceilings(path) if (one.card, one.flags) == under(one.device))
     return {one.key: one for one in sorted(found, key=lambda one: one.peak_flops_per_s)}
 
 
-def exceeded(records: Iterable[Record], path: Path) -> list[Case]:
+def exceeded(records: Iterable[Record], path: Path, under: Under = unknown) -> list[Case]:
     """Return a case of each ceiling that rows exceed, and that was measured only once so far.
 
     It may have been measured on a hot or shared card. Or the rows are of convolutions that multiply
@@ -100,7 +138,8 @@ def exceeded(records: Iterable[Record], path: Path) -> list[Case]:
     Raises:
         StoreError: the file does not fit.
     """
-    times, known = Counter(one.key for one in TABLE.read(path)), read_ceilings(path)
+    known = read_ceilings(path, under)
+    times = Counter((one.key, one.card, one.flags) for one in all_ceilings(path))
     cases = {
         key_of(one.case): one.case
         for one in records
@@ -108,7 +147,7 @@ def exceeded(records: Iterable[Record], path: Path) -> list[Case]:
         and ceiling.peak_flops_per_s == one.peak_flops_per_s  # under a quota it has another
         and (one.efficiency or 0.0) > 1
     }
-    return [case for key, case in cases.items() if times[key] == 1]
+    return [case for key, case in cases.items() if times[(key, *under(case.device))] == 1]
 
 
 def efficiency(case: Case, work: int, throughput: float, ceiling: Ceiling) -> float:
@@ -132,6 +171,7 @@ def gather(
     which: str,
     say: Say,
     quota: float | None = None,
+    under: Under = unknown,
     watch: WatchOf = lambda case: watching(()),
     again: bool = False,
     now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
@@ -146,6 +186,7 @@ def gather(
         say: is told of each that is measured or cannot be.
         quota: CPUs' worth of time that this process may use, where that is less than all: what a
             CPU reaches then is no ceiling of the machine, so none is kept or taken from the file.
+        under: the cards of today, and the variables of the process.
         watch: looks at the cards meanwhile.
         again: measures those of the file once more too.
 
@@ -153,7 +194,7 @@ def gather(
         StoreError: the file does not fit, or cannot be written.
         WorkerError: no worker can be started at all.
     """
-    known = read_ceilings(path)
+    known = read_ceilings(path, under)
     if quota is not None:
         known = {key: one for key, one in known.items() if one.device != "cpu"}
     before = known if again else {}
@@ -165,7 +206,7 @@ def gather(
         say(f"measuring the ceilings of {device} in {precision} by {backend}, {times}")
         with watch(case) as cards:
             answer = ask(ceiling_request(case), cards.see)
-        ceiling = ceiling_of(case, answer, now())
+        ceiling = ceiling_of(case, answer, now(), under)
         if ceiling is None:
             say(f"no ceilings of {device} in {precision}: {answer.status}: {answer.message}")
             continue
@@ -197,8 +238,10 @@ def keep_ceilings(path: Path, ceilings: Iterable[Ceiling]) -> None:
     Raises:
         StoreError: it cannot be written, or does not fit.
     """
-    TABLE.lift(path)  # into earlier columns a bound process's would go as an unbound one's
-    TABLE.append(path, ceilings)
+    wanted = list(ceilings)
+    if any(one.cpus or one.card or one.flags for one in wanted):
+        TABLE.lift(path)  # earlier columns have no place for them
+    TABLE.append(path, wanted)
 
 
 def ceiling_request(case: Case, *, sizes: int | None = None) -> dict[str, Any]:
@@ -222,12 +265,13 @@ def missing(cases: Iterable[Case], known: Mapping[Key, Ceiling], which: str) -> 
     return [case for key, case in wanted.items() if key not in known]
 
 
-def ceiling_of(case: Case, answer: Answer, now: datetime) -> Ceiling | None:
+def ceiling_of(case: Case, answer: Answer, now: datetime, under: Under = unknown) -> Ceiling | None:
     """Return what a worker measured, None where it did not."""
     product, copy = answer.event("product"), answer.event("copy")
     versions = answer.event("environment")
     if answer.status != "ok" or product is None or copy is None or versions is None:
         return None
+    card, flags = under(case.device)
     return Ceiling(
         measured=now.isoformat(timespec="seconds"),
         device=case.device,
@@ -240,4 +284,6 @@ def ceiling_of(case: Case, answer: Answer, now: datetime) -> Ceiling | None:
         peak_flops_per_s=product["flops_per_s"],
         copy_bytes=copy["copy_bytes"],
         peak_bytes_per_s=copy["bytes_per_s"],
+        card=card,
+        flags=flags,
     )

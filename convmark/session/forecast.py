@@ -33,7 +33,7 @@ from convmark.results.agreement import utc_of
 from convmark.results.reading import RUN_NAME, read_run
 from convmark.results.record import Record
 from convmark.results.store import run_files
-from convmark.session.ceilings import ceilings_path, missing, read_ceilings
+from convmark.session.ceilings import ceilings_path, conditions, missing, read_ceilings
 from convmark.session.expected import (
     CEILING_S,
     FEWEST_STEPS,
@@ -138,7 +138,8 @@ def forecast(
     jobs = plan(cases, options.processes, options.seed, seeds=options.seeds)
     searched, records, unknown = options.batch_sizes == AUTO, [], 0
     total_s = run_start_s(cases) * slowdown
-    there = read_ceilings(ceilings_path(options.results, machine.name))
+    path = ceilings_path(options.results, machine.name)
+    there = read_ceilings(path, conditions(machine, environ))
     total_s += CEILING_S * slowdown * len(missing(cases, there, options.ceilings))
     for case in dict.fromkeys(job.case for job in jobs):
         count = sum(job.case == case for job in jobs)

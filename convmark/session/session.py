@@ -41,7 +41,7 @@ from convmark.results.record import Record
 from convmark.results.run_file import RunFile
 from convmark.results.store import Store
 from convmark.session.auto_batch import Choice, chosen_cases, find_sizes
-from convmark.session.ceilings import Ceiling, Key, ceilings_path, exceeded, gather
+from convmark.session.ceilings import Ceiling, Key, ceilings_path, conditions, exceeded, gather
 from convmark.session.expected import after_s, expected_s, is_guess, load_slowdown
 from convmark.session.facts import Facts, Job, facts_of, plan
 from convmark.session.forecast import check_layers, likely_devices, recent_seconds
@@ -254,7 +254,15 @@ class Session(contextlib.AbstractContextManager["Session"]):
         quota = limiting_quota(self.machine.cores)
         cases = self.cases if cases is None else cases
         watch, say = self.watch, self.say
-        return gather(cases, ask, path, which=which, say=say, quota=quota, watch=watch, again=again)
+        return gather(
+            *(cases, ask, path),
+            which=which,
+            say=say,
+            quota=quota,
+            under=conditions(self.machine, os.environ),
+            watch=watch,
+            again=again,
+        )
 
     def watch(self, case: Case) -> contextlib.AbstractContextManager[CardsWatch]:
         """Return what looks at the cards of a case."""
@@ -305,7 +313,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         else:
             with self._progress(stream) as shown:
                 self.execute(missing(jobs, self.records), shown)
-        if cases := exceeded(self.records, path):
+        if cases := exceeded(self.records, path, conditions(self.machine, os.environ)):
             self.ceilings(path, cases, again=True)
 
     def _progress(self, stream: TextIO | None) -> RunProgress:

@@ -11,7 +11,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from convmark.machine.hardware import read_machine
 from convmark.machine.lock import alone
 from convmark.machine.state import read_state
 from convmark.results.commit import Commit
-from convmark.session.ceilings import Ceiling, Key, ceilings_path, keep_ceilings
+from convmark.session.ceilings import Ceiling, ceilings_path, keep_ceilings
 from convmark.session.facts import Facts, Job
 from convmark.session.fleet.nodes import NodeFacts
 from convmark.session.result import Result
@@ -57,7 +57,7 @@ class NodeSettings:
     """Of the caller's folder."""
     folder: str
     """The caller's; where a node has it too, models are imported from there."""
-    ceilings: Mapping[str, Mapping[Key, Ceiling]] = field(default_factory=dict)
+    ceilings: Mapping[str, Sequence[Ceiling]] = field(default_factory=dict)
     """Those that are known, by machine."""
 
 
@@ -142,7 +142,7 @@ class Host:
         machine = session.machine.name
         with TemporaryFolder() as folder:  # those that the caller does not know are measured
             path = ceilings_path(folder, machine)
-            keep_ceilings(path, self._settings.ceilings.get(machine, {}).values())
+            keep_ceilings(path, self._settings.ceilings.get(machine, ()))
             ceilings = session.ceilings(path)
         session.facts = replace(facts, flags=flags, ceilings=ceilings)
         self._prepared = PreparedNode(
