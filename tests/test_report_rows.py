@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from report_rows import FAST, SLOW, keep_run, measured, suite
 
-from convmark.core.errors import StoreError
+from convmark.core.errors import OptionError, StoreError
 from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.report.build import build
+from convmark.report.comparison import Comparison, of_machines
 from convmark.report.rows import read_rows
 from convmark.results.reading import HEADER, StoreWarning, read_run
 from convmark.results.record import COLUMNS
@@ -41,6 +42,20 @@ def test_every_cell_is_what_the_store_reads(results: Path) -> None:
             assert (None if absent else found) == expected, column.name
     assert frame["case"].tolist() == [record.case.name for record in records]
     assert frame["hardware"].tolist() == [f"{SLOW} cpu"] * 2
+
+
+def test_cards_of_one_machine_that_were_the_same_device_are_two_hardwares(results: Path) -> None:
+    """As CUDA_VISIBLE_DEVICES makes them, one after the other."""
+    cards = (SLOW, "A100"), (SLOW, "H100"), (SLOW, None), (FAST, "A100")
+    for run, (machine, card) in enumerate(cards, 1):
+        keep_run(results, [measured(machine, run, "lenet5", 1, device="gpu:0", gpu=card)])
+    expected = [f"{SLOW} A100 gpu:0", f"{SLOW} H100 gpu:0", f"{SLOW} gpu:0", f"{FAST} gpu:0"]
+    for kept in ((), ("run",)):
+        frame = read_rows([results], kept).frame
+        found = dict(zip(frame["run"], frame["hardware"], strict=True))
+        assert [found[f"000{run}"] for run in (1, 2, 3, 4)] == expected
+    with pytest.raises(OptionError, match=f"devices; give '{expected[0]}' or '{expected[1]}'"):
+        of_machines(Comparison(reference=SLOW), {}, frame)
 
 
 def test_folders_of_several_machines_and_files_are_read_together(

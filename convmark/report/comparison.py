@@ -267,7 +267,12 @@ def of_machines(
 
 def _hardware_of(text: str, machines: Sequence[str], hardware: Iterable[str]) -> str:
     """Return the hardware that a text names: machine and device, or a machine with one device."""
-    devices = sorted(name for name in hardware if name == text or name.rpartition(" ")[0] == text)
+
+    def is_of(name: str) -> bool:
+        place, _, _ = name.rpartition(" ")  # a card's name may stand before the device
+        return text in (name, place) or (place not in machines and name.startswith(f"{text} "))
+
+    devices = sorted(filter(is_of, hardware))
     if text in devices:
         return text
     if not devices:

@@ -24,7 +24,7 @@ from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.core.statistics import CONFIDENCE, t_quantile
 from convmark.core.text import listed, reasons_text
 from convmark.results.columnar import case_name, read_columns, whole_file, without_earlier_copies
-from convmark.results.names import host_endings, names_of
+from convmark.results.names import hardware_names, host_endings, names_of
 from convmark.results.reading import StoreWarning
 from convmark.results.record import BUSY_SHARE, COLUMNS, FRAMEWORK_COLUMNS, MEASURED, OF_MANY_STEPS
 from convmark.results.store import RunSource, labelled, oldest_first, run_files
@@ -41,8 +41,8 @@ class Rows:
 
     frame: pd.DataFrame
     """The schema's columns, numbers as float64 with NaN for an empty cell, texts as objects with
-    None for one; and `source`, `case`, `hardware` (machine and device), `framework` (name and
-    version of what ran the step) and `measured`."""
+    None for one; and `source`, `case`, `hardware` (machine and device, and the card where that
+    device was several), `framework` (name and version of what ran the step) and `measured`."""
     runs: tuple[RunSource, ...]
     """Oldest first, so that the highest `source` is the newest run."""
     names: Mapping[str, str]
@@ -123,7 +123,8 @@ def _joined(parts: Sequence[dict[str, Any]], name: str) -> np.ndarray[Any, Any]:
     )
 
 
-_MADE_OF = {*_AXES, *FRAMEWORK_COLUMNS, *["machine", "node", "packages", "started", "status"]}
+_OTHERS = ("gpu", "machine", "node", "packages", "started", "status")
+_MADE_OF = {*_AXES, *FRAMEWORK_COLUMNS, *_OTHERS}
 """What the added columns are made of."""
 
 
@@ -138,12 +139,12 @@ def _names(columns: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
     }
     known = {name: columns[name].tolist() for name in _AXES} | filled
     axes = zip(*known.values(), strict=True)
-    pairs = zip(columns["machine"].tolist(), columns["device"].tolist(), strict=True)
+    places = (columns[name].tolist() for name in ("machine", "device", "gpu"))
     statuses = columns["status"].tolist()
     named = {
         "case": np.array([case_name(*values) for values in axes], dtype=object),
         "runtime": np.array(filled["runtime"], dtype=object),
-        "hardware": np.array([_hardware(*pair) for pair in pairs], dtype=object),
+        "hardware": np.array(hardware_names(list(zip(*places, strict=True))), dtype=object),
         **{name: columns[name] for name in ("machine", "model", "task", "status")},
     }
     return {
@@ -167,11 +168,6 @@ def _framework(backend: str, packages: str | None, *versions: str | None) -> str
         part.split("==", 1) for part in (packages or "").split() if "==" in part
     ).get(backend)
     return f"{BACKENDS[backend].label} {version}" if version else None
-
-
-@functools.cache
-def _hardware(machine: str, device: str) -> str:
-    return f"{machine} {device}"
 
 
 # -- points: the processes of a case in a run as one row -------------------------------------------

@@ -9,6 +9,7 @@ reads, and files of other kinds than the output's: code, models, prices.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -226,3 +227,20 @@ def _is_run(path: Path) -> bool:
         return read_regular(path, 64).removeprefix(b"\xef\xbb\xbf").startswith(_RUN_BEGINS)
     except OSError:
         return False
+
+
+def hardware_names(places: Sequence[tuple[str, str, str | None]]) -> list[str]:
+    """Return the hardware of each row, by its machine, device and card.
+
+    CUDA_VISIBLE_DEVICES may make each card of a machine `gpu:0`: then the card's name stands
+    between the two.
+    """
+    known = {place for place in places if place[2]}
+    several = {one for one, count in Counter(place[:2] for place in known).items() if count > 1}
+    names = {
+        (machine, device, card): f"{machine} {card} {device}"
+        if card and (machine, device) in several
+        else f"{machine} {device}"
+        for machine, device, card in set(places)
+    }
+    return [names[place] for place in places]
