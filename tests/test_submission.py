@@ -175,6 +175,16 @@ def test_a_table_of_published_rows_only_grows(folder: Path) -> None:
     assert found(folder, "main/results") == [("accepted.csv", None, "changed")]
 
 
+def test_a_table_that_a_later_version_has_given_its_columns_has_only_grown(folder: Path) -> None:
+    earlier = "run,accepted,commit,reason"
+    write("accepted.csv", f"{earlier}\n0009,2026-01-01,,first\n")(folder / SLOW)
+    shutil.copytree("results", "main/results")
+    for reason, rule in (("first", []), ("other", [("accepted.csv", None, "changed")])):
+        text = f"{earlier},case\n0009,2026-01-01,,{reason},\n0008,2026-01-02,,new,lenet5\n"
+        write("accepted.csv", text)(folder / SLOW)
+        assert found(folder, "main/results") == rule
+
+
 def test_published_results_may_have_another_folder_name(folder: Path) -> None:
     shutil.copytree("results", "main/ada")
     keep_run(folder, rows(2))

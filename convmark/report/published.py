@@ -161,10 +161,29 @@ def _same(own: Path, first: Path) -> bool:
     return own.read_bytes() == first.read_bytes()
 
 
+def _has_its_rows(own: Path, first: Path) -> bool:
+    """Whether a table begins with the rows of another, which has fewer columns.
+
+    A later version writes a table anew with its columns; their cells are empty in earlier rows.
+    """
+    try:
+        (header, *rows), (named, *wanted) = ([cells for _, cells in csv_rows(one)]
+                                             for one in (own, first))  # fmt: skip
+    except (StoreError, ValueError):  # the reader says why, or one is empty
+        return False
+    known = set(named) < set(header) and len(wanted) <= len(rows)
+    pairs = zip(rows, wanted, strict=False)
+    return known and all(_filled(header, one) == _filled(named, other) for one, other in pairs)
+
+
+def _filled(header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
+    return {name: text for name, text in zip(header, cells, strict=False) if text}
+
+
 def _grown(own: Path, first: Path | None, runs: set[str]) -> str:
     """Return what a table has but new rows about new runs; empty for nothing."""
     old = first.read_bytes() if first is not None else b""
-    if not own.read_bytes().startswith(old):
+    if first and not (own.read_bytes().startswith(old) or _has_its_rows(own, first)):
         return f"differs from {first}"
     if own.name in (ACCEPTED, VERDICTS_FILE):
         try:
