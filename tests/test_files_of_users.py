@@ -16,12 +16,13 @@ from workers import environ, measured
 
 from convmark.core.case import Case
 from convmark.interpreter import Interpreter
+from convmark.worker import runtimes
 from convmark.worker.each_sample import hold_each_sample
 from convmark.worker.failure import CaseFailure, UnknownModelError
 from convmark.worker.model_files import files_of
 from convmark.worker.runtimes.engine import Taken
 from convmark.worker.runtimes.export import Exported
-from convmark.worker.runtimes.files import check_runtime_file
+from convmark.worker.runtimes.files import check_runtime_file, onnx_precision, onnx_products
 
 if TYPE_CHECKING:  # it imports Keras
     from convmark.worker.exported import ExportedBackend
@@ -176,6 +177,33 @@ def test_the_weights_beside_a_file_are_code_that_ran(tmp_path: Path) -> None:
     found = [[Path(one).name for one in files_of(str(tmp_path / f"a.{kind}"))]
              for kind in ("onnx", "xml", "tflite")]  # fmt: skip
     assert found == [["a.onnx", "a.weights"], ["a.xml", "a.bin"], ["a.tflite"]]
+
+
+@pytest.mark.parametrize(
+    ("left_out", "precision"),
+    [([], "int8"), (["second"], "float32+int8"), (["first", "second"], "float32_from_int8")],
+)
+def test_an_onnx_file_of_which_a_part_is_quantised_is_of_both_precisions(
+    left_out: list[str], precision: str, tmp_path: Path
+) -> None:
+    """As quantisers leave the first layer or the last one as it is."""
+    onnx = pytest.importorskip("onnx", reason="parts of ONNX files are read by onnx")
+    make = onnx.helper.make_node
+    nodes = [make("QuantizeLinear", ["x", "s", "z"], ["xq"])]
+    for taken, name in (("x", "first"), ("first", "second")):
+        inputs = [taken, "w"]
+        if name not in left_out:
+            nodes += [
+                make("QuantizeLinear", [taken, "s", "z"], [f"{name}_q"]),
+                make("DequantizeLinear", [f"{name}_q", "s", "z"], [f"{name}_dq"]),
+            ]
+            inputs = [f"{name}_dq", "w"]
+        nodes.append(make("MatMul", inputs, [name], name=name))
+    graph = onnx.GraphProto(name="g", node=nodes)
+    path = tmp_path / "a.onnx"
+    path.write_bytes(onnx.ModelProto(graph=graph).SerializeToString())
+    found = runtimes.precision_of(onnx_precision(str(path)), onnx_products(str(path)))
+    assert found == precision
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is Linux's")

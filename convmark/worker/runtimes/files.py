@@ -24,6 +24,8 @@ _INT8 = ("QLinear", "QuantizeLinear", "QGemm", "QAttention")
 _INTEGER = ("ConvInteger", "MatMulInteger")
 _INT8_WEIGHTS = (*_INTEGER, "DequantizeLinear", "DynamicQuantize", "MatMulN")
 """The same where the weights alone are kept so."""
+_PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_INT8_PRODUCTS = ("QLinearConv", "QLinearMatMul", "QGemm", "QAttention", *_INTEGER)
 
 
 def check_runtime_file(path: str, *, ours: bool = False) -> None:
@@ -93,8 +95,10 @@ def _check_onnx(path: str) -> None:
 
 
 @functools.lru_cache(maxsize=1)
-def _onnx(path: str, changed_ns: int) -> tuple[tuple[str, ...], str]:
+def _onnx(path: str, changed_ns: int) -> tuple[tuple[str, ...], str, frozenset[str]]:
     """Return the files that tensors of an ONNX file lie in, from its folder, and its precision.
+
+    And, of int8, the dtypes of its products.
 
     Kept from the check on: a large file is read before the memory of the case is measured alone.
 
@@ -108,7 +112,9 @@ def _onnx(path: str, changed_ns: int) -> tuple[tuple[str, ...], str]:
     tensors = filter(helper.uses_external_data, helper._get_all_tensors(model))
     pairs = (pair for tensor in tensors for pair in tensor.external_data)
     places = dict.fromkeys(pair.value for pair in pairs if pair.key == "location")
-    return tuple(places), _precision(model, onnx.TensorProto)
+    precision = _precision(model, onnx.TensorProto)
+    products = _products(model, onnx.TensorProto) if precision == "int8" else frozenset()
+    return tuple(places), precision, products
 
 
 def _places(path: str) -> tuple[str, ...]:
@@ -130,8 +136,40 @@ def onnx_precision(path: str) -> str:
     return "dynamic_int8" if any(one in data for one in named) else "float32"
 
 
+def onnx_products(path: str) -> frozenset[str]:
+    """Return the dtypes of the products of an ONNX file of int8; none of others, or without onnx.
+
+    A part of the layers may have been left out when it was quantised.
+    """
+    try:
+        return _onnx(path, os.stat(path).st_mtime_ns)[2]
+    except ImportError:
+        return frozenset()
+
+
+def _products(model: Any, kinds: Any) -> frozenset[str]:
+    """Return the dtypes of the products: of int8 where what they take was dequantised just before.
+
+    A runtime makes one operation of these two.
+    """
+    nodes = _all_nodes(model)
+    made_by = {name: node.op_type for node in nodes for name in node.output}
+    halves = {one.name for one in model.graph.initializer if one.data_type == kinds.FLOAT16}
+    found = {"int8" for node in nodes if node.op_type in _INT8_PRODUCTS}
+    for node in (one for one in nodes if one.op_type in _PRODUCTS):
+        if made_by.get(node.input[0]) == "DequantizeLinear":
+            found.add("int8")
+        else:
+            found.add("float16" if halves & set(node.input) else "float32")
+    return frozenset(found)
+
+
+def _all_nodes(model: Any) -> list[Any]:
+    return [*_nodes(model.graph.node), *_nodes(one for f in model.functions for one in f.node)]
+
+
 def _precision(model: Any, kinds: Any) -> str:
-    nodes = [*_nodes(model.graph.node), *_nodes(one for f in model.functions for one in f.node)]
+    nodes = _all_nodes(model)
     operations = {node.op_type for node in nodes}
     if any(name.startswith(_INT8) for name in operations):
         return "int8"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import onnxruntime
 
 from convmark.worker.failure import CaseFailure
 from convmark.worker.runtimes.engine import Engine, Source, Taken
-from convmark.worker.runtimes.files import onnx_precision
+from convmark.worker.runtimes.files import onnx_precision, onnx_products
 
 _DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"}
 _CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
@@ -97,6 +97,9 @@ class OnnxRuntime(Engine):
 
     def stored_precision(self) -> str:
         return onnx_precision(self._path)
+
+    def multiplies_in(self) -> Collection[str]:
+        return onnx_products(self._path)
 
     def bound(self, arrays: Sequence[Any]) -> Callable[[], Sequence[Any]]:
         given = dict(zip(self._names, arrays, strict=True))
