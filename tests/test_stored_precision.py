@@ -14,6 +14,7 @@ from convmark.worker import runtimes
 from convmark.worker.failure import CaseFailure
 from convmark.worker.runtimes.engine import Taken
 from convmark.worker.runtimes.export import Exported
+from convmark.worker.runtimes.files import onnx_precision
 
 
 @pytest.mark.parametrize("place", ["graph", "branch", "function"])
@@ -46,6 +47,29 @@ def test_the_precision_of_an_onnx_file_is_read_from_it(
     engine = OnnxRuntime.__new__(OnnxRuntime)  # ONNX Runtime itself need not load it
     engine._path = str(tmp_path / "a.onnx")
     assert engine.stored_precision() == precision
+
+
+@pytest.mark.parametrize(
+    ("kinds", "precision"),
+    [
+        ({"w": (10, 2), "v": (10, 2), "table": (1, 2)}, "float16"),
+        ({"w": (10, 2), "v": (1, 2)}, "float16+float32"),
+        ({"w": (1, 2), "v": (1, 2), "scale": (10, 0)}, "float32"),
+        ({"scale": (10, 0)}, "float16"),
+    ],
+)
+def test_an_onnx_file_of_halves_is_of_float32_too_where_its_weights_are(
+    kinds: dict[str, tuple[int, int]], precision: str, tmp_path: Path
+) -> None:
+    """Converters leave some operations as they are; one constant makes no file of halves."""
+    onnx = pytest.importorskip("onnx", reason="ONNX files are read by onnx")
+    graph = onnx.GraphProto()
+    for name, (kind, axes) in kinds.items():
+        graph.initializer.append(onnx.TensorProto(name=name, data_type=kind, dims=[2] * axes))
+        operation = "Add" if name in ("table", "scale") else "MatMul"
+        graph.node.append(onnx.NodeProto(op_type=operation, input=["x", name]))
+    (tmp_path / "a.onnx").write_bytes(onnx.ModelProto(graph=graph).SerializeToString())
+    assert onnx_precision(str(tmp_path / "a.onnx")) == precision
 
 
 @pytest.mark.parametrize(

@@ -181,9 +181,12 @@ def _precision(model: Any, kinds: Any) -> str:
     held = [*model.graph.initializer, *inner, *constants]
     halves = {kinds.FLOAT16: "float16", kinds.BFLOAT16: "bfloat16"}
     weights = {kinds.FLOAT: "float32", kinds.DOUBLE: "float64"}
-    found = {halves.get(one.data_type) for one in held} - {None}
-    if not found:  # of fewer axes are shapes and scales
-        found = {weights.get(one.data_type) for one in held if len(one.dims) > 1} - {None}
+    large = [one for one in held if len(one.dims) > 1]  # of fewer axes are shapes and scales
+    found = {halves.get(one.data_type) for one in large or held} - {None}
+    if found:  # beside halves, tables such as those of a resize are of float32
+        taken = {name for node in nodes if node.op_type in _PRODUCTS for name in node.input}
+        large = [one for one in large if one.name in taken]
+    found |= {weights.get(one.data_type) for one in large} - {None}
     return "+".join(sorted(map(str, found))) or "float32"
 
 
