@@ -126,6 +126,24 @@ def test_a_picture_that_is_turned_counts_as_on_the_other_backends(keras: Any) ->
     assert one_layer(keras, turned, 8, 8, 3) == Work(2 * 9 * 8 * 6 * 3)
 
 
+def test_tensors_that_a_graph_has_from_outside_are_found_in_its_functions_too(keras: Any) -> None:
+    tf = importlib.import_module("tensorflow")
+    graphs = importlib.import_module("convmark.worker.backends.tensorflow_graph")
+    outside, variable = tf.ones((50, 50)), tf.Variable(tf.ones((50, 50)))
+
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
+    def inner(x: Any) -> Any:
+        return x @ tf.constant(np.ones((50, 40), np.float32)) + tf.zeros((50, 20))[:, :1]
+
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
+    def outer(x: Any) -> Any:
+        return inner(x @ outside @ variable) + inner(x)
+
+    found = graphs.held_tensors(outer.get_concrete_function(tf.TensorSpec((50, 50))).graph)
+    floats = [tuple(one.shape) for one in found if one.dtype == tf.float32]
+    assert sorted(floats) == [(50, 40), (50, 50)]
+
+
 def test_a_loop_counts_by_its_trips_and_an_unused_product_not_at_all(keras: Any) -> None:
     tf = importlib.import_module("tensorflow")
 

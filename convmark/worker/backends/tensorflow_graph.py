@@ -6,6 +6,7 @@ loop counts by its trips, which are found by running its condition on what is kn
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -78,11 +79,23 @@ LARGE = 1000
 
 
 def held_tensors(graph: Any) -> Iterator[Any]:
-    """Yield the tensors that a graph has from outside: captured ones, and large constants."""
+    """Yield the tensors that a graph has from outside: captured ones, and large constants.
+
+    A frozen SavedModel has its weights as constants of a function that is called.
+    """
     yield from (outer for outer, _ in graph.captures)
+    yield from _large_constants(graph, set())
+
+
+def _large_constants(graph: Any, seen: set[str]) -> Iterator[Any]:
     for op in graph.get_operations():
         if op.type == "Const" and (op.outputs[0].shape.num_elements() or 0) > LARGE:
             yield op.outputs[0]
+        for name in _functions(op):
+            if name not in seen:
+                seen.add(name)
+                with contextlib.suppress(NoRule):  # it is not to be had
+                    yield from _large_constants(graph_of(op, name), seen)
 
 
 def _of_graph(graph: Any, known: Known) -> int:
