@@ -417,6 +417,22 @@ def test_a_layer_without_a_rule_makes_the_count_unknown(keras: Any, make: Maker)
     assert flops_per_sample(records) is None
 
 
+def test_a_layer_that_changes_what_its_inherited_call_calls_has_unknown_flops(keras: Any) -> None:
+    class Twice(keras.layers.Conv2D):  # type: ignore[misc]  # Keras is a fixture
+        def convolution_op(self, maps: Any, kernel: Any) -> Any:
+            return super().convolution_op(maps, kernel) + super().convolution_op(maps, kernel)
+
+    class Configured(keras.layers.Conv2D):  # type: ignore[misc]
+        def get_config(self) -> Any:
+            return super().get_config()
+
+        def own(self) -> None:
+            """Keras calls no method of this name."""
+
+    assert of_one_layer(keras, Configured(4, 1), IMAGE) == 2 * 64 * 4 * 4
+    assert of_one_layer(keras, Twice(4, 1), IMAGE) is None
+
+
 def test_a_layer_that_inherits_its_call_inherits_its_rule(keras: Any) -> None:
     assert of_one_layer(keras, renamed_convolution(keras), IMAGE) == 2 * 64 * 4 * 4
 

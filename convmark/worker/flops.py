@@ -119,8 +119,34 @@ def _all_inside(call: LayerCall, keras: Any) -> Sequence[LayerCall] | None:
 
 def is_kerass(kind: Any) -> bool:
     """Whether what a layer of a class computes is Keras's own code, as that of a Lambda is not."""
-    root = kind.call.__module__.partition(".")[0]
-    return root in ("keras", "tf_keras", "tensorflow") and kind.__name__ != "Lambda"
+    return _is_of_keras(kind.call) and kind.__name__ != "Lambda"
+
+
+def _is_of_keras(one: Any) -> bool:
+    return one.__module__.partition(".")[0] in ("keras", "tf_keras", "tensorflow")
+
+
+_ASIDE = frozenset(
+    [
+        *("build", "get_config", "from_config", "get_build_config", "build_from_config"),
+        *("compute_output_shape", "compute_output_spec", "compute_mask", "save_own_variables"),
+        "load_own_variables",
+    ]
+)
+"""Methods of a layer that compute nothing of a forward pass."""
+
+
+def _changes(kind: Any) -> bool:
+    """Whether a user's class of a layer has its own of what the `call` of Keras's may call.
+
+    Such as the `convolution_op` of a convolution, or the `transform_images` of an augmentation.
+    """
+    if not _is_of_keras(kind.call) or hasattr(kind, "train_step"):  # a model calls its layers
+        return False
+    place, known = next(pair for pair in enumerate(kind.__mro__) if _is_of_keras(pair[1]))
+    own = (pair for one in kind.__mro__[:place] for pair in vars(one).items())
+    names = {name for name, value in own if callable(value) and not name.startswith("__")}
+    return any(hasattr(known, name) for name in names - _ASIDE)
 
 
 def _record(
@@ -402,5 +428,6 @@ def _rule(layer: Any, rules: dict[Any, _Rule], held: Sequence[Any]) -> _Rule:
     ancestry: tuple[Any, ...] = type(layer).__mro__
     for ancestor in ancestry:
         if ancestor in rules:
-            return rules[ancestor] if type(layer).call is ancestor.call else _unknown
-    return _unknown if _kernel_elements(held) else _nothing
+            is_its = type(layer).call is ancestor.call and not _changes(type(layer))
+            return rules[ancestor] if is_its else _unknown
+    return _unknown if _kernel_elements(held) or _changes(type(layer)) else _nothing
