@@ -523,14 +523,13 @@ def test_weights_that_keras_does_not_see_are_in_the_state(
     assert (answer.event("counted") or {})["parameters"] == 4 * 3 + 3
 
 
-@pytest.mark.parametrize(("backend", "numbers"), [("tensorflow", "768"), ("jax", "772")])
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_arrays_that_a_models_code_closes_over_are_in_the_state(
-    interpreter_of: Callable[[str], Interpreter], backend: str, numbers: str
+    interpreter_of: Callable[[str], Interpreter], backend: str
 ) -> None:
-    """TensorFlow makes a constant of few numbers; those of its own would be taken for such."""
     asked = measured("settingnets:closed_over", batch_size=4, backend=backend)
     answer = interpreter_of(backend).answer(asked)
-    assert read_back(answer)["model"] == {"untracked_parameters": numbers}
+    assert read_back(answer)["model"] == {"untracked_parameters": "772"}
 
 
 def test_what_a_models_own_predict_does_besides_is_in_the_state(ask: Ask) -> None:
