@@ -493,6 +493,7 @@ def test_the_state_is_none_or_empty_where_nothing_can_be_read(
     monkeypatch.delattr(psutil, "sensors_temperatures", raising=False)
     monkeypatch.delattr(psutil, "sensors_battery", raising=False)
     monkeypatch.delattr(os, "getloadavg", raising=False)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     memory = SimpleNamespace(available=GIB)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     assert read_state(root=tmp_path) == State(load_average_1min=None, available_memory_bytes=GIB)
