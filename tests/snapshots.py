@@ -17,8 +17,8 @@ FOLDER = ROOT / "tests" / "data" / "snapshots"
 VARIES = (
     (r"convmark[ \w]*: (load|governor|battery|power|quota|temperature)\b.*\n(?:  .*\n)*", ""),
     (r"start in \S+/etc", "start in FOLDER/etc"),
-    (r"\babout \d+ (h \d+ min|s|min|h)\b", "about TIME"),
-    (r"\bTIME to \d+ (s|min|h)\b", "TIME to TIME"),
+    (r"\babout \d+ (h \d+ min|min \d+ s|s|min|h)\b", "about TIME"),
+    (r"\bTIME to \d+ (min \d+ s|s|min|h)\b", "TIME to TIME"),
     (r"in \d+\.\d+s", "in TIME"),
     (r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d+)?)?(\+00:00)?", "DATE"),
     (r"\b([0-9a-f]{40}|[0-9a-f]{12})\b", "COMMIT"),

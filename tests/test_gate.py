@@ -157,7 +157,7 @@ def test_the_announcement_names_what_it_is_compared_with_and_about_the_time() ->
     told = gate._announcement
     assert told(["abc"], 4.0, 600.0) == (
         "1 case to compare live with abc, about 15 s where step times are as before, "
-        "about 1 min where all have changed"
+        "about 1 min 10 s where all have changed"
     )
     assert told(["abc"], 4.0, 30.0).endswith("as before, at most 30 s where all have changed")
     assert told(["abc", "def"], 61.0, 60.0) == (

@@ -152,8 +152,8 @@ def test_a_plain_log_has_a_line_at_the_start_and_one_per_process() -> None:
             clock.now += seconds
             shown.ended(each, measured())
     assert lines(log) == [
-        "convmark: 3 processes to measure, about 2 min",
-        "[1/3] a-train-cpu-b32-float32 #1: 12.3 ms a step, about 2 min left",
+        "convmark: 3 processes to measure, about 1 min 30 s",
+        "[1/3] a-train-cpu-b32-float32 #1: 12.3 ms a step, about 1 min 40 s left",
         "[2/3] b-train-cpu-b32-float32 #1: 12.3 ms a step, about 50 s left",
         "[3/3] a-train-cpu-b32-float32 #2: 12.3 ms a step, about 0 s left",
     ]

@@ -277,9 +277,15 @@ def interval_text(change: float, interval: Interval) -> str:
 
 
 def duration_text(value_s: float) -> str:
-    """Return seconds as a person says them: 45 s, 3 min, 1 h 20 min."""
+    """Return seconds as a person says them: 45 s, 1 min 30 s, 12 min, 1 h 20 min.
+
+    Up to ten minutes they are told to ten seconds, so that a time left is seen to become less.
+    """
     whole = max(0, round(value_s))
     if whole < 60:
         return f"{whole} s"
+    minutes, tens = divmod(round(whole / 10), 6)
+    if minutes < 10:
+        return f"{minutes} min{f' {tens}0 s' * bool(tens)}"
     minutes = round(whole / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
