@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import io
 import os
 import pty
+import struct
+import sys
+import termios
 from typing import Any
 
 import pytest
@@ -145,6 +150,21 @@ def test_a_terminal_of_no_width_is_no_limit(monkeypatch: pytest.MonkeyPatch) -> 
         assert terminal_width() is None
         monkeypatch.setattr("os.get_terminal_size", lambda number: os.terminal_size((90, 24)))
         assert terminal_width() == 90
+
+
+def test_what_goes_into_a_pipe_is_as_wide_as_the_terminal_that_another_stream_leads_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    names = ("__stdout__", "__stderr__", "__stdin__")
+    reader, writer = pty.openpty()
+    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 90, 0, 0))
+    with os.fdopen(reader), os.fdopen(writer, "w") as terminal:
+        for leads in (None, *names):
+            for name in names:
+                monkeypatch.setattr(sys, name, terminal if name == leads else io.StringIO())
+            assert terminal_width() == (90 if leads else None)
+        assert terminal_width(io.StringIO()) == 90
 
 
 @pytest.mark.parametrize("width", range(1, 40))

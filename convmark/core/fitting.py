@@ -55,18 +55,24 @@ class Grid:
 
 
 def terminal_width(stream: TextIO | None = None) -> int | None:
-    """Return the characters of a line: COLUMNS, or of the terminal.
+    """Return the characters of a line: COLUMNS, or of the terminal that a stream leads to.
 
-    None is no limit: where there is no terminal, or its width is given as 0.
+    So a text is the same in a pipe or a file as on the screen beside it. None is no limit: where
+    there is no terminal, or its width is given as 0.
 
     Args:
-        stream: leads to the terminal; standard output by default.
+        stream: is asked first; standard output by default.
     """
     asked = os.environ.get("COLUMNS", "")
     if re.fullmatch("[0-9]{1,6}", asked):
         return _usable(int(asked))
+    streams = (stream or sys.__stdout__, sys.__stderr__, sys.__stdin__)
+    return next(filter(None, map(_width_of, streams)), None)
+
+
+def _width_of(stream: TextIO | None) -> int | None:
     try:
-        size = os.get_terminal_size((stream or sys.__stdout__).fileno())  # type: ignore[union-attr]
+        size = os.get_terminal_size(stream.fileno())  # type: ignore[union-attr]
     except (AttributeError, OSError, ValueError):
         return None
     return _usable(size.columns)
