@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from convmark.core.interval import NOT_KNOWN, Interval
+from convmark.core.interval import NOT_KNOWN, Interval, by_change, signed_percent
 
 
 def test_a_log_ratio_becomes_a_share_end_by_end_and_an_unknown_end_stays_unknown() -> None:
@@ -31,6 +31,7 @@ def test_around_a_value_it_has_the_half_width_and_turned_round_the_other_ends() 
         (-0.04, None, "[-4.0, ]", False),
         (None, None, "", False),
         (-1.0, math.exp(60), "[-100.0, no size]", True),
+        (-0.653, 11.83, "[-65.3 %, 12.8 times]", True),
     ],
 )
 def test_cells_of_a_table_are_its_ends_and_a_text_leaves_open_what_is_not_known(
@@ -38,3 +39,18 @@ def test_cells_of_a_table_are_its_ends_and_a_text_leaves_open_what_is_not_known(
 ) -> None:
     found = Interval.of_cells(low, high)
     assert (found.cells, found.text, found.known) == ({"low": low, "high": high}, text, known)
+
+
+@pytest.mark.parametrize(
+    ("change", "text", "by"),
+    [
+        (0.121, "+12.1 %", "by +12.1 %"),
+        (9.99, "+999.0 %", "by +999.0 %"),
+        (10.0, "11.0 times", "to 11.0 times"),
+        (2499.0, "2,500.0 times", "to 2,500.0 times"),
+    ],
+)
+def test_a_change_of_more_than_a_thousand_per_cent_is_told_as_a_factor(
+    change: float, text: str, by: str
+) -> None:
+    assert (signed_percent(change), by_change(change)) == (text, by)

@@ -15,6 +15,7 @@ from convmark.core.text import (
     rate_text,
     seconds_text,
     share_text,
+    spread_text,
 )
 
 
@@ -132,6 +133,11 @@ def test_shares_are_read_as_per_cent(value: float | None, text: str) -> None:
 )
 def test_durations_are_said_as_people_say_them(value: float, text: str) -> None:
     assert duration_text(value) == text
+
+
+def test_a_spread_of_more_than_the_median_is_told_as_so_many_medians() -> None:
+    told = {0.436: "43.6 %", 1.0: "1.0 times", 4.364: "4.4 times", None: ""}
+    assert {value: spread_text(value) for value in told} == told
 
 
 def test_per_cent_stands_apart_from_its_number_in_every_text() -> None:

@@ -18,13 +18,27 @@ def share_of(log_ratio: float) -> float:
 
 _MOST_PRINTED = math.expm1(50)
 """A larger change is of a figure that tells nothing."""
+_MANY_TIMES = 10
+"""As large a change, a share, is told as a factor."""
+_TIMES = " times"
 
 
 def signed_percent(share: float) -> str:
-    """Return a change as per cent with its sign; one of dozens of digits has no size."""
+    """Return a change as per cent with its sign, a large one as a factor, such as `12.8 times`.
+
+    One of dozens of digits has no size.
+    """
     if share >= _MOST_PRINTED:
         return "no size"
+    if share >= _MANY_TIMES:
+        return f"{1 + share:,.1f}{_TIMES}"
     return f"{'+' if share >= 0 else '-'}{percent_digits(share)} %"
+
+
+def by_change(share: float) -> str:
+    """Return by how much something changed, such as `by +12.1 %`, or `to 12.8 times`."""
+    text = signed_percent(share)
+    return f"{'to' if text.endswith(_TIMES) else 'by'} {text}"
 
 
 _MOST_PLACES = 5
@@ -93,16 +107,14 @@ class Interval:
 
     @property
     def text(self) -> str:
-        """The ends of a change as per cent, such as `[+9.8, +14.4]`.
+        """The ends of a change, such as `[+9.8, +14.4]` per cent or `[-65.3 %, 12.8 times]`.
 
         An end that is not known is left open; the text is empty where neither is known.
         """
-        ends = (
-            "" if end is None else signed_percent(end).removesuffix(" %")
-            for end in self.cells.values()
-        )
-        text = f"[{', '.join(ends)}]"
-        return "" if text == "[, ]" else text
+        ends = ["" if end is None else signed_percent(end) for end in self.cells.values()]
+        if not any(end.endswith(_TIMES) for end in ends):
+            ends = [end.removesuffix(" %") for end in ends]
+        return f"[{', '.join(ends)}]" if any(ends) else ""
 
 
 NOT_KNOWN = Interval()

@@ -21,6 +21,7 @@ from convmark.core.text import (
     seconds_text,
     share_text,
     shown,
+    spread_text,
 )
 
 
@@ -40,6 +41,7 @@ KINDS: Mapping[str, tuple[str, Callable[[Any], str]]] = MappingProxyType(
         "flops_rate": ("FLOP/s", count_text),
         "intensity": ("FLOP/byte", _plain_number),
         "share": ("", share_text),
+        "spread": ("", spread_text),
         "load": ("", load_text),
         "change": ("", change_text),
         "ratio": ("", lambda value: f"{value:.3f}" if value < 9.9995 else f"{value:.2f}"),
@@ -137,7 +139,7 @@ USUAL: Mapping[str, tuple[str, str]] = MappingProxyType(
         "processes": ("processes", "count"),
         "replicas": ("replicas", "count"),
         "runs": ("runs", "count"),
-        "spread": ("spread", "share"),
+        "spread": ("spread", "spread"),
         "step_time_p50_s": ("step p50", "seconds"),
         "throughput_samples_per_s": ("samples/s", "rate"),
         "time_to_first_step_s": ("first step", "seconds"),

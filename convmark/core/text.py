@@ -258,6 +258,11 @@ def share_text(share: float | None) -> str:
     return "" if share is None else f"{'-' * (share < 0)}{percent_digits(share)} %"
 
 
+def spread_text(share: float | None) -> str:
+    """Return a spread, a share of the median, as per cent; a larger one as so many medians."""
+    return share_text(share) if share is None or share < 1 else f"{share:,.1f} times"
+
+
 def load_text(share: float) -> str:
     """Return the share of the CPUs' time that other programs took, as every text and table has it.
 

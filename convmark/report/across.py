@@ -349,7 +349,7 @@ def cells_table(cells: Sequence[Cell]) -> Table:
     """Return the cells with all their figures, for other programs."""
     names = list(cells[0].record)
     ends = product(("to_oldest", "to_previous"), ("", "_low", "_high"))
-    kinds = {"step_time_spread": "share", **dict.fromkeys(map("".join, ends), "change")}
+    kinds = {"step_time_spread": "spread", **dict.fromkeys(map("".join, ends), "change")}
     columns = [
         replace(one, label=one.key, kind=kinds.get(one.key, one.kind))
         for one in headings(" ".join(names))
@@ -391,7 +391,7 @@ def _table(cells: Sequence[Cell], column: str, *, markdown: bool) -> str:
             "case value throughput_samples_per_s step_time_p50_s step_time_spread",
             value=column,
             step_time_p50_s=("step time", "seconds"),
-            step_time_spread=("spread", "share"),
+            step_time_spread=("spread", "spread"),
         ),
         *([] if column in _AGELESS else headings("before verdict", before=TO_BEFORE)),
         *(headings("first", first="step time to the oldest") if several else []),

@@ -35,7 +35,7 @@ from convmark.compare.judgement import (
 from convmark.compare.verdict import conclude, review
 from convmark.core.errors import OptionError
 from convmark.core.git import Git
-from convmark.core.interval import signed_percent
+from convmark.core.interval import by_change
 from convmark.core.table import Heading, Table, grid, headings, printed, table_of
 from convmark.core.text import (
     bytes_text,
@@ -278,7 +278,7 @@ def failure_line(judgement: Judgement) -> str:
     """Return which metric, by how much, against which runs, and how that is known."""
     words = [f"{judgement.case}: {judgement.metric} {judgement.verdict}"]
     if judgement.change is not None:
-        words.append(f"by {signed_percent(judgement.change)}")
+        words.append(by_change(judgement.change))
     if judgement.interval.known:
         words.append(judgement.interval.text)
     if judgement.baseline is not None and judgement.value is not None:

@@ -23,7 +23,7 @@ from convmark.compare.live.case_result import CaseResult
 from convmark.compare.live.layer_match import matched
 from convmark.compare.live.session import NEW, OLD, LiveSide
 from convmark.core.errors import MeasurementError
-from convmark.core.interval import signed_percent
+from convmark.core.interval import by_change
 from convmark.core.options import Options
 from convmark.core.statistics import interval_around, median_of, t_quantile
 from convmark.core.text import Say, counted, duration_text, load_text, plain_text
@@ -191,7 +191,7 @@ def _words(rows: Sequence[LayerChange]) -> Iterator[str]:
         and (is_wide or sum(row.part or 0.0 for row in moved) < MOST_OF)
     ):
         yield (
-            f"the step changed by {signed_percent(change)}, which no few layers account for: a "
+            f"the step changed {by_change(change)}, which no few layers account for: a "
             "setting, the precision or a version may have changed, or each layer a little"
         )
 

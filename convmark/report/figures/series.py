@@ -132,7 +132,7 @@ def _change_points() -> list[Spec]:
         {"window": [{"op": "row_number", "as": "number"}]},
         {"joinaggregate": [{"op": "count", "as": "all"}]},
         {"filter": "isValid(datum.moved) && datum.moved !== ''"},
-        {"calculate": "split(datum.moved, ' %')[0] + ' %'", "as": "change"},
+        {"calculate": "split(datum.moved, ' [')[0]", "as": "change"},
     ]
     words = {"type": "text", "y": 8, "fontSize": 11, "color": GREY}
     text = {"encoding": {"text": {"field": "change"}}}

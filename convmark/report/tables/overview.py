@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from convmark.compare.outliers import LEAST_CHANGE, LEAST_NODES, Deviation, deviations
 from convmark.core.table import FACETS, Heading, Table, headings, table_of
-from convmark.core.text import counted, load_text, natural_order, share_text
+from convmark.core.text import counted, load_text, natural_order, spread_text
 from convmark.report.rows import latest, newest_rows, text_of
 from convmark.results.record import shown_in
 
@@ -94,7 +94,7 @@ def _of(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if row["spread"] > WIDE_SPREAD:
         yield (
             "wide spread",
-            f"{share_text(row['spread'])} between {counted(n, 'process')}: try an idle machine",
+            f"{spread_text(row['spread'])} between {counted(n, 'process')}: try an idle machine",
         )
 
 
