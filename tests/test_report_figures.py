@@ -198,6 +198,22 @@ def test_roofline_and_scaling_are_drawn_where_rows_know_enough(tmp_path: Path) -
     assert {"40 %", "100 %"} <= set(texts(svg))
 
 
+def test_an_efficiency_of_replicas_is_drawn_with_its_interval_and_in_a_ring_under_load() -> None:
+    shares = {name: (name, "share") for name in ("efficiency", "low", "high")}
+    columns = headings("series replicas efficiency low high load", series="case", **shares)
+    known = {"efficiency": 0.9, "low": 0.8, "high": 1.0}
+    records = [
+        {"series": "a", "replicas": 1, "efficiency": 1.0},
+        {"series": "a", "replicas": 2, **known},
+        {"series": "a", "replicas": 4, **known, "load": 0.5},
+    ]
+    (figure,) = figures_of([table_of("scaling", "Scaling", "", columns, records)])
+    svg = drawn_svg(whole_spec(figure.specs[0], figure_rows(figure.table)))
+    assert len(marks(svg, "rule mark")) == 2
+    assert len(marks(svg, "point")) == 3 + 1
+    assert "replicas; in a ring: under other load" in texts(svg)
+
+
 # The sessions of a lock-step comparison
 
 SESSIONS = [(middle, Interval.around(middle, 0.02)) for middle in (0.05, 0.06, 0.04)]

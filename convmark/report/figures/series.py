@@ -175,8 +175,8 @@ def batch_figure(table: Table) -> Figure | None:
 
 
 def scaling_figure(table: Table) -> Figure | None:
-    """Draw the efficiency over the number of replicas."""
-    return _efficiency_figure(table, "replicas")
+    """Draw the efficiency over the number of replicas, with its interval."""
+    return _efficiency_figure(table, "replicas", with_interval=has(table, "low", "high"))
 
 
 def cores_figure(table: Table) -> Figure | None:
@@ -184,30 +184,38 @@ def cores_figure(table: Table) -> Figure | None:
     return _efficiency_figure(table, "threads")
 
 
-def _efficiency_figure(table: Table, number: str) -> Figure | None:
+def _efficiency_figure(table: Table, number: str, *, with_interval: bool = False) -> Figure | None:
+    """Draw the efficiency over a number of which each case has several.
+
+    Args:
+        with_interval: whether `low` and `high` are its interval.
+    """
     if not has(table, "efficiency", number):
         return None
+    ring, words = rings(table)
     y = {"field": "efficiency", "type": "quantitative", "title": "efficiency",
          "axis": dict(PERCENT), "scale": {"zero": True}}  # fmt: skip
     printed = f"datum.{number}_text"
     digits = f"toNumber(replace({printed}, regexp('[^0-9]', 'g'), ''))"
     size = f"({digits} || 1e9) + ({printed} > 'a' ? 0.5 : 0)"
+    x = {"field": number, "type": "ordinal", "title": f"{number}{words}", "sort": dict(BY_PLACE),
+         "axis": {"labelAngle": 0}}  # fmt: skip
+    layers: list[Spec] = [
+        *ring,
+        {
+            "mark": {"type": "line", "point": {"filled": True, "size": 70}},
+            "encoding": {**coloured("series", "case"), "tooltip": tooltip(table)},
+        },
+    ]
+    if with_interval:
+        known = {"transform": [{"filter": "isValid(datum.low) && isValid(datum.high)"}]}
+        ends = {"y": {**y, "field": "low"}, "y2": {"field": "high"}}
+        layers.insert(0, {**known, "mark": {"type": "rule", "color": GREY}, "encoding": ends})
     spec = {
         "height": 260,
         "transform": [{"calculate": size, "as": "place"}],  # `default (4)` comes after 4
-        "mark": {"type": "line", "point": {"filled": True, "size": 70}},
-        "encoding": {
-            "x": {
-                "field": number,
-                "type": "ordinal",
-                "title": number,
-                "sort": dict(BY_PLACE),
-                "axis": {"labelAngle": 0},
-            },
-            "y": y,
-            **coloured("series", "case"),
-            "tooltip": tooltip(table),
-        },
+        "encoding": {"x": x, "y": y},
+        "layer": layers,
     }
     return Figure(table=table, specs=described([spec], table))
 

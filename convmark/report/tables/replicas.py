@@ -85,6 +85,7 @@ def scaling(table: pd.DataFrame, frame: pd.DataFrame) -> Table:
         f"{_ABOUT} Both are of the same version and code.",
         _headings("series replicas mean_rate efficiency low high load doubts n"),
         records,
+        drawing="A grey line is the interval of an efficiency.",
     )
 
 
