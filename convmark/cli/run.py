@@ -113,10 +113,7 @@ def run(given: argparse.Namespace, options: Options) -> int:
                 )
                 whole = whole and session.whole and not session.lacks_layers
             if session.interrupted:
-                kept_rows = session.run_file.rows if session.run_file else 0
-                several = len(sessions) > 1 or (options.cluster and options.cluster.addresses)
-                if kept_rows and not several:  # `_check_resume` refuses several
-                    _say("the same command with --resume continues")
+                _say_resume(session, several=len(sessions) > 1)
                 return exit_status(False, interrupted=True)
     if form != TEXT:
         tables = [table for session in sessions for table in _tables(session)]
@@ -178,6 +175,14 @@ def _check_resume(options: Options, paths: Sequence[str]) -> None:
         raise OptionError(
             f"--resume: continues one run, in one interpreter, got {', '.join(paths)}"
         )
+
+
+def _say_resume(session: Session, *, several: bool) -> None:
+    """Say how an interrupted run continues, where `_check_resume` lets it."""
+    rows = session.run_file.rows if session.run_file else 0
+    cluster = session.options.cluster
+    if rows and not several and not (cluster and cluster.addresses):
+        _say("the same command with --resume continues")
 
 
 def left_out(sessions: Sequence[Session]) -> list[str]:

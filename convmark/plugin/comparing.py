@@ -51,8 +51,7 @@ def compare_cases(
         is_accepted: whether a change of a case is: then its layers are not measured, and what was
             decided of it is taken along.
         has_bar: whether a slowdown counts from what was faster meanwhile, as against a baseline.
-        question: as of `compare_with_anchors`.
-        decided_before: as of `decide`.
+        question, decided_before: as of `compare_with_anchors`, and of `decide`.
     """
     from convmark.compare.judgement import LiveComparison
     from convmark.compare.live import blame
@@ -68,8 +67,7 @@ def compare_cases(
     names = {case: name for name, case in cases.items()}
     known = process_seconds(run.records, budget_s=run.options.time_budget_s)
     make = functools.partial(interpreter_maker(options), run.python)
-    terms = _terms(run, names, budget_s, is_accepted, has_bar=has_bar)
-    terms = dataclasses.replace(terms, decided_before=decided_before)
+    terms = _terms(run, names, budget_s, is_accepted, has_bar=has_bar, before=decided_before)
     with contextlib.ExitStack() as own:
         shared = functools.cache(
             lambda backend: run.interpreter(backend) or own.enter_context(make(backend=backend))
@@ -133,6 +131,7 @@ def _terms(
     is_accepted: Callable[[str], object],
     *,
     has_bar: bool,
+    before: int,
 ) -> LiveOptions:
     """Return what the live comparisons go by; their budget begins now."""
     from convmark.compare.live.live import LiveOptions
@@ -146,6 +145,7 @@ def _terms(
         limits=_limits(run),
         earlier=_earlier(run, names, is_accepted, has_bar=has_bar),
         left_over={case.name for case, name in names.items() if name in left},
+        decided_before=before,
     )
 
 

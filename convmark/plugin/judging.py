@@ -54,7 +54,6 @@ def judge(
         ConvmarkError: the history cannot be read, or the verdicts not be written.
         KeyboardInterrupt: the user has had enough of comparing; what was decided is judged.
     """
-    from convmark.compare.accepted_code import not_ended
     from convmark.compare.verdict import review
 
     began_s = time.monotonic()
@@ -67,11 +66,7 @@ def judge(
 
     kept = decided_before(run, baseline, history, say)
     concluded = functools.partial(_concluded, run, baseline, history, found, kept, once)
-
-    def keep_first(given: Mapping[str, LiveComparison]) -> None:
-        told = concluded(given)
-        _keep(run, told, meant, given, not_ended(_accepted(run, told, meant)))
-
+    keep_first = functools.partial(_keep_first, run, meant, concluded)
     anchors = functools.partial(anchor_code, baseline, history)
     asked = _to_compare(run, baseline, found, kept)
     comparisons = compare_cases(
@@ -110,6 +105,19 @@ def _concluded(
 
     told = conclude(found, given, report_missing=not baseline.is_commit, must_fit=True)
     return with_kept(with_baseline(run, baseline, history, told, say), kept)
+
+
+def _keep_first(
+    run: PytestRun,
+    meant: IntendedChanges,
+    concluded: Callable[[Mapping[str, LiveComparison]], list[Judgement]],
+    given: Mapping[str, LiveComparison],
+) -> None:
+    """Keep the verdicts before accepted cases are compared with what accepted them."""
+    from convmark.compare.accepted_code import not_ended
+
+    told = concluded(given)
+    _keep(run, told, meant, given, not_ended(_accepted(run, told, meant)))
 
 
 def _keep(

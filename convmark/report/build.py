@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -149,10 +150,6 @@ def _every_table(
     machine_ratios = hardware_tables(frame, comparison)
     changed = len({key[:2] for key in marks(moved)})
     versions = newest_versions(sides.sides)
-    axes = {
-        (str(row["hardware"]), str(row["case"])): {name: row[name] for name in FACETS}
-        for row in newest_rows(timed)
-    }
     found = [
         answers(frame, timed, machine_ratios[0], versions, rows.runs, changed, compared),
         architectures(timed, labels),
@@ -166,7 +163,7 @@ def _every_table(
             marks(moved),
             runs_of_levels(moved),
         ),
-        levels(moved, Path.cwd(), axes),
+        levels(moved, Path.cwd(), _axes(timed)),
         comparisons(compared, rows.names),
         accuracy(rows.frame, labels),
         batch_sizes(timed),
@@ -191,6 +188,14 @@ def _every_table(
     after_accuracy = [one.key for one in found].index("accuracy") + 1
     found[after_accuracy:after_accuracy] = [task_figures(table, labels, task) for task in others]
     return [one for one in found if one.rows or one.key not in _WHERE_KNOWN]
+
+
+def _axes(timed: pd.DataFrame) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return what the rows of each hardware and case are chosen by."""
+    return {
+        (str(row["hardware"]), str(row["case"])): {name: row[name] for name in FACETS}
+        for row in newest_rows(timed)
+    }
 
 
 def _title(rows: Rows) -> str:
