@@ -27,7 +27,7 @@ SLOWER = 3.0
 """Factor by wall and by CPU time from which a step on other samples is another step. Those that
 the caches did not hold take up to twice as long where a step is short."""
 LONG_S = 0.02
-"""Seconds of a step from which on one on other samples must do."""
+"""Seconds of a step, by both clocks, from which on one on other samples must do."""
 STEPS = 3
 MOST_STEPS = 7
 """Where other samples look slower."""
@@ -128,19 +128,20 @@ class _Others:
             if batch is None:
                 break
             if is_alike or len(own) < number:
-                if own and min(own)[0] < LONG_S:
+                if number + before > 1:
                     self._step()  # a model may keep the newest result alone
                 self._token = self._timed(self._step, own)
-            elif min(own)[0] < LONG_S:  # threads that sleep meanwhile take long to wake
+            elif min(map(min, own)) < LONG_S:  # threads that sleep meanwhile take long to wake
                 self._backend.synchronise(self._step())
             run = functools.partial(self._step.run, *batch)
             self._timed(run, others)
-            slower = _ratio(others, own, min if is_alike else median)
+            by_clock = _ratios(others, own, min if is_alike else median)
+            slower = min(by_clock)
             if not is_alike and slower >= SLOWER:
                 self._timed(run, again)
-                slower = min(slower, _ratio(others, again, median))
-            enough = number >= STEPS or min(own)[0] >= LONG_S
-            if slower < SLOWER and enough and not again:  # a busy machine hides what it once showed
+                slower = min(slower, *_ratios(others, again, median))
+            enough = number >= STEPS or min(map(min, own)) >= LONG_S
+            if max(by_clock) < SLOWER and enough and not again:  # a busy machine moves one clock
                 break
         return slower
 
@@ -220,14 +221,14 @@ class _Others:
         return [np.asarray(self._backend.array(one)) for one in leaves]
 
 
-def _ratio(others: Times, own: Times, which: Callable[[Sequence[float]], float]) -> float:
-    """Return one of the other steps over the median of one's own, by the clock that says less.
+def _ratios(others: Times, own: Times, which: Callable[[Sequence[float]], float]) -> list[float]:
+    """Return one of the other steps over the median of one's own, by each clock.
 
     Args:
         which: the quickest of them; or their median, for some may be of samples that were kept.
     """
     clocks = zip(zip(*others, strict=True), zip(*own, strict=True), strict=True)
-    return min((which(those) / max(median(these), 1e-9) for those, these in clocks), default=0.0)
+    return [which(those) / max(median(these), 1e-9) for those, these in clocks]
 
 
 def _on_host(value: Any) -> Any:
