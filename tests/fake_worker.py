@@ -1,7 +1,8 @@
-"""A stand-in for `convmark.interpreter.Interpreter`: canned answers, no process, no framework."""
+"""Stand-ins for `convmark.interpreter.Interpreter`: canned answers, no process, no framework."""
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,24 +13,14 @@ KNOWN = ("lenet5", "mini_inception", "mini_resnet", "mini_resnet_norm", "conv_la
 STEP_S = {"lenet5": 0.010, "conv_layer": 0.002}
 
 
-class FakeInterpreter:
-    """Answers like a worker; a model named `broken` fails, one named `slow` takes twice as long."""
+class StandIn:
+    """Has all that the package uses of an interpreter, and starts nothing: a base for stand-ins."""
 
     python = "python"
-    factor = 1.0
-    """Slows every step, as a slower framework would."""
-    layer_factor = 1.0
-    """Slows one layer, `conv`."""
-    interrupt_after: int | None = None
-    """Raises KeyboardInterrupt, as Ctrl-C does, instead of the answer after this many."""
-    made = 0
+    isolation = "fork"
     started_s = 0.0
 
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
-        type(self).made += 1
-        self.answered = 0
-
-    def __enter__(self) -> FakeInterpreter:
+    def __enter__(self) -> StandIn:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -41,6 +32,28 @@ class FakeInterpreter:
     def start(self) -> float:
         """Nothing to start."""
         return 0.0
+
+    def answer(self, request: Any, on_event: Any = lambda event: None) -> Answer:
+        raise NotImplementedError
+
+    def live(self, request: Any) -> contextlib.AbstractContextManager[Any]:
+        raise NotImplementedError
+
+
+class FakeInterpreter(StandIn):
+    """Answers like a worker; a model named `broken` fails, one named `slow` takes twice as long."""
+
+    factor = 1.0
+    """Slows every step, as a slower framework would."""
+    layer_factor = 1.0
+    """Slows one layer, `conv`."""
+    interrupt_after: int | None = None
+    """Raises KeyboardInterrupt, as Ctrl-C does, instead of the answer after this many."""
+    made = 0
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        type(self).made += 1
+        self.answered = 0
 
     def answer(
         self,

@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 import pytest
+from fake_worker import StandIn
 
 from convmark.compare.live.blame import blame, blamed, blamed_lines
 from convmark.compare.live.layer_match import matched
@@ -272,7 +273,7 @@ def test_what_no_layer_takes_may_be_to_blame() -> None:
     assert "the rest is what no layer takes: dispatch, in training loss" in blamed_lines(rows)[0]
 
 
-class Side:
+class Side(StandIn):
     """A code whose sessions of layers end well or not; it keeps what was asked of both."""
 
     def __init__(self, name: str, asked: list[str], status: str, ran: str) -> None:

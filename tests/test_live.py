@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
+from fake_worker import StandIn
 
 from convmark.compare.live import live
 from convmark.compare.live.case_result import OTHER_SOFTWARE, VOID, CaseResult, hold_sizes
@@ -40,8 +41,7 @@ FOUR = ("lenet5", "conv_layer", "dense_layer", "mini_resnet")
 SIZES = {"old": {"parameters": 10}, "new": {"parameters": 20}}
 HOT = "the card was slowed (hardware_thermal)"
 CARD = Card(gpu=Gpu(index=0, name="Tesla T4", memory_bytes=None, uuid="GPU-1"))
-NONE: Any = object()
-"""Stands for an interpreter: nothing is started."""
+NONE: Any = StandIn()
 
 
 class Code:

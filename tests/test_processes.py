@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+import fake_worker
 import pytest
 from test_live import Compare, changed, compare
 from test_live import session as duet
@@ -30,10 +31,8 @@ CASE = Case(model="lenet5", task="train", batch_size=32)
 PLAN = SessionPlan(seed=0, seconds=0.0)
 
 
-class Stand:
+class Stand(fake_worker.StandIn):
     """An interpreter whose worker's steps take so long, with noise of 1 %."""
-
-    started_s = 0.0
 
     def __init__(
         self,

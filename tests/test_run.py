@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from fake_worker import StandIn
 
 import convmark
 from convmark.core.case import Case
@@ -131,7 +132,7 @@ def ok(said: list[dict[str, Any]]) -> Answer:
     return Answer(status="ok", message="", events=said, ready_s=0.25)
 
 
-class Canned:
+class Canned(StandIn):
     """Gives the answers that it was made with, one by one, and keeps the requests."""
 
     python = "/usr/bin/python3"

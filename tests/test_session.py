@@ -19,7 +19,7 @@ from convmark.cli.gpu_check import main as gpu_check
 from convmark.core.case import Case
 from convmark.core.errors import OptionError
 from convmark.core.options import Options, read
-from convmark.interpreter import Answer
+from convmark.interpreter import Answer, Interpreter
 from convmark.results.reading import read_run
 from convmark.results.record import COLUMNS, Record
 from convmark.session.session import Session
@@ -37,6 +37,12 @@ TRAINING = Suite(models=("lenet5",), tasks=("train",), batch_sizes=(32,))
 def test_training(measured, benchmark):
     measured.replay(benchmark)
 """
+
+
+def test_stand_ins_have_all_that_others_see_of_an_interpreter() -> None:
+    with Interpreter() as interpreter:
+        seen = {name for name in dir(interpreter) if not name.startswith("_")}
+    assert seen <= set(dir(fake_worker.StandIn))
 
 
 class Worker(fake_worker.FakeInterpreter):
