@@ -42,10 +42,6 @@ def across(given: argparse.Namespace, options: Options, paths: Sequence[Path]) -
 
     Args:
         paths: the runs' files; those that the user has named must be readable.
-
-    Raises:
-        OptionError: no such format, or its values cannot be compared live.
-        StoreError: a named run cannot be read, or none has the column.
     """
     column = given.across
     form = check_form(given.format)

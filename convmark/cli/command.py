@@ -25,11 +25,6 @@ TARGET, BUDGET = "2", "60"
 
 
 def exit_status(good: bool, *, interrupted: bool = False) -> int:
-    """Return the exit status of a command.
-
-    Args:
-        good: whether nothing failed.
-    """
     return EXIT_INTERRUPTED if interrupted else EXIT_OK if good else EXIT_FAILED
 
 
@@ -42,11 +37,7 @@ ANOTHER_PLACE = "; make it writable, or choose another place"
 
 
 def write_folder(output: Path, files: Iterable[tuple[str, bytes]]) -> None:
-    """Write files beside the new folder, then rename: nobody sees a part of it.
-
-    Raises:
-        StoreError: they cannot be written.
-    """
+    """Write files beside the new folder, then rename: nobody sees a part of it."""
     with writing(f"--output: {output}", ANOTHER_PLACE), new_folder(output.absolute()) as beside:
         for name, content in files:
             (beside / name).parent.mkdir(parents=True, exist_ok=True)

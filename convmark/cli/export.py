@@ -28,12 +28,7 @@ SUFFIXES = (".json", ".ndjson", ".jsonl", ".prom", ".txt")
 
 
 def export(given: argparse.Namespace, options: Options) -> int:
-    """Write the results where asked, or a single file to standard output.
-
-    Raises:
-        OptionError: no such format, or an output that must not be written.
-        StoreError: a results file does not fit, or the output cannot be written.
-    """
+    """Write the results where asked, or a single file to standard output."""
     target = choice_of(tuple(TARGETS))("--to", given.to)
     places = asked_places(given.places, options.results)
     output = None if given.output in (None, STDOUT) else Path(given.output)

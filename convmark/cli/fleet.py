@@ -95,11 +95,7 @@ def doctor(given: argparse.Namespace, options: Options) -> int:
 
 
 def run_on_cluster(given: argparse.Namespace, options: Options) -> int:
-    """Measure the plan on the nodes, print where the rows are and which nodes differ.
-
-    Raises:
-        ConvmarkError: something asked for is not to be had; nothing was measured then.
-    """
+    """Measure the plan on the nodes, print where the rows are and which nodes differ."""
     _refuse_options(given, options)
     per = choice_of(PER)("--per", PER[0] if given.per is None else given.per)
     labels, address = read_labels(given.nodes), _address(given.ray)

@@ -68,10 +68,6 @@ def compare(given: argparse.Namespace, options: Options) -> int:
     """Print a run's verdicts, and fail where one of them does; or a table over a column's values.
 
     What the run's own session has said is repeated: it may have run the old code beside it.
-
-    Raises:
-        OptionError: more than two runs, no such format, or a pattern that matches no case.
-        StoreError: a run that is not there, holds nothing or cannot be read.
     """
     _check_live(given)
     if given.across is not None:
@@ -309,7 +305,6 @@ def _row(run: Path, found: CaseFigures, index: Index) -> dict[str, Any]:
 
 
 def _folder(store: Store, machine: str | None, runs: Sequence[str]) -> str:
-    """Return the machine's folder that the runs are of."""
     folders = store.machines()
     if machine is not None:
         names = _names(store, folders)
@@ -337,10 +332,6 @@ def _names(store: Store, folders: Sequence[str]) -> dict[str, str]:
 
 
 def run_named(name: str, machine: str | None, options: Options) -> Path:
-    """Return the run file that a user means: a path, a number, a commit or `latest`.
-
-    Raises:
-        StoreError: there is no such run.
-    """
+    """Return the run file that a user means: a path, a number, a commit or `latest`."""
     store = Store(options.results)
     return store.find(name, _folder(store, machine, [name]))

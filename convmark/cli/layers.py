@@ -26,11 +26,7 @@ _say = sayer("convmark layers")
 
 
 def layers(given: argparse.Namespace, options: Options) -> int:
-    """Measure the layers of the models, print the slowest and keep all; return the exit status.
-
-    Raises:
-        ConvmarkError: something asked for is not to be had; nothing was measured then.
-    """
+    """Measure the layers of the models, print the slowest and keep all; return the exit status."""
     form = check_form(given.format)
     depth = None if given.depth is None else parse_count("--depth", given.depth)
     top = TOP if given.top is None else parse_count("--top", given.top)

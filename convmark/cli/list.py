@@ -32,12 +32,7 @@ _say = sayer("convmark list")
 
 
 def list_runs(given: argparse.Namespace, options: Options) -> int:
-    """Print the runs, the newest of each machine last.
-
-    Raises:
-        OptionError: no such format.
-        StoreError: the folder is not there, or has no runs.
-    """
+    """Print the runs, the newest of each machine last."""
     form = check_form(given.format)
     (place,) = asked_places([given.place] if given.place is not None else (), options.results)
     table = runs_table(place, whole=form != "text")
@@ -53,9 +48,6 @@ def runs_table(place: Path, *, whole: bool) -> Table:
 
     Args:
         whole: whether columns without a value stay, and a 0 where nothing has failed.
-
-    Raises:
-        StoreError: the folder is not there, or has no runs.
     """
     columns = headings(
         "machine run started commit versions cases processes failed verdicts note",
@@ -107,12 +99,7 @@ def _versions(rows: dict[str, Any]) -> str:
 
 
 def show(given: argparse.Namespace, options: Options) -> int:
-    """Print a run's tables.
-
-    Raises:
-        OptionError: no such format.
-        StoreError: there is no such run, it has no rows, or it cannot be read.
-    """
+    """Print a run's tables."""
     form = check_form(given.format)
     path = run_named(given.run, given.machine, options)
     records = read_run(path)

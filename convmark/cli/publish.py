@@ -41,12 +41,7 @@ def publish(given: argparse.Namespace, options: Options) -> int:
 
 
 def check_submission(given: argparse.Namespace, options: Options) -> int:
-    """Print the findings; fail where there is one.
-
-    Raises:
-        OptionError: no such format, or a folder has no runs.
-        StoreError: a published file does not fit.
-    """
+    """Print the findings; fail where there is one."""
     form = check_form(given.format)
     folders = [Path(place) for place in given.folders]
     found = check(folders, [Path(place) for place in given.against], datetime.now(timezone.utc))

@@ -62,11 +62,7 @@ TEXT = "text"
 
 
 def run(given: argparse.Namespace, options: Options) -> int:
-    """Measure, print each run's summary and where its rows are; return the exit status.
-
-    Raises:
-        ConvmarkError: something asked for is not to be had; nothing was measured then.
-    """
+    """Measure, print each run's summary and where its rows are; return the exit status."""
     if given.ray is not None:
         from convmark.cli.fleet import run_on_cluster
 
@@ -196,11 +192,7 @@ def left_out(sessions: Sequence[Session]) -> list[str]:
 
 
 def _take_part(session: Session, shard: Shard, known_s: Mapping[str, float], number: int) -> Part:
-    """Reduce the session's cases to the shard's part, print what it is and return it.
-
-    Args:
-        number: of the interpreter among those asked for.
-    """
+    """Reduce the session's cases to the shard's part, print what it is and return it."""
     options = session.options
 
     def seconds(case: Case) -> float:
@@ -327,9 +319,6 @@ def describe_models(
 
     A model that cannot be described is left out with a `StoreWarning`, and so is one whose files
     cannot be written.
-
-    Raises:
-        WorkerError: no worker can be started at all.
     """
     written = []
     for model in dict.fromkeys(models):

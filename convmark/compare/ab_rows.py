@@ -94,9 +94,5 @@ def ab_table(kind: type[Any]) -> TableFile[Any]:
 
 
 def read_verdicts(path: Path) -> list[VerdictRow]:
-    """Return the verdicts of a file, of which an interrupted comparison may have fewer than cases.
-
-    Raises:
-        StoreError: the file does not fit; the message names file and line.
-    """
+    """Return the verdicts of a file; an interrupted comparison may have fewer than cases."""
     return ab_table(VerdictRow).read(path)

@@ -75,9 +75,6 @@ def slower_since(found: LiveComparison, one: Judgement, reason: str) -> Judgemen
 
     Of a step time that is not known against the baseline, as where the precision has changed, the
     accepted code is all that tells.
-
-    Args:
-        found: as of `held_to`, and so is `reason`.
     """
     decision = found.decision
     is_unknown = one.metric == "step_time" and one.verdict == "inconclusive" and not one.fails

@@ -104,11 +104,7 @@ def contents_of(cases: Iterable[str]) -> str:
 
 
 def digest_of(path: Path) -> Digest:
-    """Return what a run's file says, read whole; a torn last line is left out without a word.
-
-    Raises:
-        StoreError: the file cannot be read, or does not fit; the message names file and line.
-    """
+    """Return what a run's file says, read whole; a torn last line is left out without a word."""
     torn: list[int] = []
     rows: dict[str, list[list[str]]] = {}
     held: dict[str, None] = {}

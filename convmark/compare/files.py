@@ -66,29 +66,17 @@ def _table(path: Path) -> TableFile[Judgement]:
 
 
 def keep_verdicts(run: Path, judgements: Iterable[Judgement]) -> None:
-    """Keep what was judged of a run in place of what was judged of it before.
-
-    Raises:
-        StoreError: the file cannot be written.
-    """
+    """Keep what was judged of a run in place of what was judged of it before."""
     VERDICT_TABLE.replace(verdicts_path(run), judgements)
 
 
 def read_verdicts(run: Path) -> list[Judgement]:
-    """Return what was said last of each metric of a run, as its own session has judged it.
-
-    Raises:
-        StoreError: a file cannot be read, or does not fit; the message names file and line.
-    """
+    """Return what was said last of each metric of a run, as its own session has judged it."""
     return verdicts_with_file(run)[0]
 
 
 def verdicts_with_file(run: Path) -> tuple[list[Judgement], Path]:
-    """Return the same, and the file that has it; without verdicts the one that would.
-
-    Raises:
-        StoreError: as `read_verdicts`.
-    """
+    """Return the same, and the file that has it; without verdicts the one that would."""
     for path in verdicts_paths(run):
         rows = _table(path).read(path)
         if last := {(one.case, one.metric): one for one in rows if one.run == run.stem}:
@@ -103,9 +91,6 @@ def with_live(judgements: Iterable[Judgement], run: Path, baseline: Path) -> lis
 
     Args:
         baseline: the run's file; one of another machine's folder was never run live.
-
-    Raises:
-        StoreError: as `read_verdicts`.
     """
     beside = baseline.resolve().parent == run.resolve().parent
     live = {
@@ -120,11 +105,7 @@ def with_live(judgements: Iterable[Judgement], run: Path, baseline: Path) -> lis
 
 
 def read_step_time_verdicts(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Yield case, run and verdict of each step time in a file, in the order of their judging.
-
-    Raises:
-        StoreError: as `read_verdicts`.
-    """
+    """Yield case, run and verdict of each step time in a file, in the order of their judging."""
     for line, cells in _table(path).read_cells(path):
         if cells[_VERDICT] not in VERDICTS:
             raise StoreError(
@@ -144,11 +125,7 @@ VerdictKey = tuple[Path, str]
 
 
 def step_time_verdicts(runs: Iterable[Path]) -> dict[VerdictKey, str]:
-    """Return the last verdict on each step time of these runs, by their resolved paths.
-
-    Raises:
-        StoreError: as `read_verdicts`.
-    """
+    """Return the last verdict on each step time of these runs, by their resolved paths."""
     words_of = functools.cache(lambda path: list(read_step_time_verdicts(path)))
     found: dict[VerdictKey, str] = {}
     for path in dict.fromkeys(run.resolve() for run in runs):
@@ -180,11 +157,7 @@ ACCEPTED_TABLE = TableFile(Acceptance, ("run", "accepted", "commit", "reason"))
 
 
 def read_accepted(store: Store, machine: str) -> list[Acceptance]:
-    """Return the machine's accepted runs in the order of their acceptance.
-
-    Raises:
-        StoreError: the file cannot be read; the message names file and line.
-    """
+    """Return the machine's accepted runs in the order of their acceptance."""
     return ACCEPTED_TABLE.read(store.folder / machine / ACCEPTED)
 
 
@@ -194,9 +167,6 @@ def accepted_of(run: Path, commits: Iterable[str | None]) -> list[Acceptance]:
     Args:
         run: its file.
         commits: those that its rows name, by which it is known.
-
-    Raises:
-        StoreError: as `read_accepted`.
     """
     known = set(commits)
     every = ACCEPTED_TABLE.read(run.resolve().with_name(ACCEPTED))
@@ -286,11 +256,7 @@ NOISE_TABLE = TableFile(NoiseRow)
 
 
 def read_noise(path: Path) -> dict[str, NoiseRow]:
-    """Return the newest row of each case by its name; none where there is no file.
-
-    Raises:
-        StoreError: it does not fit; the message names file and line.
-    """
+    """Return the newest row of each case by its name; none where there is no file."""
     return {row.case: row for row in NOISE_TABLE.read(path)}
 
 

@@ -118,9 +118,6 @@ def accepted_history(
         say: is told where reading takes long.
         own: the run's file, where it is known; in the machine's folder its number tells which runs
             are earlier, whatever the rows say.
-
-    Raises:
-        StoreError: the list of accepted runs cannot be read.
     """
     paths, number = store.runs(machine), None
     if own is not None and any(path.name == own.name and same_file(path, own) for path in paths):

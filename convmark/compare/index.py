@@ -213,11 +213,7 @@ class Index:
         return self._figures.get(run.name)
 
     def verdict(self, run: Path) -> str:
-        """Return what was said last of the step time of the case that is asked for.
-
-        Raises:
-            StoreError: the verdicts cannot be read, or do not fit.
-        """
+        """Return what was said last of the step time of the case that is asked for."""
         for path in verdicts_paths(run):
             if path.name in self._signatures and run.stem in (words := self._words(path)):
                 return words[run.stem]

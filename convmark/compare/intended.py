@@ -380,15 +380,7 @@ def pass_intended(
 def pass_accepted(
     judgements: Sequence[Judgement], run: Path, commits: Iterable[str | None]
 ) -> list[Judgement]:
-    """Return what a kept run's session has judged, with what somebody has accepted of it since.
-
-    Args:
-        run: its file.
-        commits: those that its rows name.
-
-    Raises:
-        StoreError: the list of accepted runs cannot be read.
-    """
+    """Return what a kept run's session has judged, with what somebody has accepted of it since."""
     if not any(one.fails for one in judgements):
         return list(judgements)
     accepted = accepted_of(run, commits)

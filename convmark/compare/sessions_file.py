@@ -81,9 +81,6 @@ def keep_sessions(
     Args:
         comparisons: by case, that with its anchor before that with another code.
         rows: by case one row of today's, with its code's commit.
-
-    Raises:
-        StoreError: they cannot be written.
     """
     sessions = []
     for name, found in comparisons:
@@ -108,11 +105,7 @@ def keep_sessions(
 
 
 def write(run: Path, sessions: Sequence[KeptSession]) -> None:
-    """Make these the sessions of a run; nothing for none.
-
-    Raises:
-        StoreError: they cannot be written.
-    """
+    """Make these the sessions of a run; nothing for none."""
     if sessions:
         TABLE.replace(TABLE.path(run), sessions)
 

@@ -123,14 +123,7 @@ def with_index(cluster: Cluster | None, index: int | None) -> Cluster | None:
 
 
 def check_devices(cases: Iterable[Case], found: Mapping[str, Sequence[str]]) -> None:
-    """Refuse replicas that this machine has no GPUs for; a CPU is split into logical ones.
-
-    Args:
-        found: the devices that are there, by backend.
-
-    Raises:
-        OptionError: a replica would have no GPU.
-    """
+    """Refuse replicas that this machine has no GPUs for; a CPU is split into logical ones."""
     for case in cases:
         if case.replicas == 1 or case.device == "cpu":
             continue

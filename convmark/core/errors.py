@@ -1,4 +1,7 @@
-"""The errors of convmark: each message is one line that names the subject, reason and remedy."""
+"""The errors of convmark: each message is one line that names the subject, reason and remedy.
+
+A docstring names only those errors that the first line of it and these classes do not tell.
+"""
 
 from __future__ import annotations
 

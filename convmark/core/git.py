@@ -97,9 +97,6 @@ class Git:
     def output(self, *arguments: str, given: bytes = b"") -> str:
         """Return what git prints.
 
-        Args:
-            given: its standard input.
-
         Raises:
             GitError: it fails, is absent or takes too long.
         """

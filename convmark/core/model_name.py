@@ -188,7 +188,6 @@ def _dotted(text: str, attribute: str) -> str:
 
 
 def _literals(text: str, call: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the values of a call's arguments."""
     try:
         node = ast.parse(f"_{call}", mode="eval").body
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):

@@ -89,9 +89,6 @@ class Option:
     def value(self, flag: str, given: Any) -> Any:
         """Return the value of what a source gives.
 
-        Args:
-            flag: how the source names the option.
-
         Raises:
             OptionError: it breaks the option's rule.
         """
@@ -123,9 +120,6 @@ def values_of(options: Mapping[str, Option], given: Mapping[str, Any]) -> dict[s
 
     Args:
         options: by the names of the keywords.
-
-    Raises:
-        OptionError: there is no such option, or a value breaks its rule.
     """
     values = {}
     for name, value in given.items():

@@ -87,11 +87,7 @@ def _model_in(case: str) -> str:
 
 
 def check_patterns(flag: str, patterns: Iterable[str], cases: Collection[str]) -> None:
-    """Refuse a pattern that no case of a run matches.
-
-    Raises:
-        OptionError: there is one.
-    """
+    """Refuse a pattern that no case of a run matches."""
     for pattern in patterns:
         if not any(fnmatchcase(case, pattern) for case in cases):
             raise OptionError(

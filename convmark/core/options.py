@@ -423,9 +423,6 @@ def read(
         given: texts by option key (`batch_sizes`), None or absent where the user gave none.
         settings: the values of `[tool.convmark]`, by the same keys.
         prefix: what the options' names begin with where they were given.
-
-    Raises:
-        OptionError: a value breaks its option's rule.
     """
     values: dict[str, Any] = {}
     texts: dict[str, Any] = {}

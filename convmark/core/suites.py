@@ -150,9 +150,6 @@ def refuse_untimed(options: Options, what: str) -> None:
 
     Args:
         what: the command, and what it does with a task.
-
-    Raises:
-        OptionError: such a task was asked for.
     """
     for task in options.tasks:
         if task not in TIMED_TASKS:
@@ -160,11 +157,7 @@ def refuse_untimed(options: Options, what: str) -> None:
 
 
 def refuse_latency_limit(options: Options) -> None:
-    """Refuse a latency limit where no rate can be searched at it.
-
-    Raises:
-        OptionError: one was asked for.
-    """
+    """Refuse a latency limit where no rate can be searched at it."""
     if options.latency_limit_s is None:
         return
     if "infer" not in options.tasks:
@@ -181,11 +174,7 @@ def refuse_latency_limit(options: Options) -> None:
 
 
 def refuse_replicas(options: Options) -> None:
-    """Refuse what cannot be measured with several replicas or over a cluster.
-
-    Raises:
-        OptionError: it was asked for.
-    """
+    """Refuse what cannot be measured with several replicas or over a cluster."""
     most = max(options.replicas or (1,))
     others = [name for name in options.backends if not BACKENDS[name].replicas]
     if most > 1 and others:
@@ -207,11 +196,7 @@ def refuse_replicas(options: Options) -> None:
 
 
 def refuse_runtimes(options: Options) -> None:
-    """Refuse a runtime that none of the cases asked for can be of.
-
-    Raises:
-        OptionError: it was asked for.
-    """
+    """Refuse a runtime that none of the cases asked for can be of."""
     for name in options.runtimes:
         runtime = RUNTIMES[name]
         rules = (

@@ -70,9 +70,6 @@ class Cache:
 
         Args:
             refresh: make it anew in any case.
-
-        Raises:
-            InstallError: it cannot be made; nothing of it stays.
         """
         known, resolved = self._read(wanted.name), None
         if known is not None and not refresh:
@@ -99,11 +96,6 @@ class Cache:
         return [made for name in names if (made := self._read(name)) is not None]
 
     def remove(self, name: str, say: Say = lambda line: None) -> None:
-        """Remove an environment, by its name or its requirements.
-
-        Raises:
-            OptionError: there is none such.
-        """
         known = self.list()
         chosen = [one for one in known if name in (one.name, " ".join(one.requirements))]
         if not chosen:
@@ -209,11 +201,7 @@ def interpreters(
 
 
 def interpreter_path(flag: str, text: str) -> str:
-    """Return the interpreter that a text means: its path, its name, or its environment's folder.
-
-    Raises:
-        OptionError: there is none.
-    """
+    """Return the interpreter that a text means: its path, its name, or its environment's folder."""
     path = Path(text).expanduser()
     if path.is_dir():
         inside = path / "bin" / "python"

@@ -50,7 +50,6 @@ class Answer:
     """Seconds from the request to `ready`: the price of a fresh process."""
 
     def event(self, name: str) -> dict[str, Any] | None:
-        """The last event of that name, or None."""
         return next((event for event in reversed(self.events) if event["event"] == name), None)
 
 

@@ -46,9 +46,6 @@ def refuse_unknown(models: Iterable[str], *, elsewhere: bool = False) -> None:
 
     Args:
         elsewhere: whether another interpreter measures, which may have other modules and models.
-
-    Raises:
-        OptionError: one does.
     """
     for name in models:
         parts = ModelName.of(name)
@@ -159,14 +156,7 @@ def inspect(
 def devices_asked_for(
     asked: Sequence[str], found: Sequence[str], *, flag: str = "--devices"
 ) -> list[str]:
-    """Return the devices to measure: `all` becomes what is there.
-
-    Args:
-        flag: the option by which they were asked for.
-
-    Raises:
-        OptionError: a device that was named is not there.
-    """
+    """Return the devices to measure: `all` becomes what is there."""
     devices: list[str] = []
     for device in asked:
         if device == "all":
@@ -182,11 +172,7 @@ def devices_asked_for(
 
 
 def unbound_memory(found: Iterable[Mapping[str, Any]]) -> str:
-    """Say why the memory of the workers is not bound to the node of --numa; empty where it is.
-
-    Args:
-        found: what interpreters have, as `inspect` returns it.
-    """
+    """Say why the memory of the workers is not bound to the node of --numa; empty where it is."""
     reasons = [str(one["memory_trouble"]) for one in found if one.get("memory_trouble")]
     return f"--numa: the CPUs are bound, the memory is not: {reasons[0]}" if reasons else ""
 
@@ -255,9 +241,5 @@ class Interpreters(contextlib.AbstractContextManager["Interpreters"]):
     def answer(
         self, request: Mapping[str, Any], on_event: launch.OnEvent = lambda event: None
     ) -> Answer:
-        """Serve the request by the interpreter of its backend.
-
-        Raises:
-            WorkerError: no process could be started to serve the request.
-        """
+        """Serve the request by the interpreter of its backend."""
         return self._interpreters[request["case"]["backend"]].answer(request, on_event)

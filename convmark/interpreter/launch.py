@@ -35,11 +35,7 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def zoo_folder() -> Path:
-    """Return the folder of the zoo: `models/` of a checkout, `convmark_zoo/` of an installation.
-
-    Raises:
-        WorkerError: neither is there.
-    """
+    """Return the folder of the zoo: `models/` of a checkout, `convmark_zoo/` of an installation."""
     for folder in (_PACKAGE.parent / "models", _PACKAGE.parent / "convmark_zoo"):
         if (folder / "registry.py").is_file():
             return folder
@@ -50,14 +46,7 @@ def zoo_folder() -> Path:
 
 
 def check_zoo(models: Iterable[str]) -> None:
-    """Refuse to measure an installed zoo in a checkout of convmark that has another.
-
-    Args:
-        models: those that will be measured.
-
-    Raises:
-        OptionError: the checkout's own networks would not be measured.
-    """
+    """Refuse to measure an installed zoo in a checkout of convmark that has another."""
     here, zoo = Path.cwd().resolve(), zoo_folder().resolve()
     tops = (one for one in (here, *here.parents) if (one / "convmark/worker").is_dir())
     own = next((one / "models" for one in tops if (one / "models/registry.py").is_file()), zoo)
@@ -158,9 +147,6 @@ class Interpreter(contextlib.AbstractContextManager["Interpreter"]):
         The worker is gone when this returns or raises, Ctrl-C included. A zygote that is lost is
         started again; where that one is lost too before it has served anything to the end, every
         later answer says so.
-
-        Raises:
-            WorkerError: no process could be started to serve the request.
         """
         number = next(self._numbers)
         began = time.perf_counter()
@@ -180,9 +166,6 @@ class Interpreter(contextlib.AbstractContextManager["Interpreter"]):
         """Serve one request in steps; between them the worker waits for a command.
 
         The worker is gone after the block.
-
-        Raises:
-            WorkerError: no process could be started to serve the request.
         """
         number = next(self._numbers)
         self.start()

@@ -133,11 +133,7 @@ def device_cautions(
 def left_out_gpus(
     machine: Machine, framework: Mapping[str, Any], environ: Mapping[str, str]
 ) -> list[str]:
-    """Return a line on the GPUs that a run on all devices leaves out; none on those hidden from it.
-
-    Args:
-        framework: what the worker reports, as that of `findings`.
-    """
+    """Return a line on the GPUs that a run on all devices leaves out; none on hidden ones."""
     listed = sum(device.startswith("gpu") for device in _devices(framework))
     if listed >= len(visible_cards(machine.gpus, environ)):
         return []

@@ -243,11 +243,7 @@ class System:
 
 
 def read_system(root: Path = Path("/")) -> System:
-    """Return the description of this machine; nothing is asked of a network.
-
-    Args:
-        root: the folder that holds `proc`, `sys` and `run`.
-    """
+    """Return the description of this machine; nothing is asked of a network."""
     return System(
         topology=_topology(root / "sys/devices/system") or None,
         memory_modules=_modules(root) or None,

@@ -61,9 +61,6 @@ def alone(
         wait: whether to wait for another run's end, instead of being refused.
         concurrent: whether to go on beside another run.
         say: is told of what is waited for, and where it cannot be told who is there.
-
-    Raises:
-        BusyError: another run is there, with its process number.
     """
     folder = folder or runtime_folder()
     name = f"{os.getpid()}.lock"

@@ -113,11 +113,7 @@ class Rapl:
 
 
 def find_rapl(root: Path = Path("/")) -> Rapl:
-    """Return the counters of all packages, with their memory where each package has it.
-
-    Args:
-        root: the folder that holds `sys` and `proc`.
-    """
+    """Return the counters of all packages, with their memory where each package has it."""
     zones = root / _ZONES
     folders = sorted(path for path in _listed(zones) if _PACKAGE.fullmatch(path.name))
     packages = [path for path in folders if file_text(path / "name").startswith("package-")]

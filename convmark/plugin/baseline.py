@@ -53,11 +53,7 @@ class Baseline:
 
     @staticmethod
     def refuse(asked: Any, run: PytestRun, cases: Collection[Case]) -> None:
-        """Refuse what names no commit, run or case, before any interpreter is started.
-
-        Raises:
-            ConvmarkError: something does, or cannot be compared with.
-        """
+        """Refuse what names no commit, run or case, before any interpreter is started."""
         from convmark.compare.live.anchor import refuse_ref
         from convmark.core.option_values import check_patterns
 
@@ -77,11 +73,7 @@ class Baseline:
 
     @classmethod
     def check(cls, asked: Any, run: PytestRun) -> Baseline:
-        """Return the baseline that was asked for.
-
-        Raises:
-            ConvmarkError: it does not exist, or cannot be read.
-        """
+        """Return the baseline that was asked for."""
         name = asked if isinstance(asked, str) else ""
         if not name.startswith(GIT):
             return cls(name=name, path=_named_run(run, name) if name else None)

@@ -250,9 +250,6 @@ def _to_compare(
     """Return the cases that are compared live: all whose code is not known to be the anchor's.
 
     They are what was asked for, by the names of what ran: a model may make another case of its own.
-
-    Args:
-        kept: those that have their verdict already.
     """
     ran = {row.case.name: row.asked_case for row in run.records if row.task in TIMED_TASKS}
     failed = {row.case.name for row in run.records if not row.measured}

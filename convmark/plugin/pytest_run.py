@@ -99,12 +99,7 @@ class PytestRun:
         return likely_devices(self.options, self.machine, os.environ)
 
     def forecast(self, cases: Sequence[Case]) -> Forecast:
-        """Return what would be measured and how long it would take.
-
-        Raises:
-            OptionError: a device is not there.
-            StoreError: a file of earlier rows does not fit.
-        """
+        """Return what would be measured and how long it would take."""
         from convmark.session.forecast import forecast
 
         return forecast(list(dict.fromkeys(cases)), self.options, self.machine, os.environ)
@@ -127,11 +122,7 @@ class PytestRun:
         self._preflight = self._lock.enter_context(claimed(self.options, say, names))
 
     def reopen(self, say: Say) -> None:
-        """Open the run that is to go on, where one is.
-
-        Raises:
-            StoreError: there is none, or its file cannot go on.
-        """
+        """Open the run that is to go on, where one is."""
         if self._resume is None or self._earlier is not None:
             return
         from convmark.session.resume import open_interrupted
@@ -145,9 +136,6 @@ class PytestRun:
         Args:
             say: is told what the user should know while the cases are measured.
             only_shown: whether nothing is started where a run that goes on has all its rows.
-
-        Raises:
-            ConvmarkError: a model, a device or the results folder is not to be had.
         """
         from convmark.interpreter.inspection import devices_asked_for
         from convmark.session.session import Session

@@ -199,7 +199,6 @@ def _axes(timed: pd.DataFrame) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def _title(rows: Rows) -> str:
-    """Return what was measured and on which machines."""
     models = [str(name) for name in rows.frame["model"].cat.categories]
     machines = [str(name) for name in rows.frame["machine"].cat.categories]
     what = models[0] if len(models) == 1 else counted(len(models), "model")

@@ -129,10 +129,6 @@ def report(
     Args:
         output: file; its suffix names the format where `form` does not. `-` is standard output.
         show: whether it is printed, where no file is asked for.
-
-    Raises:
-        OptionError: an option breaks its rule.
-        StoreError: a results file does not fit, or the output cannot be written.
     """
     asked = options or ReportOptions()
     to_stdout = output == STDOUT

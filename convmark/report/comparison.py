@@ -240,9 +240,6 @@ def of_machines(
 ) -> Comparison:
     """Return the comparison with machines as tables name them.
 
-    Args:
-        names: of machines that a user has named, by their fingerprints.
-
     Raises:
         OptionError: no row is of a machine, or two prices are of one.
     """

@@ -80,11 +80,7 @@ def description_path(machine_folder: Path, model: str) -> Path:
 
 
 def described_models(runs: Sequence[Path]) -> list[DescribedModel]:
-    """Return the models described beside the runs, by name, the newest description of each.
-
-    Raises:
-        StoreError: a description does not fit; the message names file and line.
-    """
+    """Return the models described beside the runs, by name, the newest description of each."""
     found: dict[str, tuple[float, DescribedModel]] = {}
     for folder in dict.fromkeys(path.resolve().parent / FOLDER for path in runs):
         for path in sorted(folder.glob("*.json")):
@@ -95,11 +91,6 @@ def described_models(runs: Sequence[Path]) -> list[DescribedModel]:
 
 
 def read_description(path: Path) -> DescribedModel:
-    """Return the model that a file describes.
-
-    Raises:
-        StoreError: it does not fit; the message names file and line.
-    """
     try:
         value = json.loads(_text(path))
         if value["schema"] != DESCRIPTION_SCHEMA:
@@ -169,7 +160,6 @@ def _shape(axes: Sequence[Any] | Mapping[str, Any] | None) -> str:
 
 
 def _count(value: Any, most: int = MOST_COUNT) -> int:
-    """Return a whole number."""
     number = int(value)
     if not 0 <= number <= most:
         raise ValueError(f"a number must be from 0 to {most:,}")

@@ -130,11 +130,7 @@ def gone_folders(given: Sequence[Path], published: Mapping[Path, Files]) -> Iter
 
 
 def changes(given: Path, files: Sequence[Path], published: Files) -> Iterator[Change]:
-    """Yield what is gone or changed of the published files of a submitted folder.
-
-    Args:
-        files: of the submission, those that may be read.
-    """
+    """Yield what is gone or changed of the published files of a submitted folder."""
     folder, whole = place(given), Path(os.path.abspath(given))
     runs = {name.removesuffix(".csv") for name in published if is_run(name)}
     for name, path in published.items():

@@ -201,11 +201,7 @@ def _ran_by(row: Record) -> str:
 
 
 def _note(rows: Sequence[Record], said: set[tuple[str, str | None]], most: int = 80) -> str:
-    """Return why a case has failed, and what to be wary of in the figures of its other processes.
-
-    Args:
-        said: reasons why models fail, which are said once.
-    """
+    """Return why a case has failed, and what to be wary of in the figures of its processes."""
     failures = dict.fromkeys((row.status, row.model, row.error) for row in rows if not row.measured)
     reasons = []
     for status, *failed in failures:

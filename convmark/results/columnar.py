@@ -48,9 +48,6 @@ def read_columns(path: Path, data: bytes | None) -> dict[str, Any]:
 
     Args:
         data: what is in the file; None where it is too large for memory, and is read by lines.
-
-    Raises:
-        StoreError: the file does not fit; the message names file and line.
     """
     return (_typed(data, path) if data else None) or _from_records(path)
 

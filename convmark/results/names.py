@@ -43,11 +43,7 @@ def is_machine_name(text: str) -> bool:
 
 
 def read_name(folder: Path) -> str:
-    """Return the name that is kept in a machine's folder; empty where none is.
-
-    Raises:
-        StoreError: the file cannot be read, or holds no name.
-    """
+    """Return the name that is kept in a machine's folder; empty where none is."""
     path = folder / NAME_FILE
     try:
         text = read_regular(path, MOST_BYTES + 2).decode("utf-8")
@@ -66,22 +62,14 @@ def read_name(folder: Path) -> str:
 
 
 def keep_name(folder: Path, name: str) -> None:
-    """Keep the name of the machine whose folder it is.
-
-    Raises:
-        StoreError: the file cannot be written.
-    """
+    """Keep the name of the machine whose folder it is."""
     path = folder / NAME_FILE
     with as_store_error(path, "written"):
         write_whole(path, f"{name}\n".encode())
 
 
 def kept_name(flag: str, text: str) -> tuple[str, str]:
-    """Return machine and name from a text such as `xeon-2=laptop`.
-
-    Raises:
-        OptionError: it is none, or what follows is no name.
-    """
+    """Return machine and name from a text such as `xeon-2=laptop`."""
     machine, sign, name = text.partition("=")
     if not machine or not sign or not is_machine_name(name):
         raise OptionError(
@@ -145,9 +133,6 @@ def check_output(
         suffixes: endings of the files that the command writes, in lower case, such as `.svg`; a
             file that is there already must have one of them.
         inputs: files that the command reads beside the results.
-
-    Raises:
-        OptionError: it would, or the path is none.
     """
     target = _resolved(flag, path)
     suffix = target.suffix.lower()
@@ -179,9 +164,6 @@ def check_output_folder(
     Args:
         new: whether it must not exist yet.
         inputs: folders that the command reads, which must lie apart.
-
-    Raises:
-        OptionError: it is, or the path is none.
     """
     if _machine_folder(_resolved(flag, path)):
         raise OptionError(f"{flag}: must not be a machine's folder, got {path}; choose another")

@@ -190,9 +190,6 @@ def read_run(path: Path) -> list[Record]:
 
     A last line without its newline is what a killed writer leaves: it is left out with a
     `StoreWarning`. Everything else that does not fit the schema is refused.
-
-    Raises:
-        StoreError: the file cannot be read, or does not fit; the message names file and line.
     """
 
     def warn(line: int) -> None:
@@ -208,22 +205,14 @@ def read_run(path: Path) -> list[Record]:
 
 
 def read_head(path: Path) -> Record | None:
-    """Return the first row of a run's file, the rest unread; None where there is none yet.
-
-    Raises:
-        StoreError: the file cannot be read, or its beginning does not fit the schema.
-    """
+    """Return the first row of a run's file, the rest unread; None where there is none yet."""
     for line, cells in read_cells(path):
         return _record(path, line, cells)
     return None
 
 
 def read_schema(path: Path) -> int:
-    """Return the schema that a run's file was written in.
-
-    Raises:
-        StoreError: the file cannot be read, or has the columns of none.
-    """
+    """Return the schema that a run's file was written in."""
     with as_store_error(path, "read"):
         _, header = next(csv_rows(path), (0, [""]))
     schema = LAYOUTS.get(tuple(header))
@@ -233,11 +222,7 @@ def read_schema(path: Path) -> int:
 
 
 def head_cells(path: Path) -> list[str] | None:
-    """Return the cells of the first row, none of them looked at; None where there is none yet.
-
-    Raises:
-        StoreError: as `read_head`.
-    """
+    """Return the cells of the first row, none of them looked at; None where there is none yet."""
     return next((cells for _, cells in read_cells(path)), None)
 
 
@@ -257,9 +242,6 @@ def read_cells(path: Path, torn: Torn = lambda line: None) -> Iterator[tuple[int
 
     Args:
         torn: is told the line of a torn last line, which is left out.
-
-    Raises:
-        StoreError: the file cannot be read, or its columns do not fit the schema.
     """
     torn_at: list[int] = []
 

@@ -83,11 +83,7 @@ class RunFile:
 
     @classmethod
     def reopened(cls, path: Path) -> RunFile:
-        """Open a run's file to go on with it; nothing in it is changed before `keep`.
-
-        Raises:
-            StoreError: it cannot be written, or another process is writing it.
-        """
+        """Open a run's file to go on with it; nothing in it is changed before `keep`."""
         with as_store_error(path, "written"):
             descriptor = open_kept(path, _FLAGS)
         # a file that another process has replaced meanwhile has a lock of its own
@@ -102,11 +98,7 @@ class RunFile:
         return self.path.stem
 
     def keep(self, records: Sequence[Record]) -> None:
-        """Make these the only rows of the file, in one step or not at all.
-
-        Raises:
-            StoreError: the file cannot be written; it is then as it was.
-        """
+        """Make these the only rows of the file, in one step or not at all."""
         wanted = csv_bytes([HEADER, *map(to_cells, records)])
         with as_store_error(self.path, "written"):
             if read_regular(self.path).startswith(wanted):
@@ -153,11 +145,7 @@ class RunFile:
         self._written(line, record, step_times_s)
 
     def hold_own(self) -> None:
-        """Put the file back where another program, such as a model's code, has removed it.
-
-        Raises:
-            StoreError: it has been changed, or cannot be put back.
-        """
+        """Put the file back where another program, such as a model's code, has removed it."""
         with as_store_error(self.path, "written"):
             own = self._has_own_rows()
             if own:

@@ -85,9 +85,6 @@ class Store:
 
         Args:
             make: makes the file; it raises FileExistsError where the file is there already.
-
-        Raises:
-            StoreError: the file cannot be made.
         """
         folder = self.folder / name
         with writing(f"--results: {folder}"):
@@ -287,11 +284,7 @@ class RunSource:
 
 
 def run_files(places: Sequence[Path]) -> list[Path]:
-    """Return the run files in results folders, machine folders or given by name, each once.
-
-    Raises:
-        StoreError: a place that is not there, or that holds no runs.
-    """
+    """Return the run files in results folders, machine folders or given by name, each once."""
     found: dict[Path, Path] = {}
     for place in places:
         try:
@@ -368,11 +361,7 @@ def oldest_first(runs: Sequence[tuple[Path, str]]) -> list[int]:
 
 
 def newest_run(places: Sequence[Path]) -> Path | None:
-    """Return the newest run that has a row; None where none has.
-
-    Raises:
-        StoreError: as `run_files`, or a file does not fit.
-    """
+    """Return the newest run that has a row; None where none has."""
     heads = [(path, head.started) for path in run_files(places) if (head := read_head(path))]
     return heads[oldest_first(heads)[-1]][0].resolve() if heads else None
 

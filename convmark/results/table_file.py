@@ -146,19 +146,11 @@ class TableFile(Generic[Row]):
         self._lifted = lifted
 
     def read(self, path: Path) -> list[Row]:
-        """Return the rows of a file; none where there is no file.
-
-        Raises:
-            StoreError: it cannot be read, or does not fit; the message names file and line.
-        """
+        """Return the rows of a file; none where there is no file."""
         return [self._row_of(path, line, cells) for line, cells in self.read_cells(path)]
 
     def read_cells(self, path: Path) -> Iterator[tuple[int, list[str]]]:
-        """Yield line number and cells of each row, by today's columns; the cells are not looked at.
-
-        Raises:
-            StoreError: the file cannot be read, or has other columns.
-        """
+        """Yield line number and cells of each row, by today's columns; no cell is looked at."""
         header: list[str] = []
         with contextlib.suppress(FileNotFoundError):
             for line, cells in csv_rows(path, torn=functools.partial(self._note_torn, path)):
@@ -200,21 +192,13 @@ class TableFile(Generic[Row]):
                 _write_whole_rows(descriptor, body if there else csv_bytes([self.header]) + body)
 
     def replace(self, path: Path, rows: Iterable[Row]) -> None:
-        """Make these the rows of the file, in one step or not at all.
-
-        Raises:
-            StoreError: the file cannot be written.
-        """
+        """Make these the rows of the file, in one step or not at all."""
         cells = (self._cells_of(path, row, self.header) for row in rows)
         with as_store_error(path, "written"):
             write_whole(path, csv_bytes([self.header, *cells]))
 
     def lift(self, path: Path) -> None:
-        """Rewrite a file of earlier columns with today's; other files stay as they are.
-
-        Raises:
-            StoreError: it does not fit, or cannot be written.
-        """
+        """Rewrite a file of earlier columns with today's; other files stay as they are."""
         if self._has_earlier_columns(path):
             with as_store_error(path, "written"), _held(path):  # no other process appends meanwhile
                 if self._has_earlier_columns(path):

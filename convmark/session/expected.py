@@ -197,11 +197,7 @@ def step_s(case: Case) -> float:
 
 
 def after_s(case: Case, options: Options, slowdown: float = 1.0) -> float:
-    """Return the seconds that the first process of a case goes on after its measurement.
-
-    Args:
-        slowdown: as of `expected_s`.
-    """
+    """Return the seconds that the first process of a case goes on after its measurement."""
     limit_s, goes_on_s = options.latency_limit_s, options.sustain_s or 0.0
     if limit_s is None or case.task != "infer":
         return goes_on_s

@@ -88,11 +88,7 @@ def _there(machine: Machine, environ: Mapping[str, str]) -> list[str]:
 
 
 def check_layers(cases: Iterable[Case], options: Options) -> None:
-    """Refuse `--layers` where no case has any.
-
-    Raises:
-        OptionError: no case has.
-    """
+    """Refuse `--layers` where no case has any."""
     reasons = [why_no_layers(case) for case in cases] if options.layers else []
     if reasons and all(reasons):
         raise OptionError(f"--layers: no case has layers: {reasons[0]}")
@@ -119,10 +115,6 @@ def forecast(
     """Return what would be measured, in the order of the plan.
 
     The machine's earlier runs tell how long a process takes.
-
-    Raises:
-        OptionError: a device or an interpreter is not there.
-        StoreError: a file of earlier rows does not fit.
     """
     _refuse(cases, options, machine, environ)
     runs = options.results / machine.name
@@ -213,23 +205,12 @@ def comparison_words(processes_s: float, budget_s: float) -> str:
 
 
 def changed_seconds(processes_s: float) -> float:
-    """Return the seconds of a live comparison in which all cases have changed.
-
-    Args:
-        processes_s: of one process of each case.
-    """
+    """Return the seconds of a live comparison in which all cases have changed."""
     return SESSIONS_CHANGED * SESSION_OVER_PROCESS * processes_s
 
 
 def known_seconds(places: Sequence[Path], budget_s: float) -> dict[str, float]:
-    """Return the seconds of one process by case, the median over the measured rows in the places.
-
-    Args:
-        budget_s: as of `process_seconds`.
-
-    Raises:
-        StoreError: a place has no runs, or a file does not fit.
-    """
+    """Return the seconds of one process by case, the median over the rows in the places."""
     return process_seconds(*(read_run(path) for path in run_files(places)), budget_s=budget_s)
 
 
@@ -281,9 +262,6 @@ def recent_seconds(folder: Path, budget_s: float) -> dict[str, float]:
     """Return the seconds of one process by case, from the newest runs of a machine's folder.
 
     The newest run tells most. A file that cannot be read tells nothing.
-
-    Args:
-        budget_s: as of `process_seconds`.
     """
     runs = sorted(path for path in folder.glob("*.csv") if RUN_NAME.fullmatch(path.stem))
     found: dict[str, float] = {}

@@ -107,7 +107,6 @@ class LatencyWatch:
         self.tries: list[Tried] = []
 
     def see(self, event: Mapping[str, Any]) -> None:
-        """Note an event."""
         if event["event"] == "phase" and event.get("phase") == "latency limit":
             self._begun = True
         elif event["event"] == "latency_limit":

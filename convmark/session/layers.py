@@ -172,11 +172,7 @@ def measure_layers(
     say: Say = lambda line: None,
     now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
 ) -> list[LayerRow]:
-    """Return the rows of a case, the rest last; none where it cannot be measured, which is said.
-
-    Raises:
-        WorkerError: no worker can be started at all.
-    """
+    """Return the rows of a case, the rest last; none where it cannot be measured, which is said."""
     found, ran, codes, loads = [], [], [], []
     started = now()
     for session in range(options.processes):
@@ -234,11 +230,7 @@ def _apart(ran: Sequence[Record], codes: Sequence[Code | None]) -> str:
 
 
 def read_layers(path: Path) -> list[list[LayerRow]]:
-    """Return the rows of a file, those of each measurement of a case together, oldest first.
-
-    Raises:
-        StoreError: it does not fit; the message names the file.
-    """
+    """Return the rows of a file, those of each measurement of a case together, oldest first."""
     found = []
     for _, rows in itertools.groupby(LAYERS_TABLE.read(path), key=lambda row: row.group):
         one = list(rows)
@@ -284,11 +276,7 @@ def layers_of(
 
 
 def keep_other_layers(found: Iterable[Sequence[LayerRow]], path: Path) -> None:
-    """Append the layers of other files that the file does not have yet.
-
-    Raises:
-        StoreError: the file does not fit, or cannot be written.
-    """
+    """Append the layers of other files that the file does not have yet."""
     there = {one[0].group for one in read_layers(path)}
     for rows in found:
         if rows[0].group not in there:

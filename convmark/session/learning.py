@@ -196,9 +196,6 @@ def waterfall_columns(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     A step of fit or predict is the difference of two calls: where that is not above 0, the call has
     varied by more than its steps took, and there is no figure.
 
-    Args:
-        told: the worker's events.
-
     Raises:
         LookupError: the worker has left a way out.
     """

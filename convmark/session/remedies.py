@@ -142,9 +142,6 @@ def remedies(
 
     Args:
         variants: changes of the model, which are tried too.
-
-    Raises:
-        WorkerError: no worker can be started at all.
     """
     tried = {"": Setting(case), **settings_to_try(case, variants)}
     found: dict[str, list[_Steps]] = {name: [] for name in tried}

@@ -117,9 +117,6 @@ def check(
         cases: all that are asked for now.
         columns: what the rows measured now would have, as `expected` gives it.
         jobs: the plan drawn now; None where batch sizes are searched for, which has none.
-
-    Raises:
-        OptionError: something differs; both values are quoted.
     """
     places = {(job.case, job.process): job.order for job in jobs or ()}
     asked = set(map(_of_any_size, cases)) if jobs is None else set(cases)

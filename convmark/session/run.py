@@ -83,7 +83,6 @@ class Stretches:
         """Ends of the sustained intervals; the first is where their steps began."""
 
     def see(self, event: Mapping[str, Any]) -> None:
-        """Note an event."""
         name, phase = event["event"], event.get("phase")
         if name == "windows" or (name == "phase" and phase == "windows"):
             self._windows.append(self._since_s())
@@ -141,11 +140,6 @@ def execute(
     """Measure the jobs in order; each row is on the disk, then kept, before the next job begins.
 
     The row of a case over several machines is on the disk of the first of them alone.
-
-    Raises:
-        KeyboardInterrupt: the user has interrupted.
-        WorkerError: no worker can be started at all.
-        StoreError: a row cannot be written, or another program has changed the run's file.
     """
     observer.planned(jobs)
     held: set[Case] = set()  # whose steps are known to use each sample of their batch
@@ -178,11 +172,7 @@ def execute(
 
 
 def with_kept_code(result: Result, run_file: RunFile) -> Result:
-    """Keep what the process ran; a row of other code than its case's first row is not judged.
-
-    Raises:
-        StoreError: it cannot be kept.
-    """
+    """Keep what the process ran; a row of other code than its case's first row is not judged."""
     if result.missed:
         run_file.codes.missed.append(result.missed)
     if result.code is None:
@@ -210,9 +200,6 @@ def with_kept_stack(result: Result, path: Path) -> Result:
 
     Args:
         path: the run's file.
-
-    Raises:
-        StoreError: it cannot be kept.
     """
     if not result.stack:
         return result

@@ -195,7 +195,6 @@ class SustainedWatch:
         self.intervals: list[Interval] = []
 
     def see(self, event: Mapping[str, Any]) -> None:
-        """Note an event."""
         if event["event"] == "phase" and event.get("phase") == "sustained":
             self._state()
         elif event["event"] == "interval":

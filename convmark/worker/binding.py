@@ -86,11 +86,7 @@ def _called(number: int, *arguments: Any) -> str:
 
 
 def check_process(case: Case, bound: Bound | None) -> None:
-    """Refuse a process that was started with other CPUs than its case says.
-
-    Raises:
-        CaseFailure: it was.
-    """
+    """Refuse a process that was started with other CPUs than its case says."""
     if bound is None and case.cpus is None:
         return
     has, wanted = os.sched_getaffinity(0), set(bound["cpus"] if bound else ())
@@ -102,11 +98,7 @@ def check_process(case: Case, bound: Bound | None) -> None:
 
 
 def check_threads(case: Case, bound: Bound) -> None:
-    """Refuse a process of which a thread may run on other CPUs than it is bound to.
-
-    Raises:
-        CaseFailure: one may.
-    """
+    """Refuse a process of which a thread may run on other CPUs than it is bound to."""
     outside = [set(cpus).difference(bound["cpus"]) for cpus in _cpus_of_threads()]
     if strays := [cpus for cpus in outside if cpus]:
         where = cpu_list(set().union(*strays))
@@ -169,9 +161,6 @@ def kinds_of(cpus: Iterable[int], folder: str = _CPUS) -> str:
 
     Empty where the machine has one kind of core, or the kernel tells none. A run that may use the
     small cores of a processor alone has the machine's name, and as many CPUs, as one on the large.
-
-    Args:
-        folder: where the kernel describes the CPUs.
     """
     kinds = {}
     with contextlib.suppress(OSError):

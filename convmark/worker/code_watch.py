@@ -144,7 +144,6 @@ class CodeWatch:
             self._names.add(name)
 
     def _is_the_users(self, frame: FrameType) -> bool:
-        """Whether a frame is of the user's own code."""
         file = frame.f_code.co_filename
         if file not in self._users:
             real = _real(file) if os.path.isabs(file) else ""

@@ -33,12 +33,6 @@ def hold_each_sample(case: Case, model: Any, step: Any, seed: int, backend: Any)
     Replicas are left out, steps that have data of their own, models of much memory, and what keeps
     a count in no variable: its steps always differ. Of a Keras model that a runtime has exported
     the outputs are compared with Keras's.
-
-    Args:
-        seed: of the case's own samples.
-
-    Raises:
-        CaseFailure: a sample counts for nothing.
     """
     exported = case.runtime != DEFAULT_RUNTIME
     of_file = exported and runtime_of_file(case.model) == case.runtime

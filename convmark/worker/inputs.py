@@ -222,8 +222,6 @@ def flat(structure: Any) -> Iterator[Any]:
 
 
 def symbols(keras: Any, inputs: Inputs, samples: int | None = None) -> Any:
-    """Return the inputs as `keras.Input`s, in their structure."""
-
     def symbol(leaf: Leaf) -> Any:
         if leaf.ragged:
             shape = (None, *leaf.shape[1:])

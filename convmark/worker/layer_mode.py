@@ -21,14 +21,7 @@ _Calls = Counter[tuple[int, bool]]
 
 
 def check_compiled(name: str, backend: Any) -> None:
-    """Hold the step that was made last to being compiled where its pieces are.
-
-    Args:
-        name: of the model, for the message.
-
-    Raises:
-        CaseFailure: it runs eagerly, because the model's `compile` says so.
-    """
+    """Hold the step that was made last to being compiled where its pieces are."""
     path = backend.call_path
     all_eager = backend.settings().get("run_functions_eagerly") == "True"
     if "eager" in path and not (backend.plainly_eager or all_eager):
@@ -44,9 +37,6 @@ def held_to_the_layers(name: str, model: Any, found: Cut) -> Iterator[None]:
 
     Python's own random numbers, or a state that no graph knows, may have chosen others. What is cut
     of inference is held to the model's results instead.
-
-    Args:
-        name: of the model, for the message.
 
     Raises:
         CaseFailure: it trains other layers.

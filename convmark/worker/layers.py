@@ -84,9 +84,6 @@ class Heads:
         On a busy machine medians sum to less than the median pass, for a pass is disturbed
         somewhere more often than a piece. So those of a cover are scaled to the median step times
         the median ratio of a pass to the step of its round.
-
-        Args:
-            steps_s: the step of each round.
         """
         pooled: dict[Place, list[float]] = {}
         for passes in self.passes.values():
@@ -327,9 +324,6 @@ class _Chain:
         Args:
             token: of the whole step, on the same batch.
             covers: those whose pieces run.
-
-        Raises:
-            CaseFailure: they differ.
         """
         rounded = ROUNDED if self.case.precision == PRECISIONS[0] else ROUNDED_LOW
         outputs = self._backend.leaves(token[1])

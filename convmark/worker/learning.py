@@ -135,11 +135,7 @@ def _hold_accuracy(case: Case, model: Any, test: mnist.Digits, told: float, back
 
 
 def check_count(case: Case, what: str, came: int, asked: int) -> None:
-    """Refuse a call of Keras that did less, or more, than it was asked for.
-
-    Raises:
-        CaseFailure: it did; figures are divided by these counts.
-    """
+    """Refuse a call of Keras that did less, or more, than it was asked for."""
     if came != asked:
         raise CaseFailure(
             f"{case.model}: {what}: asked for {asked}, got {came}; do not change fit, "
@@ -148,11 +144,7 @@ def check_count(case: Case, what: str, came: int, asked: int) -> None:
 
 
 def check_fits(case: Case, model: Any, backend: Any) -> None:
-    """Refuse a model that does not take a digit and give a score for each of ten classes.
-
-    Raises:
-        CaseFailure: it does not.
-    """
+    """Refuse a model that does not take a digit and give a score for each of ten classes."""
     takes = tuple(backend.sample_shape(model))
     made = backend.outputs_of(model)  # further outputs in training are its own affair
     shapes = backend.output_shapes(model) if made is None else map(_shape, backend.leaves(made))

@@ -172,7 +172,6 @@ class _TimedPhases:
         self.proof.trained.see(self.model, len(later_s), later_s)
 
     def steps(self) -> list[float]:
-        """Return the step times, s."""
         single = timing.steps(
             self.step.bound(),
             self.backend,
@@ -387,11 +386,7 @@ def count_work(case: Case, model: Any, step: Any, backend: Any, emit: Emit) -> i
 
 
 def check_infers(case: Case, model: Any, backend: Any) -> None:
-    """Hold a model to having a forward pass: one with a `train_step` of its own need not.
-
-    Raises:
-        CaseFailure: it has none.
-    """
+    """Hold a model to having a forward pass: one with a `train_step` of its own need not."""
     if not backend.has_call(model):
         raise CaseFailure(
             f"{case.model}: a model without its own call() cannot infer; measure its "

@@ -36,9 +36,6 @@ def check_file(path: str) -> None:
 
     Args:
         path: from the working folder; that of a SavedModel ends in a slash.
-
-    Raises:
-        UnknownModelError: it is none; the message is one line and says what to do.
     """
     if not os.path.exists(path):
         raise UnknownModelError(f"{path}: no such file in the working folder")

@@ -314,11 +314,7 @@ def process_wide(backend: Any) -> Settings:
 
 
 def what_was_set(side: str, before: Settings, now: Settings, held: Iterable[str]) -> str | None:
-    """Return in one line what a code has set for the whole process; None where nothing.
-
-    Args:
-        held: names of settings that each code has for itself.
-    """
+    """Return in one line what a code has set for the whole process; None where nothing."""
     names = sorted((before.keys() & now.keys()) - set(held))
     pairs = [f"{name}={now[name]}" for name in names if before[name] != now[name]]
     if not pairs:

@@ -40,7 +40,6 @@ _INSTALLING_NS = 2_000_000_000
 
 
 def is_inside(path: str, folders: Iterable[str]) -> bool:
-    """Whether a path is one of the folders or lies in one."""
     return any(path == folder or path.startswith(folder + os.sep) for folder in folders)
 
 
@@ -251,9 +250,6 @@ def edited_modules(paths: Collection[str]) -> set[str]:
 
     What runs is what was imported: a later edit changes no module. A forked process inherits what
     is known of the modules that were imported before it.
-
-    Args:
-        paths: as for `edited_files`.
     """
     new = [path for path in paths if path not in _AS_IMPORTED]
     edited = edited_files(new)

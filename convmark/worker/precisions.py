@@ -178,9 +178,6 @@ def computed_precision(case: Case, precision: str, backend: Any, *, asked: bool)
     Args:
         precision: what the layers and the operations of a step tell.
         asked: whether the user has named the precision.
-
-    Raises:
-        CaseFailure: the user has, and it is another one.
     """
     parts = set(precision.split("+"))
     if case.device != "cpu" or "float32" not in parts:

@@ -395,7 +395,6 @@ class Witness:
         }
 
     def _threads_in_force(self) -> str:
-        """Return the threads of operations."""
         case, now = self._case, self._backend.thread_counts()
         changing = self._changed.get("changing_threads")
         if now == self._threads and not changing:

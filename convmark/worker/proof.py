@@ -136,9 +136,6 @@ def check_device(case: Case, what: str, held: Mapping[str, int]) -> None:
 
     Args:
         held: their bytes by the kind of device.
-
-    Raises:
-        CaseFailure: all of them lie elsewhere.
     """
     wanted = case.device.partition(":")[0]
     others = sorted(kind for kind, number in held.items() if number and kind != wanted)
@@ -151,11 +148,7 @@ def check_device(case: Case, what: str, held: Mapping[str, int]) -> None:
 
 
 def check_jit(case: Case, backend: Any) -> None:
-    """Hold a step that was asked to be compiled to being so, once it has run.
-
-    Raises:
-        CaseFailure: a setting, or the model's code, has it run eagerly.
-    """
+    """Hold a step that was asked to be compiled to being so, once it has run."""
     if case.jit == "on" and (path := str(backend.call_path)).endswith("eager"):
         raise CaseFailure(
             f"{case.model}: jit on needs a compiled step, but a setting has it run eagerly "
@@ -168,9 +161,6 @@ def check_at_rest(case: Case, busy_s: float) -> None:
 
     Args:
         busy_s: the CPU time that it took since, 0 where it rests.
-
-    Raises:
-        CaseFailure: it does not.
     """
     if busy_s:
         raise CaseFailure(
@@ -181,11 +171,7 @@ def check_at_rest(case: Case, busy_s: float) -> None:
 
 
 def check_finite(value: float, case: Case, step: int | str | None) -> None:
-    """Hold the loss or output of a step, or of the last one, to being finite.
-
-    Raises:
-        CaseFailure: it is not.
-    """
+    """Hold the loss or output of a step, or of the last one, to being finite."""
     if not math.isfinite(value):
         what = "loss" if TASKS[case.task].trains else "output"
         number = f"step {step}" if isinstance(step, int) else step

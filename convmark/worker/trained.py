@@ -162,9 +162,6 @@ class Trained:
 
         Args:
             steps: those that were not timed.
-
-        Raises:
-            CaseFailure: as `see` says.
         """
         self._uncounted += steps + len(times_s)
         self._turns_s += times_s

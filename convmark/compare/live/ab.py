@@ -109,9 +109,6 @@ class SideSpec:
     def interpreter(self, make: MakeInterpreter, tree: Tree | None) -> Interpreter:
         """Return an interpreter of this side that runs the tree's code.
 
-        Args:
-            make: makes an interpreter from its path and keywords.
-
         Raises:
             ForeignCode: the models would come from another working tree.
         """
@@ -153,11 +150,7 @@ def sides(
 
 
 def checked_sides(a: SideText, b: SideText, models: Sequence[str]) -> list[SideSpec]:
-    """Return sides of which no environment is made: its interpreter is the requirement.
-
-    Args:
-        a: as of `sides`, and so are the others, and what is raised.
-    """
+    """Return sides of which no environment is made: its interpreter is the requirement."""
     checked = [side_spec(*side, make=False) for side in (a, b)]
     zoo = [Case(model=model, task="infer") for model in models if ModelName.of(model).is_zoo]
     for spec in checked:
@@ -346,9 +339,6 @@ def paired(
     Args:
         gpus: those of this machine, whose state tells which sessions count.
         asked: axes that the user has named for both sides.
-
-    Raises:
-        ConvmarkError: a side is not to be had.
     """
     check_zoo(case.model for case in cases)
     itself = run_the_same(pair, cases)
@@ -403,11 +393,7 @@ def _opened(
 
 
 def check_models(pair: Pair, cases: Sequence[Case]) -> None:
-    """Refuse a side whose commit is not in the repository of each case's model.
-
-    Raises:
-        ConvmarkError: it is not, or a model lies in no repository.
-    """
+    """Refuse a side whose commit is not in the repository of each case's model."""
     for end in (pair.a, pair.b):
         if end.spec.ref:
             _check_commits(end.spec, [_origin(case, pair) for case in cases])

@@ -56,11 +56,7 @@ def copies_of_one(a: str, b: str) -> str:
 
 
 def verdict_fields(found: CaseResult, more: str = "") -> dict[str, Any]:
-    """Return the fields of a verdict's row that tell what came of the sessions.
-
-    Args:
-        more: what else its note says.
-    """
+    """Return the fields of a verdict's row that tell what came of the sessions."""
     (verdict, note), decision = found.verdict("try a larger --budget"), found.decision
     a, b = (found.sizes.get(side, {}).get("parameters") for side in (OLD, NEW))
     notes = [of_sides(note), more]
@@ -114,9 +110,6 @@ def beginning(found: Sequence[CaseResult], place: int, left_s: float) -> str:
 def enough_budget_s(results: Sequence[CaseResult], budget_s: float) -> float | None:
     """Return the budget of each case, on the average, that would most likely decide all cases.
 
-    Args:
-        budget_s: that of each case now.
-
     Returns:
         None where all are decided, or time would most likely not decide one.
     """
@@ -153,11 +146,7 @@ def next_step(rows: Sequence[VerdictRow], *, layers: bool, enough_s: float | Non
 
 
 def create(results: Path) -> Path:
-    """Return the next comparison's file, made empty, so that no other takes its number.
-
-    Raises:
-        StoreError: it cannot be made.
-    """
+    """Return the next comparison's file, made empty, so that no other takes its number."""
 
     def made(path: Path) -> Path:
         path.touch(exist_ok=False)
@@ -187,11 +176,7 @@ def remove_unused(path: Path) -> None:
 
 
 def append(path: Path, rows: Sequence[SessionRow] | Sequence[VerdictRow]) -> None:
-    """Append rows of one kind; they are on the disk when it returns.
-
-    Raises:
-        StoreError: the file cannot be written, or has other columns.
-    """
+    """Append rows of one kind; they are on the disk when it returns."""
     for row in rows:
         table = ab_table(type(row))
         if row.a_framework or row.b_framework:
@@ -200,14 +185,7 @@ def append(path: Path, rows: Sequence[SessionRow] | Sequence[VerdictRow]) -> Non
 
 
 def keep_verdict(sessions: Path, row: VerdictRow, *, again: bool) -> None:
-    """Append a verdict beside a comparison's sessions.
-
-    Args:
-        again: whether it may be there already.
-
-    Raises:
-        StoreError: as `append`.
-    """
+    """Append a verdict beside a comparison's sessions."""
     path = verdicts_path(sessions)
     known = read_verdicts(path) if again else []
     key = operator.attrgetter("ab", "started", "case")
@@ -216,11 +194,7 @@ def keep_verdict(sessions: Path, row: VerdictRow, *, again: bool) -> None:
 
 
 def keep_figure(sessions: Path, case: str, svg: str) -> Path:
-    """Keep a case's figure beside the sessions' file, and return where.
-
-    Raises:
-        StoreError: it cannot be written.
-    """
+    """Keep a case's figure beside the sessions' file, and return where."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", case)[:100]
     path = sessions.with_name(f"{sessions.stem}-{name}.svg")
     with as_store_error(path, "written"):

@@ -75,11 +75,7 @@ class Origin:
     is_zoo: bool
 
     def look_for(self, tree: Tree) -> None:
-        """Look whether a tree has the folder.
-
-        Raises:
-            ConvmarkError: it has not.
-        """
+        """Look whether a tree has the folder."""
         if not (tree.root / self.folder).is_dir():
             raise ConvmarkError(f"{tree.name} has no folder {self.folder}")
 
@@ -137,9 +133,6 @@ def refuse_ref(ref: str, models: Iterable[str]) -> None:
     """Refuse what names no commit of a model's repository, before any interpreter is started.
 
     Of a model whose place only an interpreter tells, that is found later.
-
-    Raises:
-        ConvmarkError: it names none.
     """
     known = sources_here(models)
     cases = (Case(model=model, task="infer") for model in dict.fromkeys(models))
@@ -225,11 +218,7 @@ class KeptTree:
         return cls(name=name, root=root, code=code, places=places)
 
     def settings(self, environ: Mapping[str, str]) -> dict[str, Any]:
-        """Return how an `Interpreter` is made that runs this code.
-
-        Args:
-            environ: the variables that the interpreter would be given.
-        """
+        """Return how an `Interpreter` is made that runs this code."""
         folder = root_folder(self.root, self.code.folder.root) / self.code.folder.path
         folder.mkdir(parents=True, exist_ok=True)
         moved = {
@@ -251,11 +240,7 @@ class KeptTree:
         }
 
     def check(self, event: Mapping[str, Any]) -> None:
-        """Check that a worker has run what the run ran.
-
-        Raises:
-            ForeignCode: a file is not the one that the run opened.
-        """
+        """Check that a worker has run what the run ran."""
         roots = {name: root_folder(self.root, name) for name in self.code.roots}
         found = code_of(event, Roots(roots))
         self._check_names(found)

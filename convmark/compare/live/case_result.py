@@ -227,11 +227,7 @@ class CaseResult:
         return f"{BUDGET_SPENT}: about {more} more would decide: {remedy}"
 
     def verdict(self, remedy: str) -> tuple[str, str]:
-        """Return the verdict, once no further session is run, and why it is so or what to try.
-
-        Args:
-            remedy: as of `undecided`.
-        """
+        """Return the verdict, once no further session is run, and why it is so or what to try."""
         decision = self.decision
         assert decision is not None
         if self.same:
@@ -256,11 +252,7 @@ Facts = Mapping[str, Mapping[str, Any]]
 
 
 def hold_sizes(sizes: Facts, found: CaseResult) -> None:
-    """Hold the models that one code builds in all sessions, and in its control, to being one.
-
-    Raises:
-        ForeignCode: a session has built another one.
-    """
+    """Hold the models that one code builds in all sessions, and in its control, to being one."""
     for side, of_side in sizes.items():
         twin = sizes.get(OLD, {}) if side == CONTROL else {}
         for what, now in of_side.items():
@@ -276,11 +268,7 @@ def hold_sizes(sizes: Facts, found: CaseResult) -> None:
 
 
 def hold_files(known: dict[str, str], code: Mapping[str, Any]) -> None:
-    """Check that a side's files are what its earlier processes have run, and take in new ones.
-
-    Raises:
-        ForeignCode: one has changed.
-    """
+    """Check that a side's files are what its earlier processes have run, and take in new ones."""
     for file in code.get("files", ()):
         path, content = str(file["path"]), str(file["sha256"])
         if known.setdefault(path, content) != content:

@@ -29,9 +29,6 @@ def matched(old: Units, new: Units) -> list[_Pair]:
     """Return the places of the layers of both codes; None where one has no such layer.
 
     In the order of both, but for layers that have another place in it.
-
-    Args:
-        old: what the worker tells of each layer.
     """
     gained = _evidence(old, new)
     best = np.zeros((len(old) + 1, len(new) + 1))

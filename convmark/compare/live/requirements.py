@@ -80,9 +80,6 @@ def changed_requirements(repository: Path, sha: str, other: str = "") -> tuple[s
     """Return the files that name packages and are not as in the commit; none where git fails.
 
     Of those that hold other things too, the ones by which something else is installed.
-
-    Args:
-        other: as of `other_packages`.
     """
     git = Git.at(repository).without_filters()
     changed = changed_files(git, *filter(None, [sha, other]))

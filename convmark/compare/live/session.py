@@ -217,9 +217,6 @@ def duet_session(
     Args:
         sides: `old` and `new`, and `control` where there is one.
         on_event: is told each event of the worker as it comes.
-
-    Raises:
-        WorkerError: no process could be started.
     """
     if case.replicas > 1:
         return Session(refusal="several replicas share no process with another code")

@@ -89,9 +89,6 @@ class Tree:
     def settings(self, environ: Mapping[str, str]) -> dict[str, Any]:
         """Return how an `Interpreter` is made that runs this tree's code.
 
-        Args:
-            environ: the variables that the interpreter would be given.
-
         Raises:
             ForeignCode: the models would come from another working tree, or from another clone,
                 than the user stands in.
@@ -144,9 +141,6 @@ class Tree:
 
         Args:
             event: a worker's `code`: files by their real path, and distributions with versions.
-
-        Raises:
-            ForeignCode: something of the repository came from elsewhere.
         """
         paths = [Path(file["path"]) for file in event["files"]]
         for path in paths:
@@ -351,9 +345,6 @@ def check_lacked(old: OwnCode | None, new: OwnCode | None, codes: Mapping[str, A
 
     Args:
         codes: the event `code` of `old` and of `new`, where they are known.
-
-    Raises:
-        ForeignCode: it did.
     """
     sides, note = {"old": old, "new": new}, ""
     for own, other in (("old", "new"), ("new", "old")):

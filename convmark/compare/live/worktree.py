@@ -166,9 +166,6 @@ def merged(repository: Path, commit: str, other: str) -> str:
     Git keeps it among the objects that no branch names, and removes it with these. A merge driver
     of the user's is no program that is started: what has one conflicts.
 
-    Args:
-        commit: in full, as the other.
-
     Raises:
         GitError: git cannot merge them here, or keep the result.
     """
@@ -281,9 +278,6 @@ def changed_by_filter(repository: Path, tree: Path, paths: Sequence[Path]) -> di
 
     No filter was run for the tree. One that leaves contents alone shows in the user's folder: a
     file of it there is what git stores.
-
-    Args:
-        paths: files of the tree.
     """
     git = Git.at(repository, time_limit_s=LIMIT_S)
     listed = git.answer("config", "--name-only", "-z", "--get-regexp", _CHECKOUT_FILTERS) or ""

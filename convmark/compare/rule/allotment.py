@@ -121,9 +121,6 @@ def next_session(
 def seconds_to_decide(candidate: Candidate, cases: int, limits: Limits = USUAL) -> float | None:
     """Return the further seconds in which the case would be decided in 8 of 10 runs.
 
-    Args:
-        cases: how many cases the run compares.
-
     Where the sessions do not rule out that there is no change, it is decided then in that event as
     well: else a noisier case, whose estimate lies further off by chance, would need less.
 

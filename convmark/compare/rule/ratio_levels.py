@@ -74,9 +74,6 @@ def ratio_levels(ratios: Sequence[Ratio], count: int) -> list[Level]:
     The change is a step, or a slope over `LEAST_STRETCH` runs or more where that explains the
     ratios as well. A straight line from the first run to the last is asked first, which a slow
     creep follows; then each step and slope, at a rate that all of them share.
-
-    Args:
-        count: of the runs in the series.
     """
     if count < 2 * FEWEST_RUNS or len(ratios) < 2 * FEWEST_RUNS - 1:
         return []

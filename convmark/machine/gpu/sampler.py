@@ -48,11 +48,7 @@ def own_processes() -> frozenset[int]:
 
 
 def processes_on(nvml: Any, handle: Any, kind: str) -> frozenset[int] | None:
-    """Return the process ids on the card, None where the driver does not tell.
-
-    Args:
-        kind: `Compute` or `Graphics`.
-    """
+    """Return the process ids on the card, None where the driver does not tell."""
     found = answer(nvml, f"nvmlDeviceGet{kind}RunningProcesses", handle)
     # A driver older than nvidia-ml-py's version of the structure has the earlier one.
     if found is None:

@@ -159,10 +159,6 @@ def log_axis(
     """Return a logarithmic axis, which says so.
 
     Its labels are those of d3, of which wide axes have few, and all at 1, 2 and 5.
-
-    Args:
-        digits: the format of its numbers.
-        more: properties of Vega-Lite's axis.
     """
     number = f"format(datum.value, '{digits}')"
     first = "slice(format(datum.value, '.0e'), 0, 1)"
@@ -236,11 +232,7 @@ def whole_spec(spec: Spec, rows: Sequence[dict[str, Any]], *, title: str = "") -
 
 
 def drawing_package() -> Any:
-    """Return vl_convert.
-
-    Raises:
-        DrawingError: it cannot be imported.
-    """
+    """Return vl_convert."""
     try:
         import vl_convert
     except ImportError as error:
@@ -251,11 +243,7 @@ def drawing_package() -> Any:
 
 
 def drawn_svg(spec: Spec) -> str:
-    """Return a whole specification drawn as SVG.
-
-    Raises:
-        DrawingError: it cannot be drawn.
-    """
+    """Return a whole specification drawn as SVG."""
     package = drawing_package()
     with naming_package():
         return str(package.vegalite_to_svg(spec))

@@ -76,14 +76,6 @@ SHOWN = {
 
 
 def site_files(places: Sequence[Path], *, made: str) -> Iterator[tuple[str, bytes]]:
-    """Yield the files of the site by their paths in it.
-
-    Args:
-        made: when the site is made, in words.
-
-    Raises:
-        StoreError: as `read_rows`.
-    """
     frame = _frame(read_rows(places, _KEPT, named=False))
     groups = frame.groupby("group", sort=False)
     words = {

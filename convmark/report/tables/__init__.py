@@ -156,11 +156,7 @@ class Answer:
 
 
 def print_tables(answer: Answer, form: str) -> None:
-    """Print tables to standard output, Parquet as bytes.
-
-    Args:
-        form: one that `check_form` has let pass.
-    """
+    """Print tables to standard output, Parquet as bytes."""
     if form != "parquet":
         text = formatted(answer, form)
         print(painted(text, sys.stdout, os.environ) if form == "text" else text)

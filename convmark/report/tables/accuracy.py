@@ -40,11 +40,7 @@ _MORE = shown_in("accuracy")
 
 
 def accuracy(frame: pd.DataFrame, labels: Sequence[str]) -> Table:
-    """Return one row per case and framework, its figures over the newest process of each seed.
-
-    Args:
-        labels: the runs' names by `source`.
-    """
+    """Return one row per case and framework, its figures over the newest process of each seed."""
     records = [_record(rows, labels) for rows in _groups(frame)]
     records.sort(key=lambda row: (str(row["hardware"]), -row["fraction"],
                                   natural_order(str(row["case"]))))  # fmt: skip

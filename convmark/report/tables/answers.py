@@ -84,9 +84,6 @@ def answers(
         runs: the files by `source`.
         moved: cases whose level has moved in the history.
         compared: verdicts of `convmark ab`, the newest comparison first.
-
-    Raises:
-        StoreError: a verdicts file does not fit; the message names file and line.
     """
     records = [
         *_fastest(frame, table, runs),
@@ -227,7 +224,6 @@ def _winner(
 
 
 def _may_be_slower(faster: Ratio) -> bool:
-    """Whether the one that is told to be faster may be the slower one."""
     if not faster.interval.known:
         return faster.value < NO_ORDER
     return faster.interval.low <= 1

@@ -17,11 +17,7 @@ _MOVED = ("regressed", "improved")
 
 
 def comparisons_of(places: Iterable[Path]) -> list[VerdictRow]:
-    """Return the verdicts that lie in results folders, the newest comparison first.
-
-    Raises:
-        StoreError: a file does not fit; the message names file and line.
-    """
+    """Return the verdicts that lie in results folders, the newest comparison first."""
     files = {path.resolve(): path for path in compared_in(places)}
     rows = [row for path in files.values() for row in read_verdicts(path)]
     rows.sort(key=lambda row: natural_order(row.case))
@@ -36,11 +32,7 @@ def _key(row: VerdictRow) -> tuple[str | None, str]:
 
 
 def comparisons(rows: Sequence[VerdictRow], names: Mapping[str, str]) -> Table:
-    """Return a line for each case of each comparison.
-
-    Args:
-        names: of machines that a user has named, by their fingerprints.
-    """
+    """Return a line for each case of each comparison."""
     return table_of(
         "comparisons",
         "A/B comparisons",
@@ -83,11 +75,7 @@ def _side(label: str) -> str:
 
 
 def newest_comparison(rows: Sequence[VerdictRow]) -> tuple[str, str, str] | None:
-    """Return of the newest comparison its name, what it has found, and the case that moved most.
-
-    Args:
-        rows: as `comparisons_of` returns them.
-    """
+    """Return of the newest comparison its name, what it has found, and the case that moved most."""
     own = [row for row in rows if _key(row) == _key(rows[0])]
     if not own:
         return None

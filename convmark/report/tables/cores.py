@@ -42,11 +42,7 @@ Row = Mapping[str, Any]
 
 
 def cores_of_runs(frame: pd.DataFrame) -> Table:
-    """Return the table of the newest run of each case that measured several numbers of threads.
-
-    Args:
-        frame: rows of timed tasks.
-    """
+    """Return the table of the newest run of each case that measured several numbers of threads."""
     measured = frame[frame["measured"] & (frame["step_time_p50_s"] > 0)]
     several = measured.groupby("source")["threads"].transform("nunique") > 1
     measured = measured[several]  # of the other runs no case has two numbers

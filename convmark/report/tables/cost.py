@@ -36,11 +36,7 @@ WHOLE = {RENT, WALL}
 
 
 def cost_tables(frame: pd.DataFrame, comparison: Comparison) -> list[Table]:
-    """Return what samples and what trainings cost; none without prices.
-
-    Args:
-        frame: all rows.
-    """
+    """Return what samples and what trainings cost; none without prices."""
     if not comparison.prices:
         return []
     timed = frame[frame["task"].isin(TIMED_TASKS)]
@@ -354,11 +350,7 @@ def _known(value: Any) -> float | None:
 
 
 def energy(table: pd.DataFrame, lead: Sequence[str] = ()) -> Table:
-    """Return the newest energy of each case, a row for each scope.
-
-    Args:
-        lead: what is to be said of the wall meters' logs.
-    """
+    """Return the newest energy of each case, a row for each scope."""
     return table_of(
         "energy",
         "Energy",

@@ -81,9 +81,6 @@ def newest_layers(
     Args:
         runs: the files of a report's runs, those of a machine oldest first.
         described: models whose diagram the times are drawn in.
-
-    Raises:
-        StoreError: a file does not fit.
     """
     found = []
     for folder in dict.fromkeys(path.resolve().parent for path in runs):
@@ -110,11 +107,7 @@ def _case_layers(
 def layers_tables(
     records: Iterable[Record], machine_folder: Path, top: int | None = TOP
 ) -> list[Table]:
-    """Return the table of each case of a run whose layers ran what its rows ran.
-
-    Raises:
-        StoreError: the file of the layers does not fit.
-    """
+    """Return the table of each case of a run whose layers ran what its rows ran."""
     found = layers_of(records, layers_path(machine_folder))
     return [layers_table(rows, top) for rows in found]
 
@@ -345,9 +338,6 @@ def keep_bars(machine_folder: Path, rows: Sequence[LayerRow]) -> list[Path]:
     """Write the bars of a case beside the descriptions of models; return the files.
 
     Where its model is described its diagram has the times too.
-
-    Raises:
-        StoreError: the folder cannot be written.
     """
     stem = re.sub(r"[^A-Za-z0-9._-]+", "_", rows[0].case)[:120]
     drawn = {machine_folder / FOLDER / f"{stem}.layers.svg": bars(rows)}

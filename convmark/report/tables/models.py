@@ -251,9 +251,6 @@ def published(table: pd.DataFrame) -> Table:
 
     A model of another input size, another precision or another number of parameters than the
     published one has no published accuracy.
-
-    Args:
-        table: points of timed tasks.
     """
     known = [
         {**row, "top_1": PUBLISHED[row["model"]].top_1}
@@ -302,11 +299,7 @@ _PUBLISHED_TIMES = (
 
 
 def published_times(table: pd.DataFrame) -> Table:
-    """Return the newest time of an inference step that Keras publishes too, on each hardware.
-
-    Args:
-        table: points of timed tasks.
-    """
+    """Return the newest time of an inference step that Keras publishes too, on each hardware."""
     records = []
     for row in newest_rows(table):
         known = _is_published(row) and is_of_the_times(row)

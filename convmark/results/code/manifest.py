@@ -181,11 +181,7 @@ def code_path(run: Path) -> Path:
 
 
 def write_codes(run: Path, codes: Mapping[str, Code]) -> None:
-    """Keep the codes of a run beside it, all of them in one step.
-
-    Raises:
-        StoreError: they cannot be written.
-    """
+    """Keep the codes of a run beside it, all of them in one step."""
     path = code_path(run)
     content = {
         "schema": MANIFEST_SCHEMA,
@@ -268,11 +264,7 @@ MOST_RUN_BYTES = 1 << 26
 
 
 def keep_files(machine_folder: Path, code: Code) -> list[CodeFile]:
-    """Keep the contents of a code's files; return those that are left out.
-
-    Raises:
-        StoreError: the folder cannot be written.
-    """
+    """Keep the contents of a code's files; return those that are left out."""
     left_out, kept_bytes = [], 0
     for one in code.files:
         fits = one.size_bytes <= MOST_FILE_BYTES
@@ -292,11 +284,7 @@ def keep_files(machine_folder: Path, code: Code) -> list[CodeFile]:
 
 
 def copy_kept(source: Path, machine_folder: Path, code: Code) -> None:
-    """Keep what another machine's folder has of a code's files; damaged ones stay behind.
-
-    Raises:
-        StoreError: the folder cannot be written.
-    """
+    """Keep what another machine's folder has of a code's files; damaged ones stay behind."""
     for one in code.files:
         path = _kept_path(machine_folder, one)
         content = None if path.is_file() else _content(_kept_path(source, one), one)

@@ -262,11 +262,7 @@ class KeptCodes:
         """Of each row of which it is not known what ran, the reason."""
 
     def keep(self, code: Code) -> None:
-        """Keep a code's manifest, and where no commit has it its files.
-
-        Raises:
-            StoreError: they cannot be written, or what is there is damaged.
-        """
+        """Keep a code's manifest, and where no commit has it its files."""
         if self._codes is None:
             self._codes = read_codes(self._run)
         if code.hash in self._codes and code_path(self._run).exists():
@@ -281,11 +277,7 @@ class KeptCodes:
             self.left_out += [one for one in left_out if one not in self.left_out]
 
     def put_back(self) -> None:
-        """Write all of it again, where the folder was removed.
-
-        Raises:
-            StoreError: it cannot be written.
-        """
+        """Write all of it again, where the folder was removed."""
         for code in (self._codes or {}).values():
             self._keep_files(code)
         if self._codes:

@@ -128,11 +128,7 @@ class Host:
         return True
 
     def prepare(self) -> PreparedNode:
-        """Make the environment where it is not there yet, and find the cases to measure here.
-
-        Raises:
-            ConvmarkError: what is asked for is not to be had here.
-        """
+        """Make the environment where it is not there yet, and find the cases to measure here."""
         if self._prepared is not None:
             return self._prepared
         self._session = session = _session(self._settings.options)

@@ -172,9 +172,6 @@ def join(one: MergedRun, store: Store, keep_beside: Callable[[Path], None]) -> P
 
     Args:
         keep_beside: writes what else stands beside the run's file.
-
-    Raises:
-        StoreError: it cannot be written, or what stands beside a source does not fit.
     """
     codes = [(source.path.parent, read_codes(source.path)) for source in one.sources]
     beside: dict[tuple[Path, int, object], list[Any]] = {}

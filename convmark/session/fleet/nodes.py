@@ -73,11 +73,6 @@ def read_labels(texts: Iterable[str]) -> dict[str, str]:
 
 
 def labelled(nodes: Sequence[Node], wanted: Mapping[str, str]) -> list[Node]:
-    """Return the nodes that have all the labels.
-
-    Raises:
-        OptionError: none has; the labels that there are are named.
-    """
     found = [
         node
         for node in nodes
@@ -95,7 +90,6 @@ def labelled(nodes: Sequence[Node], wanted: Mapping[str, str]) -> list[Node]:
 
 
 def gpu_names(machine: Machine) -> set[str]:
-    """Return the distinct names of the machine's GPUs."""
     return {gpu.name for gpu in machine.gpus}
 
 
@@ -124,7 +118,6 @@ def labels_text(labels: Mapping[str, str]) -> str:
 
 
 def some(names: Sequence[str]) -> str:
-    """Return the first names, and how many more there are."""
     return listed(names, MOST_NAMED)
 
 
@@ -229,11 +222,7 @@ def _texts(
 
 
 def caution_lines(abouts: Mapping[str, NodeFacts]) -> list[str]:
-    """Return a line for each thing that will make figures unreliable, the nodes that it is true of.
-
-    Args:
-        abouts: by what a node is called.
-    """
+    """Return a line for each thing that will make figures unreliable, with its nodes."""
     nodes: dict[Caution, list[str]] = {}
     for name, about in abouts.items():
         for caution in _cautions(about):

@@ -68,9 +68,6 @@ def split(
     All processes of a case stay together, so that its spread is of one machine. A shard takes at
     most 4/3 - 1/(3 count) times as long as the longest of the best split.
 
-    Args:
-        seconds: how long a case is expected to take.
-
     Source:
         Graham (1969), "Bounds on multiprocessing timing anomalies": the longest first, each to the
         shard that has least.
@@ -139,11 +136,7 @@ def part_path(run: Path) -> Path:
 
 
 def write_part(run: Path, part: Part) -> None:
-    """Write it beside the run's file.
-
-    Raises:
-        StoreError: it cannot be written.
-    """
+    """Write it beside the run's file."""
     content = {
         "layout": LAYOUT,
         "plan": part.plan,
@@ -158,11 +151,7 @@ def write_part(run: Path, part: Part) -> None:
 
 
 def read_part(run: Path) -> Part | None:
-    """Return what a run is a part of; None where no file says it.
-
-    Raises:
-        StoreError: the file does not fit.
-    """
+    """Return what a run is a part of; None where no file says it."""
     path = part_path(run)
     try:
         data = read_regular(path, MOST_BYTES + 1)

@@ -50,11 +50,7 @@ class RayCluster(contextlib.AbstractContextManager["RayCluster"]):
     """A cluster that is there already; a context manager that leaves it as it was."""
 
     def __init__(self, address: str) -> None:
-        """Connect.
-
-        Raises:
-            OptionError: nothing answers there, or it cannot be used.
-        """
+        """Connect."""
         _refuse_unanswered(address)
         try:
             ray.init(

@@ -155,7 +155,6 @@ class FleetRun:
         self._plans: dict[str, list[Job]] = {}
 
     def close(self) -> None:
-        """Close all files."""
         self.files.close()
 
     def prepare(
@@ -206,11 +205,7 @@ class FleetRun:
         return self._prepared
 
     def measure(self, cluster: Cluster, stream: TextIO) -> list[Unmeasured]:
-        """Measure the plans; return what no node could measure, which has rows that say so.
-
-        Raises:
-            StoreError: a row cannot be written.
-        """
+        """Measure the plans; return what no node could measure, which has rows that say so."""
         scheduler = Scheduler(self._members(), self._plans, expected_s=self._expected_s)
         with FleetProgress(stream, scheduler, self.names, self._expected_s) as shown:
             left = drive(scheduler, cluster, self._keep, shown)

@@ -82,14 +82,7 @@ class RunFiles:
         self._first.setdefault(target, first)
 
     def append(self, key: Key, result: Result, plan: str | None) -> Record:
-        """Keep a row, and return it as it is kept.
-
-        Args:
-            plan: the hash of the plan that the row is of.
-
-        Raises:
-            StoreError: it cannot be written.
-        """
+        """Keep a row, and return it as it is kept."""
         if key not in self._files:
             self._files[key] = self._store.create_run(self._machines[key[1]])
             self._plans[key] = self._plan_of(key, plan)
@@ -113,11 +106,9 @@ class RunFiles:
         return plan if first is None or plan is None else _of(plan, first)
 
     def paths(self) -> dict[Key, Path]:
-        """Return the files that have rows."""
         return {key: run_file.path for key, run_file in self._files.items() if self.records[key]}
 
     def close(self) -> None:
-        """Close all files."""
         for run_file in self._files.values():
             run_file.close()
 

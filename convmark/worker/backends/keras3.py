@@ -27,14 +27,12 @@ class Keras3Backend(KerasBackend):
     takes_strings = False
 
     def fingerprint(self, token: tuple[Any, Any]) -> float:
-        """The loss, or the output's root mean square; not finite where any output is not."""
         return root_mean_square(
             keras.ops.convert_to_numpy(keras.ops.cast(part, "float32"))
             for part in self.leaves(token[1])
         )
 
     def seed(self, seed: int) -> None:
-        """Seed the random numbers of Python, NumPy and Keras."""
         with _hidden("tensorflow"):  # Keras would import it only to seed it
             keras.utils.set_random_seed(seed)
 

@@ -347,11 +347,7 @@ class KerasBackend(Framework):
         return all(targets.make is class_numbers for targets in found)
 
     def training_of(self, model: Any, by: str) -> dict[str, str | None]:
-        """What a compiled model is trained with, as its row has it.
-
-        Args:
-            by: `model` or `harness`, whoever says so.
-        """
+        """What a compiled model is trained with, as its row has it."""
         return Training.of_compiled(model, by, adds_losses=self.added_losses(model)).as_fields()
 
     def nothing_to_train(self, model: Any) -> str:

@@ -110,12 +110,7 @@ class Targets:
 
 
 def by_output(model: Any, losses: Any, structure: Any, count: int) -> list[Any]:
-    """Return the loss of each output that a model was compiled with, None of one that has none.
-
-    Args:
-        structure: of the outputs.
-        count: of the outputs.
-    """
+    """Return the loss of each output that a model was compiled with, None of one that has none."""
     if isinstance(losses, dict) and not isinstance(structure, dict):
         losses = [losses.get(name) for name in getattr(model, "output_names", [])]
     found = [*_of_each(losses, structure), *[None] * count]
@@ -140,9 +135,6 @@ def targets_of(loss: Any, sample: Sample, tensor: Callable[[Any], Any]) -> Targe
     """Return the targets that a loss compares an output of this shape with.
 
     A loss of the user's own is tried on three samples.
-
-    Args:
-        tensor: makes a tensor of an array.
 
     Raises:
         CaseFailure: a loss of the user's own takes none that are known.

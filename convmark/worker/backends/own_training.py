@@ -271,11 +271,7 @@ class OwnData:
             ) from None
 
     def described(self, by: str) -> dict[str, str | None]:
-        """Return what the model is trained with, as far as it tells once a step was taken.
-
-        Args:
-            by: `model` or `harness`, whoever says so.
-        """
+        """Return what the model is trained with, as far as it tells once a step was taken."""
         return Training.of_compiled(self._model, by, adds_losses=self._adds_losses).as_fields()
 
     @functools.cached_property

@@ -192,11 +192,7 @@ class Framework(abc.ABC):
     def piece(
         self, function: Callable[[Any], list[Any]], layers: Sequence[Any], compiled: bool
     ) -> Callable[[Any], tuple[Any, Any]]:
-        """Return a function of tensors as a step's part: it gives a probe, and all its results.
-
-        Args:
-            layers: those that it calls.
-        """
+        """Return a function of tensors as a step's part: it gives a probe, and all its results."""
 
     @abc.abstractmethod
     def backward_piece(

@@ -16,12 +16,7 @@ from convmark.worker.runtimes.engine import INPUT, OUTPUT
 
 
 def forward_function(model: Any, structure: Any, batch: Sequence[Any]) -> Any:
-    """Return the concrete function of a forward pass, of this batch's size alone.
-
-    Args:
-        structure: that of the model's inputs.
-        batch: an array for each input.
-    """
+    """Return the concrete function of a forward pass, of this batch's size alone."""
     specs = {
         INPUT.format(place): tf.TensorSpec(one.shape, one.dtype, name=INPUT.format(place))
         for place, one in enumerate(batch)

@@ -123,7 +123,6 @@ class ReplicatedTensorFlow(TensorFlow):
         return [float(each) for each in self._summed(vector)]
 
     def agreed(self, seconds: float) -> float:
-        """The slowest process's seconds."""
         return max(self.everywhere(seconds))
 
     @contextlib.contextmanager

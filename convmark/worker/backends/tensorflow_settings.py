@@ -19,11 +19,7 @@ from convmark.worker.failure import CaseFailure
 
 @contextlib.contextmanager
 def told_if_too_late() -> Iterator[None]:
-    """Say what to do where a builder sets what TensorFlow has fixed.
-
-    Raises:
-        CaseFailure: it does.
-    """
+    """Say what to do where a builder sets what TensorFlow has fixed."""
     try:
         yield
     except RuntimeError as error:

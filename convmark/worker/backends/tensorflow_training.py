@@ -170,11 +170,7 @@ def leaves(structure: Any) -> list[Any]:
 
 
 def tensors(structure: Any) -> list[Any]:
-    """Return what a model's results are made of: ragged and sparse tensors are several.
-
-    Raises:
-        CaseFailure: there are none.
-    """
+    """Return what a model's results are made of: ragged and sparse tensors are several."""
     flat = tf.nest.flatten(structure, expand_composites=True)
     found = [tf.convert_to_tensor(one) for one in flat if one is not None]
     if not found:

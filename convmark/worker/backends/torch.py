@@ -84,7 +84,6 @@ class Torch(Keras3Backend):
         return now <= before and not torch.cuda.is_initialized()
 
     def versions(self) -> dict[str, str | None]:
-        """Versions of what is loaded, and of the CUDA libraries that this build wants."""
         cuda = torch.version.cuda
         return {
             "torch": torch.__version__,
@@ -95,7 +94,6 @@ class Torch(Keras3Backend):
         }
 
     def devices(self) -> list[str]:
-        """The devices by convmark's names. Initialises CUDA: never in a zygote."""
         return ["cpu", *(f"gpu:{index}" for index in range(torch.cuda.device_count()))]
 
     def configure(self, *, device: str, threads: str, precision: str, seed: int) -> None:
@@ -205,16 +203,13 @@ class Torch(Keras3Backend):
         return "gpu" if value.is_cuda else value.device.type
 
     def reset_peak_memory(self) -> None:
-        """Forget the allocator's peak so far, where the device counts one."""
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
 
     def peak_memory(self) -> int | None:
-        """Peak bytes held by the device's allocator, or None where it does not count: the CPU."""
         return torch.cuda.max_memory_allocated() if self._device.type == "cuda" else None
 
     def held_memory(self) -> int | None:
-        """Bytes that the device's allocator holds now, or None where it does not count: the CPU."""
         return torch.cuda.memory_allocated() if self._device.type == "cuda" else None
 
     def _training_step(
@@ -365,7 +360,6 @@ class Torch(Keras3Backend):
         return replace(found, untracked=untracked(model, used.values()))
 
     def training_work(self, step: Step, samples: int) -> Work:
-        """What a training step of so many samples computes, backward too, per sample."""
         if "torch.compile" in self._call_path:
             return Work(None, "what torch.compile has made cannot be traced")
         return self._dispatched(step, samples)
@@ -383,14 +377,12 @@ class Torch(Keras3Backend):
         return function.digest()
 
     def matrix_product(self, size: int) -> Callable[[], Any]:
-        """Return the product of two square matrices of the precision's compute dtype."""
         dtype = getattr(torch, keras.config.dtype_policy().compute_dtype)
         left, right = (self._tensor(array).to(dtype) for array in square_matrices(size))
         output = torch.empty_like(left)
         return lambda: (torch.matmul(left, right, out=output), None)
 
     def products(self, left: Any, right: Any) -> list[Any]:
-        """Return the product of two arrays, and the same as a convolution, as arrays."""
         maps, kernel = map(self._tensor, as_convolution(left, right))
         with torch.no_grad():
             product = self._tensor(left) @ self._tensor(right)
@@ -399,13 +391,11 @@ class Torch(Keras3Backend):
         return [product.numpy(), found.numpy()]
 
     def copy(self, size: int) -> Callable[[], Any]:
-        """Return a copy of this many bytes: each float32 read, increased and written elsewhere."""
         source = torch.ones(size // 4, device=self._device)
         output = torch.empty_like(source)
         return lambda: (torch.add(source, 1, out=output), None)
 
     def reference_step(self, kind: str) -> Callable[[], Any]:
-        """Return the reference network's step (see reference.py), in raw operations."""
         pictures, labels = map(self._tensor, reference.batch(kind))
         pictures = pictures.permute(0, 3, 1, 2).contiguous()
         variables = [self._weight(array) for array in reference.weights()]

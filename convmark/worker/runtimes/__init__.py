@@ -59,9 +59,6 @@ def check_installed(case: Case) -> None:
     """Hold a case's runtime to being installed; nothing is imported.
 
     And what exports to it, where no earlier export is kept that may be of the same model.
-
-    Raises:
-        CaseFailure: one is not.
     """
     runtime = RUNTIMES[case.runtime]
     if runtime.package and importlib.util.find_spec(runtime.package) is None:
@@ -71,11 +68,7 @@ def check_installed(case: Case) -> None:
 
 
 def check_makers(case: Case) -> None:
-    """Hold what exports a case to being installed.
-
-    Raises:
-        CaseFailure: one is not.
-    """
+    """Hold what exports a case to being installed."""
     runtime = RUNTIMES[case.runtime]
     for name, extra in runtime.exports_with(case.precision).items():
         if importlib.util.find_spec(name) is None:
@@ -117,9 +110,6 @@ def imported(name: str, model: str) -> tuple[Any, Any]:
 
 def loaded(case: Case, make: Callable[[str, str, str], Any], path: str) -> Any:
     """Return a file in the runtime of a case.
-
-    Args:
-        make: the class that loads its files.
 
     Raises:
         CaseFailure: the runtime refuses it, such as for an operation that it does not know.

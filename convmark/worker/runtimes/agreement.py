@@ -277,9 +277,6 @@ def check(found: Agreement, precision: str, what: str, where: str) -> None:
     Args:
         what: begins the message.
         where: the file.
-
-    Raises:
-        CaseFailure: it computes something else.
     """
     remedy = f"remove {where} to have it exported anew"
     if precision in RUNTIME_PRECISIONS:

@@ -207,7 +207,6 @@ def export(case: Case, model: Any, backend: Any, seed: int, folder: str, emit: E
 
 
 def _arrays(case: Case, backend: Any, inputs: Inputs, seed: int) -> list[Any]:
-    """Return a batch as arrays, one for each input."""
     for leaf in inputs.leaves:
         if leaf.ragged or leaf.dtype == "string":
             raise CaseFailure(

@@ -34,9 +34,6 @@ def check_runtime_file(path: str, *, ours: bool = False) -> None:
     Args:
         ours: whether it is an export whose hash was compared: what reads its parts need not be
             installed.
-
-    Raises:
-        UnknownModelError: it is not; the message is one line and says what to do.
     """
     if not os.path.isfile(path):
         raise UnknownModelError(f"{path}: must be a file")
