@@ -313,10 +313,10 @@ def pooled_half_widths(table: pd.DataFrame) -> np.ndarray[Any, Any]:
     The spread between processes is pooled over the runs of the case on the hardware, so that a
     point of few processes has an interval too; what differs between runs is not in it.
     """
-    groups = [table[name].astype(str) for name in SERIES]
     freedom = (table["n"] - 1).clip(lower=0).where(table["log_var"].notna(), 0)
-    total = (table["log_var"].fillna(0) * freedom).groupby(groups).transform("sum")
-    pooled = freedom.groupby(groups).transform("sum")
+    sums = table[SERIES].assign(total=table["log_var"].fillna(0) * freedom, freedom=freedom)
+    groups = sums.groupby(SERIES, observed=True, dropna=False)
+    pooled, total = groups["freedom"].transform("sum"), groups["total"].transform("sum")
     known = {int(df): t_quantile((1 + CONFIDENCE) / 2, df) for df in set(pooled[pooled > 0])}
     factor = pooled.map(lambda df: known.get(int(df), math.nan))
     variance = total / pooled.where(pooled > 0)

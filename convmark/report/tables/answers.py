@@ -144,26 +144,25 @@ def _fastest(
     shared = {key: _of_most_models(rows) for key, rows in groups.items()}
     models = {key: len({row["model"] for row in rows}) for key, rows in shared.items()}
     chosen, left = _first(sorted(groups, key=lambda key: (-models[key], key)), MOST_LINES)
+    enough = table[table["n"] >= FEW_PROCESSES].drop_duplicates(list(SERIES), keep="last")
+    earlier = {tuple(row[name] for name in SERIES): row for row in enough.to_dict("records")}
     for key in sorted(chosen):
         several = len({_place(row)[-1] for row in groups[key]}) > 1
         told, line = _winner(shared[key], frame, several=several)
-        thin = [_thin(row, table, runs) for row in told]
+        thin = [_thin(row, earlier.get(tuple(row[name] for name in SERIES)), runs) for row in told]
         yield {**line, "detail": ", ".join(filter(None, [line["detail"], *thin]))}
     if left:
         yield _line(FASTEST, counted(left, "more setting"), "see Architectures")
 
 
-def _thin(row: Mapping[str, Any], table: pd.DataFrame, runs: Sequence[RunSource]) -> str:
+def _thin(
+    row: Mapping[str, Any], enough: Mapping[str, Any] | None, runs: Sequence[RunSource]
+) -> str:
     """Say which earlier run has enough processes, where the newest of the case has not."""
-    if row["n"] >= FEW_PROCESSES:
+    if row["n"] >= FEW_PROCESSES or enough is None:
         return ""
-    same = (table[list(SERIES)] == [row[name] for name in SERIES]).all(axis=1)
-    enough = table[same & (table["n"] >= FEW_PROCESSES)]
-    if not len(enough):
-        return ""
-    sources = (row["source"], enough["source"].iloc[-1])
-    newest, earlier = (runs[int(source)].label for source in sources)
-    few, many = (counted(int(n), "process") for n in (row["n"], enough["n"].iloc[-1]))
+    newest, earlier = (runs[int(one["source"])].label for one in (row, enough))
+    few, many = (counted(int(one["n"]), "process") for one in (row, enough))
     return f"{row['model']} by {few} of run {newest}, though run {earlier} has {many}"
 
 
