@@ -98,6 +98,30 @@ def test_a_slower_code_is_slower_by_both_clocks() -> None:
     assert found.control_wall is None
 
 
+class Cold(Stand):
+    """One that starts with its first worker."""
+
+    @contextlib.contextmanager
+    def live(self, request: Mapping[str, Any]) -> Iterator[Stand]:
+        self.started_s = 3.0
+        with super().live(request) as worker:
+            yield worker
+
+
+def test_the_start_of_interpreters_is_told_of_a_session_and_is_none_of_its_seconds(
+    compare: Compare,
+) -> None:
+    both = Cold(0.010)
+    assert [session(*two).started_s for two in ((both, both), (Cold(0.010), Cold(0.010)))] == [3, 6]
+    assert session(both, both).started_s == 0.0
+
+    def cold(number: int, noise: random.Random) -> Session:
+        return replace(duet(0.0, noise), started_s=1.5 * (number == 1))
+
+    (found,), _ = compare({"lenet5": cold})
+    assert [one.seconds for one in found.live] == [0.5, 2.0, 2.0]
+
+
 def test_work_that_is_done_in_some_steps_tells_in_the_mean_of_all() -> None:
     found = session(Stand(0.010), Stand(0.010, bursts=2.0))
     assert found.wall is not None
