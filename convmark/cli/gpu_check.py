@@ -177,11 +177,7 @@ class DeviceCheck:
 
 
 def check(asked: DeviceCheck, options: Options, say: Say = print) -> bool:
-    """Check the device, print all that was found, and return whether all of it is sound.
-
-    Raises:
-        ConvmarkError: the framework, the device or the results folder is not to be had.
-    """
+    """Check the device, print all that was found, and return whether all of it is sound."""
     until = time.monotonic() + asked.limit_s
     Store(options.results).check_writable()
     machine = read_machine()
@@ -261,10 +257,6 @@ def measured_ceilings(
         path: where ceilings are kept; those there are not measured again.
         sizes: how many sizes are tried; such a look is neither kept nor taken from what is.
         quota, under, watch: as for `gather`.
-
-    Raises:
-        StoreError: the file does not fit, or cannot be written.
-        WorkerError: no worker can be started at all.
     """
     if sizes is None:
         known = gather(

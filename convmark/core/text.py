@@ -272,7 +272,6 @@ def load_text(share: float) -> str:
 
 
 def change_text(share: float | None) -> str:
-    """Return a change, a share, with its sign."""
     return "" if share is None else signed_percent(share)
 
 

@@ -48,11 +48,7 @@ def limiting_quota(cores: int) -> float | None:
 
 
 def memory_left_bytes(membership: str, mount: Path) -> int | None:
-    """Return how much more memory the strictest cgroup allows, None where none limits it.
-
-    Args:
-        membership, mount: as those of `cpu_quota`.
-    """
+    """Return how much more memory the strictest cgroup allows, None where none limits it."""
     folders = _folders(membership, mount, "memory")
     left = [size for folder in folders if (size := _folder_left(folder)) is not None]
     return min(left, default=None)

@@ -112,19 +112,12 @@ def all_ceilings(path: Path) -> list[Ceiling]:
 
     Of precisions that runtimes alone have there is none: an earlier version measured a framework's
     float32 for them.
-
-    Raises:
-        StoreError: the file does not fit.
     """
     return [one for one in TABLE.read(path) if one.precision not in RUNTIME_PRECISIONS]
 
 
 def read_ceilings(path: Path, under: Under = unknown) -> dict[Key, Ceiling]:
-    """Return those that were measured on such cards and under such variables, each key's highest.
-
-    Raises:
-        As `all_ceilings`.
-    """
+    """Return those measured on such cards and under such variables, each key's highest."""
     found = (one for one in all_ceilings(path) if (one.card, one.flags) == under(one.device))
     return {one.key: one for one in sorted(found, key=lambda one: one.peak_flops_per_s)}
 
@@ -134,9 +127,6 @@ def exceeded(records: Iterable[Record], path: Path, under: Under = unknown) -> l
 
     It may have been measured on a hot or shared card. Or the rows are of convolutions that multiply
     less often than is counted (Winograd): then to measure it once more tells.
-
-    Raises:
-        StoreError: the file does not fit.
     """
     known = read_ceilings(path, under)
     times = Counter((one.key, one.card, one.flags) for one in all_ceilings(path))
@@ -189,10 +179,6 @@ def gather(
         under: the cards of today, and the variables of the process.
         watch: looks at the cards meanwhile.
         again: measures those of the file once more too.
-
-    Raises:
-        StoreError: the file does not fit, or cannot be written.
-        WorkerError: no worker can be started at all.
     """
     known = read_ceilings(path, under)
     if quota is not None:
@@ -233,11 +219,7 @@ def _disturbed(case: Case, answer: Answer, cards: CardsWatch) -> str:
 
 
 def keep_ceilings(path: Path, ceilings: Iterable[Ceiling]) -> None:
-    """Append ceilings to the file.
-
-    Raises:
-        StoreError: it cannot be written, or does not fit.
-    """
+    """Append ceilings to the file."""
     wanted = list(ceilings)
     if any(one.cpus or one.card or one.flags for one in wanted):
         TABLE.lift(path)  # earlier columns have no place for them

@@ -64,9 +64,6 @@ from convmark.session.run import Observer, execute, kept
 def claimed(options: Options, say: Say, models: Iterable[str] | None = None) -> Iterator[Preflight]:
     """Hold the machine's lock until the block ends; yield the checks of the machine's state.
 
-    Args:
-        models: those that will be measured, where they are not those of the options.
-
     Raises:
         BusyError: another benchmark run is active, and the options do not wait.
         OptionError: a model is known not to be there: nobody waits to be told that.
@@ -142,12 +139,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             self.run_file.close()
 
     def inspect(self, models: Iterable[str]) -> None:
-        """Start the interpreters and find out what they have, which takes seconds.
-
-        Raises:
-            OptionError: a model is not there.
-            WorkerError: an interpreter cannot be inspected.
-        """
+        """Start the interpreters and find out what they have, which takes seconds."""
         if sys.__stderr__ is not None and sys.__stderr__.isatty():  # where somebody waits
             python = self.interpreters.python
             where = "" if python == sys.executable else f" in {python}"
@@ -157,12 +149,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             self.say(line)
 
     def default_cases(self) -> list[Case]:
-        """Return the cases of the default suites, on the devices that were asked for.
-
-        Raises:
-            OptionError: a model or a device is not there.
-            WorkerError: an interpreter cannot be inspected.
-        """
+        """Return the cases of the default suites, on the devices that were asked for."""
         self.inspect(self.options.models or NETWORKS)
         devices = {
             backend: devices_asked_for(self.options.devices, its_own["devices"])
@@ -212,11 +199,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         return False
 
     def open(self, earlier: InterruptedRun | None = None) -> RunFile:
-        """Open the run's file: a new one, or that of the run that goes on.
-
-        Raises:
-            StoreError: it cannot be made.
-        """
+        """Open the run's file: a new one, or that of the run that goes on."""
         self._earlier = earlier
         store = Store(self.options.results)
         self.run_file = earlier.run_file if earlier else store.create_run(self.machine.name)
@@ -245,10 +228,6 @@ class Session(contextlib.AbstractContextManager["Session"]):
         Args:
             cases: those of the session by default.
             again: measures those of the file once more too.
-
-        Raises:
-            StoreError: the file does not fit, or cannot be written.
-            WorkerError: no worker can be started at all.
         """
         which, ask = self.options.ceilings, self.interpreters.answer
         quota = limiting_quota(self.machine.cores)
@@ -336,12 +315,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
         )
 
     def execute(self, jobs: Sequence[Job], observer: Observer) -> None:
-        """Measure jobs in their order; an interrupt ends the workers and closes the file.
-
-        Raises:
-            WorkerError: no worker can be started at all.
-            StoreError: a row cannot be written.
-        """
+        """Measure jobs in their order; an interrupt ends the workers and closes the file."""
         assert self.run_file is not None
         ask, keep = self.interpreters, self.results.append
         try:
@@ -352,11 +326,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             raise
 
     def layers(self, cases: Iterable[Case], depth: int | None = None) -> Iterator[list[LayerRow]]:
-        """Measure the layers of cases and keep them; give the rows of each, none where that fails.
-
-        Raises:
-            WorkerError: no worker can be started at all.
-        """
+        """Measure the layers of cases and keep them; give the rows of each, none if that fails."""
         for case in cases:
             ask, options = self.interpreters.answer, self.options
             try:
@@ -375,11 +345,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             yield rows
 
     def layers_of_run(self) -> Iterator[list[LayerRow]]:
-        """Measure the layers of the run's measured cases; give those that ran what its rows ran.
-
-        Raises:
-            As `layers`.
-        """
+        """Measure the layers of the run's measured cases; give those that ran what its rows ran."""
         measured = {record.asked_case for record in self.records if record.measured}
         cases = chosen_cases(self.choices) if self.choices else self.cases
         reasons = {case: why_no_layers(case) for case in cases if case in measured}

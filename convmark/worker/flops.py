@@ -212,7 +212,6 @@ def _kernel_elements(held: Sequence[Any]) -> int:
 
 
 def _product(axes: Sequence[int | None] | None) -> int | None:
-    """Return the product of a shape's axes; None where one is not known."""
     if axes is None or None in axes:
         return None
     return math.prod(axis for axis in axes if axis is not None)

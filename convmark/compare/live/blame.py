@@ -231,9 +231,6 @@ def blamed(
     The variance of a layer's log ratio is shrunk halfway towards the mean over all layers, weighted
     by their times: two or three sessions tell little of one layer.
 
-    Args:
-        old: the worker's events.
-
     Raises:
         MeasurementError: there are fewer than two sessions of each, or the sides were timed
             differently.

@@ -52,12 +52,7 @@ def _figures(
 
 
 def scaling(table: pd.DataFrame, frame: pd.DataFrame) -> Table:
-    """Return the efficiency of each number of replicas against one replica of the same case.
-
-    Args:
-        table: points of timed tasks.
-        frame: their rows.
-    """
+    """Return the efficiency of each number of replicas against one replica of the same case."""
     records = []
     for rows in groups_but(newest_rows(table), but=["replicas", "cluster"]):
         known = [row for row in rows if row[BURST] > 0]

@@ -101,7 +101,6 @@ class Jax(Keras3Backend):
         return not xla_bridge.backends_are_initialized()
 
     def versions(self) -> dict[str, str | None]:
-        """Versions of what is loaded, and of the CUDA libraries that came with it."""
         return {
             "jax": jax.__version__,
             "keras": self.keras_version,
@@ -110,7 +109,6 @@ class Jax(Keras3Backend):
         }
 
     def devices(self) -> list[str]:
-        """The devices by convmark's names. Initialises CUDA: never in a zygote."""
         try:
             gpus = jax.devices("gpu")
         except RuntimeError:  # there is none, or no plugin for it
@@ -144,7 +142,6 @@ class Jax(Keras3Backend):
         return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
 
     def synchronise(self, token: tuple[Any, Any]) -> None:
-        """Wait until the device has finished the step that gave this token."""
         jax.block_until_ready(token[0])
 
     def device_of(self, value: Any) -> str | None:
@@ -157,11 +154,9 @@ class Jax(Keras3Backend):
         """Nothing to do: JAX's peak cannot be reset, and a process measures one case."""
 
     def peak_memory(self) -> int | None:
-        """Peak bytes held by the device's allocator, or None where it does not count."""
         return self._allocated("peak_bytes_in_use")
 
     def held_memory(self) -> int | None:
-        """Bytes that the device's allocator holds now, or None where it does not count."""
         return self._allocated("bytes_in_use")
 
     def _allocated(self, key: str) -> int | None:
@@ -255,7 +250,6 @@ class Jax(Keras3Backend):
         )
 
     def settle(self, model: Any) -> None:
-        """Have the model hold its weights as they are now."""
         if model in self._states:
             self._states[model].settle()
 
@@ -376,31 +370,26 @@ class Jax(Keras3Backend):
         return replace(per_sample(found, samples), untracked=hidden)
 
     def training_work(self, step: Step, samples: int) -> Work:
-        """What a training step of so many samples computes, backward too, per sample."""
         assert step.equations is not None
         return per_sample(jaxpr_work(step.equations), samples)
 
     def matrix_product(self, size: int) -> Callable[[], Any]:
-        """Return the product of two square matrices of the precision's compute dtype."""
         dtype = keras.config.dtype_policy().compute_dtype
         left, right = (jnp.asarray(array, dtype) for array in square_matrices(size))
         product = jax.jit(jnp.matmul)
         return lambda: (product(left, right), None)
 
     def products(self, left: Any, right: Any) -> list[Any]:
-        """Return the product of two arrays, and the same as a convolution, as arrays."""
         product, convolution = jax.jit(jnp.matmul), jax.jit(_convolution, static_argnums=2)
         found = [product(left, right), convolution(*as_convolution(left, right), "SAME")]
         return list(map(np.asarray, found))
 
     def copy(self, size: int) -> Callable[[], Any]:
-        """Return a copy of this many bytes: each float32 read, increased and written elsewhere."""
         source = jnp.ones(size // 4, jnp.float32)
         copied = jax.jit(lambda values: values + 1)
         return lambda: (copied(source), None)
 
     def reference_step(self, kind: str) -> Callable[[], Any]:
-        """Return the reference network's step (see reference.py), in raw operations."""
         pictures, labels = jax.device_put(reference.batch(kind))
         weights = [jax.device_put(reference.weights())]
 

@@ -95,9 +95,6 @@ def root_mean_square(arrays: Iterable[Any]) -> float:
     """Return the root mean square over arrays of equal weight; not finite where any value is.
 
     Arrays without values, such as the boxes of a detector that found none, have no weight.
-
-    Raises:
-        CaseFailure: there is no array.
     """
     values = [np.abs(one) if np.iscomplexobj(one) else one for one in map(np.asarray, arrays)]
     if not values:

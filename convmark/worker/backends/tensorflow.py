@@ -72,13 +72,11 @@ class TensorFlow(KerasBackend):
         return "eager" if tf.config.functions_run_eagerly() else self._call_path
 
     def untouched(self) -> bool:
-        """Whether no operation has run yet, so that forking is safe."""
         from tensorflow.python.eager import context
 
         return getattr(context.context(), "_context_handle", None) is None
 
     def versions(self) -> dict[str, str | None]:
-        """Versions of what is loaded, and of the CUDA libraries this build wants."""
         build = tf.sysconfig.get_build_info()
         return {
             "tensorflow": tf.__version__,
@@ -93,7 +91,6 @@ class TensorFlow(KerasBackend):
         return list(tf.sysconfig.get_build_info().get("cuda_compute_capabilities") or ())
 
     def devices(self) -> list[str]:
-        """The devices by convmark's names. Initialises CUDA: never in a zygote."""
         gpus = tf.config.list_physical_devices("GPU")
         return ["cpu", *(f"gpu:{index}" for index in range(len(gpus)))]
 
@@ -173,7 +170,6 @@ class TensorFlow(KerasBackend):
         token[0]._numpy()  # which copies nothing on the host, as `numpy` would
 
     def fingerprint(self, token: tuple[Any, Any]) -> float:
-        """The loss, or the output's root mean square; not finite where any output is not."""
         return root_mean_square(
             tf.strings.length(one) if one.dtype == tf.string else one
             for one in self.leaves(token[1])
@@ -345,7 +341,6 @@ class TensorFlow(KerasBackend):
         return replace(found, untracked=hidden)
 
     def training_work(self, step: Step, samples: int) -> Work:
-        """What a training step of so many samples computes, backward too, per sample."""
         if step.trace is None:
             return Work(None, "a training step that runs eagerly cannot be traced")
         return per_sample(graph_work(step.trace), samples)
@@ -362,7 +357,6 @@ class TensorFlow(KerasBackend):
         return digest_of(function)
 
     def matrix_product(self, size: int) -> Callable[[], Any]:
-        """Return the product of two square matrices of the precision's compute dtype."""
         dtype = keras.mixed_precision.global_policy().compute_dtype
         left, right = self._on_device(square_matrices(size))
         left, right = tf.cast(left, dtype), tf.cast(right, dtype)
@@ -375,7 +369,6 @@ class TensorFlow(KerasBackend):
         return lambda: product(left, right)
 
     def copy(self, size: int) -> Callable[[], Any]:
-        """Return a copy of this many bytes: each float32 read, increased and written elsewhere."""
         with self._scope():
             source = tf.ones([size // 4])
 
@@ -387,7 +380,6 @@ class TensorFlow(KerasBackend):
         return lambda: copied(source)
 
     def reference_step(self, kind: str) -> Callable[[], Any]:
-        """Return the reference network's step (see reference.py), in raw operations."""
         pictures, labels = self._on_device(reference.batch(kind))
         with self._scope():
             variables = [tf.Variable(array) for array in reference.weights()]
