@@ -17,7 +17,7 @@ from convmark.core.errors import MeasurementError
 from convmark.core.interval import Interval
 from convmark.core.table import headings, table_of
 from convmark.report.build import build
-from convmark.report.figures import drawn, figures_of, sessions_figure
+from convmark.report.figures import drawn, figures_of
 from convmark.report.figures.drawings import painted, slots_of
 from convmark.report.figures.figure import (
     MOST_OF_TITLE,
@@ -221,9 +221,10 @@ SAME = [(middle, Interval.around(middle, 0.01)) for middle in (0.001, -0.002, 0.
 
 
 def test_sessions_are_drawn_with_intervals_band_and_control() -> None:
-    svg = sessions_figure(
+    spec = sessions_spec(
         SESSIONS, interval=Interval(0.03, 0.07), control=SAME, title="lenet5, B / A"
     )
+    svg = drawn_svg(spec)
     assert {"lenet5, B / A", "session", "change of the step time (%)", CONTROL} <= set(texts(svg))
     points_ = marks(svg, "point")
     assert len(points_) == 6
@@ -241,7 +242,7 @@ def test_a_band_and_a_control_are_drawn_only_where_they_are_given() -> None:
 
     assert layers() == ["rule", "rule", "point"]
     assert layers(interval=Interval(0.0, 0.1)) == ["rect", "rule", "rule", "point"]
-    assert CONTROL not in texts(sessions_figure(SESSIONS))
+    assert CONTROL not in texts(drawn_svg(sessions_spec(SESSIONS)))
 
 
 def test_a_title_longer_than_a_figure_is_wide_takes_several_lines() -> None:
@@ -257,7 +258,7 @@ def test_a_title_longer_than_a_figure_is_wide_takes_several_lines() -> None:
 
 def test_no_session_is_refused() -> None:
     with pytest.raises(MeasurementError, match="needs at least one session, got none"):
-        sessions_figure([])
+        sessions_spec([])
 
 
 def test_a_label_of_an_axis_has_no_more_digits_than_a_table(tmp_path: Path) -> None:

@@ -361,19 +361,19 @@ class SideComparison:
 
     def _draw(self, sessions: _Sessions, row: VerdictRow) -> None:
         """Keep a figure of the case's sessions against them; say so where that cannot be done."""
-        from convmark.report.figures import sessions_figure
+        from convmark.report.figures import drawn_svg, sessions_spec
 
         if not sessions.wall:
             return
         change = "" if row.change is None else f", {signed_percent(row.change)}"
         try:
-            drawn = sessions_figure(
+            spec = sessions_spec(
                 [_change(session) for session in sessions.wall],
                 interval=row.interval,
                 control=[_change(session) for session in sessions.control],
                 title=f"{row.case}: {row.verdict}{change}; B: {row.b}; A: {row.a}",
             )
-            self.drawn.append(ab_files.keep_figure(self.path, row.case, drawn))
+            self.drawn.append(ab_files.keep_figure(self.path, row.case, drawn_svg(spec)))
         except (DrawingError, StoreError) as error:
             _say(f"{row.case}: no figure of its sessions: {error}")
 

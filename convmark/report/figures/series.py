@@ -19,7 +19,6 @@ from convmark.report.figures.figure import (
     Spec,
     coloured,
     described,
-    drawn_svg,
     has,
     log_axis,
     rings,
@@ -286,14 +285,14 @@ Change = tuple[float, Interval]
 COMPARED, CONTROL = "B against A", "control: A against A"
 
 
-def sessions_figure(
+def sessions_spec(
     sessions: Sequence[Change],
     *,
     interval: Interval = NOT_KNOWN,
     control: Sequence[Change] = (),
     title: str = "",
-) -> str:
-    """Return the sessions of an A/B comparison as SVG, in the order in which they ran.
+) -> Spec:
+    """Return the sessions of an A/B comparison, in the order in which they ran.
 
     Args:
         sessions: of each session the change of the step time and its interval, shares.
@@ -303,17 +302,6 @@ def sessions_figure(
     Raises:
         MeasurementError: no session.
     """
-    return drawn_svg(sessions_spec(sessions, interval=interval, control=control, title=title))
-
-
-def sessions_spec(
-    sessions: Sequence[Change],
-    *,
-    interval: Interval = NOT_KNOWN,
-    control: Sequence[Change] = (),
-    title: str = "",
-) -> Spec:
-    """Return what `sessions_figure` draws, as a Vega-Lite specification."""
     if not sessions:
         raise MeasurementError("a figure of sessions needs at least one session, got none")
     y = {"type": "quantitative", "title": "change of the step time (%)", "scale": {"zero": True}}
