@@ -105,6 +105,15 @@ def test_what_a_timed_step_can_look_up_once_it_looks_up_before() -> None:
     assert step.run(others)[1][0].tolist() == [5.0] * BATCH
 
 
+def test_the_weights_that_keras_does_not_list_are_those_of_an_export_too() -> None:
+    from convmark.worker.exported import ExportedBackend
+
+    told = {"work": {"flops_per_sample": 8, "flops_note": None, "untracked": 772}}
+    exported = Exported("net.onnx", (), (), told)
+    backend = ExportedBackend(None, CASE, exported, 0, lambda *_, **__: None)
+    assert (backend.work(None, BATCH).flops, backend.work(None, BATCH).untracked) == (8, 772)
+
+
 def test_outputs_of_texts_count_by_their_lengths() -> None:
     backend, _ = loaded(whole, (None, 5))
     for texts in (np.array([b"abc", b"abc"]), np.array(["abc", "abc"], object)):

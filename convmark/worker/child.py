@@ -282,7 +282,8 @@ def _exported(request: dict[str, Any], case: Case, framework: Any, emit: Emit) -
         export(case, model, framework, request["seed"], folder, told)
         told("counted", **framework.sizes(model))
         counted = framework.work(model, case.batch_size)
-        told("work", flops_per_sample=counted.flops, flops_note=counted.note)
+        hidden = counted.untracked
+        told("work", flops_per_sample=counted.flops, flops_note=counted.note, untracked=hidden)
 
     return in_a_process(work, emit, tempfile.mkdtemp(prefix="export-"), case.model)
 

@@ -139,11 +139,11 @@ class ExportedBackend:
         }
 
     def work(self, model: Loaded, samples: int) -> Work:
-        """The FLOPs of the Keras model that was exported."""
+        """The FLOPs of the Keras model that was exported, and its weights that Keras lacks."""
         told = self._exported.events.get("work")
         if told is None:
             return Work(None, "the operations of a runtime's own file are not counted")
-        return Work(told["flops_per_sample"], told["flops_note"])
+        return Work(told["flops_per_sample"], told["flops_note"], untracked=told["untracked"])
 
     def inference_step(self, model: Loaded, batch_size: int, seed: int, compiled: bool) -> Step:
         """Return a step: the batch from host memory through the runtime, into host memory."""
