@@ -387,7 +387,6 @@ def verdicts_against(
 
 
 def _words(path: Path) -> str:
-    """Return a run's number and commit."""
     head = read_head(path)
     return run_words(path.stem, head.commit if head else None, head.dirty if head else None)
 
