@@ -27,7 +27,7 @@ SLOWER = 3.0
 """Factor by wall and by CPU time from which a step on other samples is another step. Those that
 the caches did not hold take up to twice as long where a step is short."""
 LONG_S = 0.02
-"""Seconds of a step, by both clocks, from which on one on other samples must do."""
+"""Seconds of a step from which on one on other samples must do."""
 STEPS = 3
 MOST_STEPS = 7
 """Where other samples look slower."""
@@ -131,7 +131,7 @@ class _Others:
                 if number + before > 1:
                     self._step()  # a model may keep the newest result alone
                 self._token = self._timed(self._step, own)
-            elif min(map(min, own)) < LONG_S:  # threads that sleep meanwhile take long to wake
+            elif min(own)[0] < LONG_S:  # threads that sleep meanwhile take long to wake
                 self._backend.synchronise(self._step())
             run = functools.partial(self._step.run, *batch)
             self._timed(run, others)
@@ -140,7 +140,7 @@ class _Others:
             if not is_alike and slower >= SLOWER:
                 self._timed(run, again)
                 slower = min(slower, *_ratios(others, again, median))
-            enough = number >= STEPS or min(map(min, own)) >= LONG_S
+            enough = number >= STEPS or min(own)[0] >= LONG_S
             if max(by_clock) < SLOWER and enough and not again:  # a busy machine moves one clock
                 break
         return slower
