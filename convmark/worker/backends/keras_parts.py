@@ -171,15 +171,15 @@ def untracked(model: Any, used: Iterable[Any]) -> int:
     return sum(elements(one) for one in used if id(one) not in known and "float" in str(one.dtype))
 
 
-LEAST_LOOSE = 0.01
-"""Of the parameters: means of channels and the like are fewer."""
+LEAST_LOOSE, LEAST_NUMBERS = 0.01, 100
+"""Of the parameters, and at least: means of channels or of a normalisation are fewer."""
 
 
 def loose(model: Any, arrays: Iterable[Any]) -> list[Any]:
     """Return arrays that a model's code holds outside of variables, where they are many numbers."""
     found = [one for one in arrays if "float" in str(one.dtype)]
-    most = LEAST_LOOSE * sum(map(elements, model.weights))
-    return found if sum(map(elements, found)) >= most else []
+    least = max(LEAST_NUMBERS, LEAST_LOOSE * sum(map(elements, model.weights)))
+    return found if sum(map(elements, found)) >= least else []
 
 
 def item_bytes(dtype: Any) -> int:
