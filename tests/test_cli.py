@@ -403,16 +403,17 @@ def test_a_gate_says_that_nothing_was_compared_only_where_that_is_so() -> None:
     assert unclear.endswith("\nnext: run the command again, or with a larger "
                             "--convmark-compare-budget")  # fmt: skip
     assert unclear.count("run the command") == 1
-    assert unclear.startswith("the gate decided nothing, which is no pass: 1 of 1 step time incon")
+    assert unclear.startswith("the gate decided nothing, which is no pass: 1 of 1 step time not d")
     both = [judgement(fails=False, verdict="inconclusive"),
             judgement(case="other", verdict="regressed", fails=False, accepted="x")]  # fmt: skip
     step = gate_step(both, Options())
     assert "; 1 case changed as accepted\n  accepted: other: step time +" in step
     seeds = said(verdict="inconclusive", metric="accuracy", note="one seed has no spread")
-    assert seeds.startswith("the gate decided nothing, which is no pass: 1 of 1 case inconclusive")
+    assert seeds.startswith("the gate decided nothing, which is no pass: 1 of 1 case not decided")
     assert "the notes say why\n" in seeds
     few = [judgement(verdict=one, fails=False) for one in ("inconclusive", "unchanged")]
-    assert gate_step(few, Options()).startswith("1 of 2 step times inconclusive")
+    part = "no regression found; 1 of 2 step times not decided, so they may have changed"
+    assert gate_step(few, Options()).startswith(part)
     few = [judgement(verdict="unchanged", fails=False),
            judgement(case="gone", verdict="missing", fails=False)]  # fmt: skip
     lost = "the gate passed: no case became slower; 1 case of the baseline did not run: gone\n"

@@ -72,7 +72,7 @@ def test_one_sentence_counts_cases_and_names_both_commits() -> None:
     ("found", "words", "is_news"),
     [
         ([SAME, QUIET, MISSING], "no change was found; of 3 cases 1 missing, ", False),
-        ([DOUBT, QUIET], "of 2 cases 1 inconclusive, 1 unchanged.", False),
+        ([DOUBT, QUIET], "no regression found, 1 of 2 cases not decided; of 2 cases 1 inc", True),
         ([DOUBT, SAME], "nothing was decided; of 2 cases 1 inconclusive, ", True),
         ([BLIND, SAME], "nothing was compared; of 2 cases 1 inconclusive, ", True),
         ([MISSING], "nothing was compared; of 1 case 1 missing.", True),
@@ -82,7 +82,8 @@ def test_one_sentence_counts_cases_and_names_both_commits() -> None:
 def test_no_change_was_found_only_where_all_that_was_compared_is_unchanged(
     found: list[Judgement], words: str, is_news: bool
 ) -> None:
-    ended = "without a verdict" if "nothing" in words else "passed"
+    ended = "decided in part" if "not decided" in words else "passed"
+    ended = "without a verdict" if "nothing" in words else ended
     assert sentence(*found, passed=True).startswith(f"**Benchmark gate {ended}: {words}")
     assert Gate(found, HEAD).has_news == is_news
 
@@ -129,7 +130,11 @@ def test_an_accepted_size_beside_an_undecided_step_time_is_no_pass() -> None:
     assert sentence(sizes, doubt, DOUBT, passed=True).startswith(
         "**Benchmark gate without a verdict: nothing was decided; of 2 cases 1 changed as accepted,"
     )
-    assert "gate passed: of 2 cases" in sentence(sizes, unchanged("meant"), DOUBT, passed=True)
+    part = sentence(sizes, unchanged("meant"), DOUBT, passed=True)
+    assert "gate decided in part: no other regression found, 1 of 2 cases not decided; of" in part
+    assert part.endswith(
+        " Undecided cases: run the command again, or with a larger --convmark-compare-budget."
+    )
     less = one("meant", metric="peak_device_memory", verdict="improved", fails=False)
     assert sentence(less, doubt, passed=True).startswith("**Benchmark gate without a verdict:")
     assert "gate passed: of 1 case 1 improved" in sentence(less, unchanged("meant"), passed=True)
@@ -225,7 +230,7 @@ def test_hostile_texts_stay_text_in_their_cells(text: str) -> None:
         ([], False, "failed", "red"),
         ([ACCEPTED, QUIET], True, "1 changed as accepted", "brightgreen"),
         ([SAME, QUIET], True, "no change", "brightgreen"),
-        ([SAME, DOUBT, ACCEPTED], True, "inconclusive", "yellow"),
+        ([SAME, DOUBT, ACCEPTED], True, "1 of 3 not decided", "yellow"),
         ([SAME, MISSING], True, "no change", "brightgreen"),
         ([MISSING], True, "nothing compared", "lightgrey"),
         ([], True, "no verdict", "lightgrey"),

@@ -98,7 +98,7 @@ def test_a_trailer_lets_no_more_pass_than_its_commit_has_changed(
     assert result.ret == 0
     assert found(pytester, LENET5) == found(pytester, LENET5, "throughput") == "inconclusive"
     more = f"whether it is more than what is accepted by commit {sha} is not decided: +22.1 %"
-    step = "2 of 2 step times inconclusive, so they may have changed (2 of them perhaps by more *"
+    step = "2 of 2 step times not decided, so they may have changed (2 of them perhaps by more *"
     result.stdout.fnmatch_lines([f"{LENET5}*; {more}*", f"*{step}"])
 
     live(monkeypatch, "regressed", 0.6, against={accepted: ("regressed", 0.2)})

@@ -508,10 +508,8 @@ def test_verdicts_that_fail_come_first_and_the_rest_is_counted() -> None:
         "main",
         between="run 0001 (a) -> run 0002 (b)",
     )
-    assert (
-        table.title
-        == "Verdicts: 1 of 3 cases fails, 1 without a verdict, run 0001 (a) -> run 0002 (b)"
-    )
+    title = "Verdicts: 1 of 3 cases fails, 1 not decided, run 0001 (a) -> run 0002 (b)"
+    assert table.title == title
     assert table.column("case") == ["c", "a", "b"]
     assert "1 more: other metrics, which are unchanged or follow the step time." in table.caption
     assert judged([judgement()], "main", between="").caption.endswith("over all cases.")

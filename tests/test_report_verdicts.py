@@ -133,9 +133,9 @@ def test_the_headline_counts_cases_and_not_metrics() -> None:
     assert headline(found[2:]) == "none of 1 case fails"
     assert headline([judgement(), judgement(case="a")]) == "2 of 2 cases fail"
     few = [judgement(case=one, verdict=one, fails=False) for one in ("inconclusive", "missing")]
-    assert headline(few) == "none of 2 cases fails, 2 without a verdict"
+    assert headline(few) == "none of 2 cases fails, 1 not decided, 1 missing"
     few[0] = replace(few[0], note="2 sessions against 0123456789ab; interrupted")
-    assert headline(few) == "none of 2 cases fails, 2 without a verdict (interrupted)"
+    assert headline(few) == "none of 2 cases fails, 1 not decided (interrupted), 1 missing"
 
 
 def test_github_escapes_what_would_end_a_command() -> None:

@@ -296,13 +296,14 @@ def _without_failures(of_cases: Sequence[Judgement], options: Options) -> str:
         alike = sum(ONE_GRAPH in one.note for one in unclear)
         told += f"; in {alike} of them {ONE_GRAPH}" * bool(alike)
         meant, lines = _accepted(of_cases)
-        remedy, show = _remedy(unclear), typed("show latest", options, _OF_REPORT)
-        again = AGAIN in remedy
+        helps, show = remedy(unclear), typed("show latest", options, _OF_REPORT)
+        again, begins = AGAIN in helps, f"no {'other ' * bool(meant)}regression found; "
+        if decided(main) == "none":
+            begins = "the gate decided nothing, which is no pass: "
         return (
-            f"{'the gate decided nothing, which is no pass: ' * (decided(main) == 'none')}"
-            f"{len(unclear)} of {counted(len(main), noun)} inconclusive, so they may have changed"
-            f"{told}{f': {remedy}' * (not again)}{f'; {meant}' * bool(meant)}{lines}\n"
-            f"next: {remedy if again else show}"
+            f"{begins}{len(unclear)} of {counted(len(main), noun)} not decided, so they may have "
+            f"changed{told}{f': {helps}' * (not again)}{f'; {meant}' * bool(meant)}{lines}\n"
+            f"next: {helps if again else show}"
         )
     compared = [one for one in of_cases if one.verdict != "new"]
     if decided(main) == "nothing":
@@ -347,7 +348,7 @@ def _doubted(of_cases: Sequence[Judgement]) -> int:
     return len({one.case for one in of_cases if one.accepted and doubt_of(one)})
 
 
-def _remedy(unclear: Sequence[Judgement]) -> str:
+def remedy(unclear: Sequence[Judgement]) -> str:
     """Return what decides step times that are inconclusive, as their notes have it."""
     if any(is_open(one) and NOT_BY_TIME not in one.note for one in unclear):
         return f"{AGAIN}, or with {UNLIMITED}"

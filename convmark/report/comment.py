@@ -28,6 +28,7 @@ from convmark.compare.judgement import (
     shared_lines,
 )
 from convmark.core.text import counted, listed, shown
+from convmark.report.advice import remedy
 from convmark.report.verdicts import (
     FOLLOWERS,
     change_text,
@@ -103,6 +104,14 @@ class Gate:
         return decided(self.judgements) in ("none", "nothing")
 
     @property
+    def undecided(self) -> list[Judgement]:
+        """What tells of the cases that are not decided; nothing where a case fails."""
+        if any(one.fails for one in self.judgements):
+            return []
+        here = (one for found in self.cases.values() for one in found)
+        return [one for one in here if one.metric in HEADLINES and one.verdict == "inconclusive"]
+
+    @property
     def interrupted(self) -> bool:
         """Whether it was ended before all was decided, and nothing fails: that is no pass."""
         return is_interrupted(self.judgements) and not any(one.fails for one in self.judgements)
@@ -118,7 +127,7 @@ class Gate:
         """Whether a pull request without a comment gets one."""
         found = self.judgements
         told = [*shared_lines(found), *margin_lines(found), open_line(found)]
-        is_pass = self.passed and not (self.interrupted or self.compared_nothing)
+        is_pass = self.passed and not (self.interrupted or self.undecided or self.compared_nothing)
         return bool(self.moved or any(told)) or not is_pass
 
 
@@ -173,6 +182,8 @@ def _sentence(gate: Gate) -> str:
         ended = "interrupted"
     elif gate.passed and gate.compared_nothing:
         ended = "without a verdict"
+    elif gate.passed and gate.undecided:
+        ended = "decided in part"
     words = [f"**Benchmark gate {ended}:"]
     if not gate.cases:
         words.append("there is no verdict; the log of the job shows the reason.**")
@@ -183,6 +194,10 @@ def _sentence(gate: Gate) -> str:
             words.append("the log of the job shows the reason, and no verdict fails;")
         if gate.compared_nothing:
             words.append(f"nothing was {'decided' if gate.measured_live else 'compared'};")
+        elif ended == "decided in part":
+            other = "other " * ("accepted" in states)
+            told = f"{len(gate.undecided)} of {counted(len(gate.cases), 'case')} not decided"
+            words.append(f"no {other}regression found, {told};")
         elif "unchanged" in states and states <= {"unchanged", "same code", "missing", "new"}:
             words.append("no change was found;")
         words.append(f"of {counted(len(gate.cases), 'case')} {counts_text(gate)}.**")
@@ -191,6 +206,7 @@ def _sentence(gate: Gate) -> str:
     compared = any(one.verdict != "new" for one in gate.judgements)
     base = base or ("not recorded" if compared else "none")
     told = f"{' '.join(words)} Base: {base}. Head: {_commit(gate.head) or 'unknown'}."
+    told += f" Undecided cases: {remedy(gate.undecided)}." * bool(gate.undecided)
     return f"{told} **{line}.**" if (line := open_line(gate.judgements)) else told
 
 
@@ -291,8 +307,8 @@ def badge_text(gate: Gate) -> str:
         message, color = "interrupted", "lightgrey"
     elif not gate.passed:
         message, color = ", ".join(told) or "failed", "red"
-    elif decided(gate.judgements) in ("some", "none"):
-        message, color = "inconclusive", "yellow"
+    elif gate.undecided:
+        message, color = f"{len(gate.undecided)} of {len(states)} not decided", "yellow"
     elif gate.compared_nothing:
         message, color = "nothing compared" if states else "no verdict", "lightgrey"
     else:

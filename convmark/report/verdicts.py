@@ -81,15 +81,11 @@ def headline(judgements: Sequence[Judgement]) -> str:
     of_cases = [one for one in judgements if one.model != MACHINE]
     cases = len({one.case for one in of_cases})
     failing = {one.case for one in judgements if one.fails}
-    undecided = {
-        one.case
-        for one in of_cases
-        if one.verdict in ("inconclusive", "missing", "new") and one.metric in HEADLINES
-    }
-    count, left = len(failing), len(undecided - failing)
-    plural = "" if cases == 1 else "s"
-    more = f", {left} without a verdict" if left else ""
-    more += " (interrupted)" * is_interrupted(of_cases)
+    count, plural, more = len(failing), "" if cases == 1 else "s", ""
+    for verdict, words in (("inconclusive", "not decided"), ("missing", "missing"), ("new", "new")):
+        found = {one.case for one in of_cases if one.verdict == verdict if one.metric in HEADLINES}
+        more += f", {len(found - failing)} {words}" * bool(found - failing)
+        more += " (interrupted)" * (verdict == "inconclusive" and is_interrupted(of_cases))
     return f"{count or 'none'} of {cases} case{plural} fail{'s' * (count <= 1)}{more}"
 
 
