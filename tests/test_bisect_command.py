@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from fake_sides import LENET5, Interpreter, folder
@@ -14,7 +15,7 @@ from json_tables import tables_of
 from convmark.cli import bisect as bisect_command
 from convmark.cli import main
 from convmark.compare.live.anchor import Origin
-from convmark.core.errors import OptionError
+from convmark.core.errors import BusyError, OptionError
 
 __all__ = ["folder"]
 
@@ -78,6 +79,23 @@ def test_an_end_that_is_no_release_names_those_that_are(
 ) -> None:
     assert main([*BISECT, "--good", "2.15.0", "--bad", "2.21.0"]) == 2
     assert "--good: no release '2.15.0'" in capsys.readouterr().err
+
+
+def test_nothing_is_looked_up_while_another_run_is_active(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(**asked: object) -> NoReturn:
+        raise BusyError("another benchmark run is active")
+
+    asked: list[str] = []
+    monkeypatch.setattr(bisect_command, "alone", busy)
+    monkeypatch.setattr(bisect_command, "releases", asked.append)
+    monkeypatch.setattr(bisect_command, "_origin", lambda options, case: asked.append("origin"))
+    monkeypatch.setattr(bisect_command, "refuse_ref", lambda ref, models: None)
+    for ends in (["2.16.2", "2.21.0"], ["git:main", "git:HEAD"]):
+        assert main(["bisect", *LENET5, "--good", ends[0], "--bad", ends[1]]) == 2
+        assert "another benchmark run is active" in capsys.readouterr().err
+    assert asked == []
 
 
 def test_a_bisection_between_two_names_of_one_commit_is_refused(

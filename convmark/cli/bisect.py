@@ -59,23 +59,26 @@ def bisect(given: argparse.Namespace, options: Options) -> int:
     options = of_command("bisect", options)
     make_of(options)  # refuses what no comparison takes
     case = _one_case(options)
+    ends = good.removeprefix(GIT), bad.removeprefix(GIT)
     if good.startswith(GIT) != bad.startswith(GIT):
         raise OptionError("--good and --bad: must both be releases, or both git:REF")
     if good.startswith(GIT):
-        ends = (good.removeprefix(GIT), bad.removeprefix(GIT))
         for flag, ref in zip(("--good", "--bad"), ends, strict=True):
             try:
                 refuse_ref(ref, [case.model])
             except ConvmarkError as error:
                 raise OptionError(f"{flag}: {error}") from None
-        candidates = _commits(_origin(options, case), *ends)
         side_of: SideOf = _of_commit
     else:
         refuse_unknown([case.model], elsewhere=True)
-        candidates, side_of = _releases(good, bad, given.package, given.beside, versions)
-    _say(f"{counted(len(candidates), 'candidate')}: {', '.join(candidates)}")
-    steps = _Steps(options, side_of, threshold, budget_s)
+        side_of = _side_of_release(good, bad, given.package, given.beside)
     with alone(wait=options.wait, concurrent=options.allow_concurrent, say=_say):
+        if good.startswith(GIT):
+            candidates = _commits(_origin(options, case), *ends)
+        else:
+            candidates = between(versions or releases(given.package), good, bad)
+        _say(f"{counted(len(candidates), 'candidate')}: {', '.join(candidates)}")
+        steps = _Steps(options, side_of, threshold, budget_s)
         found = narrow(candidates, steps.compare, math.log1p(threshold))
     words = _answer(found, threshold, case.threads)
     if form == "text":
@@ -100,21 +103,19 @@ def _one_case(options: Options) -> Case:
     return named[0]
 
 
-def _releases(
-    good: str, bad: str, package: str, beside: Sequence[str], versions: Sequence[str]
-) -> tuple[list[str], SideOf]:
+def _side_of_release(good: str, bad: str, package: str, beside: Sequence[str]) -> SideOf:
+    """Return what makes the side of a release; nothing is looked up yet."""
     if not _NAME.fullmatch(package):
         raise OptionError(f"--package: must be the name of a package, got {package!r}")
     for flag, text in (("--good", good), ("--bad", bad), *(("--with", one) for one in beside)):
         wanted(flag, text, package)
-    known = list(versions) or releases(package)
 
     def of_release(version: str) -> SideSpec:
         text = " ".join([f"{package}=={version}", *beside])
         made = Cache().get(wanted("--good", text), _say)
         return SideSpec(text=text, python=made.python)
 
-    return between(known, good, bad), of_release
+    return of_release
 
 
 def _commits(origin: Origin | None, good: str, bad: str) -> list[str]:
