@@ -55,6 +55,19 @@ def test_options_whose_value_is_another_by_the_file_are_told(repository: Path) -
     assert lines(repository) == ["[tool.convmark] time-budget differs -> settings"]
 
 
+def test_options_are_told_where_the_commit_has_a_value_that_is_refused_today(
+    repository: Path,
+) -> None:
+    """That value as it is written, and each other one too."""
+    text = SETTINGS.replace("0.5", '"short"').replace("= 3", "= 2")
+    (repository / "pyproject.toml").write_text(text)
+    git(repository, "commit", "-qam", "of an earlier version")
+    (repository / "pyproject.toml").write_text(SETTINGS)
+    assert lines(repository) == ["[tool.convmark] processes, time-budget differ -> settings"]
+    typed = {"time_budget": "0.2", "processes": "2"}
+    assert lines(repository, typed=typed) == []
+
+
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [

@@ -87,13 +87,18 @@ def _other_settings(options: Options, folder: Path, sha: str) -> list[str]:
         for field, value in options.given.items()
         if table[field].name not in options.from_file
     }
-    settings = settings_at(folder, sha) or {}
+    held = settings_at(folder, sha) or {}
+    settings = {key.replace("-", "_"): value for key, value in held.items()}
     try:
-        then = read(typed, {key.replace("-", "_"): value for key, value in settings.items()})
-    except OptionError:  # of an earlier version of convmark, as it may be
-        return []
-    return [
-        one.name
-        for field, one in table.items()
-        if getattr(options, field) != getattr(then, field) and one.name not in _NO_VERDICT
-    ]
+        then = read(typed, settings)
+        others = {
+            one.key
+            for field, one in table.items()
+            if getattr(options, field) != getattr(then, field)
+        }
+    except OptionError:  # a value that an earlier version of convmark took: the texts tell
+        texts = {table[field].key: value for field, value in options.given.items()}
+        keys = {*settings, *texts} - {*typed}
+        others = {key for key in keys if settings.get(key) != texts.get(key)}
+    named = (one for one in table.values() if one.key in others)
+    return [one.name for one in named if one.name not in _NO_VERDICT]
