@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -406,6 +407,11 @@ def test_what_was_decided_before_ctrl_c_is_compared_again_only_where_something_h
     calls = live(monkeypatch, "unchanged", 0.0)
     assert again("--allow-change=*") == (0, [])
     assert again() == (0, [CONV, LENET5])  # what was accepted may be accepted no more
+    for version, compared in ((pytest.__version__, []), ("0", [CONV, LENET5])):
+        packaged = replace(ran, packages={"pytest": version})
+        monkeypatch.setattr(PytestRun, "codes", {"c2": packaged})
+        assert again() == (0, compared)
+    monkeypatch.setattr(PytestRun, "codes", {"c2": ran})
     assert again() == (0, [])
     run("--benchmark-compare=git:HEAD~1", "--resume")
     assert sorted(calls) == [CONV, LENET5]  # another baseline

@@ -6,7 +6,9 @@ import contextlib
 import dataclasses
 import functools
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError
 from typing import TYPE_CHECKING
 
 from convmark.core.case import Case
@@ -210,8 +212,8 @@ def decided_before(
 ) -> dict[str, list[Judgement]]:
     """Return by case what the session that this run goes on from has decided of it.
 
-    It stays so where the case's files, what it is compared with and the limits are as they were.
-    What was accepted then is judged anew, for it may be accepted no more.
+    It stays so where the case's files and packages, what it is compared with and the limits are as
+    they were. What was accepted then is judged anew, for it may be accepted no more.
     """
     from convmark.compare.files import CHANGES_TABLE, read_verdicts
 
@@ -228,7 +230,7 @@ def decided_before(
     found = {
         name: told
         for name, told in kept.items()
-        if _is_decided(told, against.get(name), limits) and _ran_these_files(run, name)
+        if _is_decided(told, against.get(name), limits) and _ran_this_code(run, name)
     }
     if found:
         say(f"{counted(len(found), 'case')} decided before the interruption: not compared again")
@@ -258,16 +260,26 @@ def _is_decided(told: Sequence[Judgement], against: str | None, limits: Limits) 
     return {"regressed": change, "improved": -change}.get(one.verdict, 0.0) > limits.margin
 
 
-def _ran_these_files(run: PytestRun, name: str) -> bool:
-    """Whether what a case's rows have run is as it was."""
+def _ran_this_code(run: PytestRun, name: str) -> bool:
+    """Whether the files and packages that a case's rows have run are as they were.
+
+    Another interpreter's packages are not known here.
+    """
     from convmark.compare.live.gate import measured_files
+    from convmark.worker.packages import version_of
     from convmark.worker.protocol import file_digest
 
     rows, codes = _rows_of(run, name), run.codes
     if not rows or not all(row.code in codes for row in rows):
         return False
-    files = measured_files(rows, codes)
-    return all((file_digest(path) or (0, ""))[1] == sha256 for path, sha256 in files.items())
+    packages = {one for row in rows for one in codes[row.code or ""].packages.items()}
+    if packages and run.python != sys.executable:
+        return False
+    with contextlib.suppress(PackageNotFoundError):
+        files = measured_files(rows, codes)
+        same = all(version_of(package) == version for package, version in packages)
+        return same and all((file_digest(path) or (0, ""))[1] == one for path, one in files.items())
+    return False
 
 
 def with_kept(
