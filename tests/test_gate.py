@@ -12,6 +12,8 @@ from unittest.mock import Mock
 
 import pytest
 from histories import A_COMMIT, ANOTHER_COMMIT, run_of
+from test_live import Compare, changed, compare, verdicts
+from test_live import session as duet
 
 from convmark.compare.judgement import (
     INTERRUPTED,
@@ -30,8 +32,8 @@ from convmark.compare.live.gate import (
     measured_files,
     same_as_today,
 )
-from convmark.compare.live.live import LiveOptions
 from convmark.compare.live.session import Pairing, Session
+from convmark.compare.live.terms import LiveOptions
 from convmark.compare.rule.decision import Decision
 from convmark.compare.sessions_file import TABLE, keep_sessions
 from convmark.core.case import Case
@@ -41,6 +43,8 @@ from convmark.core.statistics import Estimate
 from convmark.results.code.manifest import Code as RanCode
 from convmark.results.code.manifest import CodeFile, Place
 from convmark.results.commit import Commit
+
+__all__ = ["compare"]
 
 CASE = Case(model="nets:small", task="train")
 KEPT = AnchorCode(code="c1" * 10, manifest=Path("0001.code.json"))
@@ -167,9 +171,28 @@ def test_the_announcement_names_what_it_is_compared_with_and_about_the_time() ->
 
 def test_the_layers_of_slower_cases_are_announced_where_the_budget_has_room_for_them() -> None:
     announced = gate._announcement(["abc"], 4.0, 600.0, 12.0)
-    told = "; then about 12 s for the layers of each slower case, if the budget leaves it"
-    assert announced.endswith(told)
-    assert "layers" not in gate._announcement(["abc"], 4.0, 61.0, 12.0)
+    assert announced.endswith("; then about 12 s for the layers of each slower case")
+    short = gate._announcement(["abc"], 4.0, 61.0, 12.0)
+    assert short.endswith("; the budget may end before the layers of slower cases are measured")
+
+
+def test_time_is_kept_for_layers_where_they_are_announced(made: Made) -> None:
+    for layers_s, kept_s in ((4.0, 2.0), (8.0, 0.0)):  # of 10 s
+        confirmed(OF_COMMIT, HERE, layers_s=layers_s, expected_s=lambda case: 0.25)
+        assert made.terms[-1].layers_s == kept_s
+
+
+def test_time_is_left_for_the_layers_of_a_slower_case(compare: Compare) -> None:
+    models = {
+        "lenet5": changed(0.2),
+        "conv_layer": lambda number, noise: duet(0.2 * (-1) ** number),
+    }
+    spent = []
+    for layers_s in (0.0, 30.0):
+        found, duets = compare(models, apart={"lenet5": 0.2}, budget_s=120.0, layers_s=layers_s)
+        assert verdicts(found) == ["regressed", "undecided"]
+        spent.append(duets.now_s)
+    assert spent == [119.0, 89.0]
 
 
 def test_what_cannot_be_run_beside_is_a_reason_and_no_comparison(

@@ -17,7 +17,7 @@ from fake_worker import StandIn
 
 from convmark.compare.live import live
 from convmark.compare.live.case_result import OTHER_SOFTWARE, VOID, CaseResult, hold_sizes
-from convmark.compare.live.live import LiveOptions, compare_live
+from convmark.compare.live.live import compare_live
 from convmark.compare.live.session import (
     DuetSide,
     LiveSide,
@@ -26,6 +26,7 @@ from convmark.compare.live.session import (
     SessionPlan,
     SideFailure,
 )
+from convmark.compare.live.terms import LiveOptions
 from convmark.compare.live.tree import ForeignCode
 from convmark.compare.rule.decision import CROSS_CHECKED_BY, Decision
 from convmark.compare.sessions_file import CarriedOver, EarlierSessions
@@ -294,8 +295,7 @@ def test_codes_that_cannot_share_a_process_go_to_lock_step_and_it_is_noted(
     assert verdicts(found) == ["unchanged"] * 2
     assert [one.apart for one in found] == ["the old code sets threads"] * 2
     assert [len(plans) for plans in duets.plans.values()] == [1, 1]  # not tried again
-    orders = [plan.order for plan in duets.lockstep]
-    assert len(set(orders)) == len(orders) == 6
+    assert len({plan.order for plan in duets.lockstep}) == len(duets.lockstep) == 6
     assert sum(plan.with_work for plan in duets.lockstep) == 2
     assert found[0].sizes["old"] == {"parameters": 10, "flops_per_sample": 5}
     assert found[0].verdict("")[1] == "in a process each: the old code sets threads"

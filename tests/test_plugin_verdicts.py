@@ -30,7 +30,7 @@ from convmark.cli import main
 from convmark.compare.files import read_verdicts
 from convmark.compare.judgement import LiveSession
 from convmark.compare.live import gate, tree
-from convmark.compare.live.live import LiveOptions
+from convmark.compare.live.terms import LiveOptions
 from convmark.compare.sessions_file import KeptSession, conditions_of, write
 from convmark.plugin.pytest_run import PytestRun
 from convmark.results.code.manifest import NOWHERE, Code, CodeFile, Place
@@ -282,7 +282,9 @@ def test_the_layers_of_a_slower_case_are_named_and_kept_and_change_no_verdict(
     assert len(kept.read_text().splitlines()) == 5  # its header, three layers and the rest
     result = run(*gate_run, "--compare-budget=20")  # which does not hold the sessions
     assert result.ret == 1
-    result.stdout.fnmatch_lines([f"convmark: {LENET5}: no layers: budget spent: 2 sessions *"])
+    why = f"convmark: {LENET5}: no layers: budget spent: 2 sessions *; this measures them:"
+    commit = git(pytester.path, "rev-parse", "HEAD~1")[:12]
+    result.stdout.fnmatch_lines([why, f"convmark ab git:{commit} . --models lenet5 * --layers*"])
     assert not list(pytester.path.glob("results/*/0002.layers.csv"))
 
 

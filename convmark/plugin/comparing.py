@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from convmark.compare.history import History
     from convmark.compare.judgement import Judgement, LiveComparison
     from convmark.compare.live.anchor import AnchorCode, Origin
-    from convmark.compare.live.live import LiveOptions
     from convmark.compare.live.session import Pairing
+    from convmark.compare.live.terms import LiveOptions
     from convmark.compare.rule.decision import Limits
     from convmark.compare.sessions_file import EarlierSessions
     from convmark.plugin.pytest_run import PytestRun
@@ -89,7 +89,7 @@ def compare_cases(
             on_decided=lambda decided: on_decided(
                 {name: decided[case] for case, name in names.items()}
             ),
-            on_regressed=functools.partial(_blame, run, names, terms, say, is_accepted),
+            on_regressed=functools.partial(_blame, run, names, terms, say, is_accepted, anchor_of),
         )
     return {name: found[case] for name, case in cases.items()}
 
@@ -104,26 +104,39 @@ def _blame(
     terms: LiveOptions,
     say: Say,
     is_accepted: Callable[[str], object],
+    anchor_of: Callable[[str, Origin | None], AnchorCode],
     pairing: Pairing,
+    cases: int,
 ) -> None:
     """Measure the layers of a slower case's two codes within the budget, and keep what moved.
 
-    No verdict goes by them: where they cannot be measured, a line says why.
+    No verdict goes by them: where they cannot be measured, a line says why, and what measures them.
+
+    Args:
+        cases: how many cases share what is left of the budget, this one among them.
     """
-    from convmark.compare.live.blame import blame
+    from convmark.compare.judgement import BUDGET_SPENT
+    from convmark.compare.live.blame import blame, expected_s
+    from convmark.report.advice import comparison_with, say_step
 
     if is_accepted(name := names[pairing.case]):
         return
+    all_s = terms.seconds_left()
+    later_s = min(all_s * (cases - 1) / cases, max(0.0, all_s - expected_s(run.options) / 2))
+    spare_s = 0.0 if math.isinf(all_s) else later_s
 
     def begins(seconds: float) -> None:
         say(f"{name}: measuring the layers of both codes, about {duration_text(seconds)}")
 
-    left = terms.seconds_left
+    left = lambda: terms.seconds_left() - spare_s  # noqa: E731 - the cases after it have the rest
     try:
         rows = blame(pairing.old, pairing.new, run.options, begins=begins, seconds_left=left)
         run.keep_changes([dataclasses.replace(row, case=name) for row in rows])
     except ConvmarkError as error:
-        say(str(error))
+        commit = anchor_of(name, run.origin(pairing.case)).commit
+        with_them = f"{error}; this measures them:\n"
+        with_them += comparison_with(commit, pairing.case, run.options)
+        say_step(with_them if commit and BUDGET_SPENT in str(error) else str(error), say)
 
 
 def _terms(
@@ -136,7 +149,7 @@ def _terms(
     before: int,
 ) -> LiveOptions:
     """Return what the live comparisons go by; their budget begins now."""
-    from convmark.compare.live.live import LiveOptions
+    from convmark.compare.live.terms import LiveOptions
     from convmark.compare.sessions_file import left_undecided
 
     runs = [*run.earlier_runs, *filter(None, [run.resumed])]

@@ -248,25 +248,37 @@ def _failed_words(ones: Sequence[Judgement]) -> str:
 def _what_helps(ones: Sequence[Judgement], options: Options) -> str:
     """Return what finds the cause in the worst case, or makes the run the baseline."""
     first = ones[0]
-    case = f"--models {shlex.quote(first.model)} --tasks {first.task}"
-    if first.task in TIMED_TASKS:
-        case += f" --batch-sizes {first.batch_size}"
     if not _may_be_meant(ones):
-        return typed(f"run {case} --processes 1", options, _OF_AB)
+        return typed(f"run {_case_words(first)} --processes 1", options, _OF_AB)
     commit, rest = _COMMIT.search(first.against), _axes(first)
     several = any(re.fullmatch("r[0-9]+", axis) for axis in rest)
     if not _is_slower(ones) or commit is None or options.is_elsewhere or several:
         return typed(f"accept {first.run} --reason TEXT", options, _OF_REPORT)
-    backend = next((one for one in options.backends if one in rest), DEFAULT_BACKEND)
-    runtime = next((one for one in options.runtimes if one in rest), DEFAULT_RUNTIME)
-    its_own = Case(
-        model=first.model, task=first.task, jit=first.jit, backend=backend, runtime=runtime
+    case = Case(
+        model=first.model,
+        task=first.task,
+        batch_size=first.batch_size or 1,
+        jit=first.jit,
+        backend=next((one for one in options.backends if one in rest), DEFAULT_BACKEND),
+        runtime=next((one for one in options.runtimes if one in rest), DEFAULT_RUNTIME),
     )
-    case += f" --backend {backend}" * (options.backends != (DEFAULT_BACKEND,))
-    case += f" --runtime {runtime}" * (options.runtimes != (DEFAULT_RUNTIME,))
-    case += " --layers" * (not why_no_layers(its_own))
+    return comparison_with(commit[0], case, options)
+
+
+def comparison_with(commit: str, case: Case, options: Options) -> str:
+    """Return the command that compares a case with a commit's code, by its layers if it has any."""
+    words = _case_words(case)
+    words += f" --backend {case.backend}" * (options.backends != (DEFAULT_BACKEND,))
+    words += f" --runtime {case.runtime}" * (options.runtimes != (DEFAULT_RUNTIME,))
+    words += " --layers" * (not why_no_layers(case))
     fields = [one for one in _of_comparison(options) if one not in ("backends", "runtimes")]
-    return typed(f"ab git:{commit[0]} . {case}", options, fields)
+    return typed(f"ab git:{commit[:SHOWN]} . {words}", options, fields)
+
+
+def _case_words(case: Case | Judgement) -> str:
+    """Return the options that choose a case of a model."""
+    words = f"--models {shlex.quote(case.model)} --tasks {case.task}"
+    return words + f" --batch-sizes {case.batch_size}" * (case.task in TIMED_TASKS)
 
 
 def _axes(one: Judgement) -> list[str]:

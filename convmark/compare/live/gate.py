@@ -6,6 +6,7 @@ The code of an anchor is that of a commit, or the files that were kept of a run 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -27,8 +28,9 @@ from convmark.compare.live.anchor import (
 )
 from convmark.compare.live.blame import then_layers
 from convmark.compare.live.case_result import CaseResult
-from convmark.compare.live.live import LiveOptions, compare_live
+from convmark.compare.live.live import compare_live
 from convmark.compare.live.session import NEW, OLD, LiveSide, Pairing
+from convmark.compare.live.terms import LiveOptions
 from convmark.compare.live.tree import OwnCode, other_clone
 from convmark.compare.live.worktree import working_trees
 from convmark.core.case import Case
@@ -61,7 +63,7 @@ def compare_with_anchors(
     layers_s: float = 0.0,
     question: str = "",
     on_decided: Callable[[dict[Case, LiveComparison]], None] = lambda found: None,
-    on_regressed: Callable[[Pairing], None] = lambda pairing: None,
+    on_regressed: Callable[[Pairing, int], None] = lambda pairing, left: None,
 ) -> dict[Case, LiveComparison]:
     """Return what a live comparison says of each case.
 
@@ -73,10 +75,11 @@ def compare_with_anchors(
         shared: by the backend's name, the interpreter whose processes run both codes.
         sides: makes those of the two codes.
         expected_s: seconds that a process which measures a case is expected to take.
-        layers_s: seconds that `on_regressed` takes for a case, to be announced.
+        layers_s: seconds that `on_regressed` takes for a case; half of them will do.
         question: what is asked of the cases, said with their number if any is to be compared.
         on_decided: is given what is returned, before `on_regressed` takes its time.
-        on_regressed: is given each case found slower, once all have their verdicts.
+        on_regressed: is given each case found slower, once all have their verdicts, and how many
+            are left with it.
     """
     found: dict[Case, LiveComparison] = {}
     pairings: list[Pairing] = []
@@ -99,12 +102,16 @@ def compare_with_anchors(
         seconds = sum(expected_s(pairing.case) for pairing in pairings)
         if question:
             say(f"{counted(len(pairings), 'case')} {question}")
-        named = [labels[pairing.case] for pairing in pairings]
-        say(_announcement(named, seconds, terms.seconds_left(), layers_s))
+        named, left_s = [labels[pairing.case] for pairing in pairings], terms.seconds_left()
+        say(_announcement(named, seconds, left_s, layers_s))
+        if _has_room(seconds, left_s, layers_s):
+            terms = dataclasses.replace(terms, layers_s=layers_s / 2)
     results = compare_live(pairings, terms, say)
     for pairing, result in zip(pairings, results, strict=True):
         found[pairing.case] = _comparison(result, labels[pairing.case])
-    layers = (functools.partial(on_regressed, one) for one in _slower(pairings, results))
+    slower = _slower(pairings, results)
+    counts = range(len(slower), 0, -1)
+    layers = (functools.partial(on_regressed, *one) for one in zip(slower, counts, strict=True))
     then_layers(results, layers, keep=lambda: on_decided(found))
     return found
 
@@ -120,17 +127,19 @@ def _slower(pairings: Sequence[Pairing], results: Sequence[CaseResult]) -> list[
 def _announcement(
     labels: Sequence[str], processes_s: float, budget_s: float, layers_s: float = 0.0
 ) -> str:
-    """Say how many cases are compared, with what, and about how long it and the layers take.
-
-    Of layers only where the budget has room for them, however many cases have changed.
-    """
+    """Say how many cases are compared, with what, and about how long it and the layers take."""
     cases = counted(len(labels), "case")
     others = labels[0] if len(set(labels)) == 1 else "the code of their anchors"
     takes = comparison_words(processes_s, budget_s)
-    layers = f"about {duration_text(layers_s)} for the layers of each slower case"
-    is_room = changed_seconds(processes_s) + layers_s <= budget_s
-    then = f"; then {layers}, if the budget leaves it" if layers_s and is_room else ""
-    return f"{cases} to compare live with {others}, {takes}{then}"
+    then = f"; then about {duration_text(layers_s)} for the layers of each slower case"
+    if not _has_room(processes_s, budget_s, layers_s):
+        then = "; the budget may end before the layers of slower cases are measured"
+    return f"{cases} to compare live with {others}, {takes}{then * bool(layers_s)}"
+
+
+def _has_room(processes_s: float, budget_s: float, layers_s: float) -> bool:
+    """Whether the budget holds the layers of a case, however many cases have changed."""
+    return changed_seconds(processes_s) + layers_s <= budget_s
 
 
 class Sides:

@@ -10,10 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import random
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -38,22 +35,18 @@ from convmark.compare.live.session import (
     duet_session,
     lockstep_session,
 )
+from convmark.compare.live.terms import LiveOptions
 from convmark.compare.live.tree import ForeignCode, check_lacked
 from convmark.compare.rule.allotment import next_session, seconds_to_decide
 from convmark.compare.rule.decision import (
     CROSS_CHECKED_BY,
     FEWEST_SESSIONS,
-    USUAL,
-    Limits,
     contradicts,
     controls_differ,
     decide,
 )
-from convmark.compare.sessions_file import EarlierSessions
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
-from convmark.core.option_values import Shapes
-from convmark.core.options import Options
 from convmark.core.text import Say, counted, duration_text, percent
 from convmark.machine.gpu.cards import watching
 
@@ -65,53 +58,6 @@ _LONGER = 1.1
 """A time left that has grown by this factor is explained."""
 WARM_UP_S = 0.2
 """Seconds of a session before its timed turns, at most."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LiveOptions:
-    """How the sessions are run, and what they may take."""
-
-    seed: int
-    """That of the rows too."""
-    seconds_left: Callable[[], float]
-    clock: Callable[[], float]
-    """Seconds, to learn how long a session takes."""
-    results: Path
-    """A folder that is no code."""
-    session_s: float = 1.0
-    """Seconds of timed turns of two codes in a session, at most; a control adds half as many."""
-    input_shape: Shapes | None = None
-    limits: Limits = USUAL
-    """What counts as a change."""
-    target: float = math.inf
-    """Half-width of the interval, as a log ratio, down to which it goes on after a verdict."""
-    earlier: EarlierSessions = field(default_factory=EarlierSessions)
-    """What earlier runs give."""
-    left_over: Collection[str] = ()
-    """The cases, by name, that the last run has left undecided: they come first."""
-    decided_before: int = 0
-    """As of `decide`."""
-    evenly: bool = False
-    """Whether all cases get sessions evenly until the time is spent, as in an A/A."""
-    began: Callable[[int, Sequence[CaseResult]], None] = lambda place, found: None
-    """Called before each session with the place of its case and what was found of every case."""
-
-    @classmethod
-    def of(cls, options: Options, budget_s: float, **own: Any) -> LiveOptions:
-        """Return them as a user's options have them; the budget begins now.
-
-        Args:
-            own: what the options do not tell.
-        """
-        deadline_s = time.monotonic() + budget_s
-        return cls(
-            seed=options.seed,
-            seconds_left=lambda: deadline_s - time.monotonic(),
-            clock=time.monotonic,
-            results=options.results.absolute(),
-            input_shape=options.input_shape,
-            **own,
-        )
 
 
 OnSession = Callable[[int, CaseResult, Session, str], None]
@@ -198,7 +144,7 @@ class _Running:
 
     def _next(self) -> int | None:
         candidates = [found.candidate() for found in self.found]
-        left_s = self._terms.seconds_left()
+        left_s = self._left_s()
         if not self._terms.evenly:
             return next_session(candidates, left_s, self._terms.limits)
 
@@ -210,6 +156,11 @@ class _Running:
         numbered = enumerate(candidates)
         places = [n for n, one in numbered if not one.closed and one.session_s <= left_s]
         return min(places, key=turn, default=None)
+
+    def _left_s(self) -> float:
+        """Return what is left for sessions; a part is kept for the layers of regressed cases."""
+        verdicts = [one.decision.verdict for one in self.found if one.decision is not None]
+        return self._terms.left_beside_layers(verdicts.count("regressed"))
 
     def _take(self, place: int) -> None:
         """Run one session of a case, judge all cases anew, and say which of them that decides.
@@ -319,7 +270,7 @@ class _Running:
     def _time_left(self, left: Sequence[CaseResult]) -> str:
         """Return the time that open cases still take, in words, and why it is more than before."""
         expected_s = sum(one.expected_s(self._count, self._terms.limits) for one in left)
-        left_s = min(expected_s, self._terms.seconds_left())
+        left_s = min(expected_s, self._left_s())
         if not 0 < left_s < math.inf:
             return ""
         about = "about" if left_s == expected_s else "at most"
