@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import pytest
 from test_gate import decision
-from test_live import Compare, compare, session  # noqa: F401 - a fixture
+from test_live import Compare, compare, of_graphs, session  # noqa: F401 - a fixture
 from test_turns import Code, Machine, answer
 
-from convmark.compare.judgement import LiveComparison, LiveSession
+from convmark.compare.judgement import SAME_GRAPH, LiveComparison, LiveSession
 from convmark.compare.live.case_result import CaseResult
 from convmark.compare.live.session import Session, session_of
 from convmark.compare.rule.decision import USUAL, slower_by_all_steps
@@ -76,6 +76,19 @@ def test_a_case_of_which_some_steps_became_slower_is_not_called_unchanged(
     judged = step_time((), (), comparison, same_code=False, anchor=None)
     assert judged.verdict == "inconclusive"
     assert told in judged.note
+
+
+def test_one_graph_whose_steps_take_more_cpu_time_together_is_timed(
+    compare: Compare,  # noqa: F811 - the fixture
+) -> None:
+    """Python may do more beside the graph, in a few steps of many."""
+
+    def hidden(number: int, noise: random.Random) -> Session:
+        return replace(of_graphs("g", "g")(number, noise), all_steps=(0.2, 0.2))
+
+    (found, other), _ = compare({"lenet5": hidden, "conv_layer": of_graphs("g", "g")})
+    assert (found.same, other.same) == ("", SAME_GRAPH)
+    assert found.verdict("")[0] == "inconclusive"
 
 
 def test_a_case_is_not_faster_by_its_usual_steps_alone(

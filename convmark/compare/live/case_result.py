@@ -194,19 +194,23 @@ class CaseResult:
 
         The first session tells the graphs, and noise may move it by more than `SAME_WITHIN`. So the
         median of all is held to that after it and after 2, 4, 8 sessions and so on: of many looks
-        one would agree by chance.
+        one would agree by chance. So is the CPU time of all steps together: what Python does beside
+        a graph may take long in a few of them.
 
         Args:
             earlier: the sessions of earlier runs, before the first of this one.
         """
         if session.wall is None:
             return
-        is_first, walls = not self.live, [one.wall for one in (*earlier, *self.live)]
-        walls.append(session.wall.value)
+        is_first, known = not self.live, [*earlier, *self.live]
+        walls = [*(one.wall for one in known), session.wall.value]
+        told = [*(one.all_steps for one in known), session.all_steps]
+        all_cpu = median([one[1] for one in told if one is not None] or [0.0])
         if session.graphs or is_first:
             self.why_timed = session.why_timed or ONE_GRAPH
         is_look = is_first or len(walls).bit_count() == 1
-        if self.why_timed == ONE_GRAPH and is_look and abs(median(walls)) <= SAME_WITHIN:
+        agree = max(abs(median(walls)), all_cpu) <= SAME_WITHIN
+        if self.why_timed == ONE_GRAPH and is_look and agree:
             self.same, self.closed, self.why_timed = (
                 SAME_GRAPH,
                 "both codes make the same graph",
