@@ -19,6 +19,7 @@ from convmark.compare.judgement import (
     INTERRUPTED,
     ONE_GRAPH,
     SAME_CODE,
+    SAME_GRAPH,
     LiveComparison,
     LiveSession,
 )
@@ -474,3 +475,21 @@ def test_what_differs_is_noted_of_an_undecided_case_too(made: Made) -> None:
     found = confirmed(KEPT, None)[CASE.name]
     assert found.decision is None
     assert found.reason.endswith("; threads differs: default and 1")
+
+
+def test_what_the_run_alone_has_read_is_named_and_is_no_same_code_or_graph(
+    compare: Compare,
+) -> None:
+    """Of two codes of one hash, or one graph, the run may have run a third one."""
+    models = {
+        "lenet5": lambda number, noise: replace(duet(0.0, noise), graphs={"old": "g", "new": "g"}),
+        "conv_layer": lambda number, noise: duet(0.0, noise, ("c1", "c1")),
+    }
+    told = "the run also read /nets/fast.json, the comparison did not"
+    for measured, same, lack in (
+        ({}, [SAME_GRAPH, SAME_CODE], ""),
+        ({"/nets/fast.json": "1"}, ["", ""], told),
+    ):
+        found, _ = compare(models, measured=measured)
+        assert [(one.same, one.lack) for one in found] == [(one, lack) for one in same]
+        assert [one.verdict("")[0] for one in found] == ["unchanged"] * 2

@@ -211,6 +211,7 @@ def compare(monkeypatch: pytest.MonkeyPatch) -> Compare:
         shared: bool = True,
         may_be_same: bool = False,
         apart: Mapping[str, float] = MappingProxyType({}),
+        measured: Mapping[str, str] = MappingProxyType({}),
         **more: Any,
     ) -> tuple[list[CaseResult], Duets]:
         duets = Duets(models, apart)
@@ -223,7 +224,7 @@ def compare(monkeypatch: pytest.MonkeyPatch) -> Compare:
                         for one in codes)  # fmt: skip
             both = {"old": old, "new": new, "control": old if control else None}
             its_own = {"shared": NONE if shared else None, "may_be_same": may_be_same}
-            pairings.append(Pairing(case=case, **both, **its_own))
+            pairings.append(Pairing(case=case, **both, **its_own, measured=measured))
         terms = LiveOptions(
             seed=3,
             seconds_left=lambda: budget_s - duets.now_s,
@@ -372,10 +373,8 @@ def test_separate_processes_that_cannot_be_started_are_told_of(
 
     monkeypatch.setattr(Duets, "processes", lost)
     (found,), _ = compare({"lenet5": changed(0.2)})
-    assert (verdicts([found]), found.separate) == (
-        ["regressed"],
-        ["not checked: python: cannot be started"],
-    )
+    told = ["not checked: python: cannot be started"]
+    assert (verdicts([found]), found.separate) == (["regressed"], told)
 
 
 def test_evenly_each_case_gets_as_many_sessions_until_the_time_is_spent(

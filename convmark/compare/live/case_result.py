@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -37,7 +38,8 @@ from convmark.compare.rule.decision import (
 from convmark.core.case import Case
 from convmark.core.interval import share_of
 from convmark.core.statistics import interval_of_mean
-from convmark.core.text import counted, duration_text, percent, share_text
+from convmark.core.text import counted, duration_text, listed, percent, share_text
+from convmark.interpreter import zoo_folder
 
 FIRST_SESSION_S = 2.5
 """About what a session takes before one was run, seconds."""
@@ -65,7 +67,7 @@ class CaseResult:
     unlike: str = ""
     """In what the two sides' steps differ beside their time; empty where in nothing."""
     lack: str = ""
-    """Which files the one side alone had, for git ignores them; empty where it is none."""
+    """Which files the one side alone had, for git ignores them, or the rows alone; else empty."""
     precisions: tuple[str, str] | None = None
     """Of the two sides, where they differ though both were asked for one."""
     decision: Decision | None = None
@@ -269,6 +271,20 @@ def hold_sizes(sizes: Facts, found: CaseResult) -> None:
                         f"the {side} code builds different models, of {then} {what}, then of {now}"
                         "; seed its random numbers, and do not read the clock in it"
                     )
+
+
+def only_in_rows(measured: Mapping[str, str], code: Mapping[str, Any]) -> str:
+    """Say which files the rows' processes have run that a session of today's code has not.
+
+    But for the zoo's: a process has more of its modules where it has measured by itself.
+
+    Args:
+        measured: as of `Pairing`.
+        code: what the session tells of today's code.
+    """
+    ran, zoo = {str(file["path"]) for file in code.get("files", ())}, zoo_folder().resolve()
+    names = [name for name in measured if name not in ran and not Path(name).is_relative_to(zoo)]
+    return f"the run also read {listed(names, MOST_NAMED)}, the comparison did not" * bool(names)
 
 
 def hold_files(known: dict[str, str], code: Mapping[str, Any]) -> None:

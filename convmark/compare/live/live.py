@@ -23,6 +23,7 @@ from convmark.compare.live.case_result import (
     hold_files,
     hold_sizes,
     note_unlike,
+    only_in_rows,
 )
 from convmark.compare.live.session import (
     NEW,
@@ -364,6 +365,8 @@ class _Running:
                 if not code.get("missed"):  # else it may have read more than is known
                     hashes[name] = tree.hash_of(code)
         found.lack = check_lacked(pairing.old.code, pairing.new.code, session.codes) or found.lack
+        if NEW in session.codes:
+            found.lack = found.lack or only_in_rows(pairing.measured, session.codes[NEW])
         if len(hashes) == len(pairing.sides):
             found.codes = hashes[OLD], hashes[NEW]
         hold_sizes(session.sizes, found)
@@ -372,14 +375,15 @@ class _Running:
         if found.precisions and pairing.control is None:
             found.closed = f"{found.unlike}; `convmark ab` compares them live"
         same = found.codes is not None and found.codes[0] == found.codes[1]
-        if same and not (pairing.may_be_same or found.apart or session.failure):
+        if same and not (pairing.may_be_same or found.apart or session.failure or found.lack):
             found.same, found.closed = SAME_CODE, "both sides run the same code"
 
     def _look_at_graphs(self, pairing: Pairing, session: Session, found: CaseResult) -> None:
         """Look at the graphs where no figure is asked for, and nothing is known to differ."""
         asked = self._terms.evenly or pairing.may_be_same or pairing.control is not None
         is_told = found.live and (found.why_timed != ONE_GRAPH or found.apart)
-        if asked or is_told or not found.codes or found.unlike or found.closed:
+        differs = found.unlike or found.lack or found.closed
+        if asked or is_told or not found.codes or differs:
             return
         carried = self._terms.earlier.of(pairing.case.name, *found.codes, apart=False)
         if not carried.bar:  # its sessions are among those of the case once it has any
