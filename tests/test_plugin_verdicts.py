@@ -8,6 +8,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from gates import (
@@ -326,8 +327,12 @@ def test_ctrl_c_in_a_comparison_keeps_what_was_decided_and_ends_the_session(
     new_commit(pytester)
     worker.factor = 1.5
     live(monkeypatch, "regressed", 0.5, closed={CONV: "interrupted"})
-    result = pytester.runpytest_inprocess("bench", "--benchmark-compare", no_reraise_ctrlc=True)
+    options = ("bench", "--benchmark-compare", "--junit-xml=junit.xml")
+    result = pytester.runpytest_inprocess(*options, no_reraise_ctrlc=True)
     assert result.ret == pytest.ExitCode.INTERRUPTED
+    errors = ElementTree.parse(pytester.path / "junit.xml").findall(".//error")
+    told = [one.get("message", "") for one in errors]  # of each test, none of which has run
+    assert ["so the gate has not passed; the same" in one for one in told] == [True, True]
     assert found(pytester, LENET5) == "regressed"
     assert found(pytester, CONV) == "inconclusive"
     result.stdout.fnmatch_lines([f"{CONV}*step_time*inconclusive*no live comparison*interrupted*"])

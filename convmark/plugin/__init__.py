@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -31,7 +31,7 @@ from convmark.plugin import bridge, short
 from convmark.plugin.baseline import Baseline, say_plan
 from convmark.plugin.judging import judge
 from convmark.plugin.pytest_run import PytestRun
-from convmark.plugin.replay import Measured
+from convmark.plugin.replay import Measured, note_in_junit
 from convmark.plugin.selection import Selection, is_skipped, names_other, removed_cases
 from convmark.plugin.short import ENVIRON_KEY, OPTIONS_KEY, destination, refused
 
@@ -191,16 +191,14 @@ def _id_of(item: pytest.Item) -> str:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Let pytest-benchmark compare by itself where no case is measured."""
-    comparison = session.config.stash[_COMPARISON_KEY]
     if not _selected(session):
-        comparison.resume_as_it_was(session.config)
+        session.config.stash[_COMPARISON_KEY].resume_as_it_was(session.config)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
     """Measure and judge all cases before the first test runs; each test then replays its own."""
-    items = _selected(session)
-    config = session.config
+    items, config = _selected(session), session.config
     if not items or _measures_nothing(config) or _is_one_of_several(config):
         if not config.option.collectonly and any(map(_is_marked, session.items)):
             _say_nothing_compared(config)
@@ -216,7 +214,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
             if not session.testsfailed or config.option.continue_on_collection_errors:
                 foreign = (one for one in session.items if not _is_marked(one))
                 others = any("benchmark" in getattr(one, "fixturenames", ()) for one in foreign)
-                with _told_in_words(config):
+                with _told_in_words(config, items):
                     _measure(session, _run_of(config), items, others=others)
             done = yield
             _fail_with_verdicts(session)
@@ -241,17 +239,19 @@ def _fail_with_verdicts(session: pytest.Session) -> None:
 
 
 @contextlib.contextmanager
-def _told_in_words(config: pytest.Config) -> Iterator[None]:
+def _told_in_words(config: pytest.Config, items: Iterable[pytest.Item]) -> Iterator[None]:
     """Have Ctrl-C end the session with a sentence, in place of the line of ours that it has met."""
     try:
         yield
     except KeyboardInterrupt:
+        again = f"; the same command with {short.prefix(config)}resume continues"
+        reason = "the measurement was interrupted"
+        reason += ", so the gate has not passed" * bool(config.stash[_COMPARISON_KEY].asked)
+        reason += again * bool(_run_of(config).records)
+        note_in_junit(config, items, reason)
         if config.option.fulltrace:
             raise
-        again = f"; the same command with {short.prefix(config)}resume continues"
-        again *= bool(_run_of(config).records)
-        gate = ", so the gate has not passed" * bool(config.stash[_COMPARISON_KEY].asked)
-        raise _Interrupted(f"the measurement was interrupted{gate}{again}") from None
+        raise _Interrupted(reason) from None
 
 
 class _Interrupted(Exit):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
+from _pytest.junitxml import xml_key
 
 from convmark.core.case import Case
 from convmark.results.record import Record
@@ -98,3 +99,11 @@ class Measured:
 
 def _nothing() -> None:
     """Stands for the step where pytest-benchmark does not time."""
+
+
+def note_in_junit(config: pytest.Config, items: Iterable[pytest.Item], reason: str) -> None:
+    """Write an error for each test that did not run into the JUnit file, which else shows none."""
+    log = config.stash.get(xml_key, None)
+    for item in items if log is not None else ():
+        report = pytest.TestReport(item.nodeid, item.location, {}, "failed", reason, "setup")
+        log.pytest_runtest_logreport(report)
