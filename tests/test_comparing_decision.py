@@ -169,6 +169,14 @@ def test_two_quiet_sessions_decide_and_one_does_not():
     assert first(around(0.0, 2)).verdict == "unchanged"
 
 
+def test_duets_do_not_tell_the_noise_of_sessions_of_two_processes():
+    """Two that agree by luck would rule out a change that such sessions cannot see yet."""
+    assert first([0.0, 0.003]).verdict == "unchanged"
+    assert first([0.0, 0.003], apart=True).verdict == "undecided"
+    apart = [CaseSessions(wall=one.wall, apart=True) for one in QUIET]
+    assert decide([CaseSessions(wall=[0.0, 0.003], apart=True), *apart])[0].verdict == "unchanged"
+
+
 def test_a_final_decision_stands_whatever_noise_other_cases_turn_out_to_have():
     case = CaseSessions(wall=[-0.003, 0.003])
     noisy = [CaseSessions(wall=[-0.2, 0.0, 0.2])] * 15

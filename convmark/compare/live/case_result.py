@@ -108,6 +108,7 @@ class CaseResult:
             wall=[one.wall for one in self.live],
             cpu=cpu if len(cpu) == len(self.live) else None,
             bar=self.bar,
+            apart=bool(self.apart),
         )
 
     def candidate(self) -> Candidate:

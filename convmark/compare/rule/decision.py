@@ -68,8 +68,7 @@ UNCHANGED_RATE = 0.004
 cases at 1 % of noise, and in about 2 % at 4 to 6 % (tests/benchmarks/decision_rule.py): a one-sided
 98 to 98.5 %."""
 UNCHANGED_RATE_WITH_CPU = 0.010
-"""The same where CPU time has ruled a change out: over all looks about 4 % of the changes that CPU
-time does not see are missed."""
+"""The same where CPU time has ruled a change out: about 4 % that it does not see are missed."""
 NAMED_RATE = 0.0005
 """Rate of one look at a change within the margin, to either side: naming it fails nothing."""
 NAMED_FROM = math.log(1.01)
@@ -152,6 +151,8 @@ class CaseSessions:
     bar: float = 0.0
     """The level that `regressed` counts from, at most 0: below 0 where the code has been faster
     than the anchor meanwhile (`bar`)."""
+    apart: bool = False
+    """Whether each is of two processes, which scatter more: no duet tells their noise."""
 
     def __post_init__(self) -> None:
         values = [*self.wall, *(self.cpu or ()), self.bar]
@@ -162,8 +163,7 @@ class CaseSessions:
             )
         if self.cpu is not None and len(self.cpu) != len(self.wall):
             raise MeasurementError(
-                f"each session must have both clocks, got {len(self.wall)} wall and "
-                f"{len(self.cpu)} CPU values"
+                f"each session must have both clocks, got {len(self.wall)} and {len(self.cpu)}"
             )
 
 
@@ -238,14 +238,19 @@ def decide(
         final: the final decision of each case, None where it has none yet; empty where no case has.
         decided_before: cases of the run that have had their share before it was interrupted.
     """
-    known = [summary(case.wall) for case in cases if len(case.wall) > 1]
-    cpu_known = [summary(case.cpu) for case in cases if case.cpu is not None and len(case.cpu) > 1]
-    prior, cpu_prior = pooled_prior(known), pooled_prior(cpu_known)
     rate = case_error_rate(len(cases) + decided_before)
+    kinds = {one.apart: _priors([two for two in cases if two.apart == one.apart]) for one in cases}
     return [
-        decided or _judged(case, prior, cpu_prior, rate, limits)
+        decided or _judged(case, *kinds[case.apart], rate, limits)
         for case, decided in zip(cases, final or [None] * len(cases), strict=True)
     ]
+
+
+def _priors(cases: Sequence[CaseSessions]) -> tuple[Prior, Prior]:
+    """Return what cases tell together of the noise of each, by wall and by CPU time."""
+    of_clocks = [one.wall for one in cases], [one.cpu for one in cases if one.cpu is not None]
+    wall, cpu = ([summary(one) for one in found if len(one) > 1] for found in of_clocks)
+    return pooled_prior(wall), pooled_prior(cpu)
 
 
 def controls_differ(controls: Sequence[Sequence[float]]) -> list[bool]:
@@ -258,9 +263,7 @@ def controls_differ(controls: Sequence[Sequence[float]]) -> list[bool]:
     Args:
         controls: of each case ln(control / old) of its sessions; fewer than three tell nothing.
     """
-    known = [
-        summary(control) if len(control) >= _FEWEST_OF_CONTROL else None for control in controls
-    ]
+    known = [summary(one) if len(one) >= _FEWEST_OF_CONTROL else None for one in controls]
     prior = pooled_prior([one for one in known if one is not None])
     return [
         one is not None and abs(one.estimate) > max(one.bound(prior, NAMED_RATE), NAMED_FROM)
