@@ -259,13 +259,19 @@ def test_the_models_of_another_clone_than_the_user_stands_in_are_refused(
     around = tmp_path / "around"
     git(tmp_path, "init", "-q", "around")
     git(around, "clone", "-q", str(made), "inside")
+    begun = tmp_path / "begun"
+    git(made, "clone", "-q", str(made), str(begun))
+    git(begun, "rm", "-rq", ".")
+    write(begun, mine_py="", conftest_py="")
+    git(begun, "add", ".")
+    git(begun, "commit", "-qm", "another project")
     with tree_at_commit(made, "main") as old:
         sides = (old, tree_as_it_is(made))
         monkeypatch.chdir(clone / "src")
         for side in sides:
             with pytest.raises(ForeignCode, match=f"in {clone}, another clone of it; install "):
                 side.settings({})
-        for folder in (tmp_path, tmp_path / "other", made, made / "deps" / "library"):
+        for folder in (tmp_path, tmp_path / "other", begun, made, made / "deps" / "library"):
             monkeypatch.chdir(folder)
             for side in sides:
                 side.settings({})

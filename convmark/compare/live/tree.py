@@ -44,6 +44,8 @@ _MODULE = re.compile(r"No module named '([\w.]+)'|cannot import name '(\w+)' fro
 _WORD = re.compile(r"""[^\s'"`,;=()\[\]<>]+""")
 _NAME = re.compile(r"\w+")
 MOST_NAMED = 3
+_OF_TOOLS = frozenset(("__init__.py", "conf.py", "conftest.py", "noxfile.py", "setup.py"))
+"""Names that files of any two repositories may have."""
 
 
 class OwnCode(Protocol):
@@ -311,7 +313,7 @@ def other_clone(repository: Path, stands: Path) -> Path | None:
     """Return the other clone of a repository that a folder lies in; None where it is in none.
 
     A clone has a commit, or a project, of the repository. What is around a submodule has no commit
-    of it, but its projects.
+    of it, but its projects; what was only begun from a clone has none of its files.
 
     Args:
         repository: its top folder.
@@ -324,9 +326,17 @@ def other_clone(repository: Path, stands: Path) -> Path | None:
     for one, other in ((top, own), (own, top)):
         head = (Git.at(one).answer("rev-parse", "--verify", "--quiet", "HEAD") or "").strip()
         if head and Git.at(other).answer("cat-file", "-e", f"{head}^{{commit}}") is not None:
-            return top
+            names = _python_files(top), _python_files(own)
+            return None if all(names) and names[0].isdisjoint(names[1]) else top
     is_apart = not (top.is_relative_to(own) or own.is_relative_to(top))
     return top if is_apart and other_copy(top, own) else None
+
+
+def _python_files(repository: Path) -> set[str]:
+    """Return the names of the Python files of a repository's HEAD, but for those of tools."""
+    listed = Git.at(repository).answer("ls-tree", "-r", "-z", "--name-only", "--full-tree", "HEAD")
+    names = {name.rpartition("/")[2] for name in (listed or "").split("\0")}
+    return {name for name in names if name.endswith(".py")} - _OF_TOOLS
 
 
 def of_clones(repository: Path, other: Path) -> str:
