@@ -52,6 +52,18 @@ def test_the_tree_holds_the_commits_files_and_the_users_stay_as_they_are(reposit
     ) == before
 
 
+def test_what_lies_beside_the_repository_lies_beside_the_tree_and_stays(repository: Path) -> None:
+    """Code that names ../data would run without it, and perhaps another way."""
+    data = repository.parent / "data"
+    data.mkdir()
+    (data / "net.json").write_text("{}")
+    with worktree.at_commit(repository, "v1") as tree:
+        beside = tree / ".." / "data" / "net.json"
+        assert beside.resolve() == data / "net.json"
+    assert not tree.parent.exists()
+    assert (data / "net.json").read_text() == "{}"
+
+
 def test_the_tree_is_removed_after_an_interruption(repository: Path) -> None:
     with pytest.raises(KeyboardInterrupt), worktree.at_commit(repository, "v1") as tree:
         raise KeyboardInterrupt

@@ -25,6 +25,8 @@ from convmark.core.option_values import did_you_mean
 
 LIMIT_S = 120.0
 
+MOST_NEIGHBOURS = 256
+"""Of a repository in its folder: a folder of more is no project's."""
 MOST_POINTER_BYTES = 1024
 """Source: the specification of Git LFS, which bounds a pointer file by this."""
 LFS = "lfs"
@@ -192,7 +194,8 @@ def at_commit(repository: Path, ref: str) -> Iterator[Path]:
     """Yield a folder with the repository's files as of a commit; it is removed after the block.
 
     Files are as a checkout writes them, but no filter is run; of Git LFS the contents that this
-    clone has are put in. Submodules are empty folders.
+    clone has are put in. Submodules are empty folders. What lies beside the repository lies beside
+    it too, by links.
 
     Raises:
         ConvmarkError: there is no such commit, or git cannot write its files.
@@ -212,7 +215,17 @@ def at_commit(repository: Path, ref: str) -> Iterator[Path]:
                 f"{repository}: the files of {sha[:12]} cannot be written: {error}; try by hand: "
                 f"git worktree add --detach FOLDER {sha[:12]}"
             ) from None
+        _link_neighbours(parent, repository.resolve())
         yield tree
+
+
+def _link_neighbours(parent: Path, repository: Path) -> None:
+    """Have a relative path that leads out of the tree end where it does in the user's folder."""
+    with contextlib.suppress(OSError):
+        names = sorted(set(os.listdir(repository.parent)) - {repository.name})
+        for name in names if len(names) <= MOST_NEIGHBOURS else ():
+            if not os.path.lexists(parent / name):
+                (parent / name).symlink_to(repository.parent / name)
 
 
 def _write(repository: Path, sha: str, tree: Path, index: Path) -> None:
