@@ -11,8 +11,7 @@ from typing import Any
 
 import fake_worker
 import pytest
-from test_live import Compare, changed, compare
-from test_live import session as duet
+from test_live import Compare, changed, compare, of_graphs
 
 from convmark.compare.live.session import (
     LiveSide,
@@ -43,11 +42,13 @@ class Stand(fake_worker.StandIn):
         idle_cpus: float = 0.0,
         bursts: float = 1.0,
         late: str = "",
+        leaves_threads: bool = False,
     ) -> None:
         """Describe it; all steps together take `bursts` times as long as the usual ones say."""
         self.step_s = step_s
         self.bursts = bursts
         self.late = late
+        self.leaves_threads = leaves_threads
         self.idle_cpus = idle_cpus
         self.dies_at = dies_at
         self.log: list[str] = [] if log is None else log
@@ -77,7 +78,8 @@ class Stand(fake_worker.StandIn):
         self.turns.append((steps, dropped))
         times_s = [self.step_s * (1 + self._random.gauss(0, 0.01)) for _ in range(steps)]
         whole_s = self.bursts * sum(times_s)
-        return {"wall_s": times_s, "cpu_s": times_s, "whole": [whole_s, whole_s, steps]}
+        told = {"whole": [whole_s, whole_s, steps], "left": self.leaves_threads}
+        return {"wall_s": times_s, "cpu_s": times_s, **told}
 
 
 def contender(stand: Stand, case: Case = CASE) -> LiveSide:
@@ -201,11 +203,14 @@ def test_what_one_code_alone_computes_between_its_steps_is_named() -> None:
     found = session(Stand(0.01, idle_cpus=0.1), Stand(0.01, idle_cpus=0.94))
     assert found.disturbing.startswith("the new code keeps 0.9 CPUs busy between its steps")
     assert session(Stand(0.01, idle_cpus=1.1), Stand(0.01, idle_cpus=0.9)).disturbing == ""
+    found = session(Stand(0.01, leaves_threads=True), Stand(0.01))
+    assert found.disturbing.startswith("the old code's steps leave threads at work")
 
 
 def test_a_code_that_computes_between_its_steps_is_compared_no_further(compare: Compare) -> None:
     def disturbing(number: int, noise: random.Random) -> Session:
-        return replace(duet(0.0, noise), disturbing="the new code keeps 1.0 CPUs busy")
+        one = of_graphs("g", "g")(number, noise)
+        return replace(one, disturbing="the new code keeps 1.0 CPUs busy")
 
     found, duets = compare({"lenet5": disturbing, "conv_layer": changed(0.0)})
     assert [one.verdict("")[0] for one in found] == ["inconclusive", "unchanged"]

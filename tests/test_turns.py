@@ -6,6 +6,7 @@ import math
 import random
 import subprocess
 import sys
+import threading
 import time
 from typing import Any
 
@@ -85,6 +86,37 @@ def test_a_turn_ends_early_on_a_machine_that_is_held_up() -> None:
     codes = pair(machine, 0.1, 0.1)
     take_rounds(codes, (100, 25), 0.0, random.Random(1), clock=lambda: machine.now_s)
     assert len(machine.log) < 6 * 2 * 2 * 5
+
+
+def test_a_session_names_the_code_whose_steps_leave_threads_at_work() -> None:
+    """What these compute falls on the other code, so that the ratio says too little."""
+    machine, ends = Machine(), threading.Event()
+    codes = pair(machine, 0.01, 0.01)
+    plain, started = codes["new"].step, []
+
+    def leaving() -> str:
+        if len(started) < 40:
+            started.append(threading.Thread(target=ends.wait))
+            started[-1].start()
+        return plain()
+
+    def told() -> str:
+        turns = take_rounds(codes, (1, 0), 0.0, random.Random(1), clock=lambda: machine.now_s)
+        found = session_of(answer({"event": "turns", "build": 0, **turns.fields()}))
+        return found.disturbing
+
+    try:
+        codes["new"].step = leaving  # type: ignore[method-assign]
+        assert told().startswith("the new code's steps leave threads at work when they end")
+        codes["new"].step = plain  # type: ignore[method-assign]
+        assert told() == ""  # though those are still there
+        started.extend([None] * 33)
+        codes["new"].step = leaving  # type: ignore[method-assign]
+        assert told() == ""  # once, as a pool is made
+    finally:
+        ends.set()
+        for thread in filter(None, started):
+            thread.join()
 
 
 def test_each_round_has_one_turn_of_each_in_random_order() -> None:

@@ -303,7 +303,7 @@ def take_turns(
             idle = idle_cpus()
             break
         turn = timed_turn(bound, backend, command["steps"], command["dropped"])
-        emit("turn", **turn.lists(), whole=turn.whole)
+        emit("turn", **turn.lists(), whole=turn.whole, left=turn.leaves_threads)
         proof.trained.see_turn(model, command["dropped"], turn.wall_s)
     proof.trained.see_turn(model, 0, last=True)
     token = step()

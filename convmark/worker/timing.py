@@ -91,6 +91,8 @@ class Turn:
     cpu_s: list[float] = field(default_factory=list)
     whole: tuple[float, float, int] = (0.0, 0.0, 0)
     """Wall and CPU seconds of all its steps, the dropped ones too, and their number."""
+    leaves_threads: bool = False
+    """Whether threads of Python that it has started go on after it, into the other code's turn."""
 
     def lists(self) -> dict[str, list[float]]:
         """Both lists by name, to the nanosecond."""

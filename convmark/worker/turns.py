@@ -12,6 +12,7 @@ import gc
 import math
 import random
 import statistics
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -60,6 +61,8 @@ class Turns:
     cpu_s: dict[str, list[float]] = field(default_factory=dict)
     whole: dict[str, list[tuple[float, float, int]]] = field(default_factory=dict)
     """As of `Turn`: the medians pass over work that is done in a few steps of many."""
+    left: dict[str, int] = field(default_factory=dict)
+    """How many turns have left threads at work, of a code with any."""
 
     def fields(self) -> dict[str, Any]:
         """All of it for an event, to the nanosecond; of all steps the means."""
@@ -74,7 +77,8 @@ class Turns:
                 wall_s, cpu_s = (math.fsum(turn[clock] for turn in turns) for clock in (0, 1))
                 means[f"{name}_mean_wall_s"] = round(wall_s / steps, 9)
                 means[f"{name}_mean_cpu_s"] = round(cpu_s / steps, 9)
-        return {"steps": self.steps, "dropped": self.dropped, **lists, **means}
+        left = {f"{name}_left": count / len(self.wall_s[name]) for name, count in self.left.items()}
+        return {"steps": self.steps, "dropped": self.dropped, **lists, **means, **left}
 
     def log_ratios(self) -> list[float]:
         """The mean ln(other / first) of each other code by wall time, trimmed by 20 %."""
@@ -164,6 +168,8 @@ def take_rounds(
             turns.wall_s[name].append(statistics.median(turn.wall_s))
             turns.cpu_s[name].append(statistics.median(turn.cpu_s))
             turns.whole[name].append(turn.whole)
+            if turn.leaves_threads:
+                turns.left[name] = turns.left.get(name, 0) + 1
         spent_s += clock() - began
         taken += 1
         beat()
@@ -205,6 +211,7 @@ def timed_turn(
     Either part ends early where it takes far longer than steps ever did: on a busy machine.
     """
     gc.collect()  # what the others have left
+    threads = {*threading.enumerate()}
     turn_began, cpu_turn_began, count = clock(), cpu_clock(), 0
     synchronise, ends_s = backend.synchronise, turn_began + HELD_UP_S
     for _ in range(dropped):
@@ -224,4 +231,5 @@ def timed_turn(
             break
     count += len(taken.wall_s)
     taken.whole = clock() - turn_began, cpu_clock() - cpu_turn_began, count
+    taken.leaves_threads = not threads.issuperset(threading.enumerate())
     return taken

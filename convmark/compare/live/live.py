@@ -298,11 +298,11 @@ class _Running:
         pairing, found = self._pairings[place], self.found[place]
         session, disturbed = self._run(pairing, found)
         self._check(pairing, session, found)
+        found.closed = found.closed or session.disturbing
         if not disturbed:
             self._look_at_graphs(pairing, session, found)
         for name, sizes in session.sizes.items():
             found.sizes.setdefault(name, {}).update(sizes)
-        found.closed = found.closed or session.disturbing
         if found.closed:
             return None
         if session.refusal:

@@ -36,6 +36,9 @@ from convmark.worker.turns import BUSY_CPUS, settled_step_times, take_rounds, tu
 
 OLD, NEW, CONTROL = "old", "new", "control"
 _STATES = ("precision", "call_path", "threads", "settings")
+LEAVES_THREADS = 0.25
+"""Share of its turns after which threads that a code has started go on: one that is started once,
+as of a pool, stays by itself."""
 _SIZES = ("parameters", "trainable_parameters", "model_bytes")
 
 
@@ -191,7 +194,7 @@ class Session:
     started_s: float = 0.0
     """Seconds in which its interpreters started, which later sessions do not take."""
     disturbing: str = ""
-    """What one code alone computes between its steps, which slows the other; empty for nothing."""
+    """What a code computes between its steps, which slows the other; empty for nothing."""
 
     @property
     def why_timed(self) -> str:
@@ -257,7 +260,7 @@ def session_of(answer: Answer) -> Session:
         failure = SideFailure(side="", reason=answer.message, status=answer.status)
         return Session(failure=failure, **about)
     turns = [event for event in answer.events if event["event"] == "turns"]
-    return Session(**_ratios(turns), **about)
+    return Session(**_ratios(turns), **about, disturbing=_disturbing(turns, {}))
 
 
 def _by_side(answer: Answer, name: str) -> dict[str, dict[str, Any]]:
@@ -330,23 +333,26 @@ def lockstep_session(
     for name, end in ends.items():
         about["codes"][name] |= {"missed": missed_late(end)} if end.get("late") else {}
     about["started_s"] = _started_s(sides) - before_s
-    return Session(**_ratios([turns.fields()]), **about, disturbing=_disturbing(idle))
+    told = turns.fields()
+    return Session(**_ratios([told]), **about, disturbing=_disturbing([told], idle))
 
 
 def _started_s(sides: Mapping[str, LiveSide]) -> float:
     return sum(one.started_s for one in {side.interpreter for side in sides.values()})
 
 
-def _disturbing(idle_cpus: Mapping[str, float]) -> str:
-    """Say which code keeps CPUs busy between its steps, where the other does not."""
-    name = max(idle_cpus, key=lambda one: idle_cpus[one])
-    most, least = idle_cpus[name], min(idle_cpus.values())
-    if most - least < BUSY_CPUS:
-        return ""
-    return (
-        f"the {name} code keeps {most:.1f} CPUs busy between its steps, which slows the other code "
-        "too; compare the step times of a run of each"
-    )
+def _disturbing(turns: Sequence[Mapping[str, Any]], idle_cpus: Mapping[str, float]) -> str:
+    """Say what a code computes in the other's turns; empty for nothing, or as many busy CPUs."""
+    name = max(idle_cpus, key=lambda one: idle_cpus[one], default="")
+    found = [
+        f"the {side} code's steps leave threads at work when they end"
+        for side in (NEW, OLD)
+        if max((one.get(f"{side}_left", 0.0) for one in turns), default=0.0) >= LEAVES_THREADS
+    ]
+    if name and idle_cpus[name] - min(idle_cpus.values()) >= BUSY_CPUS:
+        found.append(f"the {name} code keeps {idle_cpus[name]:.1f} CPUs busy between its steps")
+    slows = ", which slows the other code too; compare the step times of a run of each"
+    return f"{found[0]}{slows}" if found else ""
 
 
 class _Failed(Exception):
@@ -376,7 +382,7 @@ class _Process:
         with _naming(self._name):
             self._worker.command(steps=steps, dropped=dropped)
             event = self._worker.expect("turn")
-            return Turn(event["wall_s"], event["cpu_s"], event["whole"])
+            return Turn(event["wall_s"], event["cpu_s"], event["whole"], event.get("left", False))
 
     def finish(self) -> dict[str, Any]:
         """Have the worker check its last step and its state, and end; return its last event."""
