@@ -243,6 +243,27 @@ def test_a_module_of_the_user_s_that_is_imported_after_the_report_is_told(
     assert watch.late() == str((tmp_path / "later.py").resolve())
 
 
+def test_a_file_that_is_first_read_after_the_report_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step may read it from its second call on: the code's hash lacks it."""
+    for name in ("zoo/__init__.py", "early.npy", "later.py", "later.npy"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    watch = watching("nets:net", tmp_path, [], monkeypatch)
+    (tmp_path / "early.npy").read_bytes()
+    watch.report(lambda event, **fields: None)
+    (tmp_path / "own.txt").write_text("1")
+    for name in ("early.npy", "own.txt", "later.py"):
+        (tmp_path / name).read_bytes()
+    watch.listens = False  # the other code's turn
+    (tmp_path / "later.npy").read_bytes()
+    assert watch.late() == ""
+    watch.listens = True
+    (tmp_path / "later.npy").read_bytes()
+    assert watch.late() == str((tmp_path / "later.npy").resolve())
+
+
 def test_a_library_that_was_edited_since_it_was_installed_is_code_where_a_fork_has_it_already(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -189,6 +189,8 @@ def test_code_that_is_imported_after_the_first_step_leaves_it_unknown_what_a_sid
     end = {"event": "finished", "late": "/nets/later.py"}
     assert missed_of(answer(codes[0], end)) == missed
     assert missed_of(answer(codes[0], {"event": "finished"})) == ""
+    read = {"event": "finished", "late": "/nets/table.npy"}
+    assert missed_of(answer(codes[0], read)) == "table.npy was opened after the first step"
 
 
 def turns(ratio: float, **more: Any) -> dict[str, Any]:

@@ -54,6 +54,12 @@ _OF_CUDA = re.compile(
 _OF_A_RUN = re.compile(r"[0-9]{4,}\..*")
 """Names of the harness's own files in the results."""
 
+MOST_LATE = 1000
+"""Files opened after the report that are noted."""
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+_OF_MODULES = (".py", ".pyc")
+"""Python opens them for its messages too; what is imported is known by the modules."""
+
 Emit = Callable[..., None]
 
 
@@ -117,6 +123,12 @@ class CodeWatch:
         """Machines that the user's code asks something of."""
         self._told: set[str] = set()
         """Names of the modules that were there when it reported."""
+        self.listens = True
+        """Whether what is opened after the report is of this code: of two one has its turn."""
+        self._known: set[str] | None = None
+        """Files that were read or written before the report; None where no other one counts."""
+        self._late: dict[str, bool] = {}
+        """Whether a file that was opened after it was first written."""
         self._mapped = set(_mapped_files())  # of the framework, and of the other code of a duet
         sys.addaudithook(self._note)
         self._end_names = watched_names(self._note_name)
@@ -126,6 +138,8 @@ class CodeWatch:
 
     def _note(self, event: str, arguments: Any) -> None:
         if not self._active:
+            if event == "open" and self.listens and self._known is not None:
+                self._note_late(*arguments)
             return
         if event == "import":
             self._note_name(str(arguments[0]), sys._getframe(1))
@@ -135,6 +149,11 @@ class CodeWatch:
         else:
             self._opened.note(event, arguments)
             self._looked.note(event, arguments)
+
+    def _note_late(self, path: Any, mode: Any, flags: Any) -> None:
+        if isinstance(path, (str, bytes)) and len(self._late) < MOST_LATE:
+            writes = set("wax+") & set(mode or "") or (flags or 0) & _WRITES
+            self._late.setdefault(os.path.abspath(os.fsdecode(path)), bool(writes))
 
     def _note_name(self, module: str, frame: FrameType) -> None:
         name = module.partition(".")[0]
@@ -204,13 +223,24 @@ class CodeWatch:
             **({"hosts": sorted(self._hosts)} if self._hosts else {}),
         )
         self._told = set(sys.modules)
+        self._known = None if zoo_alone else {*paths, *written}
 
     def late(self) -> str:
-        """Return a file of the user's code that was imported after the report; empty for none."""
+        """Return a file of the user's code that was imported or read after the report, or nothing.
+
+        But for one that was read before too, or that the code has written itself.
+        """
         new = set(sys.modules) - self._told if self._told else ()
         files = (getattr(sys.modules.get(name), "__file__", None) for name in new)
         found = (_real(one) for one in files if isinstance(one, str))
-        own = (one for one in found if self._is_own(one, self._package, asked=True))
+        opened = (_real(path) for path, is_written in self._late.items() if not is_written)
+        data = (
+            one
+            for one in opened
+            if one not in (self._known or ()) and not one.endswith(_OF_MODULES)
+            if os.path.isfile(one)
+        )
+        own = (one for one in (*found, *data) if self._is_own(one, self._package, asked=True))
         return min(own, default="")
 
     def _changed(self, files: Iterable[str]) -> str:

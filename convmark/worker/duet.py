@@ -164,7 +164,16 @@ class _Side:
     def active(self, *, all_of_it: bool = True) -> Iterator[None]:
         """Have the process be this code's."""
         with self.table.active(all_of_it=all_of_it), self.context.active():
-            yield
+            self._listen(listens=True)
+            try:
+                yield
+            finally:
+                self._listen(listens=False)
+
+    def _listen(self, *, listens: bool) -> None:
+        """Have the files that are opened from here on be this code's, or the other's."""
+        if self.watch is not None:
+            self.watch.listens = listens
 
     def turn(self, steps: int, dropped: int) -> timing.Turn:
         """Take a turn; until it has settled, the code may import more of its modules."""

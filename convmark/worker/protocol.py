@@ -84,8 +84,9 @@ def encode(message: Mapping[str, Any]) -> bytes:
 
 def missed_late(event: Mapping[str, Any]) -> str:
     """Return why it is not known what ran by an event that may have a `late` file, or nothing."""
-    late = event.get("late")
-    return f"{os.path.basename(str(late))} was imported after the first step" if late else ""
+    late = str(event.get("late") or "")
+    how = "imported" if late.endswith((".py", ".so")) else "opened"
+    return f"{os.path.basename(late)} was {how} after the first step" if late else ""
 
 
 def decode_event(line: bytes) -> dict[str, Any]:
