@@ -43,13 +43,13 @@ class Stand(fake_worker.StandIn):
         bursts: float = 1.0,
         late: str = "",
         leaves_threads: bool = False,
+        thread_cpus: float = 0.0,
     ) -> None:
         """Describe it; all steps together take `bursts` times as long as the usual ones say."""
         self.step_s = step_s
         self.bursts = bursts
-        self.late = late
         self.leaves_threads = leaves_threads
-        self.idle_cpus = idle_cpus
+        self.ends = {"idle_cpus": idle_cpus, "thread_cpus": thread_cpus, "late": late}
         self.dies_at = dies_at
         self.log: list[str] = [] if log is None else log
         self.turns: list[tuple[int, int]] = []
@@ -72,8 +72,7 @@ class Stand(fake_worker.StandIn):
             raise WorkerError("SIGKILL")
         self.log.append(name)
         if name != "turn":
-            told = {"parameters": 61_706, "idle_cpus": self.idle_cpus, "late": self.late}
-            return {"event": name, **told}
+            return {"event": name, "parameters": 61_706, **self.ends}
         steps, dropped = self._command["steps"], self._command["dropped"]
         self.turns.append((steps, dropped))
         times_s = [self.step_s * (1 + self._random.gauss(0, 0.01)) for _ in range(steps)]
@@ -201,8 +200,10 @@ def test_a_side_that_fails_at_any_time_is_named_and_the_session_says_nothing(die
 def test_what_one_code_alone_computes_between_its_steps_is_named() -> None:
     """It slows the other code as well, and the ratio would say that nothing has changed."""
     found = session(Stand(0.01, idle_cpus=0.1), Stand(0.01, idle_cpus=0.94))
-    assert found.disturbing.startswith("the new code keeps 0.9 CPUs busy between its steps")
+    assert found.disturbing.startswith("the new code keeps 0.94 CPUs busy between its steps")
     assert session(Stand(0.01, idle_cpus=1.1), Stand(0.01, idle_cpus=0.9)).disturbing == ""
+    found = session(Stand(0.01, thread_cpus=0.01), Stand(0.01, thread_cpus=0.25))
+    assert found.disturbing.startswith("the new code keeps 0.25 CPUs busy between its steps")
     found = session(Stand(0.01, leaves_threads=True), Stand(0.01))
     assert found.disturbing.startswith("the old code's steps leave threads at work")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 import subprocess
 import sys
@@ -281,6 +282,22 @@ def test_threads_that_spin_for_a_while_after_a_step_are_no_work(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells of children")
+def test_the_time_of_python_s_other_threads_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that works in bursts is idle at most looks, and slows the other code all the same."""
+    own, ends = threading.get_native_id(), threading.Event()
+    taken_s = host._scheduled_s(os.getpid(), own)
+    assert taken_s > 0 or sys.platform != "linux"
+    thread = threading.Thread(target=ends.wait)
+    thread.start()
+    try:
+        times_s = {own: 5.0, thread.native_id: 2.0}
+        monkeypatch.setattr(host, "_scheduled_s", lambda pid, one: times_s.get(one, 0.0))
+        assert host.threads_of_python_s() == 2.0
+    finally:
+        ends.set()
+        thread.join()
+
+
 def test_what_a_child_computes_counts_as_what_the_process_does() -> None:
     before_s = host._used_s() - time.process_time()
     child = subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"])

@@ -219,16 +219,25 @@ def _wanted_s() -> float:
 
     Source: Linux, Documentation/scheduler/sched-stats.rst, "/proc/<pid>/schedstat".
     """
-    own, found_ns = threading.get_native_id(), 0
+    own, found_s = threading.get_native_id(), 0.0
     for pid in (os.getpid(), *children()):
         with contextlib.suppress(OSError):
-            for thread in os.listdir(f"/proc/{pid}/task"):
-                if int(thread) == own:
-                    continue
-                told = f"/proc/{pid}/task/{thread}/schedstat"
-                with contextlib.suppress(OSError), open(told) as file:
-                    found_ns += sum(map(int, file.read().split()[:2]))
-    return found_ns / 1e9
+            others = {int(thread) for thread in os.listdir(f"/proc/{pid}/task")} - {own}
+            found_s += sum(_scheduled_s(pid, thread) for thread in others)
+    return found_s
+
+
+def _scheduled_s(pid: int, thread: int) -> float:
+    """Return the CPU time that a thread took, or waited for; 0 where the kernel does not tell."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{thread}/schedstat") as file:
+        return sum(map(int, file.read().split()[:2])) / 1e9
+    return 0.0
+
+
+def threads_of_python_s() -> float:
+    """Return the same of the other threads of this process that Python knows."""
+    others = {thread.native_id for thread in threading.enumerate()} - {threading.get_native_id()}
+    return sum(_scheduled_s(os.getpid(), thread) for thread in others if thread is not None)
 
 
 def busy_at_rest(

@@ -21,7 +21,13 @@ from convmark.core.tasks import TASKS
 from convmark.worker import ceiling, host, reference, timing
 from convmark.worker.arrivals import at_limit
 from convmark.worker.failure import CaseFailure
-from convmark.worker.host import HostMemory, forget_peak, idle_cpus, peak_above
+from convmark.worker.host import (
+    HostMemory,
+    forget_peak,
+    idle_cpus,
+    peak_above,
+    threads_of_python_s,
+)
 from convmark.worker.other_samples import hold_other_samples
 from convmark.worker.phases import FED_WINDOWS, fed_windows, first_step, sustain
 from convmark.worker.proof import PROOF_STEP, Proof, check_at_rest, check_device, check_finite
@@ -297,14 +303,18 @@ def take_turns(
     proof.trained.begin(model)
     emit("first_step", seconds=seconds)
     timing.quiet_collector()
-    bound, idle = step.bound(), 0.0
+    bound, idle, waited_s, worked_s = step.bound(), 0.0, 0.0, 0.0
+    since_s, by_threads_s = time.monotonic(), threads_of_python_s()
     for command in commands:
+        waited_s += time.monotonic() - since_s
+        worked_s += max(0.0, threads_of_python_s() - by_threads_s)
         if not command["steps"]:
             idle = idle_cpus()
             break
         turn = timed_turn(bound, backend, command["steps"], command["dropped"])
         emit("turn", **turn.lists(), whole=turn.whole, left=turn.leaves_threads)
         proof.trained.see_turn(model, command["dropped"], turn.wall_s)
+        since_s, by_threads_s = time.monotonic(), threads_of_python_s()
     proof.trained.see_turn(model, 0, last=True)
     token = step()
     backend.synchronise(token)
@@ -312,7 +322,8 @@ def take_turns(
     proof.trained.finish(model, step)
     if with_sizes:
         hold_other_samples(case, model, step, seed, backend)
-    emit("finished", idle_cpus=round(idle, 3))
+    by_threads = worked_s / waited_s if waited_s else 0.0
+    emit("finished", idle_cpus=round(idle, 3), thread_cpus=round(by_threads, 3))
 
 
 def build(case: Case, builder: Builder, seed: int, backend: Any, emit: Emit) -> Any:

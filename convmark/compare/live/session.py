@@ -37,8 +37,9 @@ from convmark.worker.turns import BUSY_CPUS, settled_step_times, take_rounds, tu
 OLD, NEW, CONTROL = "old", "new", "control"
 _STATES = ("precision", "call_path", "threads", "settings")
 LEAVES_THREADS = 0.25
-"""Share of its turns after which threads that a code has started go on: one that is started once,
-as of a pool, stays by itself."""
+"""Share of a code's turns that leave threads: one that is started once, as of a pool, is alone."""
+BUSY_THREADS = 0.05
+"""CPUs that threads of Python keep busy on the average: a model's usual ones take none."""
 _SIZES = ("parameters", "trainable_parameters", "model_bytes")
 
 
@@ -273,8 +274,7 @@ def _by_side(answer: Answer, name: str) -> dict[str, dict[str, Any]]:
 
 
 def _graphs(answer: Answer) -> dict[str, str]:
-    told = {side: event["digest"] for side, event in _by_side(answer, "graph").items()}
-    return {side: digest for side, digest in told.items() if digest}
+    return {side: one["digest"] for side, one in _by_side(answer, "graph").items() if one["digest"]}
 
 
 def _sizes(answer: Answer) -> dict[str, dict[str, Any]]:
@@ -329,28 +329,29 @@ def lockstep_session(
         except _Failed as failed:
             failure = SideFailure(side=failed.side, reason=str(failed), status="error")
             return Session(failure=failure, **about)
-    idle = {name: float(end.get("idle_cpus", 0.0)) for name, end in ends.items()}
     for name, end in ends.items():
         about["codes"][name] |= {"missed": missed_late(end)} if end.get("late") else {}
     about["started_s"] = _started_s(sides) - before_s
     told = turns.fields()
-    return Session(**_ratios([told]), **about, disturbing=_disturbing([told], idle))
+    return Session(**_ratios([told]), **about, disturbing=_disturbing([told], ends))
 
 
 def _started_s(sides: Mapping[str, LiveSide]) -> float:
     return sum(one.started_s for one in {side.interpreter for side in sides.values()})
 
 
-def _disturbing(turns: Sequence[Mapping[str, Any]], idle_cpus: Mapping[str, float]) -> str:
+def _disturbing(turns: Sequence[Mapping[str, Any]], ends: Mapping[str, Mapping[str, Any]]) -> str:
     """Say what a code computes in the other's turns; empty for nothing, or as many busy CPUs."""
-    name = max(idle_cpus, key=lambda one: idle_cpus[one], default="")
     found = [
         f"the {side} code's steps leave threads at work when they end"
         for side in (NEW, OLD)
         if max((one.get(f"{side}_left", 0.0) for one in turns), default=0.0) >= LEAVES_THREADS
     ]
-    if name and idle_cpus[name] - min(idle_cpus.values()) >= BUSY_CPUS:
-        found.append(f"the {name} code keeps {idle_cpus[name]:.1f} CPUs busy between its steps")
+    for told, least in (("idle_cpus", BUSY_CPUS), ("thread_cpus", BUSY_THREADS)):
+        cpus = {side: float(end.get(told, 0.0)) for side, end in ends.items()}
+        name = max(cpus, key=cpus.__getitem__, default="")
+        if name and cpus[name] - min(cpus.values()) >= least:
+            found.append(f"the {name} code keeps {cpus[name]:.2f} CPUs busy between its steps")
     slows = ", which slows the other code too; compare the step times of a run of each"
     return f"{found[0]}{slows}" if found else ""
 
