@@ -625,7 +625,7 @@ def test_a_raised_margin_is_held_to_that_of_each_case_s_own_baseline(
     live(monkeypatch, "undecided", 0.09)
     result = run("--benchmark-compare")
     told = "1 case undecided by a margin of 10 %, which is 3 % by default"
-    result.stdout.fnmatch_lines([f"*2 of 2 step times inconclusive*; {told}*"])
+    result.stdout.fnmatch_lines([f"*2 of 2 step times not decided*; {told}*"])
 
 
 def test_a_ref_cannot_be_compared_with_nothing_live(run: Run, pytester: pytest.Pytester) -> None:

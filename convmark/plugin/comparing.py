@@ -8,7 +8,7 @@ import functools
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from convmark.core.case import Case
@@ -276,10 +276,10 @@ def _is_decided(told: Sequence[Judgement], against: str | None, limits: Limits) 
 def _ran_this_code(run: PytestRun, name: str) -> bool:
     """Whether the files and packages that a case's rows have run are as they were.
 
-    Another interpreter's packages are not known here.
+    Another interpreter's packages are not known here, nor what one is that came from an address,
+    whose version has a hash.
     """
     from convmark.compare.live.gate import measured_files
-    from convmark.worker.packages import version_of
     from convmark.worker.protocol import file_digest
 
     rows, codes = _rows_of(run, name), run.codes
@@ -290,7 +290,7 @@ def _ran_this_code(run: PytestRun, name: str) -> bool:
         return False
     with contextlib.suppress(PackageNotFoundError):
         files = measured_files(rows, codes)
-        same = all(version_of(package) == version for package, version in packages)
+        same = all(version(package) == then for package, then in packages)
         return same and all((file_digest(path) or (0, ""))[1] == one for path, one in files.items())
     return False
 
