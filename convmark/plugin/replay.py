@@ -103,7 +103,8 @@ def _nothing() -> None:
 
 def note_in_junit(config: pytest.Config, items: Iterable[pytest.Item], reason: str) -> None:
     """Write an error for each test that did not run into the JUnit file, which else shows none."""
-    log = config.stash.get(xml_key, None)
-    for item in items if log is not None else ():
+    if (log := config.stash.get(xml_key, None)) is None:
+        return
+    for item in items:
         report = pytest.TestReport(item.nodeid, item.location, {}, "failed", reason, "setup")
         log.pytest_runtest_logreport(report)
