@@ -12,6 +12,7 @@ from typing import Any
 import fake_worker
 import pytest
 from test_live import Compare, changed, compare, of_graphs
+from test_live import session as duet
 
 from convmark.compare.live.session import (
     LiveSide,
