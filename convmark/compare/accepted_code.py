@@ -14,11 +14,13 @@ from convmark.compare.judgement import (
     LARGER,
     NOT_BY_TIME,
     NOT_ENDED,
+    NOT_LIVE,
     PRECISION,
     SAME_CODE,
     SAME_COMMIT,
     SAME_GRAPH,
     SIZES,
+    SOME_STEPS,
     UNLIMITED,
     Judgement,
     LiveComparison,
@@ -30,6 +32,7 @@ from convmark.core.text import counted
 
 HELD_TO_CODE = ("step_time", SIZES, PRECISION)
 """The metrics that a comparison of codes tells of."""
+AGAIN = "run the command again"
 _OPEN = "whether it is more than what is "
 _MORE = "which is more than what is "
 _FOLLOWING = tuple(one.name for one in METRICS if one.rule == "paired" and not one.convicts)
@@ -156,3 +159,18 @@ def with_followers(judgements: Sequence[Judgement]) -> list[Judgement]:
         else one
         for one in judgements
     ]
+
+
+def remedy(unclear: Sequence[Judgement]) -> str:
+    """Return what decides step times that are inconclusive, as their notes have it."""
+    if any(is_open(one) and NOT_BY_TIME not in one.note for one in unclear):
+        return f"{AGAIN}, or with {UNLIMITED}"
+    if any(one.metric != "step_time" for one in unclear) or all(
+        SOME_STEPS in one.note for one in unclear
+    ):
+        return "the notes say why"
+    if all(NOT_LIVE in one.note for one in unclear):
+        return "none was compared live, and the notes say why"
+    if all(NOT_BY_TIME in one.note for one in unclear):
+        return f"close other programs and {AGAIN}: {NOT_BY_TIME}"
+    return f"{AGAIN}, or with a larger --convmark-compare-budget"

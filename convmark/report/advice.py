@@ -7,21 +7,17 @@ import shlex
 import textwrap
 from collections.abc import Sequence
 
-from convmark.compare.accepted_code import is_open
+from convmark.compare.accepted_code import AGAIN, is_open, remedy
 from convmark.compare.intended import doubt_of, trailer_line
 from convmark.compare.judgement import (
     HEADLINES,
     MACHINE,
     NO_EARLIER,
-    NOT_BY_TIME,
-    NOT_LIVE,
     ONE_GRAPH,
     OTHER_PACKAGES,
     SAME_CODE,
     SAME_COMMIT,
-    SOME_STEPS,
     TODAYS,
-    UNLIMITED,
     Judgement,
     decided,
     margin_lines,
@@ -60,7 +56,6 @@ metrics of each; and letters of a note."""
 MEANT = frozenset(("regressed", "changed"))
 """Verdicts of a change that may be intended."""
 
-AGAIN = "run the command again"
 _NEXT = "next: "
 _PASSED = "the gate passed: "
 """How the step of a gate begins that has nothing to warn of."""
@@ -110,16 +105,16 @@ def next_step(
         causes.append(loaded)
     report = _report(options, several=len({record.model for record in records}) > 1)
     if causes:
-        remedy = f"{'; '.join(causes)}: close other programs and measure again"
+        helps = f"{'; '.join(causes)}: close other programs and measure again"
         if report == _report(options):
-            return f"{remedy}\n{doctor}"
-        return f"{remedy}, or see which model is faster as far as these tell\n{report}"
+            return f"{helps}\n{doctor}"
+        return f"{helps}, or see which model is faster as far as these tell\n{report}"
     if quiet:
         return ""
-    remedy = "where spread is wide, give more --processes"
+    helps = "where spread is wide, give more --processes"
     if all(len(rows) == 1 and rows[0].task in TIMED_TASKS for rows in cases.values()):
-        remedy = "one process of each case tells no spread, so give --processes 3 to quote figures"
-    return f"all processes were measured; {remedy}\n{report}"
+        helps = "one process of each case tells no spread, so give --processes 3 to quote figures"
+    return f"all processes were measured; {helps}\n{report}"
 
 
 def load_words(records: Sequence[Record]) -> str:
@@ -358,18 +353,3 @@ def _accepted(of_cases: Sequence[Judgement]) -> tuple[str, str]:
 def _doubted(of_cases: Sequence[Judgement]) -> int:
     """Return how many cases have changed as accepted, and perhaps by more."""
     return len({one.case for one in of_cases if one.accepted and doubt_of(one)})
-
-
-def remedy(unclear: Sequence[Judgement]) -> str:
-    """Return what decides step times that are inconclusive, as their notes have it."""
-    if any(is_open(one) and NOT_BY_TIME not in one.note for one in unclear):
-        return f"{AGAIN}, or with {UNLIMITED}"
-    if any(one.metric != "step_time" for one in unclear) or all(
-        SOME_STEPS in one.note for one in unclear
-    ):
-        return "the notes say why"
-    if all(NOT_LIVE in one.note for one in unclear):
-        return "none was compared live, and the notes say why"
-    if all(NOT_BY_TIME in one.note for one in unclear):
-        return f"close other programs and {AGAIN}: {NOT_BY_TIME}"
-    return f"{AGAIN}, or with a larger --convmark-compare-budget"

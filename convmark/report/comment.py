@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from convmark.compare.accepted_code import open_line
+from convmark.compare.accepted_code import open_line, remedy
 from convmark.compare.intended import doubt_of, trailer_line
 from convmark.compare.judgement import (
     HEADLINES,
@@ -28,7 +28,6 @@ from convmark.compare.judgement import (
     shared_lines,
 )
 from convmark.core.text import counted, listed, shown
-from convmark.report.advice import remedy
 from convmark.report.verdicts import (
     FOLLOWERS,
     change_text,
