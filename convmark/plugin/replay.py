@@ -78,7 +78,9 @@ class Measured:
             self._fail(*failures)
 
     def _fail(self, *lines: str) -> NoReturn:
-        pytest.fail("\n".join(map(self.fit, lines)), pytrace=False)
+        """Fail with the lines, without the case, after which pytest names the test."""
+        bare = (line.removeprefix(f"{self.case.name}: ") for line in lines)
+        pytest.fail("\n".join(map(self.fit, bare)), pytrace=False)
 
     def _verdicts(self) -> list[str]:
         from convmark.report.verdicts import failure_line
