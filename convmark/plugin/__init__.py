@@ -244,14 +244,13 @@ def _told_in_words(config: pytest.Config, items: Iterable[pytest.Item]) -> Itera
     try:
         yield
     except KeyboardInterrupt:
-        again = f"; the same command with {short.prefix(config)}resume continues"
-        reason = "the measurement was interrupted"
-        reason += ", so the gate has not passed" * bool(config.stash[_COMPARISON_KEY].asked)
-        reason += again * bool(_run_of(config).records)
+        reason = "interrupted"
+        reason += ", the gate has not passed" * bool(config.stash[_COMPARISON_KEY].asked)
+        reason += f"; {short.prefix(config)}resume continues" * bool(_run_of(config).records)
         note_in_junit(config, items, reason)
         if config.option.fulltrace:
             raise
-        raise _Interrupted(reason) from None
+        raise _Interrupted(reason) from None  # pytest breaks no line
 
 
 class _Interrupted(Exit):
