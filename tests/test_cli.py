@@ -10,6 +10,7 @@ import subprocess
 import sys
 import sysconfig
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -249,7 +250,7 @@ def test_a_run_ends_with_the_next_command_unless_it_is_quiet(
 ) -> None:
     short = ["run", "--models", "lenet5", "--tasks", "train", "--processes", "1"]
     assert main(short) == 0
-    assert "next: convmark report -o report.html" in capsys.readouterr().err
+    assert "\nconvmark run: next:\nconvmark report -o report.html\n" in capsys.readouterr().err
     assert main([*short, "--quiet"]) == 0
     said = capsys.readouterr()
     assert "next:" not in said.err
@@ -258,7 +259,7 @@ def test_a_run_ends_with_the_next_command_unless_it_is_quiet(
     assert main([*short, "--models", "broken", "--quiet"]) == 1
     said = capsys.readouterr()
     assert "convmark run: 1 of 1 process without figures: " in said.err
-    assert "\nconvmark run: next: convmark doctor" in said.err
+    assert "\nconvmark run: next:\nconvmark doctor\n" in said.err
 
 
 def test_the_next_command_works_as_pasted_wherever_the_results_are(
@@ -267,8 +268,7 @@ def test_the_next_command_works_as_pasted_wherever_the_results_are(
     def pasted(*options: str) -> str:
         asked = ("--models", "lenet5", "--tasks", "train", "--processes", "2", *options)
         assert main(["run", *asked]) == 0
-        line = capsys.readouterr().err.splitlines()[-1]
-        command = line.partition("next: ")[2]
+        command = capsys.readouterr().err.splitlines()[-1]
         assert main(shlex.split(command)[1:]) == 0
         return command
 
@@ -441,14 +441,16 @@ def test_the_last_lines_fit_a_narrow_terminal_and_keep_what_is_copied_on_one_lin
         say_step(step, said)
     lines = log.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
-    assert sum(line.startswith("convmark: next: convmark ") for line in lines) == len(steps)
+    below = [after for line, after in pairwise(lines) if line == "convmark: next:"]
+    assert [line.partition(" ")[0] for line in below] == ["convmark"] * len(steps)
     assert f"Benchmark-Accept: {judgement().case}" in lines
     ends = judgement(verdict="inconclusive", fails=True, change=None, note="RuntimeError:")
     say_step(gate_step([ends], Options()), said)
-    assert log.getvalue().splitlines()[-1].startswith("convmark: next: convmark run --models ")
+    *_, header, command = log.getvalue().splitlines()
+    assert (header, command.startswith("convmark run --models ")) == ("convmark: next:", True)
     say_step(next_step([row()], read({"results": "rows " * 30})), said)
     last = log.getvalue().splitlines()[-1]
-    assert last == f"convmark: next: convmark report -o report.html --results '{'rows ' * 30}'"
+    assert last == f"convmark report -o report.html --results '{'rows ' * 30}'"
 
 
 def test_a_shell_gets_commands_options_and_values(folder: Path, harness: Forks) -> None:

@@ -58,7 +58,7 @@ def test_a_session_ends_with_what_it_means_and_colours_verdicts(
 ) -> None:
     def last(*options: str) -> str:
         text = run(*options).stdout.str()
-        assert text.count("\nconvmark: next: ") == 1
+        assert text.count("\nconvmark: next:") == 1
         return " ".join(text.split())
 
     assert "all processes were measured; " in last()
@@ -86,7 +86,7 @@ def test_a_session_ends_with_what_it_means_and_colours_verdicts(
     lines = [line for line in end.splitlines() if line.startswith("convmark: ")]
     assert len(lines) == 4, end
     assert re.search(r"^convmark:   \S+: step time \+", lines[1])
-    assert lines[3].startswith("convmark: next: convmark ab git:")
+    assert "\nconvmark: next:\nconvmark ab git:" in end
     monkeypatch.delenv("PY_COLORS", raising=False)  # pytester's own
     for variable, colours in (("FORCE_COLOR", True), ("NO_COLOR", False)):  # the second one wins
         monkeypatch.setenv(variable, "1")
@@ -332,7 +332,7 @@ def test_ctrl_c_in_a_comparison_keeps_what_was_decided_and_ends_the_session(
     assert result.ret == pytest.ExitCode.INTERRUPTED
     errors = ElementTree.parse(pytester.path / "junit.xml").findall(".//error")
     told = [one.get("message", "") for one in errors]  # of each test, none of which has run
-    assert ["so the gate has not passed; the same" in one for one in told] == [True, True]
+    assert ["the gate has not passed; --" in one for one in told] == [True, True]
     assert found(pytester, LENET5) == "regressed"
     assert found(pytester, CONV) == "inconclusive"
     result.stdout.fnmatch_lines([f"{CONV}*step_time*inconclusive*no live comparison*interrupted*"])

@@ -28,7 +28,7 @@ from convmark.core.case import Case
 from convmark.core.fitting import unbroken
 from convmark.core.git import SHOWN
 from convmark.core.options import Options
-from convmark.core.pyproject import typed
+from convmark.core.pyproject import program, typed
 from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import Say, counted, listed, load_text
@@ -56,7 +56,6 @@ metrics of each; and letters of a note."""
 MEANT = frozenset(("regressed", "changed"))
 """Verdicts of a change that may be intended."""
 
-_NEXT = "next: "
 _PASSED = "the gate passed: "
 """How the step of a gate begins that has nothing to warn of."""
 
@@ -68,11 +67,12 @@ def say_step(step: str, say: Say) -> None:
     ours stands before it.
     """
     told: list[str] = []
-    for line in step.splitlines():
-        if told and told[-1].endswith(":") and not line.startswith((" ", _NEXT)):
+    alone = step.replace(f"\nnext: {program()} ", f"\nnext:\n{program()} ")
+    for line in alone.splitlines():
+        if told and told[-1].endswith(":") and not line.startswith((" ", "next:")):
             told[-1] += f"\n{unbroken(line)}"
         else:
-            told.append(unbroken(line) if line.startswith(_NEXT) else line)
+            told.append(line)
     for line in told:
         say(line)
 
