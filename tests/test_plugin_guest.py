@@ -118,6 +118,20 @@ def test_a_short_name_where_there_is_none_is_answered_with_the_long_one(
     result.stderr.fnmatch_lines([told])
 
 
+@pytest.mark.parametrize("asked", ["--benchmark-compare", "--benchmark-compare=git:main"])
+@pytest.mark.parametrize("chosen", ["nothing", "sum"])
+def test_a_comparison_for_which_no_case_is_chosen_is_none_in_the_words_of_convmark(
+    pytester: pytest.Pytester, asked: str, chosen: str
+) -> None:
+    pytester.makepyfile(test_ours=SUITE, test_theirs=OTHER)
+    result = pytester.runpytest_inprocess(asked, "-k", chosen)
+    text = "\n".join([*result.outlines, *result.errlines])
+    theirs = chosen == "sum" and not asked.endswith("git:main")
+    assert ("Can't compare" in text) is theirs, text
+    told = "convmark: the gate compared nothing, which is no pass: no case was measured"
+    assert (told in text) is not theirs, text
+
+
 def test_other_benchmarks_beside_ours_keep_storage_comparison_and_limits(
     pytester: pytest.Pytester,
 ) -> None:

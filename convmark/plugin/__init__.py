@@ -175,13 +175,12 @@ def pytest_report_collectionfinish(
 
 def _is_marked(item: pytest.Item) -> bool:
     """Whether the item was made of a suite of cases."""
-    marked = item.get_closest_marker("convmark") is not None
-    return marked and "measured" in getattr(item, "fixturenames", ())
+    names = getattr(item, "fixturenames", ())
+    return "measured" in names and item.get_closest_marker("convmark") is not None
 
 
 def _case_of(item: pytest.Item) -> object:
-    callspec = getattr(item, "callspec", None)
-    return callspec.params.get("measured") if callspec is not None else None
+    return getattr(getattr(item, "callspec", None), "params", {}).get("measured")
 
 
 def _id_of(item: pytest.Item) -> str:
@@ -191,8 +190,11 @@ def _id_of(item: pytest.Item) -> str:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Let pytest-benchmark compare by itself where no case is measured."""
-    if not _selected(session):
-        session.config.stash[_COMPARISON_KEY].resume_as_it_was(session.config)
+    config, comparison = session.config, session.config.stash[_COMPARISON_KEY]
+    emptied = not session.items and _NAMES_KEY in config.stash
+    comparison.is_ours = emptied or comparison.is_commit or any(map(_is_marked, session.items))
+    if not (emptied or _selected(session)):
+        comparison.resume_as_it_was(config)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -200,7 +202,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     """Measure and judge all cases before the first test runs; each test then replays its own."""
     items, config = _selected(session), session.config
     if not items or _measures_nothing(config) or _is_one_of_several(config):
-        if not config.option.collectonly and any(map(_is_marked, session.items)):
+        if not config.option.collectonly and config.stash[_COMPARISON_KEY].is_ours:
             _say_nothing_compared(config)
         return (yield)
     if option := bridge.replaced_by(config):
@@ -290,8 +292,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
     """Exit with the status of the signal that ended the session, where one did."""
     bridge.hide_table(session.config)
     found = yield
-    received = session.config.stash.get(_RECEIVED_KEY, None)
-    if received is not None and received.number is not None:
+    if (received := session.config.stash.get(_RECEIVED_KEY, None)) and received.number is not None:
         session.exitstatus = received.status
     return found
 

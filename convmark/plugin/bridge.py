@@ -55,6 +55,13 @@ class Comparison:
     """The folder that pytest-benchmark makes for its own files, where it was not there before."""
     limits: Sequence[Any] = ()
     """The checks of --benchmark-compare-fail."""
+    is_ours: bool = False
+    """Whether it is of convmark's cases, were none of them selected."""
+
+    @property
+    def is_commit(self) -> bool:
+        """Whether it is with a commit's code, of which pytest-benchmark knows nothing."""
+        return isinstance(self.asked, str) and self.asked.startswith("git:")
 
     @classmethod
     def postpone(cls, config: pytest.Config) -> Comparison:
@@ -82,7 +89,7 @@ class Comparison:
     def resume_as_it_was(self, config: pytest.Config) -> None:
         """Let pytest-benchmark compare by itself: none of the tests is convmark's."""
         session = _session(config)
-        if session is None or not self.asked:
+        if session is None or not self.asked or self.is_commit:
             return
         config.option.benchmark_compare = session.compare = self.asked
         with warnings.catch_warnings(record=True) as found:
@@ -109,19 +116,18 @@ class Comparison:
         self.limits, session.compare_fail = session.compare_fail or (), None
         if self.limits and not self.asked:
             raise usage_error("--benchmark-compare-fail: needs --benchmark-compare")
-        is_commit = isinstance(self.asked, str) and self.asked.startswith("git:")
-        if self.limits and is_commit:
+        if self.limits and self.is_commit:
             raise usage_error(
                 f"--benchmark-compare-fail: compares with an earlier run, and {self.asked} "
                 "is none; leave it out, or name a run by --benchmark-compare"
             )
         found: dict[Any, Any] = {}
-        if others and self.asked and not is_commit:
+        if others and self.asked and not self.is_commit:
             self._load(config, session)
             found |= session.compared_mapping
             session.compare_fail = [OfOthers(limit, storage) for limit in self.limits]
         session.storage = storage
-        if not self.asked or is_commit:
+        if not self.asked or self.is_commit:
             return ""
         line = ""
         if self.asked is True and storage.newest() is None:
