@@ -92,6 +92,8 @@ class Cells(html.parser.HTMLParser):
             key = (self.table, self.row, self.keys[self.column])
             self.cells[key] = (self.value, "".join(self.text))
             self.column, self.text = self.column + 1, None
+        elif tag == "b":
+            self.share = None
         elif tag == "tr":
             self.column = 0
         elif tag == "table":
@@ -105,7 +107,7 @@ class Cells(html.parser.HTMLParser):
             self.text.append(data)
         if self.share:
             key, value = self.share
-            self.shared[key], self.share = (value, data), None
+            self.shared[key] = (value, self.shared.get(key, (value, ""))[1] + data)
         if self.script:
             self.scripts[self.script] = data
 

@@ -64,7 +64,7 @@ def test_csv_has_unrounded_values_and_units_and_no_formula() -> None:
 
 def test_on_the_page_a_number_keeps_its_unit_and_an_option_its_hyphens() -> None:
     prose = "by `pytest bench --benchmark-compare`, under 82 % & +25.9 % on amd-epyc, 1,000 steps"
-    text = str(environment().filters["whole"](prose))
+    text = str(environment().filters["prose"](prose))
     found = re.findall(r'<span class="whole">(.*?)</span>', text)
     assert found == ["--benchmark-compare", "82 %", "+25.9 %", "amd-epyc,"]
     assert "<code>pytest bench " in text
@@ -72,7 +72,7 @@ def test_on_the_page_a_number_keeps_its_unit_and_an_option_its_hyphens() -> None
 
 
 def test_on_the_page_no_line_begins_with_the_comma_after_a_number() -> None:
-    whole = environment().filters["whole"]
-    assert whole("up to 85 %, 2 so (9 ms)") == (
+    prose = environment().filters["prose"]
+    assert prose("up to 85 %, 2 so (9 ms)") == (
         'up to <span class="whole">85 %,</span> 2 so (<span class="whole">9 ms)</span>'
     )

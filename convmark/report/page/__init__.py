@@ -32,7 +32,7 @@ from convmark.report.figures.figure import (
     Figure,
     drawing_package,
 )
-from convmark.report.page.layout import Facets, kinds, layout, tiles
+from convmark.report.page.layout import MOST_NAME, MOST_WIDTH, Facets, kinds, layout, tiles
 from convmark.report.ratios import LEAST_PROCESSES
 from convmark.report.tables.overview import CAUSES
 
@@ -108,6 +108,7 @@ def render_page(
         version=__version__,
         marked=MARKED,
         drawn_later=drawn_later,
+        widths=range(MOST_WIDTH + 1, MOST_NAME + 1),
         style=own("report.css"),
         script=own("tables.js") + own("report.js"),
         links=_json(asdict(links)) if links else None,
@@ -145,28 +146,25 @@ def environment() -> Environment:
         loader=PackageLoader("convmark.report.page"), autoescape=True, trim_blocks=True
     )
     made.filters["prose"] = _prose
-    made.filters["whole"] = _whole
     made.filters["unquoted"] = functools.partial(_QUOTED_ALONE.sub, r"\1")
     return made
 
 
-def _prose(text: str) -> Markup:
-    """Return a text, whose commands are code."""
-    from markupsafe import Markup, escape
-
-    safe = escape(text)
-    return Markup(code_marked(str(safe))) if "`" in text else safe  # Markup escapes what it joins
-
-
 _TOGETHER = re.compile(r"[+-]?[\d.,]+ (?:%|[mu]?s)(?!\w)[,.;:)\]]*|[^\s<>]*-\w[^\s<>]*")
-"""A number with its unit and what ends its clause, or a word with a hyphen; never of a tag."""
+"""A number with its unit and what ends its clause, or a word with a hyphen; never of a tag. The
+page's script has the same, for what it writes itself."""
 
 
-def _whole(text: str) -> Markup:
-    """Return prose in which no number stands apart from its unit, nor a part of an option."""
+def _prose(text: str) -> Markup:
+    """Return a text whose commands are code, and in which no name or option is broken at a hyphen.
+
+    Nor does a number stand apart from its unit.
+    """
     from markupsafe import Markup, escape
 
-    return Markup(_TOGETHER.sub(r'<span class="whole">\g<0></span>', str(escape(_prose(text)))))
+    safe = str(escape(text))
+    marked = code_marked(safe) if "`" in safe else safe
+    return Markup(_TOGETHER.sub(r'<span class="whole">\g<0></span>', marked))
 
 
 def own(name: str) -> Markup:

@@ -29,8 +29,9 @@ WHO = frozenset(
 )
 """Columns that say what a row is of: where the window has no room, below the first cell."""
 
-MOST_WIDTH = 14
-"""Characters of a text column that are never broken; longer texts wrap."""
+MOST_WIDTH, MOST_NAME = 14, 30
+"""Characters of a text column that are never broken, longer texts wrap; and of a word with hyphens,
+such as a machine's name, for which a wide window has room."""
 
 
 SEEN = 200
@@ -100,7 +101,9 @@ def _class(heading: Heading, texts: Sequence[str]) -> str:
     if heading.numeric:
         return f"n{main}"
     longest = max(map(len, texts), default=0)
-    return f"w{min(MOST_WIDTH, max(longest, len(heading.label)))}{main}"
+    names = (len(word) for text in texts for word in text.split() if "-" in word)
+    width = min(MOST_WIDTH, max(longest, len(heading.label)))
+    return f"w{max(width, min(MOST_NAME, max(names, default=0)))}{main}"
 
 
 # Facets

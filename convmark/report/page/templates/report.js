@@ -83,7 +83,9 @@
       if (part) part.textContent = chosen[place] ? " (" + chosen[place].size + ")" : "";
       if (chosen[place]) words.push(label + " " + Array.from(chosen[place]).join(" or "));
     });
-    chooser.querySelector(".words").textContent = words.length ? "Only " + words.join("; ") : "";
+    const told = chooser.querySelector(".words");
+    told.replaceChildren();
+    units.prose(told, words.length ? "Only " + words.join("; ") : "");
     const reset = chooser.querySelector("button");
     if (reset) reset.hidden = !words.length;
     const all = document.querySelector(".tiles .all");
@@ -203,7 +205,7 @@
           if (row[name] !== null) cell.dataset.v = String(row[name]);
           cell.textContent = row[name + "_text"];
         } else {
-          cell.textContent = row[name];
+          units.prose(cell, row[name]);
           if (name === "verdict" && row[name]) cell.className = "mark-" + row[name].split(" ")[0];
         }
       }
@@ -326,7 +328,7 @@
     const panels = Array.from(groups, ([name, own]) => {
       const panel = document.createElement("div");
       const title = document.createElement("h3");
-      title.textContent = name;
+      units.prose(title, name);
       const drawn = document.createElement("div");
       panel.append(title, drawn);
       return [panel, () => embed(drawn, spec, own)];

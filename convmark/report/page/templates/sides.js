@@ -130,7 +130,7 @@
     const heads = table.tHead.rows[0].cells;
     texts.forEach((text, place) => {
       const cell = found.insertCell();
-      cell.textContent = text;
+      units.prose(cell, text);
       if (place > 4 && text) cell.dataset.label = heads[place].textContent; // where the window is narrow
       if (typeof numbers[place] === "number") {
         cell.className = "n";
@@ -219,7 +219,7 @@
 
   function paragraph(text, name) {
     const found = document.createElement("p");
-    found.textContent = text;
+    units.prose(found, text);
     if (name) found.className = name;
     return found;
   }

@@ -21,7 +21,25 @@ const units = (function () {
     return value.runs.flatMap((one, place) => (place % 2 ? [] : Array(value.runs[place + 1]).fill(one)));
   }
 
-  return { seconds, expanded };
+  // Puts a text into an element. A number and its unit, or a name with hyphens, is broken only where
+  // a line has no room for it; as in page/__init__.py.
+  const TOGETHER = /[+-]?[\d.,]+ (?:%|[mu]?s)(?!\w)[,.;:)\]]*|\S*-\w\S*/g;
+
+  function prose(element, words) {
+    const text = String(words ?? "");
+    let end = 0;
+    for (const found of text.matchAll(TOGETHER)) {
+      const word = document.createElement("span");
+      word.className = "whole";
+      word.textContent = found[0];
+      element.append(text.slice(end, found.index), word);
+      end = found.index + found[0].length;
+    }
+    element.append(text.slice(end));
+    return element;
+  }
+
+  return { seconds, expanded, prose };
 })();
 
 // Tables: sorting, the columns for which the window has no room, and links of commits.
@@ -63,7 +81,7 @@ const tableParts = (function () {
     const words = (cell, at) => (cell.className === "n" ? table.tHead.rows[0].cells[at].textContent + " " : "") + cell.textContent;
     for (const line of table.tBodies[0].rows) {
       const found = places.filter((at) => line.cells[at].textContent).map((at) => words(line.cells[at], at));
-      if (found.length) line.cells[0].dataset.also = found.join(", ");
+      if (found.length) line.cells[0].dataset.also = found.join(", ").replaceAll("-", "-\u2060"); // names stay whole
       else delete line.cells[0].dataset.also;
     }
   }
