@@ -86,6 +86,11 @@ def test_one_value_alone_is_said_to_have_nothing_beside_it() -> None:
     text = across_report(across(run(1, "2.20.0", 1.0, 1.1), "tensorflow"), "tensorflow")
     assert "All rows are of 2.20.0: there is nothing to compare it with." in text
     assert "Intervals" not in text
+    assert "samples/s is measured over windows" in text
+    of_two = [*run(1, "2.20.0", 1.0, 1.1), *run(2, "2.21.0", 1.0, model="resnet50")]
+    text = across_report(across(of_two, "tensorflow"), "tensorflow")
+    assert "No case was measured at two values: there is nothing to compare." in text
+    assert "Intervals" not in text
 
 
 def test_each_version_is_set_beside_the_oldest_and_the_one_before() -> None:

@@ -139,12 +139,13 @@ def test_processes_that_fail_or_are_unsteady_each_for_its_own_reason_have_all(
     ]
 
 
-def test_only_percentiles_that_are_shown_are_explained(tmp_path: Path) -> None:
+def test_what_is_shown_is_explained_and_no_percentile_that_is_not(tmp_path: Path) -> None:
     few = dict.fromkeys(("step_time_p95_s", "step_time_p99_s"))
     rows = three(SLOW, 1, "lenet5", 0.01, 0.01, **few)
     table = points(kept(tmp_path, rows).frame)
     captions = [architectures(table, ["0001"]).caption, distribution(table).caption]
     assert not any(name in caption for caption in captions for name in ("p95", "p99"))
+    assert "samples/s is measured over windows of steps" in captions[0]
     table = points(kept(tmp_path / "more", three(SLOW, 1, "lenet5", 0.01, 0.01)).frame)
     assert "p95 needs 100 steps in every process." in distribution(table).caption
 

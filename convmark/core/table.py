@@ -147,6 +147,12 @@ USUAL: Mapping[str, tuple[str, str]] = MappingProxyType(
 )
 """Label and kind of columns that several tables have."""
 
+SAMPLES_PER_S = (
+    "samples/s is measured over windows of steps that do not wait for each other, so it is not the "
+    "batch size / step p50."
+)
+"""Stands below tables that have both."""
+
 
 def headings(keys: str, **own: str | tuple[str, ...]) -> list[Heading]:
     """Return the headings of the columns whose keys are given, divided by spaces.

@@ -18,7 +18,7 @@ from convmark.core.fitting import wrapped
 from convmark.core.interval import NOT_KNOWN
 from convmark.core.option_values import parse_models
 from convmark.core.statistics import median_of, spread
-from convmark.core.table import Table, headings, printed, table_of
+from convmark.core.table import SAMPLES_PER_S, Table, headings, printed, table_of
 from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import counted, markdown_cell, natural_order, shown
 from convmark.report.changes import LEAST_PAIRS, Change, Pair, Value, changes
@@ -418,11 +418,14 @@ def _table(cells: Sequence[Cell], column: str, *, markdown: bool) -> str:
 
 def _below(cells: Sequence[Cell]) -> Iterator[str]:
     """Yield what the figures are, and how many changes have no verdict."""
-    metric = "Metric: step time, geometric means of the processes' medians."
+    metric = f"Metric: step time, geometric means of the processes' medians. {SAMPLES_PER_S}"
     left, changed = _undecided(cells), sum(cell.to_previous is not None for cell in cells)
-    if not changed and len(values := {cell.value for cell in cells}) == 1:
+    if not any(cell.to_oldest for cell in cells):
         yield metric
-        yield f"All rows are of {values.pop()}: there is nothing to compare it with."
+        values = {cell.value for cell in cells}
+        none = "No case was measured at two values: there is nothing to compare."
+        alone = f"All rows are of {min(values)}: there is nothing to compare it with."
+        yield alone if len(values) == 1 else none
         return
     yield (
         f"{metric} Intervals of 95 % come from "

@@ -15,7 +15,7 @@ from typing import Any
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIMES
 from convmark.core.statistics import QUANTILE_STEPS, middle_of, spread
-from convmark.core.table import Heading, Table, headings, plain, table_of
+from convmark.core.table import SAMPLES_PER_S, Heading, Table, headings, plain, table_of
 from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.core.text import counted, listed, load_text, reasons_text, seconds_text
 from convmark.report.tables.cores import cores
@@ -23,11 +23,6 @@ from convmark.report.tables.cost import ENERGY_COLUMNS, ENERGY_HEADINGS, of_scop
 from convmark.report.tables.replicas import scaling_of_run
 from convmark.results.record import OF_MANY_STEPS, Record, large_load, shown_in
 from convmark.session.learning import WAYS
-
-SAMPLES_PER_S = (
-    "samples/s is measured over windows of steps that do not wait for each other, so it is not the "
-    "batch size / step p50."
-)
 
 FAR, MOST_KINDS = 0.1, 3
 """Of what the step time gives: so much less or more of a throughput is explained; and the kinds of

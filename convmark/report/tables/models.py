@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from convmark.core.backends import DEFAULT_BACKEND
 from convmark.core.runtimes import DEFAULT_RUNTIME
-from convmark.core.table import Heading, Table, headings, table_of
+from convmark.core.table import SAMPLES_PER_S, Heading, Table, headings, table_of
 from convmark.core.tasks import TASKS, Task
 from convmark.core.text import load_text, natural_order
 from convmark.report.keras_applications import (
@@ -53,7 +53,7 @@ def architectures(table: pd.DataFrame, labels: Sequence[str]) -> Table:
         "by their median. Other load is the share of the CPUs' time that other "
         "programs took, shown from 10 % on: such a step time is longer than on an "
         "idle machine. Doubts count the processes that are failed, unsteady, not judged "
-        "or beside other runs. FLOPs are 2 x multiply-adds, forward, "
+        f"or beside other runs. {SAMPLES_PER_S} FLOPs are 2 x multiply-adds, forward, "
         "per sample; peak memory is above the process's baseline. Device peak is what the "
         "framework's allocator held; it is empty where that counts nothing, as on a CPU of the "
         "smallest models, JAX, PyTorch and exported models. Fed is the "
