@@ -135,6 +135,11 @@ def test_a_decision_without_a_status_is_refused(tmp_path: Path) -> None:
         REFERENCE["decision_head"](path)
 
 
+def test_no_page_takes_convmark_from_a_package_index_which_has_none() -> None:
+    bare = re.compile(r"pip install (?:[\w.-]+ )*convmark\b(?![\[@/-])")
+    assert [page.name for page in PAGES if bare.search(text_of(page))] == []
+
+
 def test_the_readme_has_at_most_10_kb() -> None:
     assert README.stat().st_size <= 10_000
 

@@ -1,8 +1,9 @@
-"""The installed wheel, away from this checkout, has the harness and the whole zoo."""
+"""What pip installs from the repository's address has the harness and the whole zoo."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from forks import Forks
+from workers import git
 
 from convmark.results.reading import read_run
 
@@ -21,17 +23,24 @@ SOURCES = ("convmark", "models", "pyproject.toml", "README.md", "LICENSE")
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the wheel's content, as an installation has it."""
+    """A folder with the wheel's content, as an installation by the lines of README has it."""
     folder = tmp_path_factory.mktemp("wheel")
     copy = folder / "source"
     copy.mkdir()
-    for name in SOURCES:  # a build leaves files beside its sources
+    for name in SOURCES:  # of this checkout, committed or not
         source = CHECKOUT / name
         (shutil.copytree if source.is_dir() else shutil.copy2)(source, copy / name)
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, copy]
+    for command in (("init", "-q"), ("add", "."), ("commit", "-q", "-m", "all")):
+        git(copy, *command)
+    (line,) = re.findall(r'pip install "(convmark @ .*?)"', (CHECKOUT / "README.md").read_text())
+    address = line.replace("https://HOST/OWNER/convmark", f"file://{copy}")
+    address = address.replace("COMMIT", git(copy, "rev-parse", "HEAD"))
+    offline = ["--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
+    command = [sys.executable, "-m", "pip", "wheel", *offline, "--wheel-dir", str(folder), address]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     (wheel,) = folder.glob("*.whl")
+    assert wheel.name.startswith("convmark-")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder / "site")
     return folder / "site"
