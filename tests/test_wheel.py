@@ -32,7 +32,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (shutil.copytree if source.is_dir() else shutil.copy2)(source, copy / name)
     for command in (("init", "-q"), ("add", "."), ("commit", "-q", "-m", "all")):
         git(copy, *command)
-    (line,) = re.findall(r'pip install "(convmark @ .*?)"', (CHECKOUT / "README.md").read_text())
+    (line,) = re.findall(r'pip install "convmark @ (.*?)"', (CHECKOUT / "README.md").read_text())
     address = line.replace("https://HOST/OWNER/convmark", f"file://{copy}")
     address = address.replace("COMMIT", git(copy, "rev-parse", "HEAD"))
     offline = ["--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
