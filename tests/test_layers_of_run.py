@@ -100,7 +100,7 @@ def test_layers_are_shown_with_the_rows_of_their_code_and_with_no_other(
     printed = capsys.readouterr().out
     assert STEP in printed
     assert STEP in shown("1", capsys)
-    assert f"<summary>{LENET5} on " in page()
+    assert f'<summary><span class="whole">{LENET5}</span> on ' in page()
     assert run() == 0  # the same code
     assert STEP in shown("2", capsys)
     edit()
