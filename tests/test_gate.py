@@ -303,7 +303,11 @@ SPENT = (
             "undecided",
             "budget spent: more time would most likely not decide",
         ),
-        ({"decision": decision("undecided", None, 1), "needs_s": 8.0}, None, SPENT),
+        (
+            {"decision": decision("undecided", None, 1)},
+            None,
+            SPENT.replace("about 8 s more would decide", "one session tells no change"),
+        ),
         ({"decision": decision("unchanged"), "closed": "it died"}, "unchanged", ""),
         ({"decision": decision("undecided"), "closed": "it died"}, "undecided", "it died"),
         ({"decision": decision("undecided", None, 0), "closed": "it died"}, None, "it died"),

@@ -87,7 +87,8 @@ class CaseResult:
     not_checked: str = ""
     """Why its conviction was held against none, though it might have been."""
     needs_s: float | None = None
-    """Seconds in which it would most likely be decided; None where no time would do."""
+    """Seconds in which it would most likely be decided; None where no time would do, or too few
+    sessions tell it."""
     files: dict[str, dict[str, str]] = field(default_factory=dict)
     """By side and path the hash of each file that its processes have run so far."""
     failures: int = 0
@@ -228,6 +229,10 @@ class CaseResult:
         """
         if self.closed:
             return self.closed
+        if self.decision is None or self.decision.estimate is None:
+            taken = self.decision.sessions if self.decision is not None else 0
+            few = "one session tells no change" if taken else "no session was run"
+            return f"{BUDGET_SPENT}: {few}: {remedy}"
         if self.needs_s is None:
             return f"{BUDGET_SPENT}: {NOT_BY_TIME}"
         more = duration_text(self.needs_s)

@@ -125,11 +125,14 @@ def seconds_to_decide(candidate: Candidate, cases: int, limits: Limits = USUAL) 
     well: else a noisier case, whose estimate lies further off by chance, would need less.
 
     Returns:
-        0 where it is decided, None where it is closed or about a thousand sessions would not do.
+        0 where it is decided, None where it is closed, about a thousand sessions would not do, or
+        fewer than two leave its noise unknown.
     """
     decision = candidate.decision
     if decision.decided:
         return 0.0
+    if candidate.missing:
+        return None
     further, events = np.array(_FAR_HORIZON), [decision]
     if decision.estimate is not None and decision.interval.low <= 0 <= decision.interval.high:
         events.append(replace(decision, estimate=None, signs_behind=0.0))
