@@ -362,5 +362,5 @@ def test_a_model_that_is_slower_by_the_mean_is_not_the_fastest(tmp_path: Path) -
         tmp_path, three(SLOW, 1, "lenet5", 0.010, 0.010) + three(SLOW, 1, "vgg16", 0.001, 0.02)
     )
     (line, *_) = build([tmp_path]).tables[0].records()
-    assert line["found"].startswith("lenet5 or vgg16: ")
+    assert line["found"].startswith("lenet5 or vgg16; lenet5: ")
     assert line["detail"].startswith("not distinguishable (no interval: ")

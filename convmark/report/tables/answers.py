@@ -210,7 +210,8 @@ def _winner(
         told += [row for row, _ in unclear or ratios[:1]]
         rival, faster = (unclear or ratios)[0]
         if unclear:
-            found = f"{_either([str(row['model']) for row in told])}: {step}"
+            names = _either([str(row["model"]) for row in told])
+            found = f"{names}; {best['model']}: {step}"
         if faster:
             by = _by(faster, str(rival["model"]), unclear=len(unclear))
             medians = rival["step_time_p50_s"] / best["step_time_p50_s"]
