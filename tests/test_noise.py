@@ -210,6 +210,18 @@ def test_too_little_time_says_so_and_a_number_of_threads_is_taken_alone(
     assert list(Path("results").glob(f"*/{NOISE}")) == []  # an earlier row is not hidden by it
 
 
+@pytest.mark.parametrize(("seconds", "is_rough"), [("5", True), ("20", False)])
+def test_the_noise_of_few_sessions_is_said_to_be_a_rough_one(
+    sides: list[tuple[DuetSide, DuetSide]], seconds: str, is_rough: bool
+) -> None:
+    named = ("--models", "lenet5", "--tasks", "train", "--threads", "2")
+    assert main(["noise", *named, "--seconds", seconds]) == 0
+    (path,) = Path("results").glob(f"*/{NOISE}")
+    (row,) = read_noise(path).values()
+    rough = "from 2 sessions, which tell the noise roughly: raise --seconds"
+    assert (row.sessions < noise.FEW_SESSIONS, row.note) == (is_rough, rough if is_rough else None)
+
+
 def test_a_model_that_cannot_be_run_is_left_out_by_name(
     sides: list[tuple[DuetSide, DuetSide]], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -52,6 +52,9 @@ from convmark.worker.protocol import file_digest
 
 _say = sayer("convmark noise")
 
+FEW_SESSIONS = 5
+"""The scatter of fewer may be half the noise, or less."""
+
 
 def noise(given: argparse.Namespace, options: Options) -> int:
     """Measure, print and keep which change can be seen of each case.
@@ -214,6 +217,8 @@ def _row(
     disturbed: Sequence[str],
 ) -> NoiseRow:
     few = "" if seen else "needs two sessions or more: raise --seconds"
+    if seen and len(found.live) < FEW_SESSIONS:
+        few = f"from {len(found.live)} sessions, which tell the noise roughly: raise --seconds"
     closed = "" if found.closed == INTERRUPTED else found.closed
     apart_ = f"in two processes: {found.apart}" if found.apart else ""
     times_s = seen.seconds if seen else (None,) * len(CHANGES)
