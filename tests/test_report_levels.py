@@ -125,8 +125,23 @@ def test_without_a_change_the_table_says_so_and_the_figure_has_no_mark(results: 
     rows = read_rows([results])
     flat = rows.frame[(rows.frame["case"] == RESNET) & (rows.frame["tensorflow"] == "2.21.0")]
     table = levels(trends(flat, rows.runs), Path(), {})
-    assert (table.rows, table.empty) == ((), "no case has moved")
-    assert "1 case did not move." in table.caption
+    assert (table.rows, table.empty) == ((), "no change of a case can be shown")
+    assert "No change can be shown of 1 case." in table.caption
+
+
+def test_the_command_and_the_report_name_the_runs_of_another_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CONVMARK_CACHE", str(tmp_path / "cache"))
+    for number in range(1, 5):
+        sizes = {"parameters": 61706 * (1 + number // 3)}
+        keep(Store(Path("results")), run_of(f"{number:04d}", 0.0, 0.1, **sizes))
+    told = "run 0003 is of another model than run 0002: parameters 61,706 -> 123,412"
+    assert main(["history", LENET, "--machine", MACHINE]) == 0
+    assert told in " ".join(capsys.readouterr().out.split())
+    table = table_of(build([Path("results")]).tables, "levels")
+    assert f"{LENET} on {MACHINE} cpu: {told}." in table.caption
 
 
 def test_the_noise_is_shown_where_it_is_known(

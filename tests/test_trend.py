@@ -331,9 +331,25 @@ def test_a_busy_stretch_is_no_step_and_its_runs_are_named() -> None:
     told = trend(found[:10] + busy + found[13:])
     assert len(told.stretches) == 1
     assert trend_text(told, Line()) == (
-        "no change point: 14 runs on one level\n\n"
+        "no change can be shown with 14 runs\n\n"
         "left out, under another load (60 % of the CPU time): runs 0011, 0012, 0013"
     )
+
+
+def test_a_model_of_other_sizes_is_named_where_the_ratio_shows_no_change() -> None:
+    found = points([0.0] * 6)
+    small, wide = ({"parameters": one, "flops_per_sample": 10.0 * one} for one in (38_810, 310_410))
+    sized = [dataclasses.replace(one, **(wide if n > 2 else small)) for n, one in enumerate(found)]
+    assert " ".join(trend_text(trend(sized), Line()).split()) == (
+        "no change can be shown with 6 runs run 0004 is of another model than run 0003: parameters "
+        "38,810 -> 310,410, FLOPs per sample 388,100 -> 3,104,100"
+    )
+    assert (
+        trend([*sized[:3], dataclasses.replace(sized[3], parameters=None)])
+        .resized[0]
+        .endswith("run 0003: FLOPs per sample 388,100 -> 3,104,100")
+    )
+    assert not trend(found).resized
 
 
 def test_of_two_runs_of_which_one_was_under_other_load_the_other_is_kept() -> None:

@@ -268,6 +268,8 @@ def _point(run: Path, found: CaseFigures) -> Point:
         load=found.load,
         step_time_p50_s=found.step_time_p50_s,
         conditions=found.conditions.facts,
+        parameters=found.parameters,
+        flops_per_sample=found.flops_per_sample,
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, variance
+from typing import Any
 
 from convmark.compare.comparability import CONDITIONS, Conditions, conditions_of
 from convmark.core.case import Case
@@ -27,6 +28,7 @@ _STATUS, _STARTED, _STEP = (_PLACES[name] for name in ("status", "started", "ste
 _CODE, _COMMIT, _DIRTY = (_PLACES[name] for name in ("code", "commit", "dirty"))
 _NOT_JUDGED, _LOG_RATIO = (_PLACES[name] for name in ("not_judged", "paired_log_ratio"))
 _LOAD = _PLACES["other_cpu_share"]
+_PARAMETERS, _FLOPS = _PLACES["parameters"], _PLACES["flops_per_sample"]
 _NODE = CONDITIONS.index("node")
 _MINUTE = 16
 """Characters of a time as far as the minute."""
@@ -58,6 +60,9 @@ class CaseFigures:
     """Of it between them; None below two."""
     load: float | None
     """Their median share of the CPUs' time that others took; None where one cannot tell."""
+    parameters: int | None
+    """Of the first of them, and so the FLOPs."""
+    flops_per_sample: float | None
     commit: str
     """The commit whose files they ran; empty where no commit has them."""
     conditions_text: str
@@ -146,7 +151,8 @@ def _broken(cells: Sequence[str]) -> str | None:
         case_name(*_CASE(cells))
         _conditions_text(_CONDITIONS(cells))
         seconds = _number(cells, _STEP)
-        _number(cells, _LOG_RATIO), _number(cells, _LOAD)
+        for place in (_LOG_RATIO, _LOAD, _PARAMETERS, _FLOPS):
+            _number(cells, place)
     except (CaseError, StoreError, ValueError) as error:
         return str(error)
     rule = seconds is not None and COLUMNS[_STEP].range_broken(seconds)
@@ -197,6 +203,8 @@ def _figures(case: str, rows: Sequence[Sequence[str]]) -> CaseFigures:
         log_ratio=fmean(ratios) if ratios else None,
         variance=variance(ratios) if len(ratios) > 1 else None,
         load=median_of(loads) if len(loads) == len(judged) else None,
+        parameters=_number(first, _PARAMETERS) if first else None,
+        flops_per_sample=_number(first, _FLOPS) if first else None,
         commit=first[_COMMIT] if first and (first[_CODE] or first[_DIRTY] == "false") else "",
         conditions_text=_conditions_text(_CONDITIONS(first)) if first else "",
     )
@@ -206,6 +214,5 @@ def _numbers(rows: Sequence[Sequence[str]], place: int) -> list[float]:
     return [value for cells in rows if (value := _number(cells, place)) is not None]
 
 
-def _number(cells: Sequence[str], place: int) -> float | None:
-    value: float | None = from_cell(COLUMNS[place], cells[place])
-    return value
+def _number(cells: Sequence[str], place: int) -> Any:
+    return from_cell(COLUMNS[place], cells[place])

@@ -49,6 +49,8 @@ class Point:
     """Which file it is of, where several are read together."""
     live: LiveLevel | None = None
     """What its live sessions have seen; None without."""
+    parameters: int | None = None
+    flops_per_sample: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,8 @@ class Trend:
     """Series by series, the one with the oldest run first."""
     left_out: Sequence[Point] = field(default=())
     """Runs under another load than that of their series."""
+    resized: Sequence[str] = field(default=())
+    """Which runs are of another model than the one before in their series, with its sizes."""
 
 
 def trend(points: Sequence[Point]) -> Trend:
@@ -90,8 +94,10 @@ def trend(points: Sequence[Point]) -> Trend:
     """
     found: list[Stretch] = []
     left_out: list[Point] = []
+    resized: list[str] = []
     before: Point | None = None
     for series in _series(points):
+        resized += filter(None, itertools.starmap(_other_sizes, itertools.pairwise(series)))
         loads = [point.load for point in series if point.load is not None]
         usual = median_low(loads) if loads else 0.0  # that of a run, which is kept
         kept: list[Point] = []
@@ -114,7 +120,19 @@ def trend(points: Sequence[Point]) -> Trend:
         found += own
         left_out += busy
         before = kept[-1]
-    return Trend(stretches=found, left_out=left_out)
+    return Trend(stretches=found, left_out=left_out, resized=resized)
+
+
+def _other_sizes(then: Point, now: Point) -> str:
+    """Return which sizes of the model two runs differ in; empty where in none that is known."""
+    words = []
+    for name in ("parameters", "flops_per_sample"):
+        was, is_now = getattr(then, name), getattr(now, name)
+        if None not in (was, is_now) and was != is_now:
+            label = name.replace("flops_per_sample", "FLOPs per sample")
+            words.append(f"{label} {was:,.0f} -> {is_now:,.0f}")
+    other = f"run {now.run} is of another model than run {then.run}: {', '.join(words)}"
+    return other * bool(words)
 
 
 def _by_gates(

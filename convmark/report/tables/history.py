@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -152,6 +152,7 @@ def _history_table(records: Sequence[Mapping[str, Any]], limit: str) -> Table:
 
 
 _FACTS = tuple(field.name for field in dataclasses.fields(Comparability))
+_SIZES = ("parameters", "flops_per_sample")
 _WHOLE = frozenset(column.name for column in COLUMNS if column.type is int)
 
 _OF_RATIO = "A change is of the ratio to the reference network; a p50 moves with the load too."
@@ -181,7 +182,7 @@ def trends(frame: pd.DataFrame, runs: Sequence[RunSource]) -> Trends:
         load=("other_cpu_share", "median"),
         loads=("other_cpu_share", "count"),
     ).join(every["step_time_p50_s"].median())  # the figure of the run, as all tables have it
-    names = [*_FACTS, "commit", "dirty", "code"]
+    names = [*_FACTS, "commit", "dirty", "code", *_SIZES]
     table = found.join(judged.drop_duplicates(POINT).set_index(POINT)[names])
     folders: dict[Path, list[int]] = {}
     for source, run in enumerate(runs):
@@ -189,7 +190,7 @@ def trends(frame: pd.DataFrame, runs: Sequence[RunSource]) -> Trends:
     looked = {source for those in folders.values() for source in those[-MOST_LOOKED_INTO:]}
     live = {source: live_levels(runs[source].path) for source in looked}
     points: dict[tuple[str, str], list[Point]] = {}
-    rows = table[["commit", "dirty", "code", *found.columns]].itertuples()
+    rows = table[["commit", "dirty", "code", *_SIZES, *found.columns]].itertuples()
     for row, facts in zip(rows, _facts(table), strict=True):
         source, hardware, case = row.Index
         level = live.get(source, {}).get(case)
@@ -229,6 +230,11 @@ def _point(
         conditions=conditions,
         source=source,
         live=live,
+        **{
+            name: None if np.isnan(size) else size
+            for name in _SIZES
+            for size in [getattr(row, name)]
+        },
     )
 
 
@@ -252,14 +258,19 @@ def levels(found: Trends, folder: Path, axes: Mapping[tuple[str, str], Mapping[s
         for hardware, case in sorted(moved, key=lambda key: [*map(natural_order, key[::-1])])
         for stretch in moved[hardware, case].stretches
     ]
-    busy = [
+    busy = _first_told(
         f"{case} on {hardware}: {left_out_text(one.left_out)}"
         for (hardware, case), one in found.items()
         if one.left_out
-    ]
-    left_out = f" {'; '.join(busy[:3])}{' and others' * (len(busy) > 3)}." if busy else ""
+    )
+    resized = _first_told(
+        f"{case} on {hardware}: {listed(one.resized, MOST_NAMED)}"
+        for (hardware, case), one in found.items()
+        if one.resized
+    )
     flat = len(found) - len(moved)
-    rest = f" {counted(flat, 'other case' if moved else 'case')} did not move." if flat else ""
+    other = counted(flat, "other case" if moved else "case")
+    rest = f" No change can be shown of {other}." if flat else ""
     return table_of(
         "levels",
         "Levels and change points",
@@ -268,7 +279,7 @@ def levels(found: Trends, folder: Path, axes: Mapping[tuple[str, str], Mapping[s
         "the stretch. The change is to the level before, with its 95 % interval; the search finds "
         f"a change in one of 500 flat series. {_OF_RATIO} A change seen live is one of the ratios "
         "that gates have measured beside earlier code, which are sharper. Runs under "
-        f"other conditions are a series of their own.{rest}{left_out}",
+        f"other conditions are a series of their own.{rest}{resized}{busy}",
         headings(
             "case hardware first last commit last_commit runs step_time_p50_s change low high "
             "kind live",
@@ -281,8 +292,13 @@ def levels(found: Trends, folder: Path, axes: Mapping[tuple[str, str], Mapping[s
             live="compare live, or why not",
         ),
         records,
-        empty="no case has moved",
+        empty="no change of a case can be shown",
     )
+
+
+def _first_told(lines: Iterable[str]) -> str:
+    told = list(lines)
+    return f" {'; '.join(told[:3])}{' and others' * (len(told) > 3)}." if told else ""
 
 
 def _record(stretch: Stretch, commits: Commits) -> dict[str, Any]:
@@ -356,6 +372,8 @@ def trend_text(
     parts = [_levels_text(stretches)] if len(stretches) > 1 else list(_one_level(stretches))
     for number, stretch in enumerate(stretches):
         parts += _notes(stretch, first=number == 0, commits=commits, typed=typed)
+    if trend.resized:
+        parts.append(wrapped(listed(trend.resized, MOST_NAMED)))
     if trend.left_out:
         parts.append(wrapped(left_out_text(trend.left_out)))
     return "\n\n".join(parts)
@@ -368,7 +386,7 @@ def _one_level(stretches: Sequence[Stretch]) -> Iterator[str]:
             need = f"change points need {2 * FEWEST_RUNS} comparable runs"
             yield wrapped(f"{need}, there {'is' if count == 1 else 'are'} {count}")
         else:
-            yield f"no change point: {counted(count, 'run')} on one level"
+            yield f"no change can be shown with {counted(count, 'run')}"
 
 
 def _levels_text(stretches: Sequence[Stretch]) -> str:
