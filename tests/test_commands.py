@@ -64,6 +64,19 @@ def test_other_load_is_said_beside_the_figures_of_compare_and_history(
     assert [row["load"] for row in rows] == [None, 0.5]
 
 
+def test_unsteady_processes_are_marked_by_history_and_list_in_every_format(
+    store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "0")
+    keep(store, run_of("0001", 0.0, 0.1, 0.2))
+    first, *others = run_of("0002", 0.0, 0.1, 0.2)
+    keep(store, [first, *(replace(one, status="unsteady") for one in others)])
+    for command in (["history", LENET], ["list"]):
+        for form in ("text", "csv", "json", "markdown"):
+            assert main([*command, "--format", form]) == 0
+            assert capsys.readouterr().out.count("2 of 3 unsteady") == 1, (command, form)
+
+
 def test_without_a_results_folder_every_command_names_the_one_that_makes_it(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -233,7 +233,7 @@ def history(given: argparse.Namespace, options: Options) -> int:
         raise OptionError(f"CASE: no run has {case!r}; {nearest_case(case, sorted(names))}")
     rows = [_row(path, figures, index) for path, figures in runs]
     index.keep()
-    columns = headings("run started commit step_time_p50_s spread load n verdict")
+    columns = headings("run started commit step_time_p50_s spread load n doubts verdict")
     keep = ["run", "n"] if form == "text" else [one.key for one in columns]
     table = table_of("history", case, "", columns, rows, keep=keep)
     machine = runs[-1][0].resolve().parent.name
@@ -302,6 +302,7 @@ def _row(run: Path, found: CaseFigures, index: Index) -> dict[str, Any]:
         "spread": found.spread,
         "load": large_load([found.load]),
         "n": found.processes,
+        "doubts": found.doubts,
         "verdict": "; ".join(filter(None, [found.failed, index.verdict(run)])),
     }
 

@@ -25,7 +25,7 @@ from convmark.report.verdicts import run_words
 from convmark.results.columnar import read_columns, whole_file
 from convmark.results.names import read_name
 from convmark.results.reading import read_run
-from convmark.results.record import MEASURED
+from convmark.results.record import MEASURED, doubts_text
 from convmark.results.store import asked_places, compared_in, run_files
 
 _say = sayer("convmark list")
@@ -73,6 +73,16 @@ def _record(path: Path, *, whole: bool) -> dict[str, Any]:
     except StoreError as error:
         return {**known, "note": str(error).removeprefix(f"{path}:")}
     failed = sum(status not in MEASURED for status in rows["status"])
+    doubts = doubts_text(
+        len(rows["status"]) - failed,
+        failed=0,  # it has a column
+        unsteady=sum(status == "unsteady" for status in rows["status"]),
+        unjudged=sum(
+            bool(why) and status in MEASURED
+            for status, why in zip(rows["status"], rows["not_judged"], strict=True)
+        ),
+        concurrent=0,
+    )
     cases = set(zip(*(list(rows[name]) for name in Case.__dataclass_fields__), strict=True))
     return {
         **known,
@@ -84,6 +94,7 @@ def _record(path: Path, *, whole: bool) -> dict[str, Any]:
         "processes": len(rows["status"]),
         "failed": failed if failed or whole else None,
         "verdicts": counts_text(Gate(judgements=verdicts)),
+        "note": doubts,
     }
 
 

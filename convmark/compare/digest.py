@@ -19,7 +19,7 @@ from convmark.core.errors import CaseError, StoreError
 from convmark.core.statistics import median_of, spread
 from convmark.results.columnar import case_name
 from convmark.results.reading import HEADER, read_cells, read_run
-from convmark.results.record import COLUMNS, MEASURED, STATUSES, from_cells
+from convmark.results.record import COLUMNS, MEASURED, STATUSES, doubts_text, from_cells
 
 _PLACES = {name: place for place, name in enumerate(HEADER)}
 _CASE = operator.itemgetter(*(_PLACES[name] for name in Case.__dataclass_fields__))
@@ -29,6 +29,7 @@ _CODE, _COMMIT, _DIRTY = (_PLACES[name] for name in ("code", "commit", "dirty"))
 _NOT_JUDGED, _LOG_RATIO = (_PLACES[name] for name in ("not_judged", "paired_log_ratio"))
 _LOAD = _PLACES["other_cpu_share"]
 _PARAMETERS, _FLOPS = _PLACES["parameters"], _PLACES["flops_per_sample"]
+_CONCURRENT = _PLACES["concurrent"]
 _NODE = CONDITIONS.index("node")
 _MINUTE = 16
 """Characters of a time as far as the minute."""
@@ -50,6 +51,8 @@ class CaseFigures:
     """The median of their medians."""
     spread: float | None
     """Half their range over the median; None below two."""
+    doubts: str
+    """How many of the measured ones are unsteady, not judged or beside other runs."""
     failed: str
     """The status of the first process that was not measured; empty where all were."""
     judged: int
@@ -198,6 +201,13 @@ def _figures(case: str, rows: Sequence[Sequence[str]]) -> CaseFigures:
         processes=len(times_s),
         step_time_p50_s=median_of(times_s),
         spread=spread(times_s),
+        doubts=doubts_text(
+            len(measured),
+            failed=0,  # the status says it
+            unsteady=sum(cells[_STATUS] == "unsteady" for cells in measured),
+            unjudged=sum(bool(cells[_NOT_JUDGED]) for cells in measured),
+            concurrent=sum(cells[_CONCURRENT] == "true" for cells in measured),
+        ),
         failed=next(failed, ""),
         judged=len(ratios),
         log_ratio=fmean(ratios) if ratios else None,

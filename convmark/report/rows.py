@@ -26,7 +26,14 @@ from convmark.core.text import listed, reasons_text
 from convmark.results.columnar import case_name, read_columns, whole_file, without_earlier_copies
 from convmark.results.names import hardware_names, host_endings, names_of
 from convmark.results.reading import StoreWarning
-from convmark.results.record import BUSY_SHARE, COLUMNS, FRAMEWORK_COLUMNS, MEASURED, OF_MANY_STEPS
+from convmark.results.record import (
+    BUSY_SHARE,
+    COLUMNS,
+    FRAMEWORK_COLUMNS,
+    MEASURED,
+    OF_MANY_STEPS,
+    doubts_text,
+)
 from convmark.results.store import RunSource, labelled, oldest_first, run_files
 
 if TYPE_CHECKING:
@@ -251,20 +258,9 @@ def points(frame: pd.DataFrame) -> pd.DataFrame:
     for column, name in _REASONS.items():
         table[name] = _reasons(measured, column).reindex(table.index)
     counts = (table[name] for name in ("n", "failed", "unsteady", "unjudged", "concurrent"))
-    table["doubts"] = list(map(_doubts, *counts))
+    table["doubts"] = list(map(doubts_text, *counts))
     table["load"] = table["other_cpu_share"].where(table["other_cpu_share"] >= BUSY_SHARE)
     return table.reset_index().sort_values("source", kind="stable", ignore_index=True)
-
-
-def _doubts(n: float, failed: int, unsteady: int, unjudged: int, concurrent: int) -> str:
-    """Return what of a point's processes to be wary of, beside their load and spread."""
-    told = (
-        (failed, n + failed, "failed"),
-        (unsteady, n, "unsteady"),
-        (unjudged, n, "not judged"),
-        (concurrent, n + failed, "beside other runs"),
-    )
-    return ", ".join(f"{count} of {whole:.0f} {word}" for count, whole, word in told if count)
 
 
 def _step_time(measured: pd.DataFrame) -> pd.DataFrame:

@@ -37,6 +37,21 @@ def large_load(shares: Iterable[float | None]) -> float | None:
     return share if share is not None and share >= BUSY_SHARE else None
 
 
+def doubts_text(n: float, failed: int, unsteady: int, unjudged: int, concurrent: int) -> str:
+    """Return what of some processes to be wary of, beside their load and spread.
+
+    Args:
+        n: how many were measured; those that failed are none of them.
+    """
+    told = (
+        (failed, n + failed, "failed"),
+        (unsteady, n, "unsteady"),
+        (unjudged, n, "not judged"),
+        (concurrent, n + failed, "beside other runs"),
+    )
+    return ", ".join(f"{count} of {whole:.0f} {word}" for count, whole, word in told if count)
+
+
 OF_MANY_STEPS = ("step_time_p95_s", "step_time_p99_s")
 """What a process has that has taken many steps: the quicker ones of a case, where not all have. A
 median over these is not to stand beside one over all, and is left out."""
