@@ -296,6 +296,24 @@ def test_a_machine_is_shown_by_its_name_and_never_judged() -> None:
     assert "decide" not in across_report(cells, "machine")
 
 
+def test_what_may_bend_a_ratio_of_machines_is_said_as_the_report_says_it() -> None:
+    rows = run(1, "2.20.0", 1.0, 1.1, machine="a", time_budget_s=0.6, measurement_version="3")
+    rows += run(1, "2.21.0", 2.0, 2.1, machine="b", time_budget_s=0.1, code="c2")
+    first, second = across(rows, "machine", {}, FILES.__getitem__)
+    assert (first.note, second.note) == (
+        "",
+        "other tensorflow, measurement version, time budget, code, which may bend the ratio: "
+        "measure both again with the same release of convmark and time budget and code",
+    )
+    same = run(2, "2.20.0", 1.0, 1.1, machine="b", measurement_version="3", time_budget_s=0.6)
+    assert across([*rows[:2], *same], "machine", {}, FILES.__getitem__)[1].note == ""
+    later = run(3, "2.21.0", 1.0, 1.1, time_budget_s=0.6, measurement_version="3")
+    assert across([*same, *later], "tensorflow", {}, FILES.__getitem__)[1].note.count("time") == 0
+    less = [*same, *run(3, "2.21.0", 1.0, 1.1, time_budget_s=0.1, measurement_version="3")]
+    cell = across(less, "tensorflow", {}, FILES.__getitem__)[1]
+    assert cell.note.endswith("not the same: time budget")
+
+
 def test_runs_of_one_number_in_two_folders_are_apart() -> None:
     old, new = run(1, "2.20.0", 1.0, 1.0, 1.0), run(1, "2.20.0", 1.5, 1.5, 1.5)
     (cell,) = across_runs([old, new], "tensorflow")

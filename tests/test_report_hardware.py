@@ -12,8 +12,9 @@ from test_report_tables import found, hardware, kept, three
 from convmark.core.errors import OptionError
 from convmark.report.build import build
 from convmark.report.comparison import Comparison, Price
+from convmark.report.measured import unlike_words
 from convmark.report.rows import points
-from convmark.report.tables.hardware import GEOMETRIC_MEAN, hardware_tables, unlike_words
+from convmark.report.tables.hardware import GEOMETRIC_MEAN, hardware_tables
 from convmark.report.tables.models import architectures
 from convmark.report.tables.steps import (
     latency_limit,

@@ -28,6 +28,7 @@ from convmark.compare.rule.statistics import pooled_variance
 from convmark.core.interval import NOT_KNOWN, Interval, share_of
 from convmark.core.statistics import interval_around
 from convmark.core.text import counted, interval_text, load_text
+from convmark.report.measured import MAY_BEND, unlike_words
 from convmark.report.ratios import ratio
 from convmark.results.record import FRAMEWORK_COLUMNS, Record, large_load
 
@@ -164,7 +165,7 @@ def changes(
     ]
     decisions = decide(sessions) if any(one.wall for one in sessions) else [None] * len(pairs)
     return [
-        _change(pair, decision, why if judged else "", _along(pair, column, judged))
+        _change(pair, decision, why if judged else "", _along(pair, column, files_of, judged))
         for pair, decision, why in zip(pairs, decisions, refused, strict=True)
     ]
 
@@ -219,13 +220,21 @@ def _why_not_paired(pair: Pair) -> str:
     return "" if loads_alike(pair.old.rows, pair.new.rows) else "the load differed or is not known"
 
 
-def _along(pair: Pair, column: str, judged: bool) -> str:
-    """Say which software is not the same at both values, besides the column's own."""
-    if judged and column not in SOFTWARE:
-        return ""  # that is why there is no verdict
+def _along(pair: Pair, column: str, files_of: Callable[[str], str], judged: bool) -> str:
+    """Say what is not the same at both values, besides the column's own and what bars a verdict."""
     own = {column, *(FRAMEWORK_COLUMNS if column == "backend" else ())}
-    names = [name for name in _differing(pair) if name in SOFTWARE - own]
-    return f"not the same: {', '.join(names)}" if names else ""
+    told = SOFTWARE if judged else SOFTWARE.union(MAY_BEND) - {"driver"}  # each card has its own
+    names = [name for name in _differing(pair) if name in told - own]
+    if judged and column not in SOFTWARE:
+        names = []  # that is why there is no verdict
+    old, new = (value.rows[-1] for value in (pair.old, pair.new))
+    if old.time_budget_s != new.time_budget_s:
+        names.append("time budget")
+    if judged:
+        return f"not the same: {', '.join(names)}" if names else ""
+    if _are_same_files(pair, files_of) is False:
+        names.append("code")
+    return unlike_words(name.replace("_", " ") for name in names)
 
 
 def _differing(pair: Pair) -> list[str]:

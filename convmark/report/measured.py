@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from convmark.core.errors import OptionError
 from convmark.core.report_options import RANKS
 from convmark.core.statistics import median_of
+from convmark.core.text import listed
 from convmark.report.comparison import Comparison, Price
 from convmark.report.ratios import LEAST_PROCESSES, Ratio, Units, ratio
 from convmark.report.rows import judged_rows, records_of, setting, text_of
@@ -33,6 +34,13 @@ SAME = (
 SOFTWARE = (
     *("framework", "keras", "python", "packages", "driver", "measurement_version", "flags"),
 )
+MAY_BEND = (*SOFTWARE, "training", "isolation", "state", "time_budget_s", "code")
+"""What is told of the two sides of a ratio where it is another one."""
+_MOST_NAMES = 4
+_BENDING = MappingProxyType(
+    {"measurement version": "release of convmark", "time budget": "time budget", "code": "code"}
+)
+"""What may bend a ratio most, and what of both sides has to be the same."""
 _OF_RUNS = (
     *("state", "training", "isolation", "numpy", "cuda", "cudnn", "os", "gpu", "mig", "ecc"),
     "time_budget_s",
@@ -244,6 +252,15 @@ def unlike_times(hardware: Iterable[tuple[str, Sequence[Row]]]) -> list[str]:
         f"The sustained times differ ({', '.join(words)}): a machine measured for "
         "longer has more time to become slower; measure all with the same --sustain."
     ]
+
+
+def unlike_words(names: Iterable[str]) -> str:
+    """Return what is another one on the two sides of a ratio; what to do where it may bend it."""
+    found = list(dict.fromkeys(names))
+    told = f"other {listed(found, _MOST_NAMES)}" if found else ""
+    if same := [what for name, what in _BENDING.items() if name in found]:
+        told += f", which may bend the ratio: measure both again with the same {' and '.join(same)}"
+    return told
 
 
 def _conditions(row: Row) -> list[str]:

@@ -19,7 +19,7 @@ from convmark.core.table import Table, headings, table_of
 from convmark.core.tasks import TASKS
 from convmark.core.text import counted, interval_text, load_text, seconds_text
 from convmark.report.comment import Gate, main_of
-from convmark.report.measured import of_processes
+from convmark.report.measured import of_processes, unlike_words
 from convmark.report.ratios import Ratio, brackets_text, figure_text, ratio, times_as_fast
 from convmark.report.rows import (
     SERIES,
@@ -29,7 +29,7 @@ from convmark.report.rows import (
     text_of,
 )
 from convmark.report.tables.comparisons import newest_comparison
-from convmark.report.tables.hardware import GEOMETRIC_MEAN, UNLIKE, unlike_words
+from convmark.report.tables.hardware import GEOMETRIC_MEAN, UNLIKE
 from convmark.report.tables.overview import FEW_PROCESSES, WIDE_SPREAD
 from convmark.report.verdicts import worth_reading
 from convmark.results.reading import read_head

@@ -9,21 +9,20 @@ differs from run to run, and the table says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from convmark.core.errors import OptionError
 from convmark.core.statistics import median_of
 from convmark.core.table import Heading, Table, headings, table_of
-from convmark.core.text import counted, listed, load_text
+from convmark.core.text import counted, load_text
 from convmark.report.comparison import Comparison
 from convmark.report.measured import (
     BURST,
+    MAY_BEND,
     SAME,
-    SOFTWARE,
     SUSTAINED,
     Key,
     Measured,
@@ -31,6 +30,7 @@ from convmark.report.measured import (
     Sides,
     named,
     unlike_times,
+    unlike_words,
 )
 from convmark.report.ratios import (
     LEAST_PROCESSES,
@@ -48,12 +48,8 @@ if TYPE_CHECKING:
 
 GEOMETRIC_MEAN = "geometric mean"
 BEST_BATCHES = "hardware_best"
-UNLIKE, MOST_NAMES = "not as on", 4
-"""How a note begins that has what of the software is another one; and how many names a line has."""
-_BENDING = MappingProxyType(
-    {"measurement version": "release of convmark", "time budget": "time budget", "code": "code"}
-)
-"""What may bend a ratio, and what of both sides has to be the same."""
+UNLIKE = "not as on"
+"""How a note begins that has what of the software is another one."""
 
 _STEP = "step_time_p50_s"
 _Speedups = Mapping[str, Sequence[Ratio]]
@@ -400,20 +396,11 @@ class _Shown(Measured):
 
 def _other_software(row: Row, base: Row) -> Iterator[str]:
     """Yield what of the software is another one; a driver is, on hardware of another kind."""
-    for column in (*SOFTWARE, "training", "isolation", "state", "time_budget_s", "code"):
+    for column in MAY_BEND:
         own, its = text_of(row.get(column)), text_of(base.get(column))
         known = column != "code" or (own and its)
         if own != its and known and column != "driver":
             yield column.removesuffix("_s").replace("_", " ")
-
-
-def unlike_words(names: Iterable[str]) -> str:
-    """Return what is another one on the two sides of a ratio; what to do where it may bend it."""
-    found = list(dict.fromkeys(names))
-    told = f"other {listed(found, MOST_NAMES)}" if found else ""
-    if same := [what for name, what in _BENDING.items() if name in found]:
-        told += f", which may bend the ratio: measure both again with the same {' and '.join(same)}"
-    return told
 
 
 def _trained_alike(row: Row, other: Row) -> bool:
