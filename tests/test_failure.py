@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from convmark.worker.failure import CaseFailure, UnknownModelError, message_of, stack_of
+from convmark.worker.failure import (
+    MESSAGE_CHARS,
+    CaseFailure,
+    UnknownModelError,
+    message_of,
+    stack_of,
+)
 
 KERAS = (
     "Exception encountered when calling Sequential.call().\n\n\x1b[1mInput 0 of layer 'conv2d' is "
@@ -66,6 +72,13 @@ OPERATION = (
 )
 def test_a_message_is_the_first_sentence_that_is_a_reason(error: Exception, line: str) -> None:
     assert message_of(error) == line
+
+
+def test_a_long_message_keeps_what_to_do_at_its_end() -> None:
+    message = message_of(CaseFailure(f"net: a reason: {'path/' * 80}; use --precisions float32"))
+    assert message.startswith("net: a reason: path/")
+    assert message.endswith("; use --precisions float32")
+    assert len(message) == MESSAGE_CHARS
 
 
 def test_a_stack_is_kept_of_what_is_no_line_of_ours() -> None:

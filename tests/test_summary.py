@@ -187,6 +187,12 @@ def test_a_case_that_failed_has_its_reason_in_place_of_figures() -> None:
     assert lines[0]["note"] == ""
 
 
+def test_a_reason_is_whole_with_what_to_do_at_its_end() -> None:
+    error = f"{'net: ' * 30}the input shape is not known; give --input-shape"
+    (table,) = summary([row(status="error", error=error)])
+    assert table.column("note") == [f"error: {error}"]
+
+
 def test_a_failed_process_is_named_beside_the_figures_of_the_others() -> None:
     (line,) = cells(summary_text([measured(1, 0.01), row(process=2, status="crashed", error="x")]))
     assert (line["step p50"], line["n"], line["note"]) == ("10.0 ms", "1", "crashed: x")

@@ -195,18 +195,18 @@ def _ran_by(row: Record) -> str:
     return f"{BACKENDS[row.backend].label} on {row.device}{small}"
 
 
-def _note(rows: Sequence[Record], said: set[tuple[str, str | None]], most: int = 80) -> str:
+def _note(rows: Sequence[Record], said: set[tuple[str, str | None]]) -> str:
     """Return why a case has failed, and what to be wary of in the figures of its processes."""
     failures = dict.fromkeys((row.status, row.model, row.error) for row in rows if not row.measured)
     reasons = []
     for status, *failed in failures:
         known = tuple(failed) in said
-        reasons.append(f"{status}: {'as above' if known else (failed[1] or '')[:most]}")
+        reasons.append(f"{status}: {'as above' if known else failed[1] or ''}")
     said.update((model, error) for _, model, error in failures)
     measured = [row for row in rows if row.measured]
     notes = [listed(reasons, 3)]
     if measured:
-        notes.append(_doubt(measured, most))
+        notes.append(_doubt(measured))
         if (load := load_of(measured)) is not None:
             notes.append(f"other programs took {load_text(load)} of the CPUs' time")
         notes += ["beside other benchmark runs"] * any(row.concurrent for row in measured)
@@ -221,7 +221,7 @@ def load_of(rows: Sequence[Record]) -> float | None:
     return large_load(row.other_cpu_share for row in rows if row.measured)
 
 
-def _doubt(rows: Sequence[Record], most: int) -> str:
+def _doubt(rows: Sequence[Record]) -> str:
     for column, unit in (("parameters", "parameters"), ("flops_per_sample", "FLOPs")):
         if len(found := sorted(set(values_of(rows, column)))) > 1:
             return f"its processes ran unlike models, of {found[0]:,} to {found[-1]:,} {unit}"
@@ -234,11 +234,11 @@ def _doubt(rows: Sequence[Record], most: int) -> str:
         why = reasons_text([row.unsteady for row in unsteady if row.unsteady])
         return f"{len(unsteady)} of {len(rows)} unsteady{f': {why}' * bool(why)}"
     unknown = next((row.flops_note for row in rows if row.flops_note), None)
-    return f"no FLOPs: {unknown[:most]}" if unknown else ""
+    return f"no FLOPs: {unknown}" if unknown else ""
 
 
 def _failure(rows: Sequence[Record]) -> str:
-    return "" if all(row.measured for row in rows) else _note(rows, set(), 120)
+    return "" if all(row.measured for row in rows) else _note(rows, set())
 
 
 def _learned(groups: Groups) -> Table:

@@ -49,7 +49,7 @@ class CaseFailure(Exception):
 def message_of(error: BaseException) -> str:
     """Return what went wrong in one line: the first sentence that is a reason, and no stack."""
     if isinstance(error, (CaseFailure, UnknownModelError)):
-        return one_line(error)
+        return _kept_ends(one_line(error, limit=1 << 20))
     if isinstance(error, SystemExit):
         return f"the model's code ends the program (exit status {error.code})"
     reason = first_sentence(error)
@@ -57,6 +57,11 @@ def message_of(error: BaseException) -> str:
     text = one_line(f"{kind}: {reason}" if reason else kind, limit=1 << 20)
     if "No space left" in text and shutil.disk_usage(tempfile.gettempdir()).free < FULL_BYTES:
         text += f"; TMPDIR, {tempfile.gettempdir()}, is full: free some or name another folder"
+    return _kept_ends(text)
+
+
+def _kept_ends(text: str) -> str:
+    """Return a message of at most `MESSAGE_CHARS`: its end says what to do."""
     if len(text) <= MESSAGE_CHARS:
         return text
     return f"{text[:HEAD_CHARS]} ... {text[-(MESSAGE_CHARS - HEAD_CHARS - 5) :]}"
