@@ -259,7 +259,8 @@ def test_a_run_ends_with_the_next_command_unless_it_is_quiet(
     assert main([*short, "--models", "broken", "--quiet"]) == 1
     said = capsys.readouterr()
     assert "convmark run: 1 of 1 process without figures: " in said.err
-    assert "\nconvmark run: next:\nconvmark doctor\n" in said.err
+    again = "convmark run --models broken --tasks train --batch-sizes 32 --processes 1"
+    assert f"\nconvmark run: next:\n{again}\n" in said.err
 
 
 def test_the_next_command_works_as_pasted_wherever_the_results_are(
@@ -372,6 +373,11 @@ def test_the_next_step_follows_from_the_worst_row() -> None:
     assert f"; {loaded}" in both
     assert said("ok", "unsteady").startswith("1 of 2 processes unsteady")
     assert said("unsteady", "crashed").startswith("1 of 2 processes without figures")
+    assert said("crashed", "timeout").endswith("\nnext: convmark doctor")
+    assert said("crashed", "error", "ok").endswith(
+        f"measure again\nnext: convmark run --models {row().model} --tasks {row().task} "
+        f"--batch-sizes {row().batch_size} --processes 1"
+    )
     assert "next: convmark report" in said("ok", "out_of_memory", searched=True)
 
 

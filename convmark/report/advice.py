@@ -53,6 +53,9 @@ MOST_FAILED, MOST_METRICS, MOST_LETTERS = 4, 2, 120
 """Cases that are named at the end of a gate, so that it fits into the last lines of a terminal;
 metrics of each; and letters of a note."""
 
+_TOLD = ("error", "out_of_memory")
+"""Statuses whose reason is of the case, and not of the machine."""
+
 MEANT = frozenset(("regressed", "changed"))
 """Verdicts of a change that may be intended."""
 
@@ -90,12 +93,16 @@ def next_step(
     if searched:
         records = [record for record in records if record.measured]
     doctor = f"next: {typed('doctor', options, _OF_DOCTOR)}"
-    failed = sum(not record.measured for record in records)
+    failed = [record for record in records if not record.measured]
     doubtful = sum(record.status == "unsteady" or bool(record.not_judged) for record in records)
     if failed:
+        said = f"{len(failed)} of {counted(len(records), 'process')} without figures"
+        told = next((record for record in failed if record.status in _TOLD), None)
+        if told is None:
+            return f"{said}: the column note has the reason\n{doctor}"
+        again = typed(f"run {_case_words(told.case)} --processes 1", options, _OF_AB)
         return (
-            f"{failed} of {counted(len(records), 'process')} without figures: the column "
-            f"note has the reason\n{doctor}"
+            f"{said}: the column note has the reason; correct it and measure again\nnext: {again}"
         )
     of_all, causes = f"of {counted(len(records), 'process')}", []
     if doubtful:
