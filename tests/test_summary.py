@@ -82,6 +82,19 @@ def test_records_are_grouped_by_case_training_first_and_processes_in_order() -> 
     assert [record.process for record in groups["b-train-cpu-b32-float32"]] == [1, 2]
 
 
+def test_cases_that_differ_in_a_setting_alone_are_in_one_order_however_a_run_mixed_them() -> None:
+    shared: dict[str, Any] = {"model": "a", "task": "infer", "batch_size": 1}
+    mixed = [
+        row(**shared, runtime="openvino"),
+        row(**shared, threads="16"),
+        row(**shared, threads="2"),
+        row(**shared, runtime="litert"),
+        row(**shared),
+    ]
+    named = [name.removeprefix("a-infer-cpu-b1-float32") for name in by_case(mixed)]
+    assert named == ["", "-litert", "-openvino", "-t2", "-t16"]
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [([], None), ([0.5], None), ([1.0, 1.0], 0.0), ([9.0, 11.0], 0.1), ([8.0, 10.0, 13.0], 0.25)],

@@ -17,7 +17,14 @@ from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIMES
 from convmark.core.statistics import QUANTILE_STEPS, middle_of, spread
 from convmark.core.table import SAMPLES_PER_S, Heading, Table, headings, plain, table_of
 from convmark.core.tasks import TASKS, TIMED_TASKS
-from convmark.core.text import counted, listed, load_text, reasons_text, seconds_text
+from convmark.core.text import (
+    counted,
+    listed,
+    load_text,
+    natural_order,
+    reasons_text,
+    seconds_text,
+)
 from convmark.report.tables.cores import cores
 from convmark.report.tables.cost import ENERGY_COLUMNS, ENERGY_HEADINGS, of_scopes
 from convmark.report.tables.replicas import scaling_of_run
@@ -36,13 +43,13 @@ Groups = Mapping[str, Sequence[Record]]
 
 
 def by_case(records: Sequence[Record]) -> dict[str, list[Record]]:
-    """Return the records of each case, cases in order of model, task and batch size."""
+    """Return the records of each case, cases in order of model, task, batch size and name."""
     tasks = list(TASKS)
     ordered = sorted(
         records,
         key=lambda row: (
             *(row.model, tasks.index(row.task), row.device, row.batch_size),
-            *(row.replicas, row.process),
+            *(row.replicas, natural_order(row.case.name), row.process),
         ),
     )
     groups: dict[str, list[Record]] = {}
