@@ -13,6 +13,8 @@ from report_rows import keep_run, measured
 from convmark.core.table import Table
 from convmark.report.build import build
 from convmark.report.tables.runtimes import _fastest
+from convmark.results.record import COLUMNS
+from convmark.worker.runtimes.agreement import ROUNDING
 
 
 @pytest.fixture
@@ -112,3 +114,15 @@ def test_an_error_is_a_number_in_a_table_and_a_file_compared_with_nothing_has_no
     assert table.column("largest_rel_error") == [2.54e-7, None]
     place = [one.key for one in table.headings].index("largest_rel_error")
     assert [texts[place] for texts in table.texts()] == ["2.5e-07", ""]
+
+
+def test_an_error_that_float32_may_round_is_not_shown_as_equal_to_the_last_bit(
+    table_of_rows: Callable[..., Table],
+) -> None:
+    errors = {"largest_abs_error": 8.3e-7, "largest_rel_error": 0.0}
+    table = table_of_rows({**LITERT, **errors})
+    place = [one.key for one in table.headings].index("largest_rel_error")
+    assert [texts[place] for texts in table.texts()] == ["within rounding"]
+    for text in (table.caption, *(one.meaning for one in COLUMNS if one.name in errors)):
+        assert ("float32 may round" in text) == ("divided by" in text), text
+    assert f"{ROUNDING:.1e}".replace("e-06", "e-6") in table.caption

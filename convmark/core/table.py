@@ -48,7 +48,7 @@ KINDS: Mapping[str, tuple[str, Callable[[Any], str]]] = MappingProxyType(
         "number": ("", _plain_number),
         "whole": ("", lambda value: f"{value:.0f}"),
         "figure": ("", str),
-        "error": ("", lambda value: f"{value:.1e}"),
+        "error": ("", lambda value: f"{value:.1e}" if value else "within rounding"),
         "score": ("", lambda value: f"{value:.4f}"),
         "flag": ("", lambda value: "yes" if value else "no"),
         "difference": ("", lambda value: f"{value:+.4f}"),

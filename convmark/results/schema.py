@@ -336,8 +336,8 @@ class Schema(RowFacts):
     )
     largest_rel_error: float | None = _export(
         (
-            "the same, divided by the largest distance of that output's values from "
-            "their mean, without rounding"
+            "the same less what float32 may round (1.9e-6 of that output's largest magnitude; 0: "
+            "no more than that), divided by the largest distance of its values from their mean"
         ),
         title="error",
     )

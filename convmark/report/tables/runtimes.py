@@ -38,7 +38,8 @@ _CAPTION = (
     "times contains 1) or not comparable (they are from different runs, or one "
     "has fewer than three processes: measure them in one run with --processes 3 "
     "or more). A row with an error has passed the comparison with the Keras "
-    "model in float32: the error is the largest difference of an output, divided "
+    "model in float32: the error is the largest difference of an output, less "
+    "what float32 may round (1.9e-6 of its largest magnitude), divided "
     "by the largest distance of that output from its mean. A row without an "
     "error is of a file that was compared with nothing. If the runtimes ran with "
     'different numbers of threads, the fastest has "threads differ". A step of '
