@@ -15,6 +15,7 @@ from report_rows import SLOW, results_of_two_machines
 
 from convmark.cli.parsers import parsers
 from convmark.core.options import OPTIONS
+from convmark.machine.hardware import machine_name
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -133,6 +134,17 @@ def test_a_decision_without_a_status_is_refused(tmp_path: Path) -> None:
     path.write_text("# One\n\nChosen: this.\n")
     with pytest.raises(SystemExit, match="must begin with a title"):
         REFERENCE["decision_head"](path)
+
+
+def test_a_machine_is_named_in_the_pages_as_the_code_names_it() -> None:
+    form = re.compile(r"[a-z0-9-]+-\d+cpu-\d+gib-[0-9a-f]{8}")
+    assert form.fullmatch(machine_name(cpu="AMD EPYC", cores=2, ram_bytes=24 << 30, gpu_names=[]))
+    given = re.compile(r'(?:--name |names=\[")([^\s="]+)=')
+    named = {page.name: one for page in PAGES for one in given.findall(text_of(page))}
+    assert {"compare-machines.md", "python.md"} <= set(named)
+    assert {page: one for page, one in named.items() if not form.fullmatch(one)} == {
+        "commands.md": "MACHINE"
+    }
 
 
 def test_no_page_takes_convmark_from_a_package_index_which_has_none() -> None:

@@ -325,7 +325,7 @@ def report(
         output: a file to write it to as well; its suffix sets the format, such as `.html`.
         options: any of the fields of `ReportOptions`, such as `style="applications"`,
             `prices="prices.toml"`, `reference="laptop"`, `rank="sustained"`, `figures="plots"`,
-            `power_logs=["meter.csv"]`, `names=["intel-xeon-2-cores-8-gib=laptop"]`, or
+            `power_logs=["meter.csv"]`, `names=["intel-xeon-2cpu-24gib-1ed51224=laptop"]`, or
             `against="main"`, whose verdicts of the newest run come first.
 
     Raises:

@@ -87,7 +87,9 @@ class LayerRow:
     bound: str | None = column("memory or compute: which ceiling is lower (roofline)")
     note: str | None = column("why layers are together, or what may help")
     profiled_share: float | None = column(
-        "of the forward pass by the framework's profiler", bounds="share", default=None
+        "of the forward pass of all layers, without the rest, by the framework's profiler",
+        bounds="share",
+        default=None,
     )
     """With that of the rows after it that have none: a profiler names one of fused operations."""
 
