@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from convmark.core.case import Case
 from convmark.results.record import Record
 from convmark.session.expected import is_guess
 from convmark.session.facts import Job
-from convmark.session.progress import Display, RunProgress, TimeLeft
+from convmark.session.progress import Display, RunProgress, TimeLeft, narrowed
 
 
 def job(model: str, process: int = 1, order: int = 1) -> Job:
@@ -207,6 +208,33 @@ def test_the_newest_text_replaces_the_last_on_a_terminal_and_is_a_line_elsewhere
     assert file.getvalue() == "[one]\ntwo\n"
     assert "two" in terminal.getvalue()
     assert terminal.getvalue().endswith("\x1b[2K"), "the lane is gone at the end"
+
+
+def test_a_line_of_eighty_columns_keeps_numbers_time_and_phase_and_shortens_the_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    case, stream = "nets_of_a_shop:two_eyes-train-cpu-b32-float32", Terminal()
+    with Display(stream) as shown:
+        shown.update("", f"{case} #1 warm-up", done=3, total=12, left="12 min 30 s left")
+    bare = re.sub(r"\x1b\[[\d;]*m", "", stream.getvalue())
+    line = next(one for one in re.split(r"[\r\n]|\x1b\[\S[A-Z]", bare) if "#1" in one)
+    assert len(line.rstrip()) <= 80
+    assert line.startswith(" 3/12 ")
+    assert line.rstrip().endswith("float32 #1 warm-up")
+    assert " 12 min 30 s left nets_of" in line
+    with Display(stream, counted=False) as shown:
+        shown.newest(f"{case}: session 3, 0 of 1 case decided, at most 14 min 30 s left")
+    assert "float32: session 3, 0 of 1 case decided, at most 14 min 30 s left" in stream.getvalue()
+
+
+def test_a_name_gives_way_before_the_rest_of_a_line_and_a_short_line_stays() -> None:
+    text = "lenet5-train-cpu-b32-float32 #1 warm-up"
+    assert narrowed(text, len(text)) == text
+    assert narrowed(text, 30) == "lenet5-tr…2-float32 #1 warm-up"
+    assert narrowed(text, 20) == "lenet…loat32 #1 war…"
+    assert [len(narrowed(text, width)) for width in (0, 1, 15, 38)] == [1, 1, 15, 38]
 
 
 def test_nothing_is_shown_without_a_stream() -> None:

@@ -18,10 +18,24 @@ from convmark.results.record import Record
 from convmark.session.facts import Job
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress, ProgressColumn, TaskID
+
+LEAST_NAME = 12
+"""Characters of a case's name that stay on a narrow terminal."""
 
 Clock = Callable[[], float]
 Guess = Callable[[Case], float]
+
+
+def narrowed(text: str, width: int) -> str:
+    """Return a line of at most so many characters: the name that it begins with is shortened."""
+    name, space, rest = text.partition(" ")
+    room = max(LEAST_NAME, width - len(space + rest))
+    if len(name) > room:
+        kept = room // 2
+        name = f"{name[: room - kept - 1]}…{name[-kept:]}"
+    line = f"{name}{space}{rest}"
+    return line if len(line) <= width else f"{line[: max(0, width - 1)]}…"
 
 
 class Display(contextlib.AbstractContextManager["Display"]):
@@ -85,26 +99,52 @@ class Display(contextlib.AbstractContextManager["Display"]):
             BarColumn,
             MofNCompleteColumn,
             Progress,
-            ProgressColumn,
             SpinnerColumn,
             TextColumn,
         )
+        from rich.table import Column
 
-        columns: list[ProgressColumn] = [SpinnerColumn()]
+        whole = Column(no_wrap=True)  # rich narrows the others first
+        columns: list[ProgressColumn] = [SpinnerColumn(table_column=whole)]
         if self._counted:
             left = TextColumn("{task.fields[left]}", markup=False)
-            columns = [MofNCompleteColumn(), BarColumn(bar_width=20), left]
+            done = MofNCompleteColumn(table_column=whole)
+            columns = [done, BarColumn(bar_width=20, table_column=whole), left]
         if self._named:
             columns.insert(0, TextColumn("{task.fields[lane]}", markup=False))
         bars = Progress(
             *columns,
-            TextColumn("{task.description}", markup=False),
+            _texts(),
             console=Console(file=self._stream),
             transient=not self._named,
             refresh_per_second=2,  # each refresh takes a little of the machine from the measured
         )
         bars.start()
         return bars
+
+
+def _texts() -> ProgressColumn:
+    """Return the column of the lanes' texts, which alone gives way where a line is too long."""
+    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.measure import Measurement
+    from rich.progress import ProgressColumn, Task
+    from rich.text import Text
+
+    class Narrowing:
+        def __init__(self, text: str) -> None:
+            self.text = text
+
+        def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+            return Measurement(1, max(1, len(self.text))).with_maximum(options.max_width)
+
+        def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+            yield Text(narrowed(self.text, options.max_width), no_wrap=True)
+
+    class Texts(ProgressColumn):
+        def render(self, task: Task) -> Narrowing:
+            return Narrowing(task.description)
+
+    return Texts()
 
 
 class TimeLeft:
