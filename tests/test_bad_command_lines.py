@@ -146,7 +146,7 @@ BAD: list[tuple[list[str], str]] = [
     (["report", "-o", "folder", "--format", "csv"], "--output: folder must be writable"),
     (["report", "-o", "a\0b.md"], "--output: "),
     (["report", "--style", "fancy"], "--style: must be one of full, applications"),
-    (["report", "--prices", "nowhere"], "--prices: nowhere must be a TOML file: No such file"),
+    (["report", "--prices", "nowhere"], "--prices: nowhere cannot be read: No such file"),
     (["report", "--prices", ""], "--prices: must be the path of a file"),
     (["report", "--reference", ESCAPE], "--reference: no row is from the machine '\\x1b[31mred"),
     (["report", "--reference", " "], "--reference: must be the name of a machine, got ' '"),

@@ -449,6 +449,7 @@ def test_a_case_of_another_model_is_never_what_was_meant() -> None:
         ("x", [f"name{n}" for n in range(13)], "no known name is similar"),
         ("x", [], "none is known"),
         ("ab1", ["ab2", "ab3", "ab4", "ab5"], "did you mean ab5 or ab4 or ab3?"),
+        ("batchsizes", ["backends", "batch_sizes"], "did you mean batch_sizes?"),
     ],
 )
 def test_advice_names_the_nearest_or_all_where_they_are_few(

@@ -70,7 +70,7 @@ OWN = f"{SHARED}[mac]\n{BOUGHT}"
         (MAC.replace("2026-01-31", "2026-02-02"), "must not lie in the future, got 2026-02-02"),
         (MAC.replace("the invoice", "\\u001b[31m"), "source must be one line of text, got '\\x1b"),
         (MAC.replace("source", "sauce"), "unknown key 'sauce'; did you mean source?"),
-        (MAC.replace("per_hour", "per_hours"), "unknown key 'per_hours'; did you mean per_hour or"),
+        (MAC.replace("per_hour", "per_hours"), "unknown key 'per_hours'; did you mean per_hour?"),
         (f'{MAC}[pc]\nper_hour = 1\ncurrency = "EUR"\n', "one currency, mac has USD and pc EUR"),
         (f"{MAC}years = 3\n", "must be rented (per_hour) or bought (purchase, years, per_kwh)"),
         (f"{SHARED}[mac]\n", "must have per_hour, or purchase, years and per_kwh"),
@@ -91,5 +91,5 @@ def test_what_is_no_price_is_refused_in_one_line(tmp_path: Path, text: str, mess
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"none\.toml must be a TOML file: No such file"):
+    with pytest.raises(OptionError, match=r"none\.toml cannot be read: No such file"):
         read_prices(tmp_path / "none.toml")

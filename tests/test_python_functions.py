@@ -190,10 +190,15 @@ def test_the_public_names_are_listed_documented_and_can_be_sent_to_another_proce
             lambda: convmark.compare(processes=3),
             r"^processes: is not an option here, but of convmark.measure",
         ),
+        (
+            lambda: convmark.compare(progress=False),
+            r"^progress: is not an option here, but of convmark.measure",
+        ),
+        (lambda: convmark.compare(batchsizes=1), r"^batchsizes: .*; did you mean batch_sizes\?$"),
         (lambda: convmark.report(style="wide"), r"^style: must be one of"),
         (lambda: convmark.report(rank="best"), r"^rank: must be one of burst, sustained, got"),
         (lambda: convmark.report(price="x.toml"), r"^price: is not an option; did you mean prices"),
-        (lambda: convmark.report(prices=Path("x")), r"^prices: x must be a TOML file: No such"),
+        (lambda: convmark.report(prices=Path("x")), r"^prices: x cannot be read: No such file"),
         (lambda: convmark.report(output="x.pdf"), r"^output: must end in [^-]*, got 'x.pdf'$"),
         (lambda: convmark.measure(batch_sizes=np.ones((9, 9))), r"^batch_sizes: must be a text, a"),
         (
@@ -202,7 +207,7 @@ def test_the_public_names_are_listed_documented_and_can_be_sent_to_another_proce
         ),
         (lambda: convmark.measure(processes=True), r"^processes: must be a text, .*, got True$"),
     ],
-    ids=range(17),
+    ids=range(19),
 )
 def test_a_wrong_value_is_one_line(call: Callable[[], object], message: str, folder: Path) -> None:
     with pytest.raises(convmark.ConvmarkError, match=message) as raised:

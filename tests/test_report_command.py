@@ -238,7 +238,7 @@ BAD = [
     (["--style", "fancy"], "--style: must be one of full, applications, accuracy, got 'fancy'"),
     (["--style", "accuracy", "--reference", SLOW], "--reference: must not be given with --style"),
     (["--style", "applications", "--prices", "a.toml"], "--prices: must not be given with --style"),
-    (["--prices", "cheap"], "--prices: cheap must be a TOML file: No such file or directory"),
+    (["--prices", "cheap"], "--prices: cheap cannot be read: No such file or directory; give a"),
     (["--reference", "mac"], "--reference: no row is from the machine 'mac'; known: xeon-2"),
     (["nowhere"], "nowhere: no such file or folder"),
     (["empty"], "empty: has no runs yet; `convmark run` makes one"),

@@ -471,6 +471,11 @@ def test_a_path_that_is_not_there_is_refused(history: Store, tmp_path: Path) -> 
             history.find(name, MACHINE)
 
 
+def test_a_commit_of_too_few_characters_is_answered_with_the_rule(history: Store) -> None:
+    with pytest.raises(StoreError, match="no run '89abcd'; a commit is given by at least 7 char"):
+        history.find(ANOTHER_COMMIT[:6], MACHINE)
+
+
 @pytest.mark.parametrize(
     "name", ["5", "0", "newest", "main", A_COMMIT[:6], "fffffff", A_COMMIT + "0", "", "-1"]
 )

@@ -374,7 +374,7 @@ def _options(given: Mapping[str, Any], known: Mapping[str, Option]) -> Options:
         known: those of `KEYWORDS` that the function takes.
     """
     for name in given:
-        if name in KEYWORDS and name not in known:
+        if name in (*KEYWORDS, "progress") and name not in known:
             raise OptionError(f"{name}: is not an option here, but of convmark.measure")
     texts = {name: plain_value(value) for name, value in given.items() if value is not None}
     values = values_of(known, texts)

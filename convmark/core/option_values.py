@@ -30,6 +30,8 @@ MOST_SECONDS = 1_000_000
 """Eleven days; the system's timers overflow far above it."""
 
 
+MOST_BEHIND = 0.25
+"""Of the likeness of the nearest name: one farther away is not meant."""
 MOST_KNOWN = 12
 """Known names that are listed where none is near."""
 
@@ -45,6 +47,8 @@ def did_you_mean(
     import difflib  # for errors alone
 
     near = difflib.get_close_matches(value, dict.fromkeys(known), n=most, cutoff=cutoff)
+    like = [difflib.SequenceMatcher(None, one, value).ratio() for one in near]
+    near = [one for one, how in zip(near, like, strict=True) if how > like[0] - MOST_BEHIND]
     return f"did you mean {' or '.join(f'{before}{one}' for one in near)}?" if near else ""
 
 

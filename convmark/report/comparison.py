@@ -124,8 +124,11 @@ def read_prices(path: Path, today: date | None = None) -> dict[str, Price]:
 def _table(path: Path) -> dict[str, Any]:
     try:
         return toml_of(read_regular(path).decode("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    except OSError as error:
+        reason = error.strerror or error
+        raise OptionError(f"--prices: {path} cannot be read: {reason}; give a TOML file") from None
+    except (ValueError, RecursionError) as error:
+        reason = str(error).partition("\n")[0]
         raise OptionError(f"--prices: {path} must be a TOML file: {reason}") from None
 
 

@@ -161,6 +161,8 @@ class Store:
         there = ", ".join(run.stem for run in runs[-5:]) or "none yet"
         there += f"; {but.stem} is the run that is judged" if but is not None else ""
         told = did_you_mean(name, [LATEST], cutoff=0.7)
+        if re.fullmatch(r"(?=.*[a-f])[0-9a-f]{1,6}", name):
+            told = told or "a commit is given by at least 7 characters"
         told = told or "expected a file, a commit or the number of a run, or latest"
         raise StoreError(f"{self.folder / machine}: no run {name!r}; {told} (newest: {there})")
 
