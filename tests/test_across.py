@@ -430,7 +430,7 @@ def test_backends_have_no_age_and_are_set_beside_tensorflow() -> None:
         ("torch", pytest.approx(2.0), None),
     ]
     table = across_report(cells, "backend")
-    assert "to the first" in table
+    assert "step time to the first row" in table
     assert "older" not in table
     assert "the one before" not in table
 

@@ -142,6 +142,7 @@ def test_compare_says_of_which_cases_of_a_run_no_verdict_is_left(
         )
 
 
+@pytest.mark.filterwarnings("default::convmark.results.reading.StoreWarning")
 def test_compare_judges_the_run_that_is_named(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -150,7 +151,10 @@ def test_compare_judges_the_run_that_is_named(
     assert main(["compare", "10", "--format", "json"]) == 0
     assert rows_of(capsys.readouterr().out, "compare")[0]["run"] == "0010"
     assert main(["compare", f"results/{MACHINE}/0012.csv"]) == 1
+    capsys.readouterr()
     assert main(["compare", A_COMMIT[:8]]) == 1  # the newest of it
+    of_it = f"12 runs are of commit {A_COMMIT[:8]}: the newest, 0012, is taken; name another by"
+    assert of_it in capsys.readouterr().err
 
 
 def test_compare_judges_the_second_run_against_the_first(

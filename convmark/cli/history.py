@@ -78,7 +78,7 @@ def compare(given: argparse.Namespace, options: Options) -> int:
         raise OptionError(f"RUN: must be at most two, got {len(runs)}")
     store = Store(options.results)
     folder = _folder(store, given.machine, runs)
-    path = store.find(runs[-1], folder) if runs else store.runs(folder)[-1]
+    path = _find(store, runs[-1], folder) if runs else store.runs(folder)[-1]
     records = read_run(path)
     if not records:
         raise StoreError(f"{path}: must have the rows of a run, but it has none")
@@ -86,7 +86,7 @@ def compare(given: argparse.Namespace, options: Options) -> int:
     if said:
         _warn_of_unjudged(kept, records, said)
     if len(runs) == 2:
-        baseline = store.find(runs[0], folder, but=path)
+        baseline = _find(store, runs[0], folder, but=path)
         history = named_history(baseline, records)
         judgements = conclude(review(records, history), report_missing=True)
         judgements = files.with_live(judgements, path, baseline)
@@ -178,7 +178,7 @@ def _across(given: argparse.Namespace, options: Options) -> int:
         paths = [path for name in store.machines() for path in store.runs(name)]
     else:
         folder = _folder(store, given.machine, given.runs)
-        found = [store.find(run, folder) for run in given.runs]
+        found = [_find(store, run, folder) for run in given.runs]
         named = list({path.resolve(): path for path in found}.values())  # each once
         heads = [(path, head.started if (head := read_head(path)) else "") for path in named]
         paths = [named[place] for place in oldest_first(heads)] or store.runs(folder)
@@ -337,4 +337,18 @@ def _names(store: Store, folders: Sequence[str]) -> dict[str, str]:
 def run_named(name: str, machine: str | None, options: Options) -> Path:
     """Return the run file that a user means: a path, a number, a commit or `latest`."""
     store = Store(options.results)
-    return store.find(name, _folder(store, machine, [name]))
+    return _find(store, name, _folder(store, machine, [name]))
+
+
+def _find(store: Store, name: str, machine: str, *, but: Path | None = None) -> Path:
+    """Return the run that a user means, as `Store.find`; warn where its commit has several."""
+    path = store.find(name, machine, but=but)
+    of_it = store.of_commit(name, machine, but=but)
+    if len(of_it) > 1 and path == of_it[-1]:
+        warnings.warn(
+            f"{store.folder / machine}: {len(of_it)} runs are of commit {name}: the newest, "
+            f"{path.stem}, is taken; name another by its number",
+            StoreWarning,
+            stacklevel=3,
+        )
+    return path

@@ -395,7 +395,7 @@ def _table(cells: Sequence[Cell], column: str, *, markdown: bool) -> str:
         ),
         *([] if column in _AGELESS else headings("before verdict", before=TO_BEFORE)),
         *(headings("first", first="step time to the oldest") if several else []),
-        *(headings("first", first="step time to the first") if column in _AGELESS else []),
+        *(headings("first", first="step time to the first row") if column in _AGELESS else []),
         *headings(
             "time_to_first_step_s peak_host_memory_bytes parameters runs processes note",
             processes=("n", "count"),

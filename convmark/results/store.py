@@ -151,13 +151,8 @@ class Store:
             for run in runs:
                 if int(run.stem) == int(name):
                     return _another(run, but)
-        if re.fullmatch(r"[0-9a-f]{7,64}", name):
-            for run in reversed(runs):
-                cells = head_cells(run)
-                if cells is None or not cells[_COMMIT].startswith(name):
-                    continue
-                if not same_file(run, but):
-                    return run
+        if of_it := self.of_commit(name, machine, but=but):
+            return of_it[-1]
         there = ", ".join(run.stem for run in runs[-5:]) or "none yet"
         there += f"; {but.stem} is the run that is judged" if but is not None else ""
         told = did_you_mean(name, [LATEST], cutoff=0.7)
@@ -165,6 +160,13 @@ class Store:
             told = told or "a commit is given by at least 7 characters"
         told = told or "expected a file, a commit or the number of a run, or latest"
         raise StoreError(f"{self.folder / machine}: no run {name!r}; {told} (newest: {there})")
+
+    def of_commit(self, name: str, machine: str, *, but: Path | None = None) -> list[Path]:
+        """Return the runs of the commit whose first characters are given, oldest first."""
+        if not re.fullmatch(r"[0-9a-f]{7,64}", name):
+            return []
+        heads = ((run, head_cells(run)) for run in self.runs(machine) if not same_file(run, but))
+        return [run for run, cells in heads if cells and cells[_COMMIT].startswith(name)]
 
 
 _COMMIT = HEADER.index("commit")
