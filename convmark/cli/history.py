@@ -42,7 +42,7 @@ from convmark.core.options import Options
 from convmark.core.pyproject import typed
 from convmark.core.table import headings, table_of
 from convmark.core.tasks import TASKS
-from convmark.core.text import commit_text, listed, painted
+from convmark.core.text import commit_text, counted, listed, painted
 from convmark.machine.hardware import read_machine
 from convmark.report.across import COLUMNS as ACROSS
 from convmark.report.advice import load_words
@@ -346,8 +346,8 @@ def _find(store: Store, name: str, machine: str, *, but: Path | None = None) -> 
     of_it = store.of_commit(name, machine, but=but)
     if len(of_it) > 1 and path == of_it[-1]:
         warnings.warn(
-            f"{store.folder / machine}: {len(of_it)} runs are of commit {name}: the newest, "
-            f"{path.stem}, is taken; name another by its number",
+            f"{store.folder / machine}: {counted(len(of_it), 'run')} are of commit {name}: the "
+            f"newest, {path.stem}, is taken; name another by its number",
             StoreWarning,
             stacklevel=3,
         )

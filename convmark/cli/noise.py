@@ -218,7 +218,8 @@ def _row(
 ) -> NoiseRow:
     few = "" if seen else "needs two sessions or more: raise --seconds"
     if seen and len(found.live) < FEW_SESSIONS:
-        few = f"from {len(found.live)} sessions, which tell the noise roughly: raise --seconds"
+        sessions = counted(len(found.live), "session")
+        few = f"from {sessions}, which tell the noise roughly: raise --seconds"
     closed = "" if found.closed == INTERRUPTED else found.closed
     apart_ = f"in two processes: {found.apart}" if found.apart else ""
     times_s = seen.seconds if seen else (None,) * len(CHANGES)
