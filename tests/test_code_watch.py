@@ -262,6 +262,14 @@ def test_a_file_that_is_first_read_after_the_report_is_told(
     watch.listens = True
     (tmp_path / "later.npy").read_bytes()
     assert watch.late() == str((tmp_path / "later.npy").resolve())
+    resolved = code_watch._real
+
+    def meanwhile(path: str) -> str:
+        (tmp_path / "third.npy").touch()  # as a thread of the code does
+        return resolved(path)
+
+    monkeypatch.setattr(code_watch, "_real", meanwhile)
+    assert watch.late() == str((tmp_path / "later.npy").resolve())
 
 
 def test_a_library_that_was_edited_since_it_was_installed_is_code_where_a_fork_has_it_already(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import unicodedata
@@ -99,6 +100,7 @@ def commit_text(commit: str | None, dirty: object) -> str:
     return f"{(commit or '')[:12]}{DIRTY * (dirty is True)}"
 
 
+@functools.lru_cache(maxsize=4096)
 def natural_order(value: str) -> tuple[tuple[tuple[int, int | str], ...], str]:
     """Return a key by which 2.9 comes before 2.10, 8 before 32, and names by their letters."""
     parts = re.findall(r"\d+|[^\d.]+", value)

@@ -233,7 +233,8 @@ class CodeWatch:
         new = set(sys.modules) - self._told if self._told else ()
         files = (getattr(sys.modules.get(name), "__file__", None) for name in new)
         found = (_real(one) for one in files if isinstance(one, str))
-        opened = (_real(path) for path, is_written in self._late.items() if not is_written)
+        noted = list(self._late.items())  # another thread may open files meanwhile
+        opened = (_real(path) for path, is_written in noted if not is_written)
         data = (
             one
             for one in opened
