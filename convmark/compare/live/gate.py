@@ -99,29 +99,38 @@ def compare_with_anchors(
             both, files = shared(case.backend), measured_files(own, codes)
             pairings.append(Pairing(case=case, old=old, new=new, shared=both, measured=files))
     if pairings:
-        seconds = sum(expected_s(pairing.case) for pairing in pairings)
         if question:
             say(f"{counted(len(pairings), 'case')} {question}")
-        named, left_s = [labels[pairing.case] for pairing in pairings], terms.seconds_left()
-        say(_announcement(named, seconds, left_s, layers_s))
-        if _has_room(seconds, left_s, layers_s):
-            terms = dataclasses.replace(terms, layers_s=layers_s / 2)
+        seconds = sum(expected_s(pairing.case) for pairing in pairings)
+        terms = _announced([labels[one.case] for one in pairings], seconds, layers_s, terms, say)
     results = compare_live(pairings, terms, say)
     for pairing, result in zip(pairings, results, strict=True):
         found[pairing.case] = _comparison(result, labels[pairing.case])
-    slower = _slower(pairings, results)
-    counts = range(len(slower), 0, -1)
-    layers = (functools.partial(on_regressed, *one) for one in zip(slower, counts, strict=True))
+    layers = (functools.partial(on_regressed, *one) for one in _slower(pairings, results))
     then_layers(results, layers, keep=lambda: on_decided(found))
     return found
 
 
-def _slower(pairings: Sequence[Pairing], results: Sequence[CaseResult]) -> list[Pairing]:
-    return [
+def _announced(
+    named: Sequence[str], seconds: float, layers_s: float, terms: LiveOptions, say: Say
+) -> LiveOptions:
+    """Say what is compared; return the terms, with time kept for layers where there is room."""
+    left_s = terms.seconds_left()
+    say(_announcement(named, seconds, left_s, layers_s))
+    room = _has_room(seconds, left_s, layers_s)
+    return dataclasses.replace(terms, layers_s=layers_s / 2) if room else terms
+
+
+def _slower(
+    pairings: Sequence[Pairing], results: Sequence[CaseResult]
+) -> list[tuple[Pairing, int]]:
+    """Return the slower cases, each with how many are left with it."""
+    found = [
         pairing
         for pairing, result in zip(pairings, results, strict=True)
         if result.decision and result.decision.plain_verdict == "regressed"
     ]
+    return list(zip(found, range(len(found), 0, -1), strict=True))
 
 
 def _announcement(
