@@ -23,13 +23,13 @@ from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, InstallError, OptionError, WorkerError
 from convmark.core.fitting import tell
 from convmark.core.git import Git
-from convmark.core.interval import share_of
+from convmark.core.interval import interval_text, share_of
 from convmark.core.model_name import ModelName
 from convmark.core.option_values import parse_percent, parse_seconds, parse_words
 from convmark.core.options import Options, of_command
 from convmark.core.suites import cases, refuse_untimed
 from convmark.core.table import Table, headings, table_of
-from convmark.core.text import counted, interval_text
+from convmark.core.text import counted
 from convmark.interpreter.environments import Cache
 from convmark.interpreter.inspection import refuse_unknown
 from convmark.interpreter.installer import between, releases, wanted

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,8 @@ _MOST_PRINTED = math.expm1(50)
 """A larger change is of a figure that tells nothing."""
 _MANY_TIMES = 10
 """As large a change, a share, is told as a factor."""
-_TIMES = " times"
+_TIMES, _PER_CENT = " times", " %"
+_NO_SIZE = "no size"
 
 
 def signed_percent(share: float) -> str:
@@ -28,17 +29,55 @@ def signed_percent(share: float) -> str:
 
     One of dozens of digits has no size.
     """
-    if share >= _MOST_PRINTED:
-        return "no size"
-    if share >= _MANY_TIMES:
-        return f"{1 + share:,.1f}{_TIMES}"
-    return f"{'+' if share >= 0 else '-'}{percent_digits(share)} %"
+    (text,), unit = in_one_unit([share])
+    return text if text == _NO_SIZE else f"{text}{unit}"
 
 
-def by_change(share: float) -> str:
-    """Return by how much something changed, such as `by +12.1 %`, or `to 12.8 times`."""
-    text = signed_percent(share)
-    return f"{'to' if text.endswith(_TIMES) else 'by'} {text}"
+def in_one_unit(shares: Sequence[float | None]) -> tuple[list[str], str]:
+    """Return changes as figures of one unit, and that unit: per cent, or times if one is large.
+
+    One that is not known is an empty text.
+    """
+    known = [one for one in shares if one is not None]
+    is_large = any(_MANY_TIMES <= one < _MOST_PRINTED for one in known)
+    figure = _factor if is_large else _per_cent
+    texts = [
+        "" if one is None else _NO_SIZE if one >= _MOST_PRINTED else figure(one) for one in shares
+    ]
+    return texts, _TIMES if is_large else _PER_CENT
+
+
+def _per_cent(share: float) -> str:
+    return f"{'+' if share >= 0 else '-'}{percent_digits(share)}"
+
+
+def _factor(share: float) -> str:
+    """Return by what something was multiplied; a factor below 10 has three digits."""
+    factor = max(0.0, 1 + share)
+    if factor >= _MANY_TIMES:
+        return f"{factor:,.1f}"
+    places = 2 - math.floor(math.log10(factor)) if 0 < factor < 1 else 2
+    return f"{factor:.{min(places, _MOST_PLACES)}f}"
+
+
+def by_change(share: float, interval: Interval | None = None) -> str:
+    """Return by how much something changed, such as `by +12.1 %`, or `to 12.8 times`.
+
+    Args:
+        interval: of the change, which stands behind it in brackets.
+    """
+    words = interval_text(share, interval or NOT_KNOWN)
+    return f"{'to' if _TIMES in words else 'by'} {words}"
+
+
+def interval_text(change: float, interval: Interval) -> str:
+    """Return a change and its interval, shares, such as `+12.1 % [+9.8, +14.4]`.
+
+    The unit behind the change is that of the ends too.
+    """
+    (text, *ends), unit = in_one_unit([change, *interval.cells.values()])
+    bracket = f" [{', '.join(ends)}]" if any(ends) else ""
+    return f"{text}{unit * (text != _NO_SIZE)}{bracket}"
 
 
 _MOST_PLACES = 5
@@ -107,14 +146,21 @@ class Interval:
 
     @property
     def text(self) -> str:
-        """The ends of a change, such as `[+9.8, +14.4]` per cent or `[-65.3 %, 12.8 times]`.
+        """The ends of a change, such as `[+9.8, +14.4]` per cent or `[0.347, 12.8] times`.
 
         An end that is not known is left open; the text is empty where neither is known.
         """
-        ends = ["" if end is None else signed_percent(end) for end in self.cells.values()]
-        if not any(end.endswith(_TIMES) for end in ends):
-            ends = [end.removesuffix(" %") for end in ends]
-        return f"[{', '.join(ends)}]" if any(ends) else ""
+        ends, unit = in_one_unit(list(self.cells.values()))
+        return f"[{', '.join(ends)}]{unit * (unit == _TIMES)}" if any(ends) else ""
+
+    @property
+    def words(self) -> str:
+        """The known ends of a change, such as `+9.8 % to +14.4 %` or `0.347 to 12.8 times`."""
+        ends, unit = in_one_unit(list(self.cells.values()))
+        known = [one for one in ends if one]
+        if unit == _TIMES:
+            return f"{' to '.join(known)}{_TIMES}"
+        return " to ".join(one + unit * (one != _NO_SIZE) for one in known)
 
 
 NOT_KNOWN = Interval()

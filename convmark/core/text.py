@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TextIO
 
 from convmark.core.files import read_regular
-from convmark.core.interval import Interval, percent_digits, share_of, signed_percent
+from convmark.core.interval import percent_digits, share_of, signed_percent
 
 Say = Callable[[str], None]
 """Shows the user a line."""
@@ -275,11 +275,6 @@ def load_text(share: float) -> str:
 
 def change_text(share: float | None) -> str:
     return "" if share is None else signed_percent(share)
-
-
-def interval_text(change: float, interval: Interval) -> str:
-    """Return a change and its interval, shares, such as `+12.1 % [+9.8, +14.4]`."""
-    return f"{signed_percent(change)} {interval.text}".rstrip()
 
 
 def duration_text(value_s: float) -> str:

@@ -25,9 +25,9 @@ from convmark.compare.history import BASELINE_RUNS, same_code
 from convmark.compare.judgement import SAME_CODE
 from convmark.compare.rule.decision import CaseSessions, Decision, decide
 from convmark.compare.rule.statistics import pooled_variance
-from convmark.core.interval import NOT_KNOWN, Interval, share_of
+from convmark.core.interval import NOT_KNOWN, Interval, interval_text, share_of
 from convmark.core.statistics import interval_around
-from convmark.core.text import counted, interval_text, load_text
+from convmark.core.text import counted, load_text
 from convmark.report.measured import MAY_BEND, unlike_words
 from convmark.report.ratios import ratio
 from convmark.results.record import FRAMEWORK_COLUMNS, Record, large_load

@@ -35,12 +35,11 @@ from convmark.compare.judgement import (
 from convmark.compare.verdict import conclude, review
 from convmark.core.errors import OptionError
 from convmark.core.git import Git
-from convmark.core.interval import by_change
+from convmark.core.interval import NOT_KNOWN, by_change, interval_text
 from convmark.core.table import Heading, Table, grid, headings, printed, table_of
 from convmark.core.text import (
     bytes_text,
     counted,
-    interval_text,
     listed,
     markdown_cell,
     natural_order,
@@ -274,9 +273,8 @@ def failure_line(judgement: Judgement) -> str:
     """Return which metric, by how much, against which runs, and how that is known."""
     words = [f"{judgement.case}: {judgement.metric} {judgement.verdict}"]
     if judgement.change is not None:
-        words.append(by_change(judgement.change))
-    if judgement.interval.known:
-        words.append(judgement.interval.text)
+        known = judgement.interval.known
+        words.append(by_change(judgement.change, judgement.interval if known else NOT_KNOWN))
     if judgement.baseline is not None and judgement.value is not None:
         printed = _PRINTED.get(judgement.unit, "{:,.6g}".format)
         words.append(f"from {printed(judgement.baseline)} to {printed(judgement.value)}")

@@ -50,9 +50,9 @@ from convmark.compare.rule.statistics import (
     summary,
 )
 from convmark.core.errors import MeasurementError
-from convmark.core.interval import NOT_KNOWN, Interval, share_of
+from convmark.core.interval import NOT_KNOWN, Interval, interval_text, share_of
 from convmark.core.statistics import t_quantile
-from convmark.core.text import interval_text, share_text
+from convmark.core.text import share_text
 
 Verdict = Literal[
     "regressed",

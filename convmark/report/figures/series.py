@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from convmark.core.errors import MeasurementError
-from convmark.core.interval import NOT_KNOWN, Interval, signed_percent
+from convmark.core.interval import NOT_KNOWN, Interval
 from convmark.core.table import Table
 from convmark.core.text import counted
 from convmark.report.figures.figure import (
@@ -351,6 +351,5 @@ def _in_words(sessions: Sequence[Change], interval: Interval) -> str:
     times = counted(len(sessions), "session")
     text = f"Change of the step time in each of {times}, with its interval."
     if interval.known:
-        low, high = map(signed_percent, (interval.low, interval.high))
-        text += f" The verdict's interval: {low} to {high}."
+        text += f" The verdict's interval: {interval.words}."
     return text

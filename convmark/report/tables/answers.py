@@ -13,11 +13,11 @@ from convmark.compare.files import read_verdicts
 from convmark.compare.intended import pass_accepted
 from convmark.compare.judgement import Judgement
 from convmark.core.backends import DEFAULT_BACKEND
-from convmark.core.interval import Interval
+from convmark.core.interval import Interval, interval_text
 from convmark.core.statistics import is_known
 from convmark.core.table import Table, headings, table_of
 from convmark.core.tasks import TASKS
-from convmark.core.text import counted, interval_text, load_text, seconds_text
+from convmark.core.text import counted, load_text, seconds_text
 from convmark.report.comment import Gate, main_of
 from convmark.report.measured import of_processes, unlike_words
 from convmark.report.ratios import Ratio, brackets_text, figure_text, ratio, times_as_fast

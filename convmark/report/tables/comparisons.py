@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from convmark.compare.ab_rows import VerdictRow, read_verdicts
+from convmark.core.interval import interval_text
 from convmark.core.table import Table, headings, table_of
-from convmark.core.text import counted, interval_text, natural_order
+from convmark.core.text import counted, natural_order
 from convmark.results.store import compared_in
 
 _MOVED = ("regressed", "improved")

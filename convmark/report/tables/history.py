@@ -18,13 +18,12 @@ from convmark.compare.rule.change_points import FEWEST_RUNS
 from convmark.compare.sessions_file import MOST_LOOKED_INTO, LiveLevel, live_levels
 from convmark.compare.trend import Commits, Point, Stretch, Trend, live_comparison, trend
 from convmark.core.fitting import wrapped
-from convmark.core.interval import share_of
+from convmark.core.interval import interval_text, share_of
 from convmark.core.statistics import is_known
 from convmark.core.table import Table, headings, printed, table_of
 from convmark.core.text import (
     commit_text,
     counted,
-    interval_text,
     listed,
     load_text,
     natural_order,

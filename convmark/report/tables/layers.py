@@ -283,11 +283,7 @@ def remedies_table(tried: Tried, sure: Sequence[Remedy]) -> Table:
             "option": one.option,
             "step_time_s": one.step_s,
             "change": signed_percent(share_of(one.change)),
-            "interval": " to ".join(
-                signed_percent(end)
-                for end in one.interval.shares().cells.values()
-                if end is not None
-            ),
+            "interval": one.interval.shares().words,
             "helps": "yes" if one in sure else "not for sure",
         }
         for one in sorted(tried.remedies, key=lambda one: one.change)
