@@ -20,6 +20,7 @@ from convmark.core.case import Case
 from convmark.core.errors import StoreError
 from convmark.core.interval import Interval
 from convmark.core.options import Options
+from convmark.core.table import Table
 from convmark.interpreter import Answer
 from convmark.report.command import report
 from convmark.report.tables.layers import remedies_table
@@ -274,6 +275,21 @@ def test_a_machine_that_is_slower_in_one_process_than_in_the_next_is_no_change(
     for one in found.remedies:
         assert one.change == pytest.approx(0.0, abs=0.01)
         assert one.step_s / found.step_s == pytest.approx(math.exp(one.change))
+
+
+def test_two_processes_tell_no_interval_of_a_setting_and_the_table_says_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def table(processes: int) -> Table:
+        case = Case(model="lenet5", task="infer", batch_size=32)
+        found = remedies(case, Worker().answer, Options(processes=processes), print)
+        assert found is not None
+        return remedies_table(found, faster([found]))
+
+    few = "Fewer than 3 processes tell no interval, so none is marked faster: give --processes 3"
+    assert (few in table(2).caption, few in table(3).caption) == (True, False)
+    assert "interval" not in [heading.key for heading in table(2).headings]
+    assert all(table(3).column("interval")[1:])
 
 
 def tried(*chances: float) -> Tried:

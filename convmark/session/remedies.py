@@ -23,7 +23,7 @@ from typing import Any
 
 from convmark.core.backends import BACKENDS
 from convmark.core.case import PRECISIONS, Case
-from convmark.core.interval import Interval
+from convmark.core.interval import NOT_KNOWN, Interval
 from convmark.core.options import Options
 from convmark.core.statistics import interval_of_mean, median_of, t_probability
 from convmark.core.text import Say
@@ -34,6 +34,8 @@ from convmark.session.run import request_of
 
 ERROR_RATE = 0.05
 """Of calling any setting faster that is not."""
+FEWEST_ROUNDS = 3
+"""For an interval: two tell a spread by luck."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +49,9 @@ class Remedy:
     change: float
     """Of the step time, as a log ratio."""
     interval: Interval
-    """Of the change at 95 %."""
+    """Of the change at 95 %; not known of fewer than `FEWEST_ROUNDS`."""
     chance: float
-    """Of so low a mean where the setting changes nothing."""
+    """Of so low a mean where the setting changes nothing; 1 where no interval is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,14 +219,14 @@ def _remedy(option: str, own_s: float, own: list[_Steps], steps: list[_Steps]) -
         option=option,
         step_s=own_s * math.exp(change),
         change=change,
-        interval=interval_of_mean(changes),
+        interval=interval_of_mean(changes) if len(changes) >= FEWEST_ROUNDS else NOT_KNOWN,
         chance=_chance(changes),
     )
 
 
 def _chance(changes: Sequence[float]) -> float:
     """Return the chance of so low a mean of changes that are none; 1 where it is not known."""
-    if len(changes) < 2:
+    if len(changes) < FEWEST_ROUNDS:
         return 1.0
     mean, error = statistics.fmean(changes), statistics.stdev(changes) / math.sqrt(len(changes))
     return t_probability(mean / error, len(changes) - 1) if error else float(mean >= 0)

@@ -28,7 +28,7 @@ from convmark.results.names import read_name
 from convmark.results.reading import read_run
 from convmark.results.record import Record, large_load
 from convmark.session.layers import REST, LayerRow, layers_of, layers_path, read_layers
-from convmark.session.remedies import CHANNELS, VARIANTS, Remedy, Tried
+from convmark.session.remedies import CHANNELS, FEWEST_ROUNDS, VARIANTS, Remedy, Tried
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -291,13 +291,17 @@ def remedies_table(tried: Tried, sure: Sequence[Remedy]) -> Table:
     other = " Other channels make another network, which has to be trained anew." * any(
         one.option == VARIANTS[CHANNELS] for one in tried.remedies
     )
+    few = (
+        f" Fewer than {FEWEST_ROUNDS} processes tell no interval, so none is marked faster: give "
+        f"--processes {FEWEST_ROUNDS} or more."
+    ) * any(not one.interval.known for one in tried.remedies)
     caption = (
         f"{tried.case}: the whole step with other settings, in turns with its own settings, "
         "each in fresh processes. The interval of the change is at 95 %. All that is marked "
         "faster in this command is so at 95 % (Holm's correction for several comparisons). "
         "The step time of a setting is that of the case changed by so much. A lower "
         "precision also changes the outputs of the model; `convmark run --tasks "
-        f"accuracy` measures that.{other}{_load(tried.other_cpu_share)}"
+        f"accuracy` measures that.{few}{other}{_load(tried.other_cpu_share)}"
     )
     return table_of(
         f"settings-{tried.case}", f"Settings for {tried.case}", caption, columns, records
