@@ -153,8 +153,10 @@ def test_compare_judges_the_run_that_is_named(
     assert main(["compare", f"results/{MACHINE}/0012.csv"]) == 1
     capsys.readouterr()
     assert main(["compare", A_COMMIT[:8]]) == 1  # the newest of it
-    of_it = f"12 runs are of commit {A_COMMIT[:8]}: the newest, 0012, is taken; name another by"
-    assert of_it in capsys.readouterr().err
+    of_it = f"the newest of 12 runs of commit {A_COMMIT[:8]}"
+    assert f"run 0012 is taken, {of_it}; name another by its number" in capsys.readouterr().err
+    assert main(["accept", A_COMMIT[:8], "--reason", "meant"]) == 0
+    assert f"accepted run 0012, {of_it} (1 case" in " ".join(capsys.readouterr().out.split())
 
 
 def test_compare_judges_the_second_run_against_the_first(

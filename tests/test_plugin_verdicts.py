@@ -476,6 +476,9 @@ def test_a_gate_says_before_it_measures_what_it_compares_with_and_how_long_at_mo
     assert plan("--benchmark-compare") == f"its first run, {long}"
     assert plan("--benchmark-compare=1") == f"run 0001, {long}"
     assert plan("--benchmark-compare=1", "--compare-budget=0") == "run 0001, by its figures alone"
+    commit = head(pytester.path)[:8]
+    several = f"run 0004, the newest of 4 runs of commit {commit}, {long}"
+    assert plan(f"--benchmark-compare={commit}") == several
     monkeypatch.chdir(pytester.path)
     assert main(["accept", "1", "--case", CONV, "--reason", "x"]) == 0
     assert plan("--benchmark-compare") == f"its accepted run (0001), or its first run, {long}"

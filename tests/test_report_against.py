@@ -60,6 +60,19 @@ def test_a_ref_is_judged_from_the_history_of_its_commit(store: Store, tmp_path: 
     assert f"Run 0002 against run 0001 of main ({commit[:12]}), from history" in table.caption
 
 
+def test_of_several_runs_of_the_commit_the_newest_is_taken_and_said_to_be(
+    store: Store, tmp_path: Path
+) -> None:
+    commit = repository(tmp_path)
+    keep(store, run_of("0001", 0.0, 0.0, commit=commit))
+    keep(store, run_of("0002", 0.0, 0.0, commit=commit))
+    keep(store, run_of("0003", 0.0, 0.0, commit=commit, dirty=True))
+    keep(store, run_of("0004", 0.0, 0.0, commit=ANOTHER_COMMIT))
+    for name, of in (("main", f"main ({commit[:12]})"), (commit[:12], commit[:12])):
+        told = f"Run 0004 against run 0002, the newest of 2 runs of {of}, from history"
+        assert told in verdicts_against([store.folder], name, tmp_path).caption
+
+
 def test_a_run_of_edited_files_is_not_the_commits(store: Store, tmp_path: Path) -> None:
     commit = repository(tmp_path)
     keep(store, run_of("0001", 0.0, 0.0, commit=commit, dirty=True))

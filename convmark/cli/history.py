@@ -42,7 +42,7 @@ from convmark.core.options import Options
 from convmark.core.pyproject import typed
 from convmark.core.table import headings, table_of
 from convmark.core.tasks import TASKS
-from convmark.core.text import commit_text, counted, listed, painted
+from convmark.core.text import commit_text, listed, painted
 from convmark.machine.hardware import read_machine
 from convmark.report.across import COLUMNS as ACROSS
 from convmark.report.advice import load_words
@@ -207,7 +207,8 @@ def accept(given: argparse.Namespace, options: Options) -> int:
         code += f", the files{few} not saved and in no clean commit: no live comparison is possible"
     of = f" of {len(every)}" if cases < len(every) else ""
     plural = "s" * (len(every) != 1)
-    tell(f"accepted run {one.run} ({cases}{of} case{plural}, {code}): {one.reason}")
+    run = ", ".join(filter(None, [one.run, store.newest_of(path, given.run, folder)]))
+    tell(f"accepted run {run} ({cases}{of} case{plural}, {code}): {one.reason}")
     return EXIT_OK
 
 
@@ -343,12 +344,7 @@ def run_named(name: str, machine: str | None, options: Options) -> Path:
 def _find(store: Store, name: str, machine: str, *, but: Path | None = None) -> Path:
     """Return the run that a user means, as `Store.find`; warn where its commit has several."""
     path = store.find(name, machine, but=but)
-    of_it = store.of_commit(name, machine, but=but)
-    if len(of_it) > 1 and path == of_it[-1]:
-        warnings.warn(
-            f"{store.folder / machine}: {counted(len(of_it), 'run')} are of commit {name}: the "
-            f"newest, {path.stem}, is taken; name another by its number",
-            StoreWarning,
-            stacklevel=3,
-        )
+    if several := store.newest_of(path, name, machine, but=but):
+        taken = f"run {path.stem} is taken, {several}; name another by its number"
+        warnings.warn(f"{store.folder / machine}: {taken}", StoreWarning, stacklevel=3)
     return path

@@ -146,9 +146,10 @@ def _anchors(run: PytestRun, cases: Sequence[Case], baseline: Baseline) -> str:
 
     if baseline.is_commit:
         return described(baseline, History(cases={}))
-    if baseline.path is not None:
-        return f"run {baseline.path.stem}"
     machine, names, newest = run.machine.name, [case.name for case in cases], dict[str, str]()
+    if (path := baseline.path) is not None:
+        several = run.store.newest_of(path, baseline.name, machine, but=run.resumed)
+        return ", ".join(filter(None, [f"run {path.stem}", several]))
     earlier = {path.stem for path in run.store.runs(machine) if path != run.resumed}
     if not earlier:
         return ""

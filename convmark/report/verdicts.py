@@ -355,15 +355,16 @@ def verdicts_against(
     if beside:
         beside = pass_accepted(beside, newest, [head.commit] if (head := read_head(newest)) else [])
         return judged(beside, f"{told}, live", between=f"{told} -> {_words(newest)}")
-    if commit:
-        baseline = _run_of(store, machine, commit, newest)
-    else:
-        baseline = store.find(name, machine, but=newest)
-    if baseline is None:
+    of_it = store.of_commit(commit or name, machine, but=newest)
+    of_it = [path for path in of_it if not commit or _ran_commit(path)]
+    if commit and not of_it:
         raise OptionError(
             f"--against {name}: run {newest.stem} has no live verdict against {commit[:SHOWN]}, "
             f"which no run measured: `pytest bench --benchmark-compare=git:{name}` compares live"
         )
+    baseline = of_it[-1] if commit else store.find(name, machine, but=newest)
+    is_newest = len(of_it) > 1 and baseline.stem == of_it[-1].stem
+    of_several = f", the newest of {counted(len(of_it), 'run')}" * is_newest
     records = read_run(newest)
     history = named_history(baseline, records)
     trailers = trailer_range_of(history, newest, records, folder)
@@ -375,7 +376,7 @@ def verdicts_against(
     judgements = pass_intended(found, meant, store.runs_before(newest))
     live = any(one.metric == "step_time" and one.change is not None for one in judgements)
     how = "live, or else from history" if live else "from history, without a live comparison"
-    against = f"run {baseline.stem} of {told}, {how}"
+    against = f"run {baseline.stem}{of_several} of {told}, {how}"
     before = told if commit else _words(baseline)
     return judged(judgements, against, between=f"{before} -> {_words(newest)}")
 
@@ -394,13 +395,10 @@ def _live(run: Path, commit: str) -> list[Judgement]:
     return found if beside else []
 
 
-def _run_of(store: Store, machine: str, commit: str, but: Path) -> Path | None:
-    """Return the newest other run of the commit."""
-    for path in reversed(store.runs(machine)):
-        head = read_head(path) if path.resolve() != but else None
-        if head is not None and head.commit == commit and is_of_commit(head):
-            return path
-    return None
+def _ran_commit(path: Path) -> bool:
+    """Whether what a run measured is its commit's."""
+    head = read_head(path)
+    return head is not None and is_of_commit(head)
 
 
 _RANK = ("regressed", "changed", "inconclusive", "missing", "improved", "new", "unchanged")

@@ -24,7 +24,7 @@ import numpy as np
 from convmark.core.errors import StoreError
 from convmark.core.files import open_regular, writing
 from convmark.core.option_values import did_you_mean
-from convmark.core.text import NUMBER, is_folder_name
+from convmark.core.text import NUMBER, counted, is_folder_name
 from convmark.results.reading import HEADER, RUN_NAME, head_cells, read_head
 from convmark.results.run_file import RunFile, steps_path
 from convmark.results.table_file import csv_rows
@@ -167,6 +167,17 @@ class Store:
             return []
         heads = ((run, head_cells(run)) for run in self.runs(machine) if not same_file(run, but))
         return [run for run, cells in heads if cells and cells[_COMMIT].startswith(name)]
+
+    def newest_of(self, run: Path, name: str, machine: str, *, but: Path | None = None) -> str:
+        """Say of a run that `find` has taken that its commit has several; empty where it has not.
+
+        Args:
+            name, but: as `find` was given them.
+        """
+        of_it = self.of_commit(name, machine, but=but)
+        if len(of_it) < 2 or run.stem != of_it[-1].stem:
+            return ""
+        return f"the newest of {counted(len(of_it), 'run')} of commit {name}"
 
 
 _COMMIT = HEADER.index("commit")
