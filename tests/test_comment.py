@@ -365,3 +365,7 @@ def test_a_run_without_verdicts_says_what_makes_them(
     keep(Store(Path("results")), run_of("0002", 0.0))
     assert main(["comment"]) == 2
     assert "0002.csv: has no verdicts; `pytest bench --benchmark-" in capsys.readouterr().err
+    for end in ("badge.json is not written", "badge.json stays as it was"):
+        assert main(["comment", "--badge", "badge.json"]) == 2
+        assert " ".join(capsys.readouterr().err.split()).endswith(f"makes them; {end}")
+        Path("badge.json").write_text('{"schemaVersion": 1}')

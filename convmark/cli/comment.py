@@ -45,14 +45,20 @@ def comment(given: argparse.Namespace, options: Options) -> int:
         _check_badge(given.badge)
     pull = PullRequest.of(os.environ)
     place = Path(given.place or options.results)
-    gate = _gate(place, given.outcome, _Workflow.of(pull, os.environ))
+    try:
+        gate = _gate(place, given.outcome, _Workflow.of(pull, os.environ))
+    except (OptionError, StoreError) as error:
+        if given.badge is None:
+            raise
+        stays = "stays as it was" if Path(given.badge).exists() else "is not written"
+        raise type(error)(f"{error}; {given.badge} {stays}") from None
     text = comment_text(gate)
     print(text, flush=True)
-    if given.post:
-        _say(_posted(gate, text, pull, os.environ))
     if given.badge is not None:
         with writing(f"--badge: {given.badge}"):
             write_output(Path(given.badge), f"{badge_text(gate)}\n".encode())
+    if given.post:  # which may fail
+        _say(_posted(gate, text, pull, os.environ))
     return EXIT_OK
 
 
