@@ -58,6 +58,23 @@ def test_cards_of_one_machine_that_were_the_same_device_are_two_hardwares(result
         of_machines(Comparison(reference=SLOW), {}, frame)
 
 
+def test_a_reference_may_leave_out_the_card_while_the_device_was_one_and_names_it_then(
+    results: Path,
+) -> None:
+    def reference(text: str) -> str:
+        frame = read_rows([results]).frame
+        return of_machines(Comparison(reference=text), {"fingerprint": SLOW}, frame).reference
+
+    a100 = {"device": "gpu:0", "gpu": "A100"}
+    keep_run(results, [measured(SLOW, 1, "lenet5", number, **a100) for number in (1, 2)])
+    assert reference(f"{SLOW} gpu:0") == reference("fingerprint gpu:0") == f"{SLOW} gpu:0"
+    keep_run(results, [measured(SLOW, 2, "lenet5", 1, device="gpu:0", gpu="H100")])
+    both = f"'{SLOW} A100 gpu:0' or '{SLOW} H100 gpu:0'"
+    with pytest.raises(OptionError, match=f"'{SLOW} gpu:0' was several cards; give {both}"):
+        reference(f"{SLOW} gpu:0")
+    assert reference(f"{SLOW} H100") == reference("fingerprint H100 gpu:0") == f"{SLOW} H100 gpu:0"
+
+
 def test_folders_of_several_machines_and_files_are_read_together(
     results: Path, tmp_path: Path
 ) -> None:

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
@@ -258,27 +258,27 @@ def of_machines(
             raise OptionError(f"--prices: must have one price of {name}, got two")
         prices[name] = replace(price, machine=name)
     reference = comparison.reference
-    if reference:
-        machine, _, device = reference.rpartition(" ")
-        reference = names.get(reference) or f"{names.get(machine, machine)} {device}".strip()
-        reference = _hardware_of(reference, machines, set(frame["hardware"].astype(str)))
+    for machine, name in names.items():
+        if reference == machine or reference.startswith(f"{machine} "):
+            reference = f"{name}{reference.removeprefix(machine)}"
+    reference = _hardware_of(reference, frame) if reference else ""
     return replace(comparison, prices=prices, reference=reference)
 
 
-def _hardware_of(text: str, machines: Sequence[str], hardware: Iterable[str]) -> str:
-    """Return the hardware that a text names: machine and device, or a machine with one device."""
-
-    def is_of(name: str) -> bool:
-        place, _, _ = name.rpartition(" ")  # a card's name may stand before the device
-        return text in (name, place) or (place not in machines and name.startswith(f"{text} "))
-
-    devices = sorted(filter(is_of, hardware))
-    if text in devices:
+def _hardware_of(text: str, frame: pd.DataFrame) -> str:
+    """Return the hardware that a text names, which may leave out the device, the card, or both."""
+    places = frame[["hardware", "machine", "device"]].astype(str).drop_duplicates()
+    machines, found = sorted(set(places["machine"])), list[str]()
+    for name, machine, device in places.itertuples(index=False):
+        if text in (name, machine, f"{machine} {device}", name.removesuffix(f" {device}")):
+            found.append(name)
+    if text in found:
         return text
-    if not devices:
+    if not found:
         hint = nearest(text, machines)
         raise OptionError(f"--reference: no row is from the machine {text!r}; {hint}")
-    if len(devices) > 1:
-        choice = " or ".join(map(repr, devices))
-        raise OptionError(f"--reference: {text!r} has several devices; give {choice}")
-    return devices[0]
+    if len(found) > 1:
+        several = "has several devices" if text in machines else "was several cards"
+        choice = " or ".join(map(repr, sorted(found)))
+        raise OptionError(f"--reference: {text!r} {several}; give {choice}")
+    return found[0]
