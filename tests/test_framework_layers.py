@@ -214,6 +214,30 @@ ENTRY %main.3 (b: f32[2]) -> (f32[1,2], f32[2]) {
     assert from_jax.until_done([("add.7", 0, 2)], {}, taken_by) == [("add.7", 0, 2)]
 
 
+class LookedUp(dict[str, list[str]]):
+    """Refuses to be asked again and again."""
+
+    looks = 0
+
+    def __getitem__(self, key: str) -> list[str]:
+        self.looks += 1
+        assert self.looks < 1000
+        return super().__getitem__(key)
+
+
+def test_each_instruction_that_is_no_work_is_passed_once_however_many_ways_lead_through_it() -> (
+    None
+):
+    """As those of a residual network, whose number doubles with each block."""
+    from_jax = pytest.importorskip("convmark.worker.backends.jax_layers", reason="needs JAX")
+    taken_by = LookedUp({"first": ["0"], "last": []})
+    for block in range(50):
+        skip, add = f"{block}.skip", str(block + 1) if block < 49 else "last"
+        taken_by |= {str(block): [skip, f"{block}.through"], skip: [add], f"{block}.through": [add]}
+    launches = [("first", 0, 1), ("last", 9, 10)]
+    assert from_jax.until_done(launches, {"first": [12]}, taken_by)[0] == ("first", 0, 9)
+
+
 GRADIENTS = """
 import importlib, json
 import numpy as np

@@ -137,13 +137,19 @@ def until_done(
     for name, begin, _ in launches:
         begins.setdefault(name, []).append(begin)
 
-    def followers(name: str) -> Iterator[str]:
-        """Yield those that take its result, also through one that is no work, as of a tuple."""
-        for one in taken_by[name]:
-            yield from [one] if one in begins else followers(one)
+    def followers(name: str) -> set[str]:
+        """Return those that take its result, also through one that is no work, as of a tuple."""
+        found: set[str] = set()
+        seen, left = {name}, [name]
+        while left:
+            new = set(taken_by[left.pop()]) - seen
+            seen |= new
+            found |= new & begins.keys()
+            left += new - begins.keys()
+        return found
 
     ended = {name: sorted(ends.get(name, ())) for name in begins}
-    after = {name: [ended[name], *(begins[one] for one in {*followers(name)})] for name in begins}
+    after = {name: [ended[name], *(begins[one] for one in followers(name))] for name in begins}
     found = []
     for name, begin, end in launches:
         places = [(times, bisect_left(times, begin)) for times in after[name]]
