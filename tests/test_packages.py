@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from convmark.core.installed import import_roots
+from convmark.core.installed import import_roots, version_of
 from convmark.worker import packages as installed
-from convmark.worker.packages import asks_for, names_at_start, version_of
+from convmark.worker.packages import asks_for, names_at_start
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ from convmark.compare.judgement import LiveSession
 from convmark.compare.live import gate, tree
 from convmark.compare.live.terms import LiveOptions
 from convmark.compare.sessions_file import KeptSession, conditions_of, write
+from convmark.core.installed import version_of
 from convmark.plugin.pytest_run import PytestRun
 from convmark.results.code.manifest import NOWHERE, Code, CodeFile, Place
 from convmark.results.reading import read_run
@@ -414,9 +415,15 @@ def test_what_was_decided_before_ctrl_c_is_compared_again_only_where_something_h
     calls = live(monkeypatch, "unchanged", 0.0)
     assert again("--allow-change=*") == (0, [])
     assert again() == (0, [CONV, LENET5])  # what was accepted may be accepted no more
-    for version, compared in ((pytest.__version__, []), ("0", [CONV, LENET5])):
-        packaged = replace(ran, packages={"pytest": version})
-        monkeypatch.setattr(PytestRun, "codes", {"c2": packaged})
+    own = tmp_path / "site/fromgit-1.0.dist-info"  # installed from an address
+    own.mkdir(parents=True)
+    for name, text in (("METADATA", "Name: fromgit\nVersion: 1.0\n"), ("direct_url.json", "{}")):
+        (own / name).write_text(text)
+    monkeypatch.syspath_prepend(own.parent)
+    hashed = {"fromgit": version_of("fromgit")}
+    packages = ({"pytest": pytest.__version__}, {"pytest": "0"}, hashed, {"fromgit": "1.0@0"})
+    for named, compared in zip(packages, ([], [CONV, LENET5]) * 2, strict=True):
+        monkeypatch.setattr(PytestRun, "codes", {"c2": replace(ran, packages=named)})
         assert again() == (0, compared)
     monkeypatch.setattr(PytestRun, "codes", {"c2": ran})
     assert again() == (0, [])

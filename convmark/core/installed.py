@@ -6,7 +6,10 @@ an environment lies there too.
 
 from __future__ import annotations
 
+import csv
 import functools
+import hashlib
+import importlib.metadata
 import os
 import site
 import sys
@@ -94,6 +97,20 @@ def import_roots(
         if root.is_dir() and not inside:
             found.append(root)
     return list(dict.fromkeys(found))
+
+
+def version_of(distribution: str) -> str:
+    """Return its version, with a hash of its files where it was installed from an address.
+
+    What a branch or a folder holds may change while its version stays.
+    """
+    about = importlib.metadata.distribution(distribution)
+    if not about.read_text("direct_url.json"):
+        return about.version
+    rows = csv.reader((about.read_text("RECORD") or "").splitlines())
+    files = [row[:2] for row in rows if len(row) > 1 and row[1] and ".dist-info/" not in row[0]]
+    digest = hashlib.sha256(repr(sorted(files)).encode()).hexdigest()
+    return f"{about.version}@{digest[:8]}"
 
 
 @functools.cache

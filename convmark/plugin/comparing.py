@@ -8,11 +8,12 @@ import functools
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
 from typing import TYPE_CHECKING
 
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, StoreError
+from convmark.core.installed import version_of
 from convmark.core.text import Say, counted, duration_text
 from convmark.plugin.baseline import Baseline, against_of
 
@@ -276,8 +277,7 @@ def _is_decided(told: Sequence[Judgement], against: str | None, limits: Limits) 
 def _ran_this_code(run: PytestRun, name: str) -> bool:
     """Whether the files and packages that a case's rows have run are as they were.
 
-    Another interpreter's packages are not known here, nor what one is that came from an address,
-    whose version has a hash.
+    Another interpreter's packages are not known here.
     """
     from convmark.compare.live.gate import measured_files
     from convmark.worker.protocol import file_digest
@@ -290,7 +290,7 @@ def _ran_this_code(run: PytestRun, name: str) -> bool:
         return False
     with contextlib.suppress(PackageNotFoundError):
         files = measured_files(rows, codes)
-        same = all(version(package) == then for package, then in packages)
+        same = all(version_of(package) == then for package, then in packages)
         return same and all((file_digest(path) or (0, ""))[1] == one for path, one in files.items())
     return False
 

@@ -20,7 +20,7 @@ from types import FrameType
 from typing import Any
 
 from convmark.core.backends import packages_shared
-from convmark.core.installed import holds_packages
+from convmark.core.installed import holds_packages, version_of
 
 _OWN_COLUMNS = {"convmark", *packages_shared()}
 """Packages whose versions the row tells in columns of their own."""
@@ -211,20 +211,6 @@ def versions_of(names: Iterable[str]) -> dict[str, str]:
                 with contextlib.suppress(importlib.metadata.PackageNotFoundError):
                     found[distribution] = version_of(distribution)
     return {name: version for name, version in found.items() if name not in _OWN_COLUMNS}
-
-
-def version_of(distribution: str) -> str:
-    """Return its version, with a hash of its files where it was installed from an address.
-
-    What a branch or a folder holds may change while its version stays.
-    """
-    about = importlib.metadata.distribution(distribution)
-    if not about.read_text("direct_url.json"):
-        return about.version
-    rows = csv.reader((about.read_text("RECORD") or "").splitlines())
-    files = [row[:2] for row in rows if len(row) > 1 and row[1] and ".dist-info/" not in row[0]]
-    digest = hashlib.sha256(repr(sorted(files)).encode()).hexdigest()
-    return f"{about.version}@{digest[:8]}"
 
 
 def _distributions(module: str) -> list[str]:
