@@ -23,9 +23,12 @@ from test_verdicts_file import judgement
 from convmark.cli import main
 from convmark.cli.parsers import parsers
 from convmark.compare.judgement import MACHINE
+from convmark.core.errors import WorkerError
 from convmark.core.fitting import tell
 from convmark.core.options import KEYWORDS, OPTIONS, OWN_DEFAULTS, Options, of_command, read
+from convmark.core.processes import Terminated
 from convmark.core.pyproject import program
+from convmark.interpreter import Answer
 from convmark.machine.gpu.devices import Gpu
 from convmark.machine.hardware import read_machine
 from convmark.report.advice import gate_step, next_step, say_step
@@ -84,6 +87,49 @@ def test_ctrl_c_keeps_the_rows_so_far_says_where_and_exits_130(
     of_several += ["--replicas", "2", "--processes", "5"]
     assert main(["run", "--models", "lenet5", "--tasks", "train", *of_several]) == 130
     assert "--resume" not in capsys.readouterr().err  # it is refused with several machines
+
+
+@pytest.mark.parametrize(
+    ("ends", "status", "why"),
+    [
+        (KeyboardInterrupt(), 0, "interrupted"),
+        (WorkerError("python: cannot be started"), 0, "python: cannot be started"),
+        (Terminated(), 130, ""),
+    ],
+)
+def test_what_ends_ceilings_that_are_measured_once_more_costs_a_finished_run_nothing(
+    ends: BaseException,
+    status: int,
+    why: str,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    events = [
+        {"event": "environment", "tensorflow": "2.99.0"},
+        {"event": "product", "matrix_size": 64, "flops_per_s": 2e9},  # of 3,200 x 833,040 at least
+        {"event": "copy", "copy_bytes": 64, "bytes_per_s": 1e9},
+    ]
+    asked = []
+
+    class Worker(fake_worker.FakeInterpreter):
+        def answer(self, request: Any, on_event: Any = lambda event: None) -> Answer:
+            if request["kind"] != "ceiling":
+                return super().answer(request, on_event)
+            asked.append(request)
+            if len(asked) > 1:
+                raise ends
+            return Answer(status="ok", message="", ready_s=0.1, events=events)
+
+    monkeypatch.setattr("convmark.interpreter.Interpreter", Worker)
+    monkeypatch.setattr("convmark.session.session.limiting_quota", lambda cores: None)
+    of_one = ["--models", "lenet5", "--tasks", "infer", "--batch-sizes", "32", "--processes", "1"]
+    assert main(["run", *of_one, "--ceilings", "on"]) == status
+    printed = capsys.readouterr()
+    assert len(asked) == 2
+    assert ("lenet5-infer-cpu-b32-float32" in printed.out) == (not status)
+    line = f"ceilings that rows exceed are not measured once more: {why}"
+    assert (line in " ".join(printed.err.split())) == (not status)
 
 
 def test_ctrl_c_while_layers_are_measured_says_what_is_kept(

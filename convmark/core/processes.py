@@ -36,6 +36,11 @@ def die_with_parent(parent: int | None = None, how: signal.Signals = signal.SIGK
         os._exit(1)
 
 
+class Terminated(KeyboardInterrupt):
+    """One of these signals has come: unlike Ctrl-C, which a step may take for itself, it is sent to
+    end the whole process, and not once more."""
+
+
 class ReceivedSignal:
     """Which signal has come, if any."""
 
@@ -62,7 +67,7 @@ def as_interrupts() -> Iterator[ReceivedSignal]:
         received.number = number
         if number == signal.SIGHUP:
             _leave_terminals()
-        raise KeyboardInterrupt
+        raise Terminated
 
     before = {}
     if threading.current_thread() is threading.main_thread():

@@ -16,10 +16,11 @@ from typing import Any, TextIO
 
 from convmark.core.case import Case
 from convmark.core.cluster import check_devices
-from convmark.core.errors import OptionError, StoreError
+from convmark.core.errors import ConvmarkError, OptionError, StoreError
 from convmark.core.fitting import unbroken
 from convmark.core.option_values import AUTO
 from convmark.core.options import Options
+from convmark.core.processes import Terminated
 from convmark.core.suites import NETWORKS, cases
 from convmark.core.text import Say, counted
 from convmark.interpreter import check_zoo, zoo_folder
@@ -292,8 +293,14 @@ class Session(contextlib.AbstractContextManager["Session"]):
         else:
             with self._progress(stream) as shown:
                 self.execute(missing(jobs, self.records), shown)
-        if cases := exceeded(self.records, path, conditions(self.machine, os.environ)):
-            self.ceilings(path, cases, again=True)
+        try:
+            if cases := exceeded(self.records, path, conditions(self.machine, os.environ)):
+                self.ceilings(path, cases, again=True)
+        except Terminated:
+            raise
+        except (ConvmarkError, KeyboardInterrupt) as error:  # all that was asked for is measured
+            why = str(error) or "interrupted"
+            self.say(f"ceilings that rows exceed are not measured once more: {why}")
 
     def _progress(self, stream: TextIO | None) -> RunProgress:
         budget_s = self.options.time_budget_s
