@@ -155,6 +155,51 @@ def test_a_ceiling_that_rows_exceed_is_measured_once_more_and_the_higher_counts(
     assert read_ceilings(path)[key_of(CPU)].peak_flops_per_s == 2e11
 
 
+def test_beside_other_load_a_ceiling_that_rows_exceed_is_not_measured_in_each_run(
+    gathered: Gather, path: Path
+) -> None:
+    gathered([CPU], Worker(), "on")
+    quiet = row(efficiency=1.2, peak_flops_per_s=1e11)
+    assert exceeded([dataclasses.replace(quiet, other_cpu_share=0.3)], path) == []
+    gathered(exceeded([quiet], path), Worker(others=0.3, flops_per_s=1e10), "auto", again=True)
+    assert read_ceilings(path)[key_of(CPU)].peak_flops_per_s == 1e11
+    assert exceeded([quiet], path) == []
+
+
+def test_a_power_limit_that_moves_by_a_watt_is_the_same_card(gathered: Gather, path: Path) -> None:
+    def under(card: str) -> Callable[[str], tuple[str, None]]:
+        return lambda device: (card, None)
+
+    worker = Worker()
+    for card, times in (
+        ("NVIDIA H100, 700 W", 1),
+        ("NVIDIA H100, 699.21 W", 1),
+        ("NVIDIA H100, 600 W", 2),
+        ("NVIDIA H200, 700 W", 3),
+    ):
+        found = gathered([GPU], worker, "on", under=under(card))
+        assert (len(worker.asked), set(found)) == (times, {key_of(GPU)})
+    exceeding = row(**GPU.as_fields(), efficiency=1.2, peak_flops_per_s=1e11)
+    gathered([GPU], worker, "on", under=under("NVIDIA H100, 701 W"), again=True)
+    assert exceeded([exceeding], path, under("NVIDIA H100, 700 W")) == []
+    assert exceeded([exceeding], path, under("NVIDIA H100, 600 W")) == [GPU]
+
+
+def test_ceilings_that_do_not_count_today_are_told_of_where_none_is_measured(
+    gathered: Gather, path: Path, said: list[str]
+) -> None:
+    other = conditions(MACHINE, {"OMP_NUM_THREADS": "1"})
+    gathered([CPU], Worker(), "on")
+    for which, line in (
+        ("off", f"no efficiency of cpu in float32: the ceilings in {path} are of another card, "),
+        ("on", "measuring the ceilings of cpu in float32 by tensorflow, once"),
+        ("off", ""),
+    ):
+        said.clear()
+        gathered([CPU, dataclasses.replace(CPU, batch_size=1)], Worker(), which, under=other)
+        assert [one.startswith(line) for one in said] == [True] * bool(line)
+
+
 def test_under_a_cpu_quota_no_ceiling_of_the_whole_cpu_is_taken_and_none_is_kept(
     gathered: Gather, said: list[str]
 ) -> None:

@@ -9,8 +9,9 @@ one counts. To measure anew, remove the file.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -118,26 +119,50 @@ def all_ceilings(path: Path) -> list[Ceiling]:
 
 def read_ceilings(path: Path, under: Under = unknown) -> dict[Key, Ceiling]:
     """Return those measured on such cards and under such variables, each key's highest."""
-    found = (one for one in all_ceilings(path) if (one.card, one.flags) == under(one.device))
-    return {one.key: one for one in sorted(found, key=lambda one: one.peak_flops_per_s)}
+    found = sorted(_measured_under(path, under), key=lambda one: one.peak_flops_per_s)
+    return {one.key: one for one in found}
+
+
+def _measured_under(path: Path, under: Under) -> list[Ceiling]:
+    return [
+        one
+        for one in all_ceilings(path)
+        for card, flags in [under(one.device)]
+        if one.flags == flags and _is_same_card(one.card, card)
+    ]
+
+
+_LIMIT = re.compile(r"(.*), ([0-9.]+) W")
+ALIKE_LIMITS = 0.02
+"""Power limits that differ by no more are the same: an enforced one moves by a watt by itself."""
+
+
+def _is_same_card(one: str | None, other: str | None) -> bool:
+    ours, theirs = (_LIMIT.fullmatch(card or "") for card in (one, other))
+    if one == other or not ours or not theirs or ours[1] != theirs[1]:
+        return one == other
+    low, high = sorted((float(ours[2]), float(theirs[2])))
+    return high - low <= ALIKE_LIMITS * high
 
 
 def exceeded(records: Iterable[Record], path: Path, under: Under = unknown) -> list[Case]:
     """Return a case of each ceiling that rows exceed, and that was measured only once so far.
 
     It may have been measured on a hot or shared card. Or the rows are of convolutions that multiply
-    less often than is counted (Winograd): then to measure it once more tells.
+    less often than is counted (Winograd): then to measure it once more tells. Not beside rows of a
+    busy CPU: its ceiling would be that of what others left.
     """
     known = read_ceilings(path, under)
-    times = Counter((one.key, one.card, one.flags) for one in all_ceilings(path))
+    times = Counter(one.key for one in _measured_under(path, under))
     cases = {
         key_of(one.case): one.case
         for one in records
         if (ceiling := known.get(key_of(one.case)))
         and ceiling.peak_flops_per_s == one.peak_flops_per_s  # under a quota it has another
         and (one.efficiency or 0.0) > 1
+        and (one.device != "cpu" or (one.other_cpu_share or 0.0) <= BUSY_SHARE)
     }
-    return [case for key, case in cases.items() if times[(key, *under(case.device))] == 1]
+    return [case for key, case in cases.items() if times[key] == 1]
 
 
 def efficiency(case: Case, work: int, throughput: float, ceiling: Ceiling) -> float:
@@ -154,7 +179,7 @@ def efficiency(case: Case, work: int, throughput: float, ceiling: Ceiling) -> fl
 
 
 def gather(
-    cases: Iterable[Case],
+    cases: Sequence[Case],
     ask: Callable[..., Answer],
     path: Path,
     *,
@@ -168,7 +193,8 @@ def gather(
 ) -> dict[Key, Ceiling]:
     """Return the ceilings of the cases' devices; those that are missing are measured and kept.
 
-    Not where other programs took the CPUs or the card, or heat or a brake slowed the card.
+    Not where other programs took the CPUs or the card, or heat or a brake slowed the card: but one
+    that is measured once more, which counts only where it is higher.
 
     Args:
         ask: has a request served by a worker, and hands its events on.
@@ -186,7 +212,8 @@ def gather(
     before = known if again else {}
     if again:
         known, which = {}, which if which == "off" else "on"
-    for case in missing(cases, known, which):
+    tried = missing(cases, known, which)
+    for case in tried:
         device, backend, precision, *_ = key_of(case)
         times = "once more: rows exceed them" if again else "once"
         say(f"measuring the ceilings of {device} in {precision} by {backend}, {times}")
@@ -196,18 +223,33 @@ def gather(
         if ceiling is None:
             say(f"no ceilings of {device} in {precision}: {answer.status}: {answer.message}")
             continue
-        if why := _disturbed(case, answer, cards):
+        earlier = before.get(ceiling.key)
+        if (why := _disturbed(case, answer, cards)) and earlier is None:
             say(f"ceilings of {device} are not saved: {why}")
             continue
         if case.device == "cpu" and quota is not None:
             say(f"ceilings of {device} are not saved: they are of a CPU quota of {quota:g} CPUs")
         else:
             keep_ceilings(path, [ceiling])
-        if earlier := before.get(ceiling.key):
+        if earlier is not None:
             rates = f"{ceiling.peak_flops_per_s:.3g} FLOP/s, before {earlier.peak_flops_per_s:.3g}"
             say(f"ceilings of {device} in {precision}: now {rates}; later runs have the higher")
         known[ceiling.key] = ceiling
+    if line := _no_efficiency(cases, {*known, *before, *map(key_of, tried)}, path):
+        say(line)
     return known
+
+
+def _no_efficiency(cases: Iterable[Case], counted: Collection[Key], path: Path) -> str:
+    """Return which devices have ceilings in the file, but none that counts; empty for none."""
+    others = {one.key for one in all_ceilings(path)}.difference(counted)
+    left = [one for one in cases if key_of(one) in others]
+    names = ", ".join(dict.fromkeys(f"{one.device} in {one.precision}" for one in left))
+    line = (
+        f"no efficiency of {names}: the ceilings in {path} are of another card, CPU quota or "
+        "variables that may change speed; --ceilings on measures today's"
+    )
+    return line if left else ""
 
 
 def _disturbed(case: Case, answer: Answer, cards: CardsWatch) -> str:
