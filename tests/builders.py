@@ -80,6 +80,21 @@ def returns_no_model() -> int:
     return 3
 
 
+class Predictor:
+    """Keeps its network in an attribute."""
+
+    def __init__(self) -> None:
+        self.keras_model = keras.Sequential([keras.Input((4,))])
+
+
+def returns_a_pair() -> Any:
+    return str, keras.Sequential([keras.Input((4,))])
+
+
+def returns_a_layer() -> Any:
+    return keras.layers.Dense(3)
+
+
 def tells_no_input() -> Any:
     return keras.Sequential([keras.layers.Dense(3)])
 

@@ -344,7 +344,7 @@ def build(case: Case, builder: Builder, seed: int, backend: Any, emit: Emit) -> 
         )
     if not backend.is_model(model):
         reason = backend.other_keras(model) or (
-            f"the builder must return a keras.Model, it returned {type(model).__name__}"
+            f"the builder must return a keras.Model, it returned {backend.returned(model)}"
         )
         raise CaseFailure(f"{case.model}: {reason}")
     try:

@@ -28,6 +28,7 @@ from convmark.worker.backends.keras_parts import (
     item_bytes,
     of_other_keras,
     present,
+    returned,
     sizes,
     spread,
 )
@@ -425,6 +426,7 @@ class KerasBackend(Framework):
     training_progress, kept_values = staticmethod(training_progress), staticmethod(kept_values)
     inference_aside, rates_are_zero = staticmethod(inference_aside), staticmethod(rates_are_zero)
     running_weights, spread = staticmethod(running_weights), staticmethod(spread)
+    returned = staticmethod(returned)
     brings_training, is_softmax = staticmethod(brings_training), staticmethod(ends_in_softmax)
     sizes, limits_lifted = staticmethod(sizes), staticmethod(limits_lifted)
     added_losses = staticmethod(added_losses)

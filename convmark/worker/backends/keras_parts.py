@@ -188,6 +188,22 @@ def item_bytes(dtype: Any) -> int:
     return int(bits.group()) // 8 if bits else 1
 
 
+def returned(candidate: Any) -> str:
+    """Return in words what a builder has returned that is no model, and what to return instead."""
+    kind = type(candidate)
+    words = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    if isinstance(candidate, keras.layers.Layer):
+        return f"the layer {words}; return keras.Sequential([keras.Input(shape), layer])"
+    if isinstance(candidate, (list, tuple)):
+        parts = {f"its part [{place}]": part for place, part in enumerate(candidate)}
+    elif isinstance(candidate, Mapping):
+        parts = {f"its part [{key!r}]": part for key, part in candidate.items()}
+    else:
+        parts = {f"its {name}": part for name, part in getattr(candidate, "__dict__", {}).items()}
+    models = [name for name, part in parts.items() if isinstance(part, keras.Model)]
+    return f"{words}; return {' or '.join(models[:2])}" if models else words
+
+
 def of_other_keras(candidate: Any, version: str) -> str | None:
     """Return why a model of another Keras than this version's cannot be measured; None of others'.
 
