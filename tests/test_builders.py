@@ -50,6 +50,8 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setitem(sys.modules, "own_nets", module)
     monkeypatch.setitem(sys.modules, "convmark_zoo", ModuleType("convmark_zoo"))
     (tmp_path / "own_broken.py").write_text("raise RuntimeError('first line\\nsecond line')")
+    old = "cannot import name 'generic_utils' from 'keras.utils' (utils.py)"
+    (tmp_path / "own_older.py").write_text(f'raise ImportError("{old}")')
     (tmp_path / "own_script.py").write_text("raise SystemExit(2)")
     (tmp_path / "token.py").write_text("def net(): ...")
     monkeypatch.syspath_prepend(tmp_path)
@@ -97,6 +99,13 @@ def test_a_watched_builder_keeps_its_input_spec(own_module: ModuleType) -> None:
             "own_broken:small: cannot import own_broken: RuntimeError: first line second line",
         ),
         (
+            "own_older:small",
+            "own_older:small: cannot import own_older: ImportError: cannot import name "
+            "'generic_utils' from 'keras.utils' (utils.py); it may be written for another Keras: "
+            "Keras 2 is measured with TF_USE_LEGACY_KERAS=1 in the environment, or with --env "
+            "'tensorflow==2.15.*', Keras 3 without them",
+        ),
+        (
             "own_script:net",
             "own_script:net: own_script ends the program when it is imported (exit status 2); move "
             'its main program below if __name__ == "__main__"',
@@ -123,12 +132,14 @@ def test_a_watched_builder_keeps_its_input_spec(own_module: ModuleType) -> None:
         (
             "own_nets:net",
             "own_nets:net: missing a required argument: 'width'; give literal arguments, as in "
-            "own_nets:net(width=2), of those in (width, depth=1)",
+            "own_nets:net(width=2), of those in (width, depth=1), or write a builder "
+            "that calls it with others",
         ),
         (
             "own_nets:pair(3)",
             "own_nets:pair(3): missing a required argument: 'depth'; give literal arguments, as in "
-            "own_nets:pair(width=2,depth=2), of those in (width, depth)",
+            "own_nets:pair(width=2,depth=2), of those in (width, depth), or write a builder "
+            "that calls it with others",
         ),
         (
             "own_nets:Family.is_model",

@@ -86,3 +86,20 @@ def test_a_stack_is_kept_of_what_is_no_line_of_ours() -> None:
         raise ValueError("broken")
     assert "in test_a_stack_is_kept" in stack_of(caught.value)
     assert stack_of(CaseFailure("a reason")) == stack_of(UnknownModelError("a reason")) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "helps"),
+    [
+        ("No module named 'keras.engine'", True),
+        ("cannot import name 'get_source_inputs' from 'tensorflow.keras.utils' (utils.py)", True),
+        ("module 'keras' has no attribute 'ops'", True),
+        ("A KerasTensor cannot be used as input to a TensorFlow function. A KerasTensor is", True),
+        ("No module named 'keras'", False),
+        ("cannot import name 'small' from 'keras_nets' (nets.py)", False),
+    ],
+)
+def test_code_that_asks_keras_for_what_it_does_not_have_is_told_of_the_other_keras(
+    text: str, helps: bool
+) -> None:
+    assert ("TF_USE_LEGACY_KERAS=1" in message_of(ImportError(text))) == helps

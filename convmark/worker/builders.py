@@ -17,7 +17,7 @@ from typing import Any
 
 from convmark.core.errors import CaseError
 from convmark.core.model_name import ModelName
-from convmark.worker.failure import CaseFailure, UnknownModelError
+from convmark.worker.failure import CaseFailure, UnknownModelError, of_other_keras
 from convmark.worker.model_files import check_file, failed_to_load, is_trusted
 from convmark.worker.protocol import one_line
 
@@ -146,7 +146,8 @@ def _check_arguments(name: str, parts: ModelName, target: Any) -> None:
         example = ",".join(f"{one}=2" for one in needed or ["width"])
         raise UnknownModelError(
             f"{name}: {error}; give literal arguments, as in "
-            f"{parts.module}:{parts.attribute}({example}), of those in {signature}"
+            f"{parts.module}:{parts.attribute}({example}), of those in {signature}, or write a "
+            "builder that calls it with others"
         ) from None
 
 
@@ -161,7 +162,9 @@ def _module(name: str, module: str) -> Any:
         ) from error
     except Exception as error:  # a user's module may raise anything
         cause = one_line(f"{type(error).__name__}: {error}")
-        if isinstance(error, ModuleNotFoundError):
+        if advice := of_other_keras(error):
+            cause += advice
+        elif isinstance(error, ModuleNotFoundError):
             cause += "; it must be in the working folder or be installed"
         raise UnknownModelError(f"{name}: cannot import {module}: {cause}") from error
 
