@@ -103,3 +103,11 @@ def test_code_that_asks_keras_for_what_it_does_not_have_is_told_of_the_other_ker
     text: str, helps: bool
 ) -> None:
     assert ("TF_USE_LEGACY_KERAS=1" in message_of(ImportError(text))) == helps
+
+
+def test_a_package_that_cannot_download_is_told_to_build_without_its_weights() -> None:
+    error = OSError("URL fetch failure on https://example.org/net.h5: None -- Connection refused")
+    assert message_of(error).endswith(
+        "; it cannot download; build it without pretrained weights, as in weights=None, or "
+        "download them before"
+    )

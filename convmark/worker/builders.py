@@ -17,7 +17,7 @@ from typing import Any
 
 from convmark.core.errors import CaseError
 from convmark.core.model_name import ModelName
-from convmark.worker.failure import CaseFailure, UnknownModelError, of_other_keras
+from convmark.worker.failure import CaseFailure, UnknownModelError, advice_on
 from convmark.worker.model_files import check_file, failed_to_load, is_trusted
 from convmark.worker.protocol import one_line
 
@@ -162,7 +162,7 @@ def _module(name: str, module: str) -> Any:
         ) from error
     except Exception as error:  # a user's module may raise anything
         cause = one_line(f"{type(error).__name__}: {error}")
-        if advice := of_other_keras(error):
+        if advice := advice_on(error):
             cause += advice
         elif isinstance(error, ModuleNotFoundError):
             cause += "; it must be in the working folder or be installed"

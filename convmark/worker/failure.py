@@ -37,12 +37,18 @@ _CALLING = re.compile(r"Exception encountered when calling (.+?)(?:\.call\(\))?\
 _WRAPPED = re.compile(r"^\s*(\w*(?:Error|Exception)): ", re.MULTILINE)
 _SENTENCE_END = re.compile(r"(?<=[a-z0-9)\]'\"`>][.!?])\s+(?=[A-Z`'\"<])")
 
-
-_OTHER_KERAS = re.compile(
+_ADVICE = {
     r"(from|module|named) '(tensorflow\.(python\.)?)?(tf_)?keras(\.[\w.]+'|' has no |' \()"
-    r"|A KerasTensor cannot be used as input to a TensorFlow function"
-)
-"""How it shows that code is written for Keras 2 and runs under Keras 3, or the other way round."""
+    r"|A KerasTensor cannot be used as input to a TensorFlow function": (
+        "it may be written for another Keras: Keras 2 is measured with TF_USE_LEGACY_KERAS=1 in "
+        "the environment, or with --env 'tensorflow==2.15.*', Keras 3 without them"
+    ),
+    r"URL fetch failure|Max retries exceeded|Name or service not known|in name resolution": (
+        "it cannot download; build it without pretrained weights, as in weights=None, or download "
+        "them before"
+    ),
+}
+"""What helps, by what an error of a package's code says."""
 
 
 class UnknownModelError(LookupError):
@@ -64,17 +70,12 @@ def message_of(error: BaseException) -> str:
     text = one_line(f"{kind}: {reason}" if reason else kind, limit=1 << 20)
     if "No space left" in text and shutil.disk_usage(tempfile.gettempdir()).free < FULL_BYTES:
         text += f"; TMPDIR, {tempfile.gettempdir()}, is full: free some or name another folder"
-    return _kept_ends(text) + of_other_keras(error)
+    return _kept_ends(text) + advice_on(error)
 
 
-def of_other_keras(error: BaseException) -> str:
-    """Return what helps where code asks Keras for what this one does not have; else nothing."""
-    if not _OTHER_KERAS.search(str(error)):
-        return ""
-    return (
-        "; it may be written for another Keras: Keras 2 is measured with TF_USE_LEGACY_KERAS=1 in "
-        "the environment, or with --env 'tensorflow==2.15.*', Keras 3 without them"
-    )
+def advice_on(error: BaseException) -> str:
+    """Return what helps, where code is of another Keras or cannot download; else nothing."""
+    return next((f"; {one}" for said, one in _ADVICE.items() if re.search(said, str(error))), "")
 
 
 def _kept_ends(text: str) -> str:
