@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
 import weakref
@@ -166,9 +167,20 @@ def untracked(model: Any, used: Iterable[Any]) -> int:
     listed = [getattr(one, "_value", one) for one in (*model.variables, *model.weights, *states)]
     copies = (getattr(one, "values", ()) for one in listed)  # of several replicas
     copies = (one for held in copies if isinstance(held, tuple) for one in held)
-    inside = [getattr(one, "_variable", one) for one in listed]  # Keras 2's, of mixed precision
-    known = {id(one) for one in (*listed, *copies, *inside)}
-    return sum(elements(one) for one in used if id(one) not in known and "float" in str(one.dtype))
+    known = {number for one in (*listed, *copies) for number in _identities(one)}
+    hidden = (one for one in used if known.isdisjoint(_identities(one)))
+    return sum(elements(one) for one in hidden if "float" in str(one.dtype))
+
+
+def _identities(variable: Any) -> Iterator[int]:
+    """Yield what tells a variable of TensorFlow: what wraps another has the same handle.
+
+    Such as Keras 2's of mixed precision, and those of packages that quantise weights.
+    """
+    yield id(variable)
+    # outside of a strategy's replica there is none
+    with contextlib.suppress(AttributeError, NotImplementedError, RuntimeError, ValueError):
+        yield id(variable.handle)
 
 
 LEAST_LOOSE, LEAST_NUMBERS = 0.01, 100
