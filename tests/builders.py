@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import importlib
 import json
 import os
 import signal
@@ -93,6 +94,13 @@ def returns_a_pair() -> Any:
 
 def returns_a_layer() -> Any:
     return keras.layers.Dense(3)
+
+
+def turns_eager_execution_off() -> Any:
+    """As code of TensorFlow 1 does when it is imported."""
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    importlib.import_module("tensorflow").compat.v1.disable_eager_execution()
+    return model
 
 
 def tells_no_input() -> Any:

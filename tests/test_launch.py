@@ -249,6 +249,7 @@ def proofs(answer: Answer) -> list[float]:
         ("Predictor", "error", "it returned builders.Predictor; return its keras_model"),
         ("returns_a_pair", "error", "it returned tuple; return its part [1]"),
         ("returns_a_layer", "error", "; return keras.Sequential([keras.Input(shape), layer])"),
+        ("turns_eager_execution_off", "error", "eager execution must be on, but the model's code"),
         ("returns_twice", "error", "the builder must return once, but it forked the process and"),
         ("tells_no_input", "error", "the input shape is not known; call the model on keras.Input"),
         ("overflows", "error", "the output must be finite, but it is inf at step 1"),

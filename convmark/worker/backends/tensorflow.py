@@ -31,7 +31,12 @@ from convmark.worker.backends.tensorflow_export import digest_of, forward_functi
 from convmark.worker.backends.tensorflow_graph import forward_work, graph_work, held_tensors
 from convmark.worker.backends.tensorflow_identity import step_digest
 from convmark.worker.backends.tensorflow_layers import backward_piece, clocked, piece
-from convmark.worker.backends.tensorflow_settings import DEFAULTS, READERS, told_if_too_late
+from convmark.worker.backends.tensorflow_settings import (
+    DEFAULTS,
+    READERS,
+    check_eager,
+    told_if_too_late,
+)
 from convmark.worker.backends.tensorflow_training import (
     built_optimizer,
     fit_function,
@@ -183,8 +188,10 @@ class TensorFlow(KerasBackend):
     def scope(self) -> Iterator[None]:
         """What a model is built in; the pool of threads is made before."""
         self._make_pool()
+        check_eager()
         with told_if_too_late():
             yield
+        check_eager()
 
     @contextlib.contextmanager
     def as_written(self) -> Iterator[None]:

@@ -32,6 +32,15 @@ def told_if_too_late() -> Iterator[None]:
         raise
 
 
+def check_eager() -> None:
+    """Hold the process to executing eagerly: where it does not, a call would only make a graph."""
+    if not tf.executing_eagerly():
+        raise CaseFailure(
+            "eager execution must be on, but the model's code has turned it off; remove "
+            "disable_eager_execution and disable_v2_behavior from it, or measure a SavedModel of it"
+        )
+
+
 def _graph_options() -> str:
     options = tf.config.optimizer.get_experimental_options()
     usual = {"disable_model_pruning": False, "disable_meta_optimizer": False}
