@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import fake_worker
 import pytest
 import scipy.special  # noqa: F401 - an in-process session forgets what it was first to import
+from forks import SESSION, Forks
 from workers import git
 
 import convmark.session.run as run_module
@@ -24,6 +28,7 @@ from convmark.compare.live.case_result import CaseResult
 from convmark.compare.live.session import Pairing
 from convmark.compare.rule.decision import Decision
 from convmark.core.interval import Interval
+from convmark.plugin import selection
 from convmark.session.result import Result
 
 SUITE = """
@@ -62,7 +67,31 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
 
 
 @pytest.fixture
-def run(pytester: pytest.Pytester, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> Run:
+def collected_in_a_fork(harness: Forks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the suites of a commit be collected by a fork; in `test_removed.py` a process does it.
+
+    That process would import pytest, its plugins and convmark first.
+    """
+
+    def run(command: list[str], *, cwd: Path, env: dict[str, str], **how: Any) -> Any:
+        assert command[:3] == [sys.executable, "-m", "pytest"]
+        first = env["PYTHONPATH"].split(os.pathsep)
+        code = f"import sys\nsys.path[:0] = {list(filter(None, first))}\n{SESSION}"
+        return harness.run(code, *command[3:], cwd=cwd, environ=env)
+
+    forked = SimpleNamespace(
+        run=run, DEVNULL=subprocess.DEVNULL, SubprocessError=subprocess.SubprocessError
+    )
+    monkeypatch.setattr(selection, "subprocess", forked)
+
+
+@pytest.fixture
+def run(
+    pytester: pytest.Pytester,
+    worker: Worker,
+    monkeypatch: pytest.MonkeyPatch,
+    collected_in_a_fork: None,
+) -> Run:
     folder = pytester.mkdir("bench")
     (folder / "test_speed.py").write_text(SUITE)
     (pytester.path / "pyproject.toml").write_text(
