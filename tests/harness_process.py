@@ -12,9 +12,12 @@ from _pytest.config import default_plugins
 from forks import WARM, load_harness
 
 from convmark.interpreter import server
+from convmark.session import expected
 
 load_harness()
 for name in (*(f"_pytest.{one}" for one in default_plugins), "pytest_benchmark.plugin"):
     importlib.import_module(name)  # for sessions in a fork
 server.subprocess = WARM  # type: ignore[attr-defined]
-os.fsync = lambda descriptor: None  # see `_disk_is_not_waited_for` in conftest.py
+# see `_disk_is_not_waited_for` and `_load_is_not_watched` in conftest.py
+os.fsync = lambda descriptor: None
+expected.LOOK_S = 0.0
