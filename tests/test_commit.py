@@ -11,6 +11,7 @@ import pytest
 from workers import git
 
 from convmark.core.errors import ConvmarkError
+from convmark.core.git import Git
 from convmark.results.code.manifest import HERE, Code, CodeFile, Place
 from convmark.results.code.of_run import ran_at
 from convmark.results.commit import Commit, are_of_commit, is_changed, read_commit
@@ -165,6 +166,16 @@ def test_a_git_that_hangs_is_given_up(tmp_path: Path) -> None:
     stand_in.chmod(0o755)
     commit = read_commit(tmp_path, environ={"PATH": str(tmp_path)}, time_limit_s=0.1)
     assert commit == UNKNOWN
+
+
+@needs_git
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is looked for now and then")
+def test_the_end_of_git_is_known_as_soon_as_it_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("it is looked for"))
+    slow = ("-c", "alias.slow=!sleep 0.05; echo done", "slow")
+    assert Git.at(tmp_path).answer(*slow) == "done\n"
 
 
 @pytest.mark.parametrize("sha", ["", "HEAD", "a" * 39, "A" * 40])
