@@ -17,7 +17,14 @@ from typing import Any
 
 import faults
 import pytest
-from forks import Forks, end_started, framework, load_harness, warm_interpreters
+from forks import (
+    Forks,
+    end_started,
+    framework,
+    load_harness,
+    packages_with_plugins,
+    warm_interpreters,
+)
 from workers import BUILDERS, QUICK_XLA, environ
 from xdist.scheduler import LoadFileScheduling
 
@@ -186,14 +193,10 @@ def _no_command_outlives_its_test() -> Iterator[None]:
 def plugins() -> list[importlib.metadata.Distribution]:
     """Import all of the harness once: a session within a test forgets what it first imports.
 
-    Return the packages with plugins; each session would read twice what all packages tell.
+    Return the packages with plugins.
     """
     load_harness()
-    return [
-        one
-        for one in importlib.metadata.distributions()
-        if any(point.group == "pytest11" for point in one.entry_points)
-    ]
+    return packages_with_plugins()
 
 
 @pytest.fixture

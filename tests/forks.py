@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.metadata
 import json
 import os
 import pkgutil
@@ -213,6 +214,15 @@ def load_harness() -> None:
             importlib.import_module(found.name)
     for name in _LATE:
         importlib.import_module(name)
+
+
+def packages_with_plugins() -> list[importlib.metadata.Distribution]:
+    """Return those of pytest's plugins; each session would read twice what all packages tell."""
+    return [
+        one
+        for one in importlib.metadata.distributions()
+        if any(point.group == "pytest11" for point in one.entry_points)
+    ]
 
 
 def printed(done: subprocess.CompletedProcess[str]) -> Any:
