@@ -321,7 +321,7 @@ def test_cases_are_not_measured_side_by_side(run: Run, pytester: pytest.Pytester
     assert result.ret == 1
     result.assert_outcomes(errors=2, passed=1)
     result.stdout.fnmatch_lines(["*disturb each other: leave out -n*"])
-    assert pytester.runpytest_subprocess("bench/test_other.py", "-n", "2").ret == 0
+    assert pytester.runpytest_subprocess("bench/test_other.py", "-n", "1").ret == 0
     assert saved(pytester) == []
 
 

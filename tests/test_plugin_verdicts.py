@@ -100,7 +100,7 @@ def test_the_last_screen_of_a_failed_gate_says_all_that_decides(
     run: Run, pytester: pytest.Pytester, monkeypatch: Patch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    history(run)
+    history(run, 1)
     new_commit(pytester)
     live(monkeypatch, "regressed", 0.2)
     lines = run("--benchmark-compare=git:HEAD~1").stdout.lines
@@ -123,7 +123,7 @@ def test_other_code_of_the_same_speed_is_unchanged_and_passes(
     run: Run, pytester: pytest.Pytester, monkeypatch: Patch
 ) -> None:
     live(monkeypatch, "unchanged", 0.0)
-    history(run)
+    history(run, 1)
     new_commit(pytester)
     result = run("--benchmark-compare")
     assert result.ret == 0
@@ -255,14 +255,14 @@ def test_a_case_of_other_code_gets_the_live_comparisons_verdict(
     estimate: float,
     status: int,
 ) -> None:
-    history(run)
+    taken_back = verdict == "unchanged"  # its history says otherwise
+    history(run, 3 if taken_back else 1)
     new_commit(pytester)
     worker.factor = 1.5
     calls = live(monkeypatch, verdict, estimate)
     result = run("--benchmark-compare", "-k", "lenet5")
     assert result.ret == status
     assert calls == [LENET5]
-    taken_back = verdict == "unchanged"  # its history says otherwise
     expected = "inconclusive" if taken_back or verdict == "undecided" else verdict
     assert found(pytester, LENET5) == expected
     if taken_back:
