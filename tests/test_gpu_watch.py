@@ -31,10 +31,21 @@ cards = cards_of(devices, gpus, os.environ)
 times = {}
 processes = Path(os.environ.get("STANDIN_COMPUTE", os.devnull))
 fresh = "RESIDENT" not in os.environ
+
+def wait_for_looks(number):
+    # a look that has begun may not count, and the last one not yet
+    every = [card._sampler.every for card in watch._cards]
+    wanted, until = [len(one) + number + 2 for one in every], time.monotonic() + 60
+    while any(len(one) < least for one, least in zip(every, wanted)):
+        assert time.monotonic() < until
+        time.sleep(0.001)
+
 with watching(cards, fresh=fresh, period_s=0.01, own=lambda: frozenset([7, os.getpid()])) as watch:
     for event in SAY:
         if event["event"] == "sleep":
             time.sleep(event["seconds"])
+        elif event["event"] == "looks":
+            wait_for_looks(event["number"])
         elif event["event"] == "on the card":
             processes.write_text(" ".join(map(str, event["ids"])))
         else:
@@ -60,9 +71,18 @@ MEASURED = [
     {"event": "rounds"},
     sleep(0.05),
 ]
+"""Long enough for the energy of its windows to be known to a twentieth."""
 
 
-def watched(said: list[dict[str, Any]] = MEASURED, **variables: object) -> dict[str, Any]:
+def looks(number: int) -> dict[str, Any]:
+    return {"event": "looks", "number": number}
+
+
+SHORT = [dict(event) for event in MEASURED if event["event"] != "sleep"]
+SHORT.insert(3, looks(6))
+
+
+def watched(said: list[dict[str, Any]] = SHORT, **variables: object) -> dict[str, Any]:
     found = with_energy_s(said, **variables)
     del found["windows_s"]
     return found
@@ -143,7 +163,7 @@ def test_throttle_reasons_are_the_or_of_all_samples() -> None:
 
 @needs_compiler
 def test_a_card_is_watched_while_its_ceilings_are_measured() -> None:
-    ceilings = [{"event": "phase", "phase": "ceilings"}, sleep(0.1), {"event": "product"},
+    ceilings = [{"event": "phase", "phase": "ceilings"}, looks(3), {"event": "product"},
                 {"event": "copy"}]  # fmt: skip
     assert watched(ceilings, STANDIN_REASONS="40")["throttle_reasons"] == "hardware_thermal"
 
@@ -156,14 +176,14 @@ def test_a_power_cap_alone_is_recorded_and_judged() -> None:
 
 @needs_compiler
 def test_what_happens_outside_the_measuring_does_not_count() -> None:
-    found = watched([sleep(0.1), {"event": "warm_up"}, {"event": "rounds"}], STANDIN_REASONS="20")
+    found = watched([looks(3), {"event": "warm_up"}, {"event": "rounds"}], STANDIN_REASONS="20")
     assert (found["gpu_samples"], found["throttle_reasons"]) == (0, None)
     assert found["not_judged"] is found["joules_per_sample"] is found["power_w"] is None
     assert found["card_peak_memory_bytes"] == (1032 + 388) * MIB
 
 
 def company(during: list[int]) -> list[dict[str, Any]]:
-    return [{"event": "on the card", "ids": during}, *MEASURED[1:3], sleep(0.2), MEASURED[7]]
+    return [{"event": "on the card", "ids": during}, *SHORT[:2], looks(3), SHORT[-1]]
 
 
 @needs_compiler
@@ -289,14 +309,12 @@ STATE = {
     "nvmlDeviceGetTotalEnergyConsumption": ("joules_per_sample",),
     "nvmlDeviceGetGraphicsRunningProcesses_v3": ("foreign_graphics_processes",),
 }
-SHORT = [dict(event) for event in MEASURED if event["event"] != "sleep"]
-SHORT.insert(3, sleep(0.2))
 
 
 @needs_compiler
 @pytest.mark.parametrize("function", STATE)
 def test_a_function_that_fails_leaves_its_own_columns_empty_alone(function: str) -> None:
-    found = watched(SHORT, STANDIN_FAIL=f"{function}=15")
+    found = watched(STANDIN_FAIL=f"{function}=15")
     assert {name for name, value in found.items() if value is None} == {
         *STATE[function],
         *("foreign_gpu_processes", "not_judged"),
@@ -321,7 +339,7 @@ def test_a_function_that_fails_leaves_its_own_columns_empty_alone(function: str)
 def test_reasons_are_asked_for_by_their_old_name_too(
     missing: list[str], reasons: str | None
 ) -> None:
-    found = watched(SHORT, missing=missing, STANDIN_REASONS="4")
+    found = watched(missing=missing, STANDIN_REASONS="4")
     assert found["throttle_reasons"] == reasons
 
 
@@ -338,7 +356,7 @@ def test_processes_are_asked_for_by_their_old_name_too(tmp_path: Path) -> None:
 
 @needs_compiler
 def test_numbers_at_the_end_of_their_range_read_as_not_known() -> None:
-    found = watched(SHORT, STANDIN_LIMITS=1)
+    found = watched(STANDIN_LIMITS=1)
     known = {name for name, value in found.items() if value is not None}
     assert known == {
         *("gpu_samples", "throttle_reasons", "not_judged"),
