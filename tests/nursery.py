@@ -1,10 +1,10 @@
 """Forks command lines of convmark off one process that has imported it, and kills them in time.
 
-Each line of standard input is a JSON object: `argv`, `folder`, `output` (a file), `kill_after_s`
-(None to let it end), `since_file` (whether that counts from the results file's making instead of
-the process's), `piece` (bytes that each write takes at most, 0 for all) and `torn` (whether to wait
-until a line is half written, then). Each line of standard output has that process's status and the
-seconds between the file's making and its end. Not a test itself.
+Its argument is a file of orders. Each line is a JSON object: `argv`, `folder`, `output` (a file),
+`kill_after_s` (None to let it end), `since_file` (whether that counts from the results file's
+making instead of the process's), `piece` (bytes that each write takes at most, 0 for all) and
+`torn` (whether to wait until a line is half written, then). Each line of standard output has that
+process's status and the seconds between the file's making and its end. Not a test itself.
 """
 
 from __future__ import annotations
@@ -58,22 +58,28 @@ def _write_in_pieces(size: int) -> None:
 
 
 def serve() -> None:
-    """Answer each line of standard input."""
-    for line in sys.stdin:
-        order = json.loads(line)
-        sys.stdout.flush()
-        pid = os.fork()
-        if pid == 0:
-            _become(order)
-        made_s = _await_file(order, pid) if order["since_file"] else time.monotonic()
-        if order["kill_after_s"] is not None:
-            time.sleep(order["kill_after_s"])
-            while order["torn"] and not _is_torn(order) and not _has_ended(pid):
-                time.sleep(0.0005)
-            os.kill(pid, signal.SIGKILL)
-        _, status = os.waitpid(pid, 0)
-        lasted_s = time.monotonic() - made_s
-        print(os.waitstatus_to_exitcode(status), lasted_s, flush=True)
+    """Answer each line of the file."""
+    signal.alarm(0)  # a fork of the tests' is ended in time; this one serves many of them
+    with open(sys.argv[1], encoding="utf-8") as orders:
+        for line in orders:
+            order = json.loads(line)
+            sys.stdout.flush()
+            pid = os.fork()
+            if pid == 0:
+                _become(order)
+            print(*_ended(pid, order), flush=True)
+
+
+def _ended(pid: int, order: dict[str, Any]) -> tuple[int, float]:
+    """Kill the process in time, and return its status and how long it lasted."""
+    made_s = _await_file(order, pid) if order["since_file"] else time.monotonic()
+    if order["kill_after_s"] is not None:
+        time.sleep(order["kill_after_s"])
+        while order["torn"] and not _is_torn(order) and not _has_ended(pid):
+            time.sleep(0.0005)
+        os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status), time.monotonic() - made_s
 
 
 def _await_file(order: dict[str, Any], pid: int) -> float:

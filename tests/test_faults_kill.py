@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
 import random
 import re
 import shutil
-import subprocess
 import sys
 import time
 import warnings
@@ -17,12 +17,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 from fast_worker import PAUSE
 from faults import FAST, all_gone, descendants, fast_python, fast_workers, run_files, start
-from forks import Forks, warm_interpreters
+from forks import STARTED, Forks, warm_interpreters
 from workers import happens
 
 from convmark.results.reading import StoreWarning, read_run
@@ -44,7 +44,8 @@ NURSERIES = 2
 class Nursery:
     """Starts runs in one process after another, and kills them."""
 
-    process: subprocess.Popen[str]
+    orders: TextIO
+    answers: TextIO
     python: Path
 
     def run(
@@ -73,11 +74,9 @@ class Nursery:
             "piece": piece,
             "torn": torn,
         }
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(order) + "\n")
-        self.process.stdin.flush()
-        status, seconds = self.process.stdout.readline().split()
+        self.orders.write(json.dumps(order) + "\n")
+        self.orders.flush()
+        status, seconds = self.answers.readline().split()
         return int(status), float(seconds)
 
 
@@ -98,26 +97,22 @@ class Nurseries:
 
 
 @pytest.fixture(scope="module")
-def nurseries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nurseries]:
-    one_thread = {"OPENBLAS_NUM_THREADS": "1", PAUSE: "0.0005"}  # so that the forks are safe
+def nurseries(harness: Forks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nurseries]:
     python = fast_python(tmp_path_factory.mktemp("fast"))
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("nursery.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **one_thread, "CONVMARK_RUNTIME": str(runtime)},
-        )
-        for runtime in (tmp_path_factory.mktemp("runtime") for _ in range(NURSERIES))
-    ]
     idle: SimpleQueue[Nursery] = SimpleQueue()
-    for process in processes:
-        idle.put(Nursery(process, python))
-    with ThreadPoolExecutor(NURSERIES) as pool:
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(NURSERIES) as pool:
+        for _ in range(NURSERIES):
+            runtime, orders = tmp_path_factory.mktemp("runtime"), tmp_path_factory.mktemp("orders")
+            os.mkfifo(orders / "orders")
+            own = {PAUSE: "0.0005", "CONVMARK_RUNTIME": str(runtime)}
+            script = Path(__file__).with_name("nursery.py")
+            process = harness.start(script, str(orders / "orders"), environ=own)
+            STARTED.remove(process)  # it outlives its test
+            stack.callback(process.communicate, timeout=30)
+            # a file of both ways waits for no reader, should there be none
+            given = stack.enter_context(os.fdopen(os.open(orders / "orders", os.O_RDWR), "w"))
+            idle.put(Nursery(given, process.stdout, python))
         yield Nurseries(pool, idle)
-    for process in processes:
-        process.communicate(timeout=30)
 
 
 @dataclass(frozen=True)
