@@ -24,7 +24,7 @@ FROM_AN_INDEX = ("guest_trial.py", "loadgen.py")
 
 QUICK = {
     "change_points.py": ["--series=4"],
-    "decision_rule.py": ["--decisions=16", "--only=same", "--state={folder}"],
+    "decision_rule.py": ["--decisions=16", "--scenarios=1", "--state={folder}"],
     "fleet_cost.py": ["--most-nodes=100", "--fleets=2"],
     "history_cost.py": ["--runs=2", "--cases=8", "--metrics=1", "--settled=0"],
     "machine_ratios.py": ["--draws=2"],

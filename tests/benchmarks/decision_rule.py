@@ -21,6 +21,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -311,10 +312,10 @@ def shown(count: int, of: int) -> str:
 NAMED = ("slower_within_margin", "faster_within_margin")
 
 
-def same_rows(state: State, decisions: int) -> Iterator[tuple[object, ...]]:
+def same_rows(state: State, decisions: int, most: int | None) -> Iterator[tuple[object, ...]]:
     """Yield a row per scenario of identical code, and one for all of them."""
     total = alarms = 0
-    for name, scenario in SAME.items():
+    for name, scenario in islice(SAME.items(), most):
         outcomes = state.outcomes(name, scenario, decisions)
         verdicts = Counter(verdict for run in outcomes for verdict in run.verdicts)
         cases = sum(verdicts.values())
@@ -333,10 +334,10 @@ def same_rows(state: State, decisions: int) -> Iterator[tuple[object, ...]]:
     yield ("**all**", total, alarms, "", f"{1000 * bounds(alarms, total)[1]:.2f}", *[""] * 4)
 
 
-def slower_rows(state: State, decisions: int) -> Iterator[tuple[object, ...]]:
+def slower_rows(state: State, decisions: int, most: int | None) -> Iterator[tuple[object, ...]]:
     """Yield a row per noise and slowdown of one case among sixteen, from a tenth as many runs."""
     runs = max(1, decisions // 10)
-    for name, scenario in SLOWER.items():
+    for name, scenario in islice(SLOWER.items(), most):
         outcomes = state.outcomes(f"slower {name}", scenario, runs * scenario.cases)
         verdicts = Counter(run.verdicts[0] for run in outcomes)
         blamed = sum(place > 0 for run in outcomes for place in run.ever)
@@ -354,10 +355,10 @@ def slower_rows(state: State, decisions: int) -> Iterator[tuple[object, ...]]:
 
 
 def share_rows(
-    state: State, scenarios: Mapping[str, Scenario], decisions: int
+    state: State, scenarios: Mapping[str, Scenario], decisions: int, most: int | None
 ) -> Iterator[tuple[object, ...]]:
     """Yield a row per scenario: shares of verdicts, and the sessions of a case."""
-    for name, scenario in scenarios.items():
+    for name, scenario in islice(scenarios.items(), most):
         outcomes = state.outcomes(f"{scenario.slowdown} {name}", scenario, decisions)
         verdicts = Counter(verdict for run in outcomes for verdict in run.verdicts)
         cases = sum(verdicts.values())
@@ -406,10 +407,10 @@ CREEPS: Mapping[str, Sequence[float]] = {
 }
 
 
-def creep_rows(state: State, decisions: int) -> Iterator[tuple[object, ...]]:
+def creep_rows(state: State, decisions: int, most: int | None) -> Iterator[tuple[object, ...]]:
     """Yield, per history and noise, by which commit it was called regressed; not kept."""
     runs = max(1, decisions // 20)
-    for name, changes in CREEPS.items():
+    for name, changes in islice(CREEPS.items(), most):
         for noise in NOISES[:3]:
             found = [first_alarm(changes, noise, seed) for seed in range(runs)]
             counted = Counter(found)
@@ -422,17 +423,20 @@ def main() -> None:
     parser.add_argument("--decisions", type=int, default=2000, help="cases of each scenario")
     parser.add_argument("--state", type=Path, help="file that keeps what was simulated")
     parser.add_argument("--only", choices=TABLES, help="print one table")
+    parser.add_argument("--scenarios", type=int, help="simulate the first ones of a table alone")
     options = parser.parse_args()
     state = State(options.state)
     for name, (title, headers, rows) in TABLES.items():
         if options.only in (None, name):
             print(f"\n## {title}\n")
-            found = list(rows(state, options.decisions))
+            found = list(rows(state, options.decisions, options.scenarios))
             print(tabulate(found, headers, tablefmt="pipe", disable_numparse=True), flush=True)
 
 
 SHARES = ("unchanged", "regressed", "undecided", "sessions a case")
-TABLES: Mapping[str, tuple[str, Sequence[str], Callable[[State, int], Iterator[object]]]] = {
+Rows = Callable[[State, int, int | None], Iterator[object]]
+"""Takes what is known, the cases of each scenario, and the most scenarios."""
+TABLES: Mapping[str, tuple[str, Sequence[str], Rows]] = {
     "same": (
         "Identical code",
         (
@@ -452,12 +456,12 @@ TABLES: Mapping[str, tuple[str, Sequence[str], Callable[[State, int], Iterator[o
     "missed": (
         "Every case is 5 % slower",
         ("noise", *SHARES),
-        lambda state, decisions: share_rows(state, MISSED, decisions),
+        lambda state, *how: share_rows(state, MISSED, *how),
     ),
     "cpu": (
         "Wall time of 6 %, CPU time of 1.5 % a session",
         ("what happened", *SHARES),
-        lambda state, decisions: share_rows(state, BY_CPU, decisions),
+        lambda state, *how: share_rows(state, BY_CPU, *how),
     ),
     "creep": (
         "Creep: regressed by the third, fourth, fifth, sixth and tenth commit",
