@@ -35,6 +35,9 @@ FAR, MOST_KINDS = 0.1, 3
 """Of what the step time gives: so much less or more of a throughput is explained; and the kinds of
 device that are named."""
 
+MOST_WAIT_S = 1e-4
+"""That a step on a CPU which is timed alone may wait for its result."""
+
 _SUSTAINED = shown_in("sustained")
 _AT_LIMIT = shown_in("latency_limit")
 
@@ -141,15 +144,26 @@ def _timed(groups: Groups) -> Table:
     caption = SAMPLES_PER_S if DEFAULT_RUNTIME in runtimes else ""
     if len(runtimes) > 1:  # a step of an exported model ends before the next begins
         caption = caption.replace("samples/s is", "samples/s of Keras is")
-    far = _far(groups, "It" if caption else "samples/s")
+    far = _far(groups, DEFAULT_RUNTIME if caption else "")
     caption = " ".join([*filter(None, [caption]), *far, *_gaps(groups, records)])
     return table_of("summary", "Step times", caption, columns, records, keep=["case"])
 
 
-def _far(groups: Groups, subject: str) -> Iterator[str]:
-    """Say of which cases the throughput is far from what the step time gives, how far, and why."""
-    below: list[tuple[float, str]] = []
-    above: list[tuple[float, str]] = []
+_SLOW_STEPS = (
+    " A window is as long as all its steps, and the median step is not moved by the slow ones."
+)
+_ONE_WAIT = " A step that is timed alone ends with a wait for its result, which may be all of it."
+_NOT_KNOWN = " The cause is not known."
+
+
+def _far(groups: Groups, runtime: str) -> Iterator[str]:
+    """Say of which cases the throughput is far from what the step time gives, how far, and why.
+
+    Args:
+        runtime: cases of it come first, as the sentence before is of it; empty where there is none.
+    """
+    below: list[tuple[bool, float, str, str]] = []
+    above: list[tuple[bool, float, str, str]] = []
     for name, rows in groups.items():
         columns = ("throughput_samples_per_s", "step_time_p50_s", "step_time_mean_s")
         rate, step_s, mean_s = (_middle(rows, column) for column in columns)
@@ -158,23 +172,26 @@ def _far(groups: Groups, subject: str) -> Iterator[str]:
             continue
         share = rate * step_s / samples - 1
         is_above = share > FAR and rows[0].device == "cpu"  # on a GPU the steps of a window overlap
+        if not (is_above or share < -FAR):
+            continue
         why = f"its windows ran {'faster' if is_above else 'slower'} than its steps before them"
+        reason = _NOT_KNOWN if load is None else ""
+        if mean_s and not is_above and rate >= (1 - FAR) * samples / mean_s:
+            why, reason = f"the mean step took {seconds_text(mean_s)}", _SLOW_STEPS
+        elif load is None and is_above and step_s - samples / rate <= MOST_WAIT_S:
+            why, reason = f"by {seconds_text(step_s - samples / rate)} a step", _ONE_WAIT
         if load is not None:
             why = f"other programs took {load_text(load)} of the CPUs' time"
-        elif mean_s and not is_above and rate >= (1 - FAR) * samples / mean_s:
-            why = f"the mean step took {seconds_text(mean_s)}"
-        if is_above or share < -FAR:
-            words = f"{load_text(abs(share))} in {name} ({why})"
-            (above if is_above else below).append((abs(share), words))
-    for way, found, reason in (
-        ("lower", below, "A window is as long as all its steps, and the median step is not moved "
-                         "by the slow ones."),
-        ("higher", above, "A step that is timed alone ends with a wait for its result, a window "
-                          "has one such wait for all its steps."),
-    ):  # fmt: skip
+        words = f"{load_text(abs(share))} in {name} ({why})"
+        is_its = (rows[0].runtime or DEFAULT_RUNTIME) == runtime
+        (above if is_above else below).append((is_its, abs(share), words, reason))
+    for way, found in (("lower", below), ("higher", above)):
         if found:
-            worst = [words for _, words in sorted(found, reverse=True)]
-            yield f"{subject} is {way} by {listed(worst, 1)}. {reason}"
+            worst = sorted(found, reverse=True)
+            is_its, _, _, reason = worst[0]
+            subject = "It" if is_its else "samples/s"
+            told = listed([words for _, _, words, _ in worst], 1)
+            yield f"{subject} is {way} by {told}.{reason}"
 
 
 def _gaps(groups: Groups, records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
