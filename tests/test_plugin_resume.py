@@ -121,6 +121,16 @@ def test_other_options_are_one_line_and_exit_4(
         assert path.read_bytes() == before
 
 
+def test_other_options_are_refused_before_a_framework_is_started(
+    interrupted: Run, worker: type[fake_worker.FakeInterpreter]
+) -> None:
+    worker.answer = lambda *asked: pytest.fail("a framework is started")  # type: ignore[method-assign,assignment]
+    for compared in ((), ("--benchmark-compare",)):
+        result = interrupted("--resume", "--seed=3", *compared)
+        assert result.ret == 4
+        result.stderr.fnmatch_lines(["ERROR: --resume: *0001.csv: seed was 0, is 3; *"])
+
+
 def test_a_run_that_goes_on_is_not_compared_with_itself(
     interrupted: Run, pytester: pytest.Pytester
 ) -> None:

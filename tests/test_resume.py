@@ -189,6 +189,18 @@ def test_nothing_is_started_where_nothing_is_missing(
     assert "load" not in printed.err
 
 
+def test_other_options_are_refused_before_a_framework_is_started(
+    folder: Path,
+    worker: type[Worker],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = interrupted(worker, folder)
+    monkeypatch.setattr(worker, "answer", lambda *asked: pytest.fail("a framework is started"))
+    line = refused(path, capsys, *OPTIONS, "--processes", "3")
+    assert "processes was 2, is 3" in line
+
+
 def test_a_run_on_a_device_that_the_driver_does_not_show_is_one_of_which_nothing_is_left(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

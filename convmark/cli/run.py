@@ -87,6 +87,8 @@ def run(given: argparse.Namespace, options: Options) -> int:
         sessions = [Session(options, machine, _say, python=path) for path in paths]
         for session in sessions:
             stack.enter_context(session)
+            if earlier:
+                session.refuse_other(earlier)
             here = session.interpreters.python == sys.executable
             if not (earlier and here and session.take_whole(earlier)):
                 session.take(session.default_cases())

@@ -335,6 +335,7 @@ def _measure(
     if not bridge.is_disabled(config):
         Baseline.refuse(config.stash[_COMPARISON_KEY].asked, run, cases.values())
         run.claim(cases.values(), say)
+        run.reopen(say)
     compared = config.stash[_COMPARISON_KEY].asked or bridge.is_disabled(config)
     run.prepare(list(cases.values()), say, only_shown=not compared)
     if bridge.is_disabled(config):
@@ -360,7 +361,6 @@ def _measure_and_judge(
     config: pytest.Config, run: PytestRun, chosen: Selection, say: Say, *, others: bool
 ) -> None:
     comparison = config.stash[_COMPARISON_KEY]
-    run.reopen(say)
     baseline = Baseline.check(comparison.asked, run) if comparison.asked else None
     if baseline is not None:
         say_plan(run, baseline, say)

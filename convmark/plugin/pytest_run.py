@@ -152,9 +152,10 @@ class PytestRun:
             backends=backends,
             folder=self.folder,
         )
-        if only_shown and self._resume is not None and self.python == sys.executable:
-            self.reopen(say)
-            if self._earlier is not None and session.take_whole(self._earlier, self.cases):
+        if self._earlier is not None:
+            session.refuse_other(self._earlier)
+            here = only_shown and self.python == sys.executable
+            if here and session.take_whole(self._earlier, self.cases):
                 return
         session.inspect(dict.fromkeys(case.model for case in self.cases))
         for its_own in session.found.values():

@@ -177,6 +177,19 @@ class InterruptedRun:
     again: tuple[Record, ...]
     """Rows that are no results: they are taken out and measured again."""
 
+    def check_asked(self, columns: Columns) -> None:
+        """Refuse what is known to differ before any interpreter is started.
+
+        Args:
+            columns: what the rows measured now would have, as `of_the_run` gives it.
+
+        Raises:
+            OptionError: an option, the commit or the machine is another one.
+        """
+        for record in self.records:
+            if (differing := _difference(record, columns(record.asked_case))) is not None:
+                raise _refusal(self.run_file.path, *differing)
+
     def go_on(
         self, cases: Sequence[Case], columns: Columns, jobs: Sequence[Job] | None
     ) -> list[Result]:

@@ -44,7 +44,7 @@ from convmark.results.store import Store
 from convmark.session.auto_batch import Choice, chosen_cases, find_sizes
 from convmark.session.ceilings import Ceiling, Key, ceilings_path, conditions, exceeded, gather
 from convmark.session.expected import after_s, expected_s, is_guess, load_slowdown
-from convmark.session.facts import Facts, Job, facts_of, plan
+from convmark.session.facts import Facts, Job, facts_of, of_the_run, plan
 from convmark.session.forecast import check_layers, likely_devices, recent_seconds
 from convmark.session.layers import (
     LAYERS_TABLE,
@@ -174,6 +174,11 @@ class Session(contextlib.AbstractContextManager["Session"]):
             self.say(line)
         self.options = with_digits(self.options, asked, self.interpreters.answer, os.environ)
         self.plan_cases = self.cases = list(asked)
+
+    def refuse_other(self, earlier: InterruptedRun) -> None:
+        """Refuse a run that cannot go on with these options, here, as far as that is known now."""
+        facts = self.shared_facts(earlier.run_file.run)
+        earlier.check_asked(lambda case: of_the_run(case, self.options, facts))
 
     def take_whole(self, earlier: InterruptedRun, asked: Sequence[Case] = ()) -> bool:
         """Choose the cases of a run of which nothing is left; return whether it is one.
