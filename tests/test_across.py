@@ -101,7 +101,7 @@ def test_each_version_is_set_beside_the_oldest_and_the_one_before() -> None:
     ]
     cells = across(rows, "tensorflow")
     assert [cell.value for cell in cells] == ["2.9.3", "2.10.1", "2.12.0"]
-    assert [_size(cell.to_oldest) for cell in cells] == [
+    assert [_size(cell.to_first) for cell in cells] == [
         None,
         pytest.approx(0.2),
         pytest.approx(-0.1),
@@ -397,11 +397,11 @@ def test_other_programs_get_stored_units() -> None:
     found = table.records()
     units = {one.key: one.unit for one in table.headings}
     assert (units["step_time_p50_s"], units["peak_host_memory_bytes"]) == ("s", "bytes")
-    assert found[1]["to_oldest"] == pytest.approx(0.1)
+    assert found[1]["to_first"] == pytest.approx(0.1)
     assert found[1]["step_time_p50_s"] == pytest.approx(0.011)
-    assert found[0]["to_oldest"] is None
-    names = ["to_oldest", "to_oldest_low", "to_oldest_high", "to_oldest_basis"]
-    assert [name for name in found[0] if name.startswith("to_oldest")] == names
+    assert found[0]["to_first"] is None
+    names = ["to_first", "to_first_low", "to_first_high", "to_first_basis"]
+    assert [name for name in found[0] if name.startswith("to_first")] == names
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -424,7 +424,7 @@ def test_backends_have_no_age_and_are_set_beside_tensorflow() -> None:
         row("0001", "2.20.0", 1.0),
     ]
     cells = across(rows, "backend")
-    assert [(cell.value, _size(cell.to_oldest), cell.to_previous) for cell in cells] == [
+    assert [(cell.value, _size(cell.to_first), cell.to_previous) for cell in cells] == [
         ("tensorflow", None, None),
         ("jax", pytest.approx(1.0), None),
         ("torch", pytest.approx(2.0), None),

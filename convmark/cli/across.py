@@ -179,6 +179,6 @@ def _not_compared(cells: Sequence[Cell], rows: Sequence[VerdictRow]) -> list[str
     for cell in cells:
         one = cell.live
         ends = one and (" ".join((one.a, *one.set_a)), " ".join((one.b, *one.set_b)), cell.case)
-        if cell.to_oldest is not None and ends not in done:
+        if cell.to_first is not None and ends not in done:
             left.append(f"{cell.case} at {cell.value}")
     return left

@@ -63,7 +63,7 @@ class Cell:
     time_to_first_step_s: float | None
     peak_host_memory_bytes: float | None
     parameters: int | None
-    to_oldest: Change | None = None
+    to_first: Change | None = None
     """Of the step time from the first value; None for the first value."""
     to_previous: Change | None = None
     """Of the step time from the value before; None where no value is older than another."""
@@ -80,7 +80,7 @@ class Cell:
         found: dict[str, Any] = {}
         for name in (one.name for one in fields(self) if one.name != "live"):
             value = getattr(self, name)
-            if name in ("to_oldest", "to_previous"):
+            if name in ("to_first", "to_previous"):
                 interval = value.interval if value else NOT_KNOWN
                 found[name] = value.change if value else None
                 found |= {f"{name}_{end}": cell for end, cell in interval.cells.items()}
@@ -256,7 +256,7 @@ def _cell(
         time_to_first_step_s=median_of(values_of(rows, "time_to_first_step_s")),
         peak_host_memory_bytes=median_of(values_of(rows, "peak_host_memory_bytes")),
         parameters=rows[-1].parameters,
-        to_oldest=oldest,
+        to_first=oldest,
         to_previous=previous,
         verdict=previous.verdict if previous else "",
         note="; ".join(filter(None, [judged.note if judged else "", value.without, value.loaded])),
@@ -348,7 +348,7 @@ def _joined(found: Sequence[LiveCases], name: str) -> list[LiveCases]:
 def cells_table(cells: Sequence[Cell]) -> Table:
     """Return the cells with all their figures, for other programs."""
     names = list(cells[0].record)
-    ends = product(("to_oldest", "to_previous"), ("", "_low", "_high"))
+    ends = product(("to_first", "to_previous"), ("", "_low", "_high"))
     kinds = {"step_time_spread": "spread", **dict.fromkeys(map("".join, ends), "change")}
     columns = [
         replace(one, label=one.key, kind=kinds.get(one.key, one.kind))
@@ -408,7 +408,7 @@ def _table(cells: Sequence[Cell], column: str, *, markdown: bool) -> str:
             "case": cell.case if cell.case != last or not markdown else "",
             "value": _LONG_COMMIT.sub(r"\1\2", cell.value),
             "before": cell.to_previous.words if cell.to_previous else "",
-            "first": cell.to_oldest.words if cell.to_oldest else "",
+            "first": cell.to_first.words if cell.to_first else "",
         }
         for cell, last in zip(cells, before, strict=False)
     ]
@@ -420,7 +420,7 @@ def _below(cells: Sequence[Cell]) -> Iterator[str]:
     """Yield what the figures are, and how many changes have no verdict."""
     metric = f"Metric: step time, geometric means of the processes' medians. {SAMPLES_PER_S}"
     left, changed = _undecided(cells), sum(cell.to_previous is not None for cell in cells)
-    if not any(cell.to_oldest for cell in cells):
+    if not any(cell.to_first for cell in cells):
         yield metric
         values = {cell.value for cell in cells}
         none = "No case was measured at two values: there is nothing to compare."
@@ -447,4 +447,4 @@ def _below(cells: Sequence[Cell]) -> Iterator[str]:
 
 def _undecided(cells: Iterable[Cell]) -> list[Cell]:
     open_ = ("", "inconclusive")
-    return [one for one in cells if (one.to_previous or one.to_oldest) and one.verdict in open_]
+    return [one for one in cells if (one.to_previous or one.to_first) and one.verdict in open_]
