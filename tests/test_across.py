@@ -68,8 +68,16 @@ def test_processes_that_are_in_no_figure_are_counted() -> None:
     first, second = across(rows, "tensorflow")
     assert second.step_time_p50_s == pytest.approx(0.010)
     assert (first.processes, second.processes) == (2, 2)
-    assert second.note.endswith("without 1 of 3 processes, unsteady or not judged")
+    assert second.note.endswith("without 1 of 3 processes, unsteady")
     assert "without" not in first.note
+    hot = run(3, "2.22.0", 0.010, 0.020, not_judged="hot")
+    (found,) = across(hot, "tensorflow")
+    assert (found.processes, found.note) == (2, "not judged: hot")
+    (found,) = across([*run(2, "2.22.0", 0.010), *hot], "tensorflow")
+    assert (found.run, found.processes) == ("0002", 1)
+    assert found.note == "of an earlier run, as the newest is not judged: hot"
+    (found,) = across(run(1, "2.22.0", 0.010, 0.020, status="unsteady"), "tensorflow")
+    assert (found.processes, found.note) == (2, "2 of 2 processes unsteady")
 
 
 def test_a_value_of_which_a_run_was_under_other_load_says_so() -> None:

@@ -56,7 +56,7 @@ def test_processes_that_are_in_no_figure_are_counted() -> None:
     found = told(times("1", 2.0, 2.1, 2.2), times("2", 1.0, 1.1, 1.2) + hot)
     assert found["2"]["mean_s"] == pytest.approx((1.0 * 1.1 * 1.2) ** (1 / 3))
     assert found["2"]["n"] == 3
-    assert found["2"]["note"].endswith("without 1 of 4, not judged: hot")
+    assert found["2"]["note"].endswith("without 1 of 4 processes, not judged: hot")
 
 
 def test_the_fewest_threads_are_those_of_the_processes_that_count() -> None:
@@ -101,7 +101,7 @@ def test_a_default_has_the_place_of_the_threads_that_the_framework_took() -> Non
         ),
         ({"cores": 4, "physical_cores": 4, "state": "cpu_quota=6"}, None),
         ({"other_cpu_share": 0.25}, "other load 25 %"),
-        ({"status": "unsteady"}, "3 of 3 unsteady"),
+        ({"status": "unsteady"}, "3 of 3 processes unsteady"),
     ],
 )
 def test_threads_without_a_core_of_their_own_are_named(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from report_rows import FAST, SLOW, keep_run, measured
 from test_report_tables import found, hardware, kept, three
 
 from convmark.core.errors import OptionError
+from convmark.report.across import across
 from convmark.report.build import build
 from convmark.report.comparison import Comparison, Price
 from convmark.report.measured import unlike_words
@@ -363,7 +365,7 @@ def test_the_newest_figures_are_shown_and_the_ratio_is_of_those_that_can_be_judg
     few = "fewer than 3 processes"
     assert shown["lenet5", f"{SLOW} cpu"][:2] == (5.5, 2)
     assert shown["lenet5", f"{SLOW} cpu"][2].startswith(
-        f"{few}; speed-up without 1 of 2, not judged: hot"
+        f"{few}; speed-up without 1 of 2 processes, not judged: hot"
     )
     assert shown["lenet5", f"{FAST} cpu"][:2] == (5.0, 3)
     earlier = f"{few}; speed-up of earlier runs, as the newest is not judged: card in use"
@@ -371,6 +373,24 @@ def test_the_newest_figures_are_shown_and_the_ratio_is_of_those_that_can_be_judg
     assert shown["vgg16", f"{SLOW} cpu"][2].startswith(f"{few}; not judged: hot")
     ratios = [row["speedup"] for row in table.records() if row["model"] == "lenet5"]
     assert sorted(ratios) in ([0.5, 1.0], [1.0, 2.0])
+
+
+def test_the_same_processes_are_in_the_ratio_of_a_report_and_of_a_table_over_machines(
+    tmp_path: Path,
+) -> None:
+    steady, *others = three(SLOW, 1, "lenet5", 2.0, 9.0, 30.0, code="c1")
+    slow = [steady, *(dataclasses.replace(row, status="unsteady") for row in others)]
+    fast = three(FAST, 1, "lenet5", 1.0, 1.0, 1.0, code="c1")
+    table = hardware(kept(tmp_path, slow, fast).frame)
+    row = found(table, model="lenet5", hardware=f"{SLOW} cpu")
+    cells = {cell.value: cell for cell in across([slow, fast], "machine")}
+    assert row["mean_s"] == pytest.approx(2.0) == cells[SLOW].step_time_p50_s
+    without = "without 2 of 3 processes, unsteady"
+    assert f"speed-up {without}" in row["note"]
+    assert without in cells[SLOW].note
+    assert table.lead[0].endswith(" Newest runs: without 2 of 6 processes, unsteady.")
+    (change,) = filter(None, [cells[SLOW].to_first])
+    assert 1 / row["speedup"] == pytest.approx(2.0) == 1 + change.change
 
 
 def test_the_best_batch_is_that_of_the_newest_run(tmp_path: Path) -> None:

@@ -61,7 +61,8 @@ def test_a_side_is_of_the_rows_that_can_be_judged_where_there_are_any(tmp_path: 
     keep_run(tmp_path, run(FAST, 1, 3, step_s=1.0))
     keep_run(tmp_path, run(FAST, 2, 3, step_s=5.0, not_judged="card in use"))
     fast, slow = sorted(sides(tmp_path).sides, key=lambda side: side.times_s)
-    assert (slow.times_s, slow.doubt) == ((2.0,) * 3, "speed-up without 1 of 4, not judged: hot")
+    without = "speed-up without 1 of 4 processes, not judged: hot"
+    assert (slow.times_s, slow.doubt) == ((2.0,) * 3, without)
     assert (fast.run, fast.times_s) == ("0001", (1.0,) * 3)
     assert fast.doubt == "speed-up of earlier runs, as the newest is not judged: card in use"
     keep_run(tmp_path / "none", run(SLOW, 1, 3, not_judged="hot"))

@@ -27,7 +27,7 @@ from convmark.report.tables.hardware import hardware_tables
 from convmark.report.tables.history import history
 from convmark.report.tables.models import applications, architectures, pareto, pareto_front
 from convmark.report.tables.overview import machines, troubles
-from convmark.report.tables.replicas import scaling
+from convmark.report.tables.replicas import scaling, scaling_of_run
 from convmark.report.tables.steps import (
     attainable,
     batch_sizes,
@@ -368,6 +368,17 @@ def test_scaling_is_against_one_replica_of_the_same_case(tmp_path: Path) -> None
     assert table.column("replicas") == [1, 2]
     assert table.column("efficiency") == pytest.approx([1, 0.75])
     assert "low" not in table.records()[0]  # one process a side
+
+
+def test_an_efficiency_is_of_the_processes_that_its_n_counts(tmp_path: Path) -> None:
+    alone = three(SLOW, 1, "lenet5", 1.0, 1.0, throughput_samples_per_s=100.0)
+    alone[0] = dataclasses.replace(alone[0], status="unsteady", throughput_samples_per_s=1.0)
+    two = three(SLOW, 1, "lenet5", 1.0, replicas=2, throughput_samples_per_s=150.0)
+    rows = kept(tmp_path, [*alone, *two])
+    (of_run,) = scaling_of_run([*alone, *two])
+    for table in (scaling(points(rows.frame), rows.frame), of_run):
+        assert table.column("efficiency") == pytest.approx([1, 0.75])
+        assert table.column("n") == [1, 1]
 
 
 def test_each_way_of_spreading_replicas_is_a_series_of_its_own(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from report_rows import keep_run, measured
 
 from convmark.core.table import Table
 from convmark.report.build import build
-from convmark.report.tables.runtimes import _fastest
+from convmark.report.rows import read_rows
+from convmark.report.tables.runtimes import _fastest, _step_times
 from convmark.results.record import COLUMNS
 from convmark.worker.runtimes.agreement import ROUNDING
 
@@ -68,6 +69,16 @@ def test_a_runtime_of_one_process_can_be_compared_with_none(
 ) -> None:
     table = table_of_rows(LITERT, {**OTHER, "step_s": 1e-3}, processes=1)
     assert [one["fastest"] for one in table.records()] == ["not comparable"] * 2
+
+
+def test_unsteady_processes_rank_nothing_where_a_case_has_steady_ones(tmp_path: Path) -> None:
+    changes = [{"step_s": 1e-5}, {"step_s": 2e-5, "status": "unsteady"}, {"step_s": 3e-5}]
+    rows = [
+        measured("xeon-2", 1, "lenet5", number, task="infer", **{**LITERT, **own})
+        for number, own in enumerate(changes, 1)
+    ]
+    keep_run(tmp_path, rows)
+    assert list(_step_times(read_rows([tmp_path]).frame).values()) == [pytest.approx([1e-5, 3e-5])]
 
 
 def test_one_whose_processes_contradict_its_rank_is_never_marked_the_fastest() -> None:

@@ -16,7 +16,7 @@ from convmark.core.errors import ConvmarkError
 from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import Say
 from convmark.results.reading import StoreWarning, read_run
-from convmark.results.record import Record
+from convmark.results.record import Record, steady_rows
 
 Row = tuple[str, Conditions, Record]
 """A row with its case's name and its conditions."""
@@ -48,8 +48,7 @@ def steady(records: Iterable[Record]) -> tuple[Record, ...]:
 
     Rows that say why they are no ground for a verdict are left out.
     """
-    measured = [record for record in records if record.measured and not record.not_judged]
-    return tuple([record for record in measured if record.status == "ok"] or measured)
+    return tuple(steady_rows([record for record in records if record.measured]))
 
 
 def is_of_commit(row: Record) -> bool:

@@ -227,8 +227,7 @@ def _name(record: Record, column: str) -> str:
 
 _ORDERS: Mapping[str, Callable[[str], Any]] = {
     "backend": lambda value: [*BACKENDS, value].index(value),
-    "machine": str,
-    "gpu": str,
+    **dict.fromkeys(("machine", "gpu"), str),
 }
 
 
@@ -243,6 +242,7 @@ def _cell(
 ) -> Cell:
     rows = value.rows
     judged = previous or oldest
+    notes = [judged.note if judged else "", value.without, value.loaded]
     live = _live(before.rows[-1], rows[-1], column) if before is not None else None
     return Cell(
         case=name,
@@ -259,7 +259,7 @@ def _cell(
         to_first=oldest,
         to_previous=previous,
         verdict=previous.verdict if previous else "",
-        note="; ".join(filter(None, [judged.note if judged else "", value.without, value.loaded])),
+        note="; ".join(dict.fromkeys(filter(None, notes))),
         command=live.command if live else "",
         live=live,
     )

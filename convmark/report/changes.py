@@ -20,17 +20,22 @@ from dataclasses import dataclass, fields
 from statistics import fmean
 
 from convmark.compare.comparability import Comparability, Conditions, comparable, loads_alike
-from convmark.compare.earlier import steady
 from convmark.compare.history import BASELINE_RUNS, same_code
 from convmark.compare.judgement import SAME_CODE
 from convmark.compare.rule.decision import CaseSessions, Decision, decide
 from convmark.compare.rule.statistics import pooled_variance
 from convmark.core.interval import NOT_KNOWN, Interval, interval_text, share_of
 from convmark.core.statistics import interval_around
-from convmark.core.text import counted, load_text
+from convmark.core.text import load_text
 from convmark.report.measured import MAY_BEND, unlike_words
 from convmark.report.ratios import ratio
-from convmark.results.record import FRAMEWORK_COLUMNS, Record, large_load
+from convmark.results.record import (
+    FRAMEWORK_COLUMNS,
+    Record,
+    doubt_words,
+    large_load,
+    that_count,
+)
 
 LEAST_PAIRS = 3
 """Of runs, for a verdict: a change is never convicted by two sessions, nor ruled out by few runs
@@ -73,8 +78,8 @@ class Value:
 
     runs: tuple[tuple[int, tuple[Record, ...]], ...]
     """Of each run its place among all runs, and its rows that count."""
-    left_out: int = 0
-    """Processes of these runs that do not count: unsteady, or not judged."""
+    without: str = ""
+    """Which processes are in no figure, and what is doubtful of those that are; or empty."""
 
     @classmethod
     def of(cls, runs: Mapping[int, Sequence[Record]]) -> Value:
@@ -83,24 +88,23 @@ class Value:
         Args:
             runs: the measured rows of each run, by its place; at least one.
         """
+        places = sorted(runs, reverse=True)
         kept: list[tuple[int, tuple[Record, ...]]] = []
-        left_out = 0
-        for place in sorted(runs, reverse=True):
-            rows = steady(runs[place]) or tuple(runs[place])
-            if not kept or (len(kept) < BASELINE_RUNS and _alike(kept[0][1], rows)):
-                kept.append((place, rows))
-                left_out += len(runs[place]) - len(rows)
-        return cls(tuple(reversed(kept)), left_out)
+        for place, rows in zip(places, that_count([runs[one] for one in places]), strict=True):
+            alike = not kept or (len(kept) < BASELINE_RUNS and _alike(kept[0][1], rows))
+            if rows and alike:
+                kept.append((place, tuple(rows)))
+        newest = runs[places[0]]
+        if kept[0][0] != places[0]:
+            without = f"of an earlier run, as the newest is not judged: {newest[0].not_judged}"
+        else:
+            every = [row for place, _ in kept for row in runs[place]]
+            without = doubt_words(every, [row for _, rows in kept for row in rows])
+        return cls(tuple(reversed(kept)), without)
 
     @property
     def rows(self) -> list[Record]:
         return [row for _, rows in self.runs for row in rows]
-
-    @property
-    def without(self) -> str:
-        """Say how many processes are in no figure; empty where all are."""
-        of_all = counted(self.left_out + len(self.rows), "process")
-        return f"without {self.left_out} of {of_all}, unsteady or not judged" * bool(self.left_out)
 
     @property
     def loaded(self) -> str:

@@ -188,7 +188,7 @@ def _rows(frame: pd.DataFrame) -> dict[Key, dict[str, list[dict[str, Any]]]]:
     """Return per case and hardware the newest rows, and all of the newest run, newest first."""
     measured = frame[frame["measured"] & (frame["step_time_p50_s"] > 0)]
     columns = (*SAME, *SOFTWARE, *_OF_RUNS, *_FIGURES, "hardware", "machine", "device", "source",
-               "process", "not_judged", "code", "commit")  # fmt: skip
+               "process", "status", "not_judged", "code", "commit")  # fmt: skip
     newest = measured.sort_values("source", kind="stable", ascending=False)
     groups = newest.groupby(["hardware", "case"], observed=True)
     last = newest["source"] == groups["source"].transform("max")
@@ -222,7 +222,7 @@ def of_processes(frame: pd.DataFrame, points: Sequence[Row], figure: str) -> lis
     """
     near = frame["measured"] & (frame["hardware"] == points[0]["hardware"])
     near &= frame["source"].isin({row["source"] for row in points})
-    names = ("source", "case", figure, "not_judged")
+    names = ("source", "case", figure, "status", "not_judged")
     processes: dict[tuple[Any, Any], list[dict[str, Any]]] = {}
     for one in records_of(frame.loc[near, list(names)], names):
         processes.setdefault((one["source"], one["case"]), []).append(one)

@@ -32,7 +32,9 @@ from convmark.results.record import (
     FRAMEWORK_COLUMNS,
     MEASURED,
     OF_MANY_STEPS,
+    doubt_words,
     doubts_text,
+    that_count,
 )
 from convmark.results.store import RunSource, labelled, oldest_first, run_files
 
@@ -341,25 +343,33 @@ def newest_rows(table: pd.DataFrame, *, measured: bool = True) -> list[dict[str,
 
 
 def judged_rows(rows: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """Return the rows that ratios are of.
+    """Return the rows of a case that ratios are of, by the rule of `that_count`, in their order.
 
-    Rows that say why they are no ground for a verdict are left out where there are others.
+    Args:
+        rows: measured ones, those of a run together.
     """
-    return [row for row in rows if not text_of(row.get("not_judged"))] or list(rows)
+    runs: dict[Any, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        runs.setdefault(row["source"], []).append(row)
+    return [row for its_own in that_count(list(runs.values()), fact_of) for row in its_own]
+
+
+def fact_of(row: Mapping[str, Any], name: str) -> str:
+    return text_of(row.get(name))
 
 
 def left_out_text(newest: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> str:
-    """Say what of the newest run is not in a ratio; empty where it is all in it.
+    """Say what of the newest run is not in a ratio, and what of the rest is doubtful; or empty.
 
     Args:
         rows: those of the ratio, the newest first.
     """
-    reasons = [text for row in newest if (text := text_of(row.get("not_judged")))]
-    if rows[0]["source"] != newest[0]["source"]:
-        return f"speed-up of earlier runs, as the newest is not judged: {reasons[0]}"
-    if reasons and not text_of(rows[0].get("not_judged")):
-        return f"speed-up without {len(reasons)} of {len(newest)}, not judged: {reasons[0]}"
-    return f"not judged: {reasons[0]}" if reasons else ""
+    used = [row for row in rows if row["source"] == newest[0]["source"]]
+    if not used:
+        reason = text_of(newest[0].get("not_judged"))
+        return f"speed-up of earlier runs, as the newest is not judged: {reason}"
+    words = doubt_words(newest, used, fact_of)
+    return f"speed-up {words}" if words.startswith("without") else words
 
 
 def case_of(row: Mapping[str, Any]) -> str:

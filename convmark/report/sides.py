@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from convmark.compare.comparability import Comparability, facts_of
 from convmark.core.statistics import CONFIDENCE, is_known, t_quantile
-from convmark.core.text import DIRTY, commit_text, counted, load_text
+from convmark.core.text import DIRTY, commit_text, load_text
 from convmark.report.ratios import LEAST_PROCESSES, Units, geometric_mean, ratio
 from convmark.report.rows import POINT, judged_rows, left_out_text, records_of, text_of
 from convmark.report.tables.answers import Versions
@@ -394,11 +394,8 @@ def _side(
         shares.setdefault(int(row["source"]), []).append(row["other_cpu_share"])
     source = max(logs)
     rows = [row for row in rows if row["source"] == source]
-    count = len(rows)
-    unsteady = sum(row["status"] == "unsteady" for row in rows)
-    doubts = [f"{unsteady} of {counted(count, 'process')} unsteady"] if unsteady else []
     load = large_load(shares[source])
-    doubts += [f"{load_text(load)} other load"] if load else []
+    doubts = [f"{load_text(load)} other load"] if load else []
     doubts += filter(None, [left_out_text(newest, rows)])
     return Side(
         facts=facts,

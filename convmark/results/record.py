@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from convmark.core.backends import BACKENDS
 from convmark.core.case import Case
 from convmark.core.cells import Column, columns_of, fit_text, from_cell, to_cell
 from convmark.core.errors import StoreError
 from convmark.core.statistics import median_of
+from convmark.core.text import counted
 from convmark.results.agreement import broken_rule, words_broken
 from convmark.results.schema import (
     Schema,
@@ -50,6 +51,58 @@ def doubts_text(n: float, failed: int, unsteady: int, unjudged: int, concurrent:
         (concurrent, n + failed, "beside other runs"),
     )
     return ", ".join(f"{count} of {whole:.0f} {word}" for count, whole, word in told if count)
+
+
+_Measured = TypeVar("_Measured")
+"""A measured row, of whatever type."""
+Fact = Callable[[Any, str], Any]
+"""Returns a row's value of a column."""
+
+
+def steady_rows(rows: Sequence[_Measured], fact: Fact = getattr) -> list[_Measured]:
+    """Return of measured rows those that may be judged: the steady ones, or without any the others.
+
+    Rows that say why they are no ground for a verdict are left out.
+    """
+    judged = [row for row in rows if not fact(row, "not_judged")]
+    return [row for row in judged if fact(row, "status") != "unsteady"] or judged
+
+
+def that_count(runs: Sequence[Sequence[_Measured]], fact: Fact = getattr) -> list[list[_Measured]]:
+    """Return of each run of a case the measured rows that ratios of step times are of.
+
+    As in `steady_rows`; none of a run that is no ground for a verdict. Where all runs are none, all
+    rows count.
+    """
+    kept = [steady_rows(rows, fact) for rows in runs]
+    return kept if any(kept) else [list(rows) for rows in runs]
+
+
+def doubt_words(rows: Sequence[_Measured], used: Sequence[_Measured], fact: Fact = getattr) -> str:
+    """Say how many rows are in no ratio and why, and what is doubtful of those that are in it.
+
+    Args:
+        rows: measured ones, of one case or several.
+        used: those of them that ratios are of, as `that_count` chooses them.
+    """
+    kept = set(map(id, used))
+    every, left = counted(len(rows), "process"), [row for row in rows if id(row) not in kept]
+    parts = [f"without {len(left)} of {every}, {_causes(left, fact)}"] if left else []
+    if unsteady := sum(fact(row, "status") == "unsteady" for row in used):
+        parts.append(f"{unsteady} of {every} unsteady")
+    parts += [f"not judged: {reason}" for reason in _reasons(used, fact)[:1]]
+    return "; ".join(parts)
+
+
+def _causes(left: Sequence[Any], fact: Fact) -> str:
+    judged = [row for row in left if not fact(row, "not_judged")]
+    unsteady = any(fact(row, "status") == "unsteady" for row in judged)
+    reasons = [f"not judged: {reason}" for reason in _reasons(left, fact)[:1]]
+    return " or ".join(["unsteady"] * unsteady + reasons) or "measured otherwise"
+
+
+def _reasons(rows: Sequence[Any], fact: Fact) -> list[str]:
+    return list(dict.fromkeys(str(why) for row in rows if (why := fact(row, "not_judged"))))
 
 
 OF_MANY_STEPS = ("step_time_p95_s", "step_time_p99_s")

@@ -175,9 +175,6 @@ def _notes(rows: Sequence[Row], base: Sequence[Row], speedup: Ratio | None) -> I
     elif speedup is not None and speedup.contains_1:
         yield f"not distinguishable from {fewest}"
     yield from _of_the_machine(rows)
-    unsteady = sum(row["status"] == "unsteady" for row in rows)
-    if unsteady:
-        yield f"{unsteady} of {len(rows)} unsteady"
     if load := large_load(row.get("other_cpu_share") for row in rows):
         yield f"other load {load_text(load)}"
 

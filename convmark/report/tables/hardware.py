@@ -41,7 +41,8 @@ from convmark.report.ratios import (
     level,
     times_text,
 )
-from convmark.report.rows import left_out_text, text_of
+from convmark.report.rows import fact_of, left_out_text, text_of
+from convmark.results.record import doubt_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -361,6 +362,14 @@ class _Shown(Measured):
         pairs = ((sides[name][0], sides[self.base][0]) for sides in both)
         return unlike_words(one for pair in pairs for one in _other_software(*pair))
 
+    def _doubt(self, name: str) -> str:
+        """Say what of the newest runs of cases that both machines have is not in their ratios."""
+        both = [(key, one) for key, sides in self.cases.items()
+                if {name, self.base} <= sides.keys() for one in (self.base, name)]  # fmt: skip
+        newest = [row for key, one in both for row in self.newest[key][one]]
+        used = {id(row) for key, one in both for row in self.cases[key][one]}
+        return doubt_words(newest, [row for row in newest if id(row) in used], fact_of)
+
     def _against_base(self, name: str, speedups: Sequence[Ratio], rate: str) -> str:
         mean = geometric_mean(_with_intervals(speedups))
         if mean is None:
@@ -373,9 +382,10 @@ class _Shown(Measured):
             without = " without energy" * any(one.per_kwh for one in (ours, theirs))
             words += f", {times_text(mean, share)} times per {ours.currency}/h{without}"
             words += ends_text(mean, share)
-        other = self._other(name)
+        other, doubt = self._other(name), self._doubt(name)
         told = "".join([*self._loads(name, rate), f", {other}" * bool(other)])
-        return f"{words}{told}; {intervals_with_1(speedups)}."
+        end = f" Newest runs: {doubt}." * bool(doubt)
+        return f"{words}{told}; {intervals_with_1(speedups)}.{end}"
 
     def _headings(self) -> list[Heading]:
         return headings(

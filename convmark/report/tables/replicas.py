@@ -18,7 +18,7 @@ from convmark.report.measured import BURST, of_processes
 from convmark.report.ratios import LEAST_PROCESSES, efficiency, mean_rate
 from convmark.report.rows import group_of, newest_rows, with_versions
 from convmark.report.tables.steps import groups_but
-from convmark.results.record import Record
+from convmark.results.record import Record, that_count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +44,7 @@ def _figures(
         rates: samples/s of each of its processes.
         alone: the same of one replica; None where these are they.
     """
-    found = {"replicas": replicas, "mean_rate": mean_rate(rates)}
+    found = {"replicas": replicas, "mean_rate": mean_rate(rates), "n": len(rates)}
     if alone is None:
         return {**found, "efficiency": 1.0}
     own = efficiency(rates, replicas, alone)
@@ -102,10 +102,14 @@ def scaling_of_run(records: Iterable[Record]) -> list[Table]:
     `spread` is half the range of the processes' throughputs over their median. Where one replica
     was not measured there is no efficiency.
     """
-    rates: dict[Case, list[float]] = {}
+    measured: dict[Case, list[Record]] = {}
     for record in records:
         if record.measured and record.throughput_samples_per_s:
-            rates.setdefault(record.case, []).append(record.throughput_samples_per_s)
+            measured.setdefault(record.case, []).append(record)
+    rates = {
+        case: [row.throughput_samples_per_s or 0.0 for row in that_count([rows])[0]]
+        for case, rows in measured.items()
+    }
     series: dict[tuple[Case, str], list[Case]] = {}
     for case in rates:
         if case.replicas > 1:
@@ -116,7 +120,6 @@ def scaling_of_run(records: Iterable[Record]) -> list[Table]:
             **_figures(rates[case], case.replicas, None if case == alone else rates.get(alone, ())),
             "case": " ".join(filter(None, [alone.name, cluster])),
             "spread": spread(rates[case]),
-            "n": len(rates[case]),
         }
         for (alone, cluster), cases in series.items()
         for case in [alone, *sorted(cases, key=lambda case: case.replicas)]

@@ -10,7 +10,7 @@ from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIMES
 from convmark.core.table import Table, headings, table_of
 from convmark.core.text import natural_order
 from convmark.report.ratios import fastest_marks
-from convmark.report.rows import POINT, latest, records_of, setting, text_of
+from convmark.report.rows import POINT, judged_rows, latest, records_of, setting, text_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,11 +108,15 @@ def _point(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _step_times(frame: pd.DataFrame) -> dict[tuple[str, ...], list[float]]:
-    """Return the median step times of the measured processes of each point, seconds."""
-    found: dict[tuple[str, ...], list[float]] = {}
-    for row in records_of(frame[frame["measured"]], (*POINT, "step_time_p50_s")):
-        found.setdefault(_point(row), []).append(row["step_time_p50_s"])
-    return found
+    """Return the median step times of the processes of each point that ratios are of, seconds."""
+    points: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    columns = (*POINT, "step_time_p50_s", "status", "not_judged")
+    for row in records_of(frame[frame["measured"]], columns):
+        points.setdefault(_point(row), []).append(row)
+    return {
+        point: [row["step_time_p50_s"] for row in judged_rows(rows)]
+        for point, rows in points.items()
+    }
 
 
 def _fastest(ranked: Sequence[Mapping[str, Any]], times_s: Sequence[Sequence[float]]) -> list[str]:
