@@ -34,7 +34,7 @@ def bought(machine: str) -> Price:
 
 def runs(machine: str, *rates: float, **more: Any) -> list[Any]:
     return [
-        measured(machine, 1, "lenet5", n, throughput_samples_per_s=rate, **more)
+        measured(machine, 1, "lenet5", n, throughput_samples_per_s=rate, step_s=32 / rate, **more)
         for n, rate in enumerate(rates, 1)
     ]
 

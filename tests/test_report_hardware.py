@@ -16,12 +16,14 @@ from convmark.report.build import build
 from convmark.report.comparison import Comparison, Price
 from convmark.report.measured import unlike_words
 from convmark.report.rows import points
+from convmark.report.tables.cost import cost_tables
 from convmark.report.tables.hardware import GEOMETRIC_MEAN, hardware_tables
 from convmark.report.tables.models import architectures
 from convmark.report.tables.steps import (
     latency_limit,
 )
 from convmark.report.tables.steps import sustained as sustained_table
+from convmark.results.reading import read_run
 from convmark.results.record import Record
 
 
@@ -391,6 +393,38 @@ def test_the_same_processes_are_in_the_ratio_of_a_report_and_of_a_table_over_mac
     assert table.lead[0].endswith(" Newest runs: without 2 of 6 processes, unsteady.")
     (change,) = filter(None, [cells[SLOW].to_first])
     assert 1 / row["speedup"] == pytest.approx(2.0) == 1 + change.change
+
+
+def test_a_speed_up_that_samples_per_second_contradict_says_so_here_and_beside_the_costs(
+    tmp_path: Path,
+) -> None:
+    def told(*rates: float) -> tuple[str, list[str], list[str]]:
+        folder = tmp_path / str(rates)
+        steps_s = 2.0, 2.02, 2.04
+        slow = [
+            measured(SLOW, 1, "lenet5", number, step_s=step_s, throughput_samples_per_s=rate)
+            for number, (step_s, rate) in enumerate(zip(steps_s, rates, strict=True), 1)
+        ]
+        frame = kept(folder, slow, three(FAST, 1, "lenet5", *steps_s)).frame
+        prices = {name: price(name, 1.0) for name in (SLOW, FAST)}
+        table, cost = hardware(frame), cost_tables(frame, Comparison(prices=prices))[0]
+        note = found(table, model="lenet5", hardware=f"{SLOW} cpu").get("note") or ""
+        return note, [one for one in table.lead if "windows" in one], list(cost.lead)
+
+    note, (line,), cost = told(160.0, 161.0, 159.0)
+    assert "by samples/s 9.9" in note
+    answers = build([tmp_path / "(160.0, 161.0, 159.0)" / "results"]).tables[0]
+    assert "samples/s tell another ratio" in " ".join(filter(None, answers.column("detail")))
+    runs = [read_run(path) for path in (tmp_path / "(160.0, 161.0, 159.0)").rglob("0001.csv")]
+    assert "samples/s changed by +890." in across(runs, "machine")[1].note
+    case = f"lenet5, train, batch 32: {SLOW} cpu is 1.00 times {FAST} cpu by step time, 9.9"
+    assert f"disagree by more than their error in {case}" in line
+    assert line.endswith(" times by samples/s. Speed-ups are by step time, costs by samples/s.")
+    assert line in cost
+    for rates in ((17.0, 17.1, 16.9), (10.0, 100.0, 30.0)):  # near it, and within their error
+        note, lines, cost = told(*rates)
+        assert (lines, "by samples/s" in note) == ([], False)
+        assert not any("disagree" in one for one in cost)
 
 
 def test_the_best_batch_is_that_of_the_newest_run(tmp_path: Path) -> None:

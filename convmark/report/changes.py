@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from operator import mul
 from statistics import fmean
 
 from convmark.compare.comparability import Comparability, Conditions, comparable, loads_alike
@@ -24,10 +25,10 @@ from convmark.compare.history import BASELINE_RUNS, same_code
 from convmark.compare.judgement import SAME_CODE
 from convmark.compare.rule.decision import CaseSessions, Decision, decide
 from convmark.compare.rule.statistics import pooled_variance
-from convmark.core.interval import NOT_KNOWN, Interval, interval_text, share_of
+from convmark.core.interval import NOT_KNOWN, Interval, by_change, interval_text, share_of
 from convmark.core.statistics import interval_around
 from convmark.core.text import load_text
-from convmark.report.measured import MAY_BEND, unlike_words
+from convmark.report.measured import MAY_BEND, are_apart, unlike_words
 from convmark.report.ratios import ratio
 from convmark.results.record import (
     FRAMEWORK_COLUMNS,
@@ -251,7 +252,7 @@ def _change(pair: Pair, decision: Decision | None, why: str, software: str) -> C
     old, new = pair.old.logs, pair.new.logs
     if not old or not new:
         return None
-    note = "; ".join(filter(None, [why, software]))
+    note = "; ".join(filter(None, [why, software, _rate_words(pair)]))
     verdict = "unchanged" if why == SAME_CODE else ""
     if decision is not None and decision.estimate is not None:
         return Change(
@@ -282,6 +283,16 @@ def _change(pair: Pair, decision: Decision | None, why: str, software: str) -> C
         verdict=verdict,
         note=note,
     )
+
+
+def _rate_words(pair: Pair) -> str:
+    """Say how the throughput changed where that contradicts the step time; or empty."""
+    sides = [value.rows for value in (pair.new, pair.old)]
+    rates = [[row.throughput_samples_per_s or 0.0 for row in rows] for rows in sides]
+    times_s = [[row.step_time_p50_s or 0.0 for row in rows] for rows in sides]
+    quotients = (list(map(mul, *both)) for both in zip(rates, times_s, strict=True))
+    change = ratio(*rates) if are_apart(ratio(*quotients)) else None
+    return f"samples/s changed {by_change(change.value - 1)}" if change else ""
 
 
 def _times(value: Value) -> list[float]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,8 @@ from convmark.core.report_options import RANKS
 from convmark.core.statistics import median_of
 from convmark.core.text import listed
 from convmark.report.comparison import Comparison, Price
-from convmark.report.ratios import LEAST_PROCESSES, Ratio, Units, ratio
-from convmark.report.rows import judged_rows, records_of, setting, text_of
+from convmark.report.ratios import LEAST_PROCESSES, Ratio, Units, figure_text, ratio
+from convmark.report.rows import group_of, judged_rows, records_of, setting, text_of
 from convmark.results.record import large_load
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ SOFTWARE = (
 MAY_BEND = (*SOFTWARE, "training", "isolation", "state", "time_budget_s", "code")
 """What is told of the two sides of a ratio where it is another one."""
 _MOST_NAMES = 4
+_MOST_TOLD = 3
 _BENDING = MappingProxyType(
     {"measurement version": "release of convmark", "time budget": "time budget", "code": "code"}
 )
@@ -46,14 +48,19 @@ _OF_RUNS = (
     "time_budget_s",
 )
 """What else runs share that are taken together."""
+STEP = "step_time_p50_s"
 BURST, SUSTAINED = "throughput_samples_per_s", "sustained_throughput_samples_per_s"
 _FIGURES = (
-    *("step_time_p50_s", BURST, SUSTAINED, "loss", "seed", "joules_per_sample", "cpu_power_scope"),
+    *(STEP, BURST, SUSTAINED, "loss", "seed", "joules_per_sample", "cpu_power_scope"),
     *("cpu_joules_per_sample", "wall_joules_per_sample", "sustained_s", "other_cpu_share"),
     "sustained_other_cpu_share",
 )
 _LOADS = MappingProxyType({BURST: "other_cpu_share", SUSTAINED: "sustained_other_cpu_share"})
 """By throughput the other programs' share of the CPUs' time meanwhile."""
+_QUOTIENT = "quotient"
+"""Of the throughput and that of steps which are timed alone, times the samples of a step."""
+_APART = 1.1
+"""Times as large as by step time that a speed-up by throughput may be without a word."""
 _ALIKE_TIMES = 1.1
 """Times as long as others that steps may have gone on, to be compared without a word."""
 _MOST_ROWS = 10 * LEAST_PROCESSES
@@ -130,11 +137,9 @@ class Measured:
         """Return a figure in seconds by unit; of a throughput the seconds of a sample."""
         units: dict[Any, list[float]] = {}
         for row in rows:
-            if value := _known(row.get(figure)):
+            if value := _value(row, figure):
                 unit = row["source"] if name in self.by_run else (row["source"], row["process"])
-                units.setdefault(unit, []).append(
-                    1 / value if figure in (BURST, SUSTAINED) else value
-                )
+                units.setdefault(unit, []).append(value)
         return units
 
     def speedup(self, sides: Sides, name: str, figure: str) -> Ratio | None:
@@ -145,6 +150,17 @@ class Measured:
         if self.base == name:
             return Ratio(value=1.0) if over else None
         return ratio(over, under)
+
+    def by_rate(self, sides: Sides, name: str) -> Ratio | None:
+        """Return the speed-up by throughput where it is not that by step time, by their error.
+
+        A step is timed alone, a throughput over windows: load may move one of them, and on a GPU
+        the steps of a window overlap.
+        """
+        if name == self.base or not {name, self.base} <= sides.keys():
+            return None
+        quotients = (self.units(sides[one], one, _QUOTIENT) for one in (name, self.base))
+        return self.speedup(sides, name, BURST) if are_apart(ratio(*quotients)) else None
 
     def throughput(self, name: str, key: Key) -> float:
         """Return that of a case in its newest run, samples/s; 0 where it is not known."""
@@ -213,6 +229,26 @@ def _known(value: float | None) -> float | None:
     return value if value is not None and value > 0 else None
 
 
+def are_apart(quotients: Ratio | None) -> bool:
+    """Whether step times and throughputs tell another ratio of two sides, by more than their error.
+
+    Args:
+        quotients: ratio of the two sides' throughputs times their step times.
+    """
+    if quotients is None or quotients.contains_1:
+        return False
+    return not 1 / _APART <= quotients.value <= _APART
+
+
+def _value(row: Row, figure: str) -> float | None:
+    """Return a figure of a row in seconds, a throughput as the seconds of a sample."""
+    if figure == _QUOTIENT:
+        rate, step_s = _known(row.get(BURST)), _known(row.get(STEP))
+        return rate * step_s if rate and step_s else None
+    value = _known(row.get(figure))
+    return 1 / value if value and figure in (BURST, SUSTAINED) else value
+
+
 def of_processes(frame: pd.DataFrame, points: Sequence[Row], figure: str) -> list[list[float]]:
     """Return of each point a figure of each process that counts in a ratio.
 
@@ -251,6 +287,28 @@ def unlike_times(hardware: Iterable[tuple[str, Sequence[Row]]]) -> list[str]:
     return [
         f"The sustained times differ ({', '.join(words)}): a machine measured for "
         "longer has more time to become slower; measure all with the same --sustain."
+    ]
+
+
+def unlike_bases(found: Measured, names: Iterable[str]) -> list[str]:
+    """Say of which cases step times and throughputs tell another ratio of two machines.
+
+    Args:
+        names: of the hardware that is held against the base.
+    """
+    told = [
+        f"{group_of(named(key), 'model', 'task')}: {name} is {figure_text(step.value)} times "
+        f"{found.base} by step time, {figure_text(rate.value)} times by samples/s"
+        for key, sides in sorted(found.cases.items(), key=itemgetter(0))
+        for name in names
+        if (rate := found.by_rate(sides, name)) and (step := found.speedup(sides, name, STEP))
+    ]
+    if not told:
+        return []
+    more = f"; {len(told) - _MOST_TOLD} more" * (len(told) > _MOST_TOLD)
+    return [
+        "Steps that are timed alone and windows of steps disagree by more than their error in "
+        f"{'; '.join(told[:_MOST_TOLD])}{more}. Speed-ups are by step time, costs by samples/s."
     ]
 
 

@@ -29,7 +29,7 @@ from convmark.report.rows import (
     text_of,
 )
 from convmark.report.tables.comparisons import newest_comparison
-from convmark.report.tables.hardware import GEOMETRIC_MEAN, UNLIKE
+from convmark.report.tables.hardware import BY_RATE, GEOMETRIC_MEAN, UNLIKE
 from convmark.report.tables.overview import FEW_PROCESSES, WIDE_SPREAD
 from convmark.report.verdicts import worth_reading
 from convmark.results.reading import read_head
@@ -279,12 +279,12 @@ def _machines(hardware: Table) -> Iterator[dict[str, str]]:
         software = unlike_words(name for text in told if text for name in text.split(", "))
         pair = [one for one in rows if one["hardware"] in (row["hardware"], base)]
         load = _load(one.get(name) for one in pair for name in ("load", "earlier_load"))
+        rates = "samples/s tell another ratio" * any(BY_RATE in text for text in notes)
         cases = row["note"].partition(",")[0]
         sustained = ", sustained" * _is_sustained(hardware)
         of = f"{row['hardware']} against {base}{sustained}"
-        yield _line(
-            RATIOS, of, times_as_fast(found), f"{cases} {brackets_text(found)}", load, software
-        )
+        detail = f"{cases} {brackets_text(found)}"
+        yield _line(RATIOS, of, times_as_fast(found), detail, rates, load, software)
     if left:
         yield _line(RATIOS, counted(left, "more machine"), f"see {hardware.title}")
 

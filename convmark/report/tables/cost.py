@@ -19,7 +19,16 @@ from convmark.core.table import Heading, Table, headings, table_of
 from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import counted, load_text
 from convmark.report.comparison import Comparison, Price
-from convmark.report.measured import BURST, SUSTAINED, Key, Measured, Row, named, unlike_times
+from convmark.report.measured import (
+    BURST,
+    SUSTAINED,
+    Key,
+    Measured,
+    Row,
+    named,
+    unlike_bases,
+    unlike_times,
+)
 from convmark.report.ratios import LEAST_PROCESSES, Units, level
 from convmark.report.rows import left_out_text, newest_rows, setting, text_of
 from convmark.report.tables.accuracy import load_of, trainings
@@ -89,6 +98,7 @@ def _of_samples(found: Measured) -> Table:
             *_unlike(records),
             *_of_bursts(bursts),
             *unlike_times(compared),
+            *unlike_bases(found, filter(found.price, found.others)),
         ],
     )
 

@@ -23,12 +23,14 @@ from convmark.report.measured import (
     BURST,
     MAY_BEND,
     SAME,
+    STEP,
     SUSTAINED,
     Key,
     Measured,
     Row,
     Sides,
     named,
+    unlike_bases,
     unlike_times,
     unlike_words,
 )
@@ -36,6 +38,7 @@ from convmark.report.ratios import (
     LEAST_PROCESSES,
     Ratio,
     ends_text,
+    figure_text,
     geometric_mean,
     intervals_with_1,
     level,
@@ -48,11 +51,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 GEOMETRIC_MEAN = "geometric mean"
-BEST_BATCHES = "hardware_best"
+EQUAL_BATCHES, BEST_BATCHES = "hardware", "hardware_best"
+BY_RATE = "by samples/s"
+"""How a note begins that has the other ratio which throughputs tell."""
 UNLIKE = "not as on"
 """How a note begins that has what of the software is another one."""
 
-_STEP = "step_time_p50_s"
 _Speedups = Mapping[str, Sequence[Ratio]]
 """By hardware, but for the base, those of the cases that both have."""
 
@@ -98,7 +102,7 @@ _BY_SUSTAINED = (
 def _equal_batches(found: _Shown) -> Table:
     """Return one row per case and hardware; what only some have measured is a gap on the others."""
     cases = sorted(found.cases.items(), key=itemgetter(0))
-    figure = SUSTAINED if found.sustained else _STEP
+    figure = SUSTAINED if found.sustained else STEP
     compared = [sides for _, sides in cases]
     speedups = found.speedups(compared, figure)
     records = [
@@ -107,7 +111,7 @@ def _equal_batches(found: _Shown) -> Table:
         for name in found.ranked(speedups)
     ]
     return found.table(
-        "hardware",
+        EQUAL_BATCHES,
         f"Hardware against hardware{', sustained' * found.sustained}",
         f"{_BY_SUSTAINED if found.sustained else _BY_BURST} The fastest comes first. The 95 % "
         "interval is Welch's on the "
@@ -153,7 +157,7 @@ def _best_batches(found: _Shown) -> Table:
             if name in best:
                 tried = [f"best of {sizes}", *found.unlike_sizes(name, best[name], keys[name])]
                 record = found.record(best[name], sides, name, found.rate, *tried)
-                records.append({**record, _STEP: None})
+                records.append({**record, STEP: None})
             else:
                 why = f"not known: not each of {sizes} was sustained in the newest run"
                 if len(keys[name]) == 1:
@@ -240,7 +244,7 @@ class _Shown(Measured):
         newest = self.newest[key][name]
         step_s, throughput, sustained, joules, loss = (
             median_of(row.get(figure) for row in newest)
-            for figure in (_STEP, BURST, SUSTAINED, "joules_per_sample", "loss")
+            for figure in (STEP, BURST, SUSTAINED, "joules_per_sample", "loss")
         )
         found = {
             "step_time_p50_s": step_s,
@@ -265,7 +269,7 @@ class _Shown(Measured):
         found = level(self.units(sides.get(name, ()), name, figure))
         if found is None:
             return {}
-        return {"mean_s": found.value} if figure == _STEP else {"mean_rate": 1 / found.value}
+        return {"mean_s": found.value} if figure == STEP else {"mean_rate": 1 / found.value}
 
     def notes(self, key: Key, sides: Sides, name: str, figure: str) -> Iterator[str]:
         """Say what of the comparison to be wary of."""
@@ -280,6 +284,8 @@ class _Shown(Measured):
             yield f"fewer than {LEAST_PROCESSES} processes"
         if left_out := left_out_text(self.newest[key][name], rows):
             yield left_out
+        if figure == STEP and (by_rate := self.by_rate(sides, name)):
+            yield f"{BY_RATE} {figure_text(by_rate.value)} times"
         if self.base in sides:
             others = list(_other_software(rows[0], sides[self.base][0]))
             if others:
@@ -306,6 +312,8 @@ class _Shown(Measured):
             for name in self.ranked(speedups) if name != self.base
         ]  # fmt: skip
         several = bool(self.others and records)
+        by_step = key == EQUAL_BATCHES and not self.sustained
+        bases = unlike_bases(self, self.others) if by_step else []
         return table_of(
             key,
             title,
@@ -313,7 +321,7 @@ class _Shown(Measured):
             self._headings(),
             [*means, *records] if several else (),
             empty="Only one machine and device was measured.",
-            lead=self._lead(compared, speedups) if several else (),
+            lead=[*self._lead(compared, speedups), *bases] if several else (),
         )
 
     def _lead(self, compared: Sequence[Sides], speedups: _Speedups) -> list[str]:
