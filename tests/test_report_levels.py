@@ -129,19 +129,32 @@ def test_without_a_change_the_table_says_so_and_the_figure_has_no_mark(results: 
     assert "No change can be shown of 1 case." in table.caption
 
 
-def test_the_command_and_the_report_name_the_runs_of_another_model(
+def test_in_the_command_and_the_report_another_model_begins_a_level(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CONVMARK_CACHE", str(tmp_path / "cache"))
     for number in range(1, 5):
         sizes = {"parameters": 61706 * (1 + number // 3)}
-        keep(Store(Path("results")), run_of(f"{number:04d}", 0.0, 0.1, **sizes))
-    told = "run 0003 is of another model than run 0002: parameters 61,706 -> 123,412"
+        step_s = 0.01 if number < 3 else 0.03
+        rows = run_of(f"{number:04d}", 0.0, 0.1, **sizes)
+        rows = [dataclasses.replace(row, step_time_p50_s=step_s) for row in rows]
+        keep(Store(Path("results")), rows)
+    told = "another model than run 0002: parameters 61,706 -> 123,412"
     assert main(["history", LENET, "--machine", MACHINE]) == 0
-    assert told in " ".join(capsys.readouterr().out.split())
-    table = table_of(build([Path("results")]).tables, "levels")
-    assert f"{LENET} on {MACHINE} cpu: {told}." in table.caption
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"from run 0003, a series of its own: {told}" in text
+    tables = build([Path("results")]).tables
+    shown = [
+        (row["first"], row["last"], row["step_time_p50_s"], row.get("kind"), row.get("live"))
+        for row in table_of(tables, "levels").records()
+    ]
+    assert shown == [
+        ("0001", "0002", 0.01, None, None), ("0003", "0004", 0.03, "new series", told)
+    ]  # fmt: skip
+    history = table_of(tables, "history")
+    levels = list(zip(history.column("level"), history.column("level_s"), strict=True))
+    assert levels == [("1", 0.01)] * 2 + [("2", 0.03)] * 2
 
 
 def test_the_noise_is_shown_where_it_is_known(

@@ -336,20 +336,32 @@ def test_a_busy_stretch_is_no_step_and_its_runs_are_named() -> None:
     )
 
 
-def test_a_model_of_other_sizes_is_named_where_the_ratio_shows_no_change() -> None:
-    found = points([0.0] * 6)
+def test_a_model_of_other_sizes_and_another_time_budget_begin_a_series_of_their_own() -> None:
     small, wide = ({"parameters": one, "flops_per_sample": 10.0 * one} for one in (38_810, 310_410))
-    sized = [dataclasses.replace(one, **(wide if n > 2 else small)) for n, one in enumerate(found)]
-    assert " ".join(trend_text(trend(sized), Line()).split()) == (
-        "no change can be shown with 6 runs run 0004 is of another model than run 0003: parameters "
-        "38,810 -> 310,410, FLOPs per sample 388,100 -> 3,104,100"
-    )
-    assert (
-        trend([*sized[:3], dataclasses.replace(sized[3], parameters=None)])
-        .resized[0]
-        .endswith("run 0003: FLOPs per sample 388,100 -> 3,104,100")
-    )
-    assert not trend(found).resized
+    model = "parameters 38,810 -> 310,410, FLOPs per sample 388,100 -> 3,104,100"
+
+    def told(*facts: dict[str, Any]) -> list[tuple[str, str]]:
+        pairs = zip(points([0.0] * len(facts)), facts, strict=True)
+        found = trend([dataclasses.replace(point, **own) for point, own in pairs])
+        return [(" ".join(p.run for p in one.points), one.conditions) for one in found.stretches]
+
+    assert told(small, small, wide, wide, small) == [
+        ("0001 0002 0005", ""),
+        ("0003 0004", f"another model than run 0002: {model}"),
+    ]
+    assert told(small, {"parameters": 38_810}, {}, wide, {}) == [
+        ("0001 0002 0003 0005", ""),  # what is not known is no difference
+        ("0004", "another model than run 0002: parameters 38,810 -> 310,410"),
+    ]
+    quick = {"time_budget_s": 0.1}
+    assert told({"time_budget_s": 0.6}, quick, {**small, **quick}, {**wide, **quick}) == [
+        ("0001", ""),
+        ("0002 0003", "time budget was 0.6 s, is 0.1 s"),
+        ("0004", f"another model than run 0003: {model}"),
+    ]
+    other = {**wide, "conditions": comparability(process(threads="1"))}
+    ((_, _), (_, conditions)) = told(small, other)
+    assert conditions.startswith("threads was default, is 1")
 
 
 def test_of_two_runs_of_which_one_was_under_other_load_the_other_is_kept() -> None:

@@ -33,7 +33,7 @@ from convmark.compare.intended import (
 )
 from convmark.compare.judgement import Judgement
 from convmark.compare.sessions_file import MOST_LOOKED_INTO, live_levels
-from convmark.compare.trend import Commits, Point, trend
+from convmark.compare.trend import SHARED, Commits, Point, trend
 from convmark.compare.verdict import conclude, review
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.fitting import tell
@@ -269,8 +269,7 @@ def _point(run: Path, found: CaseFigures) -> Point:
         load=found.load,
         step_time_p50_s=found.step_time_p50_s,
         conditions=found.conditions.facts,
-        parameters=found.parameters,
-        flops_per_sample=found.flops_per_sample,
+        **{name: getattr(found, name) for name in SHARED},
     )
 
 

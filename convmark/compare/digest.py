@@ -29,7 +29,7 @@ _CODE, _COMMIT, _DIRTY = (_PLACES[name] for name in ("code", "commit", "dirty"))
 _NOT_JUDGED, _LOG_RATIO = (_PLACES[name] for name in ("not_judged", "paired_log_ratio"))
 _LOAD = _PLACES["other_cpu_share"]
 _PARAMETERS, _FLOPS = _PLACES["parameters"], _PLACES["flops_per_sample"]
-_CONCURRENT = _PLACES["concurrent"]
+_CONCURRENT, _BUDGET = _PLACES["concurrent"], _PLACES["time_budget_s"]
 _NODE = CONDITIONS.index("node")
 _MINUTE = 16
 """Characters of a time as far as the minute."""
@@ -64,8 +64,9 @@ class CaseFigures:
     load: float | None
     """Their median share of the CPUs' time that others took; None where one cannot tell."""
     parameters: int | None
-    """Of the first of them, and so the FLOPs."""
+    """Of the first of them, and so the FLOPs and the time budget."""
     flops_per_sample: float | None
+    time_budget_s: float | None
     commit: str
     """The commit whose files they ran; empty where no commit has them."""
     conditions_text: str
@@ -154,7 +155,7 @@ def _broken(cells: Sequence[str]) -> str | None:
         case_name(*_CASE(cells))
         _conditions_text(_CONDITIONS(cells))
         seconds = _number(cells, _STEP)
-        for place in (_LOG_RATIO, _LOAD, _PARAMETERS, _FLOPS):
+        for place in (_LOG_RATIO, _LOAD, _PARAMETERS, _FLOPS, _BUDGET):
             _number(cells, place)
     except (CaseError, StoreError, ValueError) as error:
         return str(error)
@@ -215,6 +216,7 @@ def _figures(case: str, rows: Sequence[Sequence[str]]) -> CaseFigures:
         load=median_of(loads) if len(loads) == len(judged) else None,
         parameters=_number(first, _PARAMETERS) if first else None,
         flops_per_sample=_number(first, _FLOPS) if first else None,
+        time_budget_s=_number(first, _BUDGET) if first else None,
         commit=first[_COMMIT] if first and (first[_CODE] or first[_DIRTY] == "false") else "",
         conditions_text=_conditions_text(_CONDITIONS(first)) if first else "",
     )

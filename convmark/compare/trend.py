@@ -2,8 +2,8 @@
 
 A run's value is the mean over its processes of ln(case / reference): what moved the whole machine
 moved the reference too. Runs under other software, another state or another machine make a series
-of their own, and the difference is named. Runs under another load are left out: a load moves the
-ratio of identical code.
+of their own, and so do those of a model of other sizes, or of another time budget; the difference
+is named. Runs under another load are left out: a load moves the ratio of identical code.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import functools
 import itertools
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median_low
+from typing import Any
 
 from convmark.compare.comparability import ALIKE_LOAD, Comparability, comparable, difference
 from convmark.compare.rule.change_points import Level, Run, levels
@@ -25,6 +26,9 @@ from convmark.core.git import SHOWN, Git
 from convmark.core.statistics import median_of
 from convmark.core.text import counted
 
+SIZES = ("parameters", "flops_per_sample")
+SHARED = (*SIZES, "time_budget_s")
+"""What runs of a series share besides their conditions, where it is known."""
 EARLIER = "earlier commits"
 """Stands for the anchors of gates that had several."""
 
@@ -51,6 +55,7 @@ class Point:
     """What its live sessions have seen; None without."""
     parameters: int | None = None
     flops_per_sample: float | None = None
+    time_budget_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +86,6 @@ class Trend:
     """Series by series, the one with the oldest run first."""
     left_out: Sequence[Point] = field(default=())
     """Runs under another load than that of their series."""
-    resized: Sequence[str] = field(default=())
-    """Which runs are of another model than the one before in their series, with its sizes."""
 
 
 def trend(points: Sequence[Point]) -> Trend:
@@ -94,10 +97,8 @@ def trend(points: Sequence[Point]) -> Trend:
     """
     found: list[Stretch] = []
     left_out: list[Point] = []
-    resized: list[str] = []
     before: Point | None = None
     for series in _series(points):
-        resized += filter(None, itertools.starmap(_other_sizes, itertools.pairwise(series)))
         loads = [point.load for point in series if point.load is not None]
         usual = median_low(loads) if loads else 0.0  # that of a run, which is kept
         kept: list[Point] = []
@@ -105,7 +106,7 @@ def trend(points: Sequence[Point]) -> Trend:
         for point in series:
             is_busy = point.load is not None and abs(point.load - usual) > ALIKE_LOAD
             (busy if is_busy else kept).append(point)
-        text = difference(kept[0].conditions, before.conditions) if before else ""
+        text = _difference(points, kept[0], before) if before else ""
         own, live = _stretches(kept, text), _seen_live(series)
         between, late = _by_gates(own, series) if live else (0, ())
         if live and between < 2:
@@ -120,19 +121,38 @@ def trend(points: Sequence[Point]) -> Trend:
         found += own
         left_out += busy
         before = kept[-1]
-    return Trend(stretches=found, left_out=left_out, resized=resized)
+    return Trend(stretches=found, left_out=left_out)
 
 
-def _other_sizes(then: Point, now: Point) -> str:
-    """Return which sizes of the model two runs differ in; empty where in none that is known."""
-    words = []
-    for name in ("parameters", "flops_per_sample"):
+def _difference(points: Sequence[Point], first: Point, before: Point) -> str:
+    """Return what the first run of a series differs in from one of the series before.
+
+    In sizes and budget from the last run that was made before it under the same conditions.
+    """
+    place = next(place for place, point in enumerate(points) if point is first)
+    earlier = (
+        _unlike(one, first)
+        for one in reversed(points[:place])
+        if comparable(first.conditions, one.conditions)
+    )
+    unlike = next(filter(None, earlier), "")
+    return "; ".join(filter(None, [unlike, difference(first.conditions, before.conditions)]))
+
+
+def _unlike(then: Point, now: Point) -> str:
+    """Return what besides the conditions two runs differ in; empty where in nothing known."""
+    sizes, budget = [], ""
+    for name in SHARED:
         was, is_now = getattr(then, name), getattr(now, name)
-        if None not in (was, is_now) and was != is_now:
+        if None in (was, is_now) or was == is_now:
+            continue
+        if name in SIZES:
             label = name.replace("flops_per_sample", "FLOPs per sample")
-            words.append(f"{label} {was:,.0f} -> {is_now:,.0f}")
-    other = f"run {now.run} is of another model than run {then.run}: {', '.join(words)}"
-    return other * bool(words)
+            sizes.append(f"{label} {was:,.0f} -> {is_now:,.0f}")
+        else:
+            budget = f"time budget was {was:g} s, is {is_now:g} s"
+    model = f"another model than run {then.run}: {', '.join(sizes)}" * bool(sizes)
+    return "; ".join(filter(None, [model, budget]))
 
 
 def _by_gates(
@@ -154,18 +174,28 @@ def _by_gates(
 
 
 def _series(points: Sequence[Point]) -> list[list[Point]]:
-    """Return the runs of each set of conditions, wherever they stand in time."""
-    found: list[list[Point]] = []
-    known: dict[Comparability, list[Point]] = {}
+    """Return the runs of each set of conditions and sizes, wherever they stand in time."""
+    found: list[tuple[list[Point], dict[str, Any]]] = []
+    known: dict[tuple[Any, ...], tuple[list[Point], dict[str, Any]]] = {}
     for point in points:
-        conditions = point.conditions
-        if conditions not in known:
-            same = (one for one in reversed(found) if comparable(conditions, one[-1].conditions))
-            known[conditions] = next(same, [])
-            if not known[conditions]:
-                found.append(known[conditions])
-        known[conditions].append(point)
-    return found
+        own = {name: value for name in SHARED if (value := getattr(point, name)) is not None}
+        key = (point.conditions, *own.items())
+        if key not in known:
+            same = (one for one in reversed(found) if _joins(point, own, *one))
+            known[key] = next(same, ([], {}))
+            if not known[key][0]:
+                found.append(known[key])
+        series, shared = known[key]
+        series.append(point)
+        shared |= own
+    return [series for series, _ in found]
+
+
+def _joins(
+    point: Point, own: Mapping[str, Any], series: Sequence[Point], shared: Mapping[str, Any]
+) -> bool:
+    alike = all(shared.get(name, value) == value for name, value in own.items())
+    return alike and comparable(point.conditions, series[-1].conditions)
 
 
 def _stretches(series: Sequence[Point], conditions: str) -> list[Stretch]:

@@ -16,7 +16,15 @@ from convmark.compare.comparability import Comparability, facts_of
 from convmark.compare.files import VerdictKey
 from convmark.compare.rule.change_points import FEWEST_RUNS
 from convmark.compare.sessions_file import MOST_LOOKED_INTO, LiveLevel, live_levels
-from convmark.compare.trend import Commits, Point, Stretch, Trend, live_comparison, trend
+from convmark.compare.trend import (
+    SHARED,
+    Commits,
+    Point,
+    Stretch,
+    Trend,
+    live_comparison,
+    trend,
+)
 from convmark.core.fitting import wrapped
 from convmark.core.interval import interval_text, share_of
 from convmark.core.statistics import is_known
@@ -151,7 +159,6 @@ def _history_table(records: Sequence[Mapping[str, Any]], limit: str) -> Table:
 
 
 _FACTS = tuple(field.name for field in dataclasses.fields(Comparability))
-_SIZES = ("parameters", "flops_per_sample")
 _WHOLE = frozenset(column.name for column in COLUMNS if column.type is int)
 
 _OF_RATIO = "A change is of the ratio to the reference network; a p50 moves with the load too."
@@ -181,7 +188,7 @@ def trends(frame: pd.DataFrame, runs: Sequence[RunSource]) -> Trends:
         load=("other_cpu_share", "median"),
         loads=("other_cpu_share", "count"),
     ).join(every["step_time_p50_s"].median())  # the figure of the run, as all tables have it
-    names = [*_FACTS, "commit", "dirty", "code", *_SIZES]
+    names = [*_FACTS, "commit", "dirty", "code", *SHARED]
     table = found.join(judged.drop_duplicates(POINT).set_index(POINT)[names])
     folders: dict[Path, list[int]] = {}
     for source, run in enumerate(runs):
@@ -189,7 +196,7 @@ def trends(frame: pd.DataFrame, runs: Sequence[RunSource]) -> Trends:
     looked = {source for those in folders.values() for source in those[-MOST_LOOKED_INTO:]}
     live = {source: live_levels(runs[source].path) for source in looked}
     points: dict[tuple[str, str], list[Point]] = {}
-    rows = table[["commit", "dirty", "code", *_SIZES, *found.columns]].itertuples()
+    rows = table[["commit", "dirty", "code", *SHARED, *found.columns]].itertuples()
     for row, facts in zip(rows, _facts(table), strict=True):
         source, hardware, case = row.Index
         level = live.get(source, {}).get(case)
@@ -231,7 +238,7 @@ def _point(
         live=live,
         **{
             name: None if np.isnan(size) else size
-            for name in _SIZES
+            for name in SHARED
             for size in [getattr(row, name)]
         },
     )
@@ -262,11 +269,6 @@ def levels(found: Trends, folder: Path, axes: Mapping[tuple[str, str], Mapping[s
         for (hardware, case), one in found.items()
         if one.left_out
     )
-    resized = _first_told(
-        f"{case} on {hardware}: {listed(one.resized, MOST_NAMED)}"
-        for (hardware, case), one in found.items()
-        if one.resized
-    )
     flat = len(found) - len(moved)
     other = counted(flat, "other case" if moved else "case")
     rest = f" No change can be shown of {other}." if flat else ""
@@ -278,7 +280,8 @@ def levels(found: Trends, folder: Path, axes: Mapping[tuple[str, str], Mapping[s
         "the stretch. The change is to the level before, with its 95 % interval; the search finds "
         f"a change in one of 500 flat series. {_OF_RATIO} A change seen live is one of the ratios "
         "that gates have measured beside earlier code, which are sharper. Runs under "
-        f"other conditions are a series of their own.{rest}{resized}{busy}",
+        "other conditions, of a model of other sizes or of another time budget are a series of "
+        f"their own.{rest}{busy}",
         headings(
             "case hardware first last commit last_commit runs step_time_p50_s change low high "
             "kind live",
@@ -371,8 +374,6 @@ def trend_text(
     parts = [_levels_text(stretches)] if len(stretches) > 1 else list(_one_level(stretches))
     for number, stretch in enumerate(stretches):
         parts += _notes(stretch, first=number == 0, commits=commits, typed=typed)
-    if trend.resized:
-        parts.append(wrapped(listed(trend.resized, MOST_NAMED)))
     if trend.left_out:
         parts.append(wrapped(left_out_text(trend.left_out)))
     return "\n\n".join(parts)
