@@ -120,7 +120,7 @@ def test_a_ceiling_of_a_busy_cpu_is_not_kept_but_that_of_a_gpu_beside_it_is(
 ) -> None:
     busy = Worker(others=0.11)
     assert set(gathered([CPU, GPU], busy, "on")) == {key_of(GPU)}
-    assert "ceilings of cpu are not saved: other programs took 11 % of the CPUs" in said
+    assert "ceilings of cpu are not saved: other programs took 11 % of the CPUs' time" in said
     assert set(gathered([CPU], Worker(others=None), "on")) == {key_of(CPU), key_of(GPU)}
 
 

@@ -332,7 +332,7 @@ def test_a_busy_stretch_is_no_step_and_its_runs_are_named() -> None:
     assert len(told.stretches) == 1
     assert trend_text(told, Line()) == (
         "no change can be shown with 14 runs\n\n"
-        "left out, under another load (60 % of the CPU time): runs 0011, 0012, 0013"
+        "left out, under another load (60 % of the CPUs' time): runs 0011, 0012, 0013"
     )
 
 

@@ -563,7 +563,9 @@ def test_fewer_than_three_earlier_runs_tell_nothing_of_the_machine() -> None:
 
 def test_unlike_loads_are_said_beside_the_machine() -> None:
     found = machine(0.0125, *[0.010] * 10, other_cpu_share=0.5)
-    assert found.note.endswith("; the loads differ: others took 5 % of the CPU time then, 50 % now")
+    assert found.note.endswith(
+        "; the loads differ: others took 5 % of the CPUs' time then, 50 % now"
+    )
 
 
 def test_each_reference_and_thread_setting_has_its_row() -> None:

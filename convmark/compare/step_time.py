@@ -227,7 +227,7 @@ def _machine_note(
     then, today = load_of(earlier), load_of(now)
     if then is not None and today is not None and not loads_alike(earlier, now):
         parts.append(
-            f"the loads differ: others took {load_text(then)} of the CPU time then, "
+            f"the loads differ: others took {load_text(then)} of the CPUs' time then, "
             f"{load_text(today)} now"
         )
     if verdict == "inconclusive" and runs < _LEAST_RUNS:

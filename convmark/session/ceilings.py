@@ -257,7 +257,7 @@ def _disturbed(case: Case, answer: Answer, cards: CardsWatch) -> str:
     if case.device != "cpu":
         return str(cards.columns(1).get("not_judged") or "")
     share = (answer.event("state") or {}).get("other_cpu_share") or 0.0
-    return f"other programs took {load_text(share)} of the CPUs" if share > BUSY_SHARE else ""
+    return f"other programs took {load_text(share)} of the CPUs' time" if share > BUSY_SHARE else ""
 
 
 def keep_ceilings(path: Path, ceilings: Iterable[Ceiling]) -> None:

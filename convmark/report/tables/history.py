@@ -446,4 +446,4 @@ def left_out_text(points: Sequence[Point]) -> str:
     names = listed([point.run for point in points], MOST_NAMED)
     loads = [point.load or 0.0 for point in points]
     told = " to ".join(dict.fromkeys(map(load_text, (min(loads), max(loads)))))
-    return f"left out, under another load ({told} of the CPU time): {runs} {names}"
+    return f"left out, under another load ({told} of the CPUs' time): {runs} {names}"
