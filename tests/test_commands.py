@@ -123,6 +123,19 @@ def test_compare_repeats_what_the_run_itself_has_said(
     )
 
 
+def test_compare_of_an_interrupted_gate_is_no_pass(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    history(store, 0.0)
+    said = judgement(run="0011", verdict="inconclusive", fails=False, baseline_runs=("0001",))
+    for note, status in (("2 sessions; interrupted", 1), ("2 sessions; budget spent", 0)):
+        keep_said(store.folder / MACHINE, replace(said, note=note))
+        for arguments in ([], ["1", "11"]):
+            assert main(["compare", *arguments, "--format", "json"]) == status
+            told = "run 0011: the gate was interrupted, which is no pass; --resume continues it"
+            assert (told in " ".join(capsys.readouterr().err.split())) == bool(status)
+
+
 @pytest.mark.filterwarnings("always")
 def test_compare_says_of_which_cases_of_a_run_no_verdict_is_left(
     store: Store, capsys: pytest.CaptureFixture[str]

@@ -31,7 +31,7 @@ from convmark.compare.intended import (
     pass_intended,
     trailer_range_of,
 )
-from convmark.compare.judgement import Judgement
+from convmark.compare.judgement import Judgement, is_interrupted
 from convmark.compare.sessions_file import MOST_LOOKED_INTO, live_levels
 from convmark.compare.trend import SHARED, Commits, Point, trend
 from convmark.compare.verdict import conclude, review
@@ -67,7 +67,8 @@ _say = sayer("convmark")
 def compare(given: argparse.Namespace, options: Options) -> int:
     """Print a run's verdicts, and fail where one of them does; or a table over a column's values.
 
-    What the run's own session has said is repeated: it may have run the old code beside it.
+    What the run's own session has said is repeated: it may have run the old code beside it. Where
+    that was interrupted it fails too.
     """
     _check_live(given)
     if given.across is not None:
@@ -118,7 +119,9 @@ def compare(given: argparse.Namespace, options: Options) -> int:
         machines = [records[0].machine or path.resolve().parent.name]
         table = rows_table("verdicts", "Verdicts", Judgement, judgements)
         print_tables(Answer(command="compare", machines=machines, tables=[table]), form)
-    return exit_status(not any(judgement.fails for judgement in judgements))
+    if interrupted := is_interrupted(judgements):
+        _say(f"run {path.stem}: the gate was interrupted, which is no pass; --resume continues it")
+    return exit_status(not interrupted and not any(one.fails for one in judgements))
 
 
 def _check_live(given: argparse.Namespace) -> None:
