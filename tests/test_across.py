@@ -126,6 +126,7 @@ def test_runs_of_a_version_that_are_alike_speak_together() -> None:
         *run(1, "2.20.0", 9.0, code="other"),
         *run(2, "2.20.0", 9.0, 9.0, threads="1", code="c1"),
         *run(3, "2.20.0", 1.0, 4.0, python="3.12.1"),
+        *run(6, "2.20.0", 9.0, time_budget_s=0.1),
         *run(4, "2.20.0", 2.0),
         *run(5, "2.20.0", 1.0, 8.0, 8.0),
     ]

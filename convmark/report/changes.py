@@ -84,7 +84,7 @@ class Value:
 
     @classmethod
     def of(cls, runs: Mapping[int, Sequence[Record]]) -> Value:
-        """Return the newest run and those before it with the same code and conditions.
+        """Return the newest run and those before it with the same code, conditions and budget.
 
         Args:
             runs: the measured rows of each run, by its place; at least one.
@@ -138,7 +138,8 @@ class Value:
 
 def _alike(newest: Sequence[Record], rows: Sequence[Record]) -> bool:
     one, other = (Conditions.of(group[0]).facts for group in (newest, rows))
-    return comparable(one, other) and same_code(newest, rows)
+    same_budget = newest[0].time_budget_s == rows[0].time_budget_s
+    return same_budget and comparable(one, other) and same_code(newest, rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
