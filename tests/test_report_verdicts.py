@@ -34,7 +34,7 @@ def lines(text: str) -> list[list[str]]:
 def test_the_table_gives_figures_with_interval_count_and_note() -> None:
     found = verdicts_report([judgement(), MEMORY])
     head, _, step, memory = [[cell.strip() for cell in line] for line in lines(found)]
-    assert head == ["case", "metric", "baseline", "now", "change", "verdict", "n", "note"]
+    assert head == ["case", "metric", "baseline", "now", "change", "verdict", "runs", "note"]
     case = "lenet5-train-cpu-b32-float32"
     assert step == [
         case,

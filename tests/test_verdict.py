@@ -117,7 +117,7 @@ def test_a_step_time_is_that_of_the_run_s_own_table_and_what_leaves_processes_ou
     first = found["time_to_first_step"]
     assert first.value == 2.0
     assert table.column("time_to_first_step_s") == [3.0]
-    assert first.note.endswith("without 1 of 3 processes, unsteady or not judged")
+    assert first.note.endswith("without 1 of 3 processes, unsteady")
     assert "without" not in judged(quiet(1)[0], *quiet())["time_to_first_step"].note
 
 

@@ -26,8 +26,8 @@ from convmark.compare.rule.decision import Decision
 from convmark.compare.step_time import machine_judgements, step_time
 from convmark.core.interval import share_of
 from convmark.core.tasks import TASKS
-from convmark.core.text import counted, reasons_text
-from convmark.results.record import Record
+from convmark.core.text import reasons_text
+from convmark.results.record import Record, doubt_words
 
 STEP_TIME = METRICS[0]
 _ACCURACY = next(metric for metric in METRICS if metric.name == "accuracy")
@@ -49,13 +49,6 @@ class CaseReview:
     def measured(self) -> list[Record]:
         """All rows with figures: a step time is shown of these, as in the tables of the run."""
         return [row for row in self.every_row if row.measured]
-
-    @property
-    def left_out(self) -> str:
-        """Which of them do not count, in words; empty where all do."""
-        few = len(self.measured) - len(self.rows)
-        of_all = f"{few} of {counted(len(self.measured), 'process')}"
-        return f"without {of_all}, unsteady or not judged" if few else ""
 
     @property
     def baseline(self) -> tuple[tuple[Record, ...], ...]:
@@ -254,7 +247,7 @@ def _others(case: CaseReview, sizes: Mapping[str, int | None]) -> list[Judgement
         if case.same_code and verdict in ("regressed", "improved", "changed"):
             verdict, note = "inconclusive", "same code, so the code is not the cause"
         if value != middle(case.measured, metric):
-            note = joined(note, case.left_out)
+            note = joined(note, doubt_words(case.measured, case.rows))
         found.append(
             _judgement(
                 case.rows[0],

@@ -162,7 +162,7 @@ def _table(judgements: Sequence[Judgement], style: str) -> str:
     if not read:
         return rest or "no verdicts"
     columns = headings(
-        "case metric baseline now change verdict n note",
+        "case metric baseline now change verdict runs note",
         baseline=("baseline", "figure"),
         now=("now", "figure"),
         change=("change", "figure"),
@@ -180,7 +180,7 @@ def _row(judgement: Judgement) -> dict[str, Any]:
         "now": value_text(judgement, judgement.value),
         "change": change_text(judgement),
         "verdict": verdict_words(judgement),
-        "n": len(judgement.baseline_runs) or None,
+        "runs": len(judgement.baseline_runs) or None,
         "note": judgement.note,
     }
 
