@@ -156,7 +156,7 @@ def test_runs_that_differ_make_a_change_not_distinguishable() -> None:
     cell = across(rows, "tensorflow")[1]
     assert cell.to_previous is not None
     assert cell.to_previous.basis == "runs"
-    assert cell.to_previous.words.startswith("not distinguishable: +47.")
+    assert cell.to_previous.words.startswith("not distinguishable: 1.47 times [0.0170, ")
     table = across_report([cell], "tensorflow")
     assert "not distinguishable" in " ".join(table.split())
 
