@@ -310,6 +310,16 @@ def test_earlier_runs_of_other_code_packages_or_systems_are_left_out(
     assert notes.endswith(note)
 
 
+def test_what_rows_of_an_earlier_version_do_not_tell_is_no_other_state_of_a_machine(
+    tmp_path: Path,
+) -> None:
+    told = {"code": "c", "state": "model:untracked_parameters=9 openvino.streams=1"}
+    machines = (SLOW, {"code": "c"}), (FAST, told)
+    rows = kept(tmp_path, *(three(one, 1, "lenet5", 1.0, 1.0, 1.0, **own) for one, own in machines))
+    notes = [one["note"] for one in hardware(rows.frame).records() if one["note"]]
+    assert not any("state" in note for note in notes), notes
+
+
 def test_each_machine_has_its_own_best_batch(tmp_path: Path) -> None:
     slow = [
         *three(SLOW, 1, "lenet5", 1.0, 1.0, 1.0, batch_size=32),

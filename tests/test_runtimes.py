@@ -347,8 +347,7 @@ def test_threads_that_were_asked_for_are_in_force(lenet5: Measured) -> None:
         ("litert", {"xnnpack": "True"}),
         ("onnxruntime", {"graph_optimization": "ORT_ENABLE_ALL", "spinning": "default",
                          "providers": "CPUExecutionProvider", "execution_mode": "ORT_SEQUENTIAL"}),
-        ("openvino", {"hint": "LATENCY", "streams": "1", "mode": "PERFORMANCE",
-                      "multiplies_in": "float32"}),
+        ("openvino", {"hint": "LATENCY", "streams": "1", "mode": "PERFORMANCE"}),
     ],
 )  # fmt: skip
 def test_how_a_runtime_runs_is_read_back_from_it(

@@ -126,7 +126,7 @@ def test_a_file_of_another_precision_than_was_asked_for_is_refused(
 
         def __init__(self, path: str, threads: str, device: str) -> None:
             self.stored_precision = lambda: path.partition(".")[0]
-            self.multiplies_in = tuple
+            self.multiplies_in = products.split
 
         def settings(self) -> dict[str, str]:
             return {"hint": "LATENCY"}
@@ -134,7 +134,9 @@ def test_a_file_of_another_precision_than_was_asked_for_is_refused(
         def resize(self, shapes: Any) -> None:
             """Nothing: the test runs no step."""
 
-    def loaded(stored: str, asked: str, *, named: bool) -> list[str]:
+    products = ""
+
+    def loaded(stored: str, asked: str, *, named: bool, more: str = "") -> list[str]:
         its_case = Case(model="a.tflite", task="infer", runtime="litert", precision=asked)
         file = Exported(f"{stored}.tflite", [], [], {})
         backend = ExportedBackend(
@@ -146,10 +148,20 @@ def test_a_file_of_another_precision_than_was_asked_for_is_refused(
             precision_asked=named,
         )
         found = backend.layer_precisions(backend.load(Engine))
-        assert backend.runtime_settings() == {"litert.hint": "LATENCY"}
+        told = {"litert.multiplies_in": more} if more else {}
+        assert backend.runtime_settings() == {"litert.hint": "LATENCY"} | told
         return found
 
     assert loaded("int8", "int8", named=True) == loaded("int8", "float32", named=False) == ["int8"]
+    products = "float32 int8"  # of a part alone, of which `--precisions int8` has always been
+    assert loaded("int8", "float32", named=False) == ["float32+int8"]
+    assert loaded("int8", "int8", named=True, more="float32+int8") == ["int8"]
+    products = "float32"
+    with pytest.raises(CaseFailure, match="the file is of float32_from_int8, got int8; "):
+        loaded("int8", "int8", named=True)
+    products = "int8"  # which the precision tells already
+    assert loaded("int8", "int8", named=True) == ["int8"]
+    products = ""
     for stored, asked in (("float32", "int8"), ("int8", "float16"), ("int8", "float32")):
         with pytest.raises(CaseFailure, match=f"a.tflite: the file is of {stored}, got {asked}; "):
             loaded(stored, asked, named=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from convmark.core.backends import DEFAULT_BACKEND
 from convmark.core.case import NUMA, PRECISIONS
-from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIME_PRECISIONS
+from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIME_PRECISIONS, RUNTIMES
 from convmark.core.statistics import median_of
 from convmark.results.record import Record, asked_axes
 
@@ -203,11 +203,48 @@ def _pairs(text: str | None) -> Mapping[str, str]:
     return {name: value for name, _, value in (word.partition("=") for word in words)}
 
 
+_TOLD_LATER = re.compile(
+    rf"{MODEL}(?:asks|jit_compile|untracked_parameters)|(?:{'|'.join(RUNTIMES)})\..+"
+)
+"""Pairs of `state` that rows of earlier versions lack, whatever their process was: what is said of
+a model beside its process, and how a runtime runs, as it reports itself. The code and the packages
+decide them, and the reference network runs as without them."""
+
+
+def told_always(state: str | None) -> str | None:
+    """Return the pairs of a state that rows of earlier versions have too."""
+    kept = (f"{name}={value}" for name, value in _pairs(state).items() if not _is_later(name))
+    return shlex.join(kept) or None
+
+
+def _is_later(name: str) -> bool:
+    return _TOLD_LATER.fullmatch(name) is not None
+
+
 def comparable(now: Comparability, then: Comparability) -> bool:
-    if now == then:
-        return True
-    same = replace(now, packages=None) == replace(then, packages=None)
-    return same and not _other_versions(now.packages, then.packages)
+    return now == then or not differing(now, then)
+
+
+def differing(now: Comparability, then: Comparability) -> list[str]:
+    """Return the facts in which two rows differ, the plainest first.
+
+    Packages and pairs of `state` that earlier rows do not tell count where both rows have them.
+    """
+    parts = {"packages": _other_versions, "state": _other_pairs}
+    return [
+        name
+        for name in (field.name for field in fields(Comparability))
+        for ours, theirs in [(getattr(now, name), getattr(then, name))]
+        if ours != theirs and (name not in parts or parts[name](ours, theirs))
+    ]
+
+
+def _other_pairs(now: str | None, then: str | None) -> list[str]:
+    """Return the names of pairs that differ, the inherited before those of the model's code."""
+    ours, theirs = _pairs(now), _pairs(then)
+    unlike = (name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
+    found = (name for name in unlike if name in ours.keys() & theirs or not _is_later(name))
+    return sorted(found, key=lambda name: (name.startswith(MODEL), name))
 
 
 def _other_versions(now: str | None, then: str | None) -> list[str]:
@@ -231,38 +268,33 @@ def difference(now: Comparability, then: Comparability, *, live: bool = False) -
     Returns:
         an empty text where they are comparable.
     """
-    if comparable(now, then):
+    name = next(iter(differing(now, then)), None)
+    if name is None:
         return ""
-    for field in fields(Comparability):
-        name = field.name
-        ours, theirs = getattr(now, name), getattr(then, name)
-        if name == "packages":
-            names = _other_versions(ours, theirs)
-            theirs, ours = (
-                " ".join(f"{one} {_versions(text)[one]}" for one in names)
-                for text in (theirs, ours)
-            )
-        if ours == theirs:
-            continue
-        if name == "training":
-            then_by, now_by = theirs or "harness", ours or "harness"
-            return f"training was {then_by}, is {now_by}, as the model's own code has it"
-        if name == "node":
-            told = _NOT_USED if live else _ANEW
-            return f"the earlier rows {'' if theirs else 'do not '}name their host: {told}"
-        if name == "state":
-            return _state_difference(_pairs(ours), _pairs(theirs), _case(now))
-        if name == "flags":
-            before, after = _PART.findall(theirs or ""), _PART.findall(ours or "")
-            theirs = " ".join(one for one in before if one not in after) or "default"
-            ours = " ".join(one for one in after if one not in before) or "default"
-        absent = "all" if name == "cpus" else "not known"
-        was, is_now = (absent if value is None else value for value in (theirs, ours))
-        command = _COMMANDS.get(name) or _live_words(name, was, is_now, now)
-        if live and name in _OF_THE_MEASUREMENT:
-            command = _NOT_USED
-        return f"{name.replace('_', ' ')} was {was}, is {is_now}: {command}"
-    return ""
+    ours, theirs = getattr(now, name), getattr(then, name)
+    if name == "training":
+        then_by, now_by = theirs or "harness", ours or "harness"
+        return f"training was {then_by}, is {now_by}, as the model's own code has it"
+    if name == "node":
+        told = _NOT_USED if live else _ANEW
+        return f"the earlier rows {'' if theirs else 'do not '}name their host: {told}"
+    if name == "state":
+        return _state_difference(ours, theirs, _case(now))
+    if name == "packages":
+        names = _other_versions(ours, theirs)
+        theirs, ours = (
+            " ".join(f"{one} {_versions(text)[one]}" for one in names) for text in (theirs, ours)
+        )
+    if name == "flags":
+        before, after = _PART.findall(theirs or ""), _PART.findall(ours or "")
+        theirs = " ".join(one for one in before if one not in after) or "default"
+        ours = " ".join(one for one in after if one not in before) or "default"
+    absent = "all" if name == "cpus" else "not known"
+    was, is_now = (absent if value is None else value for value in (theirs, ours))
+    command = _COMMANDS.get(name) or _live_words(name, was, is_now, now)
+    if live and name in _OF_THE_MEASUREMENT:
+        command = _NOT_USED
+    return f"{name.replace('_', ' ')} was {was}, is {is_now}: {command}"
 
 
 def _may_be_set(name: str, value: str) -> bool:
@@ -299,11 +331,10 @@ def _case(now: Comparability, but: str = "") -> list[str]:
     ]
 
 
-def _state_difference(now: Mapping[str, str], then: Mapping[str, str], case: Sequence[str]) -> str:
-    """Say which pair differs first, what was inherited before what the model's code has set."""
-    names = sorted({*now, *then}, key=lambda name: (name.startswith(MODEL), name))
-    name = next(name for name in names if now.get(name) != then.get(name))
-    ours, theirs = now.get(name), then.get(name)
+def _state_difference(now: str | None, then: str | None, case: Sequence[str]) -> str:
+    """Say which pair differs first."""
+    name = _other_pairs(now, then)[0]
+    ours, theirs = _pairs(now).get(name), _pairs(then).get(name)
     was, is_now = ("the default" if value is None else value or "empty" for value in (theirs, ours))
     words = f"{name} was {was}, is {is_now}"
     if name.startswith(MODEL):

@@ -11,12 +11,12 @@ import contextlib
 import functools
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from convmark.compare.accepted_code import is_open
-from convmark.compare.comparability import Conditions
+from convmark.compare.comparability import Conditions, told_always
 from convmark.compare.files import read_verdicts
 from convmark.compare.judgement import NOT_ENDED, LiveComparison, LiveSession
 from convmark.compare.rule.decision import bar
@@ -65,7 +65,8 @@ TABLE = TableBeside(".sessions.csv", KeptSession, _COLUMNS[:-2], replaced=True)
 
 def conditions_of(row: Record) -> str:
     """Return the hash of what a row's sessions hang on besides the two codes."""
-    facts = as_hashed(asdict(Conditions.of(row).live))
+    live = Conditions.of(row).live
+    facts = as_hashed(asdict(replace(live, state=told_always(live.state))))
     told = ", ".join(f"{name}={fact!r}" for name, fact in facts.items())
     found = f"(Comparability({told}), {row.measurement_version!r})"
     return hashlib.sha256(found.encode()).hexdigest()[:16]

@@ -16,11 +16,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from operator import mul
 from statistics import fmean
 
-from convmark.compare.comparability import Comparability, Conditions, comparable, loads_alike
+from convmark.compare.comparability import (
+    Comparability,
+    Conditions,
+    comparable,
+    differing,
+    loads_alike,
+)
 from convmark.compare.history import BASELINE_RUNS, same_code
 from convmark.compare.judgement import SAME_CODE
 from convmark.compare.rule.decision import CaseSessions, Decision, decide
@@ -193,7 +199,9 @@ def _sessions(pair: Pair) -> list[float]:
 def _why_not_judged(pair: Pair, column: str, files_of: Callable[[str], str]) -> str:
     """Return why the runs of a pair allow no verdict; empty where they do."""
     along = SOFTWARE if column in SOFTWARE else frozenset()
-    others = [name for name in _differing(pair) if name not in (*along, column)]
+    others = [
+        name for name in differing(pair.new.facts, pair.old.facts) if name not in (*along, column)
+    ]
     is_same = column == "commit" or _are_same_files(pair, files_of)
     if is_same is False:
         others.append("code")
@@ -230,7 +238,7 @@ def _along(pair: Pair, column: str, files_of: Callable[[str], str], judged: bool
     """Say what is not the same at both values, besides the column's own and what bars a verdict."""
     own = {column, *(FRAMEWORK_COLUMNS if column == "backend" else ())}
     told = SOFTWARE if judged else SOFTWARE.union(MAY_BEND) - {"driver"}  # each card has its own
-    names = [name for name in _differing(pair) if name in told - own]
+    names = [name for name in differing(pair.new.facts, pair.old.facts) if name in told - own]
     if judged and column not in SOFTWARE:
         names = []  # that is why there is no verdict
     old, new = (value.rows[-1] for value in (pair.old, pair.new))
@@ -241,12 +249,6 @@ def _along(pair: Pair, column: str, files_of: Callable[[str], str], judged: bool
     if _are_same_files(pair, files_of) is False:
         names.append("code")
     return unlike_words(name.replace("_", " ") for name in names)
-
-
-def _differing(pair: Pair) -> list[str]:
-    old, new = pair.old.facts, pair.new.facts
-    names = [field.name for field in fields(Comparability)]
-    return [name for name in names if getattr(old, name) != getattr(new, name)]
 
 
 def _change(pair: Pair, decision: Decision | None, why: str, software: str) -> Change | None:

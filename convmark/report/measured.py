@@ -14,6 +14,7 @@ from operator import itemgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from convmark.compare.comparability import told_always
 from convmark.core.errors import OptionError
 from convmark.core.report_options import RANKS
 from convmark.core.statistics import median_of
@@ -213,6 +214,7 @@ def _rows(frame: pd.DataFrame) -> dict[Key, dict[str, list[dict[str, Any]]]]:
     for row in records_of(near, columns):
         optional = ("cluster", "cpus", "recipe", "asked_shape")
         row |= {name: text_of(row.get(name)) for name in optional}
+        row["state"] = told_always(text_of(row["state"]))
         key = tuple(row[name] for name in SAME)
         found.setdefault(key, {}).setdefault(str(row["hardware"]), []).append(row)
     return found

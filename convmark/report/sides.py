@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from convmark.compare.comparability import Comparability, facts_of
+from convmark.compare.comparability import Comparability, facts_of, told_always
 from convmark.core.statistics import CONFIDENCE, is_known, t_quantile
 from convmark.core.text import DIRTY, commit_text, load_text
 from convmark.report.ratios import LEAST_PROCESSES, Units, geometric_mean, ratio
@@ -372,6 +372,7 @@ def _facts(values: tuple[Any, ...], hardware: str, framework: str) -> tuple[str,
     names = [field.name for field in fields(Comparability)]
     known = [value if is_known(value) else None for value in values]
     told = facts_of(dict(zip(names, known, strict=True)))
+    told = replace(told, state=told_always(told.state))  # what is told later is the code's anyway
     own = {"hardware": hardware, "framework": framework}
     return tuple(own[name] if name in own else _text(getattr(told, name)) for name in FACTS)
 

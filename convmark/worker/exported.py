@@ -180,8 +180,9 @@ class ExportedBackend:
             engine.resize([one.shape for one in self._exported.batches[0]])
         else:
             runtimes.check_stored(case, engine, multiplied)
-        products = "+".join(sorted(multiplied))
-        told = engine.settings() | ({"multiplies_in": products} if products else {})
+        products, told = "+".join(sorted(multiplied)), engine.settings()
+        if products not in ("", self._precision.partition("_from_")[0]):
+            told |= {"multiplies_in": products}
         self._settings = {f"{case.runtime}.{name}": value for name, value in told.items()}
         return Loaded(engine)
 
@@ -195,14 +196,16 @@ class ExportedBackend:
         Args:
             multiplied: the dtypes of its products, as far as they are known.
         """
-        case = self._case
-        stored = runtimes.precision_of(str(engine.stored_precision()), multiplied)
-        if self._precision_asked and case.precision != stored:
-            raise CaseFailure(
-                f"{case.model}: the file is of {stored}, got {case.precision}; leave out "
-                "--precisions: the row has the precision of the file"
-            )
-        return stored
+        case, stored = self._case, str(engine.stored_precision())
+        found = runtimes.precision_of(stored, multiplied)
+        if not self._precision_asked or case.precision == found:
+            return found
+        if case.precision == stored and stored in multiplied:  # as of an export, the state has more
+            return stored
+        raise CaseFailure(
+            f"{case.model}: the file is of {found}, got {case.precision}; leave out "
+            "--precisions: the row has the precision of the file"
+        )
 
     def _inputs_of_file(self, engine: Any) -> Inputs:
         """Return what a file takes, by its own word."""

@@ -1,0 +1,70 @@
+"""Rows of an earlier version beside today's: what they do not tell is compared with nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from histories import MACHINE, keep, process, run_of
+from report_rows import SLOW, keep_run, measured
+
+from convmark.compare.history import CaseHistory, accepted_history
+from convmark.compare.sessions_file import conditions_of
+from convmark.report.rows import read_rows
+from convmark.report.sides import newest_versions, sides_of
+from convmark.results.record import Record
+from convmark.results.store import Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "results")
+
+
+def history_of(store: Store, records: list[Record]) -> CaseHistory:
+    (case,) = accepted_history(store, MACHINE, records).cases.values()
+    return case
+
+
+@pytest.mark.parametrize(
+    ("earlier", "now", "other"),
+    [
+        ("", "model:untracked_parameters=5000", "model:untracked_parameters=9000"),
+        ("nice=19", "model:asks=hub.example nice=19", "model:asks=hub.example nice=5"),
+        ("", "model:jit_compile=not_run", ""),
+        ("", "openvino.hint=LATENCY openvino.streams=1", "openvino.streams=2"),
+    ],
+)
+def test_what_is_told_of_a_state_today_alone_counts_where_both_rows_tell_it(
+    store: Store, earlier: str, now: str, other: str
+) -> None:
+    today = run_of("0002", 0.0, state=now)
+    keep(store, run_of("0001", 0.0, state=earlier or None))
+    assert [rows[0].run for rows in history_of(store, today).runs] == ["0001"]
+    assert conditions_of(today[0]) == conditions_of(process(state=earlier or None))
+    if other:
+        keep(store, run_of("0001", 0.0, state=other))
+        name, was = other.split()[-1].split("=")
+        assert history_of(store, today).runs == ()
+        assert history_of(store, today).difference.startswith(f"{name} was {was}, is ")
+
+
+def test_a_file_of_which_a_part_is_quantised_keeps_the_anchor_that_named_it_otherwise(
+    store: Store,
+) -> None:
+    shared = {"task": "infer", "runtime": "onnxruntime", "asked": "precision=float32"}
+    keep(store, run_of("0001", 0.0, precision="int8", **shared))
+    told = {"precision": "float32+int8", "state": "onnxruntime.providers=CPUExecutionProvider"}
+    case = history_of(store, run_of("0002", 0.0, **told, **shared))
+    assert case.anchor is not None
+    assert case.difference.startswith("precision was int8, is float32+int8")
+
+
+def test_a_page_sets_versions_side_by_side_of_which_one_was_told_more(tmp_path: Path) -> None:
+    for run, version, state in ((1, "2.20.0", None), (2, "2.21.0", "model:untracked_parameters=9")):
+        changes = {"code": "c" * 12, "tensorflow": version, "state": state}
+        keep_run(tmp_path, [measured(SLOW, run, "lenet5", one, **changes) for one in (1, 2, 3)])
+    rows = read_rows([tmp_path])
+    found = newest_versions(sides_of(rows.frame, rows.runs).sides)
+    assert found is not None
+    assert (found.before, found.after) == ("TensorFlow 2.20.0", "TensorFlow 2.21.0")
