@@ -49,6 +49,24 @@ def test_what_is_told_of_a_state_today_alone_counts_where_both_rows_tell_it(
         assert history_of(store, today).difference.startswith(f"{name} was {was}, is ")
 
 
+@pytest.mark.parametrize(
+    ("now", "difference"),
+    [
+        ("0.8.1@aaaaaaaa", ""),
+        ("0.8.2@aaaaaaaa", "packages was einops 0.8.1, is einops 0.8.2@aaaaaaaa"),
+        ("0.8.1@bbbbbbbb", "packages was einops 0.8.1@aaaaaaaa, is einops 0.8.1@bbbbbbbb"),
+    ],
+)
+def test_a_package_from_an_address_is_known_by_its_version_where_a_row_has_no_hash_of_its_files(
+    now: str, difference: str, store: Store
+) -> None:
+    before = "0.8.1@aaaaaaaa" if now.endswith("b") else "0.8.1"
+    keep(store, run_of("0001", 0.0, packages=f"einops=={before}"))
+    case = history_of(store, run_of("0002", 0.0, packages=f"einops=={now}"))
+    assert bool(case.runs) == (not difference)
+    assert case.difference.startswith(difference)
+
+
 def test_a_file_of_which_a_part_is_quantised_keeps_the_anchor_that_named_it_otherwise(
     store: Store,
 ) -> None:

@@ -16,7 +16,7 @@ from rows import row
 import convmark.machine.hardware
 from convmark.cli import main
 from convmark.core.case import Case
-from convmark.core.errors import StoreError
+from convmark.core.errors import OptionError, StoreError
 from convmark.core.files import open_kept
 from convmark.core.options import read
 from convmark.interpreter import Answer
@@ -24,7 +24,7 @@ from convmark.results.reading import read_run
 from convmark.results.run_file import RunFile
 from convmark.results.store import Store, read_step_times
 from convmark.session.facts import plan
-from convmark.session.resume import is_result, missing, open_interrupted, plan_hash
+from convmark.session.resume import check, is_result, missing, open_interrupted, plan_hash
 
 OPTIONS = ("--models", "lenet5,conv_layer,mini_resnet", "--batch-sizes", "4,8", "--processes", "2")
 """Of these conv_layer is a layer's suite's too; each size is its own case."""
@@ -352,6 +352,18 @@ def test_other_options_are_refused_with_both_values(
     line = refused(path, capsys, *OPTIONS, "--isolation", "fork", *changed)
     assert said in line
     assert worker.asked == []
+
+
+def test_a_run_goes_on_under_a_power_limit_that_has_moved_by_a_watt() -> None:
+    record = row(device="gpu:0", power_limit_w=700.0)
+
+    def go_on(limit_w: float) -> None:
+        now = {"plan": None, "power_limit_w": limit_w}
+        check(Path("0001.csv"), [record], [record.case], lambda case: now, None)
+
+    go_on(699.2)
+    with pytest.raises(OptionError, match=r"power limit w was 700\.0, is 600\.0; "):
+        go_on(600.0)
 
 
 def test_other_cases_that_no_row_is_of_yet_are_known_by_the_plan(

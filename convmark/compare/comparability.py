@@ -248,9 +248,21 @@ def _other_pairs(now: str | None, then: str | None) -> list[str]:
 
 
 def _other_versions(now: str | None, then: str | None) -> list[str]:
-    """Return the packages that both texts name in different versions."""
+    """Return the packages that both texts name in different versions.
+
+    Of a package from an address earlier rows have no hash of its files: there the version counts.
+    """
     ours, theirs = _versions(now), _versions(then)
-    return sorted(name for name in ours.keys() & theirs.keys() if ours[name] != theirs[name])
+    shared = ((one, ours[one], theirs[one]) for one in ours.keys() & theirs.keys())
+    return sorted(
+        name
+        for name, one, other in shared
+        if one != other and (one.count("@") == other.count("@") or _release(one) != _release(other))
+    )
+
+
+def _release(version: str) -> str:
+    return version.partition("@")[0]
 
 
 def _versions(packages: str | None) -> dict[str, str]:

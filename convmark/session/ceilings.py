@@ -141,8 +141,12 @@ def _is_same_card(one: str | None, other: str | None) -> bool:
     ours, theirs = (_LIMIT.fullmatch(card or "") for card in (one, other))
     if one == other or not ours or not theirs or ours[1] != theirs[1]:
         return one == other
-    low, high = sorted((float(ours[2]), float(theirs[2])))
-    return high - low <= ALIKE_LIMITS * high
+    return alike_limits(float(ours[2]), float(theirs[2]))
+
+
+def alike_limits(one_w: float, other_w: float) -> bool:
+    """Whether two power limits are the same one."""
+    return abs(one_w - other_w) <= ALIKE_LIMITS * max(one_w, other_w)
 
 
 def exceeded(records: Iterable[Record], path: Path, under: Under = unknown) -> list[Case]:

@@ -29,6 +29,7 @@ from convmark.results.run_file import RunFile
 from convmark.results.schema import MEASUREMENT_VERSION, SCHEMA_VERSION
 from convmark.results.store import Store, read_step_times
 from convmark.session import learning
+from convmark.session.ceilings import alike_limits
 from convmark.session.facts import Facts, Job, of_the_run, software
 from convmark.session.result import OF_ROWS, Result
 from convmark.session.run import NOT_MEASURED, sizes_of
@@ -149,6 +150,8 @@ def _difference(record: Record, columns: Mapping[str, Any]) -> tuple[str, object
         then = getattr(record, name)
         if name == "packages":
             then = _packages_of(record.asked_case, then or "")
+        if name == "power_limit_w" and then and now and alike_limits(then, now):
+            continue
         if then != now and not (then is None and name in _OF_THE_WORKER):
             return name.replace("_", " "), then, now
     return None
