@@ -8,12 +8,18 @@ import pytest
 from histories import MACHINE, keep, process, run_of
 from report_rows import SLOW, keep_run, measured
 
+from convmark.cli import main
+from convmark.compare.files import accept
 from convmark.compare.history import CaseHistory, accepted_history
 from convmark.compare.sessions_file import conditions_of
+from convmark.compare.verdict import conclude, review
 from convmark.report.rows import read_rows
 from convmark.report.sides import newest_versions, sides_of
+from convmark.report.tables.history import trends
 from convmark.results.record import Record
 from convmark.results.store import Store
+
+LENET = "lenet5-train-cpu-b32-float32"
 
 
 @pytest.fixture
@@ -86,3 +92,37 @@ def test_a_page_sets_versions_side_by_side_of_which_one_was_told_more(tmp_path: 
     found = newest_versions(sides_of(rows.frame, rows.runs).sides)
     assert found is not None
     assert (found.before, found.after) == ("TensorFlow 2.20.0", "TensorFlow 2.21.0")
+
+
+def test_flops_of_other_rules_are_no_other_model_and_no_change(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep(store, run_of("0001", 0.0, code="old", flops_per_sample=833_040))
+    counted = {"code": "new", "flops_per_sample": 900_000, "counting_version": "2"}
+    today = run_of("0002", 0.0, **counted)
+    keep(store, today)
+
+    def flops_of(records: list[Record]) -> tuple[str, str]:
+        """The verdict of the FLOPs, and what begins a series of its own."""
+        (judged,) = (
+            one
+            for one in conclude(review(records, accepted_history(store, MACHINE, records)))
+            if one.metric == "flops_per_sample"
+        )
+        capsys.readouterr()
+        assert main(["history", LENET, "--machine", MACHINE, "--results", str(store.folder)]) == 0
+        printed = " ".join(capsys.readouterr().out.split())
+        rows = read_rows([store.folder])
+        (trend,) = trends(rows.frame, rows.runs).values()
+        told = "".join(one.conditions for one in trend.stretches)
+        assert ("another model" in printed) == bool(told)
+        return f"{judged.verdict}: {judged.note}", told
+
+    assert flops_of(today) == ("inconclusive: counted by the rules of another version", "")
+    accept(store, MACHINE, "2", "counted anew")
+    later = run_of("0003", 0.0, **{**counted, "code": "later", "flops_per_sample": 950_000})
+    keep(store, later)
+    assert flops_of(later) == (
+        "changed: ",
+        "another model than run 0002: FLOPs per sample 900,000 -> 950,000",
+    )

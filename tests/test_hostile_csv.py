@@ -234,10 +234,10 @@ def test_lines_that_end_as_on_an_old_macintosh_are_refused_with_the_reason(tmp_p
 def test_a_later_schema_is_refused_kindly_though_its_columns_are_unknown(tmp_path: Path) -> None:
     path = tmp_path / "0001.csv"
     header, *rows = whole_file(path).decode().splitlines()
-    path.write_text(f"{header},tomorrow\n" + "".join(f"7{row[1:]},x\n" for row in rows))
+    path.write_text(f"{header},tomorrow\n" + "".join(f"99{row[1:]},x\n" for row in rows))
     assert refusal(path) == (
-        f":2: must be of schema 2 to {SCHEMA_VERSION}, got '7'; a later convmark wrote it: upgrade "
-        "convmark to read it"
+        f":2: must be of schema 2 to {SCHEMA_VERSION}, got '99'; a later convmark wrote it: "
+        "upgrade convmark to read it"
     )
     path.write_text(f"{header},tomorrow\n" + "".join(f"{row},x\n" for row in rows))
     assert refusal(path) == (

@@ -14,7 +14,8 @@ def test_a_change_of_the_measuring_code_is_decided_on() -> None:
     assert today() == RECORDED.read_text(encoding="utf-8").strip(), (
         "the measuring code has changed. Does the change alter what is measured: would the same "
         "model on the same machine get other figures? If so, raise MEASUREMENT_VERSION in "
-        "convmark/results/schema.py, which ends every user's history. In either case then run "
+        "convmark/results/schema.py, which ends every user's history; if it would have other FLOPs "
+        "alone, raise COUNTING_VERSION there. In either case then run "
         "`python tests/measuring_code.py`, which records the new hash"
     )
 

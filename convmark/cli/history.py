@@ -273,6 +273,7 @@ def _point(run: Path, found: CaseFigures) -> Point:
         step_time_p50_s=found.step_time_p50_s,
         conditions=found.conditions.facts,
         **{name: getattr(found, name) for name in SHARED},
+        counting_version=found.counting_version,
     )
 
 

@@ -27,7 +27,7 @@ _CONDITIONS = operator.itemgetter(*(_PLACES[name] for name in CONDITIONS))
 _STATUS, _STARTED, _STEP = (_PLACES[name] for name in ("status", "started", "step_time_p50_s"))
 _CODE, _COMMIT, _DIRTY = (_PLACES[name] for name in ("code", "commit", "dirty"))
 _NOT_JUDGED, _LOG_RATIO = (_PLACES[name] for name in ("not_judged", "paired_log_ratio"))
-_LOAD = _PLACES["other_cpu_share"]
+_LOAD, _COUNTING = _PLACES["other_cpu_share"], _PLACES["counting_version"]
 _PARAMETERS, _FLOPS = _PLACES["parameters"], _PLACES["flops_per_sample"]
 _CONCURRENT, _BUDGET = _PLACES["concurrent"], _PLACES["time_budget_s"]
 _NODE = CONDITIONS.index("node")
@@ -67,6 +67,8 @@ class CaseFigures:
     """Of the first of them, and so the FLOPs and the time budget."""
     flops_per_sample: float | None
     time_budget_s: float | None
+    counting_version: str
+    """Of their rules; empty where the row does not tell it."""
     commit: str
     """The commit whose files they ran; empty where no commit has them."""
     conditions_text: str
@@ -217,6 +219,7 @@ def _figures(case: str, rows: Sequence[Sequence[str]]) -> CaseFigures:
         parameters=_number(first, _PARAMETERS) if first else None,
         flops_per_sample=_number(first, _FLOPS) if first else None,
         time_budget_s=_number(first, _BUDGET) if first else None,
+        counting_version=first[_COUNTING] if first else "",
         commit=first[_COMMIT] if first and (first[_CODE] or first[_DIRTY] == "false") else "",
         conditions_text=_conditions_text(_CONDITIONS(first)) if first else "",
     )

@@ -56,6 +56,8 @@ class Point:
     parameters: int | None = None
     flops_per_sample: float | None = None
     time_budget_s: float | None = None
+    counting_version: str = ""
+    """Of the rules of these FLOPs; empty where the rows do not tell it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +145,8 @@ def _unlike(then: Point, now: Point) -> str:
     """Return what besides the conditions two runs differ in; empty where in nothing known."""
     sizes, budget = [], ""
     for name in SHARED:
+        if name == "flops_per_sample" and then.counting_version != now.counting_version:
+            continue
         was, is_now = getattr(then, name), getattr(now, name)
         if None in (was, is_now) or was == is_now:
             continue
@@ -174,11 +178,18 @@ def _by_gates(
 
 
 def _series(points: Sequence[Point]) -> list[list[Point]]:
-    """Return the runs of each set of conditions and sizes, wherever they stand in time."""
-    found: list[tuple[list[Point], dict[str, Any]]] = []
-    known: dict[tuple[Any, ...], tuple[list[Point], dict[str, Any]]] = {}
+    """Return the runs of each set of conditions and sizes, wherever they stand in time.
+
+    FLOPs that other rules have counted tell nothing of the model.
+    """
+    found: list[tuple[list[Point], dict[Any, Any]]] = []
+    known: dict[tuple[Any, ...], tuple[list[Point], dict[Any, Any]]] = {}
     for point in points:
-        own = {name: value for name in SHARED if (value := getattr(point, name)) is not None}
+        own = {
+            (name, point.counting_version if name == "flops_per_sample" else ""): value
+            for name in SHARED
+            if (value := getattr(point, name)) is not None
+        }
         key = (point.conditions, *own.items())
         if key not in known:
             same = (one for one in reversed(found) if _joins(point, own, *one))
@@ -192,7 +203,7 @@ def _series(points: Sequence[Point]) -> list[list[Point]]:
 
 
 def _joins(
-    point: Point, own: Mapping[str, Any], series: Sequence[Point], shared: Mapping[str, Any]
+    point: Point, own: Mapping[Any, Any], series: Sequence[Point], shared: Mapping[Any, Any]
 ) -> bool:
     alike = all(shared.get(name, value) == value for name, value in own.items())
     return alike and comparable(point.conditions, series[-1].conditions)

@@ -6,7 +6,7 @@ review(records, history) -> live comparisons, by the caller -> conclude(...)
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import median
@@ -244,6 +244,8 @@ def _others(case: CaseReview, sizes: Mapping[str, int | None]) -> list[Judgement
         baseline = float(live) if live is not None else median(runs)
         groups = (case.rows, *against)
         verdict, allowed, note = plain_verdict(metric, baseline, value, groups)
+        if verdict == "changed" and live is None and _counted_otherwise(metric, groups):
+            verdict, note = "inconclusive", "counted by the rules of another version"
         if case.same_code and verdict in ("regressed", "improved", "changed"):
             verdict, note = "inconclusive", "same code, so the code is not the cause"
         if value != middle(case.measured, metric):
@@ -263,6 +265,12 @@ def _others(case: CaseReview, sizes: Mapping[str, int | None]) -> list[Judgement
             )
         )
     return [*changed_sizes(found), *found]
+
+
+def _counted_otherwise(metric: Metric, groups: Iterable[Sequence[Record]]) -> bool:
+    """Whether a metric is of FLOPs that rows have counted by unlike rules."""
+    counted = metric.column == "flops_per_sample"
+    return counted and len({row.counting_version for rows in groups for row in rows}) > 1
 
 
 def _missing(row: Record, run: str) -> Judgement:

@@ -100,6 +100,7 @@ _DOUBLES = (
 
 _AXES = tuple(Case.__dataclass_fields__)
 _BUILT = ("code", "model", "backend", "input_shape")
+_COUNTED = (*_BUILT, "counting_version")
 _SEEDED = (
     *("code", "seed", "model", "task", "batch_size", "precision", "replicas", "backend"),
     *("recipe", "training", "input_shape", "runtime"),
@@ -119,8 +120,8 @@ class Alike:
 
 ALIKE = (
     Alike("parameters", "contradicts", _BUILT, 0),
-    Alike("flops_per_sample", "contradicts", _BUILT, 0.1),
-    Alike("training_flops_per_sample", "contradicts", _BUILT, 0.1),
+    Alike("flops_per_sample", "contradicts", _COUNTED, 0.1),
+    Alike("training_flops_per_sample", "contradicts", _COUNTED, 0.1),
     Alike("loss_first", "loss", _SEEDED, 0.05),
     Alike("loss", "loss", _SEEDED, 0.25),
     Alike("output_rms", "loss", _SEEDED, 0.25),
@@ -301,7 +302,7 @@ def _alike(row: Row) -> Iterator[tuple[Alike, tuple[Any, ...], float]]:
     if row["task"] not in TIMED_TASKS or not row["code"]:
         return
     for one in ALIKE:
-        if there(row, one.figure) and (one.shared is _BUILT or there(row, "seed")):
+        if there(row, one.figure) and ("seed" not in one.shared or there(row, "seed")):
             yield one, tuple(row[name] for name in one.shared), row[one.figure]
 
 

@@ -32,7 +32,7 @@ ONE_FILE = ("run", "machine")
 
 ONE_RUN = (
     *("commit", "dirty", "convmark", "time_budget_s", "isolation"),
-    *("measurement_version", "reference_version"),
+    *("measurement_version", "reference_version", "counting_version"),
 )
 """Columns that all parts of one run share too."""
 

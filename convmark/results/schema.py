@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from convmark.core.cells import column
 from convmark.results.row_facts import RowFacts
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 OLDEST_SCHEMA = 2
 """Of files that are read; no release has written an earlier one."""
 MEASUREMENT_VERSION = 6
@@ -20,6 +20,12 @@ MEASUREMENT_VERSION = 6
 
 Raise it by hand with a change after which the same code on the same machine gives other figures: a
 loop that times otherwise, another estimator. tests/test_measuring_code.py asks at each change.
+"""
+COUNTING_VERSION = 2
+"""FLOPs of different ones are not compared; their rows are.
+
+Raise it by hand with a change after which the same model has other FLOPs, such as a new rule for an
+operation that had another. Rows that do not tell it were counted by earlier ones.
 """
 
 
@@ -67,6 +73,11 @@ class Schema(RowFacts):
         unit="FLOPs",
         title="training FLOPs",
         since=3,
+    )
+    counting_version: str | None = _size(
+        "version of the rules that FLOPs are counted by; raised where the same model would have "
+        "others",
+        since=7,
     )
 
     process_start_s: float | None = _time("from the request to a usable framework", unit="s")

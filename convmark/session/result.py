@@ -22,7 +22,7 @@ from convmark.machine.gpu.cards import Watch
 from convmark.results.agreement import phases_apart
 from convmark.results.code.manifest import Code
 from convmark.results.record import Record
-from convmark.results.schema import MEASUREMENT_VERSION
+from convmark.results.schema import COUNTING_VERSION, MEASUREMENT_VERSION
 from convmark.results.table_file import TableBeside
 from convmark.session import latency_limit, learning, sustained
 from convmark.session.ceilings import efficiency, key_of
@@ -247,6 +247,7 @@ def _figures(case: Case, answer: Answer) -> dict[str, Any]:
         "flops_per_sample": events["work"]["flops_per_sample"],
         "flops_note": events["work"].get("flops_note"),
         "training_flops_per_sample": events["work"].get("training_flops_per_sample"),
+        "counting_version": str(COUNTING_VERSION),
         "time_to_first_step_s": events["first_step"]["seconds"],
         "trace_s": events["first_step"]["trace_s"],
         "first_execution_s": events["first_step"]["execution_s"],

@@ -26,7 +26,7 @@ from convmark.interpreter import INTERPRETER_LOST
 from convmark.results.reading import read_run, read_schema
 from convmark.results.record import Record
 from convmark.results.run_file import RunFile
-from convmark.results.schema import MEASUREMENT_VERSION, SCHEMA_VERSION
+from convmark.results.schema import COUNTING_VERSION, MEASUREMENT_VERSION, SCHEMA_VERSION
 from convmark.results.store import Store, read_step_times
 from convmark.session import learning
 from convmark.session.ceilings import alike_limits
@@ -91,12 +91,13 @@ def expected(options: Options, facts: Facts, found: Mapping[str, Mapping[str, An
             **columns,
             "packages": _packages_of(case, packages),
             "measurement_version": str(MEASUREMENT_VERSION),
+            "counting_version": str(COUNTING_VERSION),
         }
 
     return columns
 
 
-_OF_THE_WORKER = frozenset([*software({}), "measurement_version", "commit"])
+_OF_THE_WORKER = frozenset([*software({}), "measurement_version", "counting_version", "commit"])
 """Columns that are empty where a process did not come so far, or ran no commit's code."""
 
 

@@ -188,15 +188,15 @@ def trends(frame: pd.DataFrame, runs: Sequence[RunSource]) -> Trends:
         load=("other_cpu_share", "median"),
         loads=("other_cpu_share", "count"),
     ).join(every["step_time_p50_s"].median())  # the figure of the run, as all tables have it
-    names = [*_FACTS, "commit", "dirty", "code", *SHARED]
-    table = found.join(judged.drop_duplicates(POINT).set_index(POINT)[names])
+    own = ["commit", "dirty", "code", "counting_version", *SHARED]
+    table = found.join(judged.drop_duplicates(POINT).set_index(POINT)[[*_FACTS, *own]])
     folders: dict[Path, list[int]] = {}
     for source, run in enumerate(runs):
         folders.setdefault(run.path.parent, []).append(source)
     looked = {source for those in folders.values() for source in those[-MOST_LOOKED_INTO:]}
     live = {source: live_levels(runs[source].path) for source in looked}
     points: dict[tuple[str, str], list[Point]] = {}
-    rows = table[["commit", "dirty", "code", *SHARED, *found.columns]].itertuples()
+    rows = table[[*own, *found.columns]].itertuples()
     for row, facts in zip(rows, _facts(table), strict=True):
         source, hardware, case = row.Index
         level = live.get(source, {}).get(case)
@@ -236,6 +236,7 @@ def _point(
         conditions=conditions,
         source=source,
         live=live,
+        counting_version=text_of(row.counting_version),
         **{
             name: None if np.isnan(size) else size
             for name in SHARED
