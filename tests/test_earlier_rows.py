@@ -79,9 +79,15 @@ def test_a_file_of_which_a_part_is_quantised_keeps_the_anchor_that_named_it_othe
     shared = {"task": "infer", "runtime": "onnxruntime", "asked": "precision=float32"}
     keep(store, run_of("0001", 0.0, precision="int8", **shared))
     told = {"precision": "float32+int8", "state": "onnxruntime.providers=CPUExecutionProvider"}
-    case = history_of(store, run_of("0002", 0.0, **told, **shared))
-    assert case.anchor is not None
-    assert case.difference.startswith("precision was int8, is float32+int8")
+    keep(store, run_of("0002", 0.0, precision="int8", **shared))
+    today = run_of("0003", 0.0, **told, **shared)
+    for anchor in ("0001", "0002"):
+        case = history_of(store, today)
+        assert case.anchor is not None
+        assert case.anchor.run == anchor
+        assert case.difference.startswith("precision was int8, is float32+int8")
+        name = "lenet5-infer-cpu-b32-int8-onnxruntime"
+        accept(store, MACHINE, "2", "by its name of then", [name])
 
 
 def test_a_page_sets_versions_side_by_side_of_which_one_was_told_more(tmp_path: Path) -> None:

@@ -125,6 +125,11 @@ class EarlierRuns:
             )
         return self._matches[kind]
 
+    def is_named(self, path: Path, name: str, other: str | None) -> bool:
+        """Return whether a case's rows in a run have another name there."""
+        held = self.entry(path).judged
+        return any(other == there for there, _ in match(name, self._asked[name], held)[0])
+
     def rows(self, path: Path) -> list[Row]:
         if path not in self._rows:
             try:

@@ -301,7 +301,7 @@ def _anchors(
             break
         matching, different = earlier.matches(path)
         for name in matching - anchors.keys():
-            if only in (None, name):
+            if only in (None, name) or earlier.is_named(path, name, only):
                 found = _found(name, asked[name], path, earlier.rows(path))
                 if found.rows:
                     anchors[name] = found
