@@ -12,6 +12,7 @@ import shutil
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 from histories import comparability
 
@@ -20,6 +21,7 @@ from convmark.compare.comparability import difference
 from convmark.compare.history import accepted_history
 from convmark.core.errors import ConvmarkError
 from convmark.report.rows import read_rows
+from convmark.results.columnar import _from_records, _typed
 from convmark.results.reading import HEADER, read_head, read_run, read_schema
 from convmark.results.record import COLUMNS, Record, to_cells
 from convmark.results.schema import SCHEMA_VERSION
@@ -75,6 +77,14 @@ def test_an_earlier_file_reads_and_what_it_lacks_is_absent() -> None:
         assert {name: found[name] for name in cells} == {**cells, **lifted}
     assert read_head(SCHEMA_2) == rows[0]
     assert read_schema(SCHEMA_2) == 2
+
+
+def test_an_earlier_file_is_read_by_columns_as_it_is_row_by_row() -> None:
+    found, by_rows = _typed(SCHEMA_2.read_bytes(), SCHEMA_2), _from_records(SCHEMA_2)
+    assert found is not None
+    assert found.keys() == by_rows.keys()
+    for name, values in found.items():
+        np.testing.assert_array_equal(values, np.array(by_rows[name], values.dtype), name)
 
 
 def test_a_file_of_a_schema_that_no_release_wrote_is_refused_with_what_to_do(

@@ -20,7 +20,7 @@ from convmark.core.cells import from_cell
 from convmark.core.errors import CaseError
 from convmark.core.files import as_store_error, read_regular
 from convmark.results.agreement import FIGURES, figures_agree, words_broken
-from convmark.results.reading import HEADER, read_run, rows_agree
+from convmark.results.reading import HEADER, LAYOUTS, MEASUREMENT_VERSIONS, read_run, rows_agree
 from convmark.results.record import COLUMNS, STATUSES
 from convmark.results.schema import SCHEMA_VERSION
 
@@ -30,7 +30,7 @@ MOST_NUMBER = 400
 MOST_WHOLE_BYTES = 1 << 26
 """Of a file that is read at one go: some 30,000 rows."""
 
-_FIRST_LINE = ",".join(HEADER).encode() + b"\n"
+_FIRST_LINES = {",".join(names).encode(): (names, schema) for names, schema in LAYOUTS.items()}
 _AXES = tuple(Case.__dataclass_fields__)
 
 
@@ -54,18 +54,21 @@ def read_columns(path: Path, data: bytes | None) -> dict[str, Any]:
 
 def _typed(data: bytes, path: Path) -> dict[str, Any] | None:
     """Return the columns of a file; None where the store must say what is wrong with it."""
-    if not data.startswith(_FIRST_LINE) or not data.endswith(b"\n") or b"\0" in data:
+    header, schema = _FIRST_LINES.get(data.partition(b"\n")[0], ((), 0))
+    if not schema or not data.endswith(b"\n") or b"\0" in data:
         return None
     try:
         reader = csv.reader(io.StringIO(data.decode(), newline=""), strict=True)
         rows = list(reader)[1:]
-        cells = list(zip(*rows, strict=True)) if rows else [()] * len(COLUMNS)
-        if len(cells) != len(COLUMNS) or any(len(row) != len(cells) for row in rows):
+        cells = list(zip(*rows, strict=True)) if rows else [()] * len(header)
+        if len(cells) != len(header) or any(len(row) != len(cells) for row in rows):
             return None
         if len(rows) + 1 != data.count(b"\n"):  # a row is one line
             return None
-        if any(cell != str(SCHEMA_VERSION) for cell in cells[0]):
+        if any(cell != str(schema) for cell in cells[0]):
             return None
+        if schema != SCHEMA_VERSION:
+            cells = _as_today(dict(zip(header, cells, strict=True)), len(rows))
         if any(cells[HEADER.index("asked")]):  # few files have it, and its rule is a row's
             return None
         for axes in set(zip(*(cells[HEADER.index(name)] for name in _AXES), strict=True)):
@@ -74,6 +77,14 @@ def _typed(data: bytes, path: Path) -> dict[str, Any] | None:
         return found if _agree(found, path) else None
     except (ValueError, ArithmeticError, CaseError, csv.Error):
         return None
+
+
+def _as_today(found: dict[str, tuple[str, ...]], rows: int) -> list[tuple[str, ...]]:
+    """Return the cells of an earlier schema's columns in today's; what it lacks is empty."""
+    version = "measurement_version"
+    found["schema"] = (str(SCHEMA_VERSION),) * rows
+    found[version] = tuple(MEASUREMENT_VERSIONS.get(one, one) for one in found[version])
+    return [found.get(name, ("",) * rows) for name in HEADER]
 
 
 def _agree(found: Mapping[str, Any], path: Path) -> bool:
