@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
-from histories import MACHINE, keep, process, run_of
+from histories import MACHINE, comparability, keep, process, run_of
 from report_rows import SLOW, keep_run, measured
 
 from convmark.cli import main
+from convmark.compare.comparability import Comparability, difference
 from convmark.compare.files import accept
 from convmark.compare.history import CaseHistory, accepted_history
 from convmark.compare.sessions_file import conditions_of
@@ -16,7 +18,7 @@ from convmark.compare.verdict import conclude, review
 from convmark.report.rows import read_rows
 from convmark.report.sides import newest_versions, sides_of
 from convmark.report.tables.history import trends
-from convmark.results.record import Record
+from convmark.results.record import COLUMNS, Record
 from convmark.results.store import Store
 
 LENET = "lenet5-train-cpu-b32-float32"
@@ -55,8 +57,23 @@ def test_what_is_told_of_a_state_today_alone_counts_where_both_rows_tell_it(
         assert history_of(store, today).difference.startswith(f"{name} was {was}, is ")
 
 
+PLAIN = {
+    **{"runtime": "keras", "training": "harness", "packages": "einops==0.8.1"},
+    **dict.fromkeys(("recipe", "asked_shape", "cpus", "state")),
+}
+"""What decides whether rows are comparable and files of schema 2 lack, as it is where nothing of it
+was asked for: a column that joins them must say here what its absence stands for."""
+
+
+def test_a_column_that_earlier_rows_lack_is_as_in_a_plain_row_of_today() -> None:
+    facts = {field.name for field in dataclasses.fields(Comparability)}
+    assert facts & {column.name for column in COLUMNS if column.since > 2} == PLAIN.keys()
+    now, then = (comparability(one) for one in (process(**PLAIN), process()))
+    assert difference(now, then) == difference(then, now) == ""
+
+
 @pytest.mark.parametrize(
-    ("now", "difference"),
+    ("now", "words"),
     [
         ("0.8.1@aaaaaaaa", ""),
         ("0.8.2@aaaaaaaa", "packages was einops 0.8.1, is einops 0.8.2@aaaaaaaa"),
@@ -64,13 +81,13 @@ def test_what_is_told_of_a_state_today_alone_counts_where_both_rows_tell_it(
     ],
 )
 def test_a_package_from_an_address_is_known_by_its_version_where_a_row_has_no_hash_of_its_files(
-    now: str, difference: str, store: Store
+    now: str, words: str, store: Store
 ) -> None:
     before = "0.8.1@aaaaaaaa" if now.endswith("b") else "0.8.1"
     keep(store, run_of("0001", 0.0, packages=f"einops=={before}"))
     case = history_of(store, run_of("0002", 0.0, packages=f"einops=={now}"))
-    assert bool(case.runs) == (not difference)
-    assert case.difference.startswith(difference)
+    assert bool(case.runs) == (not words)
+    assert case.difference.startswith(words)
 
 
 def test_a_file_of_which_a_part_is_quantised_keeps_the_anchor_that_named_it_otherwise(
