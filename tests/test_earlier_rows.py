@@ -93,7 +93,12 @@ def test_a_package_from_an_address_is_known_by_its_version_where_a_row_has_no_ha
 def test_a_file_of_which_a_part_is_quantised_keeps_the_anchor_that_named_it_otherwise(
     store: Store,
 ) -> None:
-    shared = {"task": "infer", "runtime": "onnxruntime", "asked": "precision=float32"}
+    shared = {
+        "model": "a.onnx",
+        "task": "infer",
+        "runtime": "onnxruntime",
+        "asked": "precision=float32",
+    }
     keep(store, run_of("0001", 0.0, precision="int8", **shared))
     told = {"precision": "float32+int8", "state": "onnxruntime.providers=CPUExecutionProvider"}
     keep(store, run_of("0002", 0.0, precision="int8", **shared))
@@ -103,7 +108,7 @@ def test_a_file_of_which_a_part_is_quantised_keeps_the_anchor_that_named_it_othe
         assert case.anchor is not None
         assert case.anchor.run == anchor
         assert case.difference.startswith("precision was int8, is float32+int8")
-        name = "lenet5-infer-cpu-b32-int8-onnxruntime"
+        name = "a.onnx-infer-cpu-b32-int8-onnxruntime"
         accept(store, MACHINE, "2", "by its name of then", [name])
 
 
