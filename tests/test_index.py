@@ -445,3 +445,10 @@ def test_the_figures_of_a_digest_are_those_of_the_rows(store: Store) -> None:
     assert figures.spread == pytest.approx((max(times_s) - min(times_s)) / 2 / sorted(times_s)[1])
     assert (figures.case, figures.processes, figures.failed) == (LENET, 3, "timeout")
     assert (digest.commit, digest.dirty) == (A_COMMIT, False)
+
+
+def test_a_number_that_sqlite_has_no_room_for_is_read_from_the_file(
+    store: Store, capsys: Printed
+) -> None:
+    keep(store, run_of("0001", 0.0, parameters=10**29))
+    assert listed(capsys) == listed(capsys) != ""

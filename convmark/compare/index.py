@@ -270,7 +270,7 @@ class Index:
                 self._write(database, unsaved)
                 database.execute("COMMIT")
             self._gone = set()
-        except (sqlite3.Error, OSError):
+        except (sqlite3.Error, OSError, OverflowError):  # a file's number may be SQLite's no more
             self._unsaved.texts = unsaved.texts  # what is written later may need them
 
     def _write(self, database: sqlite3.Connection, new: _Unsaved) -> None:
