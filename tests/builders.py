@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from convmark_zoo import builder
 from convmark_zoo.keras_api import keras
 
 
@@ -266,11 +267,11 @@ def prints_and_fails_with_its_log() -> None:
     raise RuntimeError(Path(f"/proc/{os.getpid()}/fd/1").read_text())
 
 
-def refuses_tensorflow() -> Any:
+def lenet5_without_tensorflow() -> Any:
     """Fails where TensorFlow is loaded, and has its import fail from here on."""
     if sys.modules.setdefault("tensorflow", None) is not None:  # type: ignore[arg-type]
         raise RuntimeError("TensorFlow is loaded beside another framework")
-    return well()
+    return builder("lenet5")()
 
 
 def tells_its_path() -> Any:

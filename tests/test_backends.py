@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from forks import Forks, printed
+from law import lay_down
 from workers import BUILDERS, QUICK_XLA, environ, measured, skip_without
 
 from convmark.core.errors import WorkerError
@@ -158,7 +159,8 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def asked(backend: str) -> dict[str, Any]:
-    return measured("lenet5", task="train", batch_size=16, backend=backend)
+    model = "builders:lenet5_without_tensorflow"
+    return measured(model, task="train", batch_size=16, backend=backend)
 
 
 @pytest.fixture(scope="module")
@@ -182,11 +184,13 @@ def test_workers_forked_before_the_first_operation_measure_one_after_another(
     assert (step["trace_s"] is None) == (backend == "torch")
 
 
-def test_a_spawned_worker_does_the_same_work_as_a_forked_one(
-    backend: str, folder: Path, asked: dict[str, Any], forked: list[Answer]
+def test_a_spawned_worker_does_the_same_work_as_a_forked_one_with_its_framework_alone(
+    backend: str, tmp_path: Path, asked: dict[str, Any], forked: list[Answer]
 ) -> None:
-    variables = environ(folder, **QUICK_XLA)
-    with Interpreter(environ=variables, backend=backend, isolation="spawn") as interpreter:
+    """And with the standard library, as one of TensorFlow does."""
+    variables = environ(tmp_path, **QUICK_XLA, PYTHONPATH=lay_down(tmp_path))
+    how = {"backend": backend, "isolation": "spawn", "folder": BUILDERS}
+    with Interpreter(environ=variables, **how) as interpreter:
         spawned = interpreter.answer(asked)
     assert (spawned.status, spawned.message) == ("ok", "")
     assert spawned.event("proof") == forked[0].event("proof")

@@ -1,7 +1,6 @@
 """The worker needs the framework, NumPy and the standard library; it gets nothing of the harness's.
 
-Real workers run under a `sitecustomize` that lays down the law: what the harness is built with
-cannot be imported at all, and what convmark's own code may import is a short list.
+Real workers run under the law of `law.py`; those of JAX and PyTorch in `test_backends.py`.
 """
 
 from __future__ import annotations
@@ -14,60 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workers import BUILDERS, environ, measured, skip_without
+from law import lay_down
+from workers import BUILDERS, environ, measured
 
 from convmark.interpreter import Answer, Interpreter
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow") is None, reason="a worker needs TensorFlow"
 )
-
-LAW = """\
-import builtins
-import sys
-from importlib.machinery import ModuleSpec
-
-BANISHED = {"pandas", "pytest", "_pytest", "pytest_benchmark", "psutil", "tabulate", "pynvml"}
-NEEDED = {"tensorflow", "jax", "torch", "keras", "h5py", "numpy", "convmark", "convmark_zoo"}
-OF_CONVMARK = {"convmark.core", "convmark.worker", "convmark.core.case", "convmark.core.errors"}
-SMALL_OF_CORE = ("backends", "installed", "model_name", "processes", "runtimes", "tasks")
-OF_CONVMARK |= {f"convmark.core.{name}" for name in SMALL_OF_CORE}
-
-
-class Banished:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name.partition(".")[0] in BANISHED:
-            return ModuleSpec(name, Banished)  # looking whether it is there is no import
-
-    @staticmethod
-    def create_module(spec):
-        raise ModuleNotFoundError(f"{spec.name} is banished", name=spec.name)
-
-    @staticmethod
-    def exec_module(module):
-        pass
-
-
-def guarded(name, globals=None, locals=None, fromlist=(), level=0):
-    importer = str((globals or {}).get("__name__")).partition(".")[0]
-    if importer in ("convmark", "convmark_zoo") and level == 0:
-        root = name.partition(".")[0]
-        if root not in NEEDED and root not in sys.stdlib_module_names:
-            raise ImportError(f"{importer} may not import {name}")
-        packages = ("convmark", "convmark.core")
-        names = [f"{name}.{word}" for word in fromlist or ()] if name in packages else [name]
-        for whole in names:
-            depth = 3 if whole.startswith("convmark.core.") else 2
-            if root == "convmark" and ".".join(whole.split(".")[:depth]) not in OF_CONVMARK:
-                raise ImportError(f"a worker may not import {whole}")
-    return importing(name, globals, locals, fromlist, level)
-
-
-importing = builtins.__import__
-builtins.__import__ = guarded
-sys.meta_path.insert(0, Banished)
-"""
 
 SHADOW = 'raise ImportError("the harness\'s site-packages were searched")\n'
 
@@ -79,10 +32,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def variables(folder: Path) -> dict[str, str]:
-    law = folder / "law"
-    law.mkdir()
-    (law / "sitecustomize.py").write_text(LAW)
-    return environ(folder, CONVMARK_TEST_FOLDER=str(folder), PYTHONPATH=str(law))
+    law = lay_down(folder)
+    return environ(folder, CONVMARK_TEST_FOLDER=str(folder), PYTHONPATH=law)
 
 
 @pytest.fixture(scope="module")
@@ -109,20 +60,6 @@ def test_a_worker_measures_with_the_framework_and_the_standard_library_alone(
 ) -> None:
     assert (answers[task].status, answers[task].message) == ("ok", "")
     assert answers[task].event("rounds") is not None
-
-
-@pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_so_does_a_worker_of_another_framework_and_without_tensorflow(
-    backend: str, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    skip_without(backend)
-    monkeypatch.chdir(BUILDERS)
-    how = {"backend": backend, "threads": "default"}
-    asked = measured("builders:refuses_tensorflow", task="train", batch_size=8, **how)
-    with Interpreter(environ=variables, backend=backend) as interpreter:
-        answer = interpreter.answer(asked)
-    assert (answer.status, answer.message) == ("ok", "")
-    assert answer.event("rounds") is not None
 
 
 def test_a_worker_searches_the_users_folders_before_what_its_interpreter_searches(
