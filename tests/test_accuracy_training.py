@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def train(folder: Path, warm: None) -> Iterator[Train]:
+def train_anew(folder: Path, warm: None) -> Iterator[Train]:
     """Trains on a hundredth of digits that are easily told, in a fresh process."""
     made = digits.write(folder / "mnist.npz")
     with pytest.MonkeyPatch.context() as patch:
@@ -39,6 +39,12 @@ def train(folder: Path, warm: None) -> Iterator[Train]:
         variables = environ(folder, CONVMARK_TEST_FOLDER=str(folder), **exports)
         with Interpreter(environ=variables) as interpreter:
             yield functools.partial(trained, interpreter, made)
+
+
+@pytest.fixture(scope="module")
+def train(train_anew: Train) -> Train:
+    """The same, once for all that ask for it alike."""
+    return functools.cache(train_anew)
 
 
 def trained(
@@ -76,8 +82,10 @@ def figures(answer: Answer) -> list[float]:
     return [event[name] for event in answer.events for name in names if name in event]
 
 
-def test_the_same_seed_gives_the_same_losses_and_another_seed_others(train: Train) -> None:
-    first, again = figures(train("lenet5")), figures(train("lenet5"))
+def test_the_same_seed_gives_the_same_losses_and_another_seed_others(
+    train: Train, train_anew: Train
+) -> None:
+    first, again = figures(train("lenet5")), figures(train_anew("lenet5"))
     other = figures(train("lenet5", 1))
     assert len(first) == 2 * 4 + 2
     assert first == again
