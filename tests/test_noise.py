@@ -173,12 +173,14 @@ def test_what_disturbs_the_machine_is_noted_with_its_noise(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(
-        "convmark.machine.cautions.Preflight.lines", lambda *_: ["load: 1-min load 9 on 2 cores"]
-    )
+    """Once with its cause and what to do, as a run says it, and in the rows without them."""
+    line = "load: 1-min load 9 on 2 cores, above 0.50: other programs took CPU time; close them"
+    monkeypatch.setattr("convmark.machine.cautions.Preflight.lines", lambda *_: [line])
     assert main(["noise", "--models", "lenet5", "--tasks", "train", "--seconds", "30"]) == 0
     assert len(sides) == 14
-    assert capsys.readouterr().out.splitlines()[-1] == ("all cases: load: 1-min load 9 on 2 cores")
+    told, said = capsys.readouterr()
+    assert told.splitlines()[-1] == "all cases: load: 1-min load 9 on 2 cores, above 0.50"
+    assert f"convmark noise: {line}" in said.splitlines()
 
 
 def test_a_file_that_changes_meanwhile_makes_its_case_no_control(

@@ -68,8 +68,8 @@ def noise(given: argparse.Namespace, options: Options) -> int:
     Store(options.results).check_writable()
     machine = read_machine()
     with claimed(options, _say) as preflight, contextlib.ExitStack() as stack:
-        disturbed = [line.replace("; ", ", ") for line in preflight.lines(machine)]
-        for line in disturbed:
+        cautions = preflight.lines(machine)
+        for line in cautions:
             _say(line)
         interpreter = stack.enter_context(make())
         found = inspect(interpreter, options.models or NETWORKS)
@@ -96,7 +96,7 @@ def noise(given: argparse.Namespace, options: Options) -> int:
             if path := _changed(codes[pairing.case]):
                 result.closed = f"{path} changed during the measurement: start again"
                 result.live.clear()
-    rows = _rows([one.case for one in pairings], results, options.compare_budget_s, disturbed)
+    rows = _rows([one.case for one in pairings], results, options.compare_budget_s, cautions)
     path = options.results / machine.name / NOISE
     told = [row for row in rows if row.scatter is not None]  # others would hide an earlier row
     try:
@@ -182,13 +182,15 @@ def _pairings(
 
 
 def _rows(
-    asked: Sequence[Case], results: Sequence[CaseResult], budget_s: float, disturbed: Sequence[str]
+    asked: Sequence[Case], results: Sequence[CaseResult], budget_s: float, cautions: Sequence[str]
 ) -> list[NoiseRow]:
     """Return the rows; the cases of each number of threads are a suite of their own.
 
     Args:
-        disturbed: what made the machine noisier than it need be, which each row notes.
+        cautions: the lines of what made the machine noisier than it need be, which each row notes
+            without cause and remedy.
     """
+    disturbed = [": ".join(line.partition("; ")[0].split(": ")[:2]) for line in cautions]
     rows: dict[Case, NoiseRow] = {}
     for threads in dict.fromkeys(case.threads for case in asked):
         pairs = zip(asked, results, strict=True)
