@@ -221,6 +221,8 @@ def test_bad_values_are_one_line_and_exit_2_before_anything_is_measured(
         (["env", "lst"], "; did you mean list?"),
         (["run", "--proceses", "3"], "unrecognized arguments: --proceses; did you mean --proc"),
         (["run", "-q"], "unrecognized arguments: -q; did you mean --quiet?"),
+        (["run", "-z", "--modles"], "unrecognized arguments: -z --modles; did you mean --models?"),
+        (["ab", "-z", "--dry-run"], ": -z --dry-run; --dry-run is an option of convmark run"),
         (["run", "--models"], "argument --models: expected one argument"),
         (["run", "lenet5"], "unrecognized arguments: lenet5"),
         (["ab", "--dry-run"], "arguments: --dry-run; --dry-run is an option of convmark run"),

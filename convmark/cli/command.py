@@ -58,17 +58,17 @@ class Parser(argparse.ArgumentParser):
         self._end("; ".join(filter(None, [message, self._near(message)])))
 
     def refuse(self, unknown: Sequence[str], commands: Mapping[str, Parser]) -> NoReturn:
-        """End because of words that are unknown here, and name the commands that know the first.
+        """End because of words that are unknown here, and name the commands that know one of them.
 
         Of options their names are said, as pytest's are, and not the values that were left over.
         """
-        flags = [word.partition("=")[0] for word in unknown if word.startswith("--")]
+        flags = [word.partition("=")[0] for word in unknown if re.match("--|-[a-z]$", word)]
         words = f"unrecognized arguments: {' '.join(flags or unknown)}"
-        flag = next(iter(flags), "")
-        having = [name for name, one in commands.items() if flag in one._option_string_actions]
-        if not having:
-            self.error(words)
-        self._end(f"{words}; {flag} is an option of convmark {listed(having, MOST_NAMES)}")
+        for flag in flags:
+            having = [name for name, one in commands.items() if flag in one._option_string_actions]
+            if having:
+                self._end(f"{words}; {flag} is an option of convmark {listed(having, MOST_NAMES)}")
+        self.error(words)
 
     def _end(self, message: str) -> NoReturn:
         tell(plain_text(message), before=f"{self.prog}: ", stream=sys.stderr)
@@ -86,9 +86,12 @@ class Parser(argparse.ArgumentParser):
             known = self._option_string_actions
             if re.fullmatch("-[a-z]", name):  # no option has a short form
                 longer = [one for one in known if one.startswith(f"-{name}")]
-                return f"did you mean {' or '.join(longer)}?" * (0 < len(longer) <= MOST_NAMES)
-            if name.startswith("--") and name not in known:
-                return did_you_mean(name, known, most=1, cutoff=0.6)
+                hint = f"did you mean {' or '.join(longer)}?" * (0 < len(longer) <= MOST_NAMES)
+            else:
+                is_unknown = name.startswith("--") and name not in known
+                hint = did_you_mean(name, known, most=1, cutoff=0.6) if is_unknown else ""
+            if hint:
+                return hint
         return ""
 
 
