@@ -61,6 +61,21 @@ def test_no_line_is_wider_than_the_terminal_and_no_word_is_lost(
     assert words(whole) <= words(found)
 
 
+def test_the_ends_of_an_interval_are_not_two_cells_of_a_list(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    columns = headings("case hardware low high run", low="interval from", high="to")
+    cases = [f"{model}-of-a-shop-train-cpu-b32-float32" for model in ("one", "two")]
+    places = [f"{machine} of the second floor cpu" for machine in ("laptop", "server")]
+    shared = {"low": "0.19", "high": "0.29"}
+    rows = [{"case": case, "hardware": place, "run": f"{case[0]}{place[0]}", **shared}
+            for case in cases for place in places]  # fmt: skip
+    assert printed(columns, rows).startswith("in every row: interval from 0.19 to 0.29\n")
+    apart = [{**row, "low": f"{row['run']}1", "high": f"{row['run']}2"} for row in rows]
+    assert "\n  interval from ol1 to ol2, run ol\n" in printed(columns, apart)
+
+
 def test_what_all_rows_share_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
     found = text(monkeypatch, 80, ROWS)
     assert found.startswith("in every row: machine amd-epyc-2cpu-24gib, step p50 4.67 ms, ")

@@ -20,6 +20,8 @@ MOST_SHARED = 60
 _HARD_SPACE = "\u00a0"
 _BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|[mu]?s|min|h|[KMG]iB|B)(?!\w))")
 """Between a number and its unit, which stay in one line."""
+INTERVAL_FROM = "interval from"
+"""The label of an interval's lower end; that of the upper one beside it is `to`."""
 LEAST_FIGURES = 3
 """Rows from which on an equal figure in all of them is no chance."""
 MOST_NAMES_SHARE = 0.6
@@ -209,7 +211,7 @@ def _blocks(grid: Grid, names: Sequence[int], others: Sequence[int], width: int)
                 for name in names if row[name])  # fmt: skip
         lines.append(_wrapped("  ".join(head), width, "    "))
         cells = [(grid.labels[place], row[place]) for place in others if row[place]]
-        short = [f"{label} {text}" for label, text in cells if len(label + text) < MOST_SHARED]
+        short = [cell for cell in cells if len("".join(cell)) < MOST_SHARED]
         if short:
             lines.append(_together(short, width, "  "))
         lines += [
@@ -242,13 +244,20 @@ def _without_empty_rows(part: Grid, names: int) -> Grid:
 
 
 def _sentence(grid: Grid, shared: Sequence[int], width: int) -> str:
-    said = [f"{grid.labels[place]} {grid.rows[0][place]}" for place in shared]
+    said = [(grid.labels[place], grid.rows[0][place]) for place in shared]
     return _together(said, width, "  ", "in every row: ") if said else ""
 
 
-def _together(said: Sequence[str], width: int, indent: str, before: str = "") -> str:
-    """Return short texts in lines, none of them broken that has room in a line."""
+def _together(cells: Sequence[tuple[str, str]], width: int, indent: str, before: str = "") -> str:
+    """Return short cells with their labels in lines, none of them broken that has room in a line.
+
+    The two ends of an interval are one.
+    """
     room = width - len(indent) - 1
+    said: list[str] = []
+    for label, text in cells:
+        is_end = label == "to" and said and said[-1].startswith(INTERVAL_FROM)
+        said.append(f"{said.pop()} to {text}" if is_end else f"{label} {text}")
     whole = (one.replace(" ", _HARD_SPACE) if len(one) <= room else one for one in said)
     return _wrapped(", ".join(whole), width, indent, before or indent)
 
