@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -260,6 +260,12 @@ def table_of(
             for record in records
         ),
     )
+
+
+def explained(table: Table, **about: str) -> Table:
+    """Return the table with a caption: the sentences, by key, of the columns that it has."""
+    there = {heading.key for heading in table.headings}
+    return replace(table, caption=" ".join(about[key] for key in about if key in there))
 
 
 def printed(

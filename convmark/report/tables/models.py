@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from convmark.core.backends import DEFAULT_BACKEND
 from convmark.core.runtimes import DEFAULT_RUNTIME
-from convmark.core.table import SAMPLES_PER_S, Heading, Table, headings, table_of
+from convmark.core.table import SAMPLES_PER_S, Heading, Table, explained, headings, table_of
 from convmark.core.tasks import TASKS, Task
 from convmark.core.text import load_text, natural_order
 from convmark.report.keras_applications import (
@@ -27,12 +27,11 @@ from convmark.results.record import shown_in
 if TYPE_CHECKING:
     import pandas as pd
 
-_P99 = "step_time_p99_s"
 _FIGURES = shown_in(
     "architectures",
     first=(
         *("step_time_p50_s", "throughput_samples_per_s", "input_bound_throughput_samples_per_s"),
-        *(_P99, "time_to_first_step_s", "peak_host_memory_bytes"),
+        *("step_time_p99_s", "time_to_first_step_s", "peak_host_memory_bytes"),
         *("peak_device_memory_bytes", "parameters", "flops_per_sample", "flops_note"),
         *("training_flops_per_sample", "model_bytes", "joules_per_sample", "efficiency"),
     ),
@@ -41,24 +40,10 @@ _FIGURES = shown_in(
 
 def architectures(table: pd.DataFrame, labels: Sequence[str]) -> Table:
     """Return the newest measured figures of each case on each hardware."""
-    records = _newest(table, labels)
-    has_p99 = any(row.get(_P99) == row.get(_P99) is not None for row in records)
-    p99 = ", p99 of their 99th percentiles, which need 1,000 steps" * has_p99
-    return table_of(
+    found = table_of(
         "architectures",
         "Architectures",
-        "The newest run of each case, the fastest first. Figures are medians over n "
-        f"fresh processes: step p50 of their median step times{p99}. "
-        "Spread is half the range of the processes' medians divided "
-        "by their median. Other load is the share of the CPUs' time that other "
-        "programs took, shown from 10 % on: such a step time is longer than on an "
-        "idle machine. Doubts count the processes that are failed, unsteady, not judged "
-        f"or beside other runs. {SAMPLES_PER_S} FLOPs are 2 x multiply-adds, forward, "
-        "per sample; peak memory is above the process's baseline. Device peak is what the "
-        "framework's allocator held; it is empty where that counts nothing, as on a CPU of the "
-        "smallest models, JAX, PyTorch and exported models. Fed is the "
-        "throughput of steps whose batches come from host memory. The first process alone "
-        "measures it, after samples/s, so that it may be higher where the load has changed.",
+        "",
         [
             *headings("model task batch_size setting hardware"),
             Heading.of(_FIGURES[0]),
@@ -67,9 +52,29 @@ def architectures(table: pd.DataFrame, labels: Sequence[str]) -> Table:
             *headings("n run framework"),
             *map(Heading.of, _FIGURES[2:]),
         ],
-        records,
+        _newest(table, labels),
         empty="No case has figures.",
         drawing="A grey line reaches from the step time divided by 1 + spread to that times it.",
+    )
+    return explained(
+        found,
+        model="The newest run of each case, the fastest first. Figures are medians over n fresh "
+        "processes: step p50 of their median step times.",
+        step_time_p99_s="p99 is the median of their 99th percentiles, which need 1,000 steps.",
+        spread="Spread is half the range of the processes' medians divided by their median.",
+        load="Other load is the share of the CPUs' time that other programs took, shown from 10 % "
+        "on: such a step time is longer than on an idle machine.",
+        doubts="Doubts count the processes that are failed, unsteady, not judged or beside other "
+        "runs.",
+        throughput_samples_per_s=SAMPLES_PER_S,
+        flops_per_sample="FLOPs are 2 x multiply-adds, forward, per sample.",
+        peak_host_memory_bytes="Peak memory is above the process's baseline.",
+        peak_device_memory_bytes="Device peak is what the framework's allocator held; it is empty "
+        "where that counts nothing, as on a CPU of the smallest models, JAX, PyTorch and exported "
+        "models.",
+        input_bound_throughput_samples_per_s="Fed is the throughput of steps whose batches come "
+        "from host memory. The first process alone measures it, after samples/s, so that it may "
+        "be higher where the load has changed.",
     )
 
 
