@@ -312,7 +312,7 @@ def test_what_may_bend_a_ratio_of_machines_is_said_as_the_report_says_it() -> No
     assert (first.note, second.note) == (
         "",
         "other tensorflow, measurement version, time budget, code, which may bend the ratio: "
-        "measure both again with the same release of convmark and time budget and code",
+        "measure both again with the same release of convmark, time budget and code",
     )
     same = run(2, "2.20.0", 1.0, 1.1, machine="b", measurement_version="3", time_budget_s=0.6)
     assert across([*rows[:2], *same], "machine", {}, FILES.__getitem__)[1].note == ""

@@ -92,7 +92,7 @@ def test_other_software_on_the_other_machine_is_told(tmp_path: Path) -> None:
     (other,) = {f"{SLOW} cpu", f"{FAST} cpu"} - {base}
     row = found(table, model="lenet5", hardware=other)
     assert row["note"] == f"not as on {base}: framework"
-    assert ", other framework; " in table.lead[0]
+    assert table.lead[0].endswith(" 1. They differ in framework.")
 
 
 def test_what_may_bend_a_ratio_of_machines_is_said_with_what_to_do(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_what_may_bend_a_ratio_of_machines_is_said_with_what_to_do(tmp_path: Pat
     )
     tables = {table.key: table for table in build([tmp_path / "results"]).tables}
     bent = "other time budget, which may bend the ratio: measure both again with the same time bud"
-    assert bent in tables["hardware"].lead[0]
+    assert bent.removeprefix("other ") in tables["hardware"].lead[0]
     (line,) = [row for row in tables["answers"].records() if " against " in row["of"]]
     assert bent in line["detail"]
     told = unlike_words(["numpy", "keras", "python", "packages", "code", "measurement version"])
@@ -159,6 +159,25 @@ def test_the_first_line_has_the_geometric_mean_and_how_many_intervals_contain_1(
         f"Fewer than 3 runs are alike on {FAST} cpu, {SLOW} cpu: how a machine differs from run to "
         "run is not in the intervals.",
     )
+
+
+def test_a_price_other_load_and_what_bends_a_ratio_do_not_share_a_sentence(
+    tmp_path: Path,
+) -> None:
+    fast = {"time_budget_s": 2.0, "other_cpu_share": 0.89}
+    rows = kept(
+        tmp_path,
+        three(SLOW, 1, "lenet5", 0.08, 0.082, 0.078, time_budget_s=1.0),
+        three(FAST, 1, "lenet5", 0.04, 0.041, 0.039, **fast),
+    )
+    prices = {FAST: price(FAST, 4.0), SLOW: price(SLOW, 1.0)}
+    table = hardware_tables(rows.frame, Comparison(prices=prices, reference=f"{SLOW} cpu"))[0]
+    ratio, load, bent = table.lead[0].split(". ")
+    assert ratio.startswith(f"{FAST} cpu is 2.0 times {SLOW} cpu (")
+    assert ratio.endswith("; the interval of its one case does not contain 1")
+    assert ratio.count(",") == 1
+    assert load == f"Other load: {FAST} cpu 89 %"
+    assert bent.startswith("They differ in time budget, which may bend the ratio: ")
 
 
 def test_the_order_by_sustained_throughput_is_told_and_can_be_chosen(tmp_path: Path) -> None:

@@ -319,7 +319,9 @@ def unlike_words(names: Iterable[str]) -> str:
     found = list(dict.fromkeys(names))
     told = f"other {listed(found, _MOST_NAMES)}" if found else ""
     if same := [what for name, what in _BENDING.items() if name in found]:
-        told += f", which may bend the ratio: measure both again with the same {' and '.join(same)}"
+        *first, last = same
+        every = " and ".join(filter(None, [", ".join(first), last]))
+        told += f", which may bend the ratio: measure both again with the same {every}"
     return told
 
 

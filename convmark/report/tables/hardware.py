@@ -356,13 +356,15 @@ class _Shown(Measured):
         yield from unlike_times(side for sides in compared for side in sides.items())
 
     def _loads(self, name: str, rate: str) -> Iterator[str]:
-        """Say under how much other load those cases were measured that both machines have."""
+        """Yield each machine with the most other load under which a case was measured that both
+        have.
+        """
         both = [key for key, sides in self.cases.items() if {name, self.base} <= sides.keys()]
         for one in (name, self.base):
             shares = (of(key, one, rate) for of in (self.load, self.earlier_load) for key in both)
             known = [share for share in shares if share]
             if known:
-                yield f", {one} under {load_text(max(known))} other load"
+                yield f"{one} {load_text(max(known))}"
 
     def _other(self, name: str) -> str:
         """Say what of the software was another one in cases that both machines have."""
@@ -390,10 +392,13 @@ class _Shown(Measured):
             without = " without energy" * any(one.per_kwh for one in (ours, theirs))
             words += f", {times_text(mean, share)} times per {ours.currency}/h{without}"
             words += ends_text(mean, share)
-        other, doubt = self._other(name), self._doubt(name)
-        told = "".join([*self._loads(name, rate), f", {other}" * bool(other)])
-        end = f" Newest runs: {doubt}." * bool(doubt)
-        return f"{words}{told}; {intervals_with_1(speedups)}.{end}"
+        words += f"; {intervals_with_1(speedups)}."
+        if loads := list(self._loads(name, rate)):
+            words += f" Other load: {', '.join(loads)}."
+        if other := self._other(name):
+            words += f" They differ in {other.removeprefix('other ')}."
+        doubt = self._doubt(name)
+        return f"{words}{f' Newest runs: {doubt}.' * bool(doubt)}"
 
     def _headings(self) -> list[Heading]:
         return headings(
