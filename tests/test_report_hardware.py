@@ -258,7 +258,7 @@ def test_the_best_batch_is_known_only_where_each_was_sustained(tmp_path: Path) -
     rows = kept(tmp_path, every, some)
     best = hardware_tables(rows.frame, Comparison(rank="sustained"))[1]
     notes = {row["hardware"]: row["note"] for row in best.records() if row["model"] == "lenet5"}
-    assert notes[f"{FAST} cpu"].startswith("best of 1, 32")
+    assert notes[f"{FAST} cpu"].startswith("best of batch sizes 1, 32")
     assert notes[f"{SLOW} cpu"].startswith("not known: not each of 1, 32 was sustained")
     assert found(best, model=GEOMETRIC_MEAN).get("speedup") is None
 
@@ -352,7 +352,7 @@ def test_each_machine_has_its_own_best_batch(tmp_path: Path) -> None:
     best = tables[1]
     row = found(best, model="lenet5", hardware=f"{FAST} cpu")
     assert (row["batch_size"], row["speedup"]) == (64, pytest.approx(2.0))
-    assert row["note"] == "best of 32, 64"
+    assert row["note"] == "best of batch sizes 32, 64"
     assert found(best, model="lenet5", hardware=f"{SLOW} cpu")["batch_size"] == 32
 
 

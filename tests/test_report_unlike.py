@@ -280,7 +280,7 @@ def test_a_best_batch_size_says_that_others_ran_on_other_software(tmp_path: Path
     )
     best = hardware_tables(rows.frame, Comparison())[1]
     note = found(best, model="lenet5", hardware=f"{SLOW} cpu")["note"]
-    assert note.startswith("best of 32, 64; other sizes: other framework")
+    assert note.startswith("best of batch sizes 32, 64; the other sizes differ in framework")
 
 
 @pytest.mark.parametrize("newest_fails", [True, False])

@@ -155,7 +155,10 @@ def _best_batches(found: _Shown) -> Table:
         for name in sorted(keys):
             sizes = ", ".join(f"{key[_BATCH]:.0f}" for key in keys[name])
             if name in best:
-                tried = [f"best of {sizes}", *found.unlike_sizes(name, best[name], keys[name])]
+                tried = [
+                    f"best of batch sizes {sizes}",
+                    *found.unlike_sizes(name, best[name], keys[name]),
+                ]
                 record = found.record(best[name], sides, name, found.rate, *tried)
                 records.append({**record, STEP: None})
             else:
@@ -198,7 +201,7 @@ class _Shown(Measured):
         chosen, *_ = self.cases[best][name]
         rows = [self.cases[key][name][0] for key in keys]
         others = dict.fromkeys(one for row in rows for one in _other_software(row, chosen))
-        return [f"other sizes: other {', '.join(others)}"] if others else []
+        return [f"the other sizes differ in {', '.join(others)}"] if others else []
 
     def speedups(self, compared: Sequence[Sides], figure: str) -> _Speedups:
         """Return by hardware, but for the base, the speed-ups of the cases that both have."""
