@@ -100,7 +100,7 @@ _BY_SUSTAINED = (
 
 
 def _equal_batches(found: _Shown) -> Table:
-    """Return one row per case and hardware; what only some have measured is a gap on the others."""
+    """Return one row per hardware and case of those that several have measured."""
     cases = sorted(found.cases.items(), key=itemgetter(0))
     figure = SUSTAINED if found.sustained else STEP
     compared = [sides for _, sides in cases]
@@ -109,6 +109,7 @@ def _equal_batches(found: _Shown) -> Table:
         found.record(key, sides, name, figure)
         for key, sides in cases
         for name in found.ranked(speedups)
+        if len(sides) > 1 and name in sides
     ]
     return found.table(
         EQUAL_BATCHES,
@@ -241,9 +242,7 @@ class _Shown(Measured):
 
         No earlier run's: the step time of a case is the same in every table of a report.
         """
-        rows = self.cases[key].get(name)
-        if rows is None:
-            return {}
+        rows = self.cases[key][name]
         newest = self.newest[key][name]
         step_s, throughput, sustained, joules, loss = (
             median_of(row.get(figure) for row in newest)
@@ -269,16 +268,13 @@ class _Shown(Measured):
 
     def mean(self, sides: Sides, name: str, figure: str) -> dict[str, float]:
         """Return what speed-ups of a case are the quotients of; nothing where it is not known."""
-        found = level(self.units(sides.get(name, ()), name, figure))
+        found = level(self.units(sides[name], name, figure))
         if found is None:
             return {}
         return {"mean_s": found.value} if figure == STEP else {"mean_rate": 1 / found.value}
 
     def notes(self, key: Key, sides: Sides, name: str, figure: str) -> Iterator[str]:
         """Say what of the comparison to be wary of."""
-        if name not in sides:
-            yield "not measured"
-            return
         rows = sides[name]
         units = self.units(rows, name, figure)
         if figure == SUSTAINED and len(units) < LEAST_PROCESSES:
@@ -317,15 +313,25 @@ class _Shown(Measured):
         several = bool(self.others and records)
         by_step = key == EQUAL_BATCHES and not self.sustained
         bases = unlike_bases(self, self.others) if by_step else []
+        gaps = self._gaps() if key == EQUAL_BATCHES else []
         return table_of(
             key,
             title,
             caption,
             self._headings(),
             [*means, *records] if several else (),
-            empty="Only one machine and device was measured.",
-            lead=[*self._lead(compared, speedups), *bases] if several else (),
+            empty="No case was measured on two machines or devices.",
+            lead=[*self._lead(compared, speedups), *bases, *gaps] if several else (),
         )
+
+    def _gaps(self) -> list[str]:
+        """Return a line that counts the cases that some hardware lacks, where there are any."""
+        total = len(self.cases)
+        counts = {name: total - sum(name in sides for sides in self.cases.values())
+                  for name in self.names}  # fmt: skip
+        lacks = [f"{count:,} on {name}" for name, count in counts.items() if count]
+        words = f"Not measured, of {counted(total, 'case')}: {', '.join(lacks)}. Cases that only "
+        return [f"{words}one of them has are not in the table."] if lacks else []
 
     def _lead(self, compared: Sequence[Sides], speedups: _Speedups) -> list[str]:
         """Return a line for each hardware that is held against the base, and what else to know."""
