@@ -28,7 +28,7 @@ from convmark.report.figures.figure import (
     figure_rows,
     whole_spec,
 )
-from convmark.report.figures.series import CONTROL, sessions_spec
+from convmark.report.figures.sessions import CONTROL, sessions_spec
 from convmark.report.rows import points, read_rows
 from convmark.report.tables import markdown_text, terminal_text
 from convmark.report.tables.replicas import scaling

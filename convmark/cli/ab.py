@@ -47,16 +47,16 @@ from convmark.core.backends import DEFAULT_BACKEND
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, DrawingError, OptionError, StoreError
 from convmark.core.fitting import tell, unbroken
-from convmark.core.interval import Interval, share_of, signed_percent
+from convmark.core.interval import signed_percent
 from convmark.core.option_values import AUTO, parse_percent, parse_seconds
 from convmark.core.options import Options
-from convmark.core.statistics import Estimate, interval_around
 from convmark.core.suites import NETWORKS, cases, refuse_untimed
 from convmark.core.table import Heading
 from convmark.core.text import Say, counted, duration_text, painted
 from convmark.interpreter.inspection import devices_asked_for, refuse_unknown, unbound_memory
 from convmark.machine.hardware import Machine, read_machine
 from convmark.machine.lock import alone
+from convmark.report.figures.sessions import CaseSessions
 from convmark.report.tables import Answer, check_form, print_tables, rows_table
 from convmark.report.verdicts import comparison_table
 from convmark.results.store import Store
@@ -292,7 +292,7 @@ class SideComparison:
             shown.update("", "starting the interpreters, which is not part of the budget")
             start_all(pairings)
             terms = LiveOptions.of(self.options, budget_s, limits=limits, target=wanted.target)
-            kept = [_Sessions() for _ in self.cases]
+            kept = [CaseSessions() for _ in self.cases]
             see = functools.partial(self._see, shown, kept)
             rows: dict[int, VerdictRow] = {}
             done = functools.partial(self._keep_verdict, rows)
@@ -360,28 +360,22 @@ class SideComparison:
         if then_layers(results, (functools.partial(measure, one) for one in pairings)):
             _say(f"{INTERRUPTED}; the verdicts and the layers measured so far are kept")
 
-    def _draw(self, sessions: _Sessions, row: VerdictRow) -> None:
+    def _draw(self, sessions: CaseSessions, row: VerdictRow) -> None:
         """Keep a figure of the case's sessions against them; say so where that cannot be done."""
-        from convmark.report.figures import drawn_svg, sessions_spec
-
         if not sessions.wall:
             return
         change = "" if row.change is None else f", {signed_percent(row.change)}"
+        title = f"{row.case}: {row.verdict}{change}; B: {row.b}; A: {row.a}"
         try:
-            spec = sessions_spec(
-                [_change(session) for session in sessions.wall],
-                interval=row.interval,
-                control=[_change(session) for session in sessions.control],
-                title=f"{row.case}: {row.verdict}{change}; B: {row.b}; A: {row.a}",
-            )
-            self.drawn.append(ab_files.keep_figure(self.path, row.case, drawn_svg(spec)))
+            drawn = sessions.svg(row.interval, title)
+            self.drawn.append(ab_files.keep_figure(self.path, row.case, drawn))
         except (DrawingError, StoreError) as error:
             _say(f"{row.case}: no figure of its sessions: {error}")
 
     def _see(
         self,
         shown: Display,
-        kept: Sequence[_Sessions],
+        kept: Sequence[CaseSessions],
         place: int,
         found: CaseResult,
         session: Session,
@@ -399,7 +393,7 @@ class SideComparison:
         with self._keeping():
             ab_files.append(self.path, [row])
         if not disturbed:
-            kept[place].add(session)
+            kept[place].add(session.wall, session.control_wall)
             so_far = str(len(found.live))
             if (decision := found.decision) and decision.estimate is not None:
                 so_far = f"{decision.sessions}, {decision.text}"
@@ -430,21 +424,3 @@ class SideComparison:
 
 def _has_row(found: CaseResult) -> bool:
     return found.closed != INTERRUPTED or found.has_verdict
-
-
-@dataclass(slots=True)
-class _Sessions:
-    """The sessions of a case that count, by wall time."""
-
-    wall: list[Estimate] = field(default_factory=list)
-    control: list[Estimate] = field(default_factory=list)
-
-    def add(self, session: Session) -> None:
-        self.wall += [session.wall] if session.wall else []
-        self.control += [session.control_wall] if session.control_wall else []
-
-
-def _change(session: Estimate) -> tuple[float, Interval]:
-    """Return a session's change and its 95 % interval, as shares."""
-    interval = interval_around(session.value, session.error or 0.0, math.inf)
-    return share_of(session.value), interval.shares()

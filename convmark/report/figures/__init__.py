@@ -15,17 +15,16 @@ from convmark.report.figures.compare import (
     roofline_figure,
 )
 from convmark.report.figures.drawings import drawn
-from convmark.report.figures.figure import Figure, drawn_svg
+from convmark.report.figures.figure import Figure
 from convmark.report.figures.series import (
     batch_figure,
     cores_figure,
     history_figure,
     scaling_figure,
-    sessions_spec,
     waterfall_figure,
 )
 
-__all__ = ["Figure", "drawn", "drawn_svg", "figures_of", "sessions_spec"]
+__all__ = ["Figure", "drawn", "figures_of"]
 
 DRAWN: Mapping[str, Callable[[Table], Figure | None]] = MappingProxyType(
     {
