@@ -224,6 +224,14 @@ def test_the_function_says_of_each_case_what_the_command_says(folder: Path, fact
     assert found.slower == bool(status)
 
 
+def test_the_function_shows_its_progress_unless_it_is_told_not_to(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for progress in (True, False):
+        convmark.compare("2.20.0", "2.21.0", models="lenet5", tasks="train", progress=progress)
+        assert (": session 1" in capsys.readouterr().err) == progress
+
+
 def test_settings_are_a_side_and_those_of_the_environment_take_a_process_each(
     folder: Path,
 ) -> None:

@@ -145,7 +145,7 @@ def test_a_function_has_every_option_of_its_command() -> None:
     names["latency_limit"] = "latency_limit_s"
     for command, function, else_given in (
         ("run", convmark.measure, {"progress"}),
-        ("ab", convmark.compare, set()),
+        ("ab", convmark.compare, {"progress"}),
         ("report", convmark.report, {"results"}),
     ):
         asked = {action.dest for action in parsers()[1][command]._actions} - of_a_shell
@@ -190,10 +190,6 @@ def test_the_public_names_are_listed_documented_and_can_be_sent_to_another_proce
             lambda: convmark.compare(processes=3),
             r"^processes: is not an option here, but of convmark.measure",
         ),
-        (
-            lambda: convmark.compare(progress=False),
-            r"^progress: is not an option here, but of convmark.measure",
-        ),
         (lambda: convmark.compare(batchsizes=1), r"^batchsizes: .*; did you mean batch_sizes\?$"),
         (lambda: convmark.report(style="wide"), r"^style: must be one of"),
         (lambda: convmark.report(rank="best"), r"^rank: must be one of burst, sustained, got"),
@@ -207,7 +203,7 @@ def test_the_public_names_are_listed_documented_and_can_be_sent_to_another_proce
         ),
         (lambda: convmark.measure(processes=True), r"^processes: must be a text, .*, got True$"),
     ],
-    ids=range(19),
+    ids=range(18),
 )
 def test_a_wrong_value_is_one_line(call: Callable[[], object], message: str, folder: Path) -> None:
     with pytest.raises(convmark.ConvmarkError, match=message) as raised:

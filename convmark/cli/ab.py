@@ -164,12 +164,19 @@ class Compared:
 
 
 def compare_sides(
-    a: SideText, b: SideText, wanted: StoppingRule, options: Options, *, say: Say
+    a: SideText,
+    b: SideText,
+    wanted: StoppingRule,
+    options: Options,
+    *,
+    say: Say,
+    progress: bool = True,
 ) -> Compared:
     """Compare two sides and keep sessions and verdicts in results/ab.
 
     Args:
         a: as of `sides`, and so are `b` and `say`.
+        progress: whether it is shown how far the comparison is.
 
     Raises:
         ConvmarkError: a side, a case or the results folder is not to be had.
@@ -181,7 +188,8 @@ def compare_sides(
         refuse_unknown(models, elsewhere={one.python for one in checked} != {sys.executable})
     Store(options.results).check_writable()
     with alone(wait=options.wait, concurrent=options.allow_concurrent, say=_say):
-        comparing = SideComparison.opened(options, *sides(a, b, models, say=say))
+        both = sides(a, b, models, say=say)
+        comparing = SideComparison.opened(options, *both, progress=progress)
         found = comparing.compared(wanted)
     if found.interrupted:
         _say(INTERRUPTED)
@@ -204,9 +212,13 @@ class SideComparison:
     """Why rows could not be kept."""
     drawn: list[Path] = field(default_factory=list)
     """Figures of the sessions of cases."""
+    progress: bool = True
+    """Whether it is shown how far the comparison is."""
 
     @classmethod
-    def opened(cls, options: Options, a: SideSpec, b: SideSpec) -> SideComparison:
+    def opened(
+        cls, options: Options, a: SideSpec, b: SideSpec, *, progress: bool = True
+    ) -> SideComparison:
         """Look at both sides before anything is measured, and take a number.
 
         Raises:
@@ -241,6 +253,7 @@ class SideComparison:
             machine=read_machine(),
             path=ab_files.create(options.results),
             commits={case.name: commits_of(case, pair) for case in wanted},
+            progress=progress,
         )
 
     @property
@@ -288,7 +301,8 @@ class SideComparison:
         make, asked = make_of(self.options), asked_axes(self.options)
         opened = paired(self.cases, self.pair, make, gpus=self.machine.gpus, asked=asked)
         file = ab_files.kept_if_used(self.path)
-        with Display(sys.stderr, counted=False) as shown, file, opened as pairings:
+        display = Display(sys.stderr if self.progress else None, counted=False)
+        with display as shown, file, opened as pairings:
             shown.update("", "starting the interpreters, which is not part of the budget")
             start_all(pairings)
             terms = LiveOptions.of(self.options, budget_s, limits=limits, target=wanted.target)

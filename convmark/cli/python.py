@@ -251,6 +251,7 @@ def compare(
     set_b: str | Sequence[str] = (),
     target: float = 2,
     budget_s: float = 60,
+    progress: bool = True,
     **options: Any,
 ) -> Comparison:
     """Compare two environments, commits or settings, as `convmark ab` does.
@@ -261,6 +262,7 @@ def compare(
         set_a: settings of A only, each `NAME=VALUE`; the same for `set_b`.
         target: half-width of the interval to reach, in per cent.
         budget_s: maximum seconds per case.
+        progress: whether progress is shown, on standard error.
         options: those of `measure` that both sides have, such as `models`, `tasks`, `threads`.
 
     Raises:
@@ -276,7 +278,7 @@ def compare(
     with _using(asked):
         of_a = ("a", _text("a", a), _texts("set_a", set_a))
         of_b = ("b", _text("b", b), _texts("set_b", set_b))
-        found = compare_sides(of_a, of_b, wanted, asked, say=_say)
+        found = compare_sides(of_a, of_b, wanted, asked, say=_say, progress=progress)
     if found.interrupted:
         _say(found.kept)
         raise KeyboardInterrupt
@@ -374,7 +376,7 @@ def _options(given: Mapping[str, Any], known: Mapping[str, Option]) -> Options:
         known: those of `KEYWORDS` that the function takes.
     """
     for name in given:
-        if name in (*KEYWORDS, "progress") and name not in known:
+        if name in KEYWORDS and name not in known:
             raise OptionError(f"{name}: is not an option here, but of convmark.measure")
     texts = {name: plain_value(value) for name, value in given.items() if value is not None}
     values = values_of(known, texts)
