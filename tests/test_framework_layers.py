@@ -75,8 +75,11 @@ def test_a_profiler_that_fails_or_sees_no_layer_ends_no_measurement() -> None:
     found = looked(ImportError("no module named xplane_pb2"))
     assert found == (GROUPS, {"unprofiled": "ImportError: no module named xplane_pb2"})
     assert looked([(False, ("fusion", 0, 1))])[1] == {}
-    without = {"unprofiled": "its trace has no kernels of the GPU"}
+    without = {"unprofiled": "its trace has no events of the GPU"}
     assert looked(LAUNCHES, device="gpu:0") == (GROUPS, without)
+    unnamed = {"unprofiled": "its trace has events of the GPU, but none with a layer's name"}
+    kernel = (True, ("fusion.7", 0, 1))
+    assert looked([*LAUNCHES, kernel], device="gpu:0") == (GROUPS, unnamed)
 
 
 def test_a_step_that_is_compiled_is_held_to_no_trace_of_operations_that_are_not() -> None:
@@ -172,6 +175,17 @@ ENTRY %main.3 (b: f32[2]) -> f32[2] {
     assert names["dot.4"].endswith("convmark_unit_0/dot_general")
     assert names["fusion.9"] == "jit(f)/convmark_unit_1/tanh jit(f)/convmark_unit_2/add"
     assert "b" not in names
+
+    def event(name: str) -> SimpleNamespace:
+        return SimpleNamespace(name=name, stats=[], start_ns=0, duration_ns=1)
+
+    line = SimpleNamespace(events=[event("dot.4"), event("MemcpyD2H"), event("fusion.9")])
+    planes = [SimpleNamespace(name=name, lines=[line]) for name in ("/device:GPU:0", "/host:CPU")]
+    found = from_jax.of_units([SimpleNamespace(planes=planes)], text)
+    assert [(is_device, event[0]) for is_device, event in found] == [
+        *((True, name) for name in (names["dot.4"], "MemcpyD2H", names["fusion.9"])),
+        *((False, name) for name in (names["dot.4"], names["fusion.9"])),
+    ]
 
 
 def test_an_instruction_of_jax_lasts_until_its_work_is_done() -> None:

@@ -47,12 +47,16 @@ def profiled(
         module = backend.of_layers()
         function, layers, values = passes.whole(lambda place: module.named(scope(place)))
         turns = (beat() for _ in range(count))
-        traced = module.traced(backend, function, layers, values, turns)
+        traced = list(module.traced(backend, function, layers, values, turns))
         events = on_device(traced, gpu=case.device != "cpu")
     except Exception as error:  # a check that cannot be made ends no measurement
         return groups, {"unprofiled": one_line(f"{type(error).__name__}: {error}")}
     if events is None:
-        return groups, {"unprofiled": "its trace has no kernels of the GPU"}
+        some = any(is_device for is_device, _ in traced)
+        lacks = (
+            "events of the GPU, but none with a layer's name" if some else "no events of the GPU"
+        )
+        return groups, {"unprofiled": f"its trace has {lacks}"}
     groups = fused(events, groups)
     found = busy(events, groups, count)
     return groups, {"profiled": found} if sum(found) > 0 else {}

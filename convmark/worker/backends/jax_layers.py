@@ -102,7 +102,10 @@ def _lines(text: str) -> Iterator[tuple[str, str, str]]:
 
 
 def of_units(traces: Sequence[Any], text: str) -> list[tuple[bool, Event]]:
-    """Return the events of a compiled module's units, each with whether it is one of a device."""
+    """Return the events of a compiled module's units, each with whether it is one of a device.
+
+    Those of a device that are of no unit too, by their own names.
+    """
     made_for, taken_by = instructions(text), takers(text)
     on_device: list[Event] = []
     on_host: list[Event] = []
@@ -112,15 +115,15 @@ def of_units(traces: Sequence[Any], text: str) -> list[tuple[bool, Event]]:
         for line in plane.lines:
             for event in line.events:
                 name = str(dict(event.stats).get("hlo_op", event.name))
-                if name in taken_by:
+                if name in taken_by or found is on_device:
                     found.append((name, event.start_ns, event.start_ns + event.duration_ns))
                 elif name.startswith(_ENDED):
                     ends.setdefault(name.removeprefix(_ENDED), []).append(event.start_ns)
     return [
-        (is_device, (made_for[name], begin, end))
+        (is_device, (made_for.get(name, name), begin, end))
         for is_device, events in ((True, on_device), (False, until_done(on_host, ends, taken_by)))
         for name, begin, end in events
-        if name in made_for
+        if is_device or name in made_for
     ]
 
 
