@@ -251,6 +251,10 @@ def test_shares_are_held_to_those_of_the_profiler_group_by_group() -> None:
     assert "are within 7 points of those" in layers_table(near, top=2).caption
     near = rows_of(grouped([0.304, 0.696], 0.3, 0.7, groups=(0, 1)))
     assert "are within 1 point of those" in layers_table(near, top=2).caption
+    assert "proves little" not in layers_table(near, top=2).caption
+    alone = rows_of(grouped([0.997, 0.003], 0.9, 0.0027, groups=(0, 1)))
+    words = " by it. One group takes 99.7 % of all layers, so that this proves little."
+    assert words in layers_table(alone, top=2).caption
     assert "profiler" not in layers_table(rows_of(session(1.0, 0.5)), top=2).caption
 
 
