@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from fake_worker import FakeInterpreter
+from histories import process
 
 import convmark
 from convmark.cli import main
@@ -16,10 +17,18 @@ from convmark.core.case import Case
 from convmark.core.errors import OptionError
 from convmark.core.options import Options
 from convmark.interpreter.inspection import refuse_unknown
-from convmark.session.expected import COSTS, after_s, expected_s, load_slowdown, step_s
+from convmark.session.expected import (
+    COSTS,
+    after_s,
+    expected_s,
+    load_slowdown,
+    sizes_of,
+    step_s,
+)
 
 AROUND_S = COSTS["tensorflow", "cpu"].process_s
-RUN = ("run", "--models=lenet5,resnet50", "--batch-sizes=32", "--processes=2")
+MODELS = ("lenet5", "resnet50")
+RUN = ("run", f"--models={','.join(MODELS)}", "--batch-sizes=32", "--processes=2")
 
 
 @pytest.fixture
@@ -122,6 +131,47 @@ def test_earlier_rows_of_the_machine_tell_the_time(
     assert float(measured["seconds"]) != pytest.approx(1.5 * AROUND_S + 2 * 0.6)
     assert "estimated from earlier rows in results/" in words
     assert " for 1 case, else from the time budget" in words
+
+
+def test_a_model_of_which_nothing_is_known_takes_from_a_small_one_s_time_to_a_large_one_s(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "nets.py").write_text("def small():\n    ...\n")
+    known, _ = rows(capsys)
+    found, words = rows(capsys, "--models=nets:small")
+    for task in ("train", "infer"):
+        ends = [known[f"{name}-{task}-cpu-b32-float32"]["seconds"] for name in MODELS]
+        row = found[f"nets:small-{task}-cpu-b32-float32"]
+        assert float(row["seconds"]) == pytest.approx(float(ends[0]))
+        assert float(row["seconds_to"]) == pytest.approx(float(ends[1]), rel=0.02)  # fewer layers
+    assert "2 cases, 4 processes, about 15 s if nets:small is as small as lenet5, 12 min" in words
+    assert " min if as large as resnet50 (estimated from the time budget); nothing " in words
+
+
+def test_the_rows_of_one_case_tell_how_large_the_model_is_in_another() -> None:
+    row = process(model="nets:small", task="infer", batch_size=8, step_time_p50_s=0.1606,
+                  other_cpu_share=0.0)  # fmt: skip
+    large = process(model="nets:small", task="infer", batch_size=16, step_time_p50_s=0.4006,
+                    other_cpu_share=0.5)  # fmt: skip
+    assert sizes_of([large, row])["nets:small"] == pytest.approx(1000 * (0.2003 - 0.0006) * 2)
+    sizes = sizes_of([row])
+    train = Case(model="nets:small", task="train", batch_size=32)
+    assert step_s(train, sizes["nets:small"]) == pytest.approx(3 * 4 * 0.16)
+    assert expected_s(train, 0.6, {}, sizes) > 60 * 3 * 4 * 0.16
+
+
+@pytest.mark.parametrize(
+    ("model", "batch_size", "took_s"),
+    [
+        *(("lenet5", 32, 0.00128), ("mini_resnet", 32, 0.00606), ("mobilenetv2", 1, 0.0171)),
+        *(("resnet50", 1, 0.0584), ("resnet50", 8, 0.382), ("vgg16", 1, 0.173), ("vgg16", 8, 1.15)),
+    ],
+)
+def test_a_step_is_expected_to_take_what_one_took_on_two_quiet_cores(
+    model: str, batch_size: int, took_s: float
+) -> None:
+    case = Case(model=model, task="infer", batch_size=batch_size)
+    assert took_s / 1.5 < step_s(case) < took_s * 1.5
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -44,16 +45,29 @@ def test_before_anything_has_ended_each_job_is_guessed() -> None:
     assert TimeLeft([job("a"), job("b"), job("c")], six).seconds() == 18.0
 
 
-def test_a_model_of_unknown_size_is_named_beside_the_estimate() -> None:
-    log = io.StringIO()
-    with RunProgress(log, six, is_guess=lambda case: is_guess(case, {})) as shown:
-        shown.planned([job("lenet5"), job("nets:small", order=2)])
+def test_a_model_of_unknown_size_has_a_range_until_its_first_process_has_ended() -> None:
+    log, clock, sizes = io.StringIO(), Clock(), {}
+
+    def guess_s(unknown_s: float) -> Callable[[Case], float]:
+        return lambda case: 30.0 if case.model in sizes else unknown_s
+
+    infer = Job(case=Case(model="nets:small", task="infer", batch_size=1), process=1, order=2)
+    shown = RunProgress(
+        *(log, guess_s(6.0), clock),
+        most_s=guess_s(600.0),
+        learn=lambda record: sizes.update({"nets:small": 10.0}),
+        is_guess=lambda case: is_guess(case, {}, sizes),
+    )
+    shown.planned([job("nets:small"), infer])
+    shown.began(job("nets:small"))
+    clock.now += 45.0
+    shown.ended(job("nets:small"), measured())
     assert lines(log) == [
-        "convmark: 2 processes to measure, about 12 s, a guess until a process of nets:small has "
-        "ended"
+        "convmark: 2 processes to measure, about 12 s to 20 min: the size of nets:small is known "
+        "after its first process",
+        "[1/2] nets:small-train-cpu-b32-float32 #1: 12.3 ms a step, about 45 s left",
     ]
-    known = {job("nets:small").case.name: 3.0}
-    assert not is_guess(job("nets:small").case, known)
+    assert not is_guess(infer.case, {infer.case.name: 3.0}, {})
 
 
 def test_once_one_has_ended_the_others_are_taken_to_last_as_long() -> None:
@@ -134,7 +148,7 @@ def test_from_the_second_case_on_the_time_left_is_known_though_the_load_has_chan
         clock.now += idle_s[each.case.model] * now
         shown.ended(each, measured())
         left_s = sum(idle_s[one.case.model] * now for one in jobs[place + 1 :])
-        told = shown._left.seconds()
+        told = shown._left[0].seconds()
         assert place < 1 or left_s / 1.5 <= told <= 1.5 * left_s, (place, left_s, told)
 
 

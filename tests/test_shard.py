@@ -104,13 +104,14 @@ def test_a_small_model_takes_its_time_budget_and_a_large_one_its_steps() -> None
     assert expected_s(case(task="infer"), 1.8, {}) == cost.process_s + 3.6
     assert expected_s(case(), 1.8, {}) == 1.5 * cost.process_s + 3.6
     slow = case("resnet50", 32, "infer")
-    assert step_s(slow) == pytest.approx(0.582)
+    assert step_s(slow) == pytest.approx(7.72 * 32 / 165)  # by its FLOPs
+    assert step_s(case("mobilenetv2", 32, "infer")) == pytest.approx(20 * 0.0259)  # as published
     layers_s = 107 * cost.layer_s
     assert expected_s(slow, 1.8, {}) == pytest.approx(
-        cost.process_s + layers_s + FEWEST_STEPS * 0.582
+        cost.process_s + layers_s + FEWEST_STEPS * step_s(slow)
     )
     assert expected_s(case("resnet50"), 1.8, {}) == pytest.approx(
-        1.5 * (cost.process_s + layers_s) + 3 * FEWEST_STEPS * 0.582
+        1.5 * (cost.process_s + layers_s) + 3 * FEWEST_STEPS * step_s(slow)
     )
     assert expected_s(case("mine:net"), 1.8, {}) > expected_s(case(), 1.8, {})
 

@@ -17,7 +17,8 @@ import psutil
 from convmark.core.case import Case
 from convmark.core.options import Options
 from convmark.core.runtimes import DEFAULT_RUNTIME
-from convmark.core.tasks import TASKS
+from convmark.core.tasks import TASKS, TIMED_TASKS
+from convmark.results.record import Record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,58 +82,66 @@ MOST_REQUESTS, MOST_STEPS, MOST_LIMITS = 20_000, 500, 100
 LEAST_STEP_S, LEAST_GPU_STEP_S = 0.0006, 0.00015
 """Of any model: what its operations take to be called."""
 
-SCALE = 10.0
-"""Step time on a machine of a few cores / that in the table, whose server has 92 of them."""
+SCALE, GPU_SCALE = 20.0, 10.0
+"""Step time on a machine of two cores / that in the table, whose server has 92 of them, of a model
+of small operations; and of what the factor of a GPU's step is."""
+S_PER_GFLOP = 1 / 165
+"""On two cores, of a model of large operations: ResNet50 and VGG16 reach 161 to 215 GFLOP/s."""
 
 TABLE_BATCH = 32
 # Source: keras.io/api/applications, "Time (ms) per inference step (CPU)", batch 32, and "Depth";
-# EfficientNet's depth is of its layers with weights too.
-_PUBLISHED: Mapping[str, tuple[float, int]] = MappingProxyType(
+# EfficientNet's depth is of its layers with weights too. GFLOPs of a sample are those that convmark
+# counts: docs/results/models.md.
+_PUBLISHED: Mapping[str, tuple[float, float, float]] = MappingProxyType(
     {
-        "densenet121": (77.1, 242),
-        "densenet169": (96.4, 338),
-        "densenet201": (127.2, 402),
-        "efficientnetb0": (46.0, 132),
-        "efficientnetb1": (60.2, 186),
-        "efficientnetb2": (80.8, 186),
-        "efficientnetb3": (140.0, 210),
-        "efficientnetb4": (308.3, 258),
-        "efficientnetb5": (579.2, 312),
-        "efficientnetb6": (958.1, 360),
-        "efficientnetb7": (1578.9, 438),
-        "inceptionresnetv2": (130.2, 449),
-        "inceptionv3": (42.2, 189),
-        "mobilenet": (22.6, 55),
-        "mobilenetv2": (25.9, 105),
-        "nasnetlarge": (344.5, 533),
-        "nasnetmobile": (27.0, 389),
-        "resnet101": (89.6, 209),
-        "resnet101v2": (72.7, 205),
-        "resnet152": (127.4, 311),
-        "resnet152v2": (107.5, 307),
-        "resnet50": (58.2, 107),
-        "resnet50v2": (45.6, 103),
-        "vgg16": (69.5, 16),
-        "vgg19": (84.8, 19),
-        "xception": (109.4, 81),
+        "densenet121": (77.1, 242, 5.67),
+        "densenet169": (96.4, 338, 6.72),
+        "densenet201": (127.2, 402, 8.58),
+        "efficientnetb0": (46.0, 132, 0.772),
+        "efficientnetb1": (60.2, 186, 1.37),
+        "efficientnetb2": (80.8, 186, 1.99),
+        "efficientnetb3": (140.0, 210, 3.65),
+        "efficientnetb4": (308.3, 258, 8.79),
+        "efficientnetb5": (579.2, 312, 20.5),
+        "efficientnetb6": (958.1, 360, 38.1),
+        "efficientnetb7": (1578.9, 438, 75.5),
+        "inceptionresnetv2": (130.2, 449, 26.3),
+        "inceptionv3": (42.2, 189, 11.4),
+        "mobilenet": (22.6, 55, 1.14),
+        "mobilenetv2": (25.9, 105, 0.602),
+        "nasnetlarge": (344.5, 533, 47.6),
+        "nasnetmobile": (27.0, 389, 1.13),
+        "resnet101": (89.6, 209, 15.1),
+        "resnet101v2": (72.7, 205, 14.4),
+        "resnet152": (127.4, 311, 22.6),
+        "resnet152v2": (107.5, 307, 21.8),
+        "resnet50": (58.2, 107, 7.72),
+        "resnet50v2": (45.6, 103, 6.96),
+        "vgg16": (69.5, 16, 30.9),
+        "vgg19": (84.8, 19, 39.3),
+        "xception": (109.4, 81, 16.7),
     }
 )
 _USUAL = tuple(median(column) for column in zip(*_PUBLISHED.values(), strict=True))
 """Of another model of keras.applications."""
-_OWN = (7.0, 50)
+_OWN = (5.0, 50, 0.0)
 """Of a model of the user's own, of which nothing is known: between one of the zoo and those."""
+SMALL, LARGE = "lenet5", "resnet50"
+"""As what such a model is taken where a user is told the time: as small, and as large."""
 
 _SMALL_MS: Mapping[str, float] = MappingProxyType(
     {
-        "lenet5": 0.16,
-        "mini_inception": 0.7,
-        "mini_resnet": 0.66,
-        "mini_resnet_norm": 1.0,
-        "conv_layer": 0.05,
-        "separable_layer": 0.05,
+        "lenet5": 1.6,
+        "mini_inception": 7.0,
+        "mini_resnet": 6.6,
+        "mini_resnet_norm": 10.0,
+        "conv_layer": 0.5,
+        "separable_layer": 0.5,
     }
 )
-"""The step times of the zoo, as in the table; their layers are in `process_s`."""
+"""The zoo's steps of as many samples on two cores; their layers are in `process_s`."""
+SMALL_MS = 20.0
+"""Such a step of a small model takes less."""
 
 
 def _cost(case: Case) -> _Cost:
@@ -141,15 +150,30 @@ def _cost(case: Case) -> _Cost:
     return COSTS.get((case.backend, kind), COSTS["torch", kind])
 
 
-def _published(model: str) -> tuple[float, float]:
-    """Return milliseconds and layers of a model, as the table has them."""
-    own = not model.isidentifier()  # package.module:builder, or a file
-    return _OWN if own else _PUBLISHED.get(model, _USUAL)
+def _is_own(model: str) -> bool:
+    return not model.isidentifier()  # package.module:builder, or a file
 
 
-def is_guess(case: Case, known: Mapping[str, float]) -> bool:
-    """Return whether nothing tells how large the case's model is."""
-    return case.name not in known and not case.model.isidentifier()
+def _published(model: str) -> tuple[float, float, float]:
+    """Return milliseconds, layers and GFLOPs of a model, as the table has them."""
+    return _OWN if _is_own(model) else _PUBLISHED.get(model, _USUAL)
+
+
+def is_guess(case: Case, known: Mapping[str, float], sizes: Mapping[str, float]) -> bool:
+    """Return whether nothing tells how large the case's model is.
+
+    Args:
+        known, sizes: as of `expected_s`.
+    """
+    return _is_own(case.model) and not (case.name in known or case.model in sizes)
+
+
+def as_large_as(
+    model: str, case: Case, known: Mapping[str, float], sizes: Mapping[str, float]
+) -> Mapping[str, float]:
+    """Return the sizes, with that of another model for the case's where nothing tells its own."""
+    is_known = not is_guess(case, known, sizes)
+    return sizes if is_known else {**sizes, case.model: _table_step_ms(model, case)}
 
 
 def run_start_s(cases: Iterable[Case]) -> float:
@@ -162,6 +186,7 @@ def expected_s(
     case: Case,
     time_budget_s: float,
     known: Mapping[str, float],
+    sizes: Mapping[str, float] = MappingProxyType({}),
     *,
     slowdown: float = 1.0,
     spawned: bool = False,
@@ -170,6 +195,7 @@ def expected_s(
 
     Args:
         known: seconds by case, where rows tell them.
+        sizes: of the user's own models, where rows of other cases tell them: `sizes_of`.
         slowdown: how many times as long work takes because of other load. Steps end with the time
             budget, but for the fewest that are measured, so that they take at most twice as long.
         spawned: whether the process imports the framework itself, with `--isolation spawn`.
@@ -177,23 +203,59 @@ def expected_s(
     if case.name in known:
         return known[case.name]
     cost = _cost(case)
-    layers = 0 if case.model in _SMALL_MS else _published(case.model)[1]
+    ms = sizes.get(case.model)
+    is_small = case.model in _SMALL_MS if ms is None else ms < SMALL_MS
+    layers = 0 if is_small else _published(case.model)[1]
     around_s = cost.process_s + cost.layer_s * layers
     around_s *= cost.training if TASKS[case.task].trains else 1.0
     around_s += EXPORT_S * (case.runtime != DEFAULT_RUNTIME) + cost.run_start_s * spawned
     budget_s = 2 * time_budget_s * min(slowdown, 2.0)
-    return around_s * slowdown + max(budget_s, FEWEST_STEPS * step_s(case) * slowdown)
+    return around_s * slowdown + max(budget_s, FEWEST_STEPS * step_s(case, ms) * slowdown)
 
 
-def step_s(case: Case) -> float:
-    """Return what a step of the case may take, s, by what is published of its model."""
-    small = _SMALL_MS.get(case.model)
-    step_ms = _published(case.model)[0] if small is None else small
+def step_s(case: Case, ms: float | None = None) -> float:
+    """Return what a step of the case may take, s, by what is published of its model.
+
+    Args:
+        ms: of the size of its model, where it is known: `sizes_of`.
+    """
+    least_s, factor = _steps(case)
+    ms = _table_step_ms(case.model, case) if ms is None else ms
+    return max(least_s, factor * ms / 1000)
+
+
+def _table_step_ms(model: str, case: Case) -> float:
+    """Return how large a model is on the case's device and backend, as `sizes_of`."""
+    if small := _SMALL_MS.get(model):
+        return small * _cost(case).small_step
+    table_ms, _, gflops = _published(model)
+    on_cpu_ms = max(SCALE * table_ms, 1000 * S_PER_GFLOP * gflops * TABLE_BATCH)
+    return on_cpu_ms if case.device == "cpu" else GPU_SCALE * table_ms
+
+
+def _steps(case: Case) -> tuple[float, float]:
+    """Return the least that a step takes, s, and how often it holds an inference of a table's batch
+    of a large model by TensorFlow on a CPU.
+    """
     cost = _cost(case)
-    factor = SCALE * cost.step * (1.0 if small is None else cost.small_step)
-    samples = case.batch_size * case.replicas / TABLE_BATCH
     least_s = (LEAST_STEP_S if case.device == "cpu" else LEAST_GPU_STEP_S) * cost.small_step
-    return max(least_s, factor * TASKS[case.task].passes * samples * step_ms / 1000)
+    samples = case.batch_size * case.replicas / TABLE_BATCH
+    return least_s, cost.step * TASKS[case.task].passes * samples
+
+
+def sizes_of(records: Iterable[Record]) -> dict[str, float]:
+    """Return how large the user's own models are: the milliseconds of an inference step of a
+    table's batch of each by TensorFlow on two cores, as its rows tell it, best those of the largest
+    batch.
+    """
+    found: dict[str, float] = {}
+    own = (row for row in records if row.task in TIMED_TASKS and _is_own(row.model))
+    for row in sorted(own, key=lambda row: row.batch_size):
+        if row.measured and row.step_time_p50_s is not None:
+            least_s, factor = _steps(row.case)
+            alone_s = row.step_time_p50_s * (1 - (row.other_cpu_share or 0.0))
+            found[row.model] = 1000 * max(0.0, alone_s - least_s) / factor
+    return found
 
 
 def after_s(case: Case, options: Options, slowdown: float = 1.0) -> float:

@@ -23,7 +23,7 @@ from convmark.core.options import Options
 from convmark.core.suites import auto_name
 from convmark.core.table import Table, headings, table_of
 from convmark.core.tasks import TIMED_TASKS
-from convmark.core.text import counted, duration_text
+from convmark.core.text import counted, duration_text, listed
 from convmark.interpreter.environments import interpreter_path
 from convmark.interpreter.inspection import devices_asked_for, refuse_unknown
 from convmark.interpreter.installer import wanted
@@ -37,10 +37,15 @@ from convmark.session.ceilings import ceilings_path, conditions, missing, read_c
 from convmark.session.expected import (
     CEILING_S,
     FEWEST_STEPS,
+    LARGE,
+    SMALL,
     after_s,
+    as_large_as,
     expected_s,
+    is_guess,
     load_slowdown,
     run_start_s,
+    sizes_of,
 )
 from convmark.session.facts import plan
 from convmark.session.layers import SESSION_SECONDS, why_no_layers
@@ -118,48 +123,49 @@ def forecast(
     """
     _refuse(cases, options, machine, environ)
     runs = options.results / machine.name
-    known = recent_seconds(runs, options.time_budget_s)
+    known, sizes = recent(runs, options.time_budget_s)
     slowdown = load_slowdown(machine.cores)
     each_s = functools.partial(
         expected_s,
         time_budget_s=options.time_budget_s,
         known=known,
+        sizes=sizes,
         slowdown=slowdown,
         spawned=options.isolation == "spawn",
     )
     jobs = plan(cases, options.processes, options.seed, seeds=options.seeds)
-    searched, records, unknown = options.batch_sizes == AUTO, [], 0
-    total_s = run_start_s(cases) * slowdown
+    searched, unknown = options.batch_sizes == AUTO, 0
+    records: list[dict[str, object]] = []
     path = ceilings_path(options.results, machine.name)
     there = read_ceilings(path, conditions(machine, environ))
-    total_s += CEILING_S * slowdown * len(missing(cases, there, options.ceilings))
+    once_s = run_start_s(cases) + CEILING_S * len(missing(cases, there, options.ceilings))
+    totals_s = [once_s * slowdown] * 2
     for case in dict.fromkeys(job.case for job in jobs):
         count = sum(job.case == case for job in jobs)
         timed = case.task in TIMED_TASKS and not searched
-        seconds = each_s(case) if timed else None
-        total_s += count * (seconds or 0.0) + after_s(case, options, slowdown) * timed
+        ends = [as_large_as(model, case, known, sizes) for model in (SMALL, LARGE)] * timed
+        for place, end in enumerate(ends):
+            totals_s[place] += count * each_s(case, sizes=end) + after_s(case, options, slowdown)
         unknown += 0 if timed else count
-        source = ROWS if case.name in known else BUDGET
-        records.append(
-            {
-                "case": auto_name(case) if searched else case.name,
-                "processes": None if searched else count,
-                "seconds": seconds,
-                "from": source if timed else None,
+        named = auto_name(case) if searched else case.name
+        records.append({"case": named, "processes": None if searched else count})
+        if timed:
+            low_s, high_s = (each_s(case, sizes=end) for end in ends)
+            records[-1] |= {
+                "seconds": low_s,
+                "seconds_to": high_s if high_s > low_s else None,
+                "from": ROWS if case.name in known else BUDGET,
             }
-        )
-    told = sum(record["from"] == ROWS for record in records)
+    told = sum(record.get("from") == ROWS for record in records)
     basis = f"from earlier rows in {runs} for {counted(told, 'case')}, else " * bool(told)
     if searched:
         words = ", whose batch sizes a search finds; its processes and time cannot be estimated"
     else:
-        words = _in_words(len(jobs), unknown, total_s, f"{basis}from the time budget")
-    timed_jobs = [job.case for job in jobs if job.case.task in TIMED_TASKS]
-    if options.layers:
-        most = sum(not why_no_layers(case) for case in timed_jobs)
-        least_s = most * SESSION_SECONDS * options.time_budget_s
-        words += f"; --layers takes at least {duration_text(least_s)} more"
-    processes_s = sum(map(each_s, set(timed_jobs)))
+        guesses = [case.model for case in cases if is_guess(case, known, sizes)]
+        about = f"about {range_text(totals_s, guesses)}"
+        words = _in_words(len(jobs), unknown, about, f"{basis}from the time budget")
+    words += _layers_words([job.case for job in jobs], options)
+    processes_s = sum(each_s(case) for case in set(cases) if case.task in TIMED_TASKS)
     return Forecast(
         table=_table(records),
         comparison=comparison_words(processes_s, options.compare_budget_s),
@@ -168,19 +174,44 @@ def forecast(
     )
 
 
+def _layers_words(processes: Sequence[Case], options: Options) -> str:
+    """Say how much `--layers` adds; the cases are those of all processes."""
+    if not options.layers:
+        return ""
+    sessions = sum(not why_no_layers(case) for case in processes)
+    least_s = sessions * SESSION_SECONDS * options.time_budget_s
+    return f"; --layers takes at least {duration_text(least_s)} more"
+
+
 def _table(records: Sequence[Mapping[str, object]]) -> Table:
     columns = headings(
-        "case processes seconds from", seconds=("each", "seconds"), **{"from": "estimated from"}
+        "case processes seconds seconds_to from",
+        seconds=("each", "seconds"),
+        seconds_to=("to", "seconds"),
+        **{"from": "estimated from"},
     )
     return table_of("forecast", "What would be measured", "", columns, records, keep=["case"])
 
 
-def _in_words(processes: int, unknown: int, seconds: float, basis: str) -> str:
+def range_text(ends_s: Sequence[float], guesses: Sequence[str]) -> str:
+    """Say how long something takes, by the size of the models of which nothing is known.
+
+    Args:
+        ends_s: as of small models, and as of large ones.
+    """
+    low, high = map(duration_text, ends_s)
+    if low == high:
+        return low
+    names = listed(list(dict.fromkeys(guesses)), 1)
+    return f"{low} if {names} is as small as {SMALL}, {high} if as large as {LARGE}"
+
+
+def _in_words(processes: int, unknown: int, about: str, basis: str) -> str:
     """Say how long the processes take, of which the time of some is unknown."""
     words = f", {counted(processes, 'process')}"
     if unknown == processes:
         return f"{words}, whose time cannot be estimated"
-    words += f", about {duration_text(seconds)}"
+    words += f", {about}"
     if unknown:
         words += f" and the time of {counted(unknown, 'process')} that cannot be estimated"
     return f"{words} (estimated {basis})"
@@ -258,17 +289,21 @@ def _with_seconds(records: Sequence[Record]) -> Iterator[tuple[Record, float]]:
         yield record, whole_s if own_s <= whole_s <= own_s + MOST_PAUSE_S else own_s
 
 
-def recent_seconds(folder: Path, budget_s: float) -> dict[str, float]:
-    """Return the seconds of one process by case, from the newest runs of a machine's folder.
+def recent(folder: Path, budget_s: float) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the seconds of one process by case, and sizes by model, from the newest runs of a
+    machine's folder.
 
     The newest run tells most. A file that cannot be read tells nothing.
     """
     runs = sorted(path for path in folder.glob("*.csv") if RUN_NAME.fullmatch(path.stem))
-    found: dict[str, float] = {}
+    known: dict[str, float] = {}
+    sizes: dict[str, float] = {}
     for path in runs[-_RECENT:]:
         with contextlib.suppress(StoreError):
-            found |= known_seconds([path], budget_s)
-    return found
+            records = read_run(path)
+            known |= process_seconds(records, budget_s=budget_s)
+            sizes |= sizes_of(records)
+    return known, sizes
 
 
 def seconds_of(record: Record) -> float | None:

@@ -210,6 +210,8 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
         guess_s: Guess = lambda case: 0.0,
         clock: Clock = time.monotonic,
         *,
+        most_s: Guess | None = None,
+        learn: Callable[[Record], None] = lambda record: None,
         is_guess: Callable[[Case], bool] = lambda case: False,
         is_known: Callable[[Case], bool] = lambda case: False,
     ) -> None:
@@ -217,18 +219,22 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
 
         Args:
             stream: None shows nothing.
-            guess_s: how long a process of a case takes, until one has ended.
+            guess_s: how long a process of a case takes, until one has ended: at least, where
+                nothing is known of the size of its model.
+            most_s: and at most; the same where it is left out.
+            learn: is given each row, before what is left is guessed again.
             is_guess: whether nothing is known of the size of a case's model.
             is_known: as of `TimeLeft`.
         """
         self._display = Display(stream)
-        self._guess_s = guess_s
+        self._guesses = (guess_s, most_s or guess_s)
+        self._learn = learn
         self._is_guess = is_guess
         self._is_known = is_known
         self._clock = clock
         self._began_s = 0.0
         self._over = self._total = 0
-        self._left = TimeLeft((), guess_s)
+        self._left: Sequence[TimeLeft] = ()
 
     def __exit__(self, *error: object) -> None:
         self._display.close()
@@ -239,24 +245,21 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
         at_the_end = orders == list(range(orders[0], orders[0] + len(jobs))) if jobs else False
         self._over = orders[0] - 1 if at_the_end else 0  # of a run that goes on
         self._total = self._over + len(jobs)
-        self._left = TimeLeft(jobs, self._guess_s, self._is_known)
-        left = duration_text(self._left.seconds())
-        self._update("", left)
+        self._left = [TimeLeft(jobs, guess_s, self._is_known) for guess_s in self._guesses]
+        self._update("")
         if not self._display.live:
             unknown = [job.case.model for job in jobs if self._is_guess(job.case)]
             named = listed(list(dict.fromkeys(unknown)), 1)
-            guess = f", a guess until a process of {named} has ended" if unknown else ""
-            self._display.line(
-                f"convmark: {counted(len(jobs), 'process')} to measure, about {left}{guess}"
-            )
+            guess = f": the size of {named} is known after its first process" if unknown else ""
+            count = counted(len(jobs), "process")
+            self._display.line(f"convmark: {count} to measure, about {self._left_text()}{guess}")
 
     def began(self, job: Job) -> None:
         self._began_s = self._clock()
 
     def phase(self, job: Job, phase: str) -> None:
         """Show that the running job has come to a phase."""
-        left_s = self._left.seconds() - (self._clock() - self._began_s)
-        self._update(f"{job.case.name} #{job.process} {phase}", duration_text(left_s))
+        self._update(f"{job.case.name} #{job.process} {phase}", self._clock() - self._began_s)
         epoch_ended = phase.startswith("epoch") and "ended" in phase
         if epoch_ended and not self._display.live:  # minutes apart, unlike other phases
             self._display.line(f"{job.case.name} #{job.process}: {phase}")
@@ -264,20 +267,30 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
     def ended(self, job: Job, record: Record) -> None:
         """Show that a job is over and its row on the disk; a lane leaves a line for a failure."""
         extra_s = (record.sustained_s or 0.0) + (record.latency_limit_search_s or 0.0)
-        self._left.ended(job, self._clock() - self._began_s - extra_s)
+        self._learn(record)
+        for left in self._left:
+            left.ended(job, self._clock() - self._began_s - extra_s)
         self._over += 1
-        left = duration_text(self._left.seconds())
         line = f"{job.case.name} #{job.process}: {outcome(record)}"
-        self._update("", left)
+        self._update("")
         if not self._display.live:
             count = f"[{self._over:>{len(str(self._total))}}/{self._total}]"
-            self._display.line(f"{count} {line}, about {left} left")
+            self._display.line(f"{count} {line}, about {self._left_text()} left")
         elif not record.measured:
             self._display.line(line)
 
-    def _update(self, text: str, left: str) -> None:
-        done, total = self._over, self._total
+    def _update(self, text: str, since_s: float = 0.0) -> None:
+        done, total, left = self._over, self._total, self._left_text(since_s)
         self._display.update("", text, done=done, total=total, left=f"{left} left")
+
+    def _left_text(self, since_s: float = 0.0) -> str:
+        """Return how long it still takes, from and to where a model's size is not known.
+
+        Args:
+            since_s: since a job has begun.
+        """
+        ends = [duration_text(left.seconds() - since_s) for left in self._left]
+        return " to ".join(dict.fromkeys(ends))
 
 
 def outcome(record: Record) -> str:

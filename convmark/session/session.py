@@ -43,9 +43,18 @@ from convmark.results.run_file import RunFile
 from convmark.results.store import Store
 from convmark.session.auto_batch import Choice, chosen_cases, find_sizes
 from convmark.session.ceilings import Ceiling, Key, ceilings_path, conditions, exceeded, gather
-from convmark.session.expected import after_s, expected_s, is_guess, load_slowdown
+from convmark.session.expected import (
+    LARGE,
+    SMALL,
+    after_s,
+    as_large_as,
+    expected_s,
+    is_guess,
+    load_slowdown,
+    sizes_of,
+)
 from convmark.session.facts import Facts, Job, facts_of, of_the_run, plan
-from convmark.session.forecast import check_layers, likely_devices, recent_seconds
+from convmark.session.forecast import check_layers, likely_devices, recent
 from convmark.session.layers import (
     LAYERS_TABLE,
     LayerRow,
@@ -309,20 +318,24 @@ class Session(contextlib.AbstractContextManager["Session"]):
 
     def _progress(self, stream: TextIO | None) -> RunProgress:
         budget_s = self.options.time_budget_s
-        known = recent_seconds(self.options.results / self.machine.name, budget_s)
+        known, sizes = recent(self.options.results / self.machine.name, budget_s)
         slowdown = load_slowdown(self.machine.cores)
+        spawned = self.options.isolation == "spawn"
 
-        def guess_s(case: Case) -> float:
+        def guess_s(case: Case, model: str) -> float:
             # of its processes one goes on afterwards
             in_each_s = after_s(case, self.options, slowdown) / self.options.processes
-            spawned = self.options.isolation == "spawn"
-            seconds = expected_s(case, budget_s, known, slowdown=slowdown, spawned=spawned)
-            return seconds + in_each_s
+            ends = as_large_as(model, case, known, sizes)
+            return in_each_s + expected_s(
+                *(case, budget_s, known, ends), slowdown=slowdown, spawned=spawned
+            )
 
         return RunProgress(
             stream,
-            guess_s,
-            is_guess=lambda case: is_guess(case, known),
+            lambda case: guess_s(case, SMALL),
+            most_s=lambda case: guess_s(case, LARGE),
+            learn=lambda record: sizes.update(sizes_of([record])),
+            is_guess=lambda case: is_guess(case, known, sizes),
             is_known=lambda case: case.name in known,
         )
 
