@@ -86,8 +86,8 @@ def _run(commands: Any) -> None:
     add(
         run,
         "--per WHAT",
-        "with --ray: measure on every node, or on one of each machine-kind or gpu-kind (default: "
-        "node)",
+        "with --ray: node measures on every node, machine-kind and gpu-kind on one node of each "
+        "kind (default: node)",
     )
 
 
@@ -95,7 +95,8 @@ def _add_cluster(parser: Parser, required: bool = False) -> None:
     add(
         parser,
         "--ray ADDRESS",
-        'measure on a Ray cluster: HOST:PORT of its head node; needs pip install "convmark[ray]"',
+        f"{'the' if required else 'measure on a'} Ray cluster: HOST:PORT of its head node; needs "
+        'pip install "convmark[ray]"',
         required=required,
     )
     add(
@@ -358,7 +359,7 @@ def _check_submission(commands: Any) -> None:
         "check-submission",
         "check the results that a pull request brings to a repository of results",
         "Check results folders before they are published: damaged files, links, copies of rows, "
-        "figures that cannot be, and states that were not clean. Print one line per finding. The "
+        "impossible figures, and states that were not clean. Print one line per finding. The "
         "exit status is 1 if there is one.",
     )
     add(check, "folders FOLDER", "results or machine folders", nargs="+")
