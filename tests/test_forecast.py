@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from convmark.core.case import Case
 from convmark.core.errors import OptionError
 from convmark.core.options import Options
 from convmark.interpreter.inspection import refuse_unknown
+from convmark.machine.cautions import speed_flags
+from convmark.machine.hardware import read_machine
+from convmark.session.ceilings import Ceiling, ceilings_path, keep_ceilings
 from convmark.session.expected import (
     COSTS,
     after_s,
@@ -222,6 +226,33 @@ def test_a_load_that_is_over_slows_nothing(
 ) -> None:
     monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
     assert load_slowdown(2, lambda seconds: busy) == pytest.approx(slowdown)
+
+
+@pytest.mark.parametrize(("quota", "seconds"), [(None, "15 s"), (1.5, "23 s")])
+def test_under_a_cpu_quota_the_ceilings_of_the_cpu_are_measured_in_each_run(
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    quota: float | None,
+    seconds: str,
+) -> None:
+    monkeypatch.setattr("convmark.session.forecast.limiting_quota", lambda cores: quota)
+    kept = Ceiling(
+        measured="2026-01-02T03:04:05+00:00",
+        device="cpu",
+        backend="tensorflow",
+        precision="float32",
+        threads="default",
+        version="2.21.0",
+        matrix_size=2048,
+        peak_flops_per_s=1e11,
+        copy_bytes=2**28,
+        peak_bytes_per_s=1e10,
+        flags=speed_flags(os.environ) or None,
+    )
+    keep_ceilings(ceilings_path(Path("results"), read_machine().name), [kept])
+    _, words = rows(capsys, "--models=lenet5", "--ceilings=on")
+    assert f", about {seconds} (estimated" in words
 
 
 def test_a_time_that_cannot_be_estimated_is_not_made_up(

@@ -117,10 +117,17 @@ def all_ceilings(path: Path) -> list[Ceiling]:
     return [one for one in TABLE.read(path) if one.precision not in RUNTIME_PRECISIONS]
 
 
-def read_ceilings(path: Path, under: Under = unknown) -> dict[Key, Ceiling]:
-    """Return those measured on such cards and under such variables, each key's highest."""
+def read_ceilings(
+    path: Path, under: Under = unknown, quota: float | None = None
+) -> dict[Key, Ceiling]:
+    """Return those measured on such cards and under such variables, each key's highest.
+
+    Args:
+        quota: CPUs' worth of time that this process may use, where that is less than all: what a
+            CPU reaches then is no ceiling of the machine, so none of it is taken from the file.
+    """
     found = sorted(_measured_under(path, under), key=lambda one: one.peak_flops_per_s)
-    return {one.key: one for one in found}
+    return {one.key: one for one in found if quota is None or one.device != "cpu"}
 
 
 def _measured_under(path: Path, under: Under) -> list[Ceiling]:
@@ -204,15 +211,12 @@ def gather(
         ask: has a request served by a worker, and hands its events on.
         which: `on` measures all that are missing, `auto` those of GPUs, `off` none.
         say: is told of each that is measured or cannot be.
-        quota: CPUs' worth of time that this process may use, where that is less than all: what a
-            CPU reaches then is no ceiling of the machine, so none is kept or taken from the file.
+        quota: as of `read_ceilings`; none of a CPU is kept either.
         under: the cards of today, and the variables of the process.
         watch: looks at the cards meanwhile.
         again: measures those of the file once more too.
     """
-    known = read_ceilings(path, under)
-    if quota is not None:
-        known = {key: one for key, one in known.items() if one.device != "cpu"}
+    known = read_ceilings(path, under, quota)
     before = known if again else {}
     if again:
         known, which = {}, which if which == "off" else "on"

@@ -29,6 +29,7 @@ from convmark.interpreter.inspection import devices_asked_for, refuse_unknown
 from convmark.interpreter.installer import wanted
 from convmark.machine.gpu.cards import visible_cards
 from convmark.machine.hardware import Machine
+from convmark.machine.state import limiting_quota
 from convmark.results.agreement import utc_of
 from convmark.results.reading import RUN_NAME, read_run
 from convmark.results.record import Record
@@ -137,7 +138,8 @@ def forecast(
     searched, unknown = options.batch_sizes == AUTO, 0
     records: list[dict[str, object]] = []
     path = ceilings_path(options.results, machine.name)
-    there = read_ceilings(path, conditions(machine, environ))
+    quota = limiting_quota(machine.cores)
+    there = read_ceilings(path, conditions(machine, environ), quota)
     once_s = run_start_s(cases) + CEILING_S * len(missing(cases, there, options.ceilings))
     totals_s = [once_s * slowdown] * 2
     for case in dict.fromkeys(job.case for job in jobs):
