@@ -147,7 +147,7 @@ def test_what_is_shown_is_explained_and_no_percentile_that_is_not(tmp_path: Path
     assert not any(name in caption for caption in captions for name in ("p95", "p99"))
     assert "samples/s is measured over windows of steps" in captions[0]
     assert not [word for word in ("Doubts", "Fed", "Other load") if word in captions[0]]
-    doubtful = three(SLOW, 1, "lenet5", 0.01, status="unsteady", other_cpu_share=0.5)
+    doubtful = three(SLOW, 1, "lenet5", 0.01, 0.01, status="unsteady", other_cpu_share=0.5)
     loaded = architectures(points(kept(tmp_path / "busy", doubtful).frame), ["0001"]).caption
     assert "Doubts count" in loaded
     assert "Other load is" in loaded

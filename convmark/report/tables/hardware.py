@@ -100,16 +100,19 @@ _BY_SUSTAINED = (
 
 
 def _equal_batches(found: _Shown) -> Table:
-    """Return one row per hardware and case of those that several have measured."""
+    """Return one row per hardware and case, of those that several have measured or whose loss is
+    shown.
+    """
     cases = sorted(found.cases.items(), key=itemgetter(0))
     figure = SUSTAINED if found.sustained else STEP
     compared = [sides for _, sides in cases]
     speedups = found.speedups(compared, figure)
     records = [
-        found.record(key, sides, name, figure)
+        record
         for key, sides in cases
         for name in found.ranked(speedups)
-        if len(sides) > 1 and name in sides
+        if name in sides
+        and ("loss" in (record := found.record(key, sides, name, figure)) or len(sides) > 1)
     ]
     return found.table(
         EQUAL_BATCHES,
@@ -331,7 +334,7 @@ class _Shown(Measured):
                   for name in self.names}  # fmt: skip
         lacks = [f"{count:,} on {name}" for name, count in counts.items() if count]
         words = f"Not measured, of {counted(total, 'case')}: {', '.join(lacks)}. Cases that only "
-        return [f"{words}one of them has are not in the table."] if lacks else []
+        return [f"{words}one of them has have no row, unless a loss is shown."] if lacks else []
 
     def _lead(self, compared: Sequence[Sides], speedups: _Speedups) -> list[str]:
         """Return a line for each hardware that is held against the base, and what else to know."""
