@@ -8,7 +8,7 @@ differs from run to run.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from types import MappingProxyType
@@ -38,6 +38,8 @@ SOFTWARE = (
 )
 MAY_BEND = (*SOFTWARE, "training", "isolation", "state", "time_budget_s", "code")
 """What is told of the two sides of a ratio where it is another one."""
+_OF_A_LOSS = ("seed", "code", "framework", "keras", "training")
+"""What rows share whose losses differ by the precision alone."""
 _MOST_NAMES = 4
 _MOST_TOLD = 3
 _BENDING = MappingProxyType(
@@ -312,6 +314,20 @@ def unlike_bases(found: Measured, names: Iterable[str]) -> list[str]:
         "Steps that are timed alone and windows of steps disagree by more than their error in "
         f"{'; '.join(told[:_MOST_TOLD])}{more}. Speed-ups are by step time, costs by samples/s."
     ]
+
+
+def other_software(row: Row, base: Row) -> Iterator[str]:
+    """Yield what of the software is another one; a driver is, on hardware of another kind."""
+    for column in MAY_BEND:
+        own, its = text_of(row.get(column)), text_of(base.get(column))
+        known = column != "code" or (own and its)
+        if own != its and known and column != "driver":
+            yield column.removesuffix("_s").replace("_", " ")
+
+
+def trained_alike(row: Row, other: Row) -> bool:
+    """Whether two rows began with the same weights and batches, as far as is known."""
+    return all(text_of(row.get(name)) == text_of(other.get(name)) for name in _OF_A_LOSS)
 
 
 def unlike_words(names: Iterable[str]) -> str:

@@ -21,7 +21,6 @@ from convmark.core.text import counted, load_text
 from convmark.report.comparison import Comparison
 from convmark.report.measured import (
     BURST,
-    MAY_BEND,
     SAME,
     STEP,
     SUSTAINED,
@@ -30,6 +29,8 @@ from convmark.report.measured import (
     Row,
     Sides,
     named,
+    other_software,
+    trained_alike,
     unlike_bases,
     unlike_times,
     unlike_words,
@@ -44,7 +45,7 @@ from convmark.report.ratios import (
     level,
     times_text,
 )
-from convmark.report.rows import fact_of, left_out_text, text_of
+from convmark.report.rows import fact_of, left_out_text
 from convmark.results.record import doubt_words
 
 if TYPE_CHECKING:
@@ -61,8 +62,6 @@ _Speedups = Mapping[str, Sequence[Ratio]]
 """By hardware, but for the base, those of the cases that both have."""
 
 _BATCH, _PRECISION = SAME.index("batch_size"), SAME.index("precision")
-_OF_A_LOSS = ("seed", "code", "framework", "keras", "training")
-"""What rows share whose losses differ by the precision alone."""
 
 
 def hardware_tables(frame: pd.DataFrame, comparison: Comparison) -> list[Table]:
@@ -204,7 +203,7 @@ class _Shown(Measured):
         """Say what of the software was another one at other batch sizes than the best."""
         chosen, *_ = self.cases[best][name]
         rows = [self.cases[key][name][0] for key in keys]
-        others = dict.fromkeys(one for row in rows for one in _other_software(row, chosen))
+        others = dict.fromkeys(one for row in rows for one in other_software(row, chosen))
         return [f"the other sizes differ in {', '.join(others)}"] if others else []
 
     def speedups(self, compared: Sequence[Sides], figure: str) -> _Speedups:
@@ -265,7 +264,7 @@ class _Shown(Measured):
         if key[_PRECISION] != "float32" and loss is not None:
             plain = (*key[:_PRECISION], "float32", *key[_PRECISION + 1 :])
             there = [row for row in self.newest.get(plain, {}).get(name, ())
-                     if _trained_alike(row, newest[0])]  # fmt: skip
+                     if trained_alike(row, newest[0])]  # fmt: skip
             found |= {"loss": loss, "loss_float32": median_of(row.get("loss") for row in there)}
         return found
 
@@ -289,7 +288,7 @@ class _Shown(Measured):
         if figure == STEP and (by_rate := self.by_rate(sides, name)):
             yield f"{BY_RATE} {figure_text(by_rate.value)} times"
         if self.base in sides:
-            others = list(_other_software(rows[0], sides[self.base][0]))
+            others = list(other_software(rows[0], sides[self.base][0]))
             if others:
                 yield f"{UNLIKE} {self.base}: {', '.join(others)}"
 
@@ -382,7 +381,7 @@ class _Shown(Measured):
         """Say what of the software was another one in cases that both machines have."""
         both = [sides for sides in self.cases.values() if {name, self.base} <= sides.keys()]
         pairs = ((sides[name][0], sides[self.base][0]) for sides in both)
-        return unlike_words(one for pair in pairs for one in _other_software(*pair))
+        return unlike_words(one for pair in pairs for one in other_software(*pair))
 
     def _doubt(self, name: str) -> str:
         """Say what of the newest runs of cases that both machines have is not in their ratios."""
@@ -427,20 +426,6 @@ class _Shown(Measured):
             loss_float32=("loss at float32", "score"),
             samples_per_joule=("samples/s per W of card", "per_joule"),
         )
-
-
-def _other_software(row: Row, base: Row) -> Iterator[str]:
-    """Yield what of the software is another one; a driver is, on hardware of another kind."""
-    for column in MAY_BEND:
-        own, its = text_of(row.get(column)), text_of(base.get(column))
-        known = column != "code" or (own and its)
-        if own != its and known and column != "driver":
-            yield column.removesuffix("_s").replace("_", " ")
-
-
-def _trained_alike(row: Row, other: Row) -> bool:
-    """Whether two rows began with the same weights and batches, as far as is known."""
-    return all(text_of(row.get(name)) == text_of(other.get(name)) for name in _OF_A_LOSS)
 
 
 def _interval(speedup: Ratio | None) -> dict[str, Any]:
