@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -349,6 +350,7 @@ def test_what_a_model_reads_in_the_results_or_rewrites_is_code_as_it_was_read(
         "loaded.py",
         "results/best.json",
         "results/0001.csv",
+        "nets.egg-info/PKG-INFO",
     ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
@@ -360,6 +362,7 @@ def test_what_a_model_reads_in_the_results_or_rewrites_is_code_as_it_was_read(
     Path(compiled).read_bytes()
     (tmp_path / "results/best.json").read_text()
     (tmp_path / "results/0001.csv").read_text()
+    (tmp_path / "nets.egg-info/PKG-INFO").read_text()
     (tmp_path / "tuned.json").read_text()
     (tmp_path / "tuned.json").write_text("{1}")
     (tmp_path / "new.json").write_text("{}")
@@ -386,6 +389,7 @@ def test_what_code_looks_for_is_known_though_it_opens_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     for name in ("here.flag", "parts/one.npz", "parts/two.npz", "parts/.hidden", "more/one.npz"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -406,6 +410,7 @@ def test_what_code_looks_for_is_known_though_it_opens_nothing(
         "found": lambda: os.path.exists("here.flag"),
         "makes": lambda: os.makedirs("made/deep"),
         "glob": lambda: glob.glob("parts/*.npz"),
+        "a package's version": lambda: version("pytest"),
     }
     accessor = SimpleNamespace(stat=os.stat)
     monkeypatch.setattr("pathlib._normal_accessor", accessor, raising=False)
@@ -425,6 +430,7 @@ def test_what_code_looks_for_is_known_though_it_opens_nothing(
         *("gone.access", "gone.strict", "gone.glob", "gone.310", "gone.tensorflow"),
     }
     assert str(tmp_path / "more") in told
+    assert str(tmp_path) not in told  # its names are read once a process, whichever code asks first
     assert why == ""
     names = told[str(tmp_path / "parts")]
     (tmp_path / "parts/three.npz").touch()

@@ -57,6 +57,8 @@ _OF_A_RUN = re.compile(r"[0-9]{4,}\..*")
 MOST_LATE = 1000
 """Files opened after the report that are noted."""
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+_ABOUT = re.compile(r"/(__pycache__|[^/]+\.(egg|dist)-info)/")
+"""Folders that no person has written: byte code, and what installers tell of a package."""
 _OF_MODULES = (".py", ".pyc")
 """Python opens them for its messages too; what is imported is known by the modules."""
 
@@ -292,7 +294,7 @@ class CodeWatch:
         Args:
             asked: whether the process itself has asked for it.
         """
-        if is_inside(path, self._left_out) or "/__pycache__/" in path:
+        if is_inside(path, self._left_out) or _ABOUT.search(path):
             return False
         of_a_run = not asked or _OF_A_RUN.fullmatch(os.path.basename(path))
         if of_a_run and is_inside(path, self._results):

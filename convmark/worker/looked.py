@@ -46,6 +46,9 @@ _MAKERS = ("makedirs", "mkdir")
 
 _FINDERS = "__editable__"
 """How the names of the modules begin by which Python finds what `pip install -e` has installed."""
+_METADATA = os.path.join(_STANDARD, "importlib", "metadata")
+"""What reads the names in each folder of `sys.path` to find a package's version, once a process: of
+two codes in one process the first would seem to read them, and the second not."""
 
 Asks = Callable[[FrameType], bool]
 
@@ -177,12 +180,13 @@ class Looked:
 def asker() -> FrameType | None:
     """Return the nearest frame that is neither of the standard library nor of the worker.
 
-    None where it is the import system's or a finder's, which look for modules, or the worker's own.
+    None where it is the import system's or a finder's, which look for modules and packages, or the
+    worker's own.
     Code without a file, as `exec` runs it, stands for the code that called it.
     """
     for frame in _frames():
         file = frame.f_code.co_filename
-        if file.startswith("<frozen importlib"):
+        if file.startswith(("<frozen importlib", _METADATA)):
             return None
         if file.startswith(_STANDARD + os.sep) and not file.startswith(_INSTALLED):
             if frame.f_code.co_name in _MAKERS:
