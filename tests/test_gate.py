@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +24,7 @@ from convmark.compare.judgement import (
     LiveComparison,
     LiveSession,
 )
-from convmark.compare.live import gate, live
+from convmark.compare.live import ab_files, gate, live
 from convmark.compare.live import session as live_session
 from convmark.compare.live.anchor import AnchorCode, Origin, anchor_trees
 from convmark.compare.live.case_result import CaseResult, note_unlike
@@ -497,3 +498,18 @@ def test_what_the_run_alone_has_read_is_named_and_is_no_same_code_or_graph(
         found, _ = compare(models, measured=measured)
         assert [(one.same, one.lack) for one in found] == [(one, lack) for one in same]
         assert [one.verdict("")[0] for one in found] == ["unchanged"] * 2
+
+
+def test_the_note_says_why_code_that_may_be_equal_was_timed(compare: Compare) -> None:
+    def reads_late(number: int, noise: random.Random) -> Session:
+        found = duet(0.0, noise, ("c1", "c1"))
+        late = {"hash": "c1", "missed": "later.npy was opened after the first step"}
+        return replace(found, codes={**found.codes, "new": late})
+
+    (found,), _ = compare({"lenet5": reads_late})
+    found.lack = "today's code reads x.npy, which no commit has"
+    told = "not known what {} ran: later.npy was opened after the first step"
+    assert gate._comparison(found, "0123").reason.endswith(
+        f"{found.lack}; {told.format('the new code')}"
+    )
+    assert f"{found.lack}; {told.format('B')}" in ab_files.verdict_fields(found)["note"]

@@ -62,7 +62,7 @@ def verdict_fields(found: CaseResult, more: str = "") -> dict[str, Any]:
     notes = [of_sides(note), more]
     if left := found.left_out:
         notes.append(f"{counted(len(left), 'session')} left out: {left[-1]}")
-    notes.append(found.unlike)
+    notes += [found.unlike, *([] if found.same else [found.lack, of_sides(found.unknown)])]
     if None not in (a, b) and a != b:
         notes.append(f"parameters differ: {a} and {b}")
     fields = {

@@ -68,6 +68,8 @@ class CaseResult:
     """In what the two sides' steps differ beside their time; empty where in nothing."""
     lack: str = ""
     """Which files the one side alone had, for git ignores them, or the rows alone; else empty."""
+    unknown: str = ""
+    """Why it is not known what a side of the last session ran; empty where it is."""
     precisions: tuple[str, str] | None = None
     """Of the two sides, where they differ though both were asked for one."""
     decision: Decision | None = None

@@ -211,7 +211,7 @@ def _comparison(found: CaseResult, label: str) -> LiveComparison:
     ended = decision.decided and found.closed != INTERRUPTED
     told = [found.why_timed] if ended or found.why_timed == ONE_GRAPH else []
     told += [*(found.separate if known else ()), "" if found.unlike in undecided else found.unlike]
-    told.append(found.lack)
+    told += [found.lack, found.unknown]
     reasons = filter(None, [*([] if ended else [undecided]), *told])
     return LiveComparison(
         decision=decision if known else None,

@@ -357,12 +357,15 @@ class _Running:
     def _check(self, pairing: Pairing, session: Session, found: CaseResult) -> None:
         """Check that each side ran the code that it may run."""
         hashes: dict[str, str] = {}
+        found.unknown = ""
         for name, code in session.codes.items():
             hold_files(found.files.setdefault(name, {}), code)
             tree = pairing.sides[name].code
             if tree is not None:
                 tree.check(code)
-                if not code.get("missed"):  # else it may have read more than is known
+                if missed := code.get("missed"):  # it may have read more than is known
+                    found.unknown = f"not known what the {name} code ran: {missed}"
+                else:
                     hashes[name] = tree.hash_of(code)
         found.lack = check_lacked(pairing.old.code, pairing.new.code, session.codes) or found.lack
         if NEW in session.codes:
