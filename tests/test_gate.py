@@ -27,7 +27,7 @@ from convmark.compare.judgement import (
 from convmark.compare.live import ab_files, gate, live
 from convmark.compare.live import session as live_session
 from convmark.compare.live.anchor import AnchorCode, Origin, anchor_trees
-from convmark.compare.live.case_result import CaseResult, note_unlike
+from convmark.compare.live.case_result import CaseResult, note_unlike, only_in_rows
 from convmark.compare.live.gate import (
     Sides,
     compare_with_anchors,
@@ -491,13 +491,17 @@ def test_what_the_run_alone_has_read_is_named_and_is_no_same_code_or_graph(
         "conv_layer": lambda number, noise: duet(0.0, noise, ("c1", "c1")),
     }
     told = "the run also read /nets/fast.json, the comparison did not"
+    fast = {"measured": {"/nets/fast.json": "1"}}
     for measured, same, lack in (
         ({}, [SAME_GRAPH, SAME_CODE], ""),
-        ({"/nets/fast.json": "1"}, ["", ""], told),
+        (fast, ["", ""], told),
+        ({**fast, "measured_alone": False}, [SAME_GRAPH, SAME_CODE], ""),  # of --isolation none
     ):
         found, _ = compare(models, measured=measured)
         assert [(one.same, one.lack) for one in found] == [(one, lack) for one in same]
         assert [one.verdict("")[0] for one in found] == ["unchanged"] * 2
+    by_the_other_side = [{"files": [{"path": "/nets/fast.json"}]}, {"files": []}]
+    assert only_in_rows({"/nets/fast.json": "1"}, by_the_other_side) == ""
 
 
 def test_the_note_says_why_code_that_may_be_equal_was_timed(compare: Compare) -> None:

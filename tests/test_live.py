@@ -211,7 +211,7 @@ def compare(monkeypatch: pytest.MonkeyPatch) -> Compare:
         shared: bool = True,
         may_be_same: bool = False,
         apart: Mapping[str, float] = MappingProxyType({}),
-        measured: Mapping[str, str] = MappingProxyType({}),
+        measured: Mapping[str, Any] = MappingProxyType({}),
         **more: Any,
     ) -> tuple[list[CaseResult], Duets]:
         duets = Duets(models, apart)
@@ -224,7 +224,7 @@ def compare(monkeypatch: pytest.MonkeyPatch) -> Compare:
                         for one in codes)  # fmt: skip
             both = {"old": old, "new": new, "control": old if control else None}
             its_own = {"shared": NONE if shared else None, "may_be_same": may_be_same}
-            pairings.append(Pairing(case=case, **both, **its_own, measured=measured))
+            pairings.append(Pairing(case=case, **both, **its_own, **measured))
         terms = LiveOptions(
             seed=3,
             seconds_left=lambda: budget_s - duets.now_s,

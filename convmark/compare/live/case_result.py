@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -281,16 +281,18 @@ def hold_sizes(sizes: Facts, found: CaseResult) -> None:
                     )
 
 
-def only_in_rows(measured: Mapping[str, str], code: Mapping[str, Any]) -> str:
-    """Say which files the rows' processes have run that a session of today's code has not.
+def only_in_rows(measured: Mapping[str, str], codes: Iterable[Mapping[str, Any]]) -> str:
+    """Say which files the rows' processes have run that a session has not.
 
     But for the zoo's: a process has more of its modules where it has measured by itself.
 
     Args:
         measured: as of `Pairing`.
-        code: what the session tells of today's code.
+        codes: what the session tells of each side: what a package of both reads once is told of
+            the side that was first.
     """
-    ran, zoo = {str(file["path"]) for file in code.get("files", ())}, zoo_folder().resolve()
+    zoo = zoo_folder().resolve()
+    ran = {str(file["path"]) for code in codes for file in code.get("files", ())}
     names = [name for name in measured if name not in ran and not Path(name).is_relative_to(zoo)]
     return f"the run also read {listed(names, MOST_NAMED)}, the comparison did not" * bool(names)
 

@@ -96,8 +96,15 @@ def compare_with_anchors(
         except ConvmarkError as error:
             found[case] = LiveComparison(decision=None, anchor=labels[case], reason=str(error))
         else:
-            both, files = shared(case.backend), measured_files(own, codes)
-            pairings.append(Pairing(case=case, old=old, new=new, shared=both, measured=files))
+            pairing = Pairing(
+                case=case,
+                old=old,
+                new=new,
+                shared=shared(case.backend),
+                measured=measured_files(own, codes),
+                measured_alone=all(row.isolation != "none" for row in own),
+            )
+            pairings.append(pairing)
     if pairings:
         if question:
             say(f"{counted(len(pairings), 'case')} {question}")

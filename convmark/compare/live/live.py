@@ -368,8 +368,8 @@ class _Running:
                 else:
                     hashes[name] = tree.hash_of(code)
         found.lack = check_lacked(pairing.old.code, pairing.new.code, session.codes) or found.lack
-        if NEW in session.codes:
-            found.lack = found.lack or only_in_rows(pairing.measured, session.codes[NEW])
+        if NEW in session.codes and pairing.measured_alone:
+            found.lack = found.lack or only_in_rows(pairing.measured, session.codes.values())
         if len(hashes) == len(pairing.sides):
             found.codes = hashes[OLD], hashes[NEW]
         hold_sizes(session.sizes, found)

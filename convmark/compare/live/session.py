@@ -104,6 +104,8 @@ class Pairing:
     """Whether one code on both sides is compared with itself all the same."""
     measured: Mapping[str, str] = field(default_factory=dict)
     """By path the hash of each file that the rows' processes have run of the new code."""
+    measured_alone: bool = True
+    """Whether those processes had no other case, whose files would be among them."""
 
     @property
     def sides(self) -> dict[str, LiveSide]:
