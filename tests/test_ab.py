@@ -477,6 +477,9 @@ def test_a_session_on_a_slowed_card_is_kept_and_not_judged(
     assert f"1 session left out: {HOT}" in verdict["note"]
     assert f"a session is left out: {HOT}" in capsys.readouterr().err
     assert watched == [["GPU-1"]] * len(rows)
+    none = CaseResult(decision=decision("undecided", None, 0), left_out=[HOT, HOT])
+    told = f"budget spent: no session counts ({HOT}): try a larger --budget; 2 sessions left out"
+    assert ab_files.verdict_fields(none)["note"] == told
 
 
 def test_a_side_is_watched_on_the_card_that_its_own_environment_shows_it(

@@ -61,7 +61,8 @@ def verdict_fields(found: CaseResult, more: str = "") -> dict[str, Any]:
     a, b = (found.sizes.get(side, {}).get("parameters") for side in (OLD, NEW))
     notes = [of_sides(note), more]
     if left := found.left_out:
-        notes.append(f"{counted(len(left), 'session')} left out: {left[-1]}")
+        why = f": {left[-1]}" * (left[-1] not in note)
+        notes.append(of_sides(f"{counted(len(left), 'session')} left out{why}"))
     notes += [found.unlike, *([] if found.same else [found.lack, of_sides(found.unknown)])]
     if None not in (a, b) and a != b:
         notes.append(f"parameters differ: {a} and {b}")

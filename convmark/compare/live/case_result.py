@@ -234,6 +234,8 @@ class CaseResult:
         if self.decision is None or self.decision.estimate is None:
             taken = self.decision.sessions if self.decision is not None else 0
             few = "one session tells no change" if taken else "no session was run"
+            if self.left_out and not taken:
+                few = f"no session counts ({self.left_out[-1]})"
             return f"{BUDGET_SPENT}: {few}: {remedy}"
         if self.needs_s is None:
             return f"{BUDGET_SPENT}: {NOT_BY_TIME}"
