@@ -184,17 +184,21 @@ def test_time_is_kept_for_layers_where_they_are_announced(made: Made) -> None:
         assert made.terms[-1].layers_s == kept_s
 
 
-def test_time_is_left_for_the_layers_of_a_slower_case(compare: Compare) -> None:
+def test_time_is_left_for_the_layers_of_a_slower_case_that_is_not_accepted(
+    compare: Compare,
+) -> None:
     models = {
         "lenet5": changed(0.2),
         "conv_layer": lambda number, noise: duet(0.2 * (-1) ** number),
     }
     spent = []
-    for layers_s in (0.0, 30.0):
-        found, duets = compare(models, apart={"lenet5": 0.2}, budget_s=120.0, layers_s=layers_s)
+    accepted = {"layers_of": lambda case: case.model != "lenet5"}
+    for layers_s, more in ((0.0, {}), (30.0, {}), (30.0, accepted)):
+        kept = {"layers_s": layers_s, **more}
+        found, duets = compare(models, apart={"lenet5": 0.2}, budget_s=120.0, **kept)
         assert verdicts(found) == ["regressed", "undecided"]
         spent.append(duets.now_s)
-    assert spent == [119.0, 89.0]
+    assert spent == [119.0, 89.0, 119.0]
 
 
 def test_what_cannot_be_run_beside_is_a_reason_and_no_comparison(

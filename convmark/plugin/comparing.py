@@ -51,8 +51,8 @@ def compare_cases(
     Args:
         anchor_of: gives the code to compare a case with, by the name of what ran.
         on_decided: is given what is returned, before the layers of slower cases are measured.
-        is_accepted: whether a change of a case is: then its layers are not measured, and what was
-            decided of it is taken along.
+        is_accepted: whether a change of a case is: then its layers are not measured, no time is
+            kept for them, and what was decided of it is taken along.
         has_bar: whether a slowdown counts from what was faster meanwhile, as against a baseline.
         question, decided_before: as of `compare_with_anchors`, and of `decide`.
     """
@@ -71,6 +71,7 @@ def compare_cases(
     known = process_seconds(run.records, budget_s=run.options.time_budget_s)
     make = functools.partial(interpreter_maker(options), run.python)
     terms = _terms(run, names, budget_s, is_accepted, has_bar=has_bar, before=decided_before)
+    layers_of = functools.cache(lambda case: not is_accepted(names[case]))
     with contextlib.ExitStack() as own:
         shared = functools.cache(
             lambda backend: run.interpreter(backend) or own.enter_context(make(backend=backend))
@@ -86,11 +87,12 @@ def compare_cases(
             sides=Sides(make, run.machine.gpus, own),
             expected_s=lambda case: expected_s(case, options.time_budget_s, known),
             layers_s=0.0 if all(map(why_no_layers, cases.values())) else blame.expected_s(options),
+            layers_of=layers_of,
             question=question,
             on_decided=lambda decided: on_decided(
                 {name: decided[case] for case, name in names.items()}
             ),
-            on_regressed=functools.partial(_blame, run, names, terms, say, is_accepted, anchor_of),
+            on_regressed=functools.partial(_blame, run, names, terms, say, anchor_of),
         )
     return {name: found[case] for name, case in cases.items()}
 
@@ -104,7 +106,6 @@ def _blame(
     names: Mapping[Case, str],
     terms: LiveOptions,
     say: Say,
-    is_accepted: Callable[[str], object],
     anchor_of: Callable[[str, Origin | None], AnchorCode],
     pairing: Pairing,
     cases: int,
@@ -120,9 +121,7 @@ def _blame(
     from convmark.compare.live.blame import blame, expected_s
     from convmark.report.advice import comparison_with, say_step
 
-    if is_accepted(name := names[pairing.case]):
-        return
-    all_s = terms.seconds_left()
+    name, all_s = names[pairing.case], terms.seconds_left()
     later_s = min(all_s * (cases - 1) / cases, max(0.0, all_s - expected_s(run.options) / 2))
     spare_s = 0.0 if math.isinf(all_s) else later_s
 

@@ -61,6 +61,7 @@ def compare_with_anchors(
     sides: Sides,
     expected_s: Callable[[Case], float],
     layers_s: float = 0.0,
+    layers_of: Callable[[Case], bool] = lambda case: True,
     question: str = "",
     on_decided: Callable[[dict[Case, LiveComparison]], None] = lambda found: None,
     on_regressed: Callable[[Pairing, int], None] = lambda pairing, left: None,
@@ -76,6 +77,7 @@ def compare_with_anchors(
         sides: makes those of the two codes.
         expected_s: seconds that a process which measures a case is expected to take.
         layers_s: seconds that `on_regressed` takes for a case; half of them will do.
+        layers_of: whether a case is given to it.
         question: what is asked of the cases, said with their number if any is to be compared.
         on_decided: is given what is returned, before `on_regressed` takes its time.
         on_regressed: is given each case found slower, once all have their verdicts, and how many
@@ -110,10 +112,12 @@ def compare_with_anchors(
             say(f"{counted(len(pairings), 'case')} {question}")
         seconds = sum(expected_s(pairing.case) for pairing in pairings)
         terms = _announced([labels[one.case] for one in pairings], seconds, layers_s, terms, say)
+        terms = dataclasses.replace(terms, layers_of=layers_of)
     results = compare_live(pairings, terms, say)
     for pairing, result in zip(pairings, results, strict=True):
         found[pairing.case] = _comparison(result, labels[pairing.case])
-    layers = (functools.partial(on_regressed, *one) for one in _slower(pairings, results))
+    slower = _slower(pairings, results, layers_of)
+    layers = (functools.partial(on_regressed, *one) for one in slower)
     then_layers(results, layers, keep=lambda: on_decided(found))
     return found
 
@@ -129,13 +133,16 @@ def _announced(
 
 
 def _slower(
-    pairings: Sequence[Pairing], results: Sequence[CaseResult]
+    pairings: Sequence[Pairing],
+    results: Sequence[CaseResult],
+    layers_of: Callable[[Case], bool],
 ) -> list[tuple[Pairing, int]]:
-    """Return the slower cases, each with how many are left with it."""
+    """Return the slower cases whose layers are measured, each with how many are left with it."""
     found = [
         pairing
         for pairing, result in zip(pairings, results, strict=True)
         if result.decision and result.decision.plain_verdict == "regressed"
+        if layers_of(pairing.case)
     ]
     return list(zip(found, range(len(found), 0, -1), strict=True))
 

@@ -160,8 +160,12 @@ class _Running:
 
     def _left_s(self) -> float:
         """Return what is left for sessions; a part is kept for the layers of regressed cases."""
-        verdicts = [one.decision.verdict for one in self.found if one.decision is not None]
-        return self._terms.left_beside_layers(verdicts.count("regressed"))
+        slower = (
+            pairing.case
+            for pairing, one in zip(self._pairings, self.found, strict=True)
+            if one.decision is not None and one.decision.verdict == "regressed"
+        )
+        return self._terms.left_beside_layers(sum(map(self._terms.layers_of, slower)))
 
     def _take(self, place: int) -> None:
         """Run one session of a case, judge all cases anew, and say which of them that decides.

@@ -12,6 +12,7 @@ from typing import Any
 from convmark.compare.live.case_result import CaseResult
 from convmark.compare.rule.decision import USUAL, Limits
 from convmark.compare.sessions_file import EarlierSessions
+from convmark.core.case import Case
 from convmark.core.option_values import Shapes
 from convmark.core.options import Options
 
@@ -50,6 +51,8 @@ class LiveOptions:
 
     layers_s: float = 0.0
     """Seconds of the budget that are kept for the layers of a regressed case, of three at most."""
+    layers_of: Callable[[Case], bool] = lambda case: True
+    """Whether the layers of a case are measured once it is found slower."""
 
     @classmethod
     def of(cls, options: Options, budget_s: float, **own: Any) -> LiveOptions:
