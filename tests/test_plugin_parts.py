@@ -114,6 +114,29 @@ def test_a_case_that_was_removed_since_the_commit_is_missing_in_all_formats(
     assert found(pytester, CONV) == "unchanged"
 
 
+def test_ctrl_c_while_removed_cases_are_looked_for_is_no_pass_until_the_gate_goes_on(
+    run: Run, pytester: pytest.Pytester, monkeypatch: Patch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ended(*_: object) -> list[str]:
+        raise KeyboardInterrupt
+
+    live(monkeypatch, "unchanged", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr("convmark.plugin.removed_cases", ended)
+        options = ("bench", "--benchmark-compare=git:HEAD", "-p", "no:cacheprovider")
+        result = pytester.runpytest_inprocess(*options, no_reraise_ctrlc=True)
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    monkeypatch.chdir(pytester.path)
+    capsys.readouterr()
+    told = "interrupted: missing cases were not looked for"
+    assert main(["compare", "--format=json"]) == 1
+    assert capsys.readouterr().out.count(told) == 1
+    assert run("--benchmark-compare=git:HEAD", "--resume").ret == 0
+    capsys.readouterr()
+    assert main(["compare", "--format=json"]) == 0
+    assert told not in capsys.readouterr().out
+
+
 def test_suites_of_the_commit_that_cannot_be_collected_are_said(
     run: Run, pytester: pytest.Pytester, monkeypatch: Patch
 ) -> None:

@@ -255,15 +255,15 @@ def decided_before(
 def _is_decided(told: Sequence[Judgement], against: str | None, limits: Limits) -> bool:
     """Whether a live comparison has decided a case, by these limits too."""
     from convmark.compare.accepted_code import is_open
-    from convmark.compare.judgement import INTERRUPTED
+    from convmark.compare.judgement import is_interrupted
     from convmark.compare.rule.decision import WITHIN_MARGIN
 
     step_times = [one for one in told if one.metric == "step_time" and one.against == against]
-    if not step_times or any(one.accepted or is_open(one) for one in told):
+    if not step_times or is_interrupted(told) or any(one.accepted or is_open(one) for one in told):
         return False
     one = step_times[0]
     ends = one.change, one.low, one.high
-    if any(end is None or end <= -1 for end in ends) or INTERRUPTED in one.note.split("; "):
+    if any(end is None or end <= -1 for end in ends):
         return False
     change, low, high = (math.log1p(end or 0.0) for end in ends)
     if one.verdict == "unchanged":

@@ -81,7 +81,7 @@ def judge(
         try:
             judgements += _removed(run, baseline, chosen, removed, say)
         except KeyboardInterrupt:
-            interrupted = True
+            interrupted, judgements = True, _without_removed(judgements)
     accepted = _accepted(run, judgements, meant) if budget_s else {}
     left_s = max(_LEAST_OF_BUDGET * budget_s, budget_s - (time.monotonic() - began_s))
     keep = functools.partial(_keep, run, judgements, meant, comparisons)
@@ -230,6 +230,15 @@ def _removed(
         for name, note in notes.items()
         if name not in chosen.left_out
     ]
+
+
+def _without_removed(judgements: Sequence[Judgement]) -> list[Judgement]:
+    """Return judgements that say that Ctrl-C has ended the search for removed cases."""
+    from convmark.compare.judgement import INTERRUPTED, joined
+
+    note = f"{INTERRUPTED}: missing cases were not looked for"
+    first = [dataclasses.replace(one, note=joined(one.note, note)) for one in judgements[:1]]
+    return [*first, *judgements[1:]]
 
 
 def _history(run: PytestRun, baseline: Baseline, say: Say) -> History:
