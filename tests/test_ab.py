@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -35,6 +36,7 @@ from convmark.compare.live.anchor import Origin
 from convmark.compare.live.case_result import CaseResult
 from convmark.compare.rule.allotment import seconds_to_decide
 from convmark.core.errors import StoreError
+from convmark.core.text import counted
 from convmark.interpreter.environments import Cache
 from convmark.machine.gpu.devices import Card, Gpu
 from convmark.machine.hardware import read_machine
@@ -331,6 +333,18 @@ def test_no_budget_is_named_where_time_would_not_decide_each_case() -> None:
     assert ab_files.enough_budget_s([first, second], 60.0) is None
     quiet.some_steps = "most steps are unchanged, but all steps together take 9 % longer"
     assert ab_files.enough_budget_s([first, quiet], 60.0) is None
+    notes = [
+        "B keeps 1.00 CPUs busy between its steps",
+        "budget spent: more time would most likely not decide",
+        "budget spent: about 9 s more would decide",
+    ]
+    ends = ["the notes say why", "close other programs and compare again", "give a larger --budget"]
+    for count, end in enumerate(ends, 1):
+        rows = [
+            SimpleNamespace(verdict="inconclusive", void=False, note=one) for one in notes[:count]
+        ]
+        told = f"next: {count} of {counted(count, 'case')} may have changed: {end}"
+        assert ab_files.next_step(rows, layers=False).startswith(told)  # type: ignore[arg-type]
     alone = CaseResult(decision=decision("undecided", None, 1), live=[ONE_SESSION])
     verdict = ("inconclusive", "budget spent: one session tells no change: more")
     assert (alone.verdict("more"), alone.candidate().missing) == (verdict, 1)

@@ -20,6 +20,7 @@ from typing import Any
 
 from convmark.compare.ab_rows import SessionRow, VerdictRow, ab_table, read_verdicts
 from convmark.compare.files import CHANGES_TABLE
+from convmark.compare.judgement import BUDGET_SPENT, NOT_BY_TIME
 from convmark.compare.live.case_result import CaseResult
 from convmark.compare.live.session import NEW, OLD, Session
 from convmark.core.files import as_store_error, write_whole
@@ -129,17 +130,20 @@ def next_step(rows: Sequence[VerdictRow], *, layers: bool, enough_s: float | Non
         enough_s: the budget that would decide what is not decided, where it is known.
     """
     void = sum(row.void for row in rows)
-    undecided = sum(row.verdict == "inconclusive" for row in rows) - void
+    undecided = [row.note or "" for row in rows if row.verdict == "inconclusive" and not row.void]
     slower = sum(row.verdict == "regressed" for row in rows)
     of = f"of {counted(len(rows), 'case')}"
     found = []
     if void:
         found.append(f"{void} {of} void: close other programs and compare again")
-    if undecided > 0:
-        remedy = "give a larger --budget, or close other programs"
+    if undecided:
+        ended = [note for note in undecided if BUDGET_SPENT in note]
+        remedy = "close other programs and compare again" if ended else "the notes say why"
+        if any(NOT_BY_TIME not in note for note in ended):
+            remedy = "give a larger --budget, or close other programs"
         if enough_s is not None:
             remedy = f"--budget {enough_s:g} would most likely decide"
-        found.append(f"{undecided} {of} may have changed: {remedy}")
+        found.append(f"{len(undecided)} {of} may have changed: {remedy}")
     if slower:
         remedy = "" if layers else ": give --layers to see which layers"
         found.append(f"{slower} {of} slower in B{remedy}")
