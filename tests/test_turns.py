@@ -285,17 +285,33 @@ def test_threads_that_spin_for_a_while_after_a_step_are_no_work(
 def test_the_time_of_python_s_other_threads_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that works in bursts is idle at most looks, and slows the other code all the same."""
     own, ends = threading.get_native_id(), threading.Event()
-    taken_s = host._scheduled_s(os.getpid(), own)
-    assert taken_s > 0 or sys.platform != "linux"
+    assert host._scheduled_s(os.getpid(), own)[0] > 0
     thread = threading.Thread(target=ends.wait)
     thread.start()
     try:
-        times_s = {own: 5.0, thread.native_id: 2.0}
-        monkeypatch.setattr(host, "_scheduled_s", lambda pid, one: times_s.get(one, 0.0))
+        times_s = {own: (5.0, 0.0), thread.native_id: (2.0, 9.0)}  # it waited for CPUs of others
+        monkeypatch.setattr(host, "_scheduled_s", lambda pid, one: times_s.get(one, (0.0, 0.0)))
         assert host.threads_of_python_s() == 2.0
     finally:
         ends.set()
         thread.join()
+
+
+def test_a_thread_of_native_code_that_has_called_python_is_left_by_no_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A framework's pool has many, each of which Python knows from its first call on."""
+    machine, there = Machine(), threading.enumerate()
+
+    def one_more() -> list[threading.Thread]:
+        there.append(threading._DummyThread.__new__(threading._DummyThread))
+        return [*there]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "enumerate", one_more)
+        codes, draw = pair(machine, 0.01, 0.01), random.Random(1)
+        turns = take_rounds(codes, (1, 0), 0.0, draw, clock=lambda: machine.now_s)
+    assert turns.left == {}
 
 
 def test_what_a_child_computes_counts_as_what_the_process_does() -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 from convmark.worker.binding import siblings
 from convmark.worker.timing import Clock
-from convmark.worker.turns import BUSY_CPUS
+from convmark.worker.turns import BUSY_CPUS, python_threads
 
 STATUS = "/proc/self/status"
 
@@ -223,21 +223,25 @@ def _wanted_s() -> float:
     for pid in (os.getpid(), *children()):
         with contextlib.suppress(OSError):
             others = {int(thread) for thread in os.listdir(f"/proc/{pid}/task")} - {own}
-            found_s += sum(_scheduled_s(pid, thread) for thread in others)
+            found_s += sum(sum(_scheduled_s(pid, thread)) for thread in others)
     return found_s
 
 
-def _scheduled_s(pid: int, thread: int) -> float:
-    """Return the CPU time that a thread took, or waited for; 0 where the kernel does not tell."""
+def _scheduled_s(pid: int, thread: int) -> tuple[float, float]:
+    """Return the CPU time that a thread took, and that it waited for; 0 where nobody tells."""
     with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{thread}/schedstat") as file:
-        return sum(map(int, file.read().split()[:2])) / 1e9
-    return 0.0
+        took_ns, waited_ns = map(int, file.read().split()[:2])
+        return took_ns / 1e9, waited_ns / 1e9
+    return 0.0, 0.0
 
 
 def threads_of_python_s() -> float:
-    """Return the same of the other threads of this process that Python knows."""
-    others = {thread.native_id for thread in threading.enumerate()} - {threading.get_native_id()}
-    return sum(_scheduled_s(os.getpid(), thread) for thread in others if thread is not None)
+    """Return the CPU time that the other threads of this process took which Python has started.
+
+    Not what they waited for: on a busy machine that is work of others.
+    """
+    others = {thread.native_id for thread in python_threads()} - {threading.get_native_id()}
+    return sum(_scheduled_s(os.getpid(), thread)[0] for thread in others if thread is not None)
 
 
 def busy_at_rest(

@@ -211,7 +211,7 @@ def timed_turn(
     Either part ends early where it takes far longer than steps ever did: on a busy machine.
     """
     gc.collect()  # what the others have left
-    threads = {*threading.enumerate()}
+    threads = python_threads()
     turn_began, cpu_turn_began, count = clock(), cpu_clock(), 0
     synchronise, ends_s = backend.synchronise, turn_began + HELD_UP_S
     for _ in range(dropped):
@@ -231,5 +231,13 @@ def timed_turn(
             break
     count += len(taken.wall_s)
     taken.whole = clock() - turn_began, cpu_clock() - cpu_turn_began, count
-    taken.leaves_threads = not threads.issuperset(threading.enumerate())
+    taken.leaves_threads = not threads.issuperset(python_threads())
     return taken
+
+
+def python_threads() -> set[threading.Thread]:
+    """Return the threads that Python has started.
+
+    Those of a framework's pool that has once called Python seem to be new as often.
+    """
+    return {one for one in threading.enumerate() if not isinstance(one, threading._DummyThread)}
