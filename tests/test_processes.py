@@ -207,6 +207,8 @@ def test_what_one_code_alone_computes_between_its_steps_is_named() -> None:
     assert found.disturbing.startswith("the new code keeps 0.25 CPUs busy between its steps")
     found = session(Stand(0.01, leaves_threads=True), Stand(0.01))
     assert found.disturbing.startswith("the old code's steps leave threads at work")
+    both = session(*(Stand(0.01, leaves_threads=True, thread_cpus=0.3) for _ in range(2)))
+    assert (both.disturbing, both.refusal) == ("", "")  # as much in the other's turns
 
 
 def test_a_code_that_computes_between_its_steps_is_compared_no_further(compare: Compare) -> None:

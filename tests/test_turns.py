@@ -104,15 +104,17 @@ def test_a_session_names_the_code_whose_steps_leave_threads_at_work() -> None:
     def told() -> str:
         turns = take_rounds(codes, (1, 0), 0.0, random.Random(1), clock=lambda: machine.now_s)
         found = session_of(answer({"event": "turns", "build": 0, **turns.fields()}))
-        return found.disturbing
+        return found.refusal or found.disturbing
 
     try:
         codes["new"].step = leaving  # type: ignore[method-assign]
         assert told().startswith("the new code's steps leave threads at work when they end")
         codes["new"].step = plain  # type: ignore[method-assign]
         assert told() == ""  # though those are still there
-        started.extend([None] * 33)
-        codes["new"].step = leaving  # type: ignore[method-assign]
+        codes["new"].step = codes["old"].step = leaving  # type: ignore[method-assign]
+        assert told() == "the steps of both codes leave threads at work"  # in lock-step from here
+        started.extend([None] * (39 - len(started)))
+        codes["old"].step = plain  # type: ignore[method-assign]
         assert told() == ""  # once, as a pool is made
     finally:
         ends.set()

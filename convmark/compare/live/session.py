@@ -13,7 +13,6 @@ where the two differ nothing that the session says of the new code is to be beli
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,25 +20,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from convmark.compare.live.tree import OwnCode
+from convmark.compare.live.turn_ratios import disturbing, left_threads, log_ratio, of_all_steps
 from convmark.core.case import Case
 from convmark.core.errors import WorkerError
 from convmark.core.option_values import Shapes
-from convmark.core.statistics import Estimate, trimmed_mean
+from convmark.core.statistics import Estimate
 from convmark.interpreter import Answer, Interpreter, LiveWorker, OnEvent, import_roots
 from convmark.machine.gpu.devices import Card
 from convmark.worker.protocol import missed_late
 from convmark.worker.timing import Turn
-from convmark.worker.turns import BUSY_CPUS, settled_step_times, take_rounds, turn_steps
+from convmark.worker.turns import settled_step_times, take_rounds, turn_steps
 
 OLD, NEW, CONTROL = "old", "new", "control"
 _STATES = ("precision", "call_path", "threads", "settings")
-LEAVES_THREADS = 0.25
-"""Share of a code's turns that leave threads: one that is started once, as of a pool, is alone."""
-BUSY_THREADS = 0.05
-"""CPUs that threads of Python keep busy on the average: a model's usual ones take none."""
 _SIZES = ("parameters", "trainable_parameters", "model_bytes")
 
 
@@ -263,7 +257,9 @@ def session_of(answer: Answer) -> Session:
         failure = SideFailure(side="", reason=answer.message, status=answer.status)
         return Session(failure=failure, **about)
     turns = [event for event in answer.events if event["event"] == "turns"]
-    return Session(**_ratios(turns), **about, disturbing=_disturbing(turns, {}))
+    if all(left_threads(turns, (NEW, OLD)).values()):  # in a process each it shows whose take more
+        return Session(refusal="the steps of both codes leave threads at work", **about)
+    return Session(**_ratios(turns), **about, disturbing=disturbing(turns, (NEW, OLD)))
 
 
 def _by_side(answer: Answer, name: str) -> dict[str, dict[str, Any]]:
@@ -335,27 +331,12 @@ def lockstep_session(
         about["codes"][name] |= {"missed": missed_late(end)} if end.get("late") else {}
     about["started_s"] = _started_s(sides) - before_s
     told = turns.fields()
-    return Session(**_ratios([told]), **about, disturbing=_disturbing([told], ends))
+    disturbs = disturbing([told], (NEW, OLD), ends)
+    return Session(**_ratios([told]), **about, disturbing=disturbs)
 
 
 def _started_s(sides: Mapping[str, LiveSide]) -> float:
     return sum(one.started_s for one in {side.interpreter for side in sides.values()})
-
-
-def _disturbing(turns: Sequence[Mapping[str, Any]], ends: Mapping[str, Mapping[str, Any]]) -> str:
-    """Say what a code computes in the other's turns; empty for nothing, or as many busy CPUs."""
-    found = [
-        f"the {side} code's steps leave threads at work when they end"
-        for side in (NEW, OLD)
-        if max((one.get(f"{side}_left", 0.0) for one in turns), default=0.0) >= LEAVES_THREADS
-    ]
-    for told, least in (("idle_cpus", BUSY_CPUS), ("thread_cpus", BUSY_THREADS)):
-        cpus = {side: float(end.get(told, 0.0)) for side, end in ends.items()}
-        name = max(cpus, key=cpus.__getitem__, default="")
-        if name and cpus[name] - min(cpus.values()) >= least:
-            found.append(f"the {name} code keeps {cpus[name]:.2f} CPUs busy between its steps")
-    slows = ", which slows the other code too; compare the step times of a run of each"
-    return f"{found[0]}{slows}" if found else ""
 
 
 class _Failed(Exception):
@@ -401,49 +382,10 @@ def _ratios(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the ratios of a session by its `turns` events, one of each build."""
     under = [name for name in (OLD, CONTROL) if events and f"{name}_wall_s" in events[0]]
     found = {
-        "wall": _log_ratio(events, "wall_s", NEW, under),
-        "cpu": _log_ratio(events, "cpu_s", NEW, under),
+        "wall": log_ratio(events, "wall_s", NEW, under),
+        "cpu": log_ratio(events, "cpu_s", NEW, under),
     }
     if CONTROL in under:
-        found["control_wall"] = _log_ratio(events, "wall_s", CONTROL, [OLD])
-        found["control_cpu"] = _log_ratio(events, "cpu_s", CONTROL, [OLD])
-    return {**found, "all_steps": _of_all_steps(events)}
-
-
-def _of_all_steps(events: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
-    """Return the mean over builds of ln(new / old) of both clocks' means over all steps."""
-    means = [
-        [[event.get(f"{side}_mean_{clock}", 0.0) for side in (OLD, NEW)] for event in events]
-        for clock in ("wall_s", "cpu_s")
-    ]
-    if not events or any(min(pair) <= 0 for of_clock in means for pair in of_clock):
-        return None
-    wall, cpu = (np.mean([math.log(new / old) for old, new in of_clock]) for of_clock in means)
-    return float(wall), float(cpu)
-
-
-def _log_ratio(
-    events: Sequence[Mapping[str, Any]], clock: str, over: str, under: Sequence[str]
-) -> Estimate | None:
-    """Return the mean over builds of the log ratio, each build's a trimmed mean of its rounds.
-
-    Its error is that of the rounds, and with several builds at least what these differ by. None
-    where no turns of the kind were taken, or the clock is too coarse for them.
-
-    Args:
-        under: the sides whose logarithms are averaged: the old code, and its control.
-    """
-    values, variances = [], []
-    for event in events:
-        times_s = np.array([event[f"{side}_{clock}"] for side in (over, *under)], np.float64)
-        if (times_s <= 0).any():
-            return None
-        logs = np.log(times_s)
-        found = trimmed_mean(logs[0] - logs[1:].mean(axis=0))
-        values.append(found.value)
-        variances.append((found.error or 0.0) ** 2)
-    if not (count := len(values)):
-        return None
-    within = sum(variances) / count**2
-    between = float(np.var(values, ddof=1)) / count if count > 1 else 0.0
-    return Estimate(value=float(np.mean(values)), error=max(within, between) ** 0.5)
+        found["control_wall"] = log_ratio(events, "wall_s", CONTROL, [OLD])
+        found["control_cpu"] = log_ratio(events, "cpu_s", CONTROL, [OLD])
+    return {**found, "all_steps": of_all_steps(events, OLD, NEW)}
