@@ -102,7 +102,10 @@ class CaseResult:
     some_steps: str = ""
     """What `look_at_all_steps` has found; empty for nothing."""
     left_out: list[str] = field(default_factory=list)
-    """Why sessions were left out, one text each: their card was slowed, or shared with others."""
+    """Why sessions were left out, one text each: their card was slowed, or shared with others, or
+    a code computed between its steps."""
+    disturbing: str = ""
+    """What a code was first found to compute between its steps; the second time closes the case."""
 
     def sessions(self) -> CaseSessions:
         """Return what the rule takes."""

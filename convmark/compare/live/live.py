@@ -302,7 +302,9 @@ class _Running:
         pairing, found = self._pairings[place], self.found[place]
         session, disturbed = self._run(pairing, found)
         self._check(pairing, session, found)
-        found.closed = found.closed or session.disturbing
+        if session.disturbing:  # in one session a busy machine may say so
+            found.closed = found.closed or found.disturbing
+            found.disturbing = disturbed = session.disturbing
         if not disturbed:
             self._look_at_graphs(pairing, session, found)
         for name, sizes in session.sizes.items():
