@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import functools
 import glob
 import os
 import py_compile
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -271,6 +272,33 @@ def test_a_file_that_is_first_read_after_the_report_is_told(
 
     monkeypatch.setattr(code_watch, "_real", meanwhile)
     assert watch.late() == str((tmp_path / "later.npy").resolve())
+
+
+def test_what_a_framework_s_compiler_reads_later_is_code_only_where_the_user_s_has_called_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("zoo/__init__.py", "cache.bin", "late.npy"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    watch = watching("nets:net", tmp_path, [], monkeypatch)
+    of = {"user": str(tmp_path / "nets.py"), "jax": str(Path(installed_folders()[0], "jax/a.py"))}
+    users = lambda frame: frame.f_code.co_filename == of["user"]  # noqa: E731
+    monkeypatch.setattr(watch, "_is_the_users", users)
+    watch.report(lambda event, **fields: None)
+
+    def read_by(callers: Sequence[str], name: str) -> str:
+        def read() -> None:
+            (tmp_path / name).read_bytes()
+
+        for caller in callers:
+            read = functools.partial(eval, compile("read()", of[caller], "eval"), {"read": read})
+        read()
+        return watch.late()
+
+    assert read_by(["jax"], "cache.bin") == ""
+    assert read_by(["jax", "user"], "cache.bin") == str((tmp_path / "cache.bin").resolve())
+    watch._late.clear()
+    assert read_by([], "late.npy") == str((tmp_path / "late.npy").resolve())  # as in its own thread
 
 
 def test_a_library_that_was_edited_since_it_was_installed_is_code_where_a_fork_has_it_already(

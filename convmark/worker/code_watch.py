@@ -36,6 +36,7 @@ from convmark.worker.packages import (
     installed_folders,
     is_inside,
     names_at_start,
+    of_a_framework_alone,
     package_folder,
     versions_of,
     watched_names,
@@ -140,7 +141,8 @@ class CodeWatch:
 
     def _note(self, event: str, arguments: Any) -> None:
         if not self._active:
-            if event == "open" and self.listens and self._known is not None:
+            is_noted = event == "open" and self.listens and self._known is not None
+            if is_noted and not of_a_framework_alone(sys._getframe(1), self._is_the_users):
                 self._note_late(*arguments)
             return
         if event == "import":

@@ -26,6 +26,8 @@ _OWN_COLUMNS = {"convmark", *packages_shared()}
 """Packages whose versions the row tells in columns of their own."""
 _FRAMEWORKS = {"tf_keras", *_OWN_COLUMNS}
 """What asks for itself, whoever calls it: tf-keras stands for Keras where it is installed."""
+_COMPILERS = _FRAMEWORKS - {"convmark", "numpy"}
+"""Those that read later what they have compiled before."""
 _OWN = os.path.dirname(os.path.abspath(__file__))
 _STANDARD = os.path.dirname(os.path.abspath(os.__file__))
 _IMPORTS = "<frozen importlib"
@@ -107,15 +109,37 @@ def asks_for(
     return False
 
 
+def of_a_framework_alone(frame: FrameType | None, is_users: Callable[[FrameType], bool]) -> bool:
+    """Whether a framework is at work, as its compiler is, and no code of the user's has called it.
+
+    Args:
+        is_users: whether a frame is of the user's code.
+    """
+    found = False
+    while frame is not None:
+        if is_users(frame):
+            return False
+        found = found or _package_of(frame.f_code.co_filename) in _COMPILERS
+        frame = frame.f_back
+    return found
+
+
 @functools.cache
 def _is_library(file: str) -> bool:
     """Whether a file is of the standard library, or of a package that is no framework."""
+    if package := _package_of(file):
+        return package not in _FRAMEWORKS
+    return is_inside(os.path.realpath(file), (os.path.realpath(_STANDARD),))
+
+
+@functools.cache
+def _package_of(file: str) -> str:
+    """Return the top name of the installed package that a file is of; empty for none."""
     real = os.path.realpath(file)
     for root in installed_folders():
         if is_inside(real, (root,)):
-            top = os.path.relpath(real, root).split(os.sep)[0].partition(".")[0]
-            return top not in _FRAMEWORKS
-    return is_inside(real, (os.path.realpath(_STANDARD),))
+            return os.path.relpath(real, root).split(os.sep)[0].partition(".")[0]
+    return ""
 
 
 @functools.cache
