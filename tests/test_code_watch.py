@@ -9,6 +9,7 @@ import functools
 import glob
 import os
 import py_compile
+import shutil
 import socket
 import subprocess
 import sys
@@ -299,6 +300,43 @@ def test_what_a_framework_s_compiler_reads_later_is_code_only_where_the_user_s_h
     assert read_by(["jax", "user"], "cache.bin") == str((tmp_path / "cache.bin").resolve())
     watch._late.clear()
     assert read_by([], "late.npy") == str((tmp_path / "late.npy").resolve())  # as in its own thread
+
+
+def test_a_commit_s_code_changes_nothing_of_what_lies_beside_the_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree, cache = tmp_path / f"{TREE_PREFIX}1" / "project", tmp_path / "user" / "cache"
+    for folder in (tree / "zoo", cache, cache.with_name(".hidden")):
+        folder.mkdir(parents=True)
+    (tree / "zoo" / "__init__.py").touch()
+    (cache / "w.txt").write_text("1")
+    for name in ("cache", ".hidden"):
+        (tree.parent / name).symlink_to(cache.with_name(name))
+    watch = watching("nets:net", tree, [], monkeypatch)
+    monkeypatch.chdir(tree)
+    beside = Path("../cache")
+    changes: list[Callable[[], object]] = [
+        lambda: (beside / "w.txt").write_text("2"),
+        lambda: os.open(beside / "new.txt", os.O_RDWR | os.O_CREAT),
+        lambda: (beside / "new").mkdir(),
+        lambda: (cache / "w.txt").unlink(),  # by its whole path too
+        lambda: os.replace(beside / "w.txt", "mine.txt"),
+        lambda: shutil.rmtree(beside.resolve()),
+    ]
+    try:
+        for change in changes:
+            with pytest.raises(PermissionError, match="changes nothing beside the repository"):
+                change()
+        assert (beside / "w.txt").read_text() == "1"
+        beside.resolve().mkdir(exist_ok=True)
+        (tree / "own.txt").write_text("1")
+        Path("../.hidden/lock").touch()
+        watch.listens = False  # today's code has its turn
+        (beside / "todays.txt").touch()
+    finally:
+        watch.listens = False
+        watch.close()
+    assert sorted(os.listdir(cache)) == ["todays.txt", "w.txt"]
 
 
 def test_a_library_that_was_edited_since_it_was_installed_is_code_where_a_fork_has_it_already(

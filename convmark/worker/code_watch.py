@@ -24,6 +24,7 @@ from types import FrameType
 from typing import Any
 
 from convmark.core.model_name import PRESETS, ModelName
+from convmark.worker.beside import Beside, is_to_write
 from convmark.worker.host import give_back
 from convmark.worker.looked import Looked, VariableWatch, told_variables
 from convmark.worker.model_files import files_of
@@ -57,7 +58,6 @@ _OF_A_RUN = re.compile(r"[0-9]{4,}\..*")
 
 MOST_LATE = 1000
 """Files opened after the report that are noted."""
-_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _ABOUT = re.compile(r"/(__pycache__|[^/]+\.(egg|dist)-info)/")
 """Folders that no person has written: byte code, and what installers tell of a package."""
 _OF_MODULES = (".py", ".pyc")
@@ -133,6 +133,7 @@ class CodeWatch:
         self._late: dict[str, bool] = {}
         """Whether a file that was opened after it was first written."""
         self._mapped = set(_mapped_files())  # of the framework, and of the other code of a duet
+        self._beside = Beside(folders, lambda path: self._is_own(path, self._package, asked=True))
         sys.addaudithook(self._note)
         self._end_names = watched_names(self._note_name)
         self._variables = VariableWatch(
@@ -140,6 +141,8 @@ class CodeWatch:
         )
 
     def _note(self, event: str, arguments: Any) -> None:
+        if self._beside.places and self.listens:
+            self._beside.keep(event, arguments)
         if not self._active:
             is_noted = event == "open" and self.listens and self._known is not None
             if is_noted and not of_a_framework_alone(sys._getframe(1), self._is_the_users):
@@ -155,9 +158,9 @@ class CodeWatch:
             self._looked.note(event, arguments)
 
     def _note_late(self, path: Any, mode: Any, flags: Any) -> None:
-        if isinstance(path, (str, bytes)) and len(self._late) < MOST_LATE:
-            writes = set("wax+") & set(mode or "") or (flags or 0) & _WRITES
-            self._late.setdefault(os.path.abspath(os.fsdecode(path)), bool(writes))
+        if isinstance(path, (str, bytes, os.PathLike)) and len(self._late) < MOST_LATE:
+            real = os.path.abspath(os.fsdecode(path))
+            self._late.setdefault(real, is_to_write(mode, flags))
 
     def _note_name(self, module: str, frame: FrameType) -> None:
         name = module.partition(".")[0]

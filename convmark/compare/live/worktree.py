@@ -195,7 +195,7 @@ def at_commit(repository: Path, ref: str) -> Iterator[Path]:
 
     Files are as a checkout writes them, but no filter is run; of Git LFS the contents that this
     clone has are put in. Submodules are empty folders. What lies beside the repository lies beside
-    it too, by links.
+    it too, by links, through which the worker has Python change nothing.
 
     Raises:
         ConvmarkError: there is no such commit, or git cannot write its files.
