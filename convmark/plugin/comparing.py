@@ -51,8 +51,7 @@ def compare_cases(
     Args:
         anchor_of: gives the code to compare a case with, by the name of what ran.
         on_decided: is given what is returned, before the layers of slower cases are measured.
-        is_accepted: whether a change of a case is: then its layers are not measured, no time is
-            kept for them, and what was decided of it is taken along.
+        is_accepted: whether a change of a case is: its layers get no time, its decisions stay.
         has_bar: whether a slowdown counts from what was faster meanwhile, as against a baseline.
         question, decided_before: as of `compare_with_anchors`, and of `decide`.
     """
@@ -71,7 +70,6 @@ def compare_cases(
     known = process_seconds(run.records, budget_s=run.options.time_budget_s)
     make = functools.partial(interpreter_maker(options), run.python)
     terms = _terms(run, names, budget_s, is_accepted, has_bar=has_bar, before=decided_before)
-    layers_of = functools.cache(lambda case: not is_accepted(names[case]))
     with contextlib.ExitStack() as own:
         shared = functools.cache(
             lambda backend: run.interpreter(backend) or own.enter_context(make(backend=backend))
@@ -87,7 +85,7 @@ def compare_cases(
             sides=Sides(make, run.machine.gpus, own),
             expected_s=lambda case: expected_s(case, options.time_budget_s, known),
             layers_s=0.0 if all(map(why_no_layers, cases.values())) else blame.expected_s(options),
-            layers_of=layers_of,
+            layers_of=functools.cache(lambda case: not is_accepted(names[case])),
             question=question,
             on_decided=lambda decided: on_decided(
                 {name: decided[case] for case, name in names.items()}

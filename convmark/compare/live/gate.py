@@ -77,11 +77,10 @@ def compare_with_anchors(
         sides: makes those of the two codes.
         expected_s: seconds that a process which measures a case is expected to take.
         layers_s: seconds that `on_regressed` takes for a case; half of them will do.
-        layers_of: whether a case is given to it.
         question: what is asked of the cases, said with their number if any is to be compared.
         on_decided: is given what is returned, before `on_regressed` takes its time.
-        on_regressed: is given each case found slower, once all have their verdicts, and how many
-            are left with it.
+        on_regressed: is given each slower case that `layers_of` names, once all have their
+            verdicts, and how many are left with it.
     """
     found: dict[Case, LiveComparison] = {}
     pairings: list[Pairing] = []
@@ -94,32 +93,40 @@ def compare_with_anchors(
             labels[case] = anchor.label
             if same := same_as_today(own, origin, anchor, commit_of, codes):
                 raise ConvmarkError(same)
-            old, new = sides.both(case, origin, anchor)
+            both = sides.both(case, origin, anchor)
         except ConvmarkError as error:
             found[case] = LiveComparison(decision=None, anchor=labels[case], reason=str(error))
         else:
-            pairing = Pairing(
-                case=case,
-                old=old,
-                new=new,
-                shared=shared(case.backend),
-                measured=measured_files(own, codes),
-                measured_alone=all(row.isolation != "none" for row in own),
-            )
-            pairings.append(pairing)
+            pairings.append(_pairing(both, shared(case.backend), own, codes))
     if pairings:
         if question:
             say(f"{counted(len(pairings), 'case')} {question}")
         seconds = sum(expected_s(pairing.case) for pairing in pairings)
         terms = _announced([labels[one.case] for one in pairings], seconds, layers_s, terms, say)
-        terms = dataclasses.replace(terms, layers_of=layers_of)
-    results = compare_live(pairings, terms, say)
+    results = compare_live(pairings, dataclasses.replace(terms, layers_of=layers_of), say)
     for pairing, result in zip(pairings, results, strict=True):
         found[pairing.case] = _comparison(result, labels[pairing.case])
-    slower = _slower(pairings, results, layers_of)
-    layers = (functools.partial(on_regressed, *one) for one in slower)
+    layers = (functools.partial(on_regressed, *one) for one in _slow(pairings, results, layers_of))
     then_layers(results, layers, keep=lambda: on_decided(found))
     return found
+
+
+def _pairing(
+    sides: tuple[LiveSide, LiveSide],
+    shared: Interpreter,
+    rows: Sequence[Record],
+    codes: Mapping[str, Code],
+) -> Pairing:
+    """Return a case's two codes, with what its rows of today have run."""
+    old, new = sides
+    return Pairing(
+        case=new.case,
+        old=old,
+        new=new,
+        shared=shared,
+        measured=measured_files(rows, codes),
+        measured_alone=all(row.isolation != "none" for row in rows),
+    )
 
 
 def _announced(
@@ -132,7 +139,7 @@ def _announced(
     return dataclasses.replace(terms, layers_s=layers_s / 2) if room else terms
 
 
-def _slower(
+def _slow(
     pairings: Sequence[Pairing],
     results: Sequence[CaseResult],
     layers_of: Callable[[Case], bool],
