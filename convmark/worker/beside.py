@@ -18,11 +18,12 @@ from convmark.worker.packages import is_inside
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _ONE_PATH = ("os.chmod", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.utime")
-_CHANGES = {
-    **dict.fromkeys((*_ONE_PATH, "shutil.rmtree"), (0,)),
+CHANGES = {
+    **dict.fromkeys((*_ONE_PATH, "open", "shutil.rmtree"), (0,)),
     **{"os.rename": (0, 1), "os.link": (1,), "os.symlink": (1,)},
 }
-"""Audit events of what changes a file or folder, and the places of its paths."""
+"""Audit events of what may change a file or folder, and the places of its paths. Any other event
+must cost the two codes of a comparison as much: there are many in a step."""
 
 
 class Beside:
@@ -51,14 +52,14 @@ class Beside:
         self.places = tuple(dict.fromkeys(map(os.path.realpath, found)))
 
     def keep(self, event: str, arguments: Any) -> None:
-        """Refuse what an audit event tells of before it is done, where it changes something.
+        """Refuse what an audit event of `CHANGES` tells of before it is done.
 
         Raises:
             PermissionError: something of the user's would be changed.
         """
-        opens = event == "open" and is_to_write(*arguments[1:])
-        changed = (0,) if opens else _CHANGES.get(event, ())
-        for path in (arguments[place] for place in changed):
+        if not self.places or (event == "open" and not is_to_write(*arguments[1:])):
+            return
+        for path in (arguments[place] for place in CHANGES[event]):
             if isinstance(path, (str, bytes, os.PathLike)):
                 real = os.path.realpath(os.fsdecode(path))
                 if is_inside(real, self.places) and self._counts(real):

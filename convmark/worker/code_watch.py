@@ -24,7 +24,7 @@ from types import FrameType
 from typing import Any
 
 from convmark.core.model_name import PRESETS, ModelName
-from convmark.worker.beside import Beside, is_to_write
+from convmark.worker.beside import CHANGES, Beside, is_to_write
 from convmark.worker.host import give_back
 from convmark.worker.looked import Looked, VariableWatch, told_variables
 from convmark.worker.model_files import files_of
@@ -141,7 +141,7 @@ class CodeWatch:
         )
 
     def _note(self, event: str, arguments: Any) -> None:
-        if self._beside.places and self.listens:
+        if event in CHANGES and self.listens:
             self._beside.keep(event, arguments)
         if not self._active:
             is_noted = event == "open" and self.listens and self._known is not None
