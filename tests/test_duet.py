@@ -182,6 +182,13 @@ def own(work):
             return work(x)
     return keras.Sequential([keras.Input((8,)), keras.layers.Dense(8), Own()])
 
+def packaged():
+    import sys
+    import requests
+    if not hasattr(sys, "table"):  # as a package that is there once reads its settings
+        sys.table = open(sizes.TABLE).read()
+    return net()
+
 def other():
     if SIDE == "new":
         open(sizes.OTHER).close()
@@ -205,7 +212,8 @@ def flops(side: str) -> int:
 @pytest.fixture(scope="module")
 def sides(tmp_path_factory: pytest.TempPathFactory) -> dict[str, DuetSide]:
     folder = tmp_path_factory.mktemp("duet").resolve()
-    found = {}
+    found, table = {}, str(folder / "table.txt")
+    Path(table).touch()
     for side, (width, depth) in WIDTHS.items():
         package = folder / side / "shop"
         package.mkdir(parents=True)
@@ -213,7 +221,7 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> dict[str, DuetSide]:
         texts = {
             "__init__": "",
             "nets": NETS.replace("{side}", side),
-            "sizes": f"WIDTH, DEPTH, OTHER = {width}, {depth}, {str(other)!r}\n",
+            "sizes": f"WIDTH, DEPTH, OTHER, TABLE = {width}, {depth}, {str(other)!r}, {table!r}\n",
             "late": f"LABEL = {side!r}\n",
             "later": f"LABEL = {side!r}\n",
         }
@@ -360,6 +368,16 @@ def test_a_function_of_the_framework_that_one_side_replaces_ends_the_duet(
     session = play(interpreter, sides, case(builder), with_work=True)
     assert session.refusal.startswith(f"{code} code replaces functions of the framework: keras")
     assert "Dense.call" in session.refusal
+
+
+def test_what_a_package_of_both_imports_and_reads_once_is_code_of_both(
+    interpreter: Interpreter, sides: dict[str, DuetSide]
+) -> None:
+    """Else of two codes that are one the first would have more."""
+    codes = play(interpreter, sides, case("packaged", task="infer")).codes.values()
+    assert ["urllib3" in code["packages"] for code in codes] == [True, True]
+    read = [{Path(one["path"]).name for one in code["files"]} for code in codes]
+    assert ["table.txt" in names for names in read] == [True, True]
 
 
 def test_what_both_set_alike_or_keras_holds_for_each_is_no_hindrance(

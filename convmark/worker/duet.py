@@ -25,7 +25,7 @@ from convmark.core.errors import CaseError
 from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.worker import measurement, module_tables, timing
 from convmark.worker.builders import builder
-from convmark.worker.code_watch import CodeWatch
+from convmark.worker.code_watch import CodeWatch, Read
 from convmark.worker.failure import CaseFailure, message_of
 from convmark.worker.framework_functions import framework_content, own_framework, patched
 from convmark.worker.host import idle_cpus
@@ -246,6 +246,8 @@ class _Duet:
         self._emit = emit
         self._tables = tables
         self._order = random.Random(plan.order)
+        self._read = Read()
+        """By packages that the codes share: what one reads or imports once is code of them all."""
         self._sides = {}
         for name, fields in request["sides"].items():
             own = _own_case(case, fields.get("settings") or {})
@@ -292,7 +294,8 @@ class _Duet:
             self._backend.seed(self._plan.seed)
             side.table.load_zoo()
             watch = side.watch = CodeWatch(
-                side.case.model, side.table.code.places, self._left_out(side.name)
+                *(side.case.model, side.table.code.places, self._left_out(side.name)),
+                read=self._read,
             )
             try:
                 side.builder = builder(side.case.model, self._backend, side.case.task)
@@ -301,6 +304,7 @@ class _Duet:
                 watch.report(functools.partial(self._note_code, side.name, emit))
             finally:
                 watch.close()
+                self._read.files -= set(filter(self._tables.is_of_a_side, self._read.files))
             if self._plan.with_work and side.name == OLD:
                 self._backend.settle(model)  # counting calls the model
                 emit("work", flops_per_sample=self._backend.work(model, side.case.batch_size).flops)

@@ -125,6 +125,11 @@ class Tables:
         real = _real(os.path.join(path, "") if os.path.isdir(path) else path)
         return any(is_inside(real, place) for place in self._places) and not is_shared(real)
 
+    def is_of_a_side(self, path: str) -> bool:
+        """Whether a real path lies in a folder of a side, or in one whose place its tree takes."""
+        taken = (place for code in self._codes for place in code.moved)
+        return any(is_inside(path, place) for place in (*self._places, *taken))
+
     def owner(self, path: str) -> str | None:
         """Return the name of a code that an absolute path is of; None for any other file.
 
