@@ -305,7 +305,8 @@ def test_what_a_framework_s_compiler_reads_later_is_code_only_where_the_user_s_h
 def test_a_commit_s_code_changes_nothing_of_what_lies_beside_the_repository(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tree, cache = tmp_path / f"{TREE_PREFIX}1" / "project", tmp_path / "user" / "cache"
+    tree = tmp_path / f"{TREE_PREFIX}1" / "project"
+    cache = tmp_path.resolve() / "user" / "cache"
     for folder in (tree / "zoo", cache, cache.with_name(".hidden")):
         folder.mkdir(parents=True)
     (tree / "zoo" / "__init__.py").touch()
@@ -331,6 +332,13 @@ def test_a_commit_s_code_changes_nothing_of_what_lies_beside_the_repository(
         beside.resolve().mkdir(exist_ok=True)
         (tree / "own.txt").write_text("1")
         Path("../.hidden/lock").touch()
+        told: dict[str, Any] = {}
+        watch.report(lambda event, **fields: told.update(fields))
+        assert told["missed"] == f"it may not change {cache / 'w.txt'}"
+        assert watch.late() == ""
+        with contextlib.suppress(PermissionError):
+            (beside / "late.txt").touch()
+        assert watch.late() == str(cache / "late.txt")
         watch.listens = False  # today's code has its turn
         (beside / "todays.txt").touch()
     finally:

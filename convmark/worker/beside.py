@@ -31,6 +31,7 @@ class Beside:
 
     Attributes:
         places: the real files and folders; none where no code is a commit's.
+        refused: the first that was to be changed, until it is told; code may go on without.
     """
 
     def __init__(self, folders: Iterable[str], counts: Callable[[str], bool]) -> None:
@@ -40,7 +41,7 @@ class Beside:
             folders: those that a code lies in.
             counts: whether a real path may be the user's, and no part of an installation.
         """
-        self._counts = counts
+        self._counts, self.refused = counts, ""
         found = []
         for folder in folders:
             before, prefix, after = folder.partition(os.sep + TREE_PREFIX)
@@ -63,6 +64,7 @@ class Beside:
             if isinstance(path, (str, bytes, os.PathLike)):
                 real = os.path.realpath(os.fsdecode(path))
                 if is_inside(real, self.places) and self._counts(real):
+                    self.refused = self.refused or real
                     reason = "a comparison changes nothing beside the repository"
                     raise PermissionError(errno.EACCES, reason, real)
 

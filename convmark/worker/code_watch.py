@@ -218,6 +218,8 @@ class CodeWatch:
         missed = "" if zoo_alone else self._opened.missed or too_many
         changed = modules.union(edited, of_model) & set(digests) - self._opened.own_written
         missed = missed or self._changed(changed)
+        if refused := self._beside.refused:
+            missed, self._beside.refused = missed or f"it may not change {refused}", ""
         emit(
             "code",
             **({"missed": missed} if missed else {}),
@@ -249,7 +251,7 @@ class CodeWatch:
             if os.path.isfile(one)
         )
         own = (one for one in (*found, *data) if self._is_own(one, self._package, asked=True))
-        return min(own, default="")
+        return min(own, default=self._beside.refused)
 
     def _changed(self, files: Iterable[str]) -> str:
         """Say which file another program has changed since it was read; empty for none.
