@@ -311,6 +311,7 @@ def test_a_commit_s_code_changes_nothing_of_what_lies_beside_the_repository(
         folder.mkdir(parents=True)
     (tree / "zoo" / "__init__.py").touch()
     (cache / "w.txt").write_text("1")
+    (tree / "large.npy").hardlink_to(cache / "w.txt")  # as a run's file that was not kept
     for name in ("cache", ".hidden"):
         (tree.parent / name).symlink_to(cache.with_name(name))
     watch = watching("nets:net", tree, [], monkeypatch)
@@ -323,10 +324,11 @@ def test_a_commit_s_code_changes_nothing_of_what_lies_beside_the_repository(
         lambda: (cache / "w.txt").unlink(),  # by its whole path too
         lambda: os.replace(beside / "w.txt", "mine.txt"),
         lambda: shutil.rmtree(beside.resolve()),
+        lambda: (tree / "large.npy").open("r+b"),
     ]
     try:
         for change in changes:
-            with pytest.raises(PermissionError, match="changes nothing beside the repository"):
+            with pytest.raises(PermissionError, match="a comparison changes no file of yours"):
                 change()
         assert (beside / "w.txt").read_text() == "1"
         beside.resolve().mkdir(exist_ok=True)
