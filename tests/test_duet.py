@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from workers import QUICK_XLA, environ, skip_without
 
 from convmark.compare.live.session import DuetSide, Session, SessionPlan, duet_session
 from convmark.core.case import Case
-from convmark.interpreter import Interpreter
+from convmark.interpreter import Interpreter, zoo_folder
+from convmark.results.code.manifest import HERE, ZOO, Roots, code_of
 
 NETS = """\
 from convmark_zoo.keras_api import keras
@@ -370,14 +372,22 @@ def test_a_function_of_the_framework_that_one_side_replaces_ends_the_duet(
     assert "Dense.call" in session.refusal
 
 
-def test_what_a_package_of_both_imports_and_reads_once_is_code_of_both(
-    interpreter: Interpreter, sides: dict[str, DuetSide]
+def test_one_code_on_both_sides_is_one_whichever_is_built_first(
+    interpreter: Interpreter, sides: dict[str, DuetSide], tmp_path: Path
 ) -> None:
-    """Else of two codes that are one the first would have more."""
-    codes = play(interpreter, sides, case("packaged", task="infer")).codes.values()
-    assert ["urllib3" in code["packages"] for code in codes] == [True, True]
-    read = [{Path(one["path"]).name for one in code["files"]} for code in codes]
-    assert ["table.txt" in names for names in read] == [True, True]
+    """What a package that both share imports or reads once is told of the first alone."""
+    old, twin = sides["old"], tmp_path.resolve() / "twin"
+    shutil.copytree(old.folder, twin)
+    three = {"old": old, "control": old, "new": DuetSide(folder=twin, import_roots=[twin])}
+    for order in range(2):
+        told = play(interpreter, three, case("packaged", task="infer"), order=order).codes
+        roots = {
+            name: Roots({ZOO: zoo_folder().resolve(), HERE: three[name].folder}) for name in told
+        }
+        codes = [code_of(told[name], roots[name]) for name in three]
+        assert {one.hash for one in codes} == {codes[0].hash}
+        assert "urllib3" in codes[0].packages
+        assert "table.txt" in {Path(one.place.path).name for one in codes[0].files}
 
 
 def test_what_both_set_alike_or_keras_holds_for_each_is_no_hindrance(
