@@ -494,7 +494,9 @@ def test_what_code_looks_for_is_known_though_it_opens_nothing(
     monkeypatch.setitem(sys.modules, "tensorflow", SimpleNamespace(io=SimpleNamespace(gfile=gfile)))
     asked = Looked(lambda frame: frame.f_code.co_filename == __file__)
     auditing = [True]
-    sys.addaudithook(lambda *told: asked.note(*told) if auditing[0] else None)
+    told_of = {"note": asked.note, "auditing": auditing}
+    hook = "lambda *told: note(*told) if auditing[0] else None"
+    sys.addaudithook(eval(hook, told_of))  # a frame without a file asks for nothing itself
     for look in looks.values():
         look()
     auditing[0] = False

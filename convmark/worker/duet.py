@@ -304,7 +304,9 @@ class _Duet:
                 watch.report(functools.partial(self._note_code, side.name, emit))
             finally:
                 watch.close()
-                self._read.files -= set(filter(self._tables.is_of_a_side, self._read.files))
+                self._read.files = {
+                    one for one in self._read.files if not self._tables.is_of_a_side(one)
+                }
             if self._plan.with_work and side.name == OLD:
                 self._backend.settle(model)  # counting calls the model
                 emit("work", flops_per_sample=self._backend.work(model, side.case.batch_size).flops)
