@@ -47,7 +47,7 @@ def network() -> Any:
     layers = keras.layers
     return keras.Sequential(
         [
-            keras.Input((64, 64, 16)),
+            keras.Input((48, 48, 16)),
             layers.Conv2D(64, 3, padding="same"),
             layers.Conv2D(64, 3, padding="same"),
             layers.GlobalAveragePooling2D(),

@@ -1,7 +1,7 @@
 """A step time is the device's, not the call's: shown on a CPU that answers before it has finished.
 
 No clock is faked here: `asynchronous.py` runs TensorFlow's asynchronous mode, and JAX as it is, in
-which the call of a step of 50 ms returns after one, and compares what the worker's loops report
+which the call of a step of 25 ms returns after one, and compares what the worker's loops report
 with the wall, of TensorFlow's two replicas on logical CPUs too. PyTorch has no such mode on a CPU.
 """
 
