@@ -95,7 +95,10 @@ class GitHub:
                 pass
 
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        looks_at_its_end_s = 0.01
+        thread = threading.Thread(
+            target=server.serve_forever, args=(looks_at_its_end_s,), daemon=True
+        )
         thread.start()
         self.url = f"http://127.0.0.1:{server.server_port}"
         try:

@@ -178,7 +178,7 @@ def test_a_link_to_nowhere_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_removed_while_a_run_writes_to_it_is_put_back(tmp_path: Path) -> None:
-    process = measuring(*PLAN, folder=tmp_path, environ={PAUSE: "0.05"})
+    process = measuring(*PLAN, folder=tmp_path, environ={PAUSE: "0.02"})
     assert happens(lambda: len(rows_in(tmp_path)) >= 1, within_s=60)
     shutil.rmtree(tmp_path / "results")
     output, _ = process.communicate(timeout=60)

@@ -90,7 +90,8 @@ def show(browser: Any, page: Path, *, width: int, scheme: str, fragment: str = "
 def wait_for(browser: Any, condition: str) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 
-    WebDriverWait(browser, WAIT_S).until(lambda b: b.execute_script(f"return {condition}"))
+    waiting = WebDriverWait(browser, WAIT_S, poll_frequency=0.05)
+    waiting.until(lambda b: b.execute_script(f"return {condition}"))
 
 
 COLUMNS = """
@@ -234,7 +235,7 @@ def hover(browser: Any, mark: Any) -> dict[str, str]:
     from selenium.webdriver import ActionChains
 
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", mark)
-    ActionChains(browser).move_to_element(mark).perform()
+    ActionChains(browser, duration=0).move_to_element(mark).perform()
     wait_for(browser, "document.querySelector('#vg-tooltip-element.visible')")
     rows = browser.find_elements("css selector", "#vg-tooltip-element tr")
     return {
