@@ -62,14 +62,17 @@ LONGEST = (
 FRAMEWORKS = frozenset(
     (
         *("test_backends", "test_by_identity", "test_ceilings", "test_cut_models", "test_cuts"),
-        *("test_duet", "test_files_of_users", "test_flops", "test_forks", "test_gpu_taken"),
+        *("test_duet", "test_files_of_users", "test_flops", "test_forks", "test_framework_layers"),
+        "test_gpu_taken",
         *("test_inputs", "test_jax_identity", "test_layer_mode", "test_models"),
         "test_openvino_order",
         *("test_precisions", "test_process_state", "test_report_describe", "test_runtimes"),
-        *("test_synchronisation", "test_training", "test_work"),
+        *("test_stored_precision", "test_synchronisation", "test_torch_export", "test_training"),
+        "test_variants",
+        *("test_work", "test_work_done"),
     )
 )
-"""Files that import Keras into their own process, or fork JAX's and PyTorch's."""
+"""Files that import Keras or runtimes into their own process, or fork JAX's and PyTorch's."""
 
 BROWSER = frozenset(
     (
