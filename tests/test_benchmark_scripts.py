@@ -136,9 +136,11 @@ def test_a_script_that_measures_runs_to_its_end(
     forks_of: Callable[[str], Forks],
     tmp_path: Path,
 ) -> None:
-    mnist = digits.write(tmp_path / "mnist.npz") if script != "harness_cost.py" else tmp_path
+    arguments, mnist = WITH_WORKERS[script], tmp_path / "mnist.npz"
+    if any("{mnist}" in one for one in arguments):
+        digits.write(mnist)
     (tmp_path / "blocks.py").write_text(BLOCKS)
-    filled = [one.format(folder=tmp_path / "F", mnist=mnist) for one in WITH_WORKERS[script]]
+    filled = [one.format(folder=tmp_path / "F", mnist=mnist) for one in arguments]
     ran(forks_of("tensorflow") if script in IN_PROCESS else harness, script, filled, tmp_path)
 
 

@@ -226,6 +226,7 @@ def least_shift(count: int, rate: float) -> float:
     return shift_of(count, against)
 
 
+@lru_cache(maxsize=4096)
 def shift_of(count: int, against: float) -> float:
     """Return how far above 0, in their standard deviations, normal sessions lie that have ranks so.
 
