@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import functools
 import math
 import random
-from collections.abc import Iterable, Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +77,24 @@ def keep_run(results: Path, records: Sequence[Record], *, name: str = "") -> Pat
     return path
 
 
+def written_once(write: Callable[[Path], Path]) -> Callable[[Path], Path]:
+    """Have this process write the rows of a folder's results once, and copy them from then on."""
+
+    @functools.cache
+    def first() -> tempfile.TemporaryDirectory[str]:
+        made = tempfile.TemporaryDirectory(prefix="convmark-rows-")
+        write(Path(made.name))
+        return made
+
+    @functools.wraps(write)
+    def copied(folder: Path) -> Path:
+        shutil.copytree(first().name, folder, dirs_exist_ok=True)
+        return folder / "results"
+
+    return copied
+
+
+@written_once
 def results_of_two_machines(folder: Path) -> Path:
     """Write four runs of the slow machine and two of the fast one, which lacks a model.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from histories import keep_said
-from report_rows import keep_run, measured
+from report_rows import keep_run, measured, written_once
 from test_verdicts_file import judgement
 
 from convmark.results.record import Record
@@ -222,6 +222,7 @@ def _described(results: Path, machines: Sequence[str]) -> None:
             (folder / f"{model}.json").write_text(json.dumps(value))
 
 
+@written_once
 def rich_results(folder: Path) -> Path:
     """Write the runs of five machines and return the results folder."""
     results = folder / "results"
