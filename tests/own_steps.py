@@ -76,6 +76,19 @@ def paths(backend: Any, *nets: str) -> list[str]:
     return found
 
 
+def fed(backend: Any, *nets: str) -> dict[str, Any]:
+    """Return the shapes of the targets that each network is fed, once all have a step."""
+    models = {net: getattr(trained_nets, net)() for net in nets}
+    kept = [backend.chosen_training(one, 4, 0, False, None) for one in models.values()]
+    found = {}
+    for net, model in models.items():
+        feed = backend.feed(model, "train", 4, 0)
+        found[net] = [list(one.shape) for one in next(feed)[1]]
+        feed.close()
+    del kept
+    return found
+
+
 def twice_the_work(backend: Any, plain: Any, twice: Any) -> dict[str, Any]:
     """Return the FLOPs of a step of both models, and the second one's updates in ten steps."""
     steps = [backend.chosen_training(model, 4, 0, False, None)[0] for model in (plain, twice)]
@@ -105,6 +118,7 @@ def main() -> None:
         own = trained_nets.own_train_function()
         results["own_train_function"] = of_net(type(backend)(), own, None)
     results["eager, jit on"] = of_net(type(backend)(), trained_nets.eager(), None, compiled=True)
+    results["fed"] = fed(type(backend)(), "regression", "uncompiled", "binary")
     results["paths"] = paths(type(backend)(), "eager", "uncompiled", "sparse")
     for kind, recipe in RECIPES.items():
         results[kind] = of_net(type(backend)(), trained_nets.uncompiled(), recipe)

@@ -125,6 +125,13 @@ def test_a_step_is_compiled_as_fit_would(steps: tuple[str, Results]) -> None:
         assert first == second == third  # its weights wait for the fourth step
 
 
+def test_models_of_one_process_are_each_fed_what_their_own_training_takes(
+    steps: tuple[str, Results],
+) -> None:
+    _, results = steps
+    assert results["fed"] == {"regression": [[4, 3]], "uncompiled": [[4]], "binary": [[4, 1]]}
+
+
 def test_the_flops_of_a_models_own_step_are_counted_or_empty_with_the_reason(
     steps: tuple[str, Results],
 ) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import gc
 import os
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -94,14 +95,14 @@ class KerasBackend(Framework):
     """Whether a step's compiler has started threads and processes of its own in this process."""
     _plain_path = ""
     """How the harness's own step is called, where it is not compiled on demand."""
-    _own: OwnData | None = None
-    """What the step takes, where the model is trained as `fit` would."""
     conventions = Conventions()
     """As they were when Keras was imported."""
 
     def __init__(self) -> None:
         self._inputs: ByIdentity[Inputs] = ByIdentity()
         self._outputs: ByIdentity[list[tuple[Any, ...]]] = ByIdentity()
+        self._own: ByIdentity[weakref.ref[OwnData]] = ByIdentity()
+        """What the steps take, which keep it, of models that are trained as `fit` would."""
         self.begin_step()
 
     def default_settings(self, precision: str) -> dict[str, str]:
@@ -263,8 +264,8 @@ class KerasBackend(Framework):
         count = batch_size * pool_batches(inputs, batch_size)
         if task != "train":
             return (images(inputs, count, seed),)
-        if self._own is not None:
-            return images(inputs, count, seed), self._own.targets(count, seed)
+        if model in self._own and (own := self._own[model]()) is not None:
+            return images(inputs, count, seed), own.targets(count, seed)
         batch = self.host_batch(model, count, seed)
         return batch.images, batch.targets
 
@@ -415,7 +416,8 @@ class KerasBackend(Framework):
             recipe: for a model that was not compiled, which this compiles.
         """
         by = "model" if brings_training(model) else "harness"
-        own = self._own = OwnData(model, self, recipe, self.learning_rate)
+        own = OwnData(model, self, recipe, self.learning_rate)
+        self._own[model] = weakref.ref(own)
         if compiled and model.run_eagerly:
             raise CaseFailure(JIT_AND_EAGER)
         pictures = images(self.inputs(model), batch_size * self.replicas, seed)
