@@ -118,6 +118,9 @@ def main() -> None:
         own = trained_nets.own_train_function()
         results["own_train_function"] = of_net(type(backend)(), own, None)
     results["eager, jit on"] = of_net(type(backend)(), trained_nets.eager(), None, compiled=True)
+    of_boxes, fresh = trained_nets.detector_of_boxes, type(backend)()
+    fresh.take_targets(model := of_boxes(), of_boxes.target_spec)  # type: ignore[attr-defined]
+    results["of_boxes"] = of_net(fresh, model, None)
     results["fed"] = fed(type(backend)(), "regression", "uncompiled", "binary")
     results["paths"] = paths(type(backend)(), "eager", "uncompiled", "sparse")
     for kind, recipe in RECIPES.items():

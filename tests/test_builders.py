@@ -78,11 +78,12 @@ def test_a_model_in_a_module_is_taken_as_it_is(own_module: ModuleType) -> None:
     assert found() is own_module.instance
 
 
-def test_a_watched_builder_keeps_its_input_spec(own_module: ModuleType) -> None:
+def test_a_watched_builder_keeps_its_input_and_target_specs(own_module: ModuleType) -> None:
     own_module.Family.input_spec = staticmethod(len)
+    own_module.Family.target_spec = staticmethod(max)
     found = builder("own_nets:Family", NoKeras()).watched(lambda build: lambda: [build()])
     assert isinstance(found()[0], NoKeras)
-    assert found.input_spec is len
+    assert (found.input_spec, found.target_spec) == (len, max)
 
 
 @pytest.mark.parametrize(

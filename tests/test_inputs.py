@@ -114,6 +114,8 @@ def test_a_users_own_function_gives_the_batch() -> None:
     for function, reason in wrong:
         with pytest.raises(ValueError, match=reason):
             own_inputs(function)
+    with pytest.raises(ValueError, match=r"^target_spec must return a batch of size 1"):
+        own_inputs(lambda samples: np.zeros((3, 2)), "target_spec")
 
 
 def test_a_users_own_function_gives_as_many_inputs_as_a_functional_model_takes(keras: Any) -> None:

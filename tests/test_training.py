@@ -106,6 +106,7 @@ def test_the_steps_train(steps: tuple[str, Results]) -> None:
         assert third < first, net
     assert results["losses_alone"]["values"] == [3.0] * 4
     assert results["own_compute_loss"]["values"] == [7.0] * 4
+    assert results["of_boxes"]["values"][0] == 25.0
     assert results["losses_of_samples"]["values"][0] == pytest.approx(math.log(10) + 4 * 3.0)
 
 
@@ -207,6 +208,23 @@ def figures(interpreter: Interpreter, net: str, **more: Any) -> Results:
     answer = interpreter.answer(measured(f"trained_nets:{net}", **{"task": "train", **more}))
     assert answer.status == "ok", answer.message
     return {event["event"]: event for event in answer.events}
+
+
+def test_a_loss_of_other_targets_than_are_made_for_it_is_given_those_of_the_target_spec(
+    interpreter: Interpreter,
+) -> None:
+    found = figures(interpreter, "detector_of_boxes", batch_size=2)
+    assert (found["first_step"]["loss_name"], found["proof"]["step"]) == ("compute_loss", 10)
+    guessed = interpreter.answer(measured("trained_nets:detector", task="train"))
+    assert (guessed.status, guessed.message.split("; ")[-1]) == (
+        "error",
+        "its targets are guesses, give its builder a target_spec if its code takes others",
+    )
+    uncompiled = interpreter.answer(measured("trained_nets:uncompiled_of_boxes", task="train"))
+    assert uncompiled.message.startswith(
+        "trained_nets:uncompiled_of_boxes: a target_spec is for a model that says how it is "
+        "trained; compile() it in its builder"
+    )
 
 
 def test_the_models_own_failure_is_the_rows_error(interpreter: Interpreter) -> None:

@@ -29,6 +29,8 @@ class Builder:
     build: Callable[[], Any]
     input_spec: Callable[..., Any] | None = None
     """The user's own function of what the model takes."""
+    target_spec: Callable[..., Any] | None = None
+    """The user's own function of what the model's own training compares with."""
 
     def __call__(self) -> Any:
         return self.build()
@@ -113,8 +115,9 @@ def _own(name: str, parts: ModelName, backend: Any) -> Builder:
         return Builder(lambda: target)
     _check_arguments(name, parts, target)
     build = functools.partial(target, *parts.arguments, **parts.keywords)
-    spec = getattr(target, "input_spec", None)
-    return Builder(build, input_spec=None if isinstance(spec, property) else spec)  # a layer's own
+    spec, targets = (getattr(target, f"{one}_spec", None) for one in ("input", "target"))
+    spec = None if isinstance(spec, property) else spec  # a layer's own
+    return Builder(build, input_spec=spec, target_spec=targets)
 
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

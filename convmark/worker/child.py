@@ -202,9 +202,9 @@ def _status(error: BaseException, framework: Any) -> str:
 
 
 def _message(error: BaseException, status: str, framework: Any) -> str:
-    """Return what went wrong, with the shapes that may have been the reason."""
+    """Return what went wrong, with the shapes or targets that may have been the reason."""
     ours = isinstance(error, (CaseFailure, UnknownModelError))
-    return message_of(error) + ("" if ours or status != "error" else framework.chosen_shapes())
+    return message_of(error) + ("" if ours or status != "error" else framework.chosen(error))
 
 
 def _make_ready(request: dict[str, Any], framework: Any, emit: Emit) -> tuple[Case, Any, Any, Emit]:

@@ -239,7 +239,7 @@ class ExportedBackend:
                 f"{case.model}: a batch must have at most {MOST_BATCH_BYTES:,} bytes, but it "
                 f"would have {found.sample_bytes * case.batch_size:,}"
             )
-        self._framework._inputs[self] = found  # of which `chosen_shapes` tells
+        self._framework._inputs[self] = found  # of which `chosen` tells
         return found
 
     def described_inference(self, model: Loaded) -> dict[str, Any]:

@@ -123,7 +123,7 @@ class Inputs:
             ValueError: the user's own function gives another number.
         """
         if self.own is not None:
-            return _checked(self.own(samples, seed), samples)
+            return self.own(samples, seed)
         source = generator or np.random.RandomState(seed)
         return mapped(lambda leaf: leaf.drawn(samples, source), self.structure)
 
@@ -133,38 +133,42 @@ def ragged_lengths(samples: int, longest: int) -> Any:
     return np.ceil((np.arange(samples) + 0.5) / samples * longest).astype(np.int64)
 
 
-def own_inputs(function: Callable[..., Any]) -> Inputs:
+def own_inputs(function: Callable[..., Any], name: str = "input_spec") -> Inputs:
     """Return the inputs that a user's `input_spec` gives: a function of samples, perhaps a seed.
+
+    Args:
+        name: of the function, as a message has it; a `target_spec` gives targets alike.
 
     Raises:
         ValueError: it gives no batch of one sample.
     """
     if not callable(function):
         raise ValueError(
-            f"input_spec must be a function from a number of samples to a batch, got "
+            f"{name} must be a function from a number of samples to a batch, got "
             f"{type(function).__name__}"
         )
     takes_seed = "seed" in inspect.signature(function).parameters
 
     def own(samples: int, seed: int) -> Any:
         try:
-            return function(samples, seed=seed) if takes_seed else function(samples)
+            batch = function(samples, seed=seed) if takes_seed else function(samples)
         except MemoryError:
             raise
         except Exception as error:  # a user's function may raise anything
-            raise ValueError(f"input_spec({samples}) failed: {message_of(error)}") from error
+            raise ValueError(f"{name}({samples}) failed: {message_of(error)}") from error
+        return _checked(batch, samples, name)
 
-    sample = _checked(own(1, 0), 1)
+    sample = own(1, 0)
     return Inputs(filled(sample, _named(sample)), own)
 
 
-def _checked(batch: Any, samples: int) -> Any:
+def _checked(batch: Any, samples: int, name: str) -> Any:
     for array in flat(batch):
         shape = getattr(array, "shape", None)
         if shape is None or len(shape) == 0 or shape[0] != samples:
             found = type(array).__name__ if shape is None else tuple(shape)
             raise ValueError(
-                f"input_spec must return a batch of size {samples}, got {found}; each array "
+                f"{name} must return a batch of size {samples}, got {found}; each array "
                 "has the samples as its first axis"
             )
     return batch

@@ -349,6 +349,8 @@ def build(case: Case, builder: Builder, seed: int, backend: Any, emit: Emit) -> 
         raise CaseFailure(f"{case.model}: {reason}")
     try:
         inputs = backend.take_inputs(model, getattr(builder, "input_spec", None))
+        if (spec := getattr(builder, "target_spec", None)) is not None and TASKS[case.task].trains:
+            backend.take_targets(model, spec)
     except ValueError as error:
         raise CaseFailure(f"{case.model}: {error}") from None
     backend.make_variables(model, trains=TASKS[case.task].trains)

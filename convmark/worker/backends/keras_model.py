@@ -65,6 +65,7 @@ from convmark.worker.backends.own_training import (
     inference_aside,
     is_compiled,
     overrides,
+    own_targets,
     rates_are_zero,
 )
 from convmark.worker.backends.step import Framework, Step
@@ -101,6 +102,7 @@ class KerasBackend(Framework):
     def __init__(self) -> None:
         self._inputs: ByIdentity[Inputs] = ByIdentity()
         self._outputs: ByIdentity[list[tuple[Any, ...]]] = ByIdentity()
+        self.given_targets: ByIdentity[Inputs] = ByIdentity()
         self._own: ByIdentity[weakref.ref[OwnData]] = ByIdentity()
         """What the steps take, which keep it, of models that are trained as `fit` would."""
         self.begin_step()
@@ -244,14 +246,20 @@ class KerasBackend(Framework):
                 called(model, symbols(keras, found))  # JAX makes no weights inside a step
         return found
 
+    def take_targets(self, model: Any, target_spec: Callable[..., Any]) -> None:
+        """Have a model's own training compare with what the user's own function gives."""
+        self.given_targets[model] = own_targets(model, target_spec)
+
     def inputs(self, model: Any) -> Inputs:
         return self._inputs[model] if model in self._inputs else self.take_inputs(model, None)
 
-    def chosen_shapes(self) -> str:
-        """The shapes that models were given and leave open, for a message; empty of others."""
+    def chosen(self, error: BaseException) -> str:
+        """What models were given of which they do not tell, for the message of an error."""
         leaves = [leaf for inputs in self._inputs.values() for leaf in inputs.leaves if leaf.chosen]
         shapes = dict.fromkeys(f"{leaf.name}={text_of(leaf.shape)}" for leaf in leaves)
-        return f"; it was given {', '.join(shapes)}, try another --input-shape" if shapes else ""
+        text = f"; it was given {', '.join(shapes)}, try another --input-shape" if shapes else ""
+        owns = [own for one in self._own.values() if (own := one()) is not None]
+        return text + "".join(own.advice_on(error) for own in owns[-1:])
 
     def sample_shape(self, model: Any) -> tuple[int | None, ...]:
         """The shape of one sample of a model's only input, without the batch axis."""

@@ -41,6 +41,11 @@ class ByIdentity(Generic[Value]):
             raise KeyError(key)
         return self._kept[id(key)][1]
 
+    def get(self, key: Any) -> Value | None:
+        """Return what is known of an object; None where nothing is."""
+        kept = self._kept.get(id(key))
+        return kept[1] if kept is not None and kept[0]() is key else None
+
     def values(self) -> Iterator[Value]:
         """The values of the objects that are still there."""
         return (value for seen, value in self._kept.values() if seen() is not None)

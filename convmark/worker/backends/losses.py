@@ -150,8 +150,8 @@ def targets_of(loss: Any, sample: Sample, tensor: Callable[[Any], Any]) -> Targe
             return targets
     raise CaseFailure(
         f"no targets are known for its own loss {name}: targets of the output's shape "
-        f"{sample} and integer labels both fail; compile it with a loss of "
-        "keras.losses"
+        f"{sample} and integer labels both fail; give its builder a target_spec, or "
+        "compile it with a loss of keras.losses"
     )
 
 

@@ -27,7 +27,7 @@ from convmark.worker.backends.losses import (
 )
 from convmark.worker.backends.step import Step
 from convmark.worker.failure import CaseFailure
-from convmark.worker.inputs import flat
+from convmark.worker.inputs import Inputs, flat, own_inputs
 
 STEPS = ("train_step", "make_train_function")
 _PREDICTS = ("predict", "predict_step", "make_predict_function")
@@ -35,6 +35,7 @@ JIT_AND_EAGER = (
     "jit on needs a compiled step, but the model was compiled with "
     "run_eagerly=True; leave out one of them"
 )
+GUESSED = "; its targets are guesses, give its builder a target_spec if its code takes others"
 _LEGACY = [keras.optimizers.legacy.Optimizer] if KERAS_VERSION < (3, 0) else []
 OPTIMIZERS = (keras.optimizers.Optimizer, *_LEGACY)
 _TRAINER = (*STEPS, "train_function", "compute_loss")
@@ -178,6 +179,20 @@ def inference_aside(model: Any) -> dict[str, str]:
     return {**found, "run_eagerly": "True"} if model.run_eagerly else found
 
 
+def own_targets(model: Any, target_spec: Callable[..., Any]) -> Inputs:
+    """Return the targets that a user's own function gives for a model's own training.
+
+    Raises:
+        ValueError: the function gives no batch, or the model does not say how it is trained.
+    """
+    if not brings_training(model):
+        raise ValueError(
+            "a target_spec is for a model that says how it is trained; compile() it in its "
+            "builder, or leave the target_spec out"
+        )
+    return own_inputs(target_spec, "target_spec")
+
+
 def own_function(model: Any) -> bool:
     """Whether the model makes the whole of `train_function` itself, which takes an iterator."""
     return overrides(model, "make_train_function", "train_function")
@@ -223,6 +238,7 @@ class OwnData:
             CaseFailure: it cannot be compiled, has no loss, or no targets are known for its loss.
         """
         self._model, self._backend = model, backend
+        self._given: Inputs | None = backend.given_targets.get(model)
         own = overrides(model, "compute_loss", *STEPS)
         known = getattr(model, "outputs", None)  # the same in training
         # a step of its own may have targets for what it gives in inference alone
@@ -243,14 +259,29 @@ class OwnData:
             raise CaseFailure(
                 "compile() has no loss and the model adds none; give compile() a loss"
             )
+        self._guesses = [] if self._given else self._all_guesses(loss, structures[-1])
+        self._ways = [_Way(0)] if self._given else self._ways_to_give()
+        self._own_code = own
+
+    def _all_guesses(self, loss: Any, trained: Any) -> list[tuple[Any, list[Targets]]]:
+        """Return what the targets may be: structures, and the targets in each.
+
+        Args:
+            trained: the structure of the outputs in training.
+        """
         losses = self._losses(loss, self._structure)
-        self._guesses = [self._guess(losses, self._structure)]
+        found = [self._guess(losses, self._structure)]
         if loss is None and not any(losses) and is_classes(self._shapes):
             real = [Targets(real_numbers, self._shapes[0][1:])]
-            self._guesses.append((self._structure, real))
-        if self._shapes_of(structures[-1]) != self._shapes:
-            self._guesses.append(self._guess(self._losses(loss, structures[-1]), structures[-1]))
-        self._ways = self._ways_to_give()
+            found.append((self._structure, real))
+        if self._shapes_of(trained) != self._shapes:
+            found.append(self._guess(self._losses(loss, trained), trained))
+        return found
+
+    def advice_on(self, error: BaseException) -> str:
+        """Return what helps where the model's own code may have wanted other targets."""
+        mismatch = isinstance(error, (AttributeError, LookupError, TypeError, ValueError))
+        return GUESSED if self._own_code and self._given is None and mismatch else ""
 
     def _compile(self, recipe: Recipe, default_rate: float) -> None:
         model, loss = self._model, None
@@ -311,6 +342,8 @@ class OwnData:
 
     def targets(self, count: int, seed: int) -> tuple[Any, ...]:
         """Return the targets of so many samples, for each guess an array for each output."""
+        if self._given:
+            return tuple(self._backend.leaves(self._given.batch(count, seed)))
         generator = np.random.RandomState(seed)
         return tuple(one(count, generator) for _, guess in self._guesses for one in guess)
 
@@ -329,6 +362,8 @@ class OwnData:
     def as_given(self, inputs: Any, targets: tuple[Any, ...]) -> Any:
         """Return a batch as `fit` gives it to the step."""
         way = self._ways[0]
+        if self._given:
+            return inputs, self._backend.packed(self._given.structure, list(targets))
         if way.guess is None or not targets:
             return (inputs,) if isinstance(inputs, (list, tuple, dict)) else inputs
         structure, guess = self._guesses[way.guess]
