@@ -48,6 +48,7 @@ TRAINED_WITH = {
     "weighted": ("model", "Adam", "train_step"),
     "accumulates": ("model", None, "mean_squared_error + train_step"),  # it changes them itself
     "own_train_function": ("model", "SGD", "mean_squared_error + make_train_function"),
+    "two_optimizers": ("model", "ByName", "mean_squared_error"),
     "by_xla": ("model", "SGD", "mean_squared_error"),
     "mixed": ("model", "SGD", "categorical_crossentropy"),
     "adam": ("harness", "Adam", "sparse_categorical_crossentropy"),

@@ -12,7 +12,7 @@ ANYWHERE = (
 )
 OF_TENSORFLOW = (
     *("gan", "accumulates", "own_train_function", "by_xla", "told_and_compiled", "scored"),
-    *("unweighted", "weighted"),
+    *("unweighted", "weighted", "two_optimizers"),
 )
 STOPPING = ("stops", "stops_and_counts", "stops_in_its_graph")
 GOING_ON = ("goes_on", "decays", "optimizer_decays", "accumulates", "averages", "head_alone")

@@ -373,6 +373,29 @@ def accumulates() -> Any:
     return model
 
 
+class ByName(keras.optimizers.Optimizer):  # type: ignore[misc]
+    """Has each weight changed by one of two others, as packages of quantised weights do."""
+
+    def __init__(self) -> None:
+        super().__init__(learning_rate=0.01)
+        self.others = [("bias", keras.optimizers.Adam()), ("", keras.optimizers.SGD())]
+
+    def build(self, variables: Any) -> None:
+        super().build(variables)
+        for name, other in self.others:
+            other.build([one for one in variables if (one.name == "bias") == bool(name)])
+
+    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+        pairs = list(zip(grads, trainable_variables, strict=True))
+        for name, other in self.others:
+            chosen = [one for one in pairs if (one[1].name == "bias") == bool(name)]
+            other.apply(*map(list, zip(*chosen, strict=True)))
+
+
+def two_optimizers() -> Any:
+    return compiled("mse", optimizer=ByName())
+
+
 class OwnFunction(keras.Model):  # type: ignore[misc]
     def make_train_function(self, force: bool = False) -> Any:
         def function(iterator: Any) -> Any:

@@ -117,9 +117,13 @@ class Training:
 def _is_used(optimizer: Any) -> bool:
     """Whether an optimizer has changed weights, or has met them where it does not tell.
 
-    One that `compile` has made, of which a step of the model's own makes no use, has done nothing.
+    One that `compile` has made, of which a step of the model's own makes no use, has done nothing;
+    one that leaves its work to others that it holds has done theirs.
     """
     inner = getattr(optimizer, "inner_optimizer", optimizer)
+    others = [one for one in flat(list(vars(inner).values())) if isinstance(one, OPTIMIZERS)]
+    if any(one is not inner and _is_used(one) for one in others):
+        return True
     with contextlib.suppress(AttributeError, RuntimeError, TypeError, ValueError):
         return counted(inner) > 0  # JAX's values may be with the step
     told = getattr(inner, "built", getattr(inner, "_built", None))
