@@ -539,6 +539,14 @@ def test_what_a_models_own_predict_does_besides_is_in_the_state(ask: Ask) -> Non
     assert read_back(ask("trained_nets:by_xla", jit="on"))["model"] == {}
 
 
+def test_a_fit_of_its_own_and_layers_that_are_not_told_to_train_are_in_the_state(ask: Ask) -> None:
+    assert read_back(ask("trained_nets:untold", task="train"))["model"] == {"training": "not_told"}
+    assert read_back(ask("trained_nets:untold"))["model"] == {}
+    assert read_back(ask("trained_nets:own_fit", task="train"))["model"] == {"fit": "not_run"}
+    for name in ("untold(rate=0)", "told_and_compiled"):
+        assert read_back(ask(f"trained_nets:{name}", task="train"))["model"] == {}
+
+
 def test_a_model_that_asks_to_run_eagerly_infers_so(ask: Ask) -> None:
     found = read_back(ask("looks"))
     assert (found["call_path"], found["model"]["run_eagerly"]) == ("eager", "True")

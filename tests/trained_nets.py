@@ -278,6 +278,34 @@ def told_and_compiled() -> Any:
     return model
 
 
+class Untold(keras.Model):  # type: ignore[misc]
+    """Does not take `training`, so that Keras 3's `fit` drops nothing."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.body, self.drop = layers.Dense(3), layers.Dropout(rate)
+
+    def call(self, inputs: Any) -> Any:
+        return self.drop(self.body(inputs))
+
+
+def untold(rate: float = 0.5) -> Any:
+    model = Untold(rate)
+    model.build((None, 6))
+    model.compile("sgd", "mse")
+    return model
+
+
+class OwnFit(keras.Model):  # type: ignore[misc]
+    def fit(self, *args: Any, **more: Any) -> Any:
+        return [super(OwnFit, self).fit(*args, **more) for _ in range(2)][-1]
+
+
+def own_fit() -> Any:
+    inputs = keras.Input((6,))
+    return OwnFit(inputs, layers.Dense(3)(inputs))
+
+
 class Product(keras.metrics.Metric):  # type: ignore[misc]
     """Its result multiplies matrices: 2 x 16 x 16 x 16 = 8,192 FLOPs."""
 

@@ -113,7 +113,7 @@ def held_to_the_pieces(
 
 def _own_step(model: Any) -> bool:
     """Whether a part of the training step is the model's own code."""
-    from convmark.worker.backends.own_training import STEPS, overrides  # it needs Keras
+    from convmark.worker.backends.own_methods import STEPS, overrides  # it needs Keras
 
     return bool(overrides(model, *STEPS, "compute_loss"))
 

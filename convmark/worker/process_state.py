@@ -283,7 +283,7 @@ class Witness:
                 **({"layers": layers} if len(kinds) > 1 else {}),
                 **({"weight_bytes": weights} if len(held) > 1 else {}),
                 **self._changing_weights(),
-                **self._inference_aside(),
+                **self._aside(),
                 **self._untracked(),
                 **self._replaced(),
                 **self._spread(),
@@ -307,10 +307,12 @@ class Witness:
         changed = sum(now.get(one, value) != value for one, value in self._running.items())
         return {"changing_weights": str(changed)} if changed else {}
 
-    def _inference_aside(self) -> Settings:
-        """Return what of the model's own `predict` a step of inference leaves out, or has."""
-        if self._case.task != "infer" or self._case.runtime != DEFAULT_RUNTIME:
+    def _aside(self) -> Settings:
+        """Return what of the model's own `fit` or `predict` a step leaves out, or has."""
+        if self._case.task not in ("infer", "train") or self._case.runtime != DEFAULT_RUNTIME:
             return {}
+        if self._case.task == "train":
+            return dict(self._backend.training_aside(self._model))
         found: Settings = self._backend.inference_aside(self._model)
         if self._case.jit == "on" or self._backend.always_compiles:
             found.pop("jit_compile", None)

@@ -13,7 +13,8 @@ from convmark_zoo.keras_api import KERAS_VERSION, keras
 from convmark.worker.backends.keras_model import KerasBackend
 from convmark.worker.backends.keras_parts import ends_in_softmax, root_mean_square
 from convmark.worker.backends.losses import Batch
-from convmark.worker.backends.own_training import OwnData, own_function
+from convmark.worker.backends.own_methods import own_function
+from convmark.worker.backends.own_training import OwnData
 from convmark.worker.failure import CaseFailure
 
 if KERAS_VERSION < (3, 0):

@@ -53,18 +53,21 @@ from convmark.worker.backends.losses import (
     targets_of,
     training_batch,
 )
-from convmark.worker.backends.own_training import (
-    JIT_AND_EAGER,
-    PLAIN,
+from convmark.worker.backends.own_methods import (
     STEPS,
-    OwnData,
-    Recipe,
-    Training,
-    added_losses,
     brings_training,
     inference_aside,
     is_compiled,
     overrides,
+    training_aside,
+)
+from convmark.worker.backends.own_training import (
+    JIT_AND_EAGER,
+    PLAIN,
+    OwnData,
+    Recipe,
+    Training,
+    added_losses,
     own_targets,
     rates_are_zero,
 )
@@ -434,7 +437,8 @@ class KerasBackend(Framework):
         return step, lambda: own.described(by)
 
     training_progress, kept_values = staticmethod(training_progress), staticmethod(kept_values)
-    inference_aside, rates_are_zero = staticmethod(inference_aside), staticmethod(rates_are_zero)
+    inference_aside, training_aside = staticmethod(inference_aside), staticmethod(training_aside)
+    rates_are_zero = staticmethod(rates_are_zero)
     running_weights, spread = staticmethod(running_weights), staticmethod(spread)
     returned = staticmethod(returned)
     brings_training, is_softmax = staticmethod(brings_training), staticmethod(ends_in_softmax)

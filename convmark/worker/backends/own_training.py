@@ -19,18 +19,16 @@ from convmark.worker.backends.losses import (
     class_numbers,
     flat_losses,
     is_classes,
-    is_from_keras,
     loss_by_name,
     loss_name,
     real_numbers,
     targets_of,
 )
+from convmark.worker.backends.own_methods import STEPS, brings_training, is_compiled, overrides
 from convmark.worker.backends.step import Step
 from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import Inputs, flat, own_inputs
 
-STEPS = ("train_step", "make_train_function")
-_PREDICTS = ("predict", "predict_step", "make_predict_function")
 JIT_AND_EAGER = (
     "jit on needs a compiled step, but the model was compiled with "
     "run_eagerly=True; leave out one of them"
@@ -38,7 +36,6 @@ JIT_AND_EAGER = (
 GUESSED = "; its targets are guesses, give its builder a target_spec if its code takes others"
 _LEGACY = [keras.optimizers.legacy.Optimizer] if KERAS_VERSION < (3, 0) else []
 OPTIMIZERS = (keras.optimizers.Optimizer, *_LEGACY)
-_TRAINER = (*STEPS, "train_function", "compute_loss")
 
 
 @dataclass(frozen=True)
@@ -156,33 +153,6 @@ def added_losses(model: Any) -> bool:
     return bool(model.losses)
 
 
-def is_compiled(model: Any) -> bool:
-    """Whether `compile` was called, on Keras 2 or 3."""
-    return bool(getattr(model, "compiled", False) or getattr(model, "_is_compiled", False))
-
-
-def brings_training(model: Any) -> bool:
-    """Whether the model says itself how it is trained."""
-    return is_compiled(model) or overrides(model, *_TRAINER)
-
-
-def overrides(model: Any, *names: str) -> bool:
-    """Whether any of these methods is the model's own and not Keras's."""
-    return any(_overrides(model, name) for name in names)
-
-
-def inference_aside(model: Any) -> dict[str, str]:
-    """Return what makes a model's own `predict` another thing than a compiled forward pass.
-
-    Such as methods of its own, which a forward pass does not run: a detector chooses among its
-    boxes there.
-    """
-    found = {name: "not_run" for name in _PREDICTS if overrides(model, name)}
-    jit = getattr(model, "jit_compile", getattr(model, "_jit_compile", None))
-    found |= {"jit_compile": "not_run"} if is_compiled(model) and jit is True else {}
-    return {**found, "run_eagerly": "True"} if model.run_eagerly else found
-
-
 def own_targets(model: Any, target_spec: Callable[..., Any]) -> Inputs:
     """Return the targets that a user's own function gives for a model's own training.
 
@@ -195,19 +165,6 @@ def own_targets(model: Any, target_spec: Callable[..., Any]) -> Inputs:
             "builder, or leave the target_spec out"
         )
     return own_inputs(target_spec, "target_spec")
-
-
-def own_function(model: Any) -> bool:
-    """Whether the model makes the whole of `train_function` itself, which takes an iterator."""
-    return overrides(model, "make_train_function", "train_function")
-
-
-def _overrides(model: Any, name: str) -> bool:
-    assigned = vars(model).get(name)
-    if callable(assigned):  # `fit` assigns a train_function too, which is Keras's
-        return not is_from_keras(getattr(assigned, "python_function", assigned))
-    holder = next((one for one in type(model).__mro__ if name in vars(one)), None)
-    return holder is not None and not is_from_keras(holder)
 
 
 def held(model: Any, kind: Any) -> list[Any]:

@@ -18,7 +18,8 @@ import tensorflow as tf
 
 from convmark.worker.backends.keras_parts import root_mean_square
 from convmark.worker.backends.losses import Batch
-from convmark.worker.backends.own_training import Made, OwnData, own_function
+from convmark.worker.backends.own_methods import own_function
+from convmark.worker.backends.own_training import Made, OwnData
 from convmark.worker.backends.step import Step
 from convmark.worker.backends.tensorflow import TensorFlow
 from convmark.worker.backends.tensorflow_training import (
