@@ -188,6 +188,8 @@ def test_code_that_is_imported_after_the_first_step_leaves_it_unknown_what_a_sid
     late = {"event": "late", "side": "new", "late": "/nets/later.py"}
     found = session_of(answer(*codes, turns(1.0), late)).codes
     missed = "later.py was imported after the first step"
+    told = [{**codes[1], "missed": "first"}, {**late, "late": "/nets/w.txt"}]
+    assert session_of(answer(*told, turns(1.0))).codes["new"]["missed"] == "first"
     assert [code.get("missed") for code in found.values()] == [None, missed]
     end = {"event": "finished", "late": "/nets/later.py"}
     assert missed_of(answer(codes[0], end)) == missed

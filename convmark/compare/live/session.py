@@ -245,7 +245,7 @@ def session_of(answer: Answer) -> Session:
         "graphs": _graphs(answer),
     }
     for side, event in _by_side(answer, "late").items():
-        about["codes"][side] |= {"missed": missed_late(event)}
+        about["codes"][side].setdefault("missed", missed_late(event))
     if refused := answer.event("cannot_share"):
         return Session(refusal=str(refused["reason"]), **about)
     if failed := answer.event("cannot_run"):
