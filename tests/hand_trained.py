@@ -16,10 +16,9 @@ from trained_kinds import GOING_ON, STOPPING
 
 from convmark.core.case import Case
 from convmark.worker import backends, measurement, timing
-from convmark.worker.each_sample import hold_each_sample
 from convmark.worker.failure import CaseFailure
-from convmark.worker.proof import Proof
-from convmark.worker.trained import EARLY_STEPS
+from convmark.worker.other_samples import hold_each_sample
+from convmark.worker.proof import EARLY_STEPS, Proof
 
 WORKS = 12
 """Steps that a network takes which then stops."""

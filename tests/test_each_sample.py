@@ -45,8 +45,8 @@ def held(
 
     from convmark.core.case import Case
     from convmark.worker.backends.step import Step
-    from convmark.worker.each_sample import hold_each_sample
     from convmark.worker.inputs import Inputs
+    from convmark.worker.other_samples import hold_each_sample
 
     def feed(model: Any, task: str, samples: int, seed: int) -> Any:
         labels = np.random.RandomState(seed).randint(0, 2, samples)

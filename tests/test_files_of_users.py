@@ -17,9 +17,9 @@ from workers import environ, measured
 from convmark.core.case import Case
 from convmark.interpreter import Interpreter
 from convmark.worker import runtimes
-from convmark.worker.each_sample import hold_each_sample
 from convmark.worker.failure import CaseFailure, UnknownModelError
 from convmark.worker.model_files import files_of
+from convmark.worker.other_samples import hold_each_sample
 from convmark.worker.runtimes.engine import Taken
 from convmark.worker.runtimes.export import Exported
 from convmark.worker.runtimes.files import check_runtime_file, onnx_precision, onnx_products

@@ -14,7 +14,7 @@ from convmark.core.case import Case
 from convmark.core.options import Options
 from convmark.interpreter import Interpreter
 from convmark.session.layers import layer_request
-from convmark.worker.profiled import busy, fused, on_device, profiled
+from convmark.worker.layer_passes import busy, fused, on_device, profiled
 
 GROUPS = [(0, 2), (2, 3), (3, 12)]
 
@@ -128,7 +128,7 @@ import json
 import numpy as np
 from convmark.worker import backends
 from convmark.worker.backends.step import SCOPE, scope
-from convmark.worker.profiled import on_device
+from convmark.worker.layer_passes import on_device
 
 backend = backends.load(NAME)
 backend.configure(device="cpu", threads="default", precision="float32", seed=0)

@@ -11,8 +11,7 @@ import pytest
 
 from convmark.core.case import Case
 from convmark.worker.failure import CaseFailure
-from convmark.worker.proof import Proof, check_device, check_jit
-from convmark.worker.trained import EARLY_STEPS, Progress, Trained
+from convmark.worker.proof import EARLY_STEPS, Progress, Proof, Trained, check_device, check_jit
 
 
 class Reader:

@@ -39,8 +39,7 @@ from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import flat
 from convmark.worker.layer_facts import folded, moved_bytes, unit_facts
 from convmark.worker.layer_mode import check_compiled, held_to_the_layers, held_to_the_pieces
-from convmark.worker.layer_passes import FORWARD, Pass, Passes, Place
-from convmark.worker.profiled import profiled
+from convmark.worker.layer_passes import FORWARD, Pass, Passes, Place, profiled
 from convmark.worker.traced import is_variable
 
 SPAN_GROUPS = (2, 4, 8)

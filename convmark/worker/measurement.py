@@ -30,8 +30,14 @@ from convmark.worker.host import (
 )
 from convmark.worker.other_samples import hold_other_samples
 from convmark.worker.phases import FED_WINDOWS, fed_windows, first_step, sustain
-from convmark.worker.proof import PROOF_STEP, Proof, check_at_rest, check_device, check_finite
-from convmark.worker.trained import EARLY_STEPS
+from convmark.worker.proof import (
+    EARLY_STEPS,
+    PROOF_STEP,
+    Proof,
+    check_at_rest,
+    check_device,
+    check_finite,
+)
 from convmark.worker.turns import timed_turn
 from convmark.worker.work import Work
 
