@@ -14,7 +14,7 @@ import jax, jax.numpy as jnp, numpy as np
 jax.config.update("jax_num_cpu_devices", 2)
 from jax.experimental import io_callback
 from jax.experimental.xla_metadata import set_xla_metadata
-from convmark.worker.backends.jax_identity import lowered, step_digest
+from convmark.worker.backends.jaxpr import lowered, step_digest
 
 HALVES = jax.NamedSharding(jax.make_mesh((2,), ("half",)), jax.P("half"))
 X = jnp.linspace(0.0, 1.0, 64, dtype=jnp.float32).reshape(8, 8)

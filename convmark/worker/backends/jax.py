@@ -15,9 +15,8 @@ import numpy as np
 from convmark_zoo.keras_api import keras
 
 from convmark.worker import reference
-from convmark.worker.backends.jax_identity import lowered, step_digest
 from convmark.worker.backends.jax_values import Copies, HandedOn, Reading, is_dense, variables_of
-from convmark.worker.backends.jaxpr import as_written, held_arrays, jaxpr_work
+from convmark.worker.backends.jaxpr import as_written, held_arrays, jaxpr_work, lowered, step_digest
 from convmark.worker.backends.keras3 import Keras3Backend, cuda_versions, distribution_version
 from convmark.worker.backends.keras_parts import ByIdentity, loose, untracked
 from convmark.worker.backends.keras_state import dtype_policy, read_all, set_policy
