@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from convmark_zoo.keras_api import keras
 from jax.experimental.sparse import JAXSparse
 
-from convmark.worker.backends.kept_values import check_size
 from convmark.worker.backends.keras_parts import ByIdentity
+from convmark.worker.backends.keras_state import check_size
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ import numpy as np
 from convmark_zoo.keras_api import KERAS_RELEASE, keras
 
 from convmark.core.runtimes import parted_signature
-from convmark.worker.backends.kept_values import kept_values, training_progress
 from convmark.worker.backends.keras_inputs import check_count, inputs_of
 from convmark.worker.backends.keras_parts import (
     ByIdentity,
@@ -38,10 +37,12 @@ from convmark.worker.backends.keras_state import (
     Conventions,
     KerasContext,
     dtype_policy,
+    kept_values,
     keras_settings,
     layer_precisions,
     limits_lifted,
     running_weights,
+    training_progress,
 )
 from convmark.worker.backends.losses import (
     Batch,
