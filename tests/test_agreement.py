@@ -12,6 +12,7 @@ import pytest
 
 from convmark.core.runtimes import ERROR_BOUNDS
 from convmark.worker.failure import CaseFailure
+from convmark.worker.learning import score
 from convmark.worker.runtimes.agreement import (
     Agreement,
     agreement,
@@ -21,7 +22,6 @@ from convmark.worker.runtimes.agreement import (
     has_new_norms,
     lost_entries,
 )
-from convmark.worker.runtimes.tested import score
 
 
 def test_errors_are_taken_of_all_batches_and_related_to_how_far_the_outputs_spread() -> None:

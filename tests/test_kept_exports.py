@@ -15,11 +15,11 @@ import pytest
 
 from convmark.core.case import Case
 from convmark.core.runtimes import EXPORTS
+from convmark.worker import learning as testing
 from convmark.worker import runtimes
 from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import Inputs, Leaf, flat
 from convmark.worker.runtimes import export as exporting
-from convmark.worker.runtimes import tested as testing
 from convmark.worker.runtimes.export import export
 
 

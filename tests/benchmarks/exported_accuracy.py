@@ -27,7 +27,7 @@ from convmark.core.tasks import TASKS
 from convmark.worker import backends, learning, measurement, mnist
 from convmark.worker.builders import builder
 from convmark.worker.failure import CaseFailure
-from convmark.worker.runtimes.tested import tested
+from convmark.worker.learning import tested
 
 EPOCHS = 5
 FORMS = [one.name for one in RUNTIMES.values() if one.backend == "tensorflow"]
