@@ -372,7 +372,7 @@ def test_the_hash_of_an_export_is_of_all_that_its_graph_holds(
 ) -> None:
     """Variables of no layer, large tensors, and tables, which cannot be read; Keras's version."""
     tf = importlib.import_module("tensorflow")
-    exports = importlib.import_module("convmark.worker.backends.tensorflow_export")
+    exports = importlib.import_module("convmark.worker.backends.saved_model")
 
     def digest(*held: Any, variables: Sequence[Any] = ()) -> str:
         graph = tf.Graph()

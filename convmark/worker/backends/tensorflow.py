@@ -25,9 +25,14 @@ from convmark.worker.backends.own_training import (
     Made,
     OwnData,
 )
-from convmark.worker.backends.saved_model import SavedModel, signature_words
+from convmark.worker.backends.saved_model import (
+    SavedModel,
+    digest_of,
+    forward_function,
+    outputs_of,
+    signature_words,
+)
 from convmark.worker.backends.step import Chain, Piece, Step
-from convmark.worker.backends.tensorflow_export import digest_of, forward_function, outputs_of
 from convmark.worker.backends.tensorflow_graph import forward_work, graph_work, held_tensors
 from convmark.worker.backends.tensorflow_identity import step_digest
 from convmark.worker.backends.tensorflow_layers import backward_piece, clocked, piece
