@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from workers import git
 
-from convmark.compare.live.requirements import changed_requirements, other_packages
+from convmark.compare.live.todays import changed_requirements, other_packages
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 

@@ -271,8 +271,7 @@ def against_of(run: PytestRun, baseline: Baseline, history: History) -> dict[str
 
 def _shared(run: PytestRun, baseline: Baseline, history: History) -> dict[str, list[str]]:
     """Return by case in what both codes are today's, though its baseline's commit has another."""
-    from convmark.compare.live.requirements import other_packages
-    from convmark.compare.live.todays import changed_variables, todays
+    from convmark.compare.live.todays import changed_variables, other_packages, todays
 
     own: dict[str, Any] = {"options": run.options, "folder": run.folder}
     variables = changed_variables(run.environ, os.environ)

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from convmark.compare.live.anchor import MakeInterpreter, Origin, origin_of, refuse_ref
-from convmark.compare.live.requirements import other_packages
 from convmark.compare.live.session import LiveSide, Pairing
+from convmark.compare.live.todays import other_packages
 from convmark.compare.live.tree import Tree, tree_as_it_is, tree_at_commit
 from convmark.compare.live.worktree import resolve_here
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
