@@ -136,7 +136,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(Interpreter, "requests", [])
     monkeypatch.setattr(Interpreter, "seed", random.Random(1))
     clock = SimpleNamespace(monotonic=lambda: Interpreter.now_s)
-    monkeypatch.setattr("convmark.compare.live.terms.time", clock)
+    monkeypatch.setattr("convmark.compare.live.case_result.time", clock)
     monkeypatch.setattr(  # the steps take no time
         "convmark.compare.live.session.take_rounds",
         lambda workers, steps, seconds, order, **more: take_rounds(workers, steps, 0.0, order),

@@ -13,9 +13,9 @@ import pytest
 from workers import git, short_sessions
 
 from convmark.compare.live import anchor
+from convmark.compare.live.case_result import LiveOptions
 from convmark.compare.live.live import compare_live
 from convmark.compare.live.session import LiveSide, Pairing, SessionPlan, lockstep_session
-from convmark.compare.live.terms import LiveOptions
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
 from convmark.interpreter import Interpreter, zoo_folder

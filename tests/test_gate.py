@@ -27,7 +27,12 @@ from convmark.compare.judgement import (
 from convmark.compare.live import ab_files, gate, live
 from convmark.compare.live import session as live_session
 from convmark.compare.live.anchor import AnchorCode, Origin, anchor_trees
-from convmark.compare.live.case_result import CaseResult, note_unlike, only_in_rows
+from convmark.compare.live.case_result import (
+    CaseResult,
+    LiveOptions,
+    note_unlike,
+    only_in_rows,
+)
 from convmark.compare.live.gate import (
     Sides,
     compare_with_anchors,
@@ -35,7 +40,6 @@ from convmark.compare.live.gate import (
     same_as_today,
 )
 from convmark.compare.live.session import Pairing, Session
-from convmark.compare.live.terms import LiveOptions
 from convmark.compare.rule.decision import Decision
 from convmark.compare.sessions_file import TABLE, keep_sessions
 from convmark.core.case import Case

@@ -16,7 +16,13 @@ import pytest
 from fake_worker import StandIn
 
 from convmark.compare.live import live
-from convmark.compare.live.case_result import OTHER_SOFTWARE, VOID, CaseResult, hold_sizes
+from convmark.compare.live.case_result import (
+    OTHER_SOFTWARE,
+    VOID,
+    CaseResult,
+    LiveOptions,
+    hold_sizes,
+)
 from convmark.compare.live.live import compare_live
 from convmark.compare.live.session import (
     DuetSide,
@@ -26,7 +32,6 @@ from convmark.compare.live.session import (
     SessionPlan,
     SideFailure,
 )
-from convmark.compare.live.terms import LiveOptions
 from convmark.compare.live.tree import ForeignCode
 from convmark.compare.rule.decision import CROSS_CHECKED_BY, Decision
 from convmark.compare.sessions_file import CarriedOver, EarlierSessions

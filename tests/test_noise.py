@@ -16,7 +16,7 @@ from snapshots import check, plain
 
 from convmark.cli import main, noise
 from convmark.compare.files import NOISE, read_noise
-from convmark.compare.live import live, terms
+from convmark.compare.live import case_result, live
 from convmark.compare.live.session import DuetSide, Session
 from convmark.core.errors import StoreError
 from convmark.core.statistics import Estimate
@@ -68,7 +68,7 @@ def sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[DuetSid
 
     ticks = itertools.count()
     clock = SimpleNamespace(monotonic=lambda: float(2 * len(found)) + 1e-6 * next(ticks))
-    monkeypatch.setattr(terms, "time", clock)
+    monkeypatch.setattr(case_result, "time", clock)
     monkeypatch.setattr("convmark.machine.cautions.Preflight.lines", lambda *_: DISTURBED)
     monkeypatch.setattr(live, "duet_session", duet)
     monkeypatch.setattr("convmark.interpreter.Interpreter", Interpreter)

@@ -31,7 +31,7 @@ from convmark.cli import main
 from convmark.compare.files import read_verdicts
 from convmark.compare.judgement import LiveSession
 from convmark.compare.live import gate, tree
-from convmark.compare.live.terms import LiveOptions
+from convmark.compare.live.case_result import LiveOptions
 from convmark.compare.sessions_file import KeptSession, conditions_of, write
 from convmark.core.installed import version_of
 from convmark.plugin.pytest_run import PytestRun

@@ -38,10 +38,9 @@ from convmark.compare.live.ab import (
 )
 from convmark.compare.live.anchor import MakeInterpreter, interpreter_maker
 from convmark.compare.live.blame import blame, blamed_lines, expected_s, then_layers
-from convmark.compare.live.case_result import CaseResult
+from convmark.compare.live.case_result import CaseResult, LiveOptions
 from convmark.compare.live.live import compare_live
 from convmark.compare.live.session import Pairing, Session
-from convmark.compare.live.terms import LiveOptions
 from convmark.compare.rule.decision import USUAL, Limits
 from convmark.core.backends import DEFAULT_BACKEND
 from convmark.core.case import Case

@@ -23,11 +23,10 @@ from convmark.cli.command import exit_status, sayer
 from convmark.compare.files import NOISE, NOISE_TABLE, NoiseRow
 from convmark.compare.judgement import INTERRUPTED
 from convmark.compare.live.anchor import KeptTree, copied_tree, origin_of
-from convmark.compare.live.case_result import CaseResult
+from convmark.compare.live.case_result import CaseResult, LiveOptions
 from convmark.compare.live.gate import Sides
 from convmark.compare.live.live import compare_live
 from convmark.compare.live.session import Pairing
-from convmark.compare.live.terms import LiveOptions
 from convmark.compare.live.tree import tree_as_it_is
 from convmark.compare.rule.allotment import CHANGES, Sensitivity, sensitivities
 from convmark.core.case import Case

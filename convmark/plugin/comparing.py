@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from convmark.compare.history import History
     from convmark.compare.judgement import Judgement, LiveComparison
     from convmark.compare.live.anchor import AnchorCode, Origin
+    from convmark.compare.live.case_result import LiveOptions
     from convmark.compare.live.session import Pairing
-    from convmark.compare.live.terms import LiveOptions
     from convmark.compare.rule.decision import Limits
     from convmark.compare.sessions_file import EarlierSessions
     from convmark.plugin.pytest_run import PytestRun
@@ -147,7 +147,7 @@ def _terms(
     before: int,
 ) -> LiveOptions:
     """Return what the live comparisons go by; their budget begins now."""
-    from convmark.compare.live.terms import LiveOptions
+    from convmark.compare.live.case_result import LiveOptions
     from convmark.compare.sessions_file import left_undecided
 
     runs = [*run.earlier_runs, *filter(None, [run.resumed])]

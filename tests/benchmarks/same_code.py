@@ -23,9 +23,9 @@ from typing import Any
 import convmark_zoo
 from scipy.stats import beta
 
+from convmark.compare.live.case_result import LiveOptions
 from convmark.compare.live.live import compare_live
 from convmark.compare.live.session import LiveSide, Pairing
-from convmark.compare.live.terms import LiveOptions
 from convmark.core.case import Case
 from convmark.interpreter import Interpreter
 

@@ -27,10 +27,9 @@ from convmark.compare.live.anchor import (
     anchor_trees,
 )
 from convmark.compare.live.blame import then_layers
-from convmark.compare.live.case_result import CaseResult
+from convmark.compare.live.case_result import CaseResult, LiveOptions
 from convmark.compare.live.live import compare_live
 from convmark.compare.live.session import NEW, OLD, LiveSide, Pairing
-from convmark.compare.live.terms import LiveOptions
 from convmark.compare.live.tree import OwnCode, other_clone
 from convmark.compare.live.worktree import working_trees
 from convmark.core.case import Case

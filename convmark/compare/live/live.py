@@ -19,6 +19,7 @@ from convmark.compare.live.case_result import (
     NO_STEP,
     OTHER_SOFTWARE,
     CaseResult,
+    LiveOptions,
     cannot_run,
     hold_files,
     hold_sizes,
@@ -36,7 +37,6 @@ from convmark.compare.live.session import (
     duet_session,
     lockstep_session,
 )
-from convmark.compare.live.terms import LiveOptions
 from convmark.compare.live.tree import ForeignCode, check_lacked
 from convmark.compare.rule.allotment import next_session, seconds_to_decide
 from convmark.compare.rule.decision import (
