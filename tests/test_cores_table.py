@@ -13,7 +13,7 @@ from test_report_tables import kept, three
 
 from convmark.core.table import Table
 from convmark.report.summary import run_tables
-from convmark.report.tables.cores import cores, cores_of_runs
+from convmark.report.tables.scaling import cores, cores_of_runs
 from convmark.results.record import Record
 
 

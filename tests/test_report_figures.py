@@ -31,7 +31,7 @@ from convmark.report.figures.figure import (
 from convmark.report.figures.sessions import CONTROL, sessions_spec
 from convmark.report.rows import points, read_rows
 from convmark.report.tables import markdown_text, terminal_text
-from convmark.report.tables.replicas import scaling
+from convmark.report.tables.scaling import scaling
 from convmark.report.tables.steps import roofline
 
 SVG = "{http://www.w3.org/2000/svg}"

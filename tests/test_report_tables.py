@@ -27,7 +27,7 @@ from convmark.report.tables.hardware import hardware_tables
 from convmark.report.tables.history import history
 from convmark.report.tables.models import applications, architectures, pareto, pareto_front
 from convmark.report.tables.overview import machines, troubles
-from convmark.report.tables.replicas import scaling, scaling_of_run
+from convmark.report.tables.scaling import scaling, scaling_of_run
 from convmark.report.tables.steps import (
     attainable,
     batch_sizes,

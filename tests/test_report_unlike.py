@@ -29,7 +29,7 @@ from convmark.report.summary import summary_text
 from convmark.report.tables.accuracy import accuracy
 from convmark.report.tables.hardware import hardware_tables
 from convmark.report.tables.models import applications, pareto, published_times
-from convmark.report.tables.replicas import scaling
+from convmark.report.tables.scaling import scaling
 from convmark.report.tables.steps import batch_sizes, roofline
 from convmark.results.record import Record
 

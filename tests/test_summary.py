@@ -15,7 +15,7 @@ from convmark.core.case import Case
 from convmark.core.statistics import spread
 from convmark.core.table import plain
 from convmark.report.summary import by_case, cards, summary, summary_text
-from convmark.report.tables.replicas import scaling_of_run
+from convmark.report.tables.scaling import scaling_of_run
 from convmark.results.record import Record
 
 

@@ -23,7 +23,6 @@ from convmark.report.sides import Sides, newest_versions, sides_of
 from convmark.report.tables.accuracy import accuracy
 from convmark.report.tables.answers import answers
 from convmark.report.tables.comparisons import comparisons, comparisons_of
-from convmark.report.tables.cores import cores_of_runs
 from convmark.report.tables.cost import COST, TRAINING_COST, cost_tables, energy
 from convmark.report.tables.hardware import BEST_BATCHES, hardware_tables
 from convmark.report.tables.history import history, levels, marks, runs_of_levels, trends
@@ -37,8 +36,8 @@ from convmark.report.tables.models import (
     task_figures,
 )
 from convmark.report.tables.overview import differing, machines, nodes, troubles
-from convmark.report.tables.replicas import scaling
 from convmark.report.tables.runtimes import runtimes
+from convmark.report.tables.scaling import cores_of_runs, scaling
 from convmark.report.tables.steps import (
     batch_sizes,
     distribution,

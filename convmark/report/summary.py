@@ -25,9 +25,8 @@ from convmark.core.text import (
     reasons_text,
     seconds_text,
 )
-from convmark.report.tables.cores import cores
 from convmark.report.tables.cost import ENERGY_COLUMNS, ENERGY_HEADINGS, of_scopes
-from convmark.report.tables.replicas import scaling_of_run
+from convmark.report.tables.scaling import cores, scaling_of_run
 from convmark.results.record import OF_MANY_STEPS, Record, large_load, shown_in
 from convmark.session.learning import WAYS
 
