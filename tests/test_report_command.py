@@ -349,9 +349,9 @@ def test_a_figure_that_cannot_be_drawn_leaves_the_others(
 
 
 def test_figures_are_written_as_svg_and_png(folder: Path, monkeypatch: Any) -> None:
-    from convmark.report.figures import drawings
+    from convmark.report.figures import figure
 
-    monkeypatch.setattr(drawings, "MOST_CHOICES", 1)
+    monkeypatch.setattr(figure, "MOST_CHOICES", 1)
     results_of_two_machines(folder)
     assert main(["report", "--figures", "figures"]) == 0
     names = {path.name for path in (folder / "figures").iterdir()}

@@ -18,7 +18,6 @@ from convmark.core.interval import Interval
 from convmark.core.table import headings, table_of
 from convmark.report.build import build
 from convmark.report.figures import drawn, figures_of
-from convmark.report.figures.drawings import painted, slots_of
 from convmark.report.figures.figure import (
     MOST_OF_TITLE,
     PALETTE,
@@ -26,6 +25,8 @@ from convmark.report.figures.figure import (
     Figure,
     drawn_svg,
     figure_rows,
+    painted,
+    slots_of,
     whole_spec,
 )
 from convmark.report.figures.sessions import CONTROL, sessions_spec

@@ -179,7 +179,7 @@ def _give(found: Report, chosen: str, output: str | None) -> None:
 def _draw(found: Report, folder: str) -> None:
     """Write the report's figures in the folder, and say how many."""
     from convmark.report.figures import figures_of
-    from convmark.report.figures.drawings import export_figures
+    from convmark.report.figures.figure import export_figures
 
     written = export_figures(figures_of(found.tables), Path(folder), _say)
     tell(f"{counted(len(written), 'file')} in {unbroken(folder)}", stream=sys.stderr)

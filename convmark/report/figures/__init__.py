@@ -14,8 +14,7 @@ from convmark.report.figures.compare import (
     published_figure,
     roofline_figure,
 )
-from convmark.report.figures.drawings import drawn
-from convmark.report.figures.figure import Figure
+from convmark.report.figures.figure import Figure, drawn
 from convmark.report.figures.series import (
     batch_figure,
     cores_figure,

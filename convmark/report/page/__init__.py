@@ -23,7 +23,6 @@ from convmark.core.files import cache_folder, write_whole
 from convmark.core.git import Git, GitError
 from convmark.core.table import Table, cell_text
 from convmark.core.text import code_marked
-from convmark.report.figures.drawings import slots_of
 from convmark.report.figures.figure import (
     CONFIG,
     PALETTE,
@@ -31,6 +30,7 @@ from convmark.report.figures.figure import (
     UNKNOWN,
     Figure,
     drawing_package,
+    slots_of,
 )
 from convmark.report.page.layout import MOST_NAME, MOST_WIDTH, Facets, kinds, layout, tiles
 from convmark.report.ratios import LEAST_PROCESSES
