@@ -12,7 +12,7 @@ import pytest
 from quotients import skewed
 from report_rows import FAST, SLOW, keep_run, measured
 
-from convmark.core.report_options import ReportOptions
+from convmark.core.option import ReportOptions
 from convmark.core.table import Table
 from convmark.report.command import report
 from convmark.report.comparison import Comparison, Price

@@ -16,7 +16,7 @@ from report_rows import HOSTILE, SLOW, keep_run, suite
 from convmark.cli import main
 from convmark.cli.run import describe_models
 from convmark.core.errors import StoreError
-from convmark.core.report_options import ReportOptions
+from convmark.core.option import ReportOptions
 from convmark.interpreter import Interpreter
 from convmark.report.command import report
 from convmark.report.describe import WIDTH, Layer, described_models, diagram, timed

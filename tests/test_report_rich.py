@@ -10,7 +10,7 @@ from report_rows import keep_prices
 from rich_rows import GPU, LONG_HISTORY, rich_results
 from test_report_browser import choose, hover, labelled_rows, pytestmark, still
 
-from convmark.core.report_options import ReportOptions
+from convmark.core.option import ReportOptions
 from convmark.report.command import report
 
 __all__ = ["pytestmark"]

@@ -20,11 +20,10 @@ from convmark.cli.command import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_US
 from convmark.cli.parsers import parsers
 from convmark.core.errors import ConvmarkError
 from convmark.core.model_name import TRUST
-from convmark.core.option import by_source, values_of
+from convmark.core.option import REPORT_OPTIONS, ReportOptions, by_source, values_of
 from convmark.core.options import OPTIONS, Options, read
 from convmark.core.processes import as_interrupts
 from convmark.core.pyproject import pyproject_settings
-from convmark.core.report_options import REPORT_OPTIONS, ReportOptions
 from convmark.core.text import plain_text
 
 __all__ = ["main"]

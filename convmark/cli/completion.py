@@ -15,8 +15,8 @@ from typing import Any
 from convmark.core.backends import BACKENDS
 from convmark.core.case import ISOLATIONS, PRECISIONS
 from convmark.core.errors import ConvmarkError
+from convmark.core.option import RANKS, STYLES
 from convmark.core.options import REFUSED, read
-from convmark.core.report_options import RANKS, STYLES
 from convmark.core.runtimes import RUNTIME_PRECISIONS, RUNTIMES
 from convmark.core.tasks import TASKS
 

@@ -16,8 +16,7 @@ from convmark.cli.command import (
     command,
 )
 from convmark.core.case import SIDE_SETTINGS
-from convmark.core.option import DRY_RUN, RESUME
-from convmark.core.report_options import REPORT_OPTIONS
+from convmark.core.option import DRY_RUN, REPORT_OPTIONS, RESUME
 
 ACROSS = "tensorflow, keras, python, backend, commit, machine, gpu or driver"
 

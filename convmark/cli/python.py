@@ -27,11 +27,18 @@ from convmark.cli.run import check_plan, left_out
 from convmark.core.errors import ConvmarkError, DrawingError, OptionError
 from convmark.core.fitting import wrapped
 from convmark.core.model_name import TRUST
-from convmark.core.option import MOST_QUOTED, Option, by_source, plain_value, values_of
+from convmark.core.option import (
+    MOST_QUOTED,
+    REPORT_OPTIONS,
+    Option,
+    ReportOptions,
+    by_source,
+    plain_value,
+    values_of,
+)
 from convmark.core.option_values import parse_percent, parse_seconds
 from convmark.core.options import KEYWORDS, Options, read
 from convmark.core.pyproject import pyproject_settings
-from convmark.core.report_options import REPORT_OPTIONS, ReportOptions
 from convmark.core.table import Table, grid, plain
 from convmark.core.text import code_marked, plain_text, shown
 from convmark.interpreter.environments import interpreters

@@ -13,8 +13,8 @@ from types import MappingProxyType
 from convmark.core.errors import DrawingError, OptionError
 from convmark.core.files import write_output, writing
 from convmark.core.fitting import tell, unbroken
+from convmark.core.option import RANKS, REPORT_OPTIONS, STYLES, ReportOptions
 from convmark.core.option_values import choice_of, nearest, parse_file
-from convmark.core.report_options import RANKS, REPORT_OPTIONS, STYLES, ReportOptions
 from convmark.core.table import Table
 from convmark.core.text import counted, painted
 from convmark.report.build import FIRST, VERDICTS, Report, build

@@ -33,9 +33,9 @@ from typing import TYPE_CHECKING, Any
 
 from convmark.core.errors import OptionError
 from convmark.core.files import read_regular
+from convmark.core.option import RANKS
 from convmark.core.option_values import nearest
 from convmark.core.pyproject import toml_of
-from convmark.core.report_options import RANKS
 from convmark.core.text import is_plain
 
 if TYPE_CHECKING:

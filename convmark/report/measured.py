@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from convmark.compare.comparability import told_always
 from convmark.core.errors import OptionError
-from convmark.core.report_options import RANKS
+from convmark.core.option import RANKS
 from convmark.core.statistics import median_of
 from convmark.core.text import listed
 from convmark.report.comparison import Comparison, Price
