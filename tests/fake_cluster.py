@@ -15,7 +15,7 @@ import convmark
 from convmark.core.errors import ConvmarkError
 from convmark.machine.gpu.devices import Gpu
 from convmark.machine.hardware import Machine
-from convmark.results.agreement import ASCENDING
+from convmark.results.record import ASCENDING
 from convmark.session.fleet import host
 from convmark.session.fleet.host import Host, NodeSettings, PreparedNode, about_this_node, installed
 from convmark.session.fleet.nodes import Node, NodeFacts

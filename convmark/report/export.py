@@ -24,8 +24,8 @@ from convmark.core.errors import OptionError
 from convmark.core.statistics import is_known
 from convmark.core.text import load_text
 from convmark.report.rows import POINT, SERIES, Rows, case_of, latest, points, text_of
-from convmark.results.agreement import utc_of
 from convmark.results.names import OTHER_HOST
+from convmark.results.record import utc_of
 from convmark.results.table_file import csv_lines
 
 if TYPE_CHECKING:

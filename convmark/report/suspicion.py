@@ -22,9 +22,8 @@ from convmark.report.beside import KINDS
 from convmark.report.plausible import implausible, there
 from convmark.report.rows import text_of
 from convmark.report.unlikely import untimed
-from convmark.results.agreement import utc_of
 from convmark.results.columnar import case_name
-from convmark.results.record import BUSY_SHARE, FRAMEWORK_COLUMNS, MEASURED
+from convmark.results.record import BUSY_SHARE, FRAMEWORK_COLUMNS, MEASURED, utc_of
 from convmark.results.run_file import steps_path
 from convmark.results.store import each_step_times
 from convmark.session.fleet.part import part_path

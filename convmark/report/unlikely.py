@@ -21,8 +21,7 @@ from convmark.compare.judgement import Judgement
 from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIME_PRECISIONS
 from convmark.core.text import counted
 from convmark.report.plausible import HIGHEST_BYTES, WINOGRAD, highest_flops, there
-from convmark.results.agreement import utc_of
-from convmark.results.record import BUSY_SHARE, COLUMNS
+from convmark.results.record import BUSY_SHARE, COLUMNS, utc_of
 from convmark.session.ceilings import Ceiling
 from convmark.session.layers import LayerRow
 from convmark.session.learning import TASK, WATERFALL, WAYS, Epoch

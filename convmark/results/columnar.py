@@ -19,9 +19,8 @@ from convmark.core.case import Case
 from convmark.core.cells import from_cell
 from convmark.core.errors import CaseError
 from convmark.core.files import as_store_error, read_regular
-from convmark.results.agreement import FIGURES, figures_agree, words_broken
 from convmark.results.reading import HEADER, LAYOUTS, MEASUREMENT_VERSIONS, read_run, rows_agree
-from convmark.results.record import COLUMNS, STATUSES
+from convmark.results.record import COLUMNS, FIGURES, STATUSES, figures_agree, words_broken
 from convmark.results.schema import SCHEMA_VERSION
 
 MOST_NUMBER = 400

@@ -30,9 +30,8 @@ from convmark.interpreter.installer import wanted
 from convmark.machine.gpu.cards import visible_cards
 from convmark.machine.hardware import Machine
 from convmark.machine.state import limiting_quota
-from convmark.results.agreement import utc_of
 from convmark.results.reading import RUN_NAME, read_run
-from convmark.results.record import Record
+from convmark.results.record import Record, utc_of
 from convmark.results.store import run_files
 from convmark.session.ceilings import ceilings_path, conditions, missing, read_ceilings
 from convmark.session.expected import (

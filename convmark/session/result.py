@@ -19,9 +19,8 @@ from convmark.core.text import plain_text
 from convmark.interpreter import Answer
 from convmark.machine.cautions import changes_speed
 from convmark.machine.gpu.cards import Watch
-from convmark.results.agreement import phases_apart
 from convmark.results.code.manifest import Code
-from convmark.results.record import Record
+from convmark.results.record import Record, phases_apart
 from convmark.results.schema import COUNTING_VERSION, MEASUREMENT_VERSION
 from convmark.results.table_file import TableBeside
 from convmark.session import latency_limit, learning, sustained

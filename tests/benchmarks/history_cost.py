@@ -32,9 +32,8 @@ from histories import MACHINE, process
 from convmark.compare.files import verdicts_path
 from convmark.compare.index import SETTLED_S
 from convmark.compare.judgement import Judgement
-from convmark.results.agreement import ASCENDING
 from convmark.results.reading import HEADER
-from convmark.results.record import COLUMNS, Record, to_cells
+from convmark.results.record import ASCENDING, COLUMNS, Record, to_cells
 
 SETTLED = "seconds until the index takes a file for whole (default: %(default)s)"
 RUN, RATIO, STEP = "99990001", 0.0123456789, 0.0987654321
