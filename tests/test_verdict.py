@@ -14,8 +14,7 @@ from rows import row
 
 from convmark.compare.earlier import by_name
 from convmark.compare.history import CaseHistory, History, anchor_of
-from convmark.compare.judgement import Judgement, LiveComparison
-from convmark.compare.metrics import METRICS
+from convmark.compare.judgement import METRICS, Judgement, LiveComparison
 from convmark.compare.rule.decision import Decision
 from convmark.compare.verdict import Review, conclude, review
 from convmark.core.errors import MeasurementError

@@ -12,6 +12,7 @@ from dataclasses import replace
 from convmark.compare.judgement import (
     INTERRUPTED,
     LARGER,
+    METRICS,
     NOT_BY_TIME,
     NOT_ENDED,
     NOT_LIVE,
@@ -26,7 +27,6 @@ from convmark.compare.judgement import (
     LiveComparison,
     joined,
 )
-from convmark.compare.metrics import METRICS
 from convmark.core.git import SHOWN
 from convmark.core.text import counted
 

@@ -20,8 +20,18 @@ from convmark.compare.history import (
     same_code,
 )
 from convmark.compare.intended import changed_sizes
-from convmark.compare.judgement import NO_EARLIER, PRECISION, Judgement, LiveComparison, joined
-from convmark.compare.metrics import METRICS, Metric, applies, middle, plain_verdict
+from convmark.compare.judgement import (
+    METRICS,
+    NO_EARLIER,
+    PRECISION,
+    Judgement,
+    LiveComparison,
+    Metric,
+    applies,
+    joined,
+    middle,
+    plain_verdict,
+)
 from convmark.compare.rule.decision import Decision
 from convmark.compare.step_time import machine_judgements, step_time
 from convmark.core.interval import share_of
