@@ -14,7 +14,6 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 from convmark.cli.command import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, sayer
 from convmark.cli.parsers import parsers
@@ -31,16 +30,14 @@ __all__ = ["main"]
 _OF_A_DISK = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO])
 """What a full or broken disk answers: no fault of the code's."""
 
-_ELSEWHERE: Mapping[str, str] = MappingProxyType(
-    {
-        "accept": "history.accept",
-        "check-submission": "publish.check_submission",
-        "compare": "history.compare",
-        "fleet": "fleet.doctor",
-        "list": "list.list_runs",
-        "show": "list.show",
-    }
-)
+_ELSEWHERE: Mapping[str, str] = {
+    "accept": "history.accept",
+    "check-submission": "publish.check_submission",
+    "compare": "history.compare",
+    "fleet": "fleet.doctor",
+    "list": "list.list_runs",
+    "show": "list.show",
+}
 """Module and function of the commands that are not called as their modules are."""
 
 

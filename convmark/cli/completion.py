@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from convmark.core.backends import BACKENDS
@@ -121,34 +120,32 @@ def _fixed(*values: str) -> Values:
 
 _FORMATS = ("csv", "json", "markdown", "parquet", "text")
 
-_VALUES: Mapping[str, Values] = MappingProxyType(
-    {
-        "--models": _models,
-        "--tasks": _fixed(*TASKS),
-        "--devices": _devices,
-        "--backend": _fixed(*BACKENDS),
-        "--runtime": _fixed(*RUNTIMES),
-        "--precisions": _fixed(*PRECISIONS, *RUNTIME_PRECISIONS),
-        "--ceilings": _fixed("auto", "off", "on"),
-        "--jit": _fixed("both", "off", "on"),
-        "--isolation": _fixed(*ISOLATIONS),
-        "--machine": _machines,
-        "--reference": _machines,
-        "RUN": _runs,
-        "--resume": _runs,
-        "CASE": lambda given: {case.name for case in _cases(given)},
-        "--case": lambda given: {case.name for case in _cases(given)},
-        "--format": _fixed(*_FORMATS),
-        "compare --format": _fixed(*_FORMATS, "github"),
-        "report --format": _fixed(*_FORMATS, "html"),
-        "--to": _fixed("bmf", "conbench", "mlflow", "openmetrics", "otava"),
-        "--style": _fixed(*STYLES),
-        "--rank": _fixed(*RANKS),
-        "--outcome": _fixed("failure", "success"),
-        "--per": _fixed("gpu-kind", "machine-kind", "node"),
-        "--across": _fixed(
-            *("backend", "commit", "driver", "gpu", "keras", "machine", "python", "tensorflow")
-        ),
-    }
-)
+_VALUES: Mapping[str, Values] = {
+    "--models": _models,
+    "--tasks": _fixed(*TASKS),
+    "--devices": _devices,
+    "--backend": _fixed(*BACKENDS),
+    "--runtime": _fixed(*RUNTIMES),
+    "--precisions": _fixed(*PRECISIONS, *RUNTIME_PRECISIONS),
+    "--ceilings": _fixed("auto", "off", "on"),
+    "--jit": _fixed("both", "off", "on"),
+    "--isolation": _fixed(*ISOLATIONS),
+    "--machine": _machines,
+    "--reference": _machines,
+    "RUN": _runs,
+    "--resume": _runs,
+    "CASE": lambda given: {case.name for case in _cases(given)},
+    "--case": lambda given: {case.name for case in _cases(given)},
+    "--format": _fixed(*_FORMATS),
+    "compare --format": _fixed(*_FORMATS, "github"),
+    "report --format": _fixed(*_FORMATS, "html"),
+    "--to": _fixed("bmf", "conbench", "mlflow", "openmetrics", "otava"),
+    "--style": _fixed(*STYLES),
+    "--rank": _fixed(*RANKS),
+    "--outcome": _fixed("failure", "success"),
+    "--per": _fixed("gpu-kind", "machine-kind", "node"),
+    "--across": _fixed(
+        *("backend", "commit", "driver", "gpu", "keras", "machine", "python", "tensorflow")
+    ),
+}
 """By option, or by what an argument is called; where commands differ by the command first."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,46 +42,44 @@ class Backend:
         return {"KERAS_BACKEND": self.name, **self.environ}
 
 
-BACKENDS: Mapping[str, Backend] = MappingProxyType(
-    {
-        one.name: one
-        for one in (
-            Backend(
-                name="tensorflow",
-                label="TensorFlow",
-                class_name="TensorFlow",
-                distributions=(
-                    *("tensorflow", "tensorflow-cpu", "tensorflow-rocm", "tensorflow-metal"),
-                    "intel-tensorflow",
-                ),
-                packages=("tensorflow",),
-                gpu_install="pip install 'tensorflow[and-cuda]'",
-                replicas=True,
-                untimed_tasks=True,
+BACKENDS: Mapping[str, Backend] = {
+    one.name: one
+    for one in (
+        Backend(
+            name="tensorflow",
+            label="TensorFlow",
+            class_name="TensorFlow",
+            distributions=(
+                *("tensorflow", "tensorflow-cpu", "tensorflow-rocm", "tensorflow-metal"),
+                "intel-tensorflow",
             ),
-            Backend(
-                name="jax",
-                label="JAX",
-                class_name="Jax",
-                distributions=("jax",),
-                packages=("jax", "jaxlib"),
-                gpu_install="pip install 'jax[cuda12]'",
-                optional_compiler=False,
-            ),
-            Backend(
-                name="torch",
-                label="PyTorch",
-                class_name="Torch",
-                distributions=("torch",),
-                packages=("torch",),
-                gpu_install="pip install torch",
-                # without a device named here Keras looks for a GPU when it is imported, and a
-                # process that has looked for one cannot fork; the worker chooses its device later
-                environ={"KERAS_TORCH_DEVICE": "cpu"},
-            ),
-        )
-    }
-)
+            packages=("tensorflow",),
+            gpu_install="pip install 'tensorflow[and-cuda]'",
+            replicas=True,
+            untimed_tasks=True,
+        ),
+        Backend(
+            name="jax",
+            label="JAX",
+            class_name="Jax",
+            distributions=("jax",),
+            packages=("jax", "jaxlib"),
+            gpu_install="pip install 'jax[cuda12]'",
+            optional_compiler=False,
+        ),
+        Backend(
+            name="torch",
+            label="PyTorch",
+            class_name="Torch",
+            distributions=("torch",),
+            packages=("torch",),
+            gpu_install="pip install torch",
+            # without a device named here Keras looks for a GPU when it is imported, and a
+            # process that has looked for one cannot fork; the worker chooses its device later
+            environ={"KERAS_TORCH_DEVICE": "cpu"},
+        ),
+    )
+}
 """By name; the default first."""
 
 DEFAULT_BACKEND = next(iter(BACKENDS))

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 from convmark.core.cells import Column
@@ -29,49 +28,45 @@ def _plain_number(value: float) -> str:
     return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
 
 
-KINDS: Mapping[str, tuple[str, Callable[[Any], str]]] = MappingProxyType(
-    {
-        "text": ("", str),
-        "texts": ("", " ".join),
-        "seconds": ("s", seconds_text),
-        "bytes": ("bytes", bytes_text),
-        "rate": ("samples/s", rate_text),
-        "count": ("", lambda value: f"{value:,.0f}"),
-        "flops": ("FLOPs", count_text),
-        "flops_rate": ("FLOP/s", count_text),
-        "intensity": ("FLOP/byte", _plain_number),
-        "share": ("", share_text),
-        "spread": ("", spread_text),
-        "load": ("", load_text),
-        "change": ("", change_text),
-        "ratio": ("", lambda value: f"{value:.3f}" if value < 9.9995 else f"{value:.2f}"),
-        "number": ("", _plain_number),
-        "whole": ("", lambda value: f"{value:.0f}"),
-        "figure": ("", str),
-        "error": ("", lambda value: f"{value:.1e}" if value else "within rounding"),
-        "score": ("", lambda value: f"{value:.4f}"),
-        "flag": ("", lambda value: "yes" if value else "no"),
-        "difference": ("", lambda value: f"{value:+.4f}"),
-        "joules": ("J/sample", _plain_number),
-        "per_joule": ("samples/J", _plain_number),
-    }
-)
+KINDS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
+    "text": ("", str),
+    "texts": ("", " ".join),
+    "seconds": ("s", seconds_text),
+    "bytes": ("bytes", bytes_text),
+    "rate": ("samples/s", rate_text),
+    "count": ("", lambda value: f"{value:,.0f}"),
+    "flops": ("FLOPs", count_text),
+    "flops_rate": ("FLOP/s", count_text),
+    "intensity": ("FLOP/byte", _plain_number),
+    "share": ("", share_text),
+    "spread": ("", spread_text),
+    "load": ("", load_text),
+    "change": ("", change_text),
+    "ratio": ("", lambda value: f"{value:.3f}" if value < 9.9995 else f"{value:.2f}"),
+    "number": ("", _plain_number),
+    "whole": ("", lambda value: f"{value:.0f}"),
+    "figure": ("", str),
+    "error": ("", lambda value: f"{value:.1e}" if value else "within rounding"),
+    "score": ("", lambda value: f"{value:.4f}"),
+    "flag": ("", lambda value: "yes" if value else "no"),
+    "difference": ("", lambda value: f"{value:+.4f}"),
+    "joules": ("J/sample", _plain_number),
+    "per_joule": ("samples/J", _plain_number),
+}
 """By kind of a column: the unit in which its values are stored, and how one is printed. A `figure`
 is a text that stands to the right as numbers do; a `flag` is true or false, `texts` are a tuple."""
 
 
-FACETS: Mapping[str, str] = MappingProxyType(
-    {
-        "model": "model",
-        "task": "task",
-        "batch_size": "batch",
-        "device": "device",
-        "backend": "backend",
-        "precision": "precision",
-        "framework": "version",
-        "machine": "machine",
-    }
-)
+FACETS: Mapping[str, str] = {
+    "model": "model",
+    "task": "task",
+    "batch_size": "batch",
+    "device": "device",
+    "backend": "backend",
+    "precision": "precision",
+    "framework": "version",
+    "machine": "machine",
+}
 """What the rows of a page are chosen by: the key of a record, and its label."""
 
 
@@ -116,35 +111,33 @@ NAMING = frozenset(
 """Keys of columns of numbers that say what a row is of."""
 
 
-USUAL: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {
-        "accuracy": ("accuracy", "score"),
-        "accuracy_sd": ("sd", "score"),
-        "batch_size": ("batch", "count"),
-        "cases": ("cases", "count"),
-        "change": ("change", "change"),
-        "doubts": ("doubts", "text"),
-        "earlier_load": ("load of earlier runs", "load"),
-        "efficiency": ("efficiency", "share"),
-        "epoch_time_s": ("epoch", "seconds"),
-        "group": ("cases", "text"),
-        "high": ("to", "change"),
-        "load": ("other load", "load"),
-        "loss": ("loss", "score"),
-        "loss_sd": ("sd", "score"),
-        "low": ("interval from", "change"),
-        "n": ("n", "count"),
-        "parameters": ("parameters", "count"),
-        "peak_host_memory_bytes": ("host peak", "bytes"),
-        "processes": ("processes", "count"),
-        "replicas": ("replicas", "count"),
-        "runs": ("runs", "count"),
-        "spread": ("spread", "spread"),
-        "step_time_p50_s": ("step p50", "seconds"),
-        "throughput_samples_per_s": ("samples/s", "rate"),
-        "time_to_first_step_s": ("first step", "seconds"),
-    }
-)
+USUAL: Mapping[str, tuple[str, str]] = {
+    "accuracy": ("accuracy", "score"),
+    "accuracy_sd": ("sd", "score"),
+    "batch_size": ("batch", "count"),
+    "cases": ("cases", "count"),
+    "change": ("change", "change"),
+    "doubts": ("doubts", "text"),
+    "earlier_load": ("load of earlier runs", "load"),
+    "efficiency": ("efficiency", "share"),
+    "epoch_time_s": ("epoch", "seconds"),
+    "group": ("cases", "text"),
+    "high": ("to", "change"),
+    "load": ("other load", "load"),
+    "loss": ("loss", "score"),
+    "loss_sd": ("sd", "score"),
+    "low": ("interval from", "change"),
+    "n": ("n", "count"),
+    "parameters": ("parameters", "count"),
+    "peak_host_memory_bytes": ("host peak", "bytes"),
+    "processes": ("processes", "count"),
+    "replicas": ("replicas", "count"),
+    "runs": ("runs", "count"),
+    "spread": ("spread", "spread"),
+    "step_time_p50_s": ("step p50", "seconds"),
+    "throughput_samples_per_s": ("samples/s", "rate"),
+    "time_to_first_step_s": ("first step", "seconds"),
+}
 """Label and kind of columns that several tables have."""
 
 SAMPLES_PER_S = (

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,49 +51,47 @@ class Task:
         return not self.worker
 
 
-TASKS: Mapping[str, Task] = MappingProxyType(
-    {
-        one.name: one
-        for one in (
-            Task(
-                name="train",
-                title="Training",
-                headline="step_time_p50_s",
-                batch_sizes=(32,),
-                trains=True,
-                passes=3,
-            ),
-            Task(
-                name="infer",
-                title="Inference",
-                headline="step_time_p50_s",
-                batch_sizes=(1, 32),
-            ),
-            Task(
-                name="accuracy",
-                title="Accuracy on MNIST",
-                headline="accuracy",
-                outcome="test accuracy {:.4f}",
-                about="train on MNIST",
-                batch_sizes=(256,),
-                worker="learning",
-                trains=True,
-                deterministic=True,
-                guess_s=300.0,
-            ),
-            Task(
-                name="waterfall",
-                title="Overhead of a step",
-                headline="fit_step_s",
-                about="what Keras and its input pipeline cost",
-                batch_sizes=(32,),
-                worker="waterfall",
-                judged=False,
-                guess_s=20.0,
-            ),
-        )
-    }
-)
+TASKS: Mapping[str, Task] = {
+    one.name: one
+    for one in (
+        Task(
+            name="train",
+            title="Training",
+            headline="step_time_p50_s",
+            batch_sizes=(32,),
+            trains=True,
+            passes=3,
+        ),
+        Task(
+            name="infer",
+            title="Inference",
+            headline="step_time_p50_s",
+            batch_sizes=(1, 32),
+        ),
+        Task(
+            name="accuracy",
+            title="Accuracy on MNIST",
+            headline="accuracy",
+            outcome="test accuracy {:.4f}",
+            about="train on MNIST",
+            batch_sizes=(256,),
+            worker="learning",
+            trains=True,
+            deterministic=True,
+            guess_s=300.0,
+        ),
+        Task(
+            name="waterfall",
+            title="Overhead of a step",
+            headline="fit_step_s",
+            about="what Keras and its input pipeline cost",
+            batch_sizes=(32,),
+            worker="waterfall",
+            judged=False,
+            guess_s=20.0,
+        ),
+    )
+}
 """By name."""
 
 TIMED_TASKS = tuple(name for name, one in TASKS.items() if one.timed)

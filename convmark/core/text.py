@@ -9,7 +9,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import TextIO
 
 from convmark.core.files import read_regular
@@ -44,20 +43,18 @@ MOST_DIGITS = 18
 
 
 _RED, _GREEN, _YELLOW = 31, 32, 33
-_COLOURS: Mapping[str, int] = MappingProxyType(
-    {
-        "regressed": _RED,
-        "failed": _RED,
-        "error:": _RED,
-        "crashed:": _RED,
-        "out_of_memory:": _RED,
-        "timeout:": _RED,
-        "improved": _GREEN,
-        "inconclusive": _YELLOW,
-        "unsteady": _YELLOW,
-        "not judged": _YELLOW,
-    }
-)
+_COLOURS: Mapping[str, int] = {
+    "regressed": _RED,
+    "failed": _RED,
+    "error:": _RED,
+    "crashed:": _RED,
+    "out_of_memory:": _RED,
+    "timeout:": _RED,
+    "improved": _GREEN,
+    "inconclusive": _YELLOW,
+    "unsteady": _YELLOW,
+    "not judged": _YELLOW,
+}
 _WORDS = rf"(?<![\w.:-])({'|'.join(map(re.escape, _COLOURS))})(?![\w.-])"
 """Alone between spaces or brackets, for a case may have such a word in its name; compiled late."""
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from types import MappingProxyType
 
 from convmark.core.errors import DrawingError, OptionError
 from convmark.core.files import write_output, writing
@@ -41,12 +40,10 @@ from convmark.results.names import (
 from convmark.results.reading import read_head
 from convmark.results.store import run_files
 
-SUFFIXES: Mapping[str, str] = MappingProxyType(
-    {
-        **{".html": "html", ".htm": "html", ".md": "markdown", ".txt": "text", ".csv": "csv"},
-        **{".json": "json", ".parquet": "parquet"},
-    }
-)
+SUFFIXES: Mapping[str, str] = {
+    **{".html": "html", ".htm": "html", ".md": "markdown", ".txt": "text", ".csv": "csv"},
+    **{".json": "json", ".parquet": "parquet"},
+}
 
 _OF_FULL = ("prices", "reference", "power_logs", "rank")
 """Options that the full report alone has."""
@@ -106,13 +103,11 @@ def _answer(report: Report) -> Answer:
 
 HTML = "html"
 
-_OWN: Mapping[str, Callable[[Report], str]] = MappingProxyType(
-    {
-        HTML: _html,
-        "markdown": _markdown,
-        "text": lambda report: terminal_text(_every_table(report)),
-    }
-)
+_OWN: Mapping[str, Callable[[Report], str]] = {
+    HTML: _html,
+    "markdown": _markdown,
+    "text": lambda report: terminal_text(_every_table(report)),
+}
 """Formats that a report has a form of its own in; the others are as every command's."""
 
 

@@ -17,7 +17,6 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from convmark.core.errors import OptionError
@@ -320,12 +319,10 @@ def _hash(*texts: str) -> str:
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 
 
-TARGETS: Mapping[str, Callable[[Any, Any], Files]] = MappingProxyType(
-    {
-        "bmf": _bmf,
-        "otava": _otava,
-        "conbench": _conbench,
-        "openmetrics": _openmetrics,
-        "mlflow": _mlflow,
-    }
-)
+TARGETS: Mapping[str, Callable[[Any, Any], Files]] = {
+    "bmf": _bmf,
+    "otava": _otava,
+    "conbench": _conbench,
+    "openmetrics": _openmetrics,
+    "mlflow": _mlflow,
+}

@@ -11,7 +11,6 @@ import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping
-from types import MappingProxyType
 from typing import Any
 
 from convmark.core.runtimes import (
@@ -42,14 +41,12 @@ Source:
     Lavin and Gray (2016), "Fast Algorithms for Convolutional Neural Networks": F(2x2, 3x3).
 """
 
-HIGHEST: Mapping[tuple[str, bool], float] = MappingProxyType(
-    {
-        ("cpu", False): 0.5e12,  # per logical CPU: two FMA units of 512 bits at 4.5 GHz are 0.29e12
-        ("cpu", True): 6e12,  # a matrix unit of 2,048 FLOPs a cycle at 2.5 GHz is 5e12
-        ("gpu", False): 1.5e14,  # per card: the fastest of 2025 has 1.05e14
-        ("gpu", True): 5e15,
-    }
-)
+HIGHEST: Mapping[tuple[str, bool], float] = {
+    ("cpu", False): 0.5e12,  # per logical CPU: two FMA units of 512 bits at 4.5 GHz are 0.29e12
+    ("cpu", True): 6e12,  # a matrix unit of 2,048 FLOPs a cycle at 2.5 GHz is 5e12
+    ("gpu", False): 1.5e14,  # per card: the fastest of 2025 has 1.05e14
+    ("gpu", True): 5e15,
+}
 """FLOP/s that no device exceeds, by its kind and whether it computes in less than float32."""
 
 MOST_CORES = 1024
@@ -69,7 +66,7 @@ RATIOS_APART = 1.5
 SAME = 1.01
 """Of figures that follow from each other."""
 
-HIGHEST_BYTES: Mapping[str, float] = MappingProxyType({"cpu": 5e12, "gpu": 2e13})
+HIGHEST_BYTES: Mapping[str, float] = {"cpu": 5e12, "gpu": 2e13}
 """Bytes/s that no device copies, by its kind: the fastest card of 2025 has 8e12, and two sockets of
 twelve channels each 1.2e12."""
 
@@ -166,16 +163,14 @@ def _other_machine(found: str, cpu: str, cores: int, ram_bytes: int, gpu: str | 
 _VERSION = re.compile(r"[0-9]+(?:\.[0-9]+)*[0-9A-Za-z.+_-]{0,40}")
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _HASH = re.compile(r"[0-9a-f]{16}")
-_FORMS: Mapping[str, tuple[str, re.Pattern[str]]] = MappingProxyType(
-    {
-        "device": ("device", re.compile(r"cpu|gpu:[0-9]{1,3}")),
-        **dict.fromkeys(
-            ("convmark", "python", *FRAMEWORK_COLUMNS, "keras", "numpy"), ("version", _VERSION)
-        ),
-        "commit": ("commit", _COMMIT),
-        "code": ("hash of a code", _HASH),
-    }
-)
+_FORMS: Mapping[str, tuple[str, re.Pattern[str]]] = {
+    "device": ("device", re.compile(r"cpu|gpu:[0-9]{1,3}")),
+    **dict.fromkeys(
+        ("convmark", "python", *FRAMEWORK_COLUMNS, "keras", "numpy"), ("version", _VERSION)
+    ),
+    "commit": ("commit", _COMMIT),
+    "code": ("hash of a code", _HASH),
+}
 """By column what it is, and how such a one is written: the newest version stands first in tables,
 and a commit and a code say what ran."""
 

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 
@@ -26,10 +25,8 @@ from convmark.core.files import read_regular
 from convmark.core.text import listed, plain_text
 
 _TIMES = ("time", "timestamp", "ts", "datetime", "date/time", "unixtime", "epoch", "last_changed")
-_UNITS = MappingProxyType(
-    {"w": 1.0, "watt": 1.0, "watts": 1.0, "mw": 1e-3, "milliwatts": 1e-3, "kw": 1e3,
-     "kilowatts": 1e3}
-)  # fmt: skip
+_UNITS = {"w": 1.0, "watt": 1.0, "watts": 1.0, "mw": 1e-3, "milliwatts": 1e-3, "kw": 1e3,
+ "kilowatts": 1e3}  # fmt: skip
 _MEGAWATT = re.compile(r"(?<![A-Za-z])MW(?![A-Za-z])")
 _IN_WATTS = ("apower", "act_power", "total_act_power")
 """Source: Shelly's API, components Switch, EM1 and EM: active power, W."""

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 from xml.etree import ElementTree
 
@@ -157,18 +156,16 @@ _KNOWN_FILES = re.compile(
 )
 
 _SVG = "{http://www.w3.org/2000/svg}"
-_DRAWN: Mapping[str, frozenset[str]] = MappingProxyType(
-    {
-        f"{_SVG}{name}": frozenset(attributes.split())
-        for name, attributes in {
-            "svg": "role width height viewBox font-family font-size",
-            "title": "",
-            "rect": "x y width height rx fill stroke stroke-width opacity",
-            "text": "x y fill text-anchor",
-            "path": "d fill stroke opacity stroke-dasharray",
-        }.items()
-    }
-)
+_DRAWN: Mapping[str, frozenset[str]] = {
+    f"{_SVG}{name}": frozenset(attributes.split())
+    for name, attributes in {
+        "svg": "role width height viewBox font-family font-size",
+        "title": "",
+        "rect": "x y width height rx fill stroke stroke-width opacity",
+        "text": "x y fill text-anchor",
+        "path": "d fill stroke opacity stroke-dasharray",
+    }.items()
+}
 """The elements of diagrams and of bars of layers, and their attributes."""
 
 _DRAWN_VALUE = re.compile(r"[A-Za-z0-9 .,-]*")
@@ -228,30 +225,26 @@ def _run_of(path: Path) -> Path:
     return path.with_name(f"{path.name.partition('.')[0]}.csv")
 
 
-_TABLES: Mapping[str, TableFile[Any]] = MappingProxyType(
-    {
-        ACCEPTED: ACCEPTED_TABLE,
-        NOISE: NOISE_TABLE,
-        VERDICTS_FILE: VERDICT_TABLE,
-        "ceilings.csv": ceilings.TABLE,
-        "layers.csv": LAYERS_TABLE,
-        ".verdicts.csv": VERDICT_TABLE,
-        ".sessions.csv": sessions_file.TABLE,
-        ".epochs.csv": learning.TABLE,
-        ".latency.csv": latency_limit.TABLE,
-        ".layers.csv": CHANGES_TABLE,
-        ".sustained.csv": sustained.TABLE,
-    }
-)
+_TABLES: Mapping[str, TableFile[Any]] = {
+    ACCEPTED: ACCEPTED_TABLE,
+    NOISE: NOISE_TABLE,
+    VERDICTS_FILE: VERDICT_TABLE,
+    "ceilings.csv": ceilings.TABLE,
+    "layers.csv": LAYERS_TABLE,
+    ".verdicts.csv": VERDICT_TABLE,
+    ".sessions.csv": sessions_file.TABLE,
+    ".epochs.csv": learning.TABLE,
+    ".latency.csv": latency_limit.TABLE,
+    ".layers.csv": CHANGES_TABLE,
+    ".sustained.csv": sustained.TABLE,
+}
 """By a file's name, or its ending after the number of its run."""
 
-_READERS: Mapping[str, Callable[[Path], object]] = MappingProxyType(
-    {
-        NAME_FILE: lambda path: read_name(path.parent),
-        "layers.csv": read_layers,
-        ".plan.json": lambda path: read_part(_run_of(path)),
-    }
-)
+_READERS: Mapping[str, Callable[[Path], object]] = {
+    NAME_FILE: lambda path: read_name(path.parent),
+    "layers.csv": read_layers,
+    ".plan.json": lambda path: read_part(_run_of(path)),
+}
 """The same of what is no table, or is more than its rows."""
 
 

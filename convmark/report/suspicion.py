@@ -10,7 +10,6 @@ from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from pathlib import Path
 from statistics import median
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -29,43 +28,41 @@ from convmark.results.store import each_step_times
 from convmark.session.fleet.part import part_path
 from convmark.session.learning import WAYS
 
-REMEDIES: Mapping[str, str] = MappingProxyType(
-    {
-        "link": "replace the link by the file",
-        "special file": "remove it",
-        "name": "rename it: use printable characters only",
-        "no results file": "remove it: a submission has only files of convmark",
-        "comparison": "leave the folder ab out: it has comparisons of convmark ab, no runs",
-        "size": "make the file smaller: at most 64 MiB, with fewer runs in a file",
-        "schema": "restore the file as convmark wrote it, or measure again",
-        "torn": "remove the last line, which is incomplete",
-        "path": "restore the file as convmark wrote it: a kept file has the name of its hash",
-        "script": "draw it again: convmark run --describe, or convmark layers",
-        "machine": "restore the row, and move the run to the folder of its machine",
-        "changed": "restore the published file, and submit new rows as a new run",
-        "gone": "restore the published file or folder",
-        "duplicate": "remove the copy",
-        "future": "set the clock and measure again",
-        "past": "set the clock and measure again",
-        "measuring code": "measure again with the version of convmark that checks",
-        "format": "restore the row as convmark wrote it",
-        "incomplete": "restore the row as convmark wrote it, or measure again",
-        "ceiling": "measure again: no such device computes so fast",
-        "contradicts": "measure again on an idle machine, or explain it in the pull request",
-        "raw steps": "restore the rows and their raw step times as convmark wrote them",
-        "epochs": "restore the rows and their epochs as convmark wrote them",
-        "intervals": "restore the rows and their sustained intervals as convmark wrote them",
-        "tries": "restore the rows and their tries at the latency limit as convmark wrote them",
-        "loss": "measure again: the same code and seed must give the same loss",
-        "dirty": "commit all changes and measure again",
-        "no code": "measure again, so that the row has the code that ran",
-        "other load": "close other programs and measure again",
-        "concurrent": "measure again without --allow-concurrent",
-        "throttled": "cool the card or raise its power limit, and measure again",
-        "not judged": "remove the cause and measure again",
-        "unsteady": "measure again on an idle machine",
-    }
-)
+REMEDIES: Mapping[str, str] = {
+    "link": "replace the link by the file",
+    "special file": "remove it",
+    "name": "rename it: use printable characters only",
+    "no results file": "remove it: a submission has only files of convmark",
+    "comparison": "leave the folder ab out: it has comparisons of convmark ab, no runs",
+    "size": "make the file smaller: at most 64 MiB, with fewer runs in a file",
+    "schema": "restore the file as convmark wrote it, or measure again",
+    "torn": "remove the last line, which is incomplete",
+    "path": "restore the file as convmark wrote it: a kept file has the name of its hash",
+    "script": "draw it again: convmark run --describe, or convmark layers",
+    "machine": "restore the row, and move the run to the folder of its machine",
+    "changed": "restore the published file, and submit new rows as a new run",
+    "gone": "restore the published file or folder",
+    "duplicate": "remove the copy",
+    "future": "set the clock and measure again",
+    "past": "set the clock and measure again",
+    "measuring code": "measure again with the version of convmark that checks",
+    "format": "restore the row as convmark wrote it",
+    "incomplete": "restore the row as convmark wrote it, or measure again",
+    "ceiling": "measure again: no such device computes so fast",
+    "contradicts": "measure again on an idle machine, or explain it in the pull request",
+    "raw steps": "restore the rows and their raw step times as convmark wrote them",
+    "epochs": "restore the rows and their epochs as convmark wrote them",
+    "intervals": "restore the rows and their sustained intervals as convmark wrote them",
+    "tries": "restore the rows and their tries at the latency limit as convmark wrote them",
+    "loss": "measure again: the same code and seed must give the same loss",
+    "dirty": "commit all changes and measure again",
+    "no code": "measure again, so that the row has the code that ran",
+    "other load": "close other programs and measure again",
+    "concurrent": "measure again without --allow-concurrent",
+    "throttled": "cool the card or raise its power limit, and measure again",
+    "not judged": "remove the cause and measure again",
+    "unsteady": "measure again on an idle machine",
+}
 """What to do about a finding, by its rule."""
 
 CLOCK = timedelta(hours=1)

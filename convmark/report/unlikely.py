@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from convmark.compare.files import Acceptance, LayerChange, NoiseRow
@@ -122,18 +121,16 @@ def _of_ceiling(row: Ceiling) -> str:
     return ""
 
 
-_RULES: Mapping[type, Callable[[Any], str]] = MappingProxyType(
-    {
-        Acceptance: lambda row: "" if row.reason else "reason is empty",
-        Ceiling: _of_ceiling,
-        Epoch: _of_epoch,
-        Interval: _of_interval,
-        Judgement: _of_judgement,
-        LayerChange: _of_change,
-        LayerRow: _of_layer,
-        NoiseRow: _of_noise,
-    }
-)
+_RULES: Mapping[type, Callable[[Any], str]] = {
+    Acceptance: lambda row: "" if row.reason else "reason is empty",
+    Ceiling: _of_ceiling,
+    Epoch: _of_epoch,
+    Interval: _of_interval,
+    Judgement: _of_judgement,
+    LayerChange: _of_change,
+    LayerRow: _of_layer,
+    NoiseRow: _of_noise,
+}
 """By the kind of a row, what returns which of its figures contradict each other."""
 
 

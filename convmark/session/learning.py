@@ -15,7 +15,6 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from convmark.core.case import Case
@@ -42,20 +41,18 @@ WATERFALL = "waterfall"
 HOST = ("load_average_1min", "other_cpu_share", "involuntary_context_switches")
 """Columns that a worker's event `state` tells, of timed tasks too."""
 
-WAYS: Mapping[str, str] = MappingProxyType(
-    {
-        "compiled_train": "compiled_train_step_s",
-        "fed_train": "fed_train_step_s",
-        "train_on_batch": "train_on_batch_step_s",
-        "fit": "fit_step_s",
-        "compiled_infer": "compiled_infer_step_s",
-        "predict_on_batch": "predict_on_batch_step_s",
-        "predict": "predict_step_s",
-    }
-)
+WAYS: Mapping[str, str] = {
+    "compiled_train": "compiled_train_step_s",
+    "fed_train": "fed_train_step_s",
+    "train_on_batch": "train_on_batch_step_s",
+    "fit": "fit_step_s",
+    "compiled_infer": "compiled_infer_step_s",
+    "predict_on_batch": "predict_on_batch_step_s",
+    "predict": "predict_step_s",
+}
 """Columns by the worker's name of the way, from the least of Keras to the most, training first."""
 
-_CALLS = MappingProxyType({"fit": "fit_call_s", "predict": "predict_call_s"})
+_CALLS = {"fit": "fit_call_s", "predict": "predict_call_s"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,6 @@ import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 from convmark.core.backends import BACKENDS
@@ -83,12 +82,10 @@ def faster(tried: Iterable[Tried]) -> list[Remedy]:
 
 
 CHANNELS, FOLDED = "channels", "folded"
-VARIANTS: Mapping[str, str] = MappingProxyType(
-    {
-        CHANNELS: f"channels in multiples of {MULTIPLE}",
-        FOLDED: "batch normalisation folded",
-    }
-)
+VARIANTS: Mapping[str, str] = {
+    CHANNELS: f"channels in multiples of {MULTIPLE}",
+    FOLDED: "batch normalisation folded",
+}
 """What is changed in a model, by the name of the worker's."""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 
 from convmark.core.table import Table
 from convmark.report.figures.compare import (
@@ -25,21 +24,19 @@ from convmark.report.figures.series import (
 
 __all__ = ["Figure", "drawn", "figures_of"]
 
-DRAWN: Mapping[str, Callable[[Table], Figure | None]] = MappingProxyType(
-    {
-        "architectures": models_figure,
-        "hardware": hardware_figure,
-        "history": history_figure,
-        "batch": batch_figure,
-        "distribution": distribution_figure,
-        "pareto": pareto_figure,
-        "published": published_figure,
-        "roofline": roofline_figure,
-        "cores": cores_figure,
-        "scaling": scaling_figure,
-        "waterfall": waterfall_figure,
-    }
-)
+DRAWN: Mapping[str, Callable[[Table], Figure | None]] = {
+    "architectures": models_figure,
+    "hardware": hardware_figure,
+    "history": history_figure,
+    "batch": batch_figure,
+    "distribution": distribution_figure,
+    "pareto": pareto_figure,
+    "published": published_figure,
+    "roofline": roofline_figure,
+    "cores": cores_figure,
+    "scaling": scaling_figure,
+    "waterfall": waterfall_figure,
+}
 """The figure of each table that has one, by the table's key."""
 
 

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from convmark.core.errors import DrawingError
@@ -39,32 +38,28 @@ GREY = "#777d86"
 UNKNOWN = "not known"
 """Stands for an absent value by which a drawing is coloured."""
 
-PLACES: Mapping[str, Any] = MappingProxyType({"window": [{"op": "row_number", "as": "place"}]})
+PLACES: Mapping[str, Any] = {"window": [{"op": "row_number", "as": "place"}]}
 """The transform that numbers the rows; it comes before any that leaves some out."""
 
-BY_PLACE: Mapping[str, Any] = MappingProxyType(
-    {"field": "place", "op": "min", "order": "ascending"}
-)
+BY_PLACE: Mapping[str, Any] = {"field": "place", "op": "min", "order": "ascending"}
 """Sorts the values of an axis by their first rows. Unsorted they are in the order in which the
 layers have them, and a layer that leaves rows out may come first."""
 
-CONFIG: Mapping[str, Any] = MappingProxyType(
-    {
-        "background": "transparent",
-        "font": "system-ui, sans-serif",
-        "view": {"stroke": "transparent"},
-        "range": {"category": list(PALETTE)},
-        "axis": {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal",
-                 "labelLimit": 260, "gridColor": "#dddddd"},
-        "axisX": {"labelBound": 4},
-        "legend": {"labelFontSize": 12, "titleFontSize": 12, "labelLimit": 320,
-                   "orient": "bottom", "columns": 1, "titleFontWeight": "normal",
-                   "layout": {"bottom": {"direction": "vertical", "anchor": "start"}}},
-        "point": {"opacity": 1},
-        "tick": {"opacity": 1},
-        "title": {"fontSize": 13, "anchor": "start"},
-    }
-)  # fmt: skip
+CONFIG: Mapping[str, Any] = {
+    "background": "transparent",
+    "font": "system-ui, sans-serif",
+    "view": {"stroke": "transparent"},
+    "range": {"category": list(PALETTE)},
+    "axis": {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal",
+             "labelLimit": 260, "gridColor": "#dddddd"},
+    "axisX": {"labelBound": 4},
+    "legend": {"labelFontSize": 12, "titleFontSize": 12, "labelLimit": 320,
+               "orient": "bottom", "columns": 1, "titleFontWeight": "normal",
+               "layout": {"bottom": {"direction": "vertical", "anchor": "start"}}},
+    "point": {"opacity": 1},
+    "tick": {"opacity": 1},
+    "title": {"fontSize": 13, "anchor": "start"},
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,9 +153,7 @@ def seconds_label(number: str) -> str:
     return f"replace({apart}, 'µ', 'u') + 's'"
 
 
-PERCENT: Mapping[str, Any] = MappingProxyType(
-    {"format": "%", "labelExpr": "replace(datum.label, '%', ' %')"}
-)
+PERCENT: Mapping[str, Any] = {"format": "%", "labelExpr": "replace(datum.label, '%', ' %')"}
 """Of an axis of shares: as many digits as tell its ticks apart, and per cent as tables print it."""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from convmark.compare.outliers import LEAST_CHANGE, LEAST_NODES, Deviation, deviations
@@ -21,25 +20,23 @@ WIDE_SPREAD = 0.10
 
 _FACTS = shown_in("machines")
 
-CAUSES: Mapping[str, str] = MappingProxyType(
-    {
-        "failed": "The process ended without a figure, with the error in the detail.",
-        "missing": "The newest run of a plan lacks a case that an earlier run of the same plan "
-        "has: it was interrupted, or a file was removed.",
-        "node differs": "A node is slower or faster than the others of its kind.",
-        "other load": "Other programs used the CPUs during the measurement, so the step times are "
-        "longer than on an idle machine: close them and measure again.",
-        "concurrent": "Other benchmark runs were allowed beside it (--allow-concurrent), and slow "
-        "it: measure it alone.",
-        "unsteady": "The step time changed during the measurement.",
-        "throttled": "The GPU lowered its clocks.",
-        "not judged": "The figures do not count in verdicts, for the reason in the detail.",
-        "wide spread": "Half the range of the processes' medians is above "
-        f"{load_text(WIDE_SPREAD)} of their median: measure again on an idle machine.",
-        "few processes": f"Fewer than {FEW_PROCESSES} processes, so intervals are wide or not "
-        f"known: try --processes {FEW_PROCESSES}.",
-    }
-)
+CAUSES: Mapping[str, str] = {
+    "failed": "The process ended without a figure, with the error in the detail.",
+    "missing": "The newest run of a plan lacks a case that an earlier run of the same plan "
+    "has: it was interrupted, or a file was removed.",
+    "node differs": "A node is slower or faster than the others of its kind.",
+    "other load": "Other programs used the CPUs during the measurement, so the step times are "
+    "longer than on an idle machine: close them and measure again.",
+    "concurrent": "Other benchmark runs were allowed beside it (--allow-concurrent), and slow "
+    "it: measure it alone.",
+    "unsteady": "The step time changed during the measurement.",
+    "throttled": "The GPU lowered its clocks.",
+    "not judged": "The figures do not count in verdicts, for the reason in the detail.",
+    "wide spread": "Half the range of the processes' medians is above "
+    f"{load_text(WIDE_SPREAD)} of their median: measure again on an idle machine.",
+    "few processes": f"Fewer than {FEW_PROCESSES} processes, so intervals are wide or not "
+    f"known: try --processes {FEW_PROCESSES}.",
+}
 """Why a figure is less reliable, by the word of the note; the worst first."""
 
 _RANK = tuple(CAUSES)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from convmark.core.statistics import QUANTILE_STEPS, median_of
@@ -120,17 +119,15 @@ def distribution(table: pd.DataFrame) -> Table:
 _MORE = shown_in("waterfall")
 """Columns that are of no way: each row of a case has them."""
 
-_SHOWN: Mapping[str, tuple[str, str, str]] = MappingProxyType(
-    {
-        "compiled_train": ("training", "compiled step", "the framework"),
-        "fed_train": ("training", "compiled step, fed by tf.data", "the input pipeline"),
-        "train_on_batch": ("training", "train_on_batch", "Keras, a batch from host memory"),
-        "fit": ("training", "fit", "Keras and its input pipeline"),
-        "compiled_infer": ("inference", "compiled step", "the framework"),
-        "predict_on_batch": ("inference", "predict_on_batch", "Keras, a batch from host memory"),
-        "predict": ("inference", "predict", "Keras and its input pipeline"),
-    }
-)
+_SHOWN: Mapping[str, tuple[str, str, str]] = {
+    "compiled_train": ("training", "compiled step", "the framework"),
+    "fed_train": ("training", "compiled step, fed by tf.data", "the input pipeline"),
+    "train_on_batch": ("training", "train_on_batch", "Keras, a batch from host memory"),
+    "fit": ("training", "fit", "Keras and its input pipeline"),
+    "compiled_infer": ("inference", "compiled step", "the framework"),
+    "predict_on_batch": ("inference", "predict_on_batch", "Keras, a batch from host memory"),
+    "predict": ("inference", "predict", "Keras and its input pipeline"),
+}
 """By way: its direction, its name, and what it adds to the compiled step."""
 
 
