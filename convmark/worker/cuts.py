@@ -21,9 +21,7 @@ from convmark.worker.traced import LayerCall, Masks, is_variable, tensors, trace
 
 MOST_TOGETHER = 4
 """Units of a group: a convolution with what a framework may fuse to it, such as its activation."""
-_ENDS = frozenset(
-    ["StopGradient", "Ceil", "Floor", "FloorDivide", "Heaviside", "Round", "Sign", "Trunc"]
-)
+_ENDS = {"StopGradient", "Ceil", "Floor", "FloorDivide", "Heaviside", "Round", "Sign", "Trunc"}
 """Operations of Keras that a framework may have no gradients of."""
 _UNUSED = "does not depend on it: a compiled step leaves it out"
 

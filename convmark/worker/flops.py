@@ -126,13 +126,11 @@ def _is_of_keras(one: Any) -> bool:
     return one.__module__.partition(".")[0] in ("keras", "tf_keras", "tensorflow")
 
 
-_ASIDE = frozenset(
-    [
-        *("build", "get_config", "from_config", "get_build_config", "build_from_config"),
-        *("compute_output_shape", "compute_output_spec", "compute_mask", "save_own_variables"),
-        "load_own_variables",
-    ]
-)
+_ASIDE = {
+    *("build", "get_config", "from_config", "get_build_config", "build_from_config"),
+    *("compute_output_shape", "compute_output_spec", "compute_mask", "save_own_variables"),
+    "load_own_variables",
+}
 """Methods of a layer that compute nothing of a forward pass."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from convmark.worker.blocks import OUTSIDE, OWN
@@ -13,16 +13,12 @@ from convmark.worker.cuts import Cut, Unit, path_of
 from convmark.worker.flops import call_flops
 from convmark.worker.traced import LayerCall, is_variable, tensors
 
-_READS_PART = frozenset(
-    [
-        *("Embedding", "Take", "TakeAlongAxis", "GetItem", "Slice"),
-        *("Cropping1D", "Cropping2D", "Cropping3D"),
-    ]
-)
+_READS_PART = {
+    *("Embedding", "Take", "TakeAlongAxis", "GetItem", "Slice"),
+    *("Cropping1D", "Cropping2D", "Cropping3D"),
+}
 """What reads no more of a table, or of what it is given, than it gives."""
-_VIEWS = frozenset(
-    ["InputLayer", "Flatten", "Reshape", "Identity", "ExpandDims", "Squeeze", "StopGradient"]
-)
+_VIEWS = {"InputLayer", "Flatten", "Reshape", "Identity", "ExpandDims", "Squeeze", "StopGradient"}
 """What hands on the values that it is given."""
 
 
@@ -53,13 +49,11 @@ def operations(call: LayerCall) -> int:
     return inside * (steps or 1)
 
 
-_LINEAR = frozenset(
-    [
-        *("Conv1D", "Conv2D", "Conv3D", "DepthwiseConv1D", "DepthwiseConv2D", "Dense"),
-        *("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"),
-        *("SeparableConv1D", "SeparableConv2D"),
-    ]
-)
+_LINEAR = {
+    *("Conv1D", "Conv2D", "Conv3D", "DepthwiseConv1D", "DepthwiseConv2D", "Dense"),
+    *("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"),
+    *("SeparableConv1D", "SeparableConv2D"),
+}
 """Layers whose kernel and bias can hold what a batch normalisation after them multiplies and adds.
 """
 
@@ -77,7 +71,7 @@ def folded(found: Cut) -> dict[int, Unit]:
         place: makers.get(unit.takes[0])
         for place, unit in enumerate(found.units)
         if len(unit.takes) == 1
-        and _is_one_of(unit, frozenset(["BatchNormalization"]))
+        and _is_one_of(unit, ["BatchNormalization"])
         and not unit.call.training
     }
     return {
@@ -136,7 +130,7 @@ def _read(unit: Unit, values: Sequence[Any]) -> int | None:
     return _bytes(values, sum(map(math.prod, shapes)))
 
 
-def _is_one_of(unit: Unit, names: frozenset[str]) -> bool:
+def _is_one_of(unit: Unit, names: Collection[str]) -> bool:
     """Whether a unit's layer or operation is Keras's own of such a name."""
     kind = type(unit.call.layer)
     return kind.__name__ in names and kind.__module__.split(".")[0] in OWN

@@ -50,14 +50,12 @@ _PACKAGE = re.compile(
 """Files that one of these names: in a requirements file, or as dynamic in a pyproject.toml."""
 _TEXTS = ("readme", "license", "version", "description")
 """Keys of a pyproject.toml whose files install nothing."""
-_NOT_OF_PROJECT = frozenset(
-    (
-        *("name", "version", "description", "readme", "license", "license-files", "authors"),
-        *("maintainers", "keywords", "classifiers", "urls", "scripts", "gui-scripts"),
-        *("entry-points", "entry_points", "author", "author_email", "url", "project_urls"),
-        *("long_description", "long_description_content_type"),
-    )
-)
+_NOT_OF_PROJECT = {
+    *("name", "version", "description", "readme", "license", "license-files", "authors"),
+    *("maintainers", "keywords", "classifiers", "urls", "scripts", "gui-scripts"),
+    *("entry-points", "entry_points", "author", "author_email", "url", "project_urls"),
+    *("long_description", "long_description_content_type"),
+}
 """Keys of `[project]`, and arguments of `setup`, by which nothing else is installed.
 
 Source: the Python Packaging Authority's specification of pyproject.toml; setuptools' keywords.
@@ -191,9 +189,7 @@ _OF_OTHERS = frozenset(["env", "python", "seed"])
 """Options by whose short names other programs have some."""
 _OWN = ("CONVMARK_", "PYTEST_")
 """How variables begin that this process sets for itself."""
-_NO_VERDICT = frozenset(
-    ["ceilings", "cooling", "layers", "margin", "results", "tasks", "time-limit", "wait"]
-)
+_NO_VERDICT = {"ceilings", "cooling", "layers", "margin", "results", "tasks", "time-limit", "wait"}
 """Options that change no verdict, or of which others words tell, as of a raised margin."""
 _SHORT = "|".join(one.name for one in OPTIONS if one.name not in _NO_VERDICT | _OF_OTHERS)
 _OPTION = f"--convmark-|--({_SHORT})([^a-z-]|$)"

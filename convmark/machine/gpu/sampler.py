@@ -31,9 +31,7 @@ _NAMES = (
     (0x100, "display_clocks"),
 )
 
-SLOWED = frozenset(
-    {"hardware_slowdown", "software_thermal", "hardware_thermal", "hardware_power_brake"}
-)
+SLOWED = {"hardware_slowdown", "software_thermal", "hardware_thermal", "hardware_power_brake"}
 """Heat, or a brake that the hardware pulled: a run under them says nothing of the code. A power cap
 is how a card works under full load, and idling and set clocks are the user's own."""
 

@@ -12,21 +12,17 @@ from convmark.core.text import natural_order
 from convmark.report.tables.answers import CHANGED, FASTEST, RATIOS, TRUST
 from convmark.report.tables.hardware import GEOMETRIC_MEAN
 
-MAIN = frozenset(
-    {
-        *("model", "case", "step_time_p50_s", "throughput_samples_per_s", "spread", "load"),
-        *("speedup", "accuracy", "p50", "step_s", "share", "efficiency", "change", "verdict"),
-        *("run", "first", "kind", "detail", "cost", "cost_epoch", "gross_j", "mean_s", "mean_rate"),
-    }
-)
+MAIN = {
+    *("model", "case", "step_time_p50_s", "throughput_samples_per_s", "spread", "load"),
+    *("speedup", "accuracy", "p50", "step_s", "share", "efficiency", "change", "verdict"),
+    *("run", "first", "kind", "detail", "cost", "cost_epoch", "gross_j", "mean_s", "mean_rate"),
+}
 """Columns that a narrow window keeps longest; the first column always stays."""
 
-WHO = frozenset(
-    {
-        *("task", "batch_size", "setting", "hardware", "group", "series", "direction", "way"),
-        *("threads", "replicas", "doubts", "comparison", "a", "b"),
-    }
-)
+WHO = {
+    *("task", "batch_size", "setting", "hardware", "group", "series", "direction", "way"),
+    *("threads", "replicas", "doubts", "comparison", "a", "b"),
+}
 """Columns that say what a row is of: where the window has no room, below the first cell."""
 
 MOST_WIDTH, MOST_NAME = 14, 30

@@ -22,27 +22,23 @@ from jax.extend import core
 
 from convmark.worker.work import NoRule, Work, counted, elements, followed, product
 
-_WITHOUT_RULE = frozenset(
-    [
-        *("cholesky", "eig", "eigh", "fft", "geqrf", "geqp3", "householder_product", "lu"),
-        *("ormqr", "qr", "ragged_dot", "ragged_dot_general", "scaled_dot", "schur", "svd"),
-        *("triangular_solve", "tridiagonal", "tridiagonal_solve", "cholesky_update", "hessenberg"),
-        *("custom_call", "ffi_call", "io_callback", "pallas_call", "pure_callback"),
-        *("linear_solve", "custom_linear_solve", "shard_map"),
-    ]
-)
-_OWN = frozenset(
-    [
-        *("add_any", "copy", "copy_p", "create_token", "device_put", "empty", "name"),
-        *("stop_gradient", "debug_callback", "debug_print", "split", "reshard"),
-        *("random_bits", "random_fold_in", "random_seed", "random_split", "random_unwrap"),
-        *("random_wrap", "random_clone", "random_gamma", "threefry2x32", "erf_inv", "erf"),
-        *("erfc", "lgamma", "digamma", "optimization_barrier", "platform_index", "pvary"),
-        *("bessel_i0e", "bessel_i1e", "igamma", "igammac", "igamma_grad_a"),
-        "regularized_incomplete_beta",
-        *("random_gamma_grad", "polygamma", "zeta", "nextafter", "approx_top_k", "unreachable"),
-    ]
-)
+_WITHOUT_RULE = {
+    *("cholesky", "eig", "eigh", "fft", "geqrf", "geqp3", "householder_product", "lu"),
+    *("ormqr", "qr", "ragged_dot", "ragged_dot_general", "scaled_dot", "schur", "svd"),
+    *("triangular_solve", "tridiagonal", "tridiagonal_solve", "cholesky_update", "hessenberg"),
+    *("custom_call", "ffi_call", "io_callback", "pallas_call", "pure_callback"),
+    *("linear_solve", "custom_linear_solve", "shard_map"),
+}
+_OWN = {
+    *("add_any", "copy", "copy_p", "create_token", "device_put", "empty", "name"),
+    *("stop_gradient", "debug_callback", "debug_print", "split", "reshard"),
+    *("random_bits", "random_fold_in", "random_seed", "random_split", "random_unwrap"),
+    *("random_wrap", "random_clone", "random_gamma", "threefry2x32", "erf_inv", "erf"),
+    *("erfc", "lgamma", "digamma", "optimization_barrier", "platform_index", "pvary"),
+    *("bessel_i0e", "bessel_i1e", "igamma", "igammac", "igamma_grad_a"),
+    "regularized_incomplete_beta",
+    *("random_gamma_grad", "polygamma", "zeta", "nextafter", "approx_top_k", "unreachable"),
+}
 """Primitives of JAX's own that `jax.lax` does not show."""
 
 

@@ -24,12 +24,10 @@ from convmark.worker.runtimes.engine import INPUT, OUTPUT
 
 SERVING = "serving_default"
 _PRODUCTS = ("Conv", "MatMul", "Einsum")
-_REACHING = frozenset(
-    [
-        *("ReadFile", "WriteFile", "MatchingFiles", "WholeFileReaderV2", "PrintV2"),
-        *("PyFunc", "PyFuncStateless", "EagerPyFunc"),
-    ]
-)
+_REACHING = {
+    *("ReadFile", "WriteFile", "MatchingFiles", "WholeFileReaderV2", "PrintV2"),
+    *("PyFunc", "PyFuncStateless", "EagerPyFunc"),
+}
 """Operations that reach beyond a graph: files, and Python's own functions."""
 
 

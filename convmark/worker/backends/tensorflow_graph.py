@@ -47,12 +47,10 @@ _WITHOUT_RULE = re.compile(
 SparseFillEmptyRows and SparseSegment are how a sparse matrix is multiplied: rows are looked up,
 weighted and summed.
 """
-_INNER = frozenset(
-    [
-        *("Placeholder", "_Arg", "_Retval", "FakeParam", "XlaDynamicSlice", "XlaPad", "XlaGather"),
-        *("XlaDynamicUpdateSlice", "XlaScatter", "XlaSort", "XlaKeyValueSort", "XlaSharding"),
-    ]
-)
+_INNER = {
+    *("Placeholder", "_Arg", "_Retval", "FakeParam", "XlaDynamicSlice", "XlaPad", "XlaGather"),
+    *("XlaDynamicUpdateSlice", "XlaScatter", "XlaSort", "XlaKeyValueSort", "XlaSharding"),
+}
 """Of TensorFlow's own, though `tf.raw_ops` does not have all of them."""
 
 

@@ -22,12 +22,10 @@ from convmark.worker.backends.tensorflow_graph import (
 )
 from convmark.worker.work import NoRule
 
-_NAMES = frozenset(
-    [
-        *("_user_specified_name", "_gradient_op_type", "_class", "_output_shapes"),
-        *("forward_function_name", "backward_function_name", "api_implements"),
-    ]
-)
+_NAMES = {
+    *("_user_specified_name", "_gradient_op_type", "_class", "_output_shapes"),
+    *("forward_function_name", "backward_function_name", "api_implements"),
+}
 """Attributes that hold a name, or a number that the process counts up.
 
 `_class` names the operations that one is placed with: those count by their numbers.
