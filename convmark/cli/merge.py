@@ -13,6 +13,7 @@ from convmark.core.errors import StoreError
 from convmark.core.files import as_store_error, read_regular, write_whole
 from convmark.core.fitting import tell, unbroken
 from convmark.core.options import Options
+from convmark.core.statistics import grouped
 from convmark.core.text import counted
 from convmark.report.describe import FOLDER
 from convmark.results.names import overlap
@@ -58,10 +59,7 @@ def merge(given: argparse.Namespace, options: Options) -> int:
 
 def _say_where(runs: Iterable[MergedRun]) -> None:
     """Say where a plan was not measured on one kind of machine, so that its runs stay apart."""
-    machines: dict[str, list[str]] = {}
-    for one in runs:
-        if one.part:
-            machines.setdefault(one.part.plan, []).append(one.machine)
+    machines = grouped((one.part.plan, one.machine) for one in runs if one.part)
     for plan, names in machines.items():
         if len(names) > 1:
             _say(f"plan {plan} was measured on {len(names)} kinds of machine; each has a run")

@@ -13,6 +13,7 @@ from convmark.compare.digest import Digest
 from convmark.compare.index import Index
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
+from convmark.core.statistics import grouped
 from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import Say
 from convmark.results.reading import StoreWarning, read_run
@@ -26,9 +27,7 @@ _case_of = operator.attrgetter(*Case.__dataclass_fields__)
 
 def by_name(records: Iterable[Record]) -> dict[str, list[Record]]:
     """Return the rows of each case by the case's name."""
-    groups: dict[object, list[Record]] = {}
-    for record in records:
-        groups.setdefault(_case_of(record), []).append(record)
+    groups = grouped((_case_of(record), record) for record in records)
     return {rows[0].case.name: rows for rows in groups.values()}
 
 

@@ -24,6 +24,7 @@ from convmark.compare.rule.statistics import Summary, summary
 from convmark.core.cells import column
 from convmark.core.errors import MeasurementError, StoreError
 from convmark.core.runtimes import as_hashed
+from convmark.core.statistics import grouped
 from convmark.results.record import Record
 from convmark.results.table_file import TableBeside
 
@@ -135,10 +136,8 @@ class LiveLevel:
 
 def live_levels(run: Path) -> dict[str, LiveLevel]:
     """Return the levels of a run's own sessions by case, of those with two or more."""
-    own: dict[str, list[KeptSession]] = {}
-    for one in _believed(run):
-        if one.run is None:  # those taken along are of an earlier run
-            own.setdefault(one.case, []).append(one)
+    # those taken along are of an earlier run
+    own = grouped((one.case, one) for one in _believed(run) if one.run is None)
     found = {}
     for case, sessions in own.items():
         first = sessions[0]

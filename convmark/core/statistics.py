@@ -22,6 +22,7 @@ TRIM = 0.2
 QUANTILE_STEPS = {"p95": 100, "p99": 1000}
 """The fewest steps from which a high percentile is given at all."""
 
+Key = TypeVar("Key")
 Known = TypeVar("Known")
 Values = Sequence[float] | npt.NDArray[np.float64]
 
@@ -50,6 +51,14 @@ def middle_of(values: Iterable[Any]) -> Any:
     """Return the median of numbers as a float, of texts the first; None where none is known."""
     known = [value for value in values if is_known(value)]
     return known[0] if known and isinstance(known[0], str) else median_of(known)
+
+
+def grouped(pairs: Iterable[tuple[Key, Known]]) -> dict[Key, list[Known]]:
+    """Return the values of each key, keys and values in the order of the pairs."""
+    found: dict[Key, list[Known]] = {}
+    for key, value in pairs:
+        found.setdefault(key, []).append(value)
+    return found
 
 
 def quantile(values: Values, share: float) -> float:

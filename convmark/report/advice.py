@@ -30,6 +30,7 @@ from convmark.core.git import SHOWN
 from convmark.core.options import Options
 from convmark.core.pyproject import program, typed
 from convmark.core.runtimes import DEFAULT_RUNTIME
+from convmark.core.statistics import grouped
 from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import Say, counted, listed, load_text
 from convmark.report.summary import by_case, load_of
@@ -198,10 +199,7 @@ def gate_step(
 
 def _failure(of_cases: Sequence[Judgement], options: Options, baseline: str, *, quiet: bool) -> str:
     """Return what failed, by how much and against what, how it passes if meant, and what helps."""
-    failing: dict[str, list[Judgement]] = {}
-    for one in of_cases:
-        if one.fails:
-            failing.setdefault(one.case, []).append(one)
+    failing = grouped((one.case, one) for one in of_cases if one.fails)
     worst = sorted(failing.values(), key=_weight, reverse=True)
     cases = counted(len({one.case for one in of_cases}), "case")
     against = f" against {baseline}" * bool(baseline)
@@ -345,10 +343,7 @@ def _without_failures(of_cases: Sequence[Judgement], options: Options) -> str:
 
 def _accepted(of_cases: Sequence[Judgement]) -> tuple[str, str]:
     """Return how many cases have changed as accepted, and a line for each of the first."""
-    meant: dict[str, list[Judgement]] = {}
-    for one in of_cases:
-        if one.accepted:
-            meant.setdefault(one.case, []).append(one)
+    meant = grouped((one.case, one) for one in of_cases if one.accepted)
     if not meant:
         return "", ""
     doubted = _doubted(of_cases)

@@ -27,6 +27,7 @@ from convmark.compare.judgement import (
     margin_lines,
     shared_lines,
 )
+from convmark.core.statistics import grouped
 from convmark.core.text import counted, listed, shown
 from convmark.report.verdicts import (
     FOLLOWERS,
@@ -74,11 +75,7 @@ class Gate:
     @cached_property
     def cases(self) -> dict[str, list[Judgement]]:
         """The judgements of each case by its name."""
-        found: dict[str, list[Judgement]] = {}
-        for one in self.judgements:
-            if one.model != MACHINE:
-                found.setdefault(one.case, []).append(one)
-        return found
+        return grouped((one.case, one) for one in self.judgements if one.model != MACHINE)
 
     @cached_property
     def states(self) -> dict[str, str]:

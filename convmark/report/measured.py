@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from convmark.compare.comparability import told_always
 from convmark.core.errors import OptionError
 from convmark.core.option import RANKS
-from convmark.core.statistics import median_of
+from convmark.core.statistics import grouped, median_of
 from convmark.core.text import listed
 from convmark.report.comparison import Comparison, Price
 from convmark.report.ratios import LEAST_PROCESSES, Ratio, Units, figure_text, ratio
@@ -176,9 +176,8 @@ class Measured:
     def earlier_load(self, key: Key, name: str, rate: str) -> float | None:
         """Return the largest such share of the earlier runs that ratios are made of as well."""
         newest = self.newest[key][name][0]["source"]
-        shares: dict[int, list[float | None]] = {}
-        for row in self.cases[key][name]:
-            shares.setdefault(row["source"], []).append(row.get(_LOADS[rate]))
+        rows = self.cases[key][name]
+        shares = grouped((row["source"], row.get(_LOADS[rate])) for row in rows)
         loads = (large_load(its_own) for source, its_own in shares.items() if source != newest)
         return max((load for load in loads if load is not None), default=None)
 

@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from convmark.compare.comparability import Comparability, facts_of, told_always
-from convmark.core.statistics import CONFIDENCE, is_known, t_quantile
+from convmark.core.statistics import CONFIDENCE, grouped, is_known, t_quantile
 from convmark.core.text import DIRTY, commit_text, load_text
 from convmark.report.ratios import LEAST_PROCESSES, Units, geometric_mean, ratio
 from convmark.report.rows import POINT, judged_rows, left_out_text, records_of, text_of
@@ -241,9 +241,7 @@ def sides_of(frame: pd.DataFrame, runs: Sequence[RunSource]) -> Sides:
     kept = max(_FEWEST, MOST_SIDES // max(1, series.ngroups))
     newest = points[series.cumcount(ascending=False) < kept][POINT]
     rows = measured.merge(newest, on=POINT)
-    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for key, row in _by_side(rows):
-        found.setdefault(key, []).append(row)
+    found = grouped(_by_side(rows))
     files_of = functools.cache(lambda code, source: files_hash_of(code, runs[source].path))
     sides = [_side(key, its_own, runs, files_of) for key, its_own in found.items()]
     known = {side.code: side.files for side in sides if side.files}  # where any run kept them
@@ -388,11 +386,8 @@ def _side(
     source = max(row["source"] for row in rows)
     newest = [row for row in rows if row["source"] == source]
     rows = judged_rows(rows)
-    logs: dict[int, list[float]] = {}
-    shares: dict[int, list[float | None]] = {}
-    for row in rows:
-        logs.setdefault(int(row["source"]), []).append(math.log(row["step_time_p50_s"]))
-        shares.setdefault(int(row["source"]), []).append(row["other_cpu_share"])
+    logs = grouped((int(row["source"]), math.log(row["step_time_p50_s"])) for row in rows)
+    shares = grouped((int(row["source"]), row["other_cpu_share"]) for row in rows)
     source = max(logs)
     rows = [row for row in rows if row["source"] == source]
     load = large_load(shares[source])

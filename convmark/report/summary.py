@@ -14,7 +14,7 @@ from typing import Any
 
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIMES
-from convmark.core.statistics import QUANTILE_STEPS, middle_of, spread
+from convmark.core.statistics import QUANTILE_STEPS, grouped, middle_of, spread
 from convmark.core.table import SAMPLES_PER_S, Heading, Table, headings, plain, table_of
 from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.core.text import (
@@ -54,10 +54,7 @@ def by_case(records: Sequence[Record]) -> dict[str, list[Record]]:
             *(row.replicas, natural_order(row.case.name), row.process),
         ),
     )
-    groups: dict[str, list[Record]] = {}
-    for record in ordered:
-        groups.setdefault(record.case.name, []).append(record)
-    return groups
+    return grouped((record.case.name, record) for record in ordered)
 
 
 def run_tables(records: Sequence[Record]) -> list[Table]:

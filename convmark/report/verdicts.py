@@ -36,6 +36,7 @@ from convmark.compare.verdict import conclude, review
 from convmark.core.errors import OptionError
 from convmark.core.git import Git
 from convmark.core.interval import NOT_KNOWN, by_change, interval_text
+from convmark.core.statistics import grouped
 from convmark.core.table import Heading, Table, grid, headings, printed, table_of
 from convmark.core.text import (
     bytes_text,
@@ -214,10 +215,7 @@ def _github(judgements: Sequence[Judgement]) -> str:
         GitHub's documentation, "Workflow commands for GitHub Actions"; its escapes are those of
         actions/toolkit, packages/core/src/command.ts.
     """
-    failing: dict[str, list[Judgement]] = {}
-    for one in judgements:
-        if one.fails:
-            failing.setdefault(one.case, []).append(one)
+    failing = grouped((one.case, one) for one in judgements if one.fails)
     lines = [_error(case, found) for case, found in failing.items()]
     main = [one for one in judgements if one.metric in HEADLINES and not one.fails]
     for verdict in ("inconclusive", "missing", *["new"] * (decided(judgements) == "nothing")):

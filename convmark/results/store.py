@@ -24,6 +24,7 @@ import numpy as np
 from convmark.core.errors import StoreError
 from convmark.core.files import open_regular, writing
 from convmark.core.option_values import did_you_mean
+from convmark.core.statistics import grouped
 from convmark.core.text import NUMBER, counted, is_folder_name
 from convmark.results.reading import HEADER, RUN_NAME, head_cells, read_head
 from convmark.results.run_file import RunFile, steps_path
@@ -361,9 +362,7 @@ def oldest_first(runs: Sequence[tuple[Path, str]]) -> list[int]:
     Args:
         runs: of each run its file, and when its first row was started (ISO 8601, UTC).
     """
-    folders: dict[Path, list[int]] = {}
-    for place, (path, _) in enumerate(runs):
-        folders.setdefault(path.resolve().parent, []).append(place)
+    folders = grouped((path.resolve().parent, place) for place, (path, _) in enumerate(runs))
     keys: dict[int, tuple[str, int, int]] = {}
     for at, places in enumerate(folders.values()):
         latest = ""

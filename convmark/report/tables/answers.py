@@ -14,7 +14,7 @@ from convmark.compare.intended import pass_accepted
 from convmark.compare.judgement import Judgement
 from convmark.core.backends import DEFAULT_BACKEND
 from convmark.core.interval import Interval, interval_text
-from convmark.core.statistics import is_known
+from convmark.core.statistics import grouped, is_known
 from convmark.core.table import Table, headings, table_of
 from convmark.core.tasks import TASKS
 from convmark.core.text import counted, load_text, seconds_text
@@ -172,9 +172,8 @@ def _of_most_models(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     Many are more than half of the most that ran in one place: a single model that was exported too,
     or measured on another machine, has nobody to be compared with there.
     """
-    places: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for row in sorted(rows, key=lambda row: row["step_time_p50_s"]):
-        places.setdefault(_place(row), []).append(row)
+    fastest_first = sorted(rows, key=lambda row: row["step_time_p50_s"])
+    places = grouped((_place(row), row) for row in fastest_first)
     models = {place: len({row["model"] for row in alike}) for place, alike in places.items()}
     most = max(models.values())
     return next(alike for place, alike in places.items() if 2 * models[place] > most)

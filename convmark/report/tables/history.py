@@ -27,7 +27,7 @@ from convmark.compare.trend import (
 )
 from convmark.core.fitting import wrapped
 from convmark.core.interval import interval_text, share_of
-from convmark.core.statistics import is_known
+from convmark.core.statistics import grouped, is_known
 from convmark.core.table import Table, headings, printed, table_of
 from convmark.core.text import (
     commit_text,
@@ -190,9 +190,7 @@ def trends(frame: pd.DataFrame, runs: Sequence[RunSource]) -> Trends:
     ).join(every["step_time_p50_s"].median())  # the figure of the run, as all tables have it
     own = ["commit", "dirty", "code", "counting_version", *SHARED]
     table = found.join(judged.drop_duplicates(POINT).set_index(POINT)[[*_FACTS, *own]])
-    folders: dict[Path, list[int]] = {}
-    for source, run in enumerate(runs):
-        folders.setdefault(run.path.parent, []).append(source)
+    folders = grouped((run.path.parent, source) for source, run in enumerate(runs))
     looked = {source for those in folders.values() for source in those[-MOST_LOOKED_INTO:]}
     live = {source: live_levels(runs[source].path) for source in looked}
     points: dict[tuple[str, str], list[Point]] = {}

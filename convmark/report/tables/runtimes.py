@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from convmark.core.backends import DEFAULT_BACKEND
 from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIMES
+from convmark.core.statistics import grouped
 from convmark.core.table import Table, headings, table_of
 from convmark.core.text import natural_order
 from convmark.report.ratios import fastest_marks
@@ -109,10 +110,9 @@ def _point(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _step_times(frame: pd.DataFrame) -> dict[tuple[str, ...], list[float]]:
     """Return the median step times of the processes of each point that ratios are of, seconds."""
-    points: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     columns = (*POINT, "step_time_p50_s", "status", "not_judged")
-    for row in records_of(frame[frame["measured"]], columns):
-        points.setdefault(_point(row), []).append(row)
+    measured = records_of(frame[frame["measured"]], columns)
+    points = grouped((_point(row), row) for row in measured)
     return {
         point: [row["step_time_p50_s"] for row in judged_rows(rows)]
         for point, rows in points.items()

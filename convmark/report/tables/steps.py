@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from convmark.core.statistics import QUANTILE_STEPS, median_of
+from convmark.core.statistics import QUANTILE_STEPS, grouped, median_of
 from convmark.core.table import Heading, Table, headings, table_of
 from convmark.core.tasks import TASKS
 from convmark.core.text import counted, natural_order
@@ -39,9 +39,7 @@ def groups_but(
     Of several codes those of the newest run count.
     """
     names = [name for name in (*_AXES, "replicas", "cluster") if name not in but]
-    found: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        found.setdefault(tuple(text_of(row[name]) for name in names), []).append(row)
+    found = grouped((tuple(text_of(row[name]) for name in names), row) for row in rows)
     for its_own in found.values():
         newest = max(its_own, key=lambda row: row["source"])
         yield [row for row in its_own if _ran_the_same(row, newest)]
