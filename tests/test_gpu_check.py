@@ -13,7 +13,14 @@ from typing import Any
 import pytest
 from rows import row
 
-from convmark.cli.gpu_check import (
+from convmark.core.case import Case
+from convmark.interpreter import Answer
+from convmark.results.reading import read_run
+from convmark.worker.ceiling import held_bytes, synchronised
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))  # scripts, not a package
+
+from gpu_check import (
     ceilings_table,
     energy_proof,
     installed_backend,
@@ -21,10 +28,6 @@ from convmark.cli.gpu_check import (
     main,
     measured_ceilings,
 )
-from convmark.core.case import Case
-from convmark.interpreter import Answer
-from convmark.results.reading import read_run
-from convmark.worker.ceiling import held_bytes, synchronised
 
 ROOT = Path(__file__).resolve().parent.parent
 MIB = 2**20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,6 @@ from fake_cluster import FakeCluster, about, here
 from test_run import MACHINE
 
 from convmark.cli import main
-from convmark.cli.gpu_check import DeviceCheck, check
-from convmark.cli.gpu_check import main as gpu_check
 from convmark.core.case import Case
 from convmark.core.errors import OptionError
 from convmark.core.options import Options, read
@@ -23,6 +22,11 @@ from convmark.interpreter import Answer, Interpreter
 from convmark.results.reading import read_run
 from convmark.results.record import COLUMNS, Record
 from convmark.session.session import Session
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))  # scripts, not a package
+
+from gpu_check import DeviceCheck, check
+from gpu_check import main as gpu_check
 
 __all__ = ["here"]  # a fixture
 

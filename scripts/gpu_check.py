@@ -1,4 +1,4 @@
-"""The command of scripts/gpu_check: checks one device from end to end.
+"""What scripts/gpu_check runs: checks one device from end to end.
 
 Its fingerprint, the proofs of its instruments, its ceilings, then the usual rows of a few models.
 An instrument tells the truth where a step's sync waits for the device, the allocator's peak grows
