@@ -224,12 +224,14 @@ def test_a_backward_pass_waits_for_all_that_the_piece_computes(keras: Any) -> No
     pieces = importlib.import_module("convmark.worker.backends.tensorflow_layers")
     tf = pieces.tf
     weight = tf.Variable(2.0)
-    piece = pieces.backward_piece(
-        lambda values: [values[0] * weight + tf.tanh(tf.stop_gradient(values[0]))],
-        [SimpleNamespace(trainable_variables=[weight])],
-        False,
-        [True],
+    one = Piece(
+        function=lambda values: [values[0] * weight + tf.tanh(tf.stop_gradient(values[0]))],
+        layers=[SimpleNamespace(trainable_variables=[weight])],
+        takes=[0],
+        gives=[1],
+        inner=[True],
     )
+    piece = pieces.backward_piece(one, compiled=False)
     _, _, gradients = piece.get_concrete_function([tf.ones(3)], [tf.ones(3)]).structured_outputs
     before, found = [one.op for one in gradients], set()
     while before:
@@ -256,7 +258,7 @@ def served(
         leaves=lambda one: list(flat(one)),
         array=np.asarray,
         synchronise=lambda token: None,
-        piece=lambda function, *_: lambda values: (None, function(values)),
+        piece=lambda one, compiled: lambda values: (None, one.function(values)),
         backward_piece=lambda *_: None,
         as_written=nullcontext,
         clocked=lambda *_: None,

@@ -55,14 +55,14 @@ def test_the_events_of_a_device_are_what_counts_and_launches_are_none_of_a_gpu()
 def looked(events: Any, *, device: str = "cpu", jit: str = "off", **more: Any) -> Any:
     """Return what the check gives of a profiler with such events, or one that raises."""
 
-    def traced(backend: Any, function: Any, layers: Any, values: Any, turns: Any) -> Any:
+    def traced(backend: Any, whole: Any, values: Any, turns: Any) -> Any:
         list(turns)
         if isinstance(events, Exception):
             raise events
         return events
 
     case = Case(model="net", task="infer", batch_size=1, device=device, jit=jit)
-    passes: Any = SimpleNamespace(whole=lambda within: (None, [], []))
+    passes: Any = SimpleNamespace(whole=lambda within: (None, []))
     module = SimpleNamespace(traced=traced)
     backend = SimpleNamespace(of_layers=lambda: module, always_compiles=False)
     return profiled(case, passes, GROUPS, 0.1, backend, **more)
@@ -127,7 +127,7 @@ SCOPES = """
 import json
 import numpy as np
 from convmark.worker import backends
-from convmark.worker.backends.step import SCOPE, scope
+from convmark.worker.backends.step import SCOPE, Piece, scope
 from convmark.worker.layer_passes import on_device
 
 backend = backends.load(NAME)
@@ -142,7 +142,8 @@ def function(values):
         return [dense(made)]
 
 values = [backend.tensor(np.ones((200, 300), np.float32))]
-events = on_device(module.traced(backend, function, [dense], values, range(3)), gpu=False)
+traced = module.traced(backend, Piece(function, [dense], [0], [1]), values, range(3))
+events = on_device(traced, gpu=False)
 print(json.dumps(sorted({SCOPE.search(text)[1] for text, begin, end in events if end > begin})))
 """
 
@@ -256,6 +257,7 @@ GRADIENTS = """
 import importlib, json
 import numpy as np
 from convmark.worker import backends
+from convmark.worker.backends.step import Piece
 
 backend = backends.load(NAME)
 backend.configure(device="cpu", threads="default", precision="float32", seed=0)
@@ -273,7 +275,8 @@ def function(values):
     return [dense(first) + stop(second), first * second, stop(dense(second)), whole]
 
 values = [backend.tensor(np.ones((2, 3), np.float32)) for _ in range(2)]
-print(json.dumps(backend.of_layers().reached(backend, function, [dense], values)))
+piece = Piece(function, [dense], [0, 1], [2, 3, 4, 5])
+print(json.dumps(backend.of_layers().reached(backend, piece, values)))
 """
 
 

@@ -78,8 +78,8 @@ class Passes:
 
     def whole(
         self, within: Callable[[int], contextlib.AbstractContextManager[Any]]
-    ) -> tuple[Callable[[Sequence[Any]], list[Any]], list[Any], list[Any]]:
-        """Return all units as one function, its layers, and the values that it takes.
+    ) -> tuple[Piece, list[Any]]:
+        """Return all units as one piece, and the values that it takes.
 
         Args:
             within: gives what each unit is called in, by its place.
@@ -87,7 +87,8 @@ class Passes:
         units, values = self._cut.units, dict(zip(self._cut.inputs, self._batch, strict=True))
         function = self._cut.function(0, len(units), within=within)
         layers = [one for unit in units for one in unit.holders]
-        return function, layers, [values[one] for one in self._cut.taken(units)]
+        taken = self._cut.taken(units)
+        return Piece(function, layers, taken, self._cut.outputs), [values[one] for one in taken]
 
     def _every_value(self) -> dict[int, Any]:
         """Return the values of all units: a backward pass takes some for gradients."""
@@ -111,7 +112,7 @@ class Passes:
             one = self._described((place, place + 1), FORWARD)
             given, rows = [known[value] for value in one.takes], []
             with contextlib.suppress(Exception):  # a step may never ask for such a gradient
-                rows = backend.of_layers().reached(backend, one.function, one.layers, given)
+                rows = backend.of_layers().reached(backend, one, given)
             stopped = {
                 (value, taken)
                 for value, row in zip(one.gives, rows, strict=False)
@@ -190,11 +191,8 @@ class Passes:
         key = place, mode
         if key not in self._pieces:
             one, compiled = self._described(place, mode), self._case.jit == "on"
-            if one.inner is None:
-                made = self._backend.piece(one.function, one.layers, compiled)
-            else:
-                made = self._backend.backward_piece(one.function, one.layers, compiled, one.inner)
-            self._pieces[key] = made
+            make = self._backend.piece if mode == FORWARD else self._backend.backward_piece
+            self._pieces[key] = make(one, compiled)
         return self._pieces[key]
 
 
@@ -226,9 +224,9 @@ def profiled(
     count = min(MOST, max(FEWEST, int(SECONDS / step_s)))
     try:
         module = backend.of_layers()
-        function, layers, values = passes.whole(lambda place: module.named(scope(place)))
+        whole, values = passes.whole(lambda place: module.named(scope(place)))
         turns = (beat() for _ in range(count))
-        traced = list(module.traced(backend, function, layers, values, turns))
+        traced = list(module.traced(backend, whole, values, turns))
         events = on_device(traced, gpu=case.device != "cpu")
     except Exception as error:  # a check that cannot be made ends no measurement
         return groups, {"unprofiled": one_line(f"{type(error).__name__}: {error}")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from convmark.worker.backends.keras_parts import ByIdentity, loose, untracked
 from convmark.worker.backends.keras_state import dtype_policy, read_all, set_policy
 from convmark.worker.backends.losses import Batch, as_convolution, square_matrices
 from convmark.worker.backends.own_training import OwnData
-from convmark.worker.backends.step import Step
+from convmark.worker.backends.step import Piece, Step
 from convmark.worker.work import Work, per_sample
 
 _DEFAULTS: Mapping[str, str] = {
@@ -286,11 +286,9 @@ class Jax(Keras3Backend):
         trace = functools.partial(lowered, infer, values, *batch)
         return Step(step, batch, trace, is_dense(batch), equations=equations)
 
-    def piece(
-        self, function: Callable[[Any], list[Any]], layers: Sequence[Any], compiled: bool
-    ) -> Callable[[Any], tuple[Any, Any]]:
+    def piece(self, one: Piece, compiled: bool) -> Callable[[Any], tuple[Any, Any]]:
         """Return the function, always compiled; the layers' variables are its arguments."""
-        forward, held = self.copies.pure(function, layers)
+        forward, held = self.copies.pure(one)
         compiled_forward = jax.jit(forward)
 
         def run(values: Any) -> tuple[Any, Any]:
@@ -299,16 +297,10 @@ class Jax(Keras3Backend):
 
         return run
 
-    def backward_piece(
-        self,
-        function: Callable[[Any], list[Any]],
-        layers: Sequence[Any],
-        compiled: bool,
-        inner: Sequence[bool],
-    ) -> Callable[[Any, Any], tuple[Any, Any]]:
+    def backward_piece(self, one: Piece, compiled: bool) -> Callable[[Any, Any], tuple[Any, Any]]:
         """Return the same with `jax.vjp`, whose gradients are of variables and inner tensors."""
-        forward, held = self.copies.pure(function, layers)
-        trained = [one.trainable for one in variables_of(layers)]
+        forward, held = self.copies.pure(one)
+        followable = [*(each.trainable for each in variables_of(one.layers)), *(one.inner or ())]
 
         def backward(held: Any, values: Any, given: Any) -> Any:
             def of(wanted: Any) -> Any:
@@ -320,7 +312,7 @@ class Jax(Keras3Backend):
                 floats = [one for one in made if jnp.issubdtype(one.dtype, jnp.floating)]
                 return floats, (made, changed)
 
-            chosen = list(zip([*held, *values], [*trained, *inner], strict=True))
+            chosen = list(zip([*held, *values], followable, strict=True))
             followed = [on and jnp.issubdtype(one.dtype, jnp.floating) for one, on in chosen]
             wanted = [one for (one, _), on in zip(chosen, followed, strict=True) if on]
             floats = [one for one in given if jnp.issubdtype(one.dtype, jnp.floating)]

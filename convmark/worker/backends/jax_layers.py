@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from convmark.worker.backends.jax_values import variables_of
-from convmark.worker.backends.step import SCOPE, Event
+from convmark.worker.backends.step import SCOPE, Event, Piece
 
 named = jax.named_scope
 _NAME = re.compile(r"%?([\w.-]+) = ")
@@ -33,16 +33,12 @@ _ENDED = "end: "
 
 
 def traced(
-    backend: Any,
-    function: Callable[[Any], list[Any]],
-    layers: Sequence[Any],
-    values: Sequence[Any],
-    passes: Iterable[object],
+    backend: Any, one: Piece, values: Sequence[Any], passes: Iterable[object]
 ) -> list[tuple[bool, Event]]:
     """Return the events of the passes, in nanoseconds."""
     options, read = jax.profiler.ProfileOptions(), jax.profiler.ProfileData.from_file
     options.python_tracer_level = 0
-    forward, held = backend.copies.pure(function, layers)
+    forward, held = backend.copies.pure(one)
     compiled = jax.jit(forward).lower(held, list(values)).compile()
     text = compiled.as_text()
     jax.block_until_ready(compiled(held, list(values)))
@@ -161,15 +157,13 @@ def until_done(
     return found
 
 
-def reached(
-    backend: Any, function: Callable[[Any], list[Any]], layers: Sequence[Any], values: Sequence[Any]
-) -> list[list[bool]]:
+def reached(backend: Any, piece: Piece, values: Sequence[Any]) -> list[list[bool]]:
     """Return where gradients come: of each result to each value, and last to any weight.
 
     JAX gives zeros where none comes, which depend on nothing.
     """
-    forward, held = backend.copies.pure(function, layers)
-    trained = [one.trainable for one in variables_of(layers)]
+    forward, held = backend.copies.pure(piece)
+    trained = [one.trainable for one in variables_of(piece.layers)]
     both = [*values, *held]
     wanted = [
         place

@@ -14,6 +14,7 @@ from jax.experimental.sparse import JAXSparse
 
 from convmark.worker.backends.keras_parts import ByIdentity
 from convmark.worker.backends.keras_state import check_size
+from convmark.worker.backends.step import Piece
 
 
 @dataclass(frozen=True)
@@ -69,21 +70,19 @@ class Copies:
     def __init__(self) -> None:
         self._copies: ByIdentity[Any] = ByIdentity()
 
-    def pure(
-        self, function: Callable[[Any], list[Any]], layers: Sequence[Any]
-    ) -> tuple[Callable[[Any, Any], Any], list[Any]]:
+    def pure(self, one: Piece) -> tuple[Callable[[Any, Any], Any], list[Any]]:
         """Return the function with the layers' variables as arguments, and copies of these."""
-        variables = variables_of(layers)
+        variables = variables_of(one.layers)
 
         def forward(held: Any, values: Any) -> Any:
             with keras.StatelessScope(list(zip(variables, held, strict=True))) as scope:
                 before = list(map(scope.get_current_value, variables))
-                made = function(values)
+                made = one.function(values)
                 now = list(map(scope.get_current_value, variables))
             changed = [new for old, new in zip(before, now, strict=True) if new is not old]
             return made, changed
 
-        return forward, [self._copy_of(one) for one in variables]
+        return forward, list(map(self._copy_of, variables))
 
     def _copy_of(self, variable: Any) -> Any:
         if variable not in self._copies:

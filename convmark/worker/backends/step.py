@@ -72,7 +72,7 @@ class Piece:
     layers: Sequence[Any]
     takes: Sequence[int]
     gives: Sequence[int]
-    inner: Sequence[bool] | None
+    inner: Sequence[bool] | None = None
     """Of each value that it takes whether a gradient is passed on to it: not to the model's inputs.
     None where the piece runs forward alone."""
 
@@ -189,24 +189,12 @@ class Framework(abc.ABC):
         return None
 
     @abc.abstractmethod
-    def piece(
-        self, function: Callable[[Any], list[Any]], layers: Sequence[Any], compiled: bool
-    ) -> Callable[[Any], tuple[Any, Any]]:
+    def piece(self, one: Piece, compiled: bool) -> Callable[[Any], tuple[Any, Any]]:
         """Return a function of tensors as a step's part: it gives a probe, and all its results."""
 
     @abc.abstractmethod
-    def backward_piece(
-        self,
-        function: Callable[[Any], list[Any]],
-        layers: Sequence[Any],
-        compiled: bool,
-        inner: Sequence[bool],
-    ) -> Callable[[Any, Any], tuple[Any, Any]]:
-        """Return the same with its backward pass; called with the tensors and their gradients.
-
-        Args:
-            inner: of each tensor whether a gradient is passed on to it: not to the model's inputs.
-        """
+    def backward_piece(self, one: Piece, compiled: bool) -> Callable[[Any, Any], tuple[Any, Any]]:
+        """Return the same with its backward pass; called with the tensors and their gradients."""
 
     def clocked(
         self, pieces: Sequence[Piece], inputs: Sequence[int], outputs: Sequence[int], compiled: bool

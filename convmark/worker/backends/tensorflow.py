@@ -66,6 +66,7 @@ class TensorFlow(KerasBackend):
 
     name = "tensorflow"
     _graph_digest, products = staticmethod(step_digest), staticmethod(products)
+    piece, backward_piece = staticmethod(piece), staticmethod(backward_piece)
     _plain_path = "tf.function"
     compile_options = MappingProxyType({"jit_compile": False})
     """XLA is there where the case asks for it; Keras alone would have it on every GPU."""
@@ -294,22 +295,6 @@ class TensorFlow(KerasBackend):
 
         # on the host an output is read where it lies: a probe would take a short step's 5 to 8 %
         return replace(step, run=run) if on_cpu else step
-
-    def piece(
-        self, function: Callable[[Any], list[Any]], layers: Sequence[Any], compiled: bool
-    ) -> Callable[[Any], tuple[Any, Any]]:
-        """Return the function as a graph; `compiled` has XLA compile it."""
-        return piece(function, compiled)  # type: ignore[no-any-return]
-
-    def backward_piece(
-        self,
-        function: Callable[[Any], list[Any]],
-        layers: Sequence[Any],
-        compiled: bool,
-        inner: Sequence[bool],
-    ) -> Callable[[Any, Any], tuple[Any, Any]]:
-        """Return the same with a gradient tape over variables and inner tensors."""
-        return backward_piece(function, layers, compiled, inner)  # type: ignore[no-any-return]
 
     def clocked(
         self, pieces: Sequence[Piece], inputs: Sequence[int], outputs: Sequence[int], compiled: bool

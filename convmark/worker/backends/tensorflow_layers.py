@@ -12,7 +12,7 @@ import importlib
 import inspect
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,40 +35,29 @@ _PLACES = ("tensorflow.tsl", "tensorflow.core")
 """Of the classes of a trace, in new and old versions."""
 
 
-def piece(function: Callable[[Any], list[Any]], compiled: bool) -> Any:
-    """Return a function of tensors that gives a probe and all its results."""
+def piece(one: Piece, compiled: bool) -> Any:
+    """Return a piece as a graph, which gives a probe and all its results."""
 
     @tf.function(jit_compile=compiled, **_TRACED)  # type: ignore[untyped-decorator]
     def run(values: Any) -> Any:
-        made = function(values)
+        made = one.function(values)
         return _probe(made), made
 
     return run
 
 
-def backward_piece(
-    function: Callable[[Any], list[Any]],
-    layers: Sequence[Any],
-    compiled: bool,
-    inner: Sequence[bool],
-) -> Any:
+def backward_piece(one: Piece, compiled: bool) -> Any:
     """Return the same with its backward pass; called with the tensors and their gradients."""
 
     @tf.function(jit_compile=compiled, **_TRACED)  # type: ignore[untyped-decorator]
     def run(values: Any, given: Any) -> Any:
-        made, gradients = _both_ways(function, layers, inner, values, given)
+        made, gradients = _both_ways(one, values, given)
         return _probe(gradients or made), made, gradients
 
     return run
 
 
-def _both_ways(
-    function: Callable[[Any], list[Any]],
-    layers: Sequence[Any],
-    inner: Sequence[bool],
-    values: Any,
-    given: Any,
-) -> tuple[list[Any], list[Any]]:
+def _both_ways(piece: Piece, values: Any, given: Any) -> tuple[list[Any], list[Any]]:
     """Return what a piece gives, and the gradients of its weights and of what it takes.
 
     The backward pass waits for all that the piece gives, as in a step it waits for the loss: work
@@ -76,17 +65,23 @@ def _both_ways(
     """
     with tf.GradientTape() as tape:
         wanted = [
-            one for one, is_inner in pairs(values, inner) if is_inner and one.dtype.is_floating
+            one
+            for one, is_inner in pairs(values, piece.inner)
+            if is_inner and one.dtype.is_floating
         ]
         tape.watch(wanted)
-        made = function(values)
-    wanted += [one for layer in layers for one in getattr(layer, "trainable_variables", [])]
+        made = piece.function(values)
+    wanted += _trained(piece)
     with tf.control_dependencies(made):
         kept = [(one, tf.identity(to)) for one, to in pairs(made, given) if one.dtype.is_floating]
     found = tape.gradient(
         [one for one, _ in kept], wanted, output_gradients=[one for _, one in kept]
     )
     return made, [getattr(one, "values", one) for one in found if one is not None]
+
+
+def _trained(piece: Piece) -> list[Any]:
+    return [one for layer in piece.layers for one in getattr(layer, "trainable_variables", [])]
 
 
 def _probe(results: Sequence[Any]) -> Any:
@@ -144,20 +139,16 @@ def _apart(one: Piece, compiled: bool) -> Any:
     def run(values: Any, given: Any) -> Any:
         if one.inner is None:
             return one.function(values), []
-        return _both_ways(one.function, one.layers, one.inner, values, given)
+        return _both_ways(one, values, given)
 
     return run
 
 
 def traced(
-    backend: Any,
-    function: Callable[[Any], list[Any]],
-    layers: Sequence[Any],
-    values: Sequence[Any],
-    passes: Iterable[object],
+    backend: Any, one: Piece, values: Sequence[Any], passes: Iterable[object]
 ) -> Iterator[tuple[bool, Event]]:
     """Return the events of the passes, in picoseconds."""
-    step, space = piece(function, compiled=False), _space()
+    step, space = piece(one, compiled=False), _space()
     backend.synchronise(step(values))
     backend.synchronise(step(values))
     options = tf.profiler.experimental.ProfilerOptions(host_tracer_level=_EACH_OPERATION)
@@ -204,18 +195,16 @@ def _events(space: Any) -> Iterator[tuple[bool, Event]]:
                 yield is_device, (text, begin, begin + event.duration_ps)
 
 
-def reached(
-    backend: Any, function: Callable[[Any], list[Any]], layers: Sequence[Any], values: Sequence[Any]
-) -> list[list[bool]]:
+def reached(backend: Any, one: Piece, values: Sequence[Any]) -> list[list[bool]]:
     """Return where gradients come: of each result to each value, and last to any weight."""
-    weights = [one for layer in layers for one in getattr(layer, "trainable_variables", [])]
-    wanted = [one for one in [*values, *weights] if "float" in str(one.dtype)]
+    wanted = [each for each in [*values, *_trained(one)] if "float" in str(each.dtype)]
     with tf.GradientTape(persistent=True) as tape:
-        tape.watch([one for one in values if one.dtype.is_floating])
-        made = function(values)
+        tape.watch([value for value in values if value.dtype.is_floating])
+        made = one.function(values)
     rows = []
-    for one in made:
-        found = tape.gradient(one, wanted) if one.dtype.is_floating else [None] * len(wanted)
+    for result in made:
+        is_float = result.dtype.is_floating
+        found = tape.gradient(result, wanted) if is_float else [None] * len(wanted)
         left = iter(found)
         row = [value.dtype.is_floating and next(left) is not None for value in values]
         rows.append([*row, any(gradient is not None for gradient in left)])

@@ -23,7 +23,7 @@ from convmark.worker.backends.keras_parts import untracked
 from convmark.worker.backends.keras_state import dtype_policy, keep_setting, read_all, set_policy
 from convmark.worker.backends.losses import Batch, as_convolution, images, square_matrices
 from convmark.worker.backends.own_training import OwnData
-from convmark.worker.backends.step import Step
+from convmark.worker.backends.step import Piece, Step
 from convmark.worker.backends.torch_dispatch import dispatched_work, scripted_calls
 from convmark.worker.backends.torch_export import Forward
 from convmark.worker.backends.torch_settings import (
@@ -272,10 +272,9 @@ class Torch(Keras3Backend):
 
         return Step(self._compiled(infer) if compiled else infer, (self._tensors(pictures),))
 
-    def piece(
-        self, function: Callable[[Any], list[Any]], layers: Sequence[Any], compiled: bool
-    ) -> Callable[[Any], tuple[Any, Any]]:
+    def piece(self, one: Piece, compiled: bool) -> Callable[[Any], tuple[Any, Any]]:
         """Return the function without autograd, compiled by `torch.compile` where asked."""
+        function = one.function
 
         def run(values: Any) -> tuple[Any, Any]:
             with torch.no_grad():
@@ -284,23 +283,16 @@ class Torch(Keras3Backend):
 
         return self._compiled(run) if compiled else run
 
-    def backward_piece(
-        self,
-        function: Callable[[Any], list[Any]],
-        layers: Sequence[Any],
-        compiled: bool,
-        inner: Sequence[bool],
-    ) -> Callable[[Any, Any], tuple[Any, Any]]:
+    def backward_piece(self, one: Piece, compiled: bool) -> Callable[[Any, Any], tuple[Any, Any]]:
         """Return the same with autograd over variables and inner tensors."""
-        parameters = [
-            one.value for layer in layers for one in getattr(layer, "trainable_variables", [])
-        ]
-        forward = self._compiled(function) if compiled else function
+        trained = [getattr(layer, "trainable_variables", []) for layer in one.layers]
+        parameters = [variable.value for variables in trained for variable in variables]
+        forward = self._compiled(one.function) if compiled else one.function
 
         def run(values: Any, given: Any) -> tuple[Any, Any]:
             passed = [
-                one.detach().requires_grad_(on and one.is_floating_point())
-                for one, on in zip(values, inner, strict=True)
+                value.detach().requires_grad_(on and value.is_floating_point())
+                for value, on in zip(values, one.inner or (), strict=True)
             ]
             made = forward(passed)
             followed = [(one, to) for one, to in zip(made, given, strict=True) if one.requires_grad]

@@ -6,26 +6,22 @@ read as it is: its own list of events, with a tree of them, takes many times as 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch.autograd import DeviceType
 
-from convmark.worker.backends.step import Event
+from convmark.worker.backends.step import Event, Piece
 
 named = torch.profiler.record_function
 
 
 def traced(
-    backend: Any,
-    function: Callable[[Any], list[Any]],
-    layers: Sequence[Any],
-    values: Sequence[Any],
-    passes: Iterable[object],
+    backend: Any, one: Piece, values: Sequence[Any], passes: Iterable[object]
 ) -> Iterator[tuple[bool, Event]]:
     """Return the events of the passes, in nanoseconds, of older versions in microseconds."""
-    step = backend.piece(function, layers, False)
+    step = backend.piece(one, False)
     backend.synchronise(step(values))
     with torch.profiler.profile() as profile:
         for _ in passes:
@@ -46,15 +42,15 @@ def _lasted(event: Any) -> tuple[float, float]:
     return start(), start() + duration()
 
 
-def reached(
-    backend: Any, function: Callable[[Any], list[Any]], layers: Sequence[Any], values: Sequence[Any]
-) -> list[list[bool]]:
+def reached(backend: Any, piece: Piece, values: Sequence[Any]) -> list[list[bool]]:
     """Return where gradients come: of each result to each value, and last to any weight."""
-    weights = [one.value for layer in layers for one in getattr(layer, "trainable_variables", [])]
+    weights = [
+        one.value for layer in piece.layers for one in getattr(layer, "trainable_variables", [])
+    ]
     passed = [one.detach().requires_grad_(one.is_floating_point()) for one in values]
     wanted = [*(one for one in passed if one.requires_grad), *weights]
     rows = []
-    for one in function(passed):
+    for one in piece.function(passed):
         found: Sequence[Any] = [None] * len(wanted)
         if one.requires_grad:
             found = torch.autograd.grad(
