@@ -25,8 +25,6 @@ from convmark.core.processes import as_interrupts
 from convmark.core.pyproject import pyproject_settings
 from convmark.core.text import plain_text
 
-__all__ = ["main"]
-
 _OF_A_DISK = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO])
 """What a full or broken disk answers: no fault of the code's."""
 

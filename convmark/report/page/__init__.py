@@ -42,18 +42,6 @@ if TYPE_CHECKING:
 
     from convmark.report.build import Report
 
-__all__ = [
-    "CommitLinks",
-    "commit_links",
-    "commits_url",
-    "drawing_library",
-    "environment",
-    "own",
-    "render_page",
-    "stretches",
-]
-
-
 ANSWERS, NOTES = "answers", "troubles"
 """Tables that the page shows as tiles, and as folded notes at its end."""
 

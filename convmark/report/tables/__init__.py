@@ -28,22 +28,6 @@ from convmark.results.table_file import csv_lines
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "CSV_HEADER",
-    "TABLES_SCHEMA",
-    "Answer",
-    "check_form",
-    "csv_text",
-    "formatted",
-    "machines_of",
-    "markdown_text",
-    "parquet_of",
-    "print_tables",
-    "rows_table",
-    "terminal_text",
-]
-
-
 CSV_HEADER = ("table", "row", "column", "unit", "value")
 
 WHOLE = "`convmark report -o report.html`"

@@ -8,8 +8,6 @@ from typing import Any
 from convmark.core.backends import BACKENDS
 from convmark.worker.companions import Place
 
-__all__ = ["load", "replicated"]
-
 
 def load(name: str) -> Any:
     """Import the framework and return its backend; no operation is run, no device looked at."""

@@ -21,18 +21,6 @@ from convmark.core.case import Case
 from convmark.core.runtimes import EXPORTS, RUNTIMES, runtime_of_file
 from convmark.worker.failure import CaseFailure, message_of
 
-__all__ = [
-    "check_installed",
-    "check_makers",
-    "check_stored",
-    "code_hash",
-    "imported",
-    "loaded",
-    "precision_of",
-    "reason",
-    "versions",
-]
-
 _TELEMETRY = "openvino_telemetry"
 """Sends a message to its makers at each import of OpenVINO, which does without it."""
 
