@@ -30,7 +30,11 @@ def layers(given: argparse.Namespace, options: Options) -> int:
     form = check_form(given.format)
     depth = None if given.depth is None else parse_count("--depth", given.depth)
     top = TOP if given.top is None else parse_count("--top", given.top)
-    options = _of_command(given.model, options)
+    refuse_untimed(options, "convmark layers measures")
+    if options.batch_sizes == AUTO:
+        raise OptionError("--batch-sizes: must be numbers, got auto")
+    named = parse_models("MODEL", ",".join(given.model))
+    options = dataclasses.replace(of_command("layers", options), models=named)
     Store(options.results).check_writable()
     machine = read_machine()
     found: list[list[LayerRow]] = []
@@ -55,15 +59,6 @@ def layers(given: argparse.Namespace, options: Options) -> int:
         )
     whole = len(found) == len(session.cases) and not session.lacks_layers
     return exit_status(whole, interrupted=session.interrupted)
-
-
-def _of_command(models: Sequence[str], options: Options) -> Options:
-    """Return the options of the command, with its own defaults."""
-    refuse_untimed(options, "convmark layers measures")
-    if options.batch_sizes == AUTO:
-        raise OptionError("--batch-sizes: must be numbers, got auto")
-    named = parse_models("MODEL", ",".join(models))
-    return dataclasses.replace(of_command("layers", options), models=named)
 
 
 def _tried(session: Session, found: Sequence[Sequence[LayerRow]]) -> list[Table]:

@@ -81,6 +81,9 @@ class Comparability:
         A precision that no option can ask for is the model's own.
         """
         recipe = dict(pair.split("=", 1) for pair in (self.recipe or "").split())
+        node = (self.cpus or "").removeprefix(NUMA)
+        of_a_node = node != (self.cpus or "")
+        cpus = "default" if of_a_node or not self.cpus else self.cpus
         return {
             "models": self.model,
             "tasks": self.task,
@@ -93,7 +96,8 @@ class Comparability:
             ),
             "jit": self.jit,
             "threads": self.threads,
-            **self._binding,
+            "cpus": cpus,
+            "numa": node if of_a_node else "default",
             "backend": self.backend,
             "runtime": self.runtime or DEFAULT_RUNTIME,
             "input-shape": self.asked_shape or "default",
@@ -101,14 +105,6 @@ class Comparability:
             "learning-rate": recipe.get("learning_rate", "default"),
             "loss": recipe.get("loss", "default"),
         }
-
-    @property
-    def _binding(self) -> dict[str, str]:
-        """The options that bind the process to CPUs."""
-        node = (self.cpus or "").removeprefix(NUMA)
-        of_a_node = node != (self.cpus or "")
-        cpus = "default" if of_a_node or not self.cpus else self.cpus
-        return {"cpus": cpus, "numa": node if of_a_node else "default"}
 
 
 _RELEASE = re.compile(r"[0-9]+(\.[0-9]+)+[0-9a-z.]*")

@@ -263,7 +263,10 @@ class Index:
         unsaved, self._unsaved = self._unsaved, _Unsaved()
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            _remove_unused(self._path.parent)
+            for path in self._path.parent.glob("*"):  # what nobody asked for in a long time
+                with contextlib.suppress(OSError):
+                    if time.time() - path.stat().st_mtime > UNUSED_S:
+                        path.unlink()
             with closing(sqlite3.connect(self._path, WAIT_S, isolation_level=None)) as database:
                 database.executescript(_SETTINGS + _TABLES)
                 database.execute("BEGIN IMMEDIATE")
@@ -291,11 +294,3 @@ class Index:
             if rows:
                 marks = ", ".join("?" * len(rows[0]))
                 database.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
-
-
-def _remove_unused(folder: Path) -> None:
-    """Remove what nobody has asked for in a long time."""
-    for path in folder.glob("*"):
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > UNUSED_S:
-                path.unlink()

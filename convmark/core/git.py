@@ -52,14 +52,6 @@ class GitError(ConvmarkError):
     """How it ended; None where it did not end by itself."""
 
 
-def _without_hook(environ: Mapping[str, str]) -> dict[str, str]:
-    return {
-        name: value
-        for name, value in environ.items()
-        if not name.startswith("GIT_") or name in _KEPT_GIT_VARIABLES
-    }
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Git:
     """How git is called."""
@@ -75,7 +67,11 @@ class Git:
         cls, folder: Path, *, environ: Mapping[str, str] | None = None, time_limit_s: float = 10.0
     ) -> Git:
         """Return git as it is called in a folder, whatever hook this process runs in."""
-        clean = _without_hook(os.environ if environ is None else environ)
+        clean = {
+            name: value
+            for name, value in (os.environ if environ is None else environ).items()
+            if not name.startswith("GIT_") or name in _KEPT_GIT_VARIABLES
+        }
         return cls(folder=folder, environ={**clean, **_NO_FETCH}, time_limit_s=time_limit_s)
 
     def without_filters(self) -> Git:

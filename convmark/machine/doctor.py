@@ -320,7 +320,11 @@ def why_unseen(
         )
     cuda = plain_text(str(framework.get("cuda") or ""))
     if not cuda:
-        return _without_cuda(framework)
+        remedy = BACKENDS[_there(framework)].gpu_install
+        packages = framework.get("packages") or ()
+        if "tensorflow-cpu" in packages:
+            remedy = f"pip uninstall tensorflow-cpu, then {remedy}"
+        return Cause(finding="it was built without CUDA", remedy=remedy)
     return (
         _old_driver(machine, cuda)
         or _from_the_worker(framework, cuda)
@@ -345,14 +349,6 @@ def _hidden(machine: Machine, environ: Mapping[str, str], seen: int) -> Cause | 
     settings = " ".join(said) or "the environment"
     names = " ".join(choosing(environ)) or "CUDA_VISIBLE_DEVICES"
     return Cause(finding=f"{settings} hides {shown - seen} of {shown}", remedy=f"unset {names}")
-
-
-def _without_cuda(framework: Mapping[str, Any]) -> Cause:
-    remedy = BACKENDS[_there(framework)].gpu_install
-    packages = framework.get("packages") or ()
-    if "tensorflow-cpu" in packages:
-        remedy = f"pip uninstall tensorflow-cpu, then {remedy}"
-    return Cause(finding="it was built without CUDA", remedy=remedy)
 
 
 def _old_driver(machine: Machine, cuda: str) -> Cause | None:

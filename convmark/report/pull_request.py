@@ -105,7 +105,12 @@ def _post(api: _Api, pull: PullRequest, text: str, marker: str, *, is_news: bool
     if head != pull.head:
         return f"the pull request is at {str(head)[:SHOWN]} by now; not posted"
     comments = f"{of_repository}/issues/{pull.number}/comments"
-    there = _own_comment(api, comments, marker)
+    marked = [one for one in _comments(api, comments) if str(one["body"]).startswith(marker)]
+    own = [one for one in marked if one["user"]["type"] == "Bot"]
+    if marked and not own:  # a person's token, which may ask whose it is
+        login = api.call("GET", "/user", absent=(401, 403, 404)).get("login")
+        own = [one for one in marked if one["user"]["login"] == login]
+    there = own[0]["id"] if own else None
     if there is not None:
         api.call("PATCH", f"{of_repository}/issues/comments/{int(there)}", body)
         return "comment updated"
@@ -120,16 +125,6 @@ def _marker(environ: Mapping[str, str]) -> str:
     names = (environ.get(name, "") for name in ("GITHUB_WORKFLOW", "GITHUB_JOB"))
     job = "/".join(re.sub(r"[^A-Za-z0-9]+", "_", name) for name in names)
     return f"<!-- convmark comment {job} -->"
-
-
-def _own_comment(api: _Api, path: str, marker: str) -> int | None:
-    """Return the id of the job's comment; another's with the same marker does not count."""
-    marked = [one for one in _comments(api, path) if str(one["body"]).startswith(marker)]
-    own = [one for one in marked if one["user"]["type"] == "Bot"]
-    if marked and not own:  # a person's token, which may ask whose it is
-        login = api.call("GET", "/user", absent=(401, 403, 404)).get("login")
-        own = [one for one in marked if one["user"]["login"] == login]
-    return own[0]["id"] if own else None
 
 
 def _comments(api: _Api, path: str) -> Iterator[Any]:

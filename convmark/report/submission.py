@@ -270,7 +270,10 @@ def _check_beside(path: Path, findings: list[Finding], now: datetime) -> None:
         if reader := _READERS.get(path.name) or _READERS.get(ending):
             reader(path)
         elif ending == ".code.json":
-            _check_code(path, findings)
+            for code in read_codes(_run_of(path)).values():  # whose files have hashes for names
+                for one in code.files:
+                    if not re.fullmatch(r"[0-9a-f]{64}", one.sha256):
+                        findings.append(Finding(file=path, rule="path", value=one.sha256[:80]))
         elif path.suffix == ".svg" and (why := _why_no_diagram(path.read_bytes())):
             findings.append(Finding(file=path, rule="script", value=why))
         elif path.suffix == ".json" and path.parent.name == MODELS:
@@ -304,14 +307,6 @@ def _why_no_diagram(data: bytes) -> str:
             if name not in _DRAWN[one.tag] or not _DRAWN_VALUE.fullmatch(value):
                 return f"has the attribute {name}={value}"
     return ""
-
-
-def _check_code(path: Path, findings: list[Finding]) -> None:
-    """Check that the names of the files in the folder `code` are hashes."""
-    for code in read_codes(_run_of(path)).values():
-        for one in code.files:
-            if not re.fullmatch(r"[0-9a-f]{64}", one.sha256):
-                findings.append(Finding(file=path, rule="path", value=one.sha256[:80]))
 
 
 def _refused(path: Path, error: StoreError) -> Finding:

@@ -260,7 +260,11 @@ class _Duet:
         self._import_all()
         found = [self._turns(0)]
         while another_build(found, self._plan.builds):
-            self._build_all_again()
+            for name in self._shuffled():
+                emit = functools.partial(self._emit, side=name)
+                with self._naming(name, first=False), self._sides[name].active():
+                    self._sides[name].make_step(self._plan.seed, self._backend, emit)
+                self._check_process(name, self._settings)
             found.append(self._turns(len(found)))
         self._check_last_steps()
 
@@ -320,13 +324,6 @@ class _Duet:
         file = self._tables.foreign_file(name, [found["path"] for found in fields["files"]])
         if file is not None:
             raise CannotShare(f"the {name} code takes {file} from the other side's files")
-
-    def _build_all_again(self) -> None:
-        for name in self._shuffled():
-            emit = functools.partial(self._emit, side=name)
-            with self._naming(name, first=False), self._sides[name].active():
-                self._sides[name].make_step(self._plan.seed, self._backend, emit)
-            self._check_process(name, self._settings)
 
     @contextlib.contextmanager
     def _naming(self, name: str, *, first: bool) -> Iterator[None]:

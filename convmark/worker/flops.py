@@ -317,17 +317,13 @@ def _einsum(call: LayerCall, held: Sequence[Any]) -> int | None:
     if inputs is None:
         return None
     input_labels, kernel_labels = call.layer.equation.split("->")[0].split(",")
-    labels = _expanded(input_labels, len(inputs))
+    # one label per axis; an axis under an ellipsis gets `*`
+    before, ellipsis, after = input_labels.replace(" ", "").partition("...")
+    hidden = len(inputs) - len(before) - len(after) if ellipsis else 0
+    labels = [*before, *["*"] * hidden, *after]
     own = [axis for label, axis in zip(labels, inputs, strict=True) if label not in kernel_labels]
     flops = _twice(_product(own), _elements(call.layer.kernel.shape))  # its bias has rank 2, too
     return _with_lora(call, flops)
-
-
-def _expanded(labels: str, rank: int) -> list[str]:
-    """Return one label per axis; an axis under an ellipsis gets `*`."""
-    before, ellipsis, after = labels.replace(" ", "").partition("...")
-    hidden = rank - len(before) - len(after) if ellipsis else 0
-    return [*before, *["*"] * hidden, *after]
 
 
 def _attention_products(call: LayerCall, held: Sequence[Any]) -> int | None:

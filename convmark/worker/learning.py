@@ -344,7 +344,11 @@ class EpochWatch:
         if not self.trained_s:  # no validation
             self._trained()
         self.epochs += 1
-        self._check_steps()
+        for what, came, asked in (
+            ("training", self.steps, self._steps),
+            ("validation", self.validation_steps, self._validation_steps),
+        ):
+            check_count(self._case, f"{what} steps of epoch {self.epoch}", came, asked)
         found = {name: float(value) for name, value in (logs or {}).items()}
         for name in ("loss", "val_loss"):
             _check(self._case, found.get(name, 0.0), f"in epoch {self.epoch}")
@@ -366,13 +370,6 @@ class EpochWatch:
     def _trained(self) -> None:
         self._backend.wait_for(self.model.trainable_variables[-1])
         self.trained_s = self._clock()
-
-    def _check_steps(self) -> None:
-        for what, came, asked in (
-            ("training", self.steps, self._steps),
-            ("validation", self.validation_steps, self._validation_steps),
-        ):
-            check_count(self._case, f"{what} steps of epoch {self.epoch}", came, asked)
 
 
 class TestWatch:

@@ -275,6 +275,7 @@ class Witness:
         held = self._backend.weights_by_device(self._model)
         weights = ",".join(f"{kind}:{size}" for kind, size in sorted(held.items()))
         of_runtime = self._of_runtime()
+        hidden = self._work.get("untracked")  # parameters that Keras neither counts nor trains
         return {
             "inherited": {**self._inherited, **memory_state(self._case), **of_runtime},
             "model": {
@@ -284,7 +285,7 @@ class Witness:
                 **({"weight_bytes": weights} if len(held) > 1 else {}),
                 **self._changing_weights(),
                 **self._aside(),
-                **self._untracked(),
+                **({"untracked_parameters": str(hidden)} if hidden else {}),
                 **self._replaced(),
                 **self._spread(),
             },
@@ -324,11 +325,6 @@ class Witness:
             return {}
         changed = {f"{runtime}.{name}": value for name, value in self._changed.items()}
         return {**changed, **self._backend.runtime_settings()}
-
-    def _untracked(self) -> Settings:
-        """Return how many parameters the model uses beside those that Keras counts and trains."""
-        found = self._work.get("untracked")
-        return {"untracked_parameters": str(found)} if found else {}
 
     def _replaced(self) -> Settings:
         """Return which of Python's own functions the model's code has replaced."""

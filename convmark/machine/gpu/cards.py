@@ -86,20 +86,17 @@ class CardWatch:
         elif phase == "windows":
             self._began_j = self._reader.energy_j()
         elif name == "windows":
-            self._end_windows(event)
+            now_j = self._reader.energy_j()
+            if now_j is not None and self._began_j is not None and now_j > self._began_j:
+                self._spent_j = now_j - self._began_j
+            steps = event.get("run_steps")
+            self._steps = steps if isinstance(steps, int) and steps > 0 else None
+            self._own |= self._read_own()  # now, while the worker is there
         elif name == "product":  # the first of the two ceilings
             self._own |= self._read_own()
         elif name in ("peaks", "rounds", "copy"):  # after them the card waits for the host
             self._sampler.measuring = False
             self._own |= self._read_own()
-
-    def _end_windows(self, event: Mapping[str, Any]) -> None:
-        now_j = self._reader.energy_j()
-        if now_j is not None and self._began_j is not None and now_j > self._began_j:
-            self._spent_j = now_j - self._began_j
-        steps = event.get("run_steps")
-        self._steps = steps if isinstance(steps, int) and steps > 0 else None
-        self._own |= self._read_own()  # now, while the worker is there
 
     def since_last(self) -> dict[str, Any]:
         """Return what the looks at the card since the last call amount to."""

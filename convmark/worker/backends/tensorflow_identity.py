@@ -86,7 +86,9 @@ def _described(graph: Any, seen: dict[str, int]) -> Iterator[str]:
     numbers = {op.name: number for number, op in enumerate(traced)}
     groups: dict[bytes, int] = {}
     for op in traced:
-        _hold_seen(op)
+        elsewhere = op.op_def.is_stateful and not _OF_VARIABLES.fullmatch(op.type)
+        if elsewhere or _UNSEEN.search(op.type) or not is_own(op.type):
+            raise NoRule(f"{op.type} is not described by its graph")
         own = op.node_def.attr
         taken = [(numbers[one.op.name], one.value_index) for one in op.inputs]
         after = sorted(numbers[one.name] for one in op.control_inputs)
@@ -103,13 +105,6 @@ def _described(graph: Any, seen: dict[str, int]) -> Iterator[str]:
                 attributes.append((name, beside, groups.setdefault(one, len(groups))))
         yield f"{op.type} {op.device} {places.get(op.name)} {taken} {after} {attributes}\n"
     yield str([(numbers[one.op.name], one.value_index) for one in graph.outputs])
-
-
-def _hold_seen(op: Any) -> None:
-    """Hold an operation to do no more than its graph and its variables tell."""
-    elsewhere = op.op_def.is_stateful and not _OF_VARIABLES.fullmatch(op.type)
-    if elsewhere or _UNSEEN.search(op.type) or not is_own(op.type):
-        raise NoRule(f"{op.type} is not described by its graph")
 
 
 def _attributes(attributes: Any) -> list[Any]:

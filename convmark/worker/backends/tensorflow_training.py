@@ -120,7 +120,12 @@ def iterated_step(model: Any, data: OwnData, batch: tuple[Any, ...]) -> Step:
             with tf.control_dependencies([tf.numpy_function(see, [number], number.dtype)]):
                 return tf.nest.map_structure(tf.identity, one)
 
-        first.append(iter(batches.enumerate(1).map(noted).with_options(_plainly())))
+        options = tf.data.Options()  # nothing draws data before it is asked for
+        options.autotune.enabled = False
+        options.experimental_optimization.apply_default_optimizations = False
+        if hasattr(options.experimental_optimization, "inject_prefetch"):
+            options.experimental_optimization.inject_prefetch = False
+        first.append(iter(batches.enumerate(1).map(noted).with_options(options)))
 
         def run(*_: Any) -> Any:
             found = proof_of(function(first.pop() if len(first) > 1 else first[0]), model)
@@ -134,16 +139,6 @@ def iterated_step(model: Any, data: OwnData, batch: tuple[Any, ...]) -> Step:
         return run, None
 
     return data.step(make, batch, any_batch=False)
-
-
-def _plainly() -> Any:
-    """Return the options of data that nothing draws before it is asked for."""
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    options.experimental_optimization.apply_default_optimizations = False
-    if hasattr(options.experimental_optimization, "inject_prefetch"):
-        options.experimental_optimization.inject_prefetch = False
-    return options
 
 
 def proof_of(logs: Any, model: Any) -> tuple[Any, list[Any], list[Any]]:
