@@ -9,9 +9,8 @@ import contextlib
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from convmark.core.case import Case
@@ -113,24 +112,8 @@ def _unlike(row: Row, figures: Figures) -> str:
 
 
 def _of_epochs(row: Row, epochs: Sequence[Epoch]) -> str:
-    last, target = epochs[-1], row["target_accuracy"]
-    first = next((n for n, one in enumerate(epochs, 1) if one.validation_accuracy >= target), 0)
-    until, times_s = epochs[:first], [one.epoch_time_s for one in epochs]
-    return _unlike(
-        row,
-        {
-            "epochs": len(epochs),
-            "fraction": last.fraction,
-            "training_samples": last.samples,
-            "epoch_time_s": median(times_s[1:] or times_s),
-            "training_loss": last.loss,
-            "training_accuracy": last.accuracy,
-            "validation_loss": last.validation_loss,
-            "validation_accuracy": last.validation_accuracy,
-            "time_to_target_s": sum(one.epoch_time_s for one in until) or None,
-            "samples_to_target": sum(one.samples for one in until) or None,
-        },
-    )
+    found = learning.figures([asdict(one) for one in epochs], row["target_accuracy"])
+    return _unlike(row, {"epochs": len(epochs), "fraction": epochs[-1].fraction, **found})
 
 
 # -- sustained steps, and rates at a latency limit -------------------------------------------------

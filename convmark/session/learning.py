@@ -140,34 +140,45 @@ def asked_columns(options: Options) -> dict[str, Any]:
     }
 
 
-def learned_columns(answer: Answer, target: float) -> dict[str, Any]:
-    """Return the figures of one process.
+def figures(epochs: Sequence[Mapping[str, Any]], target: float) -> dict[str, Any]:
+    """Return what a process's epochs amount to.
 
     Args:
         target: validation accuracy whose first epoch is looked for.
 
     Raises:
-        LookupError: the worker has left an event out.
+        LookupError: a figure is not there.
     """
-    epochs = [event for event in answer.events if event["event"] == "epoch"]
-    events = {event["event"]: event for event in answer.events}
-    last, tested, state = epochs[-1], events["tested"], events["state"]
-    times_s = [float(epoch["epoch_time_s"]) for epoch in epochs]
+    last, times_s = epochs[-1], [float(epoch["epoch_time_s"]) for epoch in epochs]
     reached = next((n for n, e in enumerate(epochs, 1) if e["validation_accuracy"] >= target), None)
     return {
-        "status": "ok",
-        "dataset": events["data"]["dataset"],
         "training_samples": last["samples"],
         "epoch_time_s": quantile(times_s[1:] or times_s, 0.5),
         "training_loss": last["loss"],
         "training_accuracy": last["accuracy"],
         "validation_loss": last["validation_loss"],
         "validation_accuracy": last["validation_accuracy"],
+        "time_to_target_s": sum(times_s[:reached]) if reached else None,
+        "samples_to_target": sum(e["samples"] for e in epochs[:reached]) if reached else None,
+    }
+
+
+def learned_columns(answer: Answer, target: float) -> dict[str, Any]:
+    """Return the columns of one process, as `figures`.
+
+    Raises:
+        LookupError: the worker has left an event out.
+    """
+    epochs = [event for event in answer.events if event["event"] == "epoch"]
+    events = {event["event"]: event for event in answer.events}
+    tested, state = events["tested"], events["state"]
+    return {
+        "status": "ok",
+        "dataset": events["data"]["dataset"],
+        **figures(epochs, target),
         **{name: tested.get(name) for name in ("training", "optimizer", "loss_name")},
         "loss": tested["loss"],
         "accuracy": tested["accuracy"],
-        "time_to_target_s": sum(times_s[:reached]) if reached else None,
-        "samples_to_target": sum(e["samples"] for e in epochs[:reached]) if reached else None,
         **{name: state[name] for name in HOST},
     }
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from packaging.utils import canonicalize_name
+
 from convmark.core.files import read_regular
 from convmark.core.installed import PACKAGES, in_environment, is_environment
 from convmark.results.code.manifest import (
@@ -46,7 +48,11 @@ def _own_projects(packages: Iterable[str], root: Path) -> dict[str, Path]:
         root: the repository's top folder.
     """
     projects = _projects(root)
-    return {name: projects[_normal(name)] for name in packages if _normal(name) in projects}
+    return {
+        name: projects[canonicalize_name(name)]
+        for name in packages
+        if canonicalize_name(name) in projects
+    }
 
 
 def changed_projects(packages: Iterable[str], root: Path, repository: Path, sha: str) -> list[Path]:
@@ -62,7 +68,7 @@ def changed_projects(packages: Iterable[str], root: Path, repository: Path, sha:
     """
     found = list(_own_projects(packages, root).values())
     vendored = _projects(root, depth=3, vendored=True)
-    files = (vendored[name] for name in map(_normal, packages) if name in vendored)
+    files = (vendored[name] for name in map(canonicalize_name, packages) if name in vendored)
     return found + [file for file in files if is_changed(repository, sha, file.parent.as_posix())]
 
 
@@ -89,7 +95,7 @@ def _projects(root: Path, *, depth: int = 2, vendored: bool = False) -> dict[str
                 text = (folder / name).read_text(encoding="utf-8", errors="replace")
                 pattern = _NAME_ARGUMENT if name == "setup.py" else _PROJECT_NAME
                 for project in pattern.findall(text):
-                    found.setdefault(_normal(project), (folder / name).relative_to(root))
+                    found.setdefault(canonicalize_name(project), (folder / name).relative_to(root))
     return found
 
 
@@ -105,14 +111,6 @@ def folders_below(root: Path, depth: int, *, vendored: bool = False) -> Iterator
             own = path.is_dir() and not path.is_symlink() and counts
             if own and not is_environment(path):
                 yield from folders_below(path, depth - 1, vendored=vendored)
-
-
-def _normal(name: str) -> str:
-    """Return a distribution's name as names are compared.
-
-    Source: the Python Packaging Authority's specification of names.
-    """
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 _WORD = re.compile(r"[\w-]+")
