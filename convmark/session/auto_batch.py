@@ -26,7 +26,6 @@ from convmark.session.facts import Job, most_processes, plan
 from convmark.session.progress import RunProgress
 from convmark.session.result import Result
 from convmark.session.resume import missing
-from convmark.session.run import Observer
 
 MOST = 1 << 20
 RESOLUTION = 8
@@ -136,7 +135,7 @@ FREE_SHARE = 0.8
 """Share of the free memory that a batch may be expected to take."""
 
 MeasureCase = Callable[[Case], Record]
-MeasureJobs = Callable[[Sequence[Job], Observer], None]
+MeasureJobs = Callable[[Sequence[Job], RunProgress], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +194,7 @@ def find_sizes(
     results: Sequence[Result],
     *,
     say: Say,
-    progress: Callable[[], contextlib.AbstractContextManager[Observer]],
+    progress: Callable[[], contextlib.AbstractContextManager[RunProgress]],
 ) -> list[Choice]:
     """Find each case's batch sizes, and give those found the rest of their processes.
 

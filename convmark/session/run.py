@@ -31,6 +31,7 @@ from convmark.results.run_file import RunFile
 from convmark.session import learning
 from convmark.session.facts import Facts, Job
 from convmark.session.latency_limit import LatencyWatch
+from convmark.session.progress import RunProgress
 from convmark.session.result import Result, missed_of, result_of
 from convmark.session.sustained import SustainedWatch, leak
 from convmark.worker.protocol import one_line
@@ -110,29 +111,13 @@ class Stretches:
 # -- one execution ---------------------------------------------------------------------------------
 
 
-class Observer(Protocol):
-    """Is told how a run goes on."""
-
-    def planned(self, jobs: Sequence[Job]) -> None:
-        """These jobs will be run, in this order."""
-
-    def began(self, job: Job) -> None:
-        """The job has begun."""
-
-    def phase(self, job: Job, phase: str) -> None:
-        """The job's worker has entered a phase."""
-
-    def ended(self, job: Job, record: Record) -> None:
-        """The job has its row."""
-
-
 def execute(
     jobs: Sequence[Job],
     interpreter: Serving,
     options: Options,
     facts: Facts,
     run_file: RunFile,
-    observer: Observer,
+    observer: RunProgress,
     *,
     keep: Callable[[Result], None],
     now: Callable[[], datetime] = utc_now,

@@ -67,7 +67,7 @@ from convmark.session.learning import with_digits
 from convmark.session.progress import RunProgress
 from convmark.session.result import Result
 from convmark.session.resume import InterruptedRun, expected, missing, plan_hash
-from convmark.session.run import Observer, execute, kept
+from convmark.session.run import execute, kept
 
 
 @contextlib.contextmanager
@@ -339,7 +339,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             is_known=lambda case: case.name in known,
         )
 
-    def execute(self, jobs: Sequence[Job], observer: Observer) -> None:
+    def execute(self, jobs: Sequence[Job], observer: RunProgress) -> None:
         """Measure jobs in their order; an interrupt ends the workers and closes the file."""
         assert self.run_file is not None
         ask, keep = self.interpreters, self.results.append

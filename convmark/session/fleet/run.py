@@ -72,24 +72,11 @@ class Cluster(Protocol):
         """Wait for what has happened; nothing where nothing will."""
 
 
-class FleetObserver(Protocol):
-    """Is told how it goes on."""
-
-    def began(self, assignment: Assignment) -> None:
-        """A node has begun a job."""
-
-    def ended(self, assignment: Assignment, result: Any) -> None:
-        """A node's job has its result."""
-
-    def lost(self, node: str, why: str) -> None:
-        """A node no longer answers."""
-
-
 def drive(
     scheduler: Scheduler,
     cluster: Cluster,
     keep: Callable[[Assignment, Any], Any],
-    shown: FleetObserver,
+    shown: FleetProgress,
 ) -> list[Unmeasured]:
     """Measure all plans; return what no node could measure.
 
