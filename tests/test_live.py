@@ -15,14 +15,8 @@ from typing import Any
 import pytest
 from fake_worker import StandIn
 
-from convmark.compare.live import live
-from convmark.compare.live.case_result import (
-    OTHER_SOFTWARE,
-    VOID,
-    CaseResult,
-    LiveOptions,
-    hold_sizes,
-)
+from convmark.compare.live import case_result, live
+from convmark.compare.live.case_result import OTHER_SOFTWARE, VOID, CaseResult, LiveOptions
 from convmark.compare.live.live import compare_live
 from convmark.compare.live.session import (
     DuetSide,
@@ -469,9 +463,11 @@ def test_models_whose_samples_decide_their_flops_are_one_model() -> None:
     """Each session has samples of its own; the control has those of the old code."""
     found = CaseResult()
     found.sizes["old"] = {"parameters": 10, "flops_per_sample": 5}
-    hold_sizes({"old": {"parameters": 10, "flops_per_sample": 6}}, found)
+    case_result.hold_sizes({"old": {"parameters": 10, "flops_per_sample": 6}}, found)
     with pytest.raises(ForeignCode, match="the control code builds different models, of 6 flops"):
-        hold_sizes({"old": {"flops_per_sample": 6}, "control": {"flops_per_sample": 5}}, found)
+        case_result.hold_sizes(
+            {"old": {"flops_per_sample": 6}, "control": {"flops_per_sample": 5}}, found
+        )
 
 
 @pytest.mark.parametrize("control", [False, True])

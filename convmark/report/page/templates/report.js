@@ -259,7 +259,7 @@
     return lines;
   }
 
-  // One value of a field has one colour and shape in every drawing: figures/drawings.py.
+  // One value of a field has one colour and shape in every drawing: figures/figure.py.
   function painted(spec, rows) {
     return JSON.parse(JSON.stringify(spec), (key, value) => {
       const range = data.ranges[key];
