@@ -207,7 +207,7 @@ def _change(row: VerdictRow) -> Change | None:
     )
 
 
-def _answer_table(found: Bisection[str], words: str) -> Table:
+def _answer_table(found: Bisection, words: str) -> Table:
     seen = found.change or found.whole
     keys = ("verdict", "last_good", "first_bad")
     record: dict[str, Any] = {key: getattr(found, key) for key in keys}
@@ -222,7 +222,7 @@ def _in_words(change: Change) -> str:
     return interval_text(share_of(change.estimate), change.interval.shares())
 
 
-def _answer(found: Bisection[str], threshold: float, threads: str) -> str:
+def _answer(found: Bisection, threshold: float, threads: str) -> str:
     limit = f"{100 * threshold:g} %"
     ends = f"{found.last_good} and {found.first_bad}"
     seen = found.change or found.whole

@@ -20,6 +20,7 @@ from convmark.core.cluster import check_devices
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.option_values import AUTO
 from convmark.core.options import Options
+from convmark.core.statistics import grouped
 from convmark.core.suites import auto_name
 from convmark.core.table import Table, headings, table_of
 from convmark.core.tasks import TIMED_TASKS
@@ -252,9 +253,8 @@ def process_seconds(*runs: Sequence[Record], budget_s: float) -> dict[str, float
     Args:
         budget_s: the time budget that they are told for, whatever the rows had.
     """
-    found: dict[str, list[float]] = {}
-    for record, seconds in itertools.chain.from_iterable(map(_with_seconds, runs)):
-        found.setdefault(record.asked_case.name, []).append(_within(budget_s, record, seconds))
+    timed = itertools.chain.from_iterable(map(_with_seconds, runs))
+    found = grouped((one.asked_case.name, _within(budget_s, one, own_s)) for one, own_s in timed)
     return {name: float(median(values)) for name, values in found.items()}
 
 

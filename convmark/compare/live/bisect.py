@@ -8,11 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 from convmark.core.interval import Interval
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,15 +32,15 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bisection(Generic[T]):
+class Bisection:
     """The answer."""
 
     verdict: str
     """`found`, `no change` or `inconclusive`."""
-    last_good: T
-    first_bad: T
+    last_good: str
+    first_bad: str
     """The change came in after `last_good`, and by `first_bad` at the latest."""
-    between: tuple[T, ...]
+    between: tuple[str, ...]
     """Candidates in between of which nothing could be told; empty where the answer is exact."""
     change: Change | None
     """From `last_good` to `first_bad`; None where they were not compared."""
@@ -51,11 +48,11 @@ class Bisection(Generic[T]):
     """From the first candidate to the last one."""
 
 
-Compare = Callable[[T, T], Change | None]
+Compare = Callable[[str, str], Change | None]
 """Compares two candidates, the earlier one first; None where one of them cannot be measured."""
 
 
-def bisect(candidates: Sequence[T], compare: Compare[T], threshold: float) -> Bisection[T]:
+def bisect(candidates: Sequence[str], compare: Compare, threshold: float) -> Bisection:
     """Find the first candidate by which a change larger than the threshold came in.
 
     Args:
@@ -70,7 +67,7 @@ def bisect(candidates: Sequence[T], compare: Compare[T], threshold: float) -> Bi
     last = len(candidates) - 1
     whole = compare(candidates[0], candidates[last])
 
-    def answer(verdict: str, low: int, high: int, change: Change | None) -> Bisection[T]:
+    def answer(verdict: str, low: int, high: int, change: Change | None) -> Bisection:
         """Return the result once the candidates from `low` to `high` are left."""
         return Bisection(
             verdict=verdict,
@@ -106,7 +103,7 @@ def bisect(candidates: Sequence[T], compare: Compare[T], threshold: float) -> Bi
 
 
 def _is_bad(
-    candidates: Sequence[T], place: int, compare: Compare[T], threshold: float, *, slower: bool
+    candidates: Sequence[str], place: int, compare: Compare, threshold: float, *, slower: bool
 ) -> bool | None:
     """Return whether a candidate is on the bad side; None where it cannot be told."""
     from_good = compare(candidates[0], candidates[place])

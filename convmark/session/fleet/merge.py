@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from convmark.core.errors import StoreError
+from convmark.core.statistics import grouped
 from convmark.core.text import Say, counted, is_folder_name, listed
 from convmark.results.code.manifest import copy_kept, read_codes, write_codes
 from convmark.results.names import keep_name, read_name
@@ -108,10 +109,9 @@ def joined(
     """
     _refuse_copies(found)
     _refuse_doubles(found)
-    groups: dict[tuple[str, ...], list[SourceRun]] = {}
-    for source in found:
-        key = (source.part.plan, source.machine) if source.part else (str(source.path),)
-        groups.setdefault(key, []).append(source)
+    groups = grouped(
+        ((one.part.plan, one.machine) if one.part else (str(one.path),), one) for one in found
+    )
     for group in groups.values():
         _refuse_unlike(group)
     runs = [

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from convmark.core.errors import OptionError
+from convmark.core.statistics import grouped
 from convmark.core.table import Table, grid, headings, table_of
 from convmark.core.text import listed, plain_text
 from convmark.machine.cautions import Caution
@@ -223,10 +224,7 @@ def _texts(
 
 def caution_lines(abouts: Mapping[str, NodeFacts]) -> list[str]:
     """Return a line for each thing that will make figures unreliable, with its nodes."""
-    nodes: dict[Caution, list[str]] = {}
-    for name, about in abouts.items():
-        for caution in _cautions(about):
-            nodes.setdefault(caution, []).append(name)
+    nodes = grouped((one, name) for name, about in abouts.items() for one in _cautions(about))
     return [f"{plain_text(some(names))}: {caution}" for caution, names in nodes.items()]
 
 
