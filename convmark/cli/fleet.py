@@ -204,10 +204,9 @@ def _print_different(fleet_run: FleetRun) -> None:
         for one in deviations(times):
             if one.differs:
                 tell(
-                    f"{hardware}: node {one.node} differs from its kind by "
-                    f"{100 * one.change:+.1f} % (a good one lies within "
-                    f"{100 * one.half_width:.1f} %), {counted(one.cases, 'case')}, "
-                    f"{counted(one.processes, 'process')}"
+                    f"{hardware}: node {one.node} differs from its kind by {100 * one.change:+.1f} "
+                    f"% (a good one lies within {100 * one.half_width:.1f} %), "
+                    f"{counted(one.cases, 'case')}, {counted(one.processes, 'process')}"
                 )
 
 

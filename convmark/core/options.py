@@ -346,9 +346,8 @@ class Options:
             )
         if self.isolation == "none" and len(self.threads) > 1:
             raise OptionError(
-                "--threads: one process has one number of threads, got "
-                f"{','.join(self.threads)} and --isolation none; give one number, or leave "
-                "--isolation out"
+                f"--threads: one process has one number of threads, got {','.join(self.threads)} "
+                "and --isolation none; give one number, or leave --isolation out"
             )
 
     @property

@@ -96,9 +96,8 @@ def _opened(folder: Path) -> int:
         os.close(place)
         raise PermissionError(
             errno.EPERM,
-            f"it must be owned by user {os.getuid()} and writable by nobody else, but it "
-            f"is owned by user {found.st_uid}, mode {stat.S_IMODE(found.st_mode):o}; "
-            f"{_REMEDY}",
+            f"it must be owned by user {os.getuid()} and writable by nobody else, but it is owned "
+            f"by user {found.st_uid}, mode {stat.S_IMODE(found.st_mode):o}; {_REMEDY}",
         )
     return place
 
@@ -133,9 +132,8 @@ def _taken(
                 time.sleep(_LOOK_ONCE_MORE_S)
                 continue
             raise BusyError(
-                f"another benchmark run is active, {_named(others)}, and the two would "
-                "disturb each other: wait for it with --wait, or measure anyway with "
-                "--allow-concurrent"
+                f"another benchmark run is active, {_named(others)}, and the two would disturb "
+                "each other: wait for it with --wait, or measure anyway with --allow-concurrent"
             )
         if others != told:
             told = others

@@ -428,10 +428,9 @@ def pytest_last_words(
     run, say = config.stash[_RUN_KEY], functools.partial(_say, config)
     if failing := config.stash.get(_BY_VERDICTS_KEY, None):
         say_step(
-            "the session fails by its verdicts, although no test failed: "
-            f"{listed(failing, 1)}; call measured.replay(benchmark), and accept an "
-            f"intended change by {short.prefix(config)}allow-change or a trailer, not by "
-            "xfail or skip",
+            f"the session fails by its verdicts, although no test failed: {listed(failing, 1)}; "
+            "call measured.replay(benchmark), and accept an intended change by "
+            f"{short.prefix(config)}allow-change or a trailer, not by xfail or skip",
             say,
         )
     if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):

@@ -428,10 +428,9 @@ def _below(cells: Sequence[Cell]) -> Iterator[str]:
         yield alone if len(values) == 1 else none
         return
     yield (
-        f"{metric} Intervals of 95 % come from "
-        "the runs of a case where a value has several, and else from the processes of one run, "
-        "which do not tell how runs differ (in these runs). A change is the quotient of two step "
-        "times; where runs alternate, the mean over their pairs."
+        f"{metric} Intervals of 95 % come from the runs of a case where a value has several, and "
+        "else from the processes of one run, which do not tell how runs differ (in these runs). A "
+        "change is the quotient of two step times; where runs alternate, the mean over their pairs."
     )
     if not changed:
         if any(cell.live for cell in left):

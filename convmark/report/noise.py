@@ -105,11 +105,10 @@ def noise(folders: Iterable[Path]) -> Table:
     return table_of(
         "noise",
         "Changes that this machine can detect",
-        "From sessions of one code against a copy of it (`convmark noise`). `sees` "
-        "is the smallest slowdown that is found in 95 of 100 comparisons within the "
-        "budget of all cases, `excludes` the change that `unchanged` rules out just "
-        "as often; the last columns are the time until a slowdown of that size is "
-        "found in 8 of 10 comparisons.",
+        "From sessions of one code against a copy of it (`convmark noise`). `sees` is the "
+        "smallest slowdown that is found in 95 of 100 comparisons within the budget of all cases, "
+        "`excludes` the change that `unchanged` rules out just as often; the last columns are the "
+        "time until a slowdown of that size is found in 8 of 10 comparisons.",
         headings(
             "machine case measured sessions session_s scatter budget_s found_from rules_out "
             "seconds_for_3_percent seconds_for_5_percent seconds_for_10_percent note",

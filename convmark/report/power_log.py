@@ -90,9 +90,8 @@ class PowerLog:
             return ""
         place = int(np.argmax(apart))
         return (
-            f"{self.name}:{self.lines[place + 1]}: no value for "
-            f"{after[place] - before[place]:.0f} s from {utc_text(before[place])}, where at most "
-            f"{most_s:.3g} s are allowed"
+            f"{self.name}:{self.lines[place + 1]}: no value for {after[place] - before[place]:.0f} "
+            f"s from {utc_text(before[place])}, where at most {most_s:.3g} s are allowed"
         )
 
 
@@ -219,8 +218,7 @@ def _time(name: str, line: int, text: str, *, utc: bool) -> float:
         if not utc:
             raise OptionError(
                 f"--power-log: {name}:{line}: time must have a zone, as "
-                f"{plain_text(text[:40])}+01:00 or with Z for UTC; without it the hour is "
-                "ambiguous"
+                f"{plain_text(text[:40])}+01:00 or with Z for UTC; without it the hour is ambiguous"
             )
         found = found.replace(tzinfo=timezone.utc)
     return found.timestamp()

@@ -332,9 +332,8 @@ def cards(records: Sequence[Record]) -> list[Table]:
         if any(row.measured and row.gpu_samples for row in rows)
     ]
     columns = headings(
-        "case sm memory temperature_c power busy efficiency "
-        "input_bound_throughput_samples_per_s energy peak_device_memory_bytes "
-        "card_peak_memory_bytes reasons",
+        "case sm memory temperature_c power busy efficiency input_bound_throughput_samples_per_s "
+        "energy peak_device_memory_bytes card_peak_memory_bytes reasons",
         sm=("SM MHz", "figure", "MHz"),
         memory=("memory MHz", "figure", "MHz"),
         temperature_c=("degrees C", "whole", "degrees Celsius"),

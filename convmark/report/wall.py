@@ -154,9 +154,8 @@ def _refuse_partial(log: PowerLog, timed: Sequence[_Timed]) -> None:
     nodes = sorted({text_of(one.row["node"]) for one in inside})
     if len(nodes) > 1:
         raise OptionError(
-            f"--power-log: {log.name}: rows of {counted(len(nodes), 'node')} were "
-            f"measured in its time ({', '.join(nodes[:3])}); give only the run files of "
-            "the machine on the meter"
+            f"--power-log: {log.name}: rows of {counted(len(nodes), 'node')} were measured in its "
+            f"time ({', '.join(nodes[:3])}); give only the run files of the machine on the meter"
         )
     commands = {one.command for one in inside}
     for one in timed:

@@ -117,9 +117,8 @@ class RowFacts:
         since=6,
     )
     training: str | None = _case(
-        "what decides how the model is trained: model (its compile or its own "
-        "methods; step and loss are those of fit, the loss a mean since the first "
-        "step) or harness",
+        "what decides how the model is trained: model (its compile or its own methods; step and "
+        "loss are those of fit, the loss a mean since the first step) or harness",
         since=3,
     )
     optimizer: str | None = _case("class of the optimizer; several are joined by +", since=3)

@@ -120,10 +120,7 @@ class Schema(RowFacts):
         bounds="above 0",
     )
     input_bound_throughput_samples_per_s: float | None = _time(
-        (
-            "throughput of windows whose batches come from host memory; in the first "
-            "process of a case"
-        ),
+        "throughput of windows whose batches come from host memory; in the first process of a case",
         unit="samples/s",
         title="fed samples/s",
         bounds="above 0",
@@ -196,26 +193,19 @@ class Schema(RowFacts):
     )
     throttle_reasons: str | None = _state("all reasons seen for a lower clock, or none")
     joules_per_sample: float | None = _state(
-        (
-            "energy of the whole card in the windows, or the sum of several cards, "
-            "divided by their samples"
-        ),
+        "energy of the whole card in the windows, or the sum of several cards, "
+        "divided by their samples",
         unit="J",
         title="card energy (J/sample)",
         kind="joules",
     )
     idle_power_w: float | None = _power(
-        (
-            "power of the whole card before the run; the sum of several cards; empty if "
-            "it was in use"
-        ),
+        "power of the whole card before the run; the sum of several cards; empty if it was in use",
         unit="W",
     )
     cpu_power_scope: str | None = _power(
-        (
-            "what the next three columns count: package, package+dram, 2 packages, ..., "
-            "with all programs that run there"
-        ),
+        "what the next three columns count: package, package+dram, 2 packages, ..., "
+        "with all programs that run there",
         title="scope",
     )
     cpu_power_w: float | None = _power(
@@ -227,10 +217,8 @@ class Schema(RowFacts):
         "the same before the run; empty if programs ran", unit="W"
     )
     cpu_joules_per_sample: float | None = _state(
-        (
-            "energy of the CPU packages per sample, idle power included: cpu_power_w "
-            "times the seconds of the windows, divided by their samples"
-        ),
+        "energy of the CPU packages per sample, idle power included: cpu_power_w "
+        "times the seconds of the windows, divided by their samples",
         unit="J",
         title="package energy (J/sample)",
         kind="joules",
@@ -288,10 +276,8 @@ class Schema(RowFacts):
         title="requests/s",
     )
     latency_limit_proved_per_s: float | None = _at_limit(
-        (
-            "highest rate that is proved to hold it: if 1 % of the requests were late, "
-            "so few late ones would be improbable"
-        ),
+        "highest rate that is proved to hold it: if 1 % of the requests were late, "
+        "so few late ones would be improbable",
         unit="1/s",
         title="proved",
     )
@@ -309,10 +295,8 @@ class Schema(RowFacts):
     )  # fmt: skip
     latency_limit_search_s: float | None = _at_limit("seconds of the search", unit="s")
     latency_limit_other_cpu_share: float | None = _at_limit(
-        (
-            "largest share of the CPUs' time that other programs took, of the tries that "
-            "decide the rate"
-        ),
+        "largest share of the CPUs' time that other programs took, of the tries that "
+        "decide the rate",
         title="other load",
         kind="load",
         bounds="share",
@@ -346,17 +330,13 @@ class Schema(RowFacts):
         "largest difference of an output from the Keras model's in float32, on seeded inputs"
     )
     largest_rel_error: float | None = _export(
-        (
-            "the same less what float32 may round (1.9e-6 of that output's largest magnitude; 0: "
-            "no more than that), divided by the largest distance of its values from their mean"
-        ),
+        "the same less what float32 may round (1.9e-6 of that output's largest magnitude; 0: "
+        "no more than that), divided by the largest distance of its values from their mean",
         title="error",
     )
     top1_agreement: float | None = _export(
-        (
-            "share of these inputs for which the largest entry of the first output is "
-            "the same as the Keras model's"
-        ),
+        "share of these inputs for which the largest entry of the first output is "
+        "the same as the Keras model's",
         title="top-1 agreement",
         kind="share",
         bounds="share",

@@ -55,10 +55,9 @@ def held_to_the_layers(name: str, model: Any, found: Cut) -> Iterator[None]:
     got = own.keys() & _opened(roots)
     if others := sorted(own[one] for one in wanted ^ got) if roots else ():
         raise CaseFailure(
-            f"{name}: calls other layers each time it is traced "
-            f"({', '.join(others[:5])}), so the layers of its step are unknown; do not "
-            "let its call() choose layers by random numbers or state of Python, or "
-            "measure them with --tasks infer"
+            f"{name}: calls other layers each time it is traced ({', '.join(others[:5])}), so the "
+            "layers of its step are unknown; do not let its call() choose layers by random numbers "
+            "or state of Python, or measure them with --tasks infer"
         )
 
 

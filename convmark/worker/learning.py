@@ -204,10 +204,9 @@ def _hold_accuracy(case: Case, model: Any, test: mnist.Digits, told: float, back
     found = float(np.mean(np.concatenate(chosen)[: len(test.labels)] == test.labels))
     if not abs(found - told) <= ACCURACY_APART:
         raise CaseFailure(
-            f"{case.model}: the accuracy must be the share of test digits that the "
-            f"outputs classify correctly, {found:.4f}, but evaluate returns {told:.4f}; "
-            "do not replace evaluate, test_step or the metric accuracy in the model's "
-            "code"
+            f"{case.model}: the accuracy must be the share of test digits that the outputs "
+            f"classify correctly, {found:.4f}, but evaluate returns {told:.4f}; do not replace "
+            "evaluate, test_step or the metric accuracy in the model's code"
         )
 
 

@@ -197,9 +197,8 @@ def located(load_data: Callable[[], Any], alive: Callable[[], None]) -> str:
         if attempt == 0:
             reason = _downloaded(load_data, alive)
     raise CaseFailure(
-        "no MNIST digits to train on: give a file with --mnist PATH or "
-        "CONVMARK_MNIST, or connect to a network from which keras.datasets.mnist can "
-        f"download them ({reason})"
+        "no MNIST digits to train on: give a file with --mnist PATH or CONVMARK_MNIST, or connect "
+        f"to a network from which keras.datasets.mnist can download them ({reason})"
     )
 
 

@@ -53,9 +53,8 @@ def check_file(path: str) -> None:
         return
     if not path.endswith((".keras", ".h5", ".hdf5")):
         raise UnknownModelError(
-            f"{path}: must be a .keras, .h5, .onnx, .tflite or .xml file, or the folder "
-            "of a SavedModel; for any other format write a builder that loads it: "
-            "package.module:builder"
+            f"{path}: must be a .keras, .h5, .onnx, .tflite or .xml file, or the folder of a "
+            "SavedModel; for any other format write a builder that loads it: package.module:builder"
         )
     config = _config(path)
     if not is_trusted() and (name := next(_own_code(config), None)) is not None:

@@ -82,9 +82,8 @@ def _hold_others(case: Case, model: Any, step: Any, seed: int, backend: Any) -> 
         return
     if slower >= SLOWER:
         raise CaseFailure(
-            f"{case.model}: every step must compute its results again, but a step on "
-            f"{others.kind} takes {slower:.0f} times as long; does the model cache its "
-            "results?"
+            f"{case.model}: every step must compute its results again, but a step on {others.kind} "
+            f"takes {slower:.0f} times as long; does the model cache its results?"
         )
     if same:
         raise CaseFailure(

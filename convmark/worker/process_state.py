@@ -345,9 +345,8 @@ class Witness:
         name, count = self._backend.spread(self._model)
         if count > 1:
             raise CaseFailure(
-                f"{case.model}: a case of one replica needs a model on one device, but its "
-                f"own code spread it over {count} by {name}; remove that, and give --replicas "
-                f"{count}"
+                f"{case.model}: a case of one replica needs a model on one device, but its own "
+                f"code spread it over {count} by {name}; remove that, and give --replicas {count}"
             )
         return {"strategy": name} if name else {}
 

@@ -295,10 +295,9 @@ class Proof:
         constant = len(values) > 1 and math.isclose(*values[:2], rel_tol=SAME_OUTPUT)
         if stopped or (constant and not math.isclose(value, values[0], rel_tol=OTHER_OUTPUT)):
             raise CaseFailure(
-                f"{self._case.model}: the output for one batch must be the same at every "
-                f"step, but its root mean square was {values[0]:.6g} at step 1 and "
-                f"{value:.6g} at {step or 'the last step'}; does the model do something else "
-                "after some steps?"
+                f"{self._case.model}: the output for one batch must be the same at every step, but "
+                f"its root mean square was {values[0]:.6g} at step 1 and {value:.6g} at "
+                f"{step or 'the last step'}; does the model do something else after some steps?"
             )
 
     def _rests(self, model: Any) -> bool:

@@ -109,9 +109,8 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
     model = build(case, builder, plan.seed, backend, emit)
     if backend.brings_training(model):
         raise CaseFailure(
-            f"{case.model}: the task waterfall compiles the model itself, but this model "
-            "has its own training; leave out compile() and train_step, or measure the "
-            "task train"
+            f"{case.model}: the task waterfall compiles the model itself, but this model has its "
+            "own training; leave out compile() and train_step, or measure the task train"
         )
     state = host.state_from_now()
     timing.quiet_collector()

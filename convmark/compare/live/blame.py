@@ -178,9 +178,8 @@ def _words(rows: Sequence[LayerChange]) -> Iterator[str]:
         half_s = max((row.high_s - row.low_s) / 2 for row in rows)
         least = max(LEAST, half_s / step_s)
         yield (
-            "no layer has certainly moved; of the noisiest layer a difference "
-            f"below {100 * least:{'.0f' if least >= 0.1 else '.2g'}} % of the step "
-            "would not be named"
+            "no layer has certainly moved; of the noisiest layer a difference below "
+            f"{100 * least:{'.0f' if least >= 0.1 else '.2g'}} % of the step would not be named"
         )
     change = sum(row.difference_s for row in rows) / step_s
     is_sure = any(row.part is not None for row in rows)

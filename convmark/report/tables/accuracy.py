@@ -45,16 +45,14 @@ def accuracy(frame: pd.DataFrame, labels: Sequence[str]) -> Table:
     return table_of(
         "accuracy",
         "Accuracy on MNIST",
-        "Trained for five epochs by SGD at 0.1 on 50,000 digits and tested on "
-        "10,000. Accuracy and loss are means over the seeds, from the newest process "
-        "of each, all with the newest code; sd is the standard deviation over the "
-        "seeds. The time to the target is the training time up to the end of the "
-        "first epoch whose validation accuracy reached it: the median of the seeds "
-        "that did. Published is the lecture's figure from one training, shown only "
-        "for models that were trained in the same way. Seeds that failed are left "
-        "out. A runtime tests the model that Keras trained, with the same weights "
-        "for each seed; as Keras decides is the share of digits to which both give "
-        f"the same class.{alike}",
+        "Trained for five epochs by SGD at 0.1 on 50,000 digits and tested on 10,000. Accuracy "
+        "and loss are means over the seeds, from the newest process of each, all with the newest "
+        "code; sd is the standard deviation over the seeds. The time to the target is the "
+        "training time up to the end of the first epoch whose validation accuracy reached it: the "
+        "median of the seeds that did. Published is the lecture's figure from one training, shown "
+        "only for models that were trained in the same way. Seeds that failed are left out. A "
+        "runtime tests the model that Keras trained, with the same weights for each seed; as "
+        f"Keras decides is the share of digits to which both give the same class.{alike}",
         [
             *headings(
                 "model hardware setting framework part accuracy accuracy_sd accuracy_published "

@@ -97,18 +97,16 @@ def answers(
     return table_of(
         "answers",
         "In short",
-        "Fastest: the model with the lowest median step time in the newest run of "
-        "each case, against all others on the same hardware with the same "
-        "setting, input shape, recipe and version; those that may be as fast are named, else the "
-        "next one. Settings with at most half as "
-        "many models as another one are left out. Ratios are of plain step "
-        f"times{but_for}: above 1 is faster; brackets have 95 % intervals. They are of "
-        "geometric means over the processes, a step time alone is their median. "
-        "Ratios of versions are over cases with the same code and the same "
-        "conditions except packages. Changes are the verdicts of each machine's "
-        "newest judged run, and of the newest comparison by convmark ab. Trust is good if at "
-        "most 5 % of the newest figures are doubtful for one of the reasons given, fair if at most "
-        "25 % are, and otherwise poor.",
+        "Fastest: the model with the lowest median step time in the newest run of each case, "
+        "against all others on the same hardware with the same setting, input shape, recipe and "
+        "version; those that may be as fast are named, else the next one. Settings with at most "
+        "half as many models as another one are left out. Ratios are of plain step "
+        f"times{but_for}: above 1 is faster; brackets have 95 % intervals. They are of geometric "
+        "means over the processes, a step time alone is their median. Ratios of versions are over "
+        "cases with the same code and the same conditions except packages. Changes are the "
+        "verdicts of each machine's newest judged run, and of the newest comparison by convmark "
+        "ab. Trust is good if at most 5 % of the newest figures are doubtful for one of the "
+        "reasons given, fair if at most 25 % are, and otherwise poor.",
         headings("answer of found detail"),
         records,
     )

@@ -76,13 +76,12 @@ def _of_samples(found: Measured) -> Table:
     return table_of(
         COST,
         f"Cost of a million samples in {currency}{scope}",
-        "Price of the whole machine divided by its throughput, whichever of its "
-        "devices is busy; for a bought machine also the energy of a sample, idle "
-        "power included. By is the throughput that is used: sustained if it was "
-        "measured and is the lower one, otherwise burst. Energy is what was counted: "
-        "wall is all that the machine draws, card and package are parts of it. The "
-        "throughput is the geometric mean over runs or processes, with its 95 % "
-        f"interval from {LEAST_PROCESSES} of them on; the price is taken as exact.",
+        "Price of the whole machine divided by its throughput, whichever of its devices is busy; "
+        "for a bought machine also the energy of a sample, idle power included. By is the "
+        "throughput that is used: sustained if it was measured and is the lower one, otherwise "
+        "burst. Energy is what was counted: wall is all that the machine draws, card and package "
+        "are parts of it. The throughput is the geometric mean over runs or processes, with its "
+        f"95 % interval from {LEAST_PROCESSES} of them on; the price is taken as exact.",
         headings(
             "model task batch_size setting hardware cost low high by energy joules load n "
             "earlier_load framework note",
@@ -192,9 +191,8 @@ def _unlike(records: Sequence[Row]) -> list[str]:
     if len(scopes) < 2 or scopes <= WHOLE:
         return []
     return [
-        f"Not all costs contain the same energy ({', '.join(sorted(scopes))}): "
-        "compare costs of one scope only, or measure bought machines with a wall "
-        "meter (--power-log)."
+        f"Not all costs contain the same energy ({', '.join(sorted(scopes))}): compare costs of "
+        "one scope only, or measure bought machines with a wall meter (--power-log)."
     ]
 
 
@@ -221,11 +219,10 @@ def _of_training(frame: pd.DataFrame, comparison: Comparison) -> Table:
     return table_of(
         TRAINING_COST,
         f"Cost of training in {currency}, without energy",
-        "Price of the whole machine for the training time of an epoch, and of all "
-        "epochs up to the end of the first whose validation accuracy reached the "
-        "target, without starting, validation and energy. The 95 % interval is that "
-        f"of the time over the seeds, from {LEAST_PROCESSES} of them on; the price is "
-        "taken as exact.",
+        "Price of the whole machine for the training time of an epoch, and of all epochs up to "
+        "the end of the first whose validation accuracy reached the target, without starting, "
+        "validation and energy. The 95 % interval is that of the time over the seeds, from "
+        f"{LEAST_PROCESSES} of them on; the price is taken as exact.",
         headings(
             "model hardware setting framework cost_epoch epoch_low epoch_high target cost_target "
             "target_low target_high load reached seeds note",
@@ -364,13 +361,12 @@ def energy(table: pd.DataFrame, lead: Sequence[str] = ()) -> Table:
     return table_of(
         "energy",
         "Energy",
-        "Medians over n processes, in the windows in which throughput is measured. "
-        "Scope is what was counted: card is the whole GPU card, package is the CPU "
-        "package with all programs that run on it, dram is its memory; fans, disks "
-        "and losses of the power supply are not included. wall is what the machine "
-        "draws from the mains, in the last quarter of the sustained steps if there "
-        "are any. Rows of different scopes are not comparable. Idle is the power "
-        "before the run; above idle is the energy without it.",
+        "Medians over n processes, in the windows in which throughput is measured. Scope is what "
+        "was counted: card is the whole GPU card, package is the CPU package with all programs "
+        "that run on it, dram is its memory; fans, disks and losses of the power supply are not "
+        "included. wall is what the machine draws from the mains, in the last quarter of the "
+        "sustained steps if there are any. Rows of different scopes are not comparable. Idle is "
+        "the power before the run; above idle is the energy without it.",
         [
             *headings("model task batch_size setting hardware"),
             *ENERGY_HEADINGS,

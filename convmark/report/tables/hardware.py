@@ -117,15 +117,14 @@ def _equal_batches(found: _Shown) -> Table:
         EQUAL_BATCHES,
         f"Hardware against hardware{', sustained' * found.sustained}",
         f"{_BY_SUSTAINED if found.sustained else _BY_BURST} The fastest comes first. The 95 % "
-        "interval is Welch's on the "
-        f"logarithms, from {LEAST_PROCESSES} runs or processes a side; that of the geometric mean "
-        "is for these cases and allows for what all cases of a run share. Runs with the same "
-        "software and code are taken together, and the column mean is of them: speed-up is the "
-        "quotient of two means. Step p50 and samples/s are medians of the newest run alone; other "
-        "load of earlier runs that the mean is of has a column of its own. "
-        "Energy and loss appear where they are known, that of float32 of the same seed, version "
-        "and code; another reference by --reference, the order of sustained throughput by --rank "
-        "sustained.",
+        f"interval is Welch's on the logarithms, from {LEAST_PROCESSES} runs or processes a side; "
+        "that of the geometric mean is for these cases and allows for what all cases of a run "
+        "share. Runs with the same software and code are taken together, and the column mean is "
+        "of them: speed-up is the quotient of two means. Step p50 and samples/s are medians of "
+        "the newest run alone; other load of earlier runs that the mean is of has a column of its "
+        "own. Energy and loss appear where they are known, that of float32 of the same seed, "
+        "version and code; another reference by --reference, the order of sustained throughput by "
+        "--rank sustained.",
         records,
         compared,
         speedups,
@@ -415,8 +414,7 @@ class _Shown(Measured):
         return headings(
             "model task batch_size setting hardware step_time_p50_s throughput_samples_per_s "
             "sustained_throughput_samples_per_s runs load n earlier_load mean_s mean_rate speedup "
-            "low high loss "
-            "loss_float32 samples_per_joule framework note",
+            "low high loss loss_float32 samples_per_joule framework note",
             mean_s=("mean step", "seconds"),
             mean_rate=("mean samples/s", "rate"),
             sustained_throughput_samples_per_s=("sustained samples/s", "rate"),

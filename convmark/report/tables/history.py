@@ -134,11 +134,10 @@ def _history_table(records: Sequence[Mapping[str, Any]], limit: str) -> Table:
         "history",
         "History by version and commit",
         "A run's step time is the median over its processes, to six digits. The 95 % interval is "
-        "for the mean over processes, from their spread pooled over the case's runs. "
-        "It does not contain what affects a whole run, such as load, so only the "
-        "verdict shows a regression. A level is the median "
-        "step time over the runs in which the ratio to the reference network has not "
-        f"moved; the oldest has the number 1. Times are UTC.{limit}",
+        "for the mean over processes, from their spread pooled over the case's runs. It does not "
+        "contain what affects a whole run, such as load, so only the verdict shows a regression. "
+        "A level is the median step time over the runs in which the ratio to the reference "
+        f"network has not moved; the oldest has the number 1. Times are UTC.{limit}",
         headings(
             "case hardware run started commit framework keras step_time_p50_s low high load n "
             "doubts level level_s verdict moved trouble",

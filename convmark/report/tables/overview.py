@@ -125,10 +125,9 @@ def machines(frame: pd.DataFrame) -> Table:
     return table_of(
         "machines",
         "What was measured",
-        "One row per machine and device. A process is one row of the results: a "
-        "fresh operating-system process that measured one case once. Rows without "
-        "the name of their host, such as published ones, are kept apart from rows "
-        "with it. Times are UTC.",
+        "One row per machine and device. A process is one row of the results: a fresh "
+        "operating-system process that measured one case once. Rows without the name of their "
+        "host, such as published ones, are kept apart from rows with it. Times are UTC.",
         [
             *headings("hardware"),
             *map(Heading.of, _FACTS),
@@ -207,12 +206,11 @@ def nodes(frame: pd.DataFrame) -> Table:
     return table_of(
         "nodes",
         "Nodes against others of their kind",
-        f"Hosts with the same machine name are one kind. If a kind has {LEAST_NODES} "
-        "or more, the step times of each host are compared with those of the others, "
-        "over all cases. A node differs if it lies outside the interval that the "
-        f"others predict and by more than {100 * LEAST_CHANGE:.0f} %. From the newest "
-        f"run of each case on each node, within {RECENT_DAYS} days of the newest run "
-        "of its kind.",
+        f"Hosts with the same machine name are one kind. If a kind has {LEAST_NODES} or more, the "
+        "step times of each host are compared with those of the others, over all cases. A node "
+        "differs if it lies outside the interval that the others predict and by more than "
+        f"{100 * LEAST_CHANGE:.0f} %. From the newest run of each case on each node, within "
+        f"{RECENT_DAYS} days of the newest run of its kind.",
         headings(
             "hardware node differs change within cases processes other_cpu_share sm_clock_mhz "
             "temperature_c throttled",

@@ -31,18 +31,16 @@ _COLUMNS = (
 )
 
 _CAPTION = (
-    "Models as they are deployed, the fastest first among rows of the same "
-    "model, batch size, machine, setting of threads, and version of framework, "
-    "code and packages. The fastest is marked yes if it is faster than all "
-    "others at 95 % confidence. Otherwise it and those that it was not shown to "
-    "be faster than are marked perhaps (the interval of the ratio of their step "
-    "times contains 1) or not comparable (they are from different runs, or one "
-    "has fewer than three processes: measure them in one run with --processes 3 "
-    "or more). A row with an error has passed the comparison with the Keras "
-    "model in float32: the error is the largest difference of an output, less "
-    "what float32 may round (1.9e-6 of its largest magnitude), divided "
-    "by the largest distance of that output from its mean. A row without an "
-    "error is of a file that was compared with nothing. If the runtimes ran with "
+    "Models as they are deployed, the fastest first among rows of the same model, batch size, "
+    "machine, setting of threads, and version of framework, code and packages. The fastest is "
+    "marked yes if it is faster than all others at 95 % confidence. Otherwise it and those that it "
+    "was not shown to be faster than are marked perhaps (the interval of the ratio of their step "
+    "times contains 1) or not comparable (they are from different runs, or one has fewer than "
+    "three processes: measure them in one run with --processes 3 or more). A row with an error has "
+    "passed the comparison with the Keras model in float32: the error is the largest difference of "
+    "an output, less what float32 may round (1.9e-6 of its largest magnitude), divided by the "
+    "largest distance of that output from its mean. A row without an error is of a file that was "
+    "compared with nothing. If the runtimes ran with "
     'different numbers of threads, the fastest has "threads differ". A step of '
     "an exported model takes its batch from host memory and returns its outputs "
     "there. The step of Keras, in float32 only, has its batch on the device and "

@@ -136,12 +136,11 @@ def sustained(table: pd.DataFrame) -> Table:
     return table_of(
         "sustained",
         "Sustained",
-        "Cases whose steps continued after the measurement (--sustain), by sustained "
-        "throughput. Burst is the throughput that the other tables show, sustained "
-        "that of the last quarter of the time. Drop is the fall from the earlier "
-        "level of the intervals to the later one, if a drop was found. Heat, a power "
-        "limit and a used-up CPU quota cause drops; so does other load, which is "
-        "shown. Clock, temperature and power of each interval are in "
+        "Cases whose steps continued after the measurement (--sustain), by sustained throughput. "
+        "Burst is the throughput that the other tables show, sustained that of the last quarter "
+        "of the time. Drop is the fall from the earlier level of the intervals to the later one, "
+        "if a drop was found. Heat, a power limit and a used-up CPU quota cause drops; so does "
+        "other load, which is shown. Clock, temperature and power of each interval are in "
         "<run>.sustained.csv.",
         [
             *headings(
@@ -168,12 +167,11 @@ def latency_limit(table: pd.DataFrame) -> Table:
     return table_of(
         "latency_limit",
         "At a latency limit",
-        "The highest rate of arriving requests (--latency-limit) whose 99th "
-        "percentile of latency, waiting included, is within the limit: by model and "
-        "limit, the fastest first. A step answers the waiting requests, at most a "
-        "batch; per step is their average number. Requests/s is found to 2 %. Proved "
-        "is the highest rate with so few late requests that 1 % or more is "
-        "improbable. p50 and p99 are those at the proved rate, or at the found one "
+        "The highest rate of arriving requests (--latency-limit) whose 99th percentile of "
+        "latency, waiting included, is within the limit: by model and limit, the fastest first. A "
+        "step answers the waiting requests, at most a batch; per step is their average number. "
+        "Requests/s is found to 2 %. Proved is the highest rate with so few late requests that 1 "
+        "% or more is improbable. p50 and p99 are those at the proved rate, or at the found one "
         "without a proof.",
         [
             *headings("model limit hardware batch_size setting", limit=("limit", "seconds")),
@@ -200,10 +198,9 @@ def waterfall(table: pd.DataFrame) -> Table:
     return table_of(
         "waterfall",
         "Overhead of a step",
-        "Seconds per step of each way to call the same model, timed in turns in one "
-        "process: the median over the processes of their medians over rounds. Adds "
-        "is what a way adds to the compiled step. fit and predict also cost the "
-        "seconds of a call, once for all its steps.",
+        "Seconds per step of each way to call the same model, timed in turns in one process: the "
+        "median over the processes of their medians over rounds. Adds is what a way adds to the "
+        "compiled step. fit and predict also cost the seconds of a call, once for all its steps.",
         [
             *headings(
                 "model group direction way step_s compiled_s added_s added_share adds call_s load "
@@ -294,12 +291,11 @@ def roofline(table: pd.DataFrame, traffic_elements: Mapping[tuple[str, str], int
     return table_of(
         "roofline",
         "Roofline",
-        "FLOP per byte against FLOP/s, with the ceilings that were measured on the "
-        "same hardware. FLOP/s are those of the steps; a training case is left out "
-        "if its backward pass could not be counted. FLOP per byte is that of the "
-        "forward pass. Bytes are an estimate for models measured with convmark run "
-        "--describe: every layer reads its inputs and weights and writes its output "
-        "once.",
+        "FLOP per byte against FLOP/s, with the ceilings that were measured on the same hardware. "
+        "FLOP/s are those of the steps; a training case is left out if its backward pass could "
+        "not be counted. FLOP per byte is that of the forward pass. Bytes are an estimate for "
+        "models measured with convmark run --describe: every layer reads its inputs and weights "
+        "and writes its output once.",
         headings(
             "model group intensity flops_per_s attainable_flops_per_s share load doubts "
             "peak_flops_per_s peak_bytes_per_s n",

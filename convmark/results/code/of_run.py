@@ -239,9 +239,8 @@ def files_apart(one: Code, other: Code) -> str:
 
 _SIZES = ("parameters", "trainable parameters", "bytes of weights", "FLOPs per sample")
 _RANDOM = (
-    "another model than the case's earlier processes built from the same code: "
-    "%s %s, now %s; seed random numbers in the model's code, and do not read the "
-    "clock in it"
+    "another model than the case's earlier processes built from the same code: %s %s, now %s; seed "
+    "random numbers in the model's code, and do not read the clock in it"
 )
 
 

@@ -158,9 +158,8 @@ def who_may_connect(nodes: Sequence[CheckedNode]) -> str:
     if not found:
         return ""
     return (
-        f"{plain_text(some(found))}: anyone who reaches Ray's ports there can run "
-        "code: start the nodes with RAY_AUTH_MODE=token, or with --node-ip-address "
-        "of a network that you trust"
+        f"{plain_text(some(found))}: anyone who reaches Ray's ports there can run code: start the "
+        "nodes with RAY_AUTH_MODE=token, or with --node-ip-address of a network that you trust"
     )
 
 

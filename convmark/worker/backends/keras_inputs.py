@@ -27,9 +27,8 @@ def inputs_of(model: Any, keras: Any, asked: Mapping[str, Sequence[int]]) -> Inp
         structure = Leaf("input", (None,) * len(asked[""]))
     if structure is None:
         raise ValueError(
-            f"{model.name}: the input shape is not known; call the model on "
-            "keras.Input(shape) in its builder, give --input-shape, or give the builder "
-            "an input_spec"
+            f"{model.name}: the input shape is not known; call the model on keras.Input(shape) in "
+            "its builder, give --input-shape, or give the builder an input_spec"
         )
     names = _names(structure)
     places = iter(names)

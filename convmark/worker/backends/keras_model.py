@@ -234,9 +234,8 @@ class KerasBackend(Framework):
             check_count(model, found)
         if more := arguments_beside(model):
             raise ValueError(
-                "its call() must take all inputs as one argument, as fit passes them, but it "
-                f"also needs {', '.join(more)}; wrap it in a model that takes a list or a "
-                "dictionary"
+                "its call() must take all inputs as one argument, as fit passes them, but it also "
+                f"needs {', '.join(more)}; wrap it in a model that takes a list or a dictionary"
             )
         texts = [leaf.name for leaf in found.leaves if leaf.dtype == "string"]
         if texts and not self.takes_strings:

@@ -229,10 +229,9 @@ def check_comparable(references: Sequence[Sequence[Any]], precision: str, model:
         between = float(np.max(np.abs(values - values.mean(0))))
         if is_probability and (_spread(values) < LEAST_INT8_SPREAD or between < INT8_STEP):
             raise CaseFailure(
-                f"{model}: an export in int8 cannot be compared, because its probabilities "
-                f"are at most {_spread(values):.2g} from their mean, between samples "
-                f"{between:.2g}, and int8 has steps of 1/256; use trained weights, or "
-                "--precisions dynamic_int8"
+                f"{model}: an export in int8 cannot be compared, because its probabilities are at "
+                f"most {_spread(values):.2g} from their mean, between samples {between:.2g}, and "
+                "int8 has steps of 1/256; use trained weights, or --precisions dynamic_int8"
             )
 
 

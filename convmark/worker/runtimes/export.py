@@ -186,10 +186,9 @@ def export(case: Case, model: Any, backend: Any, seed: int, folder: str, emit: E
     again = agreement(outputs(batches[:1]), references[:1])
     if again.largest_rel_error > ERROR_BOUNDS["float32"]:
         raise CaseFailure(
-            f"{case.model}: an export cannot be compared, because the Keras model gives "
-            "other outputs when it is called again on the same batch; draw no random "
-            "numbers and change no variables in its inference, or measure it with "
-            "--runtime keras"
+            f"{case.model}: an export cannot be compared, because the Keras model gives other "
+            "outputs when it is called again on the same batch; draw no random numbers and change "
+            "no variables in its inference, or measure it with --runtime keras"
         )
     _write(folder, batches, references)
 
