@@ -17,12 +17,7 @@ from convmark.compare import files
 from convmark.compare.digest import CaseFigures
 from convmark.compare.earlier import by_name
 from convmark.compare.files import NOISE, read_noise
-from convmark.compare.history import (
-    History,
-    accepted_history,
-    anchor_of,
-    named_history,
-)
+from convmark.compare.history import History, accepted_history, anchor_of, named_history
 from convmark.compare.index import Index
 from convmark.compare.intended import (
     IntendedChanges,
@@ -49,13 +44,7 @@ from convmark.report.advice import load_words
 from convmark.report.noise import noise_line
 from convmark.report.tables import Answer, check_form, print_tables, rows_table
 from convmark.report.tables.history import trend_text
-from convmark.report.verdicts import (
-    FORMATS,
-    GITHUB,
-    against_anchors,
-    run_words,
-    verdicts_report,
-)
+from convmark.report.verdicts import FORMATS, GITHUB, against_anchors, run_words, verdicts_report
 from convmark.results.names import read_name
 from convmark.results.reading import StoreWarning, read_head, read_run
 from convmark.results.record import Record, large_load

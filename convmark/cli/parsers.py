@@ -6,15 +6,7 @@ import argparse
 from typing import Any
 
 from convmark import __version__
-from convmark.cli.command import (
-    BUDGET,
-    TARGET,
-    Parser,
-    actions,
-    add,
-    add_options,
-    command,
-)
+from convmark.cli.command import BUDGET, TARGET, Parser, actions, add, add_options, command
 from convmark.core.case import SIDE_SETTINGS
 from convmark.core.option import DRY_RUN, REPORT_OPTIONS, RESUME
 

@@ -13,12 +13,7 @@ from statistics import median
 from typing import Any
 
 from convmark.compare.earlier import by_name, steady
-from convmark.compare.history import (
-    BASELINE_RUNS,
-    CaseHistory,
-    History,
-    same_code,
-)
+from convmark.compare.history import BASELINE_RUNS, CaseHistory, History, same_code
 from convmark.compare.intended import changed_sizes
 from convmark.compare.judgement import (
     METRICS,

@@ -29,11 +29,7 @@ from convmark.compare.judgement import (
 )
 from convmark.core.statistics import grouped
 from convmark.core.text import counted, listed, shown
-from convmark.report.verdicts import (
-    FOLLOWERS,
-    change_text,
-    value_text,
-)
+from convmark.report.verdicts import FOLLOWERS, change_text, value_text
 
 MOST_ROWS = 16
 """Of each of the two tables, so that the comment has at most 60 lines."""

@@ -17,14 +17,7 @@ from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIMES
 from convmark.core.statistics import QUANTILE_STEPS, grouped, middle_of, spread
 from convmark.core.table import SAMPLES_PER_S, Heading, Table, headings, plain, table_of
 from convmark.core.tasks import TASKS, TIMED_TASKS
-from convmark.core.text import (
-    counted,
-    listed,
-    load_text,
-    natural_order,
-    reasons_text,
-    seconds_text,
-)
+from convmark.core.text import counted, listed, load_text, natural_order, reasons_text, seconds_text
 from convmark.report.tables.cost import ENERGY_COLUMNS, ENERGY_HEADINGS, of_scopes
 from convmark.report.tables.scaling import cores, scaling_of_run
 from convmark.results.record import OF_MANY_STEPS, Record, large_load, shown_in

@@ -25,9 +25,7 @@ from convmark.core.cells import Column, columns_of, fit_text, from_cell, to_cell
 from convmark.core.errors import StoreError
 from convmark.core.statistics import QUANTILE_STEPS, median_of
 from convmark.core.text import counted
-from convmark.results.schema import (
-    Schema,
-)
+from convmark.results.schema import Schema
 
 STATUSES = ("ok", "error", "out_of_memory", "timeout", "crashed", "unsteady")
 MEASURED = ("ok", "unsteady")

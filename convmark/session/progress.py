@@ -95,13 +95,7 @@ class Display(contextlib.AbstractContextManager["Display"]):
 
     def _started(self) -> Progress:
         from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            SpinnerColumn,
-            TextColumn,
-        )
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
         from rich.table import Column
 
         whole = Column(no_wrap=True)  # rich narrows the others first

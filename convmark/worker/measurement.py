@@ -21,13 +21,7 @@ from convmark.core.tasks import TASKS
 from convmark.worker import ceiling, host, reference, timing
 from convmark.worker.arrivals import at_limit
 from convmark.worker.failure import CaseFailure
-from convmark.worker.host import (
-    HostMemory,
-    forget_peak,
-    idle_cpus,
-    peak_above,
-    threads_of_python_s,
-)
+from convmark.worker.host import HostMemory, forget_peak, idle_cpus, peak_above, threads_of_python_s
 from convmark.worker.other_samples import hold_other_samples
 from convmark.worker.phases import FED_WINDOWS, fed_windows, first_step, sustain
 from convmark.worker.proof import (

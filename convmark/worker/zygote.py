@@ -31,13 +31,7 @@ from convmark.core.processes import die_with_parent
 from convmark.worker import backends
 from convmark.worker.binding import bind
 from convmark.worker.moved import move_imports
-from convmark.worker.protocol import (
-    DATAGRAM_BYTES,
-    PROTOCOL_VERSION,
-    UNSAFE_FORK,
-    encode,
-    one_line,
-)
+from convmark.worker.protocol import DATAGRAM_BYTES, PROTOCOL_VERSION, UNSAFE_FORK, encode, one_line
 
 _PR_SET_CHILD_SUBREAPER = 36
 MOST_GENERATIONS = 50

@@ -19,13 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import convmark.interpreter
-from convmark.compare.live.tree import (
-    ForeignCode,
-    OwnCode,
-    Tree,
-    tree_as_it_is,
-    tree_at_commit,
-)
+from convmark.compare.live.tree import ForeignCode, OwnCode, Tree, tree_as_it_is, tree_at_commit
 from convmark.compare.live.worktree import repository_of, resolve_here, working_trees
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, StoreError

@@ -23,14 +23,7 @@ from convmark.compare.judgement import (
     LiveSession,
     joined,
 )
-from convmark.compare.live.session import (
-    CONTROL,
-    NEW,
-    OLD,
-    Pairing,
-    Session,
-    SideFailure,
-)
+from convmark.compare.live.session import CONTROL, NEW, OLD, Pairing, Session, SideFailure
 from convmark.compare.live.tree import ForeignCode
 from convmark.compare.rule.allotment import Candidate, seconds_to_decide
 from convmark.compare.rule.decision import (

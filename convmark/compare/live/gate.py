@@ -20,12 +20,7 @@ from convmark.compare.judgement import (
     SAME_COMMIT,
     LiveComparison,
 )
-from convmark.compare.live.anchor import (
-    AnchorCode,
-    MakeInterpreter,
-    Origin,
-    anchor_trees,
-)
+from convmark.compare.live.anchor import AnchorCode, MakeInterpreter, Origin, anchor_trees
 from convmark.compare.live.blame import then_layers
 from convmark.compare.live.case_result import CaseResult, LiveOptions
 from convmark.compare.live.live import compare_live

@@ -21,13 +21,7 @@ from convmark.core.text import counted, load_text, seconds_text
 from convmark.report.comment import Gate, main_of
 from convmark.report.measured import of_processes, unlike_words
 from convmark.report.ratios import Ratio, brackets_text, figure_text, ratio, times_as_fast
-from convmark.report.rows import (
-    SERIES,
-    latest,
-    newest_rows,
-    setting,
-    text_of,
-)
+from convmark.report.rows import SERIES, latest, newest_rows, setting, text_of
 from convmark.report.tables.comparisons import newest_comparison
 from convmark.report.tables.hardware import BY_RATE, GEOMETRIC_MEAN, UNLIKE
 from convmark.report.tables.overview import FEW_PROCESSES, WIDE_SPREAD

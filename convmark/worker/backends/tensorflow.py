@@ -20,11 +20,7 @@ from convmark.worker.backends.keras_parts import loose, root_mean_square, untrac
 from convmark.worker.backends.keras_state import dtype_policy, read_all, set_policy
 from convmark.worker.backends.losses import Batch, square_matrices
 from convmark.worker.backends.own_methods import own_function
-from convmark.worker.backends.own_training import (
-    JIT_AND_EAGER,
-    Made,
-    OwnData,
-)
+from convmark.worker.backends.own_training import JIT_AND_EAGER, Made, OwnData
 from convmark.worker.backends.saved_model import (
     SavedModel,
     digest_of,
