@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-from collections.abc import Iterable
 from pathlib import Path
 
 from convmark.cli.command import exit_status, sayer
@@ -50,19 +49,14 @@ def merge(given: argparse.Namespace, options: Options) -> int:
         path = join(one, store, functools.partial(_keep_beside, one))
         rows = f"{counted(one.rows, 'row')} of {counted(len(one.sources), 'run')}"
         tell(f"{rows} in {unbroken(str(path))}")
-    _say_where(runs)
+    machines = grouped((one.part.plan, one.machine) for one in runs if one.part)
+    for plan, names in machines.items():  # their runs stay apart
+        if len(names) > 1:
+            _say(f"plan {plan} was measured on {len(names)} kinds of machine; each has a run")
     lines = missing(found)
     for line in lines:
         _say(line)
     return exit_status(not lines)
-
-
-def _say_where(runs: Iterable[MergedRun]) -> None:
-    """Say where a plan was not measured on one kind of machine, so that its runs stay apart."""
-    machines = grouped((one.part.plan, one.machine) for one in runs if one.part)
-    for plan, names in machines.items():
-        if len(names) > 1:
-            _say(f"plan {plan} was measured on {len(names)} kinds of machine; each has a run")
 
 
 def _keep_beside(one: MergedRun, path: Path) -> None:

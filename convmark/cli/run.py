@@ -114,7 +114,10 @@ def run(given: argparse.Namespace, options: Options) -> int:
                 _say_resume(session, several=len(sessions) > 1)
                 return exit_status(False, interrupted=True)
     if form != TEXT:
-        tables = [table for session in sessions for table in _tables(session)]
+        tables: list[Table] = []
+        for session in sessions:
+            tables += run_tables(session.records)
+            tables += [layers_table(rows) for rows in session.layers_shown]
         found = Answer(command="run", machines=[machine.name], tables=tables, several=True)
         print_tables(found, form)
     return exit_status(whole)
@@ -285,12 +288,6 @@ def _measure_layers(session: Session, form: str) -> None:
         if rows[0].case not in session.layers_unkept:
             drawn = bars_words(session.layers_path.parent, rows)
             _say(f"{counted(len(rows), 'row')} in {session.layers_path}, {drawn}")
-
-
-def _tables(session: Session) -> list[Table]:
-    """Return the tables of a session for another format than text."""
-    layers = [layers_table(rows) for rows in session.layers_shown]
-    return [*run_tables(session.records), *layers]
 
 
 def _describe(session: Session) -> None:

@@ -219,7 +219,9 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
                 with _told_in_words(config, items):
                     _measure(session, _run_of(config), items, others=others)
             done = yield
-            _fail_with_verdicts(session)
+            if (failing := _run_of(config).failing) and not session.testsfailed:
+                session.testsfailed += 1  # no test has: skipped, xfail, or never replayed
+                config.stash[_BY_VERDICTS_KEY] = failing
             return done
     except ConvmarkError as error:
         raise refused(config, error) from None
@@ -231,13 +233,6 @@ def _say_nothing_compared(config: pytest.Config) -> None:
     """Say that a gate is none where no case of its suites is measured."""
     if config.stash[_COMPARISON_KEY].asked and not config.getoption(destination("dry_run")):
         _say(config, "the gate compared nothing, which is no pass: no case was measured")
-
-
-def _fail_with_verdicts(session: pytest.Session) -> None:
-    """Fail the session where a verdict fails and no test has: skipped, xfail, or never replayed."""
-    if (failing := _run_of(session.config).failing) and not session.testsfailed:
-        session.testsfailed += 1
-        session.config.stash[_BY_VERDICTS_KEY] = failing
 
 
 @contextlib.contextmanager

@@ -332,17 +332,13 @@ def comparability(
     return {"machine": machine, **named, "threads": threads}
 
 
-def _groups(records: Sequence[Record]) -> dict[str, list[Record]]:
+def _as_benchmarks(path: Path, records: Sequence[Record]) -> dict[str, Any]:
     from convmark.report.summary import by_case
 
     timed = [row for row in records if row.measured and row.step_time_p50_s is not None]
-    return by_case(timed)
-
-
-def _as_benchmarks(path: Path, records: Sequence[Record]) -> dict[str, Any]:
     benchmarks = [
         {"fullname": name, "name": name, "stats": _stats(path, rows)}
-        for name, rows in _groups(records).items()
+        for name, rows in by_case(timed).items()
     ]
     info = {}
     if records:

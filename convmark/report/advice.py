@@ -271,7 +271,8 @@ def comparison_with(commit: str, case: Case, options: Options) -> str:
     words += f" --backend {case.backend}" * (options.backends != (DEFAULT_BACKEND,))
     words += f" --runtime {case.runtime}" * (options.runtimes != (DEFAULT_RUNTIME,))
     words += " --layers" * (not why_no_layers(case))
-    fields = [one for one in _of_comparison(options) if one not in ("backends", "runtimes")]
+    told = ("backends", "runtimes", *["isolation"] * (options.isolation == "none"))
+    fields = [one for one in _OF_AB if one not in told]
     return typed(f"ab git:{commit[:SHOWN]} . {words}", options, fields)
 
 
@@ -285,11 +286,6 @@ def _axes(one: Judgement) -> list[str]:
     """Return what a case's name has after its precision."""
     first = f"{one.model}-{one.task}-{one.device}-b{one.batch_size}-{one.precision}"
     return one.case.removeprefix(first).split("-")
-
-
-def _of_comparison(options: Options) -> list[str]:
-    """Return the fields that a comparison of one case takes."""
-    return [one for one in _OF_AB if one != "isolation" or options.isolation != "none"]
 
 
 def _those(cases: Sequence[str], what: str) -> str:

@@ -95,7 +95,9 @@ def there(row: Row, *names: str) -> bool:
 def implausible(row: Row) -> Found:
     """Yield what of a row cannot be."""
     yield from _hardware(row)
-    yield from _words(row)
+    for name, (kind, form) in _FORMS.items():
+        if row[name] and not form.fullmatch(row[name]):
+            yield "format", f"{name} is no {kind}, {row[name][:60]}"
     if row["status"] not in MEASURED:
         return
     yield from beyond_ceilings(row)
@@ -173,12 +175,6 @@ _FORMS: Mapping[str, tuple[str, re.Pattern[str]]] = {
 }
 """By column what it is, and how such a one is written: the newest version stands first in tables,
 and a commit and a code say what ran."""
-
-
-def _words(row: Row) -> Found:
-    for name, (kind, form) in _FORMS.items():
-        if row[name] and not form.fullmatch(row[name]):
-            yield "format", f"{name} is no {kind}, {row[name][:60]}"
 
 
 # -- the rates -------------------------------------------------------------------------------------

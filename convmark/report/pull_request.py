@@ -90,8 +90,11 @@ def post(pull: PullRequest, text: str, environ: Mapping[str, str], *, is_news: b
         PullRequestError: GitHub cannot be reached, or refuses.
     """
     api = _Api.of(environ)
+    names = (environ.get(name, "") for name in ("GITHUB_WORKFLOW", "GITHUB_JOB"))
+    job = "/".join(re.sub(r"[^A-Za-z0-9]+", "_", name) for name in names)
+    marker = f"<!-- convmark comment {job} -->"  # by which a job finds its own comment
     try:
-        return _post(api, pull, text, _marker(environ), is_news=is_news)
+        return _post(api, pull, text, marker, is_news=is_news)
     except _ReadOnlyError as error:
         return f"not posted: {error}"
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -118,13 +121,6 @@ def _post(api: _Api, pull: PullRequest, text: str, marker: str, *, is_news: bool
         return "no change to report; not posted"
     api.call("POST", comments, body)
     return "comment posted"
-
-
-def _marker(environ: Mapping[str, str]) -> str:
-    """Return the comment in HTML by which a job finds its own comment."""
-    names = (environ.get(name, "") for name in ("GITHUB_WORKFLOW", "GITHUB_JOB"))
-    job = "/".join(re.sub(r"[^A-Za-z0-9]+", "_", name) for name in names)
-    return f"<!-- convmark comment {job} -->"
 
 
 def _comments(api: _Api, path: str) -> Iterator[Any]:

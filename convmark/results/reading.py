@@ -270,17 +270,13 @@ def _cells(
             raise StoreError(f"{path}:{line}: must have {len(header)} cells, has {len(cells)}")
         if cells[0] != str(schema):
             raise StoreError(f"{path}:{line}: {_other_schema(cells[0], schema)}")
-        lifted = cells if schema == SCHEMA_VERSION else _lifted(header, cells)
-        found = lifted[_MEASUREMENT_VERSION]
-        lifted[_MEASUREMENT_VERSION] = MEASUREMENT_VERSIONS.get(found, found)
-        yield line, lifted
+        if schema != SCHEMA_VERSION:  # to today's columns
+            held = {**dict(zip(header, cells, strict=True)), "schema": str(SCHEMA_VERSION)}
+            cells = [held.get(name, "") for name in HEADER]
+        found = cells[_MEASUREMENT_VERSION]
+        cells[_MEASUREMENT_VERSION] = MEASUREMENT_VERSIONS.get(found, found)
+        yield line, cells
         first = next(lines, None)
-
-
-def _lifted(header: Sequence[str], cells: Sequence[str]) -> list[str]:
-    """Return the cells of an earlier schema in today's columns."""
-    found = {**dict(zip(header, cells, strict=True)), "schema": str(SCHEMA_VERSION)}
-    return [found.get(name, "") for name in HEADER]
 
 
 def _other_columns(path: Path, header: Sequence[str], first: Sequence[str]) -> str:

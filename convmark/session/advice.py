@@ -81,7 +81,10 @@ def advice(
         forward_s: the lower end of its interval, or the mean where there is none.
         share: of the step.
     """
-    found = [_folded(facts, case)]
+    found = []
+    if case.task == "infer" and (into := facts.get("folds_into")):
+        # its two numbers of each channel are fixed: a kernel and a bias can hold them
+        found.append(f"{FOLDS} {into}")
     if share >= LEAST_SHARE:
         found += [
             *_of_convolution(facts, roof, case),
@@ -89,12 +92,6 @@ def advice(
             _few_flops(facts, roof, case, forward_s),
         ]
     return "; ".join(filter(None, found))
-
-
-def _folded(facts: Mapping[str, Any], case: Case) -> str:
-    """In inference its two numbers of each channel are fixed: a kernel and a bias can hold them."""
-    into = facts.get("folds_into")
-    return f"{FOLDS} {into}" if into and case.task == "infer" else ""
 
 
 def _of_convolution(facts: Mapping[str, Any], roof: Roof, case: Case) -> Iterator[str]:

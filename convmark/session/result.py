@@ -109,7 +109,10 @@ def result_of(
         if job.case.task not in TIMED_TASKS:
             return replace(_untimed(job.case, record, answer), code=code)
         call_path = record.call_path or _events(answer)["first_step"]["call_path"]
-        figures = _steady_or_not(job.case, _figures(job.case, answer))
+        figures = _figures(job.case, answer)
+        sizes = {"batch_size": job.case.batch_size, "replicas": job.case.replicas}
+        if not figures["unsteady"] and (apart := phases_apart({**figures, **sizes})):
+            figures |= {"status": "unsteady", "unsteady": apart}  # its phases are of no one step
         record = replace(record, **figures, call_path=call_path)
         return Result(
             code=code,
@@ -274,13 +277,6 @@ def _cpus_in_use(case: Case, steps: Mapping[str, Any]) -> float | None:
     """Return how many CPUs the steps kept busy; None where other processes worked too."""
     cpu_s, wall_s = math.fsum(steps.get("cpu_times_s", ())), math.fsum(steps["times_s"])
     return cpu_s / wall_s if cpu_s and wall_s and case.cluster is None else None
-
-
-def _steady_or_not(case: Case, figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the figures, as unsteady where those of its phases cannot be of one step time."""
-    sizes = {"batch_size": case.batch_size, "replicas": case.replicas}
-    apart = "" if figures["unsteady"] else phases_apart({**figures, **sizes})
-    return {**figures, "status": "unsteady", "unsteady": apart} if apart else {**figures}
 
 
 _TRAINING = ("training", "optimizer", "loss_name")

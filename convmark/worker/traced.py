@@ -374,7 +374,8 @@ def _symbolic_calls(keras: Any, block: LayerCall) -> Iterator[tuple[list[Any], l
                 depth[0] -= 1
             _end(call, outputs)
             if not isinstance(one, layer_class) and not one._inbound_nodes[1:]:
-                one.name = _operation_name(one)  # Keras counts those of the process
+                # its class as Keras writes it, which counts those of the process
+                one.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(one).__name__).lower()
             block.inner.append(call)
             return outputs
 
@@ -416,8 +417,3 @@ def _weights_by_operations(keras: Any) -> Iterator[None]:
                 delattr(variable, name)
             else:
                 setattr(variable, name, original)
-
-
-def _operation_name(operation: Any) -> str:
-    """Return the name of an operation: its class as Keras writes it."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(operation).__name__).lower()

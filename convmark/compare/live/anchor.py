@@ -171,7 +171,8 @@ def anchor_trees(
             manifest or a kept file is damaged, or gone.
     """
     if not anchor.commit:
-        run = _run_of(anchor)
+        assert anchor.manifest is not None
+        run = anchor.manifest.with_name(anchor.manifest.name.removesuffix(".code.json") + ".csv")
         code = read_codes(run).get(anchor.code)
         if code is None:
             raise StoreError(f"{anchor.manifest}: does not have the code {anchor.code}")
@@ -289,9 +290,3 @@ def copied_tree(code: Code) -> Iterator[KeptTree]:
         keep_files(store, code)
         lay_out(store, code, tree)
         yield KeptTree.of("the copy", tree, code)
-
-
-def _run_of(anchor: AnchorCode) -> Path:
-    """Return the run that a manifest lies beside."""
-    assert anchor.manifest is not None
-    return anchor.manifest.with_name(anchor.manifest.name.removesuffix(".code.json") + ".csv")

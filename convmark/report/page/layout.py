@@ -55,7 +55,11 @@ def layout(table: Table, *, whole: bool = False) -> Layout:
     """
     columns = list(zip(*(table.rows[:SEEN] if whole else table.rows), strict=True))
     same = [] if whole or len(table.rows) < 2 else _same(columns)
-    same = _without_halves(same, [heading.key for heading in table.headings])
+    # without an end of an interval whose other end is not among them
+    keys = [heading.key for heading in table.headings]
+    lone = set(keys) - {keys[place] for place in same}
+    ends = {key: "_".join(_ENDS.get(word, word) for word in key.split("_")) for key in keys}
+    same = [place for place in same if ends[keys[place]] not in lone]
     kept = [place for place in range(len(table.headings)) if place not in same]
     texts = [
         [cell_text(heading, value) for value in column]
@@ -83,13 +87,6 @@ def _same(columns: Sequence[Sequence[Any]]) -> list[int]:
 
 
 _ENDS = {"low": "high", "high": "low"}
-
-
-def _without_halves(places: Sequence[int], keys: Sequence[str]) -> list[int]:
-    """Return the places without an end of an interval whose other end is not among them."""
-    lone = set(keys) - {keys[place] for place in places}
-    ends = {key: "_".join(_ENDS.get(word, word) for word in key.split("_")) for key in keys}
-    return [place for place in places if ends[keys[place]] not in lone]
 
 
 def _class(heading: Heading, texts: Sequence[str]) -> str:

@@ -71,17 +71,13 @@ def _body(table: Table) -> str:
 
 
 def _folded(table: Table, text: str) -> str:
-    summary = f"{_prose(table.title)}: {_count(table)}"
+    rows = counted(len(table.rows), "row") if table.rows else "none"  # that a reader would unfold
+    summary = f"{_prose(table.title)}: {rows}"
     return f"<details><summary>{summary}</summary>\n\n{text}\n\n</details>"
 
 
 def _bytes_of(part: str) -> int:
     return len(part.encode()) + 2  # and the empty line behind it
-
-
-def _count(table: Table) -> str:
-    """Return how many rows a reader would unfold."""
-    return counted(len(table.rows), "row") if table.rows else "none"
 
 
 def csv_text(tables: Sequence[Table]) -> str:

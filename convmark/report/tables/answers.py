@@ -201,8 +201,10 @@ def _winner(
         told += [row for row, _ in unclear or ratios[:1]]
         rival, faster = (unclear or ratios)[0]
         if unclear:
-            names = _either([str(row["model"]) for row in told])
-            found = f"{names}; {best['model']}: {step}"
+            names = [str(row["model"]) for row in told]
+            more = [f"{len(names) - MOST_LINES} more"] if len(names) > MOST_LINES else []
+            *first, last = [*names[:MOST_LINES], *more]
+            found = f"{', '.join(first)} or {last}; {best['model']}: {step}"
         if faster:
             by = _by(faster, str(rival["model"]), unclear=len(unclear))
             medians = rival["step_time_p50_s"] / best["step_time_p50_s"]
@@ -218,13 +220,6 @@ def _may_be_slower(faster: Ratio) -> bool:
     if not faster.interval.known:
         return faster.value < NO_ORDER
     return faster.interval.low <= 1
-
-
-def _either(names: Sequence[str]) -> str:
-    """Return names of which one is the fastest, those beyond the third as a number."""
-    more = [f"{len(names) - MOST_LINES} more"] if len(names) > MOST_LINES else []
-    *first, last = [*names[:MOST_LINES], *more]
-    return f"{', '.join(first)} or {last}"
 
 
 def _by(faster: Ratio, rival: str, *, unclear: int) -> str:

@@ -203,7 +203,8 @@ def step_digest(traced: tuple[Any, Any], batch: object = None) -> str | None:
     if jax.config.jax_disable_jit or not (_is_plain(arguments) and _is_plain(results)):
         return None
     text = program.as_text(debug_info=False)
-    if _UNSEEN.search(text) or not set(_targets(text)) <= _OWN_CALLS:
+    called = set(re.findall(r"custom_call\b(?: @([\w.$-]+))?", text))  # "" where it is not known
+    if _UNSEEN.search(text) or not called <= _OWN_CALLS:
         return None
     found = hashlib.sha256(f"{_without_names(text)}{tree}{program.out_tree}".encode())
     for leaf in leaves:
@@ -226,12 +227,6 @@ def _is_plain(value: Any) -> bool:
         inner = value.values() if isinstance(value, dict) else value
         return type(value) in _PLAIN and all(map(_is_plain, inner))
     return value is None or isinstance(value, (int, jax.Array))
-
-
-def _targets(text: str) -> Iterator[str]:
-    """Yield the target of each custom call; an empty one where it is not known."""
-    for found in re.finditer(r"custom_call\b(?: @([\w.$-]+))?", text):
-        yield found.group(1) or ""
 
 
 def _without_names(text: str) -> str:

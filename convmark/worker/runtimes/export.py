@@ -108,9 +108,11 @@ def in_a_process(
             raise MemoryError(failed["message"])
         raise CaseFailure(failed["message"])
     if "finished" not in events:
+        code = os.waitstatus_to_exitcode(status)
+        cause = f"signal {-code}" if code < 0 else f"exit status {code}"
         raise CaseFailure(
-            f"{model}: the exporting process ended ({_cause(status)}); signal 9 is most often want "
-            "of memory: use a smaller --batch-sizes, or measure it with --runtime keras"
+            f"{model}: the exporting process ended ({cause}); signal 9 is most often want of "
+            "memory: use a smaller --batch-sizes, or measure it with --runtime keras"
         )
     with np.load(os.path.join(folder, "batches.npz"), allow_pickle=False) as arrays:
         batches = _parted(arrays, "batch")
@@ -141,11 +143,6 @@ def _work_and_exit(
         status = 0
     finally:
         os._exit(status)
-
-
-def _cause(status: int) -> str:
-    code = os.waitstatus_to_exitcode(status)
-    return f"signal {-code}" if code < 0 else f"exit status {code}"
 
 
 def _parted(arrays: Any, kind: str) -> list[list[Any]]:
