@@ -201,7 +201,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
     """Measure and judge all cases before the first test runs; each test then replays its own."""
     items, config = _selected(session), session.config
-    if not items or _measures_nothing(config) or _is_one_of_several(config):
+    nothing = config.option.collectonly or config.getoption(destination("dry_run"))
+    if not items or nothing or _is_one_of_several(config):
         if not config.option.collectonly and config.stash[_COMPARISON_KEY].is_ours:
             _say_nothing_compared(config)
         return (yield)
@@ -254,10 +255,6 @@ class _Interrupted(Exit):
     """As `pytest.exit`, which pytest prints with the exception's name before the sentence."""
 
     __module__, __qualname__ = "builtins", "convmark"
-
-
-def _measures_nothing(config: pytest.Config) -> bool:
-    return bool(config.option.collectonly or config.getoption(destination("dry_run")))
 
 
 @pytest.hookimpl(specname="pytest_runtestloop", tryfirst=True)

@@ -156,7 +156,8 @@ def comment_text(gate: Gate) -> str:
     parts = [_sentence(gate), *_moved_table(gate), *_rest(gate)]
     same = [case for case, state in gate.states.items() if state == "same code"]
     if same:
-        parts.append(f"Not compared, because the code is the same: {_names(same)}.")
+        names = listed(list(map(_code, same)), MOST_NAMES)
+        parts.append(f"Not compared, because the code is the same: {names}.")
     parts += [
         f"Not compared: {_code(line)}." for line in shared_lines(gate.judgements)[:MOST_NAMES]
     ]
@@ -221,10 +222,6 @@ def _code(text: str) -> str:
     line = line if len(line) <= MOST_LETTERS else f"{line[:MOST_LETTERS]}..."
     inert = _BARS.sub(r"\\|", line)
     return f"`{inert}`" if line.strip() else ""
-
-
-def _names(cases: Sequence[str]) -> str:
-    return listed(list(map(_code, cases)), MOST_NAMES)
 
 
 def _moved_table(gate: Gate) -> Iterator[str]:

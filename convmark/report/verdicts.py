@@ -233,7 +233,8 @@ def _error(case: str, judgements: Sequence[Judgement]) -> str:
     words = ", ".join(f"{one.metric} {one.verdict}" for one in judgements)
     several = len(judgements) > 1
     told = [f"{one.metric}: " * several + _message(one) for one in judgements]
-    return f"::error title={_property(f'{case}: {words}')}::{_escaped(chr(10).join(told))}"
+    title = _escaped(f"{case}: {words}").replace(":", "%3A").replace(",", "%2C")
+    return f"::error title={title}::{_escaped(chr(10).join(told))}"
 
 
 def _message(judgement: Judgement) -> str:
@@ -245,10 +246,6 @@ def _message(judgement: Judgement) -> str:
 
 def _escaped(text: str) -> str:
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _property(text: str) -> str:
-    return _escaped(text).replace(":", "%3A").replace(",", "%2C")
 
 
 GITHUB = "github"
