@@ -253,8 +253,10 @@ class Known:
         if utc_of(row["started"]) > now + CLOCK:
             yield "future", row["started"]
         yield from unclean(row)
-        if not row["other_cpu_share"] >= BUSY_SHARE:
-            yield from _busy_afterwards(row)
+        shares = ("sustained_other_cpu_share", "latency_limit_other_cpu_share")
+        busy = next((name for name in shares if row[name] >= BUSY_SHARE), "")
+        if busy and not row["other_cpu_share"] >= BUSY_SHARE:  # while steps went on afterwards
+            yield "other load", f"{busy} is {load_text(row[busy])}"
         if utc_of(row["started"]) < EARLIEST:
             yield "past", row["started"]
         found = list(implausible(row))
@@ -319,14 +321,6 @@ def unclean(row: Row) -> Found:
         yield "not judged", row["not_judged"]
     if row["status"] == "unsteady":
         yield "unsteady", text_of(row["unsteady"]) or "no reason given"
-
-
-def _busy_afterwards(row: Row) -> Found:
-    """Yield that others took CPU time while steps went on after the measurement."""
-    for name in ("sustained_other_cpu_share", "latency_limit_other_cpu_share"):
-        if row[name] >= BUSY_SHARE:
-            yield "other load", f"{name} is {load_text(row[name])}"
-            break
 
 
 def _gaps(run: Published) -> Iterator[tuple[int, str]]:

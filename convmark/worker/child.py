@@ -216,7 +216,11 @@ def _make_ready(request: dict[str, Any], framework: Any, emit: Emit) -> tuple[Ca
         CaseFailure: what is asked for is of Keras models, and this one is not run by Keras.
     """
     case, framework = _configured(request, framework, emit)
-    _refuse_runtime(case, request["kind"])
+    of_file = runtime_of_file(case.model)
+    if (runtime := case.runtime if of_file == DEFAULT_RUNTIME else of_file) != DEFAULT_RUNTIME:
+        raise CaseFailure(
+            f"{case.model}: {request['kind']} needs the runtime {DEFAULT_RUNTIME}, got {runtime}"
+        )
     left = {one: value for one, value in request.get("left", {}).items() if one not in _OURS}
     witness = process_state.Witness(case, _asked(request, case), framework, emit, left)
     if TASKS[case.task].deterministic:
@@ -224,14 +228,6 @@ def _make_ready(request: dict[str, Any], framework: Any, emit: Emit) -> tuple[Ca
         witness.begin()
     build = builder(case.model, framework, case.task).varied(request.get("variant"), framework)
     return case, build.watched(witness.watched), framework, witness.emit
-
-
-def _refuse_runtime(case: Case, kind: str) -> None:
-    of_file = runtime_of_file(case.model)
-    if (runtime := case.runtime if of_file == DEFAULT_RUNTIME else of_file) != DEFAULT_RUNTIME:
-        raise CaseFailure(
-            f"{case.model}: {kind} needs the runtime {DEFAULT_RUNTIME}, got {runtime}"
-        )
 
 
 def _make_runtime_ready(

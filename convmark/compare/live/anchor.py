@@ -238,7 +238,13 @@ class KeptTree:
         """Check that a worker has run what the run ran."""
         roots = {name: root_folder(self.root, name) for name in self.code.roots}
         found = code_of(event, Roots(roots))
-        self._check_names(found)
+        looked = dict(self.code.looked)
+        for place, names in found.looked:
+            if looked.get(place, names) != names:
+                raise ForeignCode(
+                    f"{self.name}: the code reads which files {place} has, and those that it does "
+                    "not open are not saved; commit them"
+                )
         then = {one.place: one for one in self.code.files}
         for one in found.files:
             path = found.path_of(one.place)
@@ -255,16 +261,6 @@ class KeptTree:
             if before is None and one.place.root != NOWHERE:
                 raise ForeignCode(
                     f"{self.name}: {path} is opened now, but was not opened in the run"
-                )
-
-    def _check_names(self, found: Code) -> None:
-        """Check that the code looked for the same names as then."""
-        then = dict(self.code.looked)
-        for place, names in found.looked:
-            if then.get(place, names) != names:
-                raise ForeignCode(
-                    f"{self.name}: the code reads which files {place} has, and those that it does "
-                    "not open are not saved; commit them"
                 )
 
     def hash_of(self, event: Mapping[str, Any]) -> str:

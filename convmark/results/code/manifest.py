@@ -340,17 +340,12 @@ def lay_out(machine_folder: Path, code: Code, tree: Path) -> None:
             path.write_bytes(content)
         else:
             _check_unchanged(one, lay)
-            _link(lay, path)
+            try:
+                os.link(lay, path)
+            except OSError:
+                shutil.copy2(lay, path)  # with the same time of change
 
 
 def _check_unchanged(one: CodeFile, path: Path) -> None:
     if file_digest(path) != (one.size_bytes, one.sha256):
         raise ConvmarkError(f"{path} has changed since it was measured, and was not saved")
-
-
-def _link(source: Path, path: Path) -> None:
-    """Link or copy a file to a second place, with the same time of change."""
-    try:
-        os.link(source, path)
-    except OSError:
-        shutil.copy2(source, path)

@@ -299,11 +299,6 @@ class KeptCodes:
                 if None not in (then, now) and then != now:
                     return _RANDOM % (then, what, now)
             return ""
-        changed = self._difference(first or "", code)
+        one, other = ((self._codes or {}).get(name or "") for name in (first, code))
+        changed = files_apart(one, other) if one and other else "it"
         return f"other code than in the case's earlier processes: {changed} changed during the run"
-
-    def _difference(self, first: str, second: str) -> str:
-        """Name the files in which two codes differ."""
-        codes = self._codes or {}
-        known = first in codes and second in codes
-        return files_apart(codes[first], codes[second]) if known else "it"

@@ -185,7 +185,12 @@ class FleetRun:
         if not self._prepared:
             raise OptionError("--ray: no node can run the plan; see the reason of each node")
         hold_many_files(2 * len(self._prepared))
-        self._draw_plans()
+        drawn: dict[tuple[Case, ...], list[Job]] = {}  # nodes with the same cases share a plan
+        for name, prepared in self._prepared.items():
+            if prepared.cases not in drawn:
+                processes, seed = self.options.processes, self.options.seed
+                drawn[prepared.cases] = plan(prepared.cases, processes, seed)
+            self._plans[name] = drawn[prepared.cases]
         if resume:
             for name in self._prepared:
                 self._go_on(name, say)
@@ -233,15 +238,6 @@ class FleetRun:
             if left and failed & set(names):
                 following.append(left[0])
         return following
-
-    def _draw_plans(self) -> None:
-        """Draw each node's plan; nodes with the same cases share it."""
-        drawn: dict[tuple[Case, ...], list[Job]] = {}
-        for name, prepared in self._prepared.items():
-            if prepared.cases not in drawn:
-                processes, seed = self.options.processes, self.options.seed
-                drawn[prepared.cases] = plan(prepared.cases, processes, seed)
-            self._plans[name] = drawn[prepared.cases]
 
     def _go_on(self, name: str, say: Say) -> None:
         """Take over the newest run of the node, or those of its kind; plan what they lack."""
