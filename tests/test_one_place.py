@@ -30,29 +30,29 @@ ADDED = {
 """,
     ),
     "core/tasks.py": (
-        """            Task(
-                name="waterfall",""",
-        """            Task(
-                name="start",
-                title="Starting again",
-                headline="second_import_s",
-                about="import everything once more",
-                batch_sizes=(1,),
-                worker="start",
-            ),
+        """        Task(
+            name="waterfall",""",
+        """        Task(
+            name="start",
+            title="Starting again",
+            headline="second_import_s",
+            about="import everything once more",
+            batch_sizes=(1,),
+            worker="start",
+        ),
 """,
     ),
     "core/backends.py": (
-        """            Backend(
-                name="jax",""",
-        """            Backend(
-                name="mlx",
-                label="MLX",
-                class_name="Mlx",
-                distributions=("mlx",),
-                packages=("mlx",),
-                gpu_install="pip install mlx",
-            ),
+        """        Backend(
+            name="jax",""",
+        """        Backend(
+            name="mlx",
+            label="MLX",
+            class_name="Mlx",
+            distributions=("mlx",),
+            packages=("mlx",),
+            gpu_install="pip install mlx",
+        ),
 """,
     ),
 }
