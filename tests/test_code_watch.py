@@ -307,7 +307,7 @@ def test_a_commit_s_code_changes_nothing_of_what_lies_beside_the_repository(
 ) -> None:
     tree = tmp_path / f"{TREE_PREFIX}1" / "project"
     cache = tmp_path.resolve() / "user" / "cache"
-    for folder in (tree / "zoo", cache, cache.with_name(".hidden")):
+    for folder in (tree / "zoo", cache / "made", cache.with_name(".hidden")):
         folder.mkdir(parents=True)
     (tree / "zoo" / "__init__.py").touch()
     (cache / "w.txt").write_text("1")
@@ -327,6 +327,12 @@ def test_a_commit_s_code_changes_nothing_of_what_lies_beside_the_repository(
         lambda: (tree / "large.npy").open("r+b"),
     ]
     try:
+        os.makedirs(beside / "made", exist_ok=True)  # which changes nothing
+        (beside / "gone").unlink(missing_ok=True)
+        shutil.rmtree(beside / "gone", ignore_errors=True)
+        with pytest.raises(FileNotFoundError):
+            (beside / "gone").rmdir()
+        assert watch._beside.refused == ""
         for change in changes:
             with pytest.raises(PermissionError, match="a comparison changes no file of yours"):
                 change()
@@ -346,7 +352,7 @@ def test_a_commit_s_code_changes_nothing_of_what_lies_beside_the_repository(
     finally:
         watch.listens = False
         watch.close()
-    assert sorted(os.listdir(cache)) == ["todays.txt", "w.txt"]
+    assert sorted(os.listdir(cache)) == ["made", "todays.txt", "w.txt"]
 
 
 def test_a_library_that_was_edited_since_it_was_installed_is_code_where_a_fork_has_it_already(

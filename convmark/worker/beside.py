@@ -26,6 +26,8 @@ CHANGES = {
 }
 """Audit events of what may change a file or folder, and the places of its paths. Any other event
 must cost the two codes of a comparison as much: there are many in a step."""
+_FAILS_IF = {"os.mkdir": True, **dict.fromkeys(("os.remove", "os.rmdir", "shutil.rmtree"), False)}
+"""Events whose call changes nothing where its path is there, or is not, which it says itself."""
 
 
 class Beside:
@@ -63,6 +65,8 @@ class Beside:
             return
         for path in (arguments[place] for place in CHANGES[event]):
             if isinstance(path, (str, bytes, os.PathLike)):
+                if _FAILS_IF.get(event) is os.path.lexists(path):
+                    continue
                 real = os.path.realpath(os.fsdecode(path))
                 is_beside = is_inside(real, self._places) and self._counts(real)
                 if is_beside or (event in _OF_CONTENT and self._has_another_name(real)):
