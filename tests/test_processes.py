@@ -43,6 +43,7 @@ class Stand(fake_worker.StandIn):
         idle_cpus: float = 0.0,
         bursts: float = 1.0,
         late: str = "",
+        missed: str = "",
         leaves_threads: bool = False,
         thread_cpus: float = 0.0,
     ) -> None:
@@ -50,7 +51,12 @@ class Stand(fake_worker.StandIn):
         self.step_s = step_s
         self.bursts = bursts
         self.leaves_threads = leaves_threads
-        self.ends = {"idle_cpus": idle_cpus, "thread_cpus": thread_cpus, "late": late}
+        self.ends: dict[str, Any] = {
+            "idle_cpus": idle_cpus,
+            "thread_cpus": thread_cpus,
+            "late": late,
+        }
+        self.ends |= {"missed": missed} if missed else {}
         self.dies_at = dies_at
         self.log: list[str] = [] if log is None else log
         self.turns: list[tuple[int, int]] = []
@@ -134,6 +140,8 @@ def test_work_that_is_done_in_some_steps_tells_in_the_mean_of_all() -> None:
 def test_code_that_is_imported_after_the_first_step_is_told_at_the_end() -> None:
     codes = session(Stand(0.01), Stand(0.01, late="/nets/later.py")).codes
     assert ["missed" in codes[side] for side in ("old", "new")] == [False, True]
+    first = session(Stand(0.01), Stand(0.01, late="/nets/later.py", missed="first")).codes
+    assert first["new"]["missed"] == "first"
 
 
 def test_a_control_is_held_against_the_old_code_and_counts_for_it() -> None:

@@ -328,7 +328,8 @@ def lockstep_session(
             failure = SideFailure(side=failed.side, reason=str(failed), status="error")
             return Session(failure=failure, **about)
     for name, end in ends.items():
-        about["codes"][name] |= {"missed": missed_late(end)} if end.get("late") else {}
+        if missed := missed_late(end):
+            about["codes"][name].setdefault("missed", missed)
     about["started_s"] = _started_s(sides) - before_s
     told = turns.fields()
     disturbs = disturbing([told], (NEW, OLD), ends)
