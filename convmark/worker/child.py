@@ -141,8 +141,8 @@ class _Watched:
     emit: Emit
 
     def __call__(self, event: str, **fields: Any) -> None:
-        if event == "finished" and (late := self.watch.late()):
-            fields["late"] = late
+        if event == "finished":
+            fields |= self.watch.told_late()
         if event == "code":  # an exporting process has told it
             self.watch.close()
         elif event not in _BEFORE_THE_FIRST_STEP:

@@ -42,7 +42,7 @@ from convmark.worker.packages import (
     versions_of,
     watched_names,
 )
-from convmark.worker.protocol import file_digest
+from convmark.worker.protocol import file_digest, may_not_change
 
 _SYSTEM = ("/proc", "/sys", "/dev", "/run", "/etc", "/usr/lib", "/usr/share", "/lib", "/lib64")
 """Folders of the operating system, whose release the row tells."""
@@ -219,7 +219,7 @@ class CodeWatch:
         changed = modules.union(edited, of_model) & set(digests) - self._opened.own_written
         missed = missed or self._changed(changed)
         if refused := self._beside.refused:
-            missed, self._beside.refused = missed or f"it may not change {refused}", ""
+            missed, self._beside.refused = missed or may_not_change(refused), ""
         emit(
             "code",
             **({"missed": missed} if missed else {}),
@@ -251,7 +251,12 @@ class CodeWatch:
             if os.path.isfile(one)
         )
         own = (one for one in (*found, *data) if self._is_own(one, self._package, asked=True))
-        return min(own, default=self._beside.refused)
+        return min(own, default="")
+
+    def told_late(self) -> dict[str, str]:
+        """Return the fields of an event that tell what it did after the report, where it did."""
+        told = {"late": self.late(), "refused": self._beside.refused}
+        return {name: path for name, path in told.items() if path}
 
     def _changed(self, files: Iterable[str]) -> str:
         """Say which file another program has changed since it was read; empty for none.

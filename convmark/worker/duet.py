@@ -404,8 +404,8 @@ class _Duet:
                 side.proof.trained.finish(side.model, side.step)
                 if self._plan.with_work:
                     side.hold_other_samples()
-                if side.watch is not None and (late := side.watch.late()):
-                    self._emit("late", side=name, late=late)
+                if side.watch is not None and (told := side.watch.told_late()):
+                    self._emit("late", side=name, **told)
         now = module_tables.process_wide(self._backend)
         held = next(iter(self._sides.values())).context.held
         reason = module_tables.what_was_set("running", self._settings, now, held)

@@ -82,8 +82,19 @@ def encode(message: Mapping[str, Any]) -> bytes:
     return str(_ENCODER.encode(message)).encode() + b"\n"
 
 
+def may_not_change(path: str) -> str:
+    """Return why it is not known what ran where code was refused to change a file."""
+    return f"it may not change {path}"
+
+
 def missed_late(event: Mapping[str, Any]) -> str:
-    """Return why it is not known what ran by an event that may have a `late` file, or nothing."""
+    """Return why it is not known what ran, or nothing.
+
+    Args:
+        event: may have a file that was first read `late`, or that code was `refused` to change.
+    """
+    if not event.get("late") and (refused := event.get("refused")):
+        return may_not_change(str(refused))
     late = str(event.get("late") or "")
     how = "imported" if late.endswith((".py", ".so")) else "opened"
     return f"{os.path.basename(late)} was {how} after the first step" if late else ""
