@@ -11,7 +11,7 @@ from typing import Any
 
 import fake_worker
 import pytest
-from test_live import Compare, changed, compare, of_graphs
+from test_live import Compare, Duets, changed, compare, of_graphs, verdicts
 from test_live import session as duet
 
 from convmark.compare.live.session import (
@@ -234,6 +234,24 @@ def test_a_code_that_computes_twice_between_its_steps_is_compared_no_further(
     told = "the new code keeps 1.0 CPUs busy"
     assert (found[0].closed, len(duets.plans["lenet5"])) == (told, 2)
     assert (found[1].left_out, found[1].same) == ([told], "")  # a busy machine may say so once
+
+
+@pytest.mark.parametrize("first", [1, 3])
+def test_separate_processes_of_which_one_disturbs_the_other_acquit_no_code(
+    compare: Compare, monkeypatch: pytest.MonkeyPatch, first: int
+) -> None:
+    taken: list[Session] = []
+
+    def processes(*_: object) -> Session:
+        says = "the new code keeps 0.9 CPUs busy" if len(taken) + 1 >= first else ""
+        taken.append(replace(duet(0.0), disturbing=says))
+        return taken[-1]
+
+    monkeypatch.setattr(Duets, "processes", processes)
+    (found,), _ = compare({"lenet5": changed(0.2)})
+    told = ["not checked: the new code keeps 0.9 CPUs busy"]
+    assert (verdicts([found]), found.separate) == (["regressed"], told)
+    assert (len(taken), found.disturbing) == (first, taken[-1].disturbing)
 
 
 def test_sizes_are_asked_for_where_they_are_wanted_and_each_side_has_its_own_case() -> None:

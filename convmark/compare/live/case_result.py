@@ -154,7 +154,8 @@ class CaseResult:
             why = self.closed if self.failed else self.not_checked
             return [f"not checked: {why}"] if why and is_conviction else []
         if math.isnan(self.checked[0]):
-            return ["not checked: the codes did not run in separate processes"]
+            why = self.not_checked or "the codes did not run in separate processes"
+            return [f"not checked: {why}"]
         checked, found = percent(median(self.checked)), interval_of_mean(self.checked)
         change = (self.decision.estimate if self.decision is not None else None) or 0.0
         if found.low <= min(0.0, change) and max(0.0, change) <= found.high:

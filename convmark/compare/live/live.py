@@ -203,6 +203,10 @@ class _Running:
             began = self._terms.clock()
             session, disturbed = self._run(pairing, found, apart=True)
             self._check(pairing, session, found)
+            if session.disturbing:  # it slows the other code too: no ground for an acquittal
+                found.disturbing = found.not_checked = session.disturbing
+                sessions.clear()
+                break
             if session.wall is None or disturbed:
                 break
             sessions.append(self._timed(session, began, apart=True))
