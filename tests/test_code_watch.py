@@ -302,6 +302,27 @@ def test_what_a_framework_s_compiler_reads_later_is_code_only_where_the_user_s_h
     assert read_by([], "late.npy") == str((tmp_path / "late.npy").resolve())  # as in its own thread
 
 
+def test_what_the_user_s_code_reads_later_is_seen_where_autograph_has_rewritten_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("zoo/__init__.py", "late.npy"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    watch = watching("nets:net", tmp_path, [], monkeypatch)
+    temporary = str(tmp_path.resolve() / "tmp")
+    others = (temporary, os.path.dirname(__file__), os.path.realpath(os.path.dirname(os.__file__)))
+    monkeypatch.setattr(code_watch, "_not_code", lambda: others)
+    watch._users.clear()
+    watch.report(lambda event, **fields: None)
+    read = (tmp_path / "late.npy").read_bytes
+    keras = str(Path(installed_folders()[0], "keras/layer.py"))
+    for name in (f"{temporary}/own.py", f"{temporary}/__autograph_generated_file1_x.py"):
+        assert watch.late() == ""
+        call = functools.partial(eval, compile("read()", name, "eval"), {"read": read})
+        eval(compile("call()", keras, "eval"), {"call": call})
+    assert watch.late() == str((tmp_path / "late.npy").resolve())
+
+
 def test_a_commit_s_code_changes_nothing_of_what_lies_beside_the_repository(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,6 +56,9 @@ _OF_CUDA = re.compile(
 _OF_A_RUN = re.compile(r"[0-9]{4,}\..*")
 """Names of the harness's own files in the results."""
 
+_OF_AUTOGRAPH = "__autograph_generated_file"
+"""Temporary files that TensorFlow runs in place of the user's functions, rewritten."""
+
 MOST_LATE = 1000
 """Files opened after the report that are noted."""
 _ABOUT = re.compile(r"/(__pycache__|[^/]+\.(egg|dist)-info)/")
@@ -173,7 +176,8 @@ class CodeWatch:
         file = frame.f_code.co_filename
         if file not in self._users:
             real = _real(file) if os.path.isabs(file) else ""
-            self._users[file] = bool(real) and self._is_own(real, self._package, asked=True)
+            own = bool(real) and self._is_own(real, self._package, asked=True)
+            self._users[file] = own or os.path.basename(file).startswith(_OF_AUTOGRAPH)
         return self._users[file]
 
     def report(self, emit: Emit) -> None:
