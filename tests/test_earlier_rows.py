@@ -40,6 +40,8 @@ def history_of(store: Store, records: list[Record]) -> CaseHistory:
         ("", "model:untracked_parameters=5000", "model:untracked_parameters=9000"),
         ("nice=19", "model:asks=hub.example nice=19", "model:asks=hub.example nice=5"),
         ("", "model:jit_compile=not_run", ""),
+        ("", "model:fit=not_run", ""),
+        ("", "model:train_on_batch=not_run model:training=not_told", ""),
         ("", "openvino.hint=LATENCY openvino.streams=1", "openvino.streams=2"),
     ],
 )

@@ -200,7 +200,8 @@ def _pairs(text: str | None) -> Mapping[str, str]:
 
 
 _TOLD_LATER = re.compile(
-    rf"{MODEL}(?:asks|jit_compile|untracked_parameters)|(?:{'|'.join(RUNTIMES)})\..+"
+    rf"{MODEL}(?:asks|fit|jit_compile|train_on_batch|training|untracked_parameters)"
+    rf"|(?:{'|'.join(RUNTIMES)})\..+"
 )
 """Pairs of `state` that rows of earlier versions lack, whatever their process was: what is said of
 a model beside its process, and how a runtime runs, as it reports itself. The code and the packages
