@@ -76,6 +76,10 @@ def test_processes_that_are_in_no_figure_are_counted() -> None:
     (found,) = across([*run(2, "2.22.0", 0.010), *hot], "tensorflow")
     assert (found.run, found.processes) == ("0002", 1)
     assert found.note == "of an earlier run, as the newest is not judged: hot"
+    (found,) = across(
+        [*run(2, "2.22.0", 0.030, not_judged="hot"), *run(4, "2.22.0", 0.010)], "tensorflow"
+    )
+    assert (found.run, found.processes, found.note) == ("0004", 1, "")
     (found,) = across(run(1, "2.22.0", 0.010, 0.020, status="unsteady"), "tensorflow")
     assert (found.processes, found.note) == (2, "2 of 2 processes unsteady")
 

@@ -98,8 +98,8 @@ class Value:
         places = sorted(runs, reverse=True)
         kept: list[tuple[int, tuple[Record, ...]]] = []
         for place, rows in zip(places, that_count([runs[one] for one in places]), strict=True):
-            alike = not kept or (len(kept) < BASELINE_RUNS and _alike(kept[0][1], rows))
-            if rows and alike:
+            more = rows and len(kept) < BASELINE_RUNS
+            if more and (not kept or _alike(kept[0][1], rows)):
                 kept.append((place, tuple(rows)))
         newest = runs[places[0]]
         if kept[0][0] != places[0]:

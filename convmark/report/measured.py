@@ -238,7 +238,7 @@ def are_apart(quotients: Ratio | None) -> bool:
     Args:
         quotients: ratio of the two sides' throughputs times their step times.
     """
-    if quotients is None or quotients.contains_1:
+    if quotients is None or not quotients.interval.known or quotients.contains_1:
         return False
     return not 1 / _APART <= quotients.value <= _APART
 
@@ -293,7 +293,7 @@ def unlike_times(hardware: Iterable[tuple[str, Sequence[Row]]]) -> list[str]:
     ]
 
 
-def unlike_bases(found: Measured, names: Iterable[str]) -> list[str]:
+def unlike_bases(found: Measured, names: Sequence[str]) -> list[str]:
     """Say of which cases step times and throughputs tell another ratio of two machines.
 
     Args:

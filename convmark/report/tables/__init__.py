@@ -118,7 +118,7 @@ def _prose(text: str) -> str:
 
 FORMS = ("text", "json", "csv", "parquet", "markdown")
 
-TABLES_SCHEMA = 3
+TABLES_SCHEMA = 4
 """Version of the JSON; it grows where a key is renamed, removed or gets another meaning."""
 
 

@@ -69,6 +69,7 @@ def _of_samples(found: Measured) -> Table:
             without = {str(cost["hardware"]) for cost in costs if not cost["was_sustained"]}
             if len(without) < len(costs):
                 bursts |= without
+    priced = [one for one in found.others if found.price(one)]
     currency = _currency(found.comparison)
     unit = f"{currency} per million samples"
     scopes = {str(record["energy"]) for record in records}
@@ -97,7 +98,7 @@ def _of_samples(found: Measured) -> Table:
             *_unlike(records),
             *_of_bursts(bursts),
             *unlike_times(compared),
-            *unlike_bases(found, filter(found.price, found.others)),
+            *(unlike_bases(found, priced) if found.rate == BURST else []),
         ],
     )
 
