@@ -63,6 +63,7 @@ def of_net(backend: Any, model: Any, recipe: str | None, compiled: bool = False)
         "work": counted(backend.training_work(step, 4)),
         "moved": len(still) < len(before),
         "still": len(still),
+        "rests": backend.rates_are_zero(model),
     }
 
 

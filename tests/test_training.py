@@ -99,6 +99,14 @@ def test_a_model_is_trained_with_what_it_brings_and_its_row_says_so(
     assert all(math.isfinite(value) for net in trained for value in results[net]["values"])
 
 
+def test_an_optimizer_whose_work_others_do_has_their_rates(steps: tuple[str, Results]) -> None:
+    backend, results = steps
+    if backend != "tensorflow":
+        pytest.skip("its steps are TensorFlow's")
+    assert results["two_optimizers"]["moved"]
+    assert not results["two_optimizers"]["rests"]
+
+
 def test_the_steps_train(steps: tuple[str, Results]) -> None:
     _, results = steps
     for net in ("sparse", "categorical", "binary", "regression", "pixels", "two_outputs", "mixed"):

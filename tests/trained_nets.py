@@ -405,8 +405,9 @@ class ByName(keras.optimizers.Optimizer):  # type: ignore[misc]
     """Has each weight changed by one of two others, as packages of quantised weights do."""
 
     def __init__(self) -> None:
-        super().__init__(learning_rate=0.01)
+        super().__init__(learning_rate=0.0)
         self.others = [("bias", keras.optimizers.Adam()), ("", keras.optimizers.SGD())]
+        self.others[0][1].holder = self
 
     def build(self, variables: Any) -> None:
         super().build(variables)

@@ -112,19 +112,35 @@ class Training:
 
 
 def _is_used(optimizer: Any) -> bool:
-    """Whether an optimizer has changed weights, or has met them where it does not tell.
+    """Whether an optimizer, or one to which it leaves its work, has worked.
 
-    One that `compile` has made, of which a step of the model's own makes no use, has done nothing;
-    one that leaves its work to others that it holds has done theirs.
+    One that `compile` has made, of which a step of the model's own makes no use, has done nothing.
     """
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    others = [one for one in flat(list(vars(inner).values())) if isinstance(one, OPTIMIZERS)]
-    if any(one is not inner and _is_used(one) for one in others):
-        return True
+    return any(map(_has_worked, _with_held(optimizer)))
+
+
+def _with_held(*optimizers: Any) -> list[Any]:
+    """Return optimizers and all that they hold, each once; those that only wrap one are left out.
+
+    They may hold each other.
+    """
+    found: dict[int, Any] = {}
+    ahead = list(optimizers)
+    while ahead:
+        one = ahead.pop()
+        inner = getattr(one, "inner_optimizer", one)
+        if id(inner) not in found:
+            found[id(inner)] = inner
+            ahead += [of for of in flat(list(vars(inner).values())) if isinstance(of, OPTIMIZERS)]
+    return list(found.values())
+
+
+def _has_worked(optimizer: Any) -> bool:
+    """Whether an optimizer has itself counted updates, or met weights where it does not tell."""
     with contextlib.suppress(AttributeError, RuntimeError, TypeError, ValueError):
-        return counted(inner) > 0  # JAX's values may be with the step
-    told = getattr(inner, "built", getattr(inner, "_built", None))
-    return not hasattr(inner, "build") if told is None else bool(told)
+        return counted(optimizer) > 0  # JAX's values may be with the step
+    told = getattr(optimizer, "built", getattr(optimizer, "_built", None))
+    return not hasattr(optimizer, "build") if told is None else bool(told)
 
 
 def counted(optimizer: Any) -> int:
@@ -138,10 +154,9 @@ def counted(optimizer: Any) -> int:
 
 def rates_are_zero(model: Any) -> bool:
     """Whether the optimizers that have worked have learning rates of 0 by now, as schedules end."""
-    used = [one for one in held(model, OPTIMIZERS) if _is_used(one)]
+    used = filter(_has_worked, _with_held(*held(model, OPTIMIZERS)))
     with contextlib.suppress(Exception):  # an optimizer of the user's own may raise anything
-        inner = [getattr(one, "inner_optimizer", one) for one in used]
-        rates = [(one.learning_rate, one.iterations) for one in inner]
+        rates = [(one.learning_rate, one.iterations) for one in used]
         now = [rate(number) if callable(rate) else rate for rate, number in rates]
         values = [one.numpy() if hasattr(one, "numpy") else one for one in now]
         return bool(values) and not any(map(float, values))
