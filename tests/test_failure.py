@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from types import SimpleNamespace
+
 import pytest
 
+from convmark.core.case import Case
 from convmark.worker.failure import (
     MESSAGE_CHARS,
     CaseFailure,
@@ -11,6 +15,8 @@ from convmark.worker.failure import (
     message_of,
     stack_of,
 )
+from convmark.worker.measurement import build
+from convmark.worker.work import counted, followed
 
 KERAS = (
     "Exception encountered when calling Sequential.call().\n\n\x1b[1mInput 0 of layer 'conv2d' is "
@@ -102,12 +108,31 @@ def test_a_stack_is_kept_of_what_is_no_line_of_ours() -> None:
 def test_code_that_asks_keras_for_what_it_does_not_have_is_told_of_the_other_keras(
     text: str, helps: bool
 ) -> None:
-    assert ("TF_USE_LEGACY_KERAS=1" in message_of(ImportError(text))) == helps
+    message = message_of(raised_by_a_build(ImportError(text)))
+    assert message.count("TF_USE_LEGACY_KERAS=1") == helps
+
+
+def test_what_is_said_of_a_model_that_was_built_has_no_advice_on_building_it() -> None:
+    def trace() -> int:
+        raise ImportError("No module named 'keras.engine'")
+
+    note = counted(lambda: followed(trace)).note
+    assert note == "the model cannot be traced: ImportError: No module named 'keras.engine'"
+
+
+def raised_by_a_build(error: Exception) -> Exception:
+    def builder() -> None:
+        raise error
+
+    case = Case(model="net", task="infer", batch_size=1)
+    with pytest.raises(type(error)) as caught:
+        build(case, builder, 0, SimpleNamespace(scope=contextlib.nullcontext), print)
+    return caught.value
 
 
 def test_a_package_that_cannot_download_is_told_to_build_without_its_weights() -> None:
     error = OSError("URL fetch failure on https://example.org/net.h5: None -- Connection refused")
-    assert message_of(error).endswith(
+    assert message_of(raised_by_a_build(error)).endswith(
         "; it cannot download; build it without pretrained weights, as in weights=None, or "
         "download them before"
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import shutil
 import tempfile
 import traceback
+from collections.abc import Iterator
 
 from convmark.worker.protocol import one_line
 
@@ -70,7 +72,20 @@ def message_of(error: BaseException) -> str:
     text = one_line(f"{kind}: {reason}" if reason else kind, limit=1 << 20)
     if "No space left" in text and shutil.disk_usage(tempfile.gettempdir()).free < FULL_BYTES:
         text += f"; TMPDIR, {tempfile.gettempdir()}, is full: free some or name another folder"
-    return _kept_ends(text) + advice_on(error)
+    return _kept_ends(text) + getattr(error, "advice", "")
+
+
+@contextlib.contextmanager
+def advised() -> Iterator[None]:
+    """Have the message of what a model's build raises end with what helps.
+
+    Of a model that was built, it would be wrong: what is said of one that runs is no failure.
+    """
+    try:
+        yield
+    except Exception as error:
+        error.__dict__["advice"] = advice_on(error)
+        raise
 
 
 def advice_on(error: BaseException) -> str:

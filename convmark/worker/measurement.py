@@ -20,7 +20,7 @@ from convmark.core.case import Case
 from convmark.core.tasks import TASKS
 from convmark.worker import ceiling, host, reference, timing
 from convmark.worker.arrivals import at_limit
-from convmark.worker.failure import CaseFailure
+from convmark.worker.failure import CaseFailure, advised
 from convmark.worker.host import HostMemory, forget_peak, idle_cpus, peak_above, threads_of_python_s
 from convmark.worker.other_samples import hold_other_samples
 from convmark.worker.phases import FED_WINDOWS, fed_windows, first_step, sustain
@@ -326,6 +326,7 @@ def take_turns(
     emit("finished", idle_cpus=round(idle, 3), thread_cpus=round(by_threads, 3))
 
 
+@advised()
 def build(case: Case, builder: Builder, seed: int, backend: Any, emit: Emit) -> Any:
     """Return the case's model, and report its sizes.
 
