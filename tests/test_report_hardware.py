@@ -68,18 +68,21 @@ def test_a_case_has_one_step_time_in_every_table_that_of_its_newest_run(tmp_path
         assert (row["n"], row["step_time_p50_s"]) == (2, 1.57)
 
 
-def test_a_ratio_of_a_newest_run_of_two_processes_has_an_earlier_ones_besides(
+def test_a_ratio_of_a_newest_run_of_two_steady_processes_has_none_of_an_earlier_run(
     tmp_path: Path,
 ) -> None:
+    *steady, other = three(SLOW, 2, "lenet5", 2.0, 2.0, 9.0, code="c")
     rows = kept(
         tmp_path,
-        three(SLOW, 1, "lenet5", 4.0, 4.0, 4.0, code="c"),
-        three(SLOW, 2, "lenet5", 2.0, 2.0, code="c"),
+        three(SLOW, 1, "lenet5", 4.0, 4.0, 4.0, code="c", other_cpu_share=0.5),
+        [*steady, dataclasses.replace(other, status="unsteady")],
         three(FAST, 1, "lenet5", 1.0, 1.0, 1.0),
     )
     row = found(hardware(rows.frame), model="lenet5", hardware=f"{SLOW} cpu")
-    assert 0 < row["low"] < row["speedup"] < row["high"]
-    assert row["n"] == 2  # the step time shown is the newest run's
+    assert (row["mean_s"], 1 / row["speedup"]) == (pytest.approx(2.0), pytest.approx(2.0))
+    assert (row["runs"], row["n"], row.get("earlier_load"), row.get("low")) == (1, 3, None, None)
+    why = "fewer than 3 processes; speed-up without 1 of 3 processes, unsteady"
+    assert row["note"].startswith(why)
 
 
 def test_other_software_on_the_other_machine_is_told(tmp_path: Path) -> None:

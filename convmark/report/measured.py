@@ -119,10 +119,8 @@ class Measured:
             raise OptionError(f"--reference: no timed case is measured on {base!r}")
         by_run = frozenset(name for name in names if _has_runs(cases.values(), name, base))
         for sides in cases.values():
-            for name in sides.keys() - by_run:  # where one run has too few, earlier ones besides
-                rows = sides[name]
-                few = len(last := _newest_run(rows)) < LEAST_PROCESSES
-                rows[:] = rows[:LEAST_PROCESSES] if few else last
+            for name in sides.keys() - by_run:
+                sides[name] = _newest_run(sides[name])
         places = {
             name: {fact: rows[0][fact] for fact in ("machine", "device")}
             for sides in cases.values()
