@@ -305,6 +305,18 @@ def wavenet() -> Any:
     return keras.Model(series, layers.Conv1D(1, 1)(x))
 
 
+def convolved() -> Any:
+    """Dilated, strided, grouped and transposed convolutions, the last larger than its map."""
+    image = keras.Input((10, 10, 2))
+    x = layers.Conv2D(4, 3, padding="same", dilation_rate=3)(image)
+    x = layers.DepthwiseConv2D(3, padding="same", dilation_rate=2)(x)
+    x = layers.Conv2D(4, 3, padding="same", strides=2, groups=2)(x)
+    x = layers.Conv2D(4, 3, padding="same", dilation_rate=2)(x)
+    x = layers.Conv2DTranspose(3, 3, padding="same", strides=2)(x)
+    x = layers.Conv2D(2, 3, padding="same", strides=5)(x)
+    return keras.Model(image, layers.Conv2D(2, 3, padding="same")(x))
+
+
 def volume() -> Any:
     scan = keras.Input((None, None, None, 1))
     x = layers.MaxPooling3D()(layers.Conv3D(2, 3, padding="same")(scan))

@@ -109,6 +109,12 @@ MEASURED = {
         *(480 + 2 * (144 + 12) + 2 * (36 + 3) + 24 + 520,),
         *(128 * (2 * 144 + 2 * 36 + 480) + 2 * 4 * 128 * 128 * 3, 0, CLASSES, "AdamW"),
     ),
+    # in its order; of a transposed one the positions are those of its input
+    "convolved": usual(
+        (72 + 4) + (36 + 4) + (72 + 4) + (144 + 4) + (108 + 3) + (54 + 2) + (36 + 2),
+        100 * 72 + 100 * 36 + 25 * 72 + 25 * 144 + 25 * 108 + 4 * 54 + 4 * 36,
+        *(100 * 72, SQUARES),
+    ),
     "wavenet": usual(20 + 36 + 36 + 5, 128 * (16 + 32 + 32 + 4), 128 * 16, SQUARES),
     "two_results": usual(36 + 21, 30 + 18, 30, SQUARES),
     "volume": usual(27 * 2 + 2 + 6, 32**3 * 54 + 4, 32**3 * 54, CLASSES),
@@ -218,8 +224,8 @@ def answered(interpreter: Interpreter, name: str, task: str, **more: Any) -> Ans
     return interpreter.answer({**asked, "fed": False})
 
 
-def is_right(interpreter: Interpreter, name: str) -> None:
-    answer = answered(interpreter, name, "train")
+def is_right(interpreter: Interpreter, name: str, **more: Any) -> None:
+    answer = answered(interpreter, name, "train", **more)
     assert (answer.status, answer.message) == ("ok", "")
     right = MEASURED[name]
     sizes, work, first = (answer.event(one) or {} for one in ("counted", "work", "first_step"))
@@ -236,6 +242,13 @@ def is_right(interpreter: Interpreter, name: str) -> None:
 @pytest.mark.parametrize("name", QUICK)
 def test_a_model_is_measured_as_worked_out_by_hand(interpreter: Interpreter, name: str) -> None:
     is_right(interpreter, name)
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_every_backend_counts_the_gradients_of_convolutions_alike(
+    backend: str, interpreter_of: Callable[[str], Interpreter]
+) -> None:
+    is_right(interpreter_of(backend), "convolved", backend=backend)
 
 
 @pytest.mark.long

@@ -356,7 +356,7 @@ ROW: dict[str, Any] = {
     "parameters": 61707,
     "model_bytes": 246828,
     "flops_per_sample": 833_040,
-    "counting_version": "2",
+    "counting_version": "3",
     "process_start_s": 0.25,
     "time_to_first_step_s": 0.75,
     "trace_s": 0.5,

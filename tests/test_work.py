@@ -234,6 +234,38 @@ def test_a_training_step_counts_its_backward_pass(keras: Any) -> None:
     assert found == Work(2 * convolution + 3 * dense)
 
 
+@pytest.mark.parametrize(
+    ("make", "shape", "products"),
+    [
+        (lambda k: k.Conv2D(6, 3, padding="same", dilation_rate=3), (8, 8, 4), 64 * 36 * 6),
+        (lambda k: k.DepthwiseConv2D(3, padding="same", dilation_rate=3), (8, 8, 4), 64 * 36),
+        (lambda k: k.Conv1D(6, 3, padding="causal", dilation_rate=4), (10, 4), 10 * 12 * 6),
+        (lambda k: k.Conv3D(2, 2, dilation_rate=2), (5, 5, 5, 2), 27 * 8 * 2 * 2),
+        (lambda k: k.Conv2D(6, 3, padding="same", strides=2), (7, 7, 4), 16 * 36 * 6),
+        (lambda k: k.Conv2D(6, 3, padding="same", groups=2), (8, 8, 4), 64 * 18 * 6),
+        (lambda k: k.Conv2DTranspose(5, 3, strides=2, padding="same"), (8, 8, 4), 64 * 36 * 5),
+    ],
+)
+def test_a_convolution_counts_alike_in_each_of_its_gradients(
+    keras: Any, make: Maker, shape: tuple[int, ...], products: int
+) -> None:
+    tf = importlib.import_module("tensorflow")
+    graphs = importlib.import_module("convmark.worker.backends.tensorflow_graph")
+    layer = make(keras.layers)
+    layer.build((None, *shape))
+
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
+    def train(batch: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(batch)
+            loss = tf.reduce_sum(layer(batch))
+        return loss, tape.gradient(loss, [batch, *layer.trainable_variables])
+
+    batch = tf.TensorSpec((2, *shape))
+    found = per_sample(graphs.graph_work(lambda: train.get_concrete_function(batch)), 2)
+    assert (work(layer, *shape), found) == (Work(2 * products), Work(2 * 3 * products))
+
+
 JAX = """
 import json, jax
 from convmark.worker.backends.jaxpr import jaxpr_work

@@ -135,21 +135,24 @@ def _product(equation: Any) -> int:
 def _convolution(equation: Any) -> int:
     """Count each kernel element once per output position; of a transposed one, input position.
 
-    One whose input is dilated, or whose output is larger than its input, is a transposed one.
+    One whose input is dilated, or whose output is larger than its input, is a transposed one. One
+    that sums over the batch, the first axis, is the gradient of the kernel that comes out of it.
     """
-    numbers, dilation = (equation.params[name] for name in ("dimension_numbers", "lhs_dilation"))
+    of_given, of_kernel, of_output = equation.params["dimension_numbers"]
     given, kernel = (variable.aval.shape for variable in equation.invars)
     output = equation.outvars[0].aval.shape
-    taken = _positions(given, numbers.lhs_spec)
-    made = _positions(output, numbers.out_spec)
-    transposed = math.prod(dilation) > 1 or made > taken
+    if of_given[1] == of_kernel[1] == 0:  # of input and slopes the smaller one has the positions
+        both = _positions(given, of_given[1:]), _positions(kernel, of_kernel[1:])
+        return 2 * min(both) * elements(output, "a convolution")
+    taken = _positions(given, (of_given[0], *of_given[2:]))
+    made = _positions(output, (of_output[0], *of_output[2:]))
+    transposed = math.prod(equation.params["lhs_dilation"]) > 1 or made > taken
     return 2 * (taken if transposed else made) * elements(kernel, "a convolution")
 
 
-def _positions(shape: Any, layout: Any) -> int:
+def _positions(shape: Any, axes: Any) -> int:
     """Return the number of positions: the batch and the axes of space, the channels left out."""
-    batch, _, *space = layout
-    return elements([shape[axis] for axis in (batch, *space)], "a convolution")
+    return elements([shape[axis] for axis in axes], "a convolution")
 
 
 _ALGORITHMS = {

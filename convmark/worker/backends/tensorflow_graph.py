@@ -334,20 +334,36 @@ def _convolution(op: Any, axes: slice = _EACH) -> int:
     A dilated one may be a plain one between SpaceToBatch and BatchToSpace, which pad; what comes
     out at the end counts.
     """
-    (output,) = op.outputs
-    after = output.consumers()
-    if len(after) == 1 and after[0].type == "BatchToSpaceND":
-        output = after[0].outputs[0]
+    output = end = op.outputs[0]
+    while len(after := end.consumers()) == 1 and after[0].type in (*_RESHAPED, "BatchToSpaceND"):
+        end = after[0].outputs[0]
+        if after[0].type == "BatchToSpaceND":
+            output = end
+            break
     return 2 * _size(output) * _size(op.inputs[1], of=axes)
 
 
 def _to_input(op: Any, axes: slice = _EACH) -> int:
     """Count a transposed convolution: each kernel element once per input position."""
-    return 2 * _size(op.inputs[2]) * _size(op.inputs[1], of=axes)
+    return 2 * _size(_unpadded(op.inputs[2])) * _size(op.inputs[1], of=axes)
 
 
 def _to_filter(op: Any, axes: slice = _EACH) -> int:
-    return 2 * _size(op.inputs[2]) * _size(op.outputs[0], of=axes)
+    return 2 * _size(_unpadded(op.inputs[2])) * _size(op.outputs[0], of=axes)
+
+
+_RESHAPED = ("ExpandDims", "Identity", "Reshape", "Squeeze")
+
+
+def _unpadded(given: Any) -> Any:
+    """Return what SpaceToBatch made this of: the slopes of a dilated convolution, unpadded."""
+    start = given
+    while start.op.type in (*_RESHAPED, "SpaceToBatchND"):
+        before = start.op.inputs[0]
+        if start.op.type == "SpaceToBatchND":
+            return before
+        start = before
+    return given
 
 
 def _matrix_product(op: Any) -> int:
