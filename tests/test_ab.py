@@ -36,7 +36,6 @@ from convmark.compare.live.anchor import Origin
 from convmark.compare.live.case_result import CaseResult
 from convmark.compare.rule.allotment import seconds_to_decide
 from convmark.core.errors import StoreError
-from convmark.core.text import counted
 from convmark.interpreter.environments import Cache
 from convmark.machine.gpu.devices import Card, Gpu
 from convmark.machine.hardware import read_machine
@@ -339,12 +338,10 @@ def test_no_budget_is_named_where_time_would_not_decide_each_case() -> None:
         "budget spent: about 9 s more would decide",
     ]
     ends = ["the notes say why", "close other programs and compare again", "give a larger --budget"]
+    rows: list[Any] = [SimpleNamespace(verdict="inconclusive", void=False, note=n) for n in notes]
     for count, end in enumerate(ends, 1):
-        rows = [
-            SimpleNamespace(verdict="inconclusive", void=False, note=one) for one in notes[:count]
-        ]
-        told = f"next: {count} of {counted(count, 'case')} may have changed: {end}"
-        assert ab_files.next_step(rows, layers=False).startswith(told)  # type: ignore[arg-type]
+        told = f"next: {count} of {count} case{'s' * (count > 1)} may have changed: {end}"
+        assert ab_files.next_step(rows[:count], layers=False).startswith(told)
     alone = CaseResult(decision=decision("undecided", None, 1), live=[ONE_SESSION])
     verdict = ("inconclusive", "budget spent: one session tells no change: more")
     assert (alone.verdict("more"), alone.candidate().missing) == (verdict, 1)
